@@ -1,0 +1,65 @@
+"""The one tree of errors every room raises.
+
+::
+
+    KaratError
+    ├── UsageError             a flag, path or option that cannot be used           exit 2
+    ├── ModelError             a model file or graph that is malformed              exit 2
+    │   └── UnsupportedOp      a well-formed op (or variant of one) nobody wrote    exit 2
+    ├── FeedError              an input array that does not fit the model           exit 2
+    ├── CannotCompare          two results that must not be compared                exit 3
+    └── DelegateError          a real runtime that did not do its part              exit 3
+        ├── DelegateUnavailable    library, driver or device is missing
+        ├── DelegateCrashed        the child process died (signal, abort)
+        └── DelegateTimeout        the child process exceeded its time limit
+
+Every message says what was found, where (file, layer, tensor) and what to do.
+"""
+
+from __future__ import annotations
+
+
+class KaratError(Exception):
+    """Base of all errors raised on purpose; ``exit_code`` is what the command line returns."""
+
+    exit_code = 2
+
+
+class UsageError(KaratError):
+    """A flag, path or option cannot be used as given."""
+
+
+class ModelError(KaratError):
+    """A model file or graph is malformed or inconsistent."""
+
+
+class UnsupportedOp(ModelError):
+    """The graph is well formed but holds an op, or a variant of one, that has no implementation."""
+
+
+class FeedError(KaratError):
+    """An input array does not fit the model: wrong name, shape, dtype or value range."""
+
+
+class CannotCompare(KaratError):
+    """Two results must not be compared: other model, other input, other profile or machine."""
+
+    exit_code = 3
+
+
+class DelegateError(KaratError):
+    """A real runtime did not do its part."""
+
+    exit_code = 3
+
+
+class DelegateUnavailable(DelegateError):
+    """The runtime's library, driver or device is missing; the message says how to get it."""
+
+
+class DelegateCrashed(DelegateError):
+    """The runtime killed its child process."""
+
+
+class DelegateTimeout(DelegateError):
+    """The runtime did not answer within its time limit."""

@@ -1,0 +1,85 @@
+"""Arithmetic profiles: each names a runtime *and its version*, and maps every layer to a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from refimpl.errors import UnsupportedOp, UsageError
+from refimpl.graph import LayerView
+from refimpl.profiles import tflite
+from refimpl.profiles.rules import METHODS, Rule
+from refimpl.profiles.variants import variant_of
+from refimpl.profiles.xnnpack import xnnpack_takes
+
+__all__ = ["CANONICAL", "METHODS", "PROFILES", "Profile", "Rule", "profile_named"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A named arithmetic.
+
+    ``delegated`` is consulted first, for layers ``xnnpack_takes``; ``table`` says the rest.
+    """
+
+    name: str
+    runtime: str
+    table: tflite.RuleTable
+    delegated: tflite.RuleTable | None = None
+
+    def rule(self, view: LayerView) -> Rule:
+        """How this profile rounds the layer. Raises UnsupportedOp when it says nothing about it."""
+        if self.delegated is not None and xnnpack_takes(view):
+            return self._look_up(self.delegated, view)
+        return self._look_up(self.table, view)
+
+    def _look_up(self, table: tflite.RuleTable, view: LayerView) -> Rule:
+        variant = variant_of(view)
+        rules = table.get(view.op, {})
+        rule = rules.get(variant, rules.get("*"))
+        if rule is None:
+            raise UnsupportedOp(
+                f"profile {self.name} has no rule for {view}, variant {variant!r}; "
+                "add one to refimpl/profiles/"
+            )
+        return rule
+
+
+CANONICAL = "litert-2.3-ref"
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        profile.name: profile
+        for profile in (
+            Profile(CANONICAL, "LiteRT 2.3.0, BUILTIN_REF kernels", tflite.LITERT_2_3_REF),
+            Profile(
+                "litert-2.3-builtin",
+                "LiteRT 2.3.0, optimised kernels on x86-64, one thread, no delegate",
+                tflite.LITERT_2_3_BUILTIN,
+            ),
+            Profile(
+                "litert-2.3-xnnpack",
+                "LiteRT 2.3.0 with its XNNPACK delegate on x86-64",
+                tflite.LITERT_2_3_BUILTIN,
+                tflite.LITERT_2_3_XNNPACK,
+            ),
+            Profile("tflite-2.14-ref", "tflite-runtime 2.14.0, BUILTIN_REF kernels", tflite.TFLITE_2_14_REF),
+            Profile(
+                "tflite-2.14-builtin",
+                "tflite-runtime 2.14.0, optimised kernels on x86-64",
+                tflite.TFLITE_2_14_BUILTIN,
+            ),
+            Profile("tflm", "TensorFlow Lite Micro reference kernels, double rounding", tflite.TFLM),
+        )
+    }
+)
+"""Every profile by name."""
+
+
+def profile_named(name: str) -> Profile:
+    """The profile called ``name``. Raises UsageError listing the known names."""
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise UsageError(f"no profile {name!r}; known: {', '.join(PROFILES)}") from None

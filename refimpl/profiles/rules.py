@@ -1,0 +1,89 @@
+"""The vocabulary of arithmetic: what a profile can say about one layer.
+
+A :class:`Rule` is data. What its words mean is implemented twice, on purpose
+without shared code: slowly in ``refimpl/spec`` and fast in ``refimpl/kernels``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+Method: TypeAlias = Literal[
+    "exact",
+    "gemmlowp",
+    "ruy",
+    "float32_half_even",
+    "float64_half_away",
+    "sse",
+    "xnnpack",
+    "divide_float32",
+    "divide_float64",
+    "reciprocal_half_even",
+    "reference",
+    "optimized",
+    "spatial",
+    "fixed_point",
+    "float_table",
+    "affine_float32",
+]
+METHODS: Mapping[Method, str] = MappingProxyType(
+    {
+        "exact": "integer copy or comparison, nothing is rounded",
+        "gemmlowp": "Q0.31 multiplier; doubling high multiply rounds half up, the shift half away from zero",
+        "ruy": "Q0.31 multiplier; doubling high multiply and shift both round half up",
+        "float32_half_even": "float32 product, rounded half to even, zero point added after",
+        "float64_half_away": "float64 product, rounded half away from zero",
+        "sse": "the NEON body as compiled through SSE, in whole blocks only",
+        "xnnpack": "XNNPACK's own integer or float form of the op",
+        "divide_float32": "x / scale in float32, rounded half away from zero",
+        "divide_float64": "x / scale in float64, rounded half away from zero",
+        "reciprocal_half_even": "x * (1 / scale) in float32, rounded half to even",
+        "reference": "the op's reference formula",
+        "optimized": "the op's optimised formula (other association of the same terms)",
+        "spatial": "the special path for a mean over y and x of a 4-D tensor with keep_dims",
+        "fixed_point": "gemmlowp fixed-point transcendental functions",
+        "float_table": "a 256-entry table computed in float32",
+        "affine_float32": "q * scale + (-zero_point * scale) in float32",
+    }
+)
+"""Every rounding method a rule can name, in one line each."""
+
+Multiplier: TypeAlias = Literal["none", "float64", "float32_product", "float32"]
+"""How ``s_in * s_filter / s_out`` is evaluated: all in float64; the product in
+float32 and the division in float64; all in float32."""
+
+BlockAxis: TypeAlias = Literal["none", "channel", "flat"]
+Clamp: TypeAlias = Literal["half_away", "half_even"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one layer rounds.
+
+    ``tail`` is the method of the elements behind the last whole block of
+    ``block`` elements, counted along the innermost dimension (``channel``) or
+    over the flattened tensor (``flat``). ``clamp`` says how the bounds of a
+    fused activation are quantized: TFLite ``zp + round_half_away(f32(6/s))``,
+    XNNPACK ``rint(f32(6/s) + zp)``.
+    """
+
+    method: Method
+    multiplier: Multiplier = "none"
+    tail: Method | None = None
+    block: int = 0
+    block_axis: BlockAxis = "none"
+    clamp: Clamp = "half_away"
+
+    def __str__(self) -> str:
+        text: str = self.method
+        if self.multiplier != "none":
+            text += f", {self.multiplier} multiplier"
+        if self.tail is not None:
+            text += f" in blocks of {self.block} ({self.block_axis}), then {self.tail}"
+        return text
+
+
+EXACT = Rule("exact")

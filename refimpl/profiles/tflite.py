@@ -1,0 +1,159 @@
+"""Rule tables of the TFLite family. Normative, with source and version.
+
+Verified value by value against LiteRT (``ai-edge-litert``) 2.3.0 and
+``tflite-runtime`` 2.14.0 on x86-64; ``tflm`` against its published vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from refimpl.profiles.rules import EXACT, Rule
+
+RuleTable = Mapping[str, Mapping[str, Rule]]
+
+COPIES = (
+    "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "SLICE", "SPLIT", "SPLIT_V", "PACK", "UNPACK", "SQUEEZE",
+    "EXPAND_DIMS", "PAD", "PADV2", "MIRROR_PAD", "RESIZE_NEAREST_NEIGHBOR", "DEPTH_TO_SPACE",
+    "SPACE_TO_DEPTH", "MINIMUM", "MAXIMUM", "ARG_MAX", "ARG_MIN", "SHAPE", "GATHER", "TILE", "CAST",
+    "REVERSE_V2", "BROADCAST_TO", "FILL",
+)  # fmt: skip
+"""Ops that move or compare values: the same bits in every runtime."""
+
+GEMMLOWP_64 = Rule("gemmlowp", "float64")
+GEMMLOWP_32P = Rule("gemmlowp", "float32_product")
+GEMMLOWP_32 = Rule("gemmlowp", "float32")
+RUY_64 = Rule("ruy", "float64")
+RUY_32P = Rule("ruy", "float32_product")
+FP32 = Rule("float32_half_even", "float32", clamp="half_even")
+XNNPACK = Rule("xnnpack", clamp="half_even")
+RUY_THEN_GEMMLOWP_8 = Rule("ruy", "float64", tail="gemmlowp", block=8, block_axis="channel")
+RUY_THEN_GEMMLOWP_16 = Rule("ruy", "float32_product", tail="gemmlowp", block=16, block_axis="flat")
+REFERENCE = Rule("reference")
+OPTIMIZED = Rule("optimized")
+FIXED_POINT = Rule("fixed_point")
+FLOAT_TABLE = Rule("float_table")
+
+
+def _any(rule: Rule) -> Mapping[str, Rule]:
+    """The same rule for every variant."""
+    return {"*": rule}
+
+
+_COMMON: RuleTable = {
+    **{op: _any(EXACT) for op in COPIES},
+    "MAX_POOL_2D": _any(EXACT),
+    "AVERAGE_POOL_2D": _any(REFERENCE),
+    "CONCATENATION": _any(REFERENCE),
+    "MUL": _any(GEMMLOWP_32),
+    "ADD": _any(GEMMLOWP_64),
+    "SUB": _any(GEMMLOWP_64),
+    "LOGISTIC": _any(FLOAT_TABLE),
+    "TANH": _any(FLOAT_TABLE),
+    "RELU": _any(GEMMLOWP_32),
+    "RELU6": _any(GEMMLOWP_32),
+    "RELU_N1_TO_1": _any(GEMMLOWP_32),
+    "LEAKY_RELU": _any(GEMMLOWP_32),
+    "PRELU": _any(GEMMLOWP_32),
+    "HARD_SWISH": _any(FIXED_POINT),
+    "L2_NORMALIZATION": _any(FIXED_POINT),
+    "DEQUANTIZE": _any(REFERENCE),
+    "SOFTMAX": _any(FIXED_POINT),
+    "RESIZE_BILINEAR": _any(REFERENCE),
+    "MEAN": _any(REFERENCE),
+    "QUANTIZE": {
+        "int8_from_float": Rule("divide_float32"),
+        "uint8_from_float": Rule("divide_float32"),
+        "*": GEMMLOWP_64,
+    },
+}
+
+_GEMMLOWP_CONVOLUTIONS: RuleTable = {
+    op: {
+        "int8": GEMMLOWP_64,
+        "int8_grouped": GEMMLOWP_64,
+        "uint8": GEMMLOWP_32P,
+        "uint8_grouped": GEMMLOWP_32P,
+    }
+    for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+}
+
+TFLITE_2_14_REF: RuleTable = {
+    **_COMMON,
+    **_GEMMLOWP_CONVOLUTIONS,
+    "FULLY_CONNECTED": {
+        "int8_per_channel": GEMMLOWP_64,
+        "int8": GEMMLOWP_32P,
+        "uint8": GEMMLOWP_32P,
+    },
+}
+
+LITERT_2_3_REF: RuleTable = {
+    **_COMMON,
+    **_GEMMLOWP_CONVOLUTIONS,
+    "FULLY_CONNECTED": _any(Rule("float64_half_away", "float64")),
+}
+
+TFLITE_2_14_BUILTIN: RuleTable = {
+    **TFLITE_2_14_REF,
+    "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64},
+    "FULLY_CONNECTED": {
+        "int8_per_channel": RUY_64,
+        "int8": RUY_32P,
+        "uint8": GEMMLOWP_32P,
+    },
+    "QUANTIZE": {
+        "int8_from_float": Rule("divide_float64"),
+        "uint8_from_float": Rule("divide_float64"),
+        "*": GEMMLOWP_64,
+    },
+    "MEAN": {"spatial": Rule("spatial"), "*": REFERENCE},
+    "RESIZE_BILINEAR": {"int8": REFERENCE, "*": OPTIMIZED},
+    "SOFTMAX": _any(FLOAT_TABLE),
+}
+
+_QUANTIZE_IN_BLOCKS = Rule("reciprocal_half_even", tail="divide_float64", block=8, block_axis="flat")
+
+LITERT_2_3_BUILTIN: RuleTable = {
+    **TFLITE_2_14_BUILTIN,
+    "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64, "uint8": RUY_32P},
+    "DEPTHWISE_CONV_2D": {"int8": RUY_THEN_GEMMLOWP_8, "uint8": GEMMLOWP_32P},
+    "FULLY_CONNECTED": {"int8_per_channel": RUY_64, "*": RUY_32P},
+    "TRANSPOSE_CONV": {"int8": RUY_THEN_GEMMLOWP_8, "uint8": RUY_THEN_GEMMLOWP_16},
+    "ADD": {
+        "int8": Rule("sse", "float64", tail="gemmlowp", block=16, block_axis="flat"),
+        "uint8": Rule("sse", "float64", tail="gemmlowp", block=8, block_axis="flat"),
+    },
+    "QUANTIZE": {
+        "int8_from_float": _QUANTIZE_IN_BLOCKS,
+        "uint8_from_float": _QUANTIZE_IN_BLOCKS,
+        "*": Rule("ruy", "float64", tail="gemmlowp", block=16, block_axis="flat"),
+    },
+    "DEQUANTIZE": _any(Rule("affine_float32", tail="reference", block=8, block_axis="flat")),
+    "MEAN": {
+        "spatial": Rule("spatial", tail="gemmlowp", block=16, block_axis="channel"),
+        "*": REFERENCE,
+    },
+}
+
+LITERT_2_3_XNNPACK: RuleTable = {
+    **{op: _any(FP32) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "MUL")},
+    **{op: _any(XNNPACK) for op in ("ADD", "SUB", "MEAN", "RESIZE_BILINEAR", "LEAKY_RELU")},
+    "MAX_POOL_2D": _any(Rule("exact", clamp="half_even")),
+    "QUANTIZE": {
+        "int8_from_float": Rule("reciprocal_half_even"),
+        "uint8_from_float": Rule("reciprocal_half_even"),
+        "*": XNNPACK,
+    },
+    "DEQUANTIZE": _any(REFERENCE),
+    "LOGISTIC": _any(XNNPACK),
+    "TANH": _any(XNNPACK),
+    "RELU": _any(Rule("exact", clamp="half_even")),
+    "RELU6": _any(Rule("exact", clamp="half_even")),
+    "RELU_N1_TO_1": _any(Rule("exact", clamp="half_even")),
+}
+"""What XNNPACK does with the layers it takes; it takes none that is missing here."""
+
+TFLM: RuleTable = MappingProxyType({**TFLITE_2_14_REF})
+"""TensorFlow Lite Micro: gemmlowp for convolutions and fully connected layers."""

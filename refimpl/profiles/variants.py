@@ -1,0 +1,53 @@
+"""Which variant of an op a layer is, as far as any runtime's arithmetic cares.
+
+Rule tables are keyed by op and variant: ``("CONV_2D", "int8")``,
+``("CONV_2D", "uint8_grouped")``, ``("QUANTIZE", "requantize")``.
+"""
+
+from __future__ import annotations
+
+from refimpl.graph import LayerView
+
+
+def variant_of(view: LayerView) -> str:
+    """The table key of a layer's variant; the output's element type unless the op needs more."""
+    if view.op == "CONV_2D":
+        return view.output().dtype + ("_grouped" if conv_groups(view) > 1 else "")
+    if view.op == "FULLY_CONNECTED":
+        return _fully_connected(view)
+    if view.op == "QUANTIZE":
+        return _quantize(view)
+    if view.op == "DEQUANTIZE":
+        return view.input(0).dtype
+    if view.op == "MEAN":
+        return "spatial" if is_spatial_mean(view) else "general"
+    return view.output().dtype
+
+
+def conv_groups(view: LayerView) -> int:
+    """Groups of a CONV_2D: input channels over the filter's (OHWI) input channels, at least 1."""
+    input_shape, filter_shape = view.input(0).shape, view.input(1).shape
+    if len(input_shape) != 4 or len(filter_shape) != 4 or filter_shape[3] == 0:
+        return 1
+    return max(input_shape[3] // filter_shape[3], 1)
+
+
+def _fully_connected(view: LayerView) -> str:
+    filter_ = view.input(1)
+    per_channel = filter_.quantization is not None and filter_.quantization.per_channel
+    return view.output().dtype + ("_per_channel" if per_channel else "")
+
+
+def _quantize(view: LayerView) -> str:
+    source, target = view.input(0).dtype, view.output().dtype
+    if source == "float32":
+        return f"{target}_from_float"
+    return "requantize" if source == target else "requantize_mixed"
+
+
+def is_spatial_mean(view: LayerView) -> bool:
+    """True for a MEAN over exactly y and x of a 4-D tensor that keeps its dimensions."""
+    data, axes = view.input(0), view.input(1).data
+    if axes is None or len(data.shape) != 4 or not view.flag("keep_dims"):
+        return False
+    return sorted({int(axis) % 4 for axis in axes.reshape(-1)}) == [1, 2]
