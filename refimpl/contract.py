@@ -34,17 +34,19 @@ Spec: TypeAlias = Callable[[LayerView, Values, Rule], SpecResult]
 
 @dataclass(frozen=True)
 class Op:
-    """One line of the op table."""
+    """One line of the op table. ``accumulates``: its spec and kernel can give int32 accumulators."""
 
     check: Check
     spec: Spec
+    accumulates: bool = False
 
 
 class Kernel(Protocol):
     """A prepared layer: reads ``inputs``, fills every element of ``outputs``, and of
     ``accumulator`` (int32, shaped like output 0) unless it is None."""
 
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None: ...
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        """Runs the layer once."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,286 @@
+"""The engine: a graph and a profile in, a runnable program out.
+
+>>> program = compile_graph(graph, "litert-2.3-ref")          # doctest: +SKIP
+>>> result = program.run({"image": array}, trace=True)        # doctest: +SKIP
+>>> result.outputs[0], result.trace.tensors[7]                # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numba
+import numpy as np
+
+from refimpl import __version__
+from refimpl.contract import Kernel, Target, Values
+from refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
+from refimpl.graph import DTYPES, Array, Graph, LayerView
+from refimpl.kernels import KERNELS
+from refimpl.ops import OPS
+from refimpl.profiles import CANONICAL, Profile, Rule, profile_named
+from refimpl.trace import Trace
+
+Implementation = Literal["kernels", "spec"]
+Feeds = Mapping[str, Array] | Mapping[int, Array] | Sequence[Array]
+Progress = Callable[[Sequence["Step"]], Iterator["Step"]]
+
+_NUMBA_LOCK = threading.Lock()
+"""Numba's thread pool and thread count belong to the process: one program runs at a time."""
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """One layer's outputs and, where asked for and defined, its int32 accumulators."""
+
+    outputs: tuple[Array, ...]
+    accumulator: Array | None = None
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Outputs in graph order, and the trace if one was asked for."""
+
+    outputs: tuple[Array, ...]
+    trace: Trace | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer made ready: its rule, its kernel, and the tensors nobody reads after it."""
+
+    view: LayerView
+    rule: Rule
+    kernel: Kernel
+    accumulates: bool
+    last_uses: tuple[int, ...] = field(default=())
+
+    def run(self, values: Values, accumulator: bool = False) -> LayerResult:
+        """Runs the layer on ``values``, one array per input."""
+        outputs = tuple(np.empty(t.shape, DTYPES[t.dtype]) for t in self.view.outputs)
+        acc = None
+        if accumulator and self.accumulates:
+            acc = np.empty(self.view.outputs[0].shape, np.int32)
+        self.kernel(values, outputs, acc)
+        return LayerResult(outputs, acc)
+
+
+def unsupported_ops(graph: Graph) -> dict[str, list[int]]:
+    """Ops of the graph that have no implementation, each with the layers that use it."""
+    missing: dict[str, list[int]] = {}
+    for layer in graph.layers:
+        if layer.op not in OPS:
+            missing.setdefault(layer.op, []).append(layer.index)
+    return missing
+
+
+def compile_graph(
+    graph: Graph,
+    profile: str | Profile = CANONICAL,
+    threads: int | None = None,
+    implementation: Implementation = "kernels",
+) -> Program:
+    """Checks every layer, settles how each one rounds, and prepares its kernel.
+
+    ``threads`` defaults to all Numba has; any number gives the same bits.
+    ``implementation="spec"`` runs the slow definition of every op instead of its
+    kernel. Raises UnsupportedOp for everything that cannot run, and ModelError
+    for a malformed layer, before anything runs.
+    """
+    if isinstance(profile, str):
+        profile = profile_named(profile)
+    missing = unsupported_ops(graph)
+    if missing:
+        listed = "; ".join(
+            f"{op} (layer {', '.join(map(str, layers))}): write {_spec_file(op)}"
+            for op, layers in missing.items()
+        )
+        raise UnsupportedOp(f"no implementation for {listed} and add a line to refimpl/ops.py")
+    target = Target(threads=_thread_count(threads))
+    last_use = _last_uses(graph)
+    steps = []
+    for view in graph.views():
+        op = OPS[view.op]
+        op.check(view)
+        rule = profile.rule(view)
+        prepare = KERNELS.get(view.op)
+        if implementation == "spec" or prepare is None:
+            kernel = _spec_as_kernel(view, rule)
+        else:
+            kernel = prepare(view, rule, target)
+        steps.append(Step(view, rule, kernel, op.accumulates, last_use[view.layer.index]))
+    return Program(graph, profile, target, tuple(steps))
+
+
+def _spec_file(op: str) -> str:
+    name = op.split(":")[-1].lower()
+    return f"refimpl/spec/{name}.py"
+
+
+def _thread_count(threads: int | None) -> int:
+    available: int = numba.config.NUMBA_NUM_THREADS
+    if threads is None:
+        return available
+    if not 1 <= threads <= available:
+        raise UsageError(
+            f"{threads} threads asked for, 1 to {available} can be had here "
+            "(NUMBA_NUM_THREADS sets the upper bound)"
+        )
+    return threads
+
+
+def _last_uses(graph: Graph) -> list[tuple[int, ...]]:
+    """Per layer, the tensors no later layer reads and that are no graph output."""
+    last: dict[int, int] = {}
+    for layer in graph.layers:
+        for index in (*layer.inputs, *layer.outputs):
+            if index != -1:
+                last[index] = layer.index
+    kept = set(graph.outputs)
+    freed: list[list[int]] = [[] for _ in graph.layers]
+    for index, layer_index in last.items():
+        if index not in kept and not graph.tensors[index].is_constant:
+            freed[layer_index].append(index)
+    return [tuple(indices) for indices in freed]
+
+
+def _spec_as_kernel(view: LayerView, rule: Rule) -> Kernel:
+    """The slow definition behind the kernel's interface."""
+    spec = OPS[view.op].spec
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        result = spec(view, inputs, rule)
+        for given, computed in zip(outputs, result.outputs, strict=True):
+            if computed.shape != given.shape:
+                raise ModelError(
+                    f"{view}: the file says shape {given.shape}, it computes to {computed.shape}"
+                )
+            given[...] = computed
+        if accumulator is not None:
+            if result.accumulator is None:
+                raise ModelError(f"{view}: its spec gives no accumulators")
+            accumulator[...] = result.accumulator
+
+    return run
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled graph. Safe to share between Python threads; runs are serialized."""
+
+    graph: Graph
+    profile: Profile
+    target: Target
+    steps: tuple[Step, ...]
+
+    def run(
+        self,
+        feeds: Feeds,
+        trace: bool = False,
+        accumulators: bool = False,
+        progress: Progress | None = None,
+    ) -> RunResult:
+        """Runs the whole graph.
+
+        ``feeds`` maps input names or tensor indices to arrays, or lists arrays in
+        input order. With ``trace`` every layer output is kept; ``accumulators``
+        adds the int32 accumulators (and implies ``trace``). ``progress`` wraps the
+        iteration over steps, to show a bar. Raises FeedError for a feed that does not fit.
+        """
+        values = {t.index: t.data for t in self.graph.tensors if t.data is not None}
+        fed = resolve_feeds(self.graph, feeds)
+        values.update(fed)
+        keep = trace or accumulators
+        recorded: dict[int, Array] = dict(fed)
+        recorded_accumulators: dict[int, Array] = {}
+        with _numba_threads(self.target.threads):
+            for step in progress(self.steps) if progress else self.steps:
+                inputs = [None if t is None else values[t.index] for t in step.view.inputs]
+                result = step.run(inputs, accumulators)
+                for tensor, value in zip(step.view.outputs, result.outputs, strict=True):
+                    values[tensor.index] = value
+                    if keep:
+                        recorded[tensor.index] = value
+                if result.accumulator is not None:
+                    recorded_accumulators[step.view.layer.index] = result.accumulator
+                for index in step.last_uses:
+                    values.pop(index, None)
+        outputs = tuple(_present(values, self.graph, index) for index in self.graph.outputs)
+        if not keep:
+            return RunResult(outputs)
+        return RunResult(outputs, self._trace(recorded, recorded_accumulators))
+
+    def _trace(self, tensors: dict[int, Array], accumulators: dict[int, Array]) -> Trace:
+        return Trace(
+            producer="karat",
+            profile=self.profile.name,
+            tensors=tensors,
+            accumulators=accumulators,
+            rules={step.view.layer.index: str(step.rule) for step in self.steps},
+            versions={"karat": __version__, "numpy": np.__version__, "numba": numba.__version__},
+        )
+
+    def run_layer(self, index: int, values: Values, accumulator: bool = False) -> LayerResult:
+        """Runs one layer on given inputs (constants included)."""
+        with _numba_threads(self.target.threads):
+            return self.steps[index].run(values, accumulator)
+
+
+def _present(values: Mapping[int, Array | None], graph: Graph, index: int) -> Array:
+    value = values[index]
+    if value is None:
+        raise ModelError(f"graph output {graph.label(index)} has no value")
+    return value
+
+
+def resolve_feeds(graph: Graph, feeds: Feeds) -> dict[int, Array]:
+    """Feeds by tensor index, checked against the graph's inputs.
+
+    Raises FeedError naming the input that is missing, unknown, or of another
+    shape or dtype than the graph says.
+    """
+    by_index = _feeds_by_index(graph, feeds)
+    for index in graph.inputs:
+        tensor = graph.tensors[index]
+        label = f"input {tensor.name!r} (tensor {index})"
+        if index not in by_index:
+            raise FeedError(f"{label}: no value given; the model needs {tensor.dtype} {tensor.shape}")
+        value = np.asarray(by_index[index])
+        if value.dtype != DTYPES[tensor.dtype]:
+            raise FeedError(f"{label}: got {value.dtype}, the model needs {tensor.dtype}")
+        if value.shape != tensor.shape:
+            dynamic = tensor.shape_signature is not None and -1 in tensor.shape_signature
+            hint = "; feed one batch of the exported size at a time" if dynamic else ""
+            raise FeedError(f"{label}: got shape {value.shape}, the model needs {tensor.shape}{hint}")
+        by_index[index] = np.ascontiguousarray(value)
+    return by_index
+
+
+def _feeds_by_index(graph: Graph, feeds: Feeds) -> dict[int, Array]:
+    if not isinstance(feeds, Mapping):
+        if len(feeds) != len(graph.inputs):
+            raise FeedError(f"{len(feeds)} arrays given, the model has {len(graph.inputs)} inputs")
+        return dict(zip(graph.inputs, feeds, strict=True))
+    names = {graph.tensors[index].name: index for index in graph.inputs}
+    by_index: dict[int, Array] = {}
+    for key, value in feeds.items():
+        index = key if isinstance(key, int) else names.get(key)
+        if index not in graph.inputs:
+            raise FeedError(f"the model has no input {key!r}; it has {', '.join(map(repr, names))}")
+        by_index[index] = value
+    return by_index
+
+
+@contextmanager
+def _numba_threads(threads: int) -> Iterator[None]:
+    with _NUMBA_LOCK:
+        before = numba.get_num_threads()
+        numba.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
