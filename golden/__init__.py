@@ -1,0 +1,1 @@
+"""Judging: differences in LSBs, verdicts per layer, explanations and reports."""

@@ -102,18 +102,30 @@ def compile_graph(
         raise UnsupportedOp(f"no implementation for {listed} and add a line to refimpl/ops.py")
     target = Target(threads=_thread_count(threads))
     last_use = _last_uses(graph)
-    steps = []
-    for view in graph.views():
-        op = OPS[view.op]
-        op.check(view)
-        rule = profile.rule(view)
-        prepare = KERNELS.get(view.op)
-        if implementation == "spec" or prepare is None:
-            kernel = _spec_as_kernel(view, rule)
-        else:
-            kernel = prepare(view, rule, target)
-        steps.append(Step(view, rule, kernel, op.accumulates, last_use[view.layer.index]))
+    steps = [
+        prepare_step(view, profile, target, implementation, last_use[view.layer.index])
+        for view in graph.views()
+    ]
     return Program(graph, profile, target, tuple(steps))
+
+
+def prepare_step(
+    view: LayerView,
+    profile: Profile,
+    target: Target,
+    implementation: Implementation = "kernels",
+    last_uses: tuple[int, ...] = (),
+) -> Step:
+    """Checks one layer, settles how ``profile`` rounds it and prepares its kernel."""
+    op = OPS[view.op]
+    op.check(view)
+    rule = profile.rule(view)
+    prepare = KERNELS.get(view.op)
+    if implementation == "spec" or prepare is None:
+        kernel = _spec_as_kernel(view, rule)
+    else:
+        kernel = prepare(view, rule, target)
+    return Step(view, rule, kernel, op.accumulates, last_uses)
 
 
 def _spec_file(op: str) -> str:
@@ -122,7 +134,7 @@ def _spec_file(op: str) -> str:
 
 
 def _thread_count(threads: int | None) -> int:
-    available: int = numba.config.NUMBA_NUM_THREADS
+    available = int(getattr(numba.config, "NUMBA_NUM_THREADS"))  # noqa: B009 - untyped in numba
     if threads is None:
         return available
     if not 1 <= threads <= available:
@@ -226,8 +238,12 @@ class Program:
 
     def run_layer(self, index: int, values: Values, accumulator: bool = False) -> LayerResult:
         """Runs one layer on given inputs (constants included)."""
+        return self.run_step(self.steps[index], values, accumulator)
+
+    def run_step(self, step: Step, values: Values, accumulator: bool = False) -> LayerResult:
+        """Runs a step, of this program or of another profile, with this program's threads."""
         with _numba_threads(self.target.threads):
-            return self.steps[index].run(values, accumulator)
+            return step.run(values, accumulator)
 
 
 def _present(values: Mapping[int, Array | None], graph: Graph, index: int) -> Array:

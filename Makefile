@@ -1,0 +1,54 @@
+# `make demo` and `make test` do all set-up; both can be repeated.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# tflite-runtime 2.14 needs NumPy < 2 and Python <= 3.11, so it gets an environment of its own.
+VENV_2_14 := .venv-tflite-2.14
+
+.PHONY: help setup demo test test-fast lint format bench clean
+help:
+	@echo "make demo       set up, restore a simulated scan, judge LiteRT layer by layer"
+	@echo "make test       set up, run every test"
+	@echo "make test-fast  the tests that are not marked slow"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     let ruff rewrite the code"
+	@echo "make bench      time the oracle beside LiteRT (parity is asserted first)"
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+$(VENV_2_14)/.ready:
+	@$(PYTHON) -m venv $(VENV_2_14) \
+	  && $(VENV_2_14)/bin/python -m pip install --quiet 'tflite-runtime==2.14.0' 'numpy<2' \
+	  || { rm -rf $(VENV_2_14); mkdir -p $(VENV_2_14); \
+	       echo "tflite-runtime 2.14.0 cannot be installed for this Python: its tests will be skipped"; }
+	@touch $@
+
+setup: $(VENV)/.ready $(VENV_2_14)/.ready
+
+demo: $(VENV)/.ready
+	$(BIN)/karat demo --output demo-output
+
+test: setup
+	KARAT_TFLITE_PYTHON=$$(ls $(CURDIR)/$(VENV_2_14)/bin/python 2>/dev/null) $(BIN)/python -m pytest -n auto
+
+test-fast: setup
+	$(BIN)/python -m pytest -n auto -m 'not slow'
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) $(VENV_2_14) demo-output build *.egg-info

@@ -1,0 +1,71 @@
+"""Why a layer differs: does another profile's rule, on the same inputs, give the same bits?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from refimpl.engine import Program, Step, prepare_step
+from refimpl.errors import KaratError
+from refimpl.graph import Array, LayerView
+from refimpl.profiles import PROFILES
+
+FILTER_AND_DATA = {
+    "CONV_2D": (1, 0),
+    "DEPTHWISE_CONV_2D": (1, 0),
+    "FULLY_CONNECTED": (1, 0),
+    "TRANSPOSE_CONV": (1, 2),
+}
+"""Positions of the filter and of the data among a layer's inputs, for ops with accumulators."""
+
+
+class Explainer:
+    """Holds one layer of a program against every other profile's rule."""
+
+    def __init__(self, program: Program, layer: int) -> None:
+        self._program, self._layer = program, layer
+
+    @cached_property
+    def alternatives(self) -> tuple[tuple[str, Step], ...]:
+        """``(profile name, prepared layer)`` for each profile that rounds this layer otherwise."""
+        own = self._program.steps[self._layer]
+        found: list[tuple[str, Step]] = []
+        for profile in PROFILES.values():
+            try:
+                step = prepare_step(own.view, profile, self._program.target)
+            except KaratError:
+                continue
+            if step.rule != own.rule and all(step.rule != other.rule for _, other in found):
+                found.append((profile.name, step))
+        return tuple(found)
+
+    def explain(self, inputs: Sequence[Array | None], outputs: Sequence[Array]) -> str:
+        """The profile and rule under which ``inputs`` give exactly ``outputs``, or ''."""
+        for name, step in self.alternatives:
+            result = self._program.run_step(step, inputs)
+            if all(_same(a, b) for a, b in zip(result.outputs, outputs, strict=True)):
+                return f"every value equals {name}: {step.rule}"
+        return ""
+
+
+def _same(first: Array, second: Array) -> bool:
+    return first.dtype == second.dtype and first.shape == second.shape and first.tobytes() == second.tobytes()
+
+
+def tie_distance(view: LayerView, accumulator: Array, differing: Array) -> float | None:
+    """How far, in LSBs, the differing elements' real results lie from a rounding tie, at most.
+
+    The real result is ``acc * s_in * s_filter / s_out`` in float64; 0 is an exact
+    tie, 0.5 as far as can be. None for ops without accumulators.
+    """
+    positions = FILTER_AND_DATA.get(view.op)
+    if positions is None or not differing.any():
+        return None
+    filter_, data, output = view.input(positions[0]), view.input(positions[1]), view.output()
+    if filter_.quantization is None:
+        return None
+    scale = np.array(filter_.quantization.scale, np.float64) * data.scale / output.scale
+    real = (accumulator * scale)[differing]
+    return float(np.abs(np.abs(real - np.floor(real)) - 0.5).max())

@@ -1,0 +1,165 @@
+"""Verdicts per layer and for the model, as data, as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from golden.diff import ArrayDiff
+
+Verdict = Literal["bit_exact", "explained", "mismatch", "not_compared"]
+Mode = Literal["isolated", "cumulative"]
+Origin = Literal["introduced", "inherited", ""]
+
+SCHEMA = 1
+EXIT_MATCH, EXIT_MISMATCH, EXIT_CANNOT_COMPARE = 0, 1, 3
+
+
+@dataclass(frozen=True)
+class LayerVerdict:
+    """What became of one layer output.
+
+    ``reason`` names the rule that explains a difference, or says why nothing was
+    compared. ``origin`` tells, in a cumulative comparison, whether the layer's
+    inputs already differed. ``tie_distance`` is the largest distance of a
+    mismatching element's real-valued result from a rounding tie, in LSBs, where
+    accumulators exist: a small number means only the rounding differs.
+    """
+
+    layer: int
+    op: str
+    tensor: int
+    name: str
+    dtype: str
+    rule: str
+    verdict: Verdict
+    diff: ArrayDiff | None = None
+    reason: str = ""
+    origin: Origin = ""
+    tie_distance: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The judgement of one model on one runtime under one profile."""
+
+    model: str
+    model_sha256: str
+    feeds_sha256: str
+    delegate: str
+    profile: str
+    mode: Mode
+    samples: int
+    layers: tuple[LayerVerdict, ...]
+    versions: Mapping[str, str]
+    machine: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst layer decides: mismatch, then not compared, then explained."""
+        found = {layer.verdict for layer in self.layers}
+        ranked: tuple[Verdict, ...] = ("mismatch", "not_compared", "explained")
+        for verdict in ranked:
+            if verdict in found:
+                return verdict
+        return "bit_exact" if found else "not_compared"
+
+    def exit_code(self, accept_explained: bool = False) -> int:
+        """0 match, 1 mismatch, 3 cannot compare. An explained difference is still a
+        difference from the profile asked for, unless the caller accepts it."""
+        verdict = self.verdict
+        if verdict == "mismatch" or (verdict == "explained" and not accept_explained):
+            return EXIT_MISMATCH
+        if verdict == "not_compared":
+            explained = any(layer.verdict == "explained" for layer in self.layers)
+            return EXIT_MISMATCH if explained and not accept_explained else EXIT_CANNOT_COMPARE
+        return EXIT_MATCH
+
+    @property
+    def first_divergence(self) -> LayerVerdict | None:
+        """The first layer whose output differs."""
+        return next((layer for layer in self.layers if layer.verdict in ("mismatch", "explained")), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in JSON's own types."""
+        content = asdict(self)
+        content["versions"], content["machine"] = dict(self.versions), dict(self.machine)
+        first = self.first_divergence
+        return {
+            "schema": SCHEMA,
+            "verdict": self.verdict,
+            "exit_code": self.exit_code(),
+            "first_divergence": None if first is None else {"layer": first.layer, "tensor": first.tensor},
+            **content,
+        }
+
+    def to_json(self) -> str:
+        """:meth:`to_dict` as text."""
+        return json.dumps(self.to_dict(), indent=1, default=_plain)
+
+    def table(self, all_layers: bool = False) -> str:
+        """A table a person can read: differing layers, or all of them, and a summary."""
+        shown = [v for v in self.layers if all_layers or v.verdict != "bit_exact"]
+        lines = []
+        if shown:
+            rows = [_HEADINGS, *(_row(verdict) for verdict in shown)]
+            widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
+            lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
+            lines += [f"  layer {v.layer}: {v.reason}" for v in shown if v.reason]
+            lines.append("")
+        lines.append(self.summary())
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """One line: the verdict and the counts behind it."""
+        counts = Counter(layer.verdict for layer in self.layers)
+        said = ", ".join(f"{counts[v]} {v}" for v in _ORDER if counts[v]) or "no layer"
+        values = sum(layer.diff.elements for layer in self.layers if layer.diff is not None)
+        wrong = sum(layer.diff.mismatch_count for layer in self.layers if layer.diff is not None)
+        return (
+            f"{self.verdict.upper()}: {self.delegate} against {self.profile}, {self.mode}, "
+            f"{self.samples} input{'s' if self.samples != 1 else ''}: {said}; "
+            f"{wrong} of {values} values differ"
+        )
+
+
+_ORDER: tuple[Verdict, ...] = ("bit_exact", "explained", "mismatch", "not_compared")
+_HEADINGS = ("layer", "op", "output", "verdict", "differing", "max LSB", "histogram", "first at", "origin")
+
+
+def _row(verdict: LayerVerdict) -> tuple[str, ...]:
+    diff = verdict.diff
+    name = verdict.name if len(verdict.name) <= 32 else "…" + verdict.name[-31:]
+    if diff is None:
+        return (str(verdict.layer), verdict.op, name, verdict.verdict, "-", "-", "-", "-", verdict.origin)
+    first = diff.first_divergence
+    largest = f"{diff.max_abs_diff:.3g}" if verdict.dtype.startswith("float") else str(diff.max_abs_diff_lsb)
+    return (
+        str(verdict.layer),
+        verdict.op,
+        name,
+        verdict.verdict,
+        f"{diff.mismatch_count}/{diff.elements}",
+        largest,
+        histogram_text(diff.histogram),
+        "-" if first is None else ",".join(map(str, first.index)),
+        verdict.origin,
+    )
+
+
+def histogram_text(histogram: Mapping[int, int], most: int = 4) -> str:
+    """``-1:12 +1:3`` with the commonest differences first to be shown, zero left out."""
+    steps = sorted(((n, d) for d, n in histogram.items() if d != 0), reverse=True)
+    shown = " ".join(f"{d:+d}:{n}" for d, n in sorted((d, n) for n, d in steps[:most]))
+    return shown + (" …" if len(steps) > most else "") if steps else "-"
+
+
+def _plain(value: object) -> object:
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} does not go into JSON")

@@ -1,0 +1,259 @@
+"""Judging a runtime: run the oracle, run the delegate, compare every layer."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from delegates.protocol import Delegate, DelegateRun, Model
+from export.cut import Cut, single_layer
+from export.tflite import write_tflite
+from golden.diff import ArrayDiff, diff_arrays, merge
+from golden.explain import Explainer, tie_distance
+from golden.report import LayerVerdict, Mode, Origin, Report, Verdict
+from refimpl.engine import Feeds, Program, Progress, compile_graph, resolve_feeds
+from refimpl.errors import CannotCompare, DelegateError
+from refimpl.graph import Array, Graph
+from refimpl.trace import Trace
+
+
+def verify(
+    model: Model,
+    graph: Graph,
+    delegate: Delegate,
+    samples: Sequence[Feeds],
+    *,
+    profile: str | None = None,
+    mode: Mode = "isolated",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Compares ``delegate`` with the oracle on every layer, for every sample.
+
+    ``isolated`` feeds each layer, cut out as a model of its own, with the
+    oracle's inputs, so that a difference was introduced there. ``cumulative``
+    compares one run of the whole ``model``, of which ``graph`` is the reading.
+    ``profile`` defaults to the one that describes the delegate.
+
+    Raises CannotCompare when the delegate has no profile and none is given,
+    whatever compiling the graph raises, and DelegateError when the runtime
+    cannot run at all. A single layer that cannot be compared is a verdict.
+    """
+    name = profile or delegate.profile
+    if not name:
+        raise CannotCompare(f"no profile describes {delegate.name}; choose one with --profile")
+    program = compile_graph(graph, name, threads)
+    comparison = _Isolated(program, delegate) if mode == "isolated" else _Cumulative(program, delegate, model)
+    records = [_Record(program, layer, position) for layer, position in _outputs(graph)]
+    for feeds in samples:
+        expected = program.run(feeds, accumulators=True, progress=progress).trace
+        assert expected is not None
+        comparison.judge(expected, records)
+    return Report(
+        model=f"<{len(model)} bytes>" if isinstance(model, bytes) else str(model),
+        model_sha256=hashlib.sha256(model if isinstance(model, bytes) else model.read_bytes()).hexdigest(),
+        feeds_sha256=_digest(graph, samples),
+        delegate=delegate.name,
+        profile=program.profile.name,
+        mode=mode,
+        samples=len(samples),
+        layers=tuple(record.verdict() for record in records),
+        versions={**comparison.versions, **delegate.versions()},
+        machine={"machine": platform.machine(), "system": platform.system(), "cpu": cpu_name()},
+    )
+
+
+def _outputs(graph: Graph) -> Iterator[tuple[int, int]]:
+    for layer in graph.layers:
+        for position in range(len(layer.outputs)):
+            yield layer.index, position
+
+
+@dataclass
+class _Record:
+    """What was found about one layer output, over all samples."""
+
+    program: Program
+    layer: int
+    position: int
+    diff: ArrayDiff | None = None
+    refused: str = ""
+    unexplained: bool = False
+    reasons: list[str] = field(default_factory=list)
+    origins: set[Origin] = field(default_factory=set)
+    tie: float | None = None
+
+    def __post_init__(self) -> None:
+        self.explainer = Explainer(self.program, self.layer)
+        self.view = self.program.steps[self.layer].view
+        self.tensor = self.view.outputs[self.position]
+
+    def refuse(self, reason: str) -> None:
+        """Nothing could be compared this time."""
+        self.refused = self.refused or reason
+
+    def add(self, diff: ArrayDiff, reason: str = "", origin: Origin = "", tie: float | None = None) -> None:
+        """One comparison; ``reason`` explains its differences, '' leaves them unexplained."""
+        self.diff = diff if self.diff is None else merge(self.diff, diff)
+        if diff.equal:
+            return
+        self.unexplained |= not reason
+        if reason and reason not in self.reasons:
+            self.reasons.append(reason)
+        if origin:
+            self.origins.add(origin)
+        if tie is not None:
+            self.tie = max(tie, self.tie or 0.0)
+
+    def verdict(self) -> LayerVerdict:
+        """The worst of what was found decides."""
+        verdict: Verdict = "bit_exact"
+        reason = "; ".join(self.reasons)
+        if self.diff is not None and not self.diff.equal:
+            verdict = "mismatch" if self.unexplained else "explained"
+        elif self.refused or self.diff is None:
+            verdict, reason = "not_compared", self.refused or "no sample was run"
+        origin: Origin = "introduced" if "introduced" in self.origins else ""
+        if self.origins == {"inherited"}:
+            origin = "inherited"
+        return LayerVerdict(
+            layer=self.layer,
+            op=self.view.op,
+            tensor=self.tensor.index,
+            name=self.tensor.name,
+            dtype=self.tensor.dtype,
+            rule=str(self.program.steps[self.layer].rule),
+            verdict=verdict,
+            diff=self.diff,
+            reason=reason,
+            origin=origin,
+            tie_distance=self.tie,
+        )
+
+
+class _Isolated:
+    """Each layer as a model of its own, fed with the oracle's inputs."""
+
+    def __init__(self, program: Program, delegate: Delegate) -> None:
+        self._program, self._delegate = program, delegate
+        self._cuts = [single_layer(program.graph, layer.index) for layer in program.graph.layers]
+        self._models = [write_tflite(cut.graph) for cut in self._cuts]
+        self.versions: Mapping[str, str] = {}
+
+    def judge(self, expected: Trace, records: Sequence[_Record]) -> None:
+        """Compares every layer on one sample."""
+        self.versions = expected.versions
+        jobs = [
+            (model, _cut_feeds(cut, expected)) for model, cut in zip(self._models, self._cuts, strict=True)
+        ]
+        answers = list(self._delegate.run_many(jobs))
+        for record in records:
+            answer, cut = answers[record.layer], self._cuts[record.layer]
+            if isinstance(answer, DelegateError):
+                record.refuse(str(answer))
+                continue
+            found = dict(zip((cut.tensors[i] for i in cut.graph.outputs), answer.outputs, strict=True))
+            self._compare(record, expected, found)
+
+    def _compare(self, record: _Record, expected: Trace, found: Mapping[int, Array]) -> None:
+        index = record.tensor.index
+        try:
+            diff = diff_arrays(expected.tensors[index], found[index])
+        except CannotCompare as error:
+            record.refuse(str(error))
+            return
+        if diff.equal:
+            record.add(diff)
+            return
+        outputs = [found[tensor.index] for tensor in record.view.outputs]
+        reason = record.explainer.explain(_inputs(record, expected), outputs)
+        accumulator = expected.accumulators.get(record.layer)
+        tie = None
+        if accumulator is not None:
+            tie = tie_distance(record.view, accumulator, expected.tensors[index] != found[index])
+        record.add(diff, reason, "introduced", tie)
+
+
+def _cut_feeds(cut: Cut, trace: Trace) -> dict[int, Array]:
+    return {index: trace.tensors[cut.tensors[index]] for index in cut.graph.inputs}
+
+
+def _inputs(record: _Record, trace: Trace) -> list[Array | None]:
+    """The layer's inputs as the trace holds them; constants are the graph's own."""
+    return [
+        None if tensor is None else tensor.data if tensor.data is not None else trace.tensors[tensor.index]
+        for tensor in record.view.inputs
+    ]
+
+
+class _Cumulative:
+    """One run of the whole model; differences travel downstream."""
+
+    def __init__(self, program: Program, delegate: Delegate, model: Model) -> None:
+        self._program, self._delegate, self._model = program, delegate, model
+        self.versions: Mapping[str, str] = {}
+
+    def judge(self, expected: Trace, records: Sequence[_Record]) -> None:
+        """Compares every tensor of one sample."""
+        self.versions = expected.versions
+        graph = self._program.graph
+        run = self._delegate.run(self._model, {i: expected.tensors[i] for i in graph.inputs}, tensors="all")
+        for record in records:
+            self._compare(record, expected, run)
+
+    def _compare(self, record: _Record, expected: Trace, run: DelegateRun) -> None:
+        index = record.tensor.index
+        if run.capture_changed:
+            record.refuse("keeping every tensor changed the runtime's own outputs")
+            return
+        if index not in run.trace.tensors:
+            record.refuse(run.unreadable.get(index, "the runtime does not show this tensor"))
+            return
+        try:
+            diff = diff_arrays(expected.tensors[index], run.trace.tensors[index])
+        except CannotCompare as error:
+            record.refuse(str(error))
+            return
+        if diff.equal:
+            record.add(diff)
+        else:
+            record.add(diff, *self._attribute(record, run))
+
+    def _attribute(self, record: _Record, run: DelegateRun) -> tuple[str, Origin]:
+        """Runs the layer on the runtime's own inputs: exact there means inherited."""
+        try:
+            inputs = _inputs(record, run.trace)
+            outputs = [run.trace.tensors[tensor.index] for tensor in record.view.outputs]
+        except KeyError:
+            return "", ""
+        own = self._program.run_layer(record.layer, inputs)
+        if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(own.outputs, outputs, strict=True)):
+            return "inherited: exact on the inputs the runtime had", "inherited"
+        return record.explainer.explain(inputs, outputs), "introduced"
+
+
+def _digest(graph: Graph, samples: Sequence[Feeds]) -> str:
+    """SHA-256 over every input of every sample, in graph order."""
+    digest = hashlib.sha256()
+    for feeds in samples:
+        values = resolve_feeds(graph, feeds)
+        for index in graph.inputs:
+            digest.update(f"{graph.tensors[index].dtype}{graph.tensors[index].shape}".encode())
+            digest.update(values[index].tobytes())
+    return digest.hexdigest()
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it (Linux), else the architecture."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,37 @@
+"""``karat delegates``: which runtimes are here, and how to get the others."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+HELP = "list the runtimes that can be judged: what is here, what is missing and how to get it"
+EPILOG = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Probes every delegate in its own process and prints what was found."""
+    from dataclasses import asdict
+
+    from delegates import DELEGATES, delegate_named
+
+    found = {}
+    for name in DELEGATES:
+        with delegate_named(name) as delegate:
+            found[name] = (delegate.profile, delegate.probe())
+    if options.json:
+        print(json.dumps({n: {"profile": p, **asdict(probe)} for n, (p, probe) in found.items()}, indent=1))
+        return 0
+    width = max(map(len, found))
+    for name, (profile, probe) in found.items():
+        if probe.available:
+            print(f"{name:{width}}  here     {probe.library} {probe.version}, held to {profile}")
+        else:
+            print(f"{name:{width}}  missing  {probe.reason}")
+            print(f"{'':{width}}           {probe.remedy}")
+    return 0

@@ -1,0 +1,51 @@
+"""``karat export``: write a network, a model or a piece of one to a file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from karat.cli import options as shared
+
+HELP = "write one of the shipped networks, a model, or a piece of a model to a file"
+EPILOG = """examples:
+  karat export tomogan --height 1024 --width 1024 --output tomogan.onnx     the float network
+  karat export model.tflite --layer 7 --output layer7.tflite                one layer alone
+  karat export model.tflite --until 42 --output prefix.tflite               all that tensor 42 needs
+
+A network goes to .onnx or .tflite in float; `karat quantize` makes the int8 one."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("source", metavar="NETWORK|MODEL", help="tomogan, fine-tune, or a .tflite file")
+    shared.add_network(parser)
+    piece = parser.add_mutually_exclusive_group()
+    piece.add_argument("--layer", type=int, metavar="N", help="only layer N, as a model of its own")
+    piece.add_argument("--until", type=int, metavar="T", help="only what tensor T needs")
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the file."""
+    from export.cut import single_layer, up_to
+    from refimpl.errors import UsageError
+    from refimpl.networks import NETWORKS
+
+    shared.writable(options.output)
+    if options.source in NETWORKS:
+        if options.layer is not None or options.until is not None:
+            raise UsageError("--layer and --until cut a model file, not a network")
+        graph = shared.float_network(options.source, options)
+    else:
+        graph = shared.read_graph(Path(options.source))
+        if options.layer is not None:
+            if not 0 <= options.layer < len(graph.layers):
+                raise UsageError(f"--layer {options.layer}: the model has layers 0 to {len(graph.layers) - 1}")
+            graph = single_layer(graph, options.layer).graph
+        elif options.until is not None:
+            if not 0 <= options.until < len(graph.tensors):
+                raise UsageError(f"--until {options.until}: the model has tensors 0 to {len(graph.tensors) - 1}")
+            graph = up_to(graph, (options.until,)).graph
+    shared.write_graph(graph, options.output)
+    return 0

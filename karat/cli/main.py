@@ -1,0 +1,72 @@
+"""``karat``: one sub-command per module of this package.
+
+Heavy imports stay inside the commands, so that ``karat --help`` answers at once.
+Exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from karat.cli import delegates, demo, export, inspect, profiles, quantize, run, verify
+
+COMMANDS = {
+    "inspect": inspect,
+    "run": run,
+    "verify": verify,
+    "quantize": quantize,
+    "export": export,
+    "delegates": delegates,
+    "profiles": profiles,
+    "demo": demo,
+}
+
+EXIT_CODES = "exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line's parser."""
+    from refimpl import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="karat",
+        description="Golden oracle for int8 convolutional networks: runs a quantized model with the exact "
+        "arithmetic of a named runtime and judges real runtimes against it, layer by layer.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"karat {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.HELP, epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        module.add_arguments(command)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; an error is one line on stderr."""
+    from refimpl.errors import KaratError
+
+    options = build_parser().parse_args(arguments)
+    try:
+        code: int = COMMANDS[options.command].run(options)
+        sys.stdout.flush()
+        return code
+    except KaratError as error:
+        print(f"karat {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader (head, less) left: not an error. Keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"karat {options.command}: interrupted", file=sys.stderr)
+        return 130
+    except (OSError, MemoryError) as error:
+        print(f"karat {options.command}: {error or type(error).__name__}", file=sys.stderr)
+        return 2

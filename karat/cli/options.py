@@ -1,0 +1,138 @@
+"""Options and small pieces several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from refimpl.engine import Program, Step
+    from refimpl.graph import Array, Graph
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The positional MODEL."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a quantized model file (.tflite)")
+
+
+def add_profile(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """``--profile``."""
+    parser.add_argument(
+        "--profile",
+        default=default,
+        metavar="P",
+        help="arithmetic profile, see `karat profiles`"
+        + (f" (default: {default})" if default else " (default: the one that describes the delegate)"),
+    )
+
+
+def add_feeds(parser: argparse.ArgumentParser) -> None:
+    """``--input`` and ``--seed``."""
+    parser.add_argument(
+        "--input", "-i", type=Path, nargs="+", default=[], metavar="F",
+        help="input values: one .npz (arrays by input name), or one .npy or image per model input",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random input used without --input")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """``--threads``; the bits never depend on it."""
+    parser.add_argument("--threads", type=positive, default=None, metavar="N", help="threads of the oracle")
+
+
+def positive(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def read_graph(path: Path) -> Graph:
+    """The model file as a graph. Raises UsageError when there is no such file."""
+    from export import read_model
+    from refimpl.errors import UsageError
+
+    if not path.is_file():
+        raise UsageError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}")
+    return read_model(path)
+
+
+def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict[int, Array]:
+    """Feeds from ``--input``, else random from ``--seed`` + ``offset``."""
+    from karat.feeds import load_feeds, random_feeds
+
+    if options.input:
+        return load_feeds(graph, options.input)
+    return random_feeds(graph, options.seed + offset)
+
+
+def progress_bar(steps: Sequence[Step]) -> Iterator[Step]:
+    """A bar on a terminal's stderr once a run has lasted a second."""
+    from tqdm import tqdm
+
+    yield from tqdm(steps, desc="karat", unit="layer", delay=1.0, leave=False, disable=None)
+
+
+def writable(path: Path) -> Path:
+    """The path, once its folder exists and can be written. Raises UsageError."""
+    from refimpl.errors import UsageError
+
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory; name a file to write")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: folder {path.parent} cannot be written")
+    return path
+
+
+def compiled(graph: Graph, options: argparse.Namespace) -> Program:
+    """The graph compiled under ``--profile`` with ``--threads``."""
+    from refimpl.engine import compile_graph
+
+    return compile_graph(graph, options.profile, options.threads)
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Options of the shipped networks."""
+    parser.add_argument("--height", type=positive, default=64, help="input height, a multiple of 8 (default: 64)")
+    parser.add_argument("--width", type=positive, default=64, help="input width, a multiple of 8 (default: 64)")
+    parser.add_argument(
+        "--upsampling", choices=("bilinear", "transposed"), default="bilinear", help="TomoGAN's variant"
+    )
+    parser.add_argument("--weights", type=Path, metavar="F.npz", help="weights (default: the shipped ones)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of whatever is random")
+
+
+def float_network(name: str, options: argparse.Namespace) -> Graph:
+    """The named network with the weights asked for. Raises UsageError for an unknown name."""
+    from refimpl.errors import UsageError
+    from refimpl.networks import NETWORKS, load_weights, network
+
+    if name not in NETWORKS:
+        raise UsageError(f"no network {name!r}; known: {', '.join(NETWORKS)}")
+    weights = load_weights(options.weights) if options.weights else None
+    return network(name, options.height, options.width, options.upsampling, weights, options.seed)
+
+
+def write_graph(graph: Graph, path: Path) -> None:
+    """Writes .tflite or .onnx, as the suffix says, and a line about it."""
+    from refimpl.errors import UsageError
+
+    if path.suffix == ".tflite":
+        from export.tflite import write_tflite
+
+        content = write_tflite(graph)
+    elif path.suffix == ".onnx":
+        from export.onnx import write_float_onnx
+
+        content = write_float_onnx(graph)
+    else:
+        raise UsageError(f"{path}: name a .tflite or .onnx file")
+    path.write_bytes(content)
+    print(f"{path}: {len(content):,} bytes, {len(graph.layers)} layers")

@@ -1,0 +1,40 @@
+"""``karat profiles``: the arithmetic profiles and what each one says."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "list the arithmetic profiles, or show one profile's rounding rule per op"
+EPILOG = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("name", nargs="?", metavar="PROFILE", help="show this profile's rules")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the list or one profile."""
+    from refimpl.profiles import METHODS, PROFILES, profile_named
+
+    if options.name is None:
+        width = max(map(len, PROFILES))
+        for profile in PROFILES.values():
+            print(f"{profile.name.ljust(width)}  {profile.runtime}")
+        return 0
+    profile = profile_named(options.name)
+    print(f"{profile.name}: {profile.runtime}\n")
+    used = set()
+    for title, table in (("layers XNNPACK takes", profile.delegated), ("all other layers", profile.table)):
+        if table is None:
+            continue
+        if profile.delegated is not None:
+            print(f"{title}:")
+        for op in sorted(table):
+            for variant, rule in table[op].items():
+                print(f"  {op:24} {'any' if variant == '*' else variant:20} {rule}")
+                used.update({rule.method, rule.tail} - {None})
+        print()
+    for method in sorted(used):
+        print(f"{method}: {METHODS[method]}")
+    return 0

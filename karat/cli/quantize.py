@@ -1,0 +1,52 @@
+"""``karat quantize``: a float network to an int8 .tflite file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from karat.cli import options as shared
+
+HELP = "quantize one of the shipped networks over a representative dataset and write a .tflite file"
+EPILOG = """examples:
+  karat quantize tomogan --height 64 --width 64 --output tomogan.tflite
+  karat quantize tomogan --calibration slices.npy --scheme per-tensor-uint8 --output tomogan.tflite
+
+The calibration file holds float32 [samples, y, x, channel] in the network's own units;
+without one, simulated tomography slices are used. The same input gives the same bytes."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("network", metavar="NETWORK", help="tomogan or fine-tune")
+    shared.add_network(parser)
+    parser.add_argument(
+        "--calibration", type=Path, metavar="F.npy", help="representative inputs, float32 [samples, y, x, channel]"
+    )
+    parser.add_argument("--scheme", default="int8", metavar="S", help="quantization scheme (default: int8)")
+    parser.add_argument(
+        "--range", default=None, choices=("minmax", "percentile", "mse"), help="how activation ranges are chosen"
+    )
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.tflite")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Calibrates, quantizes, writes."""
+    from dataclasses import replace
+
+    from export.quantize import SCHEMES, quantize_model
+    from karat.restoration import calibration_samples
+    from refimpl.errors import UsageError
+
+    shared.writable(options.output)
+    if options.output.suffix != ".tflite":
+        raise UsageError(f"{options.output}: quantized networks are written as .tflite")
+    if options.scheme not in SCHEMES:
+        raise UsageError(f"no scheme {options.scheme!r}; known: {', '.join(SCHEMES)}")
+    scheme = SCHEMES[options.scheme]
+    if options.range is not None:
+        scheme = replace(scheme, range_method=options.range)
+    graph = shared.float_network(options.network, options)
+    samples = calibration_samples(graph, options.calibration, options.seed)
+    shared.write_graph(quantize_model(graph, samples, scheme), options.output)
+    return 0
