@@ -1,0 +1,95 @@
+"""Weights of a network: given by name, loaded from an .npz file, or seeded.
+
+Names are the constants' names in the graph (``box1/conv1/filter``); filters are
+laid out OHWI, ``[out_channel, y, x, in_channel]``, biases ``[out_channel]``, all float32.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from refimpl.errors import ModelError, UsageError
+from refimpl.graph import Array
+
+SEEDED_BIAS_DEVIATION = 0.05
+"""Seeded biases are small but not zero, so that a runtime that drops a bias is seen."""
+
+
+def load_weights(path: str | Path) -> dict[str, Array]:
+    """Every array of an .npz file, by name. Raises UsageError naming the file when it cannot be read.
+
+    Whether the names and shapes suit a network is checked by the network.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UsageError(f"{path} holds a single array; weights are an .npz of named arrays")
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise UsageError(f"weights file {path} does not exist") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as failure:
+        raise UsageError(f"weights file {path} cannot be read as .npz: {failure}") from failure
+
+
+class Weights:
+    """Hands a network its weights one by one and, at the end, tells what did not fit.
+
+    Given a mapping, every name asked for must be there and every name there must
+    be asked for. Given None, filters are drawn from the He-normal distribution and
+    biases from a narrow normal one; each array has its own random stream, keyed
+    by the seed and its name, so that values do not depend on the order of layers.
+    """
+
+    def __init__(self, network: str, given: Mapping[str, Array] | None, seed: int) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise UsageError(f"{network}: seed {seed!r} is not a non-negative integer")
+        self._network, self._given, self._seed = network, given, seed
+        self._asked: set[str] = set()
+        self._problems: list[str] = []
+
+    def filter(self, name: str, shape: tuple[int, ...], fan_in: int) -> Array:
+        """A float32 filter; ``fan_in`` is the number of products summed into one output value."""
+        return self._take(name, shape, math.sqrt(2.0 / fan_in))
+
+    def bias(self, name: str, shape: tuple[int, ...]) -> Array:
+        """A float32 bias."""
+        return self._take(name, shape, SEEDED_BIAS_DEVIATION)
+
+    def finish(self) -> None:
+        """Raises ModelError listing every missing, extra and unfit array."""
+        for name in sorted(set(self._given or ()) - self._asked):
+            self._problems.append(f"{name!r} is not a weight of this network")
+        if self._problems:
+            raise ModelError(f"weights do not fit {self._network}: " + "; ".join(self._problems))
+
+    def _take(self, name: str, shape: tuple[int, ...], deviation: float) -> Array:
+        self._asked.add(name)
+        if self._given is None:
+            stream = np.random.default_rng([self._seed, zlib.crc32(name.encode())])
+            return (stream.standard_normal(shape) * deviation).astype(np.float32)
+        problem = self._problem(name, shape)
+        if problem is None:
+            return np.asarray(self._given[name], dtype=np.float32)
+        self._problems.append(problem)
+        return np.zeros(shape, np.float32)
+
+    def _problem(self, name: str, shape: tuple[int, ...]) -> str | None:
+        assert self._given is not None
+        if name not in self._given:
+            return f"{name!r} {list(shape)} is missing"
+        values = np.asarray(self._given[name])
+        if values.shape != shape:
+            return f"{name!r} has shape {list(values.shape)}, not {list(shape)}"
+        if values.dtype not in (np.float16, np.float32, np.float64):
+            return f"{name!r} is {values.dtype}, not float32"
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(values.astype(np.float32))
+        if not finite.all():
+            return f"{name!r} holds {np.count_nonzero(~finite)} values that are no finite float32"
+        return None
