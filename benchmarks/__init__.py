@@ -1,0 +1,1 @@
+"""Speed, measured as ratios to a peer in one interleaved run, parity first."""

@@ -1,0 +1,99 @@
+"""The rooms import only what they may, and no code is where it must not be."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MAY_IMPORT = {
+    "refimpl": set(),
+    "export": {"refimpl"},
+    "delegates": {"refimpl", "export"},
+    "golden": {"refimpl", "export", "delegates"},
+    "karat": {"refimpl", "export", "delegates", "golden"},
+    "training": {"refimpl", "karat"},
+}
+ROOMS = {*MAY_IMPORT, "tests", "benchmarks"}
+
+
+def sources(room: str) -> list[Path]:
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def imported_modules(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.append(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_rooms_import_only_what_they_may(room: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(room)
+        for name in imported_modules(path)
+        if name.split(".")[0] in ROOMS - {room} - MAY_IMPORT[room]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("side", "other"), [("spec", "kernels"), ("kernels", "spec")])
+def test_spec_and_kernels_share_no_code(side: str, other: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(f"refimpl/{side}")
+        for name in imported_modules(path)
+        if name.startswith(f"refimpl.{other}")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_spec_uses_numpy_and_nothing_faster() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources("refimpl/spec")
+        for name in imported_modules(path)
+        if name.split(".")[0] in {"numba", "scipy", "llvmlite"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_top_level_folders_are_the_rooms() -> None:
+    folders = {
+        path.name
+        for path in ROOT.iterdir()
+        if path.is_dir() and not path.name.startswith((".", "__")) and not path.name.endswith(".egg-info")
+    }
+    assert folders - {"build", "dist", "demo-output"} <= ROOMS
+
+
+def test_no_fastmath_anywhere() -> None:
+    pattern = re.compile(r"fastmath\s*=\s*(?!False)|fastmath=True")
+    wrong = [
+        str(path.relative_to(ROOT))
+        for room in MAY_IMPORT
+        for path in sources(room)
+        if pattern.search(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong
+
+
+def test_pointers_stay_inside_kernels() -> None:
+    pattern = re.compile(r"\.ctypes\b|@intrinsic|carray\(|llvmlite")
+    wrong = [
+        str(path.relative_to(ROOT))
+        for room in ("refimpl", "export", "golden", "karat")
+        for path in sources(room)
+        if "kernels" not in path.parts and pattern.search(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong
