@@ -1,0 +1,8 @@
+"""Real runtimes behind one protocol, and tiling for devices with small inputs."""
+
+from __future__ import annotations
+
+from delegates.protocol import Delegate, DelegateRun, Model, Probe, Tensors
+from delegates.table import DELEGATES, delegate_named
+
+__all__ = ["DELEGATES", "Delegate", "DelegateRun", "Model", "Probe", "Tensors", "delegate_named"]

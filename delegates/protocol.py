@@ -1,0 +1,114 @@
+"""What every runtime looks like from outside, whatever it is inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, Protocol, TypeAlias
+
+from refimpl.engine import Feeds
+from refimpl.errors import DelegateError
+from refimpl.graph import Array
+from refimpl.trace import Trace
+
+Model: TypeAlias = bytes | Path
+"""A model file's contents, or its path."""
+
+Tensors: TypeAlias = Literal["all", "outputs"]
+"""What to read back: every tensor a layer writes, or the graph's outputs only."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a delegate can be used here.
+
+    ``devices`` lists the accelerators found (empty for a CPU runtime). When
+    ``available`` is false, ``reason`` says what is missing and ``remedy`` how to get it.
+    """
+
+    available: bool
+    library: str
+    version: str = ""
+    devices: tuple[str, ...] = ()
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class DelegateRun:
+    """What a runtime computed from one model and one set of feeds.
+
+    ``trace.tensors`` holds the feeds, the graph outputs, and (with
+    ``tensors="all"``) every layer output that could be read truthfully;
+    ``unreadable`` maps each of the others to the reason it could not.
+    ``outputs`` are the graph's outputs in order. ``delegated`` holds the layers
+    an accelerator library inside the runtime (XNNPACK, Edge TPU) took.
+    ``capture_changed`` holds the graph outputs that differ between the run that
+    kept every tensor and one that did not: when it is not empty the capture
+    itself disturbed the runtime, and the trace must not be compared.
+    """
+
+    trace: Trace
+    outputs: tuple[Array, ...]
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+    delegated: frozenset[int] = frozenset()
+    capture_changed: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "unreadable", MappingProxyType(dict(self.unreadable)))
+
+
+Job: TypeAlias = tuple[Model, Feeds]
+"""One model and what to feed it: by input name, by tensor index, or in input order."""
+
+
+class Delegate(Protocol):
+    """A runtime that computes a .tflite model.
+
+    ``profile`` names the arithmetic the runtime is expected to follow, or is
+    empty where none describes it. Delegates are context managers; ``close``
+    frees whatever runs behind them and may be called more than once.
+    """
+
+    name: str
+    profile: str
+
+    def probe(self) -> Probe:
+        """What is installed. Never raises: whatever goes wrong is in the answer."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Runtime, interpreter and machine. Raises DelegateUnavailable."""
+
+    def run(
+        self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None
+    ) -> DelegateRun:
+        """Runs one model once.
+
+        ``threads`` defaults to what the lane needs to be repeatable. Raises
+        FeedError for a feed that does not fit, UsageError for a thread count
+        that would change the arithmetic, DelegateUnavailable, DelegateCrashed,
+        DelegateTimeout, and DelegateError with the runtime's own message.
+        """
+
+    def run_many(
+        self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None
+    ) -> Iterator[DelegateRun | DelegateError]:
+        """Runs many models, typically one per layer, and yields one answer each, in order.
+
+        A model the runtime refuses, crashes on or hangs on yields its error and
+        does not stop the others. Raises as ``run`` does for everything else.
+        """
+
+    def close(self) -> None:
+        """Ends the runtime."""
+
+    def __enter__(self) -> Delegate: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def outputs_by_index(indices: Sequence[int], arrays: Mapping[int, Array]) -> tuple[Array, ...]:
+    """The graph's outputs in order (one tensor may be listed more than once)."""
+    return tuple(arrays[index] for index in indices)

@@ -1,0 +1,86 @@
+"""The table of delegates. Adding one: a class that keeps ``delegates.protocol``, a line here,
+and a subclass of the conformance suite in tests/delegates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from delegates.protocol import Delegate
+from delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
+from refimpl.errors import UsageError
+
+_LITERT: dict[str, Any] = {
+    "packages": ("ai_edge_litert",),
+    "established_on": "2.3",
+    "remedy": "pip install 'ai-edge-litert==2.3.*'",
+}
+_TFLITE: dict[str, Any] = {
+    "packages": ("tflite_runtime",),
+    "established_on": "2.14",
+    "exact_version": True,
+    "remedy": "tflite-runtime 2.14.0 needs NumPy 1 and Python 3.9 to 3.11: make an environment of its own "
+    f"with pip install tflite-runtime==2.14.0 'numpy<2', and name its interpreter in {TFLITE_PYTHON}",
+}
+_MEAN_BY_THREADS = (
+    "the optimised MEAN gives each thread a slice of channels, and blocks of 16 start anew in each"
+)
+
+LANES = (
+    Lane("litert-ref", "litert-2.3-ref", resolver="BUILTIN_REF", **_LITERT),
+    Lane(
+        "litert-builtin",
+        "litert-2.3-builtin",
+        resolver="BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+        one_thread=_MEAN_BY_THREADS,
+        **_LITERT,
+    ),
+    Lane("litert-xnnpack", "litert-2.3-xnnpack", resolver="AUTO", one_thread=_MEAN_BY_THREADS, **_LITERT),
+    Lane("tflite-2.14-ref", "tflite-2.14-ref", resolver="BUILTIN_REF", **_TFLITE),
+    Lane(
+        "tflite-2.14-builtin",
+        "tflite-2.14-builtin",
+        resolver="BUILTIN_WITHOUT_DEFAULT_DELEGATES",
+        **_TFLITE,
+    ),
+    Lane(
+        "edgetpu",
+        "",
+        packages=("ai_edge_litert", "tflite_runtime"),
+        resolver="BUILTIN",
+        device="",
+        remedy="install Google's Edge TPU runtime (the package libedgetpu1-std of "
+        "https://packages.cloud.google.com/apt coral-edgetpu-stable, or a build from "
+        "https://github.com/google-coral/libedgetpu that matches your TFLite runtime)",
+    ),
+)
+"""The lanes of the TFLite family.
+
+``litert-xnnpack`` needs one thread as well: layers XNNPACK does not take run on the builtin kernels.
+"""
+
+
+def _tflite(lane: Lane) -> Callable[..., Delegate]:
+    def make(**options: Any) -> Delegate:
+        return TfliteDelegate(lane, **options)
+
+    return make
+
+
+DELEGATES: Mapping[str, Callable[..., Delegate]] = MappingProxyType(
+    {lane.name: _tflite(lane) for lane in LANES}
+)
+"""Delegate name to what makes it. Making one starts nothing."""
+
+
+def delegate_named(name: str, **options: Any) -> Delegate:
+    """The delegate called ``name``; ``time_limit`` (seconds per request) is an option of all that use a
+    child process. Raises UsageError listing the known names.
+    """
+    try:
+        make = DELEGATES[name]
+    except KeyError:
+        raise UsageError(f"no delegate {name!r}; known: {', '.join(DELEGATES)}") from None
+    return make(**options)

@@ -1,0 +1,212 @@
+"""The TFLite family: LiteRT and tflite-runtime, and the Edge TPU through either of them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from delegates.child import TIME_LIMIT, Child, remove, take_arrays
+from delegates.protocol import DelegateRun, Job, Model, Probe, Tensors
+from refimpl.engine import Feeds
+from refimpl.errors import (
+    DelegateCrashed,
+    DelegateError,
+    DelegateUnavailable,
+    ModelError,
+    UsageError,
+)
+from refimpl.graph import Array
+from refimpl.trace import Trace
+
+TFLITE_PYTHON = "KARAT_TFLITE_PYTHON"
+"""Environment variable naming the interpreter of an environment that has tflite-runtime."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One way the TFLite family runs a model.
+
+    ``packages`` are tried in order. ``resolver`` names a member of the runtime's
+    ``OpResolverType``. ``established_on`` is the runtime version (or its beginning)
+    whose arithmetic ``profile`` states; a lane whose *name* carries a version
+    (``exact_version``) is unavailable under any other. ``one_thread`` says why the
+    thread count must stay 1, where it must.
+    """
+
+    name: str
+    profile: str
+    packages: tuple[str, ...]
+    resolver: str
+    established_on: str = ""
+    exact_version: bool = False
+    one_thread: str = ""
+    device: str | None = None
+    remedy: str = ""
+
+
+class TfliteDelegate:
+    """A lane of LiteRT or tflite-runtime, run in a child process."""
+
+    def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT, library: str | None = None) -> None:
+        self.lane, self.name, self.profile = lane, lane.name, lane.profile
+        self._child = Child(lane.name, _python(lane), time_limit)
+        self._request: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
+        if lane.device is not None:
+            self._request |= {"device": lane.device, "library": library}
+        self._versions: Mapping[str, str] | None = None
+
+    def probe(self) -> Probe:
+        """What is installed, asked of the child: a library that kills its process is a reason too."""
+        library = " or ".join(package.replace("_", "-") for package in self.lane.packages)
+        if self.lane.device is not None:
+            library = "libedgetpu"
+        try:
+            answer = self._child.ask("probe", "the runtime", lane=self._request)
+        except DelegateUnavailable as error:
+            return Probe(False, library, reason=str(error), remedy=self.lane.remedy)
+        except DelegateError as error:
+            kind = (
+                "loading it kills the process" if isinstance(error, DelegateCrashed) else "it does not load"
+            )
+            return Probe(False, library, reason=f"{kind}: {error}", remedy=self.lane.remedy)
+        versions = answer["versions"]
+        library, version = next(iter(versions.items()))
+        if "edgetpu" in answer:
+            return self._edgetpu_probe(answer["edgetpu"])
+        if not version.startswith(self.lane.established_on):
+            note = (
+                f"{library} {version} is installed; profile {self.profile} was established on "
+                f"{self.lane.established_on}"
+            )
+            return Probe(not self.lane.exact_version, library, version, reason=note, remedy=self.lane.remedy)
+        return Probe(True, library, version)
+
+    def _edgetpu_probe(self, found: Mapping[str, Any]) -> Probe:
+        devices = tuple(found["devices"])
+        if devices:
+            return Probe(True, "libedgetpu", found["version"], devices)
+        return Probe(
+            False, "libedgetpu", found["version"],
+            reason="the library is there but lists no Edge TPU",
+            remedy="plug the accelerator in (lsusb shows 1a6e:089a or 18d1:9302) and check that your user "
+            "may open it (group plugdev, or the udev rules of libedgetpu)",
+        )  # fmt: skip
+
+    def versions(self) -> Mapping[str, str]:
+        """Runtime, Python, NumPy and CPU the child runs on. Raises DelegateUnavailable."""
+        if self._versions is None:
+            self._versions = dict(self._child.ask("probe", "the runtime", lane=self._request)["versions"])
+        return self._versions
+
+    def run(
+        self,
+        model: Model,
+        feeds: Feeds,
+        *,
+        tensors: Tensors = "all",
+        threads: int | None = None,
+        check_capture: bool = True,
+    ) -> DelegateRun:
+        """Runs one model once; see :class:`delegates.protocol.Delegate`.
+
+        With ``tensors="all"`` the runtime is told to preserve every tensor, and
+        ``check_capture`` runs the model a second time without being told, to
+        show that the outputs stay the same.
+        """
+        threads = self._threads(threads)
+        versions = self.versions()
+        about, path, stamp = self._place(model)
+        keys, arrays = _keyed(feeds)
+        written = [self._child.write_feed(array) for array in arrays]
+        try:
+            answer = self._child.ask(
+                "run", about, lane=self._request, model=str(path), stamp=stamp, threads=threads,
+                tensors=tensors, check_capture=check_capture, feeds={"keys": keys, "paths": written},
+            )  # fmt: skip
+        finally:
+            remove(written)
+        return self._result(answer, arrays, versions)
+
+    def run_many(
+        self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None
+    ) -> Iterator[DelegateRun | DelegateError]:
+        """Runs each job in the same child; a crash costs one job and a restart."""
+        for model, feeds in jobs:
+            try:
+                yield self.run(model, feeds, tensors=tensors, threads=threads)
+            except DelegateUnavailable:
+                raise
+            except DelegateError as error:
+                yield error
+
+    def close(self) -> None:
+        """Ends the child process."""
+        self._child.stop()
+
+    def __enter__(self) -> TfliteDelegate:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _threads(self, threads: int | None) -> int:
+        if self.lane.one_thread and threads not in (None, 1):
+            raise UsageError(f"{self.name} runs on one thread: {self.lane.one_thread}")
+        if threads is not None and threads < 1:
+            raise UsageError(f"{threads} threads asked for; at least one is needed")
+        return threads or 1
+
+    def _place(self, model: Model) -> tuple[str, Path, list[int]]:
+        """What to call the model, where the child finds it, and what tells its versions apart."""
+        if isinstance(model, bytes):
+            digest = hashlib.sha256(model).hexdigest()[:16]
+            return f"model {digest}", self._child.write_model(digest, model), []
+        path = Path(model).resolve()
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise ModelError(f"{model}: {error.strerror}") from None
+        return str(model), path, [stat.st_mtime_ns, stat.st_size]
+
+    def _result(
+        self,
+        answer: Mapping[str, Any],
+        arrays: list[Array],
+        versions: Mapping[str, str],
+    ) -> DelegateRun:
+        read = take_arrays(answer["tensors"])
+        outputs = tuple(read[index] for index in answer["outputs"])
+        for index, array in zip(answer["fed"], arrays, strict=True):
+            read[index] = array
+        trace = Trace(self.name, self.profile, dict(sorted(read.items())), versions=versions)
+        return DelegateRun(
+            trace,
+            outputs,
+            {int(index): reason for index, reason in answer["unreadable"].items()},
+            frozenset(answer["delegated"]),
+            tuple(answer["capture_changed"]),
+        )
+
+
+def _keyed(feeds: Feeds) -> tuple[list[int | str] | None, list[Array]]:
+    """Keys (None: in input order) and arrays."""
+    if isinstance(feeds, Mapping):
+        return list(feeds), [np.asarray(array) for array in feeds.values()]
+    return None, [np.asarray(array) for array in feeds]
+
+
+def _python(lane: Lane) -> str:
+    """This interpreter if it has the lane's runtime, else the one the environment names."""
+    if any(importlib.util.find_spec(package) for package in lane.packages):
+        return sys.executable
+    if "tflite_runtime" in lane.packages:
+        return os.environ.get(TFLITE_PYTHON) or sys.executable
+    return sys.executable
