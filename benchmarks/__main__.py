@@ -89,7 +89,7 @@ def compare_and_time(
         return f"not timed: {differing} output values differ"
     oracle, runtime = interleave(lambda: program.run(feeds), interpreter.invoke, seconds)
     mine, theirs = statistics.median(oracle), statistics.median(runtime)
-    return Timing(name, lane, threads, sum(count(graph).macs), mine, theirs, theirs / mine, len(oracle))
+    return Timing(name, lane, threads, count(graph).macs, mine, theirs, theirs / mine, len(oracle))
 
 
 def interleave(

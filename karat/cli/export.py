@@ -41,11 +41,15 @@ def run(options: argparse.Namespace) -> int:
         graph = shared.read_graph(Path(options.source))
         if options.layer is not None:
             if not 0 <= options.layer < len(graph.layers):
-                raise UsageError(f"--layer {options.layer}: the model has layers 0 to {len(graph.layers) - 1}")
+                raise UsageError(
+                    f"--layer {options.layer}: the model has layers 0 to {len(graph.layers) - 1}"
+                )
             graph = single_layer(graph, options.layer).graph
         elif options.until is not None:
             if not 0 <= options.until < len(graph.tensors):
-                raise UsageError(f"--until {options.until}: the model has tensors 0 to {len(graph.tensors) - 1}")
+                raise UsageError(
+                    f"--until {options.until}: the model has tensors 0 to {len(graph.tensors) - 1}"
+                )
             graph = up_to(graph, (options.until,)).graph
     shared.write_graph(graph, options.output)
     return 0

@@ -48,7 +48,7 @@ def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
             "attributes": dict(view.layer.attributes),
             "inputs": list(view.layer.inputs),
             "outputs": [_tensor(tensor) for tensor in view.outputs],
-            "macs": cost.macs[view.layer.index],
+            "macs": cost.layers[view.layer.index].macs,
         }
         if view.op not in OPS:
             name = view.op.split(":")[-1].lower()
@@ -68,7 +68,7 @@ def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
         "outputs": [_tensor(graph.tensors[i]) for i in graph.outputs],
         "layers": layers,
         "parameters": cost.parameters,
-        "macs": sum(cost.macs),
+        "macs": cost.macs,
         "problems": problems,
     }
 

@@ -100,8 +100,12 @@ def compiled(graph: Graph, options: argparse.Namespace) -> Program:
 
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Options of the shipped networks."""
-    parser.add_argument("--height", type=positive, default=64, help="input height, a multiple of 8 (default: 64)")
-    parser.add_argument("--width", type=positive, default=64, help="input width, a multiple of 8 (default: 64)")
+    parser.add_argument(
+        "--height", type=positive, default=64, help="input height, a multiple of 8 (default: 64)"
+    )
+    parser.add_argument(
+        "--width", type=positive, default=64, help="input width, a multiple of 8 (default: 64)"
+    )
     parser.add_argument(
         "--upsampling", choices=("bilinear", "transposed"), default="bilinear", help="TomoGAN's variant"
     )

@@ -21,11 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", metavar="NETWORK", help="tomogan or fine-tune")
     shared.add_network(parser)
     parser.add_argument(
-        "--calibration", type=Path, metavar="F.npy", help="representative inputs, float32 [samples, y, x, channel]"
+        "--calibration",
+        type=Path,
+        metavar="F.npy",
+        help="representative inputs, float32 [samples, y, x, channel]",
     )
     parser.add_argument("--scheme", default="int8", metavar="S", help="quantization scheme (default: int8)")
     parser.add_argument(
-        "--range", default=None, choices=("minmax", "percentile", "mse"), help="how activation ranges are chosen"
+        "--range",
+        default=None,
+        choices=("minmax", "percentile", "mse"),
+        help="how activation ranges are chosen",
     )
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE.tflite")
 

@@ -1,8 +1,33 @@
 """The flagship networks as float32 graphs, and how to chain graphs."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from refimpl.errors import UsageError
+from refimpl.graph import Array, Graph
 from refimpl.networks.chain import chain
 from refimpl.networks.fine_tune import fine_tune
-from refimpl.networks.tomogan import tomogan
+from refimpl.networks.tomogan import Upsampling, tomogan
 from refimpl.networks.weights import load_weights
 
-__all__ = ["chain", "fine_tune", "load_weights", "tomogan"]
+__all__ = ["NETWORKS", "Upsampling", "chain", "fine_tune", "load_weights", "network", "tomogan"]
+
+NETWORKS = ("tomogan", "fine-tune")
+"""The networks that ship, by the names the command line knows."""
+
+
+def network(
+    name: str,
+    height: int,
+    width: int,
+    upsampling: Upsampling = "bilinear",
+    weights: Mapping[str, Array] | None = None,
+    seed: int = 0,
+) -> Graph:
+    """The named network; ``upsampling`` matters to TomoGAN only. Raises UsageError for other names."""
+    if name == "tomogan":
+        return tomogan(height, width, upsampling, weights, seed)
+    if name == "fine-tune":
+        return fine_tune(height, width, weights, seed)
+    raise UsageError(f"no network {name!r}; known: {', '.join(NETWORKS)}")
