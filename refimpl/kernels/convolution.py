@@ -1,0 +1,206 @@
+"""CONV_2D, and the compiled loop every dense convolution shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.graph import Array, LayerView, Tensor
+from refimpl.kernels.microkernel import CHANNELS, PAIR, PIXELS, microkernel_for, multiply_block
+from refimpl.kernels.patches import (
+    Widening,
+    as_bytes,
+    flat_accumulator,
+    widen_row,
+    widening_for,
+    writable_bytes,
+)
+from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_row
+from refimpl.kernels.tiling import PHASE_FIELDS, TilePlan, convolution_sampling, plan_tiles
+from refimpl.profiles.rules import Rule
+
+(
+    _FIRST_TASK, _TILES, _OUT_Y, _OUT_Y_STEP, _ROWS, _IN_Y, _IN_Y_STEP, _TAP_Y_STEP, _TAPS_Y,
+    _OUT_X, _OUT_X_STEP, _COLUMNS, _IN_X, _IN_X_STEP, _RUNS, _STEPS, _WEIGHTS,
+) = range(len(PHASE_FIELDS))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A layer's constants, ready to be read in order."""
+
+    weights: NDArray[np.int16]
+    folded: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class DenseConvolution:
+    """A prepared CONV_2D, TRANSPOSE_CONV or FULLY_CONNECTED.
+
+    ``positions`` are the layer's inputs: data, filter, bias. Filters (and bias)
+    that are no constants are packed anew at every call.
+    """
+
+    plan: TilePlan
+    widening: Widening
+    epilogue: Epilogue
+    filter_shape: tuple[int, int, int, int]
+    filter_zero_point: int
+    positions: tuple[int, int, int]
+    threads: int
+    packed: Packed | None = None
+
+    def pack(self, filters: Array, bias: Array | None) -> Packed:
+        """Filters (any shape that is OHWI in memory) and bias [out_channel] in the loops' own order."""
+        centred = filters.reshape(self.filter_shape).astype(np.int16) - np.int16(self.filter_zero_point)
+        return Packed(self.plan.pack(centred), self.plan.fold(centred, bias, self.widening.border))
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        """Runs the layer."""
+        data, filters = (inputs[position] for position in self.positions[:2])
+        assert data is not None
+        assert filters is not None
+        packed = self.packed or self.pack(filters, _optional(inputs, self.positions[2]))
+        convolve(
+            as_bytes(data), self.widening, self.plan.dimensions, self.plan.phases, self.plan.offsets,
+            packed.weights, packed.folded, self.epilogue, self.threads,
+            writable_bytes(outputs[0]), flat_accumulator(accumulator),
+        )  # fmt: skip
+
+
+def _optional(inputs: Values, position: int) -> Array | None:
+    return inputs[position] if position < len(inputs) else None
+
+
+def prepare_dense(
+    view: LayerView,
+    rule: Rule,
+    plan: TilePlan,
+    filter_shape: tuple[int, int, int, int],
+    positions: tuple[int, int, int],
+    threads: int,
+) -> DenseConvolution:
+    """The kernel of a layer once its tiles are planned; packs what is constant now."""
+    data, filters = view.input(positions[0]), view.input(positions[1])
+    bias = view.optional_input(positions[2])
+    kernel = DenseConvolution(
+        plan, widening_for(data), prepare_epilogue(view, rule, data, filters, view.output()),
+        filter_shape, filter_zero_point(filters), positions, threads,
+    )  # fmt: skip
+    if filters.data is None or (bias is not None and bias.data is None):
+        return kernel
+    packed = kernel.pack(filters.data, None if bias is None else bias.data)
+    return DenseConvolution(**{**vars(kernel), "packed": packed})
+
+
+def filter_zero_point(filters: Tensor) -> int:
+    """The filter's zero point: 0 for filters quantized per channel, as every format demands."""
+    assert filters.quantization is not None
+    return 0 if filters.quantization.per_channel else filters.zero_point
+
+
+def prepare_convolution(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """CONV_2D: input NHWC, filter OHWI, optional bias; strides, dilation, groups, SAME and VALID."""
+    batch, in_height, in_width, in_channels = view.input(0).shape
+    filters, taps_y, taps_x, group_channels = view.input(1).shape
+    _, out_height, out_width, _ = view.output().shape
+    padding = view.text("padding")
+    strides = view.integer("stride_h"), view.integer("stride_w")
+    if (taps_y, taps_x) == (1, 1) == strides:
+        # Pixels are independent: one long row makes full tiles of small images.
+        batch, in_height, in_width = 1, 1, batch * in_height * in_width
+        out_height, out_width = 1, in_width
+    dilations = view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1)
+    rows = convolution_sampling(in_height, out_height, taps_y, strides[0], dilations[0], padding)
+    columns = convolution_sampling(in_width, out_width, taps_x, strides[1], dilations[1], padding)
+    plan = plan_tiles(
+        (batch, in_height, in_width, in_channels), (batch, out_height, out_width, filters),
+        in_channels // group_channels, rows, columns, microkernel_for(target.isa), target.threads,
+    )  # fmt: skip
+    return prepare_dense(
+        view, rule, plan, (filters, taps_y, taps_x, group_channels), (0, 1, 2), target.threads
+    )
+
+
+@njit(cache=True, nogil=True)
+def _convolve_tile(
+    image, widening, d, phases, all_offsets, weights, folded, epilogue, task, patch, acc, out, acc_out
+):  # fmt: skip
+    """One task: a tile of one output row, for some or all output channels."""
+    index = phases.shape[0] - 1
+    while phases[index, _FIRST_TASK] > task:
+        index -= 1
+    phase, offsets = phases[index], all_offsets[index]
+    rest, split = divmod(task - phase[_FIRST_TASK], d.splits)
+    rest, tile_index = divmod(rest, phase[_TILES])
+    batch, row = divmod(rest, phase[_ROWS])
+    first_column = tile_index * d.tile
+    pixels = min(d.tile, phase[_COLUMNS] - first_column)
+
+    pitch = d.patch_columns * d.in_channels
+    in_y = phase[_IN_Y] + row * phase[_IN_Y_STEP]
+    in_x = phase[_IN_X] + first_column * phase[_IN_X_STEP]
+    for tap in range(phase[_TAPS_Y]):
+        start = -1
+        if 0 <= in_y < d.in_height:
+            start = (batch * d.in_height + in_y) * d.in_width * d.in_channels
+        target = patch[tap * pitch : (tap + 1) * pitch]
+        widen_row(image, widening, start, d.in_width, d.in_channels, in_x, d.patch_columns, target)
+        in_y += phase[_TAP_Y_STEP]
+
+    blocks = d.group_blocks
+    first_block, end_block = split * blocks // d.splits, (split + 1) * blocks // d.splits
+    first_filter = first_block * CHANNELS
+    width = (end_block - first_block) * CHANNELS
+    filters = min(end_block * CHANNELS, d.group_filters) - first_filter
+    runs, steps = phase[_RUNS], phase[_STEPS]
+    panel = runs * steps * PAIR * CHANNELS
+    stride = phase[_IN_X_STEP] * d.in_channels
+    out_y = phase[_OUT_Y] + row * phase[_OUT_Y_STEP]
+    out_row = (batch * d.out_height + out_y) * d.out_width
+    for group in range(d.groups):
+        for block in range(first_block, end_block):
+            lane = (block - first_block) * CHANNELS
+            panel_at = phase[_WEIGHTS] + (group * blocks + block) * panel
+            for pixel in range(0, pixels, PIXELS):
+                multiply_block(
+                    patch.ctypes.data + 2 * (pixel * stride + group * d.group_channels), stride,
+                    offsets.ctypes.data, runs, steps, weights.ctypes.data + 2 * panel_at,
+                    folded[index, group, block * CHANNELS :].ctypes.data,
+                    acc.ctypes.data + 4 * (pixel * width + lane), width,
+                )  # fmt: skip
+        channel = group * d.group_filters + first_filter
+        for pixel in range(pixels):
+            out_x = phase[_OUT_X] + (first_column + pixel) * phase[_OUT_X_STEP]
+            at = (out_row + out_x) * d.out_channels + channel
+            values = acc[pixel * width : pixel * width + filters]
+            requantize_row(values, epilogue, channel, at, out[at : at + filters])
+            if acc_out.size:
+                acc_out[at : at + filters] = values
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def convolve(
+    image, widening, dimensions, phases, offsets, weights, folded, epilogue, workers, out, acc_out
+):  # fmt: skip
+    """Runs every task of a plan, shared out in order over ``workers`` threads.
+
+    ``image`` and ``out`` are bytes, NHWC flat; ``acc_out`` int32 like ``out``, or
+    empty. Sums wrap at 32 bits, as the runtimes' do.
+    """
+    acc_size = dimensions.tile * dimensions.group_blocks * CHANNELS
+    patches = np.empty((workers, dimensions.patch_size), np.int16)
+    accs = np.empty((workers, acc_size), np.int32)
+    for worker in prange(workers):
+        begin = dimensions.tasks * worker // workers
+        end = dimensions.tasks * (worker + 1) // workers
+        for task in range(begin, end):
+            _convolve_tile(
+                image, widening, dimensions, phases, offsets, weights, folded, epilogue, task,
+                patches[worker], accs[worker], out, acc_out,
+            )  # fmt: skip

@@ -1,0 +1,26 @@
+"""FULLY_CONNECTED: a 1x1 convolution over one row of pixels, one per batch element."""
+
+from __future__ import annotations
+
+from refimpl.contract import Kernel, Target
+from refimpl.graph import LayerView
+from refimpl.kernels.convolution import prepare_dense
+from refimpl.kernels.microkernel import microkernel_for
+from refimpl.kernels.tiling import convolution_sampling, plan_tiles
+from refimpl.profiles.rules import Rule
+
+
+def prepare_fully_connected(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """FULLY_CONNECTED: data of any shape read as [rows, depth], filter [filters, depth], optional bias."""
+    filters, depth = view.input(1).shape
+    size = 1
+    for extent in view.input(0).shape:
+        size *= extent
+    rows = size // depth
+    one = convolution_sampling(1, 1, 1, 1, 1, "VALID")
+    columns = convolution_sampling(rows, rows, 1, 1, 1, "VALID")
+    plan = plan_tiles(
+        (1, 1, rows, depth), (1, 1, rows, filters), 1, one, columns,
+        microkernel_for(target.isa), target.threads,
+    )  # fmt: skip
+    return prepare_dense(view, rule, plan, (filters, 1, 1, depth), (0, 1, 2), target.threads)

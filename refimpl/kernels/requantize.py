@@ -1,0 +1,211 @@
+"""The last step of every multiplying kernel: int32 accumulators to int8 or uint8.
+
+Each rounding method is one branch-free loop over channels, which LLVM turns
+into vector code. Outputs are handled as bytes: an int8 and a uint8 result have
+the same low eight bits, so one compiled function serves both.
+
+Fixed point, with Q0.31 ``multiplier`` q and shift e (positive is left)::
+
+    high   = (wrap32(acc << max(e, 0)) * q + 2**30) >> 31
+    result = round(high / 2**max(-e, 0))
+
+``ruy`` rounds the second step half up, ``gemmlowp`` half away from zero. The
+two agree for ``high >= 0``, and below zero half away(h) = half up(h - 1): only
+an exact tie changes sides. So one loop does both, told apart by a mask per channel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import LayerView, Tensor
+from refimpl.kernels.multipliers import (
+    combined_scales,
+    fixed_point_multipliers,
+    output_bounds,
+    per_channel,
+)
+from refimpl.profiles.rules import Method, Rule
+
+FIXED_POINT, FLOAT32, FLOAT64 = 0, 1, 2
+
+
+class Epilogue(NamedTuple):
+    """What a compiled loop needs to requantize; arrays hold one element per output channel.
+
+    ``method`` is one of the constants above. ``left``, ``right`` are the two
+    halves of the shift; ``half_bit`` = max(right - 1, 0) is the place of the bit
+    that rounds, ``half_mask`` is 1 where there is one. ``away`` is -1 where ties
+    below zero go down (gemmlowp), 0 where they go up (ruy). Elements whose flat
+    index in the output is ``flat_body`` or more are gemmlowp whatever ``away``
+    says. ``low`` and ``high`` bound the result before ``zero_point`` is added.
+    """
+
+    method: int
+    multiplier: NDArray[np.int32]
+    left: NDArray[np.int32]
+    right: NDArray[np.int32]
+    half_bit: NDArray[np.int32]
+    half_mask: NDArray[np.int32]
+    away: NDArray[np.int32]
+    gemmlowp: NDArray[np.int32]
+    flat_body: int
+    scale32: NDArray[np.float32]
+    scale64: NDArray[np.float64]
+    low: int
+    high: int
+    zero_point: int
+
+
+def prepare_epilogue(
+    view: LayerView, rule: Rule, input_tensor: Tensor, filter_tensor: Tensor, output: Tensor
+) -> Epilogue:
+    """The epilogue of a layer that multiplies ``input_tensor`` by ``filter_tensor``.
+
+    The output's innermost dimension is the channel. Raises UnsupportedOp for a
+    rounding method that is not defined on accumulators.
+    """
+    assert filter_tensor.quantization is not None
+    scales = combined_scales(
+        input_tensor.scale, filter_tensor.quantization.scale, output.scale, rule.multiplier
+    )
+    activation = view.text("fused_activation_function", "NONE")
+    bounds = output_bounds(output, activation, rule.clamp, view)
+    return epilogue_for_scales(view, rule, scales, output, bounds)
+
+
+def epilogue_for_scales(
+    view: LayerView,
+    rule: Rule,
+    scales: NDArray[np.float64],
+    output: Tensor,
+    bounds: tuple[int, int],
+) -> Epilogue:
+    """The epilogue that multiplies accumulators by ``scales`` (one, or one per channel) as ``rule`` rounds."""
+    channels, size = output.shape[-1], int(np.prod(output.shape))
+    method = _METHODS.get(rule.method)
+    if method is None or (rule.tail is not None and not _mixes(rule)):
+        raise UnsupportedOp(f"{view}: no kernel requantizes accumulators by {rule}")
+    if method == FIXED_POINT:
+        multiplier, shift = fixed_point_multipliers(scales, view)
+    else:
+        multiplier = shift = np.zeros(1, np.int32)
+    shift = per_channel(shift, channels)
+    right = np.maximum(-shift, 0)
+    with np.errstate(over="ignore"):
+        scale32 = scales.astype(np.float32)
+    zero_point = output.zero_point
+    return Epilogue(
+        method=method,
+        multiplier=_column(per_channel(multiplier, channels), np.int32),
+        left=_column(np.maximum(shift, 0), np.int32),
+        right=_column(right, np.int32),
+        half_bit=_column(np.maximum(right - 1, 0), np.int32),
+        half_mask=_column(right > 0, np.int32),
+        away=_column(_away(rule, channels) & -(right > 0).astype(np.int32), np.int32),
+        gemmlowp=_column(-(right > 0).astype(np.int32), np.int32),
+        flat_body=size // rule.block * rule.block if rule.block_axis == "flat" else size,
+        scale32=_column(per_channel(scale32, channels), np.float32),
+        scale64=_column(per_channel(scales, channels), np.float64),
+        low=bounds[0] - zero_point,
+        high=bounds[1] - zero_point,
+        zero_point=zero_point,
+    )
+
+
+_METHODS: dict[Method, int] = {
+    "gemmlowp": FIXED_POINT,
+    "ruy": FIXED_POINT,
+    "float32_half_even": FLOAT32,
+    "float64_half_away": FLOAT64,
+}
+
+
+def _mixes(rule: Rule) -> bool:
+    """True for the one mixture there is: a ruy body with a gemmlowp tail."""
+    return rule.method == "ruy" and rule.tail == "gemmlowp" and rule.block > 0
+
+
+def _away(rule: Rule, channels: int) -> NDArray[np.int32]:
+    """-1 per channel that rounds as gemmlowp, 0 per channel that rounds as ruy."""
+    away = np.full(channels, -1 if rule.method == "gemmlowp" else 0, np.int32)
+    if rule.block_axis == "channel":
+        body = channels // rule.block * rule.block
+        away[body:] = -1
+    return away
+
+
+def _column(values: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
+    return np.array(values, dtype, order="C")
+
+
+@njit(cache=True, nogil=True)
+def _fixed_point(acc, multiplier, left, right, half_bit, half_mask, away, low, high, zero_point, out):
+    for c in range(out.size):
+        shifted = np.int32(acc[c] << left[c])
+        product = np.int64(shifted) * np.int64(multiplier[c])
+        doubled = np.int32((product + np.int64(1 << 30)) >> np.int64(31))
+        # |doubled| < 2**31 because multiplier < 2**31, so stepping down by one cannot wrap.
+        doubled = np.int32(doubled + np.int32(np.int32(doubled >> np.int32(31)) & away[c]))
+        rounding = np.int32(np.int32(doubled >> half_bit[c]) & half_mask[c])
+        value = np.int32(np.int32(doubled >> right[c]) + rounding)
+        out[c] = np.uint8(np.int32(min(max(value, low), high) + zero_point))
+
+
+@njit(cache=True, nogil=True)
+def _float32(acc, scale, low, high, zero_point, out):
+    # Clamping before rounding changes nothing (the bounds are whole) and keeps the cast in range.
+    floor, ceiling = np.float32(low), np.float32(high)
+    for c in range(out.size):
+        product = np.float32(acc[c]) * scale[c]
+        bounded = min(max(product, floor), ceiling)
+        out[c] = np.uint8(np.int32(np.int32(np.rint(bounded)) + zero_point))
+
+
+@njit(cache=True, nogil=True)
+def _float64(acc, scale, low, high, zero_point, out):
+    floor, ceiling = np.float64(low), np.float64(high)
+    for c in range(out.size):
+        bounded = min(max(np.float64(acc[c]) * scale[c], floor), ceiling)
+        whole = np.trunc(bounded)
+        # The fraction is exact, and twice it truncates to -1, 0 or 1: half away from zero.
+        rounded = whole + np.trunc((bounded - whole) * 2.0)
+        out[c] = np.uint8(np.int32(np.int32(rounded) + zero_point))
+
+
+@njit(cache=True, nogil=True)
+def requantize_row(acc, epilogue, channel, flat_index, out):
+    """Requantizes ``acc`` (int32 [n]) into ``out`` (bytes [n]).
+
+    The n elements are the output channels from ``channel`` on, of one pixel,
+    whose first has index ``flat_index`` in the whole output.
+    """
+    end = channel + out.size
+    low, high = np.int32(epilogue.low), np.int32(epilogue.high)
+    zero_point = np.int32(epilogue.zero_point)
+    if epilogue.method == FIXED_POINT:
+        # The first `body` elements round as the channels say, the rest is the gemmlowp tail.
+        body = min(max(epilogue.flat_body - flat_index, 0), out.size)
+        middle = channel + body
+        _fixed_point(
+            acc[:body], epilogue.multiplier[channel:middle], epilogue.left[channel:middle],
+            epilogue.right[channel:middle], epilogue.half_bit[channel:middle],
+            epilogue.half_mask[channel:middle], epilogue.away[channel:middle],
+            low, high, zero_point, out[:body],
+        )  # fmt: skip
+        if body < out.size:
+            _fixed_point(
+                acc[body:], epilogue.multiplier[middle:end], epilogue.left[middle:end],
+                epilogue.right[middle:end], epilogue.half_bit[middle:end],
+                epilogue.half_mask[middle:end], epilogue.gemmlowp[middle:end],
+                low, high, zero_point, out[body:],
+            )  # fmt: skip
+    elif epilogue.method == FLOAT32:
+        _float32(acc, epilogue.scale32[channel:end], low, high, zero_point, out)
+    else:
+        _float64(acc, epilogue.scale64[channel:end], low, high, zero_point, out)

@@ -1,0 +1,242 @@
+"""Cutting a convolution into tiles, as data the compiled loops walk through.
+
+A convolution computes its output row by row, a *tile* of neighbouring pixels at
+a time. For each tile the input it needs is widened to int16 into a *patch*
+``[filter_y, column, in_channel]``, borders filled in, small enough to stay in
+the first-level cache. One pixel of the tile then needs a few *runs* of
+neighbouring patch elements: one per filter row, or one per tap when taps are
+dilated or channels grouped.
+
+A transposed convolution with stride (s_y, s_x) is s_y * s_x ordinary
+convolutions, *phases*, each of which writes every s_y-th row and s_x-th column:
+no two of them write the same output, so all run in parallel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.graph import Array
+from refimpl.kernels.microkernel import Microkernel
+
+PATCH_BYTES = 32 * 1024
+"""Patch and accumulators of one tile should fit the first-level cache."""
+
+MIN_TILE, MAX_TILE = 48, 192
+"""Pixels per tile; below the minimum, streaming the weights would cost more than the cache gains."""
+
+TASKS_PER_THREAD = 4
+"""With fewer tiles than this per thread, the output channels are shared out as well."""
+
+
+class Sampling(NamedTuple):
+    """Which input positions a phase reads along one dimension, and which outputs it writes.
+
+    Output ``out_first + i * out_step`` (i < count) reads inputs
+    ``in_first + i * in_step + tap * tap_step`` (tap < taps); ``filter_taps``
+    are the filter's indices of those taps.
+    """
+
+    out_first: int
+    out_step: int
+    count: int
+    in_first: int
+    in_step: int
+    tap_step: int
+    filter_taps: tuple[int, ...]
+
+    @property
+    def taps(self) -> int:
+        """Number of taps; a transposed convolution narrower than its stride has phases without any."""
+        return len(self.filter_taps)
+
+    def span(self, outputs: int) -> int:
+        """Neighbouring input positions that ``outputs`` neighbouring outputs read."""
+        return (outputs - 1) * self.in_step + max(self.taps - 1, 0) * self.tap_step + 1
+
+
+def same_padding(size: int, taps: int, stride: int, dilation: int) -> int:
+    """Padding before the first input so that ``ceil(size / stride)`` outputs fit ("SAME")."""
+    outputs = -(-size // stride)
+    return max((outputs - 1) * stride + (taps - 1) * dilation + 1 - size, 0) // 2
+
+
+def convolution_sampling(
+    size: int, outputs: int, taps: int, stride: int, dilation: int, padding: str
+) -> tuple[Sampling, ...]:
+    """The single phase of an ordinary convolution along one dimension."""
+    before = same_padding(size, taps, stride, dilation) if padding == "SAME" else 0
+    return (Sampling(0, 1, outputs, -before, stride, dilation, tuple(range(taps))),)
+
+
+def transposed_sampling(
+    size: int, outputs: int, taps: int, stride: int, padding: str
+) -> tuple[Sampling, ...]:
+    """The phases of a transposed convolution along one dimension.
+
+    Input i and tap t add to output ``i * stride + t - before``. So output o
+    takes the taps t = r, r + stride, … with ``r = (o + before) % stride``, from
+    inputs ``(o + before) // stride, … - 1, …``: taps in falling order make the
+    inputs rise.
+    """
+    before = max((size - 1) * stride + taps - outputs, 0) // 2 if padding == "SAME" else 0
+    phases = []
+    for first in range(min(stride, outputs)):
+        remainder = (first + before) % stride
+        filter_taps = tuple(range(remainder, taps, stride))[::-1]
+        in_first = (first + before) // stride - max(len(filter_taps) - 1, 0)
+        count = -(-(outputs - first) // stride)
+        phases.append(Sampling(first, stride, count, in_first, 1, 1, filter_taps))
+    return tuple(phases)
+
+
+class Dimensions(NamedTuple):
+    """Sizes the compiled loops need; one compiled function serves every shape."""
+
+    in_height: int
+    in_width: int
+    in_channels: int
+    out_height: int
+    out_width: int
+    out_channels: int
+    groups: int
+    group_channels: int
+    group_filters: int
+    group_blocks: int
+    tile: int
+    patch_columns: int
+    patch_size: int
+    splits: int
+    tasks: int
+
+
+PHASE_FIELDS = (
+    "first_task", "tiles", "out_y", "out_y_step", "rows", "in_y", "in_y_step", "tap_y_step", "taps_y",
+    "out_x", "out_x_step", "columns", "in_x", "in_x_step", "runs", "steps", "weights",
+)  # fmt: skip
+"""Columns of :attr:`TilePlan.phases`."""
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """All a compiled convolution must know besides weights and arithmetic.
+
+    ``phases`` int64 [phase, PHASE_FIELDS]; ``offsets`` int64 [phase, run], where
+    each run of a pixel starts in the patch; ``samplings`` the phases they came from.
+    """
+
+    dimensions: Dimensions
+    phases: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    samplings: tuple[tuple[Sampling, Sampling], ...]
+    microkernel: Microkernel
+
+    def pack(self, filters: Array) -> NDArray[np.int16]:
+        """Filters OHWI (zero point removed, int16) as the phases read them, one after the other."""
+        d = self.dimensions
+        packed = [np.zeros(0, np.int16)]
+        for (y, x), runs in zip(self.samplings, self.phases[:, PHASE_FIELDS.index("runs")], strict=True):
+            taken = filters[:, y.filter_taps][:, :, x.filter_taps]
+            for group in range(d.groups):
+                part = taken[group * d.group_filters : (group + 1) * d.group_filters]
+                if part.size:
+                    packed.append(self.microkernel.pack(part.reshape(d.group_filters, int(runs), -1)))
+        return np.concatenate(packed)
+
+    def fold(self, filters: Array, bias: Array | None, input_zero_point: int) -> NDArray[np.int32]:
+        """``bias - input_zero_point * sum(filter)`` per phase and block lane, wrapped to 32 bits.
+
+        int32 [phase, group, lanes]. The kernels multiply raw input values, zero
+        point included; this takes it out again. All sums wrap at 32 bits, as the
+        runtimes' do, so the order of additions cannot matter.
+        """
+        d = self.dimensions
+        lanes = d.group_blocks * self.microkernel.channels
+        folded = np.zeros((len(self.samplings), d.groups, lanes), np.int64)
+        for phase, (y, x) in enumerate(self.samplings):
+            taken = filters[:, y.filter_taps][:, :, x.filter_taps].astype(np.int64)
+            value = -input_zero_point * taken.sum(axis=(1, 2, 3))
+            if bias is not None:
+                value = value + bias.astype(np.int64)
+            folded[phase, :, : d.group_filters] = value.reshape(d.groups, d.group_filters)
+        return folded.astype(np.int32)
+
+
+def plan_tiles(
+    input_shape: Sequence[int],
+    output_shape: Sequence[int],
+    groups: int,
+    rows: Sequence[Sampling],
+    columns: Sequence[Sampling],
+    microkernel: Microkernel,
+    threads: int,
+) -> TilePlan:
+    """Cuts a convolution of NHWC shapes into tiles for ``threads`` threads."""
+    batches, in_height, in_width, in_channels = input_shape
+    _, out_height, out_width, out_channels = output_shape
+    group_channels, group_filters = in_channels // groups, out_channels // groups
+    group_blocks = -(-group_filters // microkernel.channels)
+    samplings = tuple((y, x) for y in rows for x in columns)
+    widest = max((x.count for x in columns), default=1)
+    taps_y = max((y.taps for y in rows), default=0)
+    column_step = max((x.in_step for x in columns), default=1)
+    column_bytes = 2 * taps_y * column_step * in_channels + 4 * groups * group_blocks * microkernel.channels
+    tile = _tile_size(widest, column_bytes, microkernel.pixels)
+    patch_columns = max((x.span(tile) for x in columns), default=1)
+
+    phases, offsets, first_task, first_weight = [], [], 0, 0
+    row_tasks = batches * sum(y.count * -(-x.count // tile) for y, x in samplings)
+    splits = 1
+    if threads > 1 and row_tasks:
+        splits = min(group_blocks, -(-TASKS_PER_THREAD * threads // row_tasks))
+    for y, x in samplings:
+        starts, length = _runs(y, x, patch_columns, in_channels, groups)
+        steps = -(-length // microkernel.depth)
+        tiles = -(-x.count // tile)
+        phases.append(
+            (first_task, tiles, y.out_first, y.out_step, y.count, y.in_first, y.in_step, y.tap_step, y.taps,
+             x.out_first, x.out_step, x.count, x.in_first, x.in_step, len(starts), steps, first_weight)
+        )  # fmt: skip
+        offsets.append(starts)
+        first_task += batches * y.count * tiles * splits
+        weights_per_block = len(starts) * steps * microkernel.depth * microkernel.channels
+        first_weight += groups * group_blocks * weights_per_block
+    table = np.zeros((len(samplings), max((len(starts) for starts in offsets), default=0) or 1), np.int64)
+    for row, starts in zip(table, offsets, strict=True):
+        row[: len(starts)] = starts
+    dimensions = Dimensions(
+        in_height, in_width, in_channels, out_height, out_width, out_channels,
+        groups, group_channels, group_filters, group_blocks, tile, patch_columns,
+        taps_y * patch_columns * in_channels + microkernel.depth, splits, first_task,
+    )  # fmt: skip
+    fields = np.array(phases, np.int64).reshape(len(phases), len(PHASE_FIELDS))
+    return TilePlan(dimensions, fields, table, samplings, microkernel)
+
+
+def _tile_size(pixels: int, column_bytes: int, multiple: int) -> int:
+    """Pixels per tile: as many as the cache holds, evenly shared out, a multiple of the block."""
+    most = min(max(PATCH_BYTES // max(column_bytes, 1), MIN_TILE), MAX_TILE)
+    tiles = -(-max(pixels, 1) // most)
+    even = -(-max(pixels, 1) // tiles)
+    return -(-even // multiple) * multiple
+
+
+def _runs(
+    y: Sampling, x: Sampling, patch_columns: int, channels: int, groups: int
+) -> tuple[list[int], int]:
+    """Where a pixel's runs start in the patch, and their common length."""
+    if not y.taps or not x.taps:
+        return [], 0
+    if groups == 1 and (x.tap_step == 1 or x.taps == 1):
+        return [tap * patch_columns * channels for tap in range(y.taps)], x.taps * channels
+    starts = [
+        (tap_y * patch_columns + tap_x * x.tap_step) * channels
+        for tap_y in range(y.taps)
+        for tap_x in range(x.taps)
+    ]
+    return starts, channels // groups
