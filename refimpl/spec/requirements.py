@@ -12,8 +12,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from refimpl.contract import Values
 from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import DTYPES, LayerView, Tensor
+from refimpl.graph import DTYPES, Array, LayerView, Tensor
 
 QUANTIZED_8 = ("int8", "uint8")
 INDEX = ("int32", "int64")
@@ -183,3 +184,11 @@ def broadcast_shape(view: LayerView, left: Tensor, right: Tensor) -> tuple[int, 
         return tuple(np.broadcast_shapes(left.shape, right.shape))
     except ValueError:
         raise ModelError(f"{view}: shapes {left.shape} and {right.shape} do not broadcast together") from None
+
+
+def operand(values: Values, position: int) -> Array:
+    """The value of an input the check has found to be present."""
+    value = values[position]
+    if value is None:
+        raise ModelError(f"no value for input {position}; was the layer checked?")
+    return value
