@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from export.quantize import SCHEMES, quantize_model
+from export.quantize import PRESETS, quantize_model
 from export.tflite import read_tflite, write_tflite
 from golden.verify import cpu_name
 from karat.feeds import random_feeds
@@ -115,7 +115,7 @@ def flagship_models(sizes: tuple[int, ...]) -> dict[str, bytes]:
             shape = graph.tensors[graph.inputs[0]].shape
             sample: Array = np.random.default_rng(0).random(shape, np.float32)
             title = f"{name} {upsampling if name == 'tomogan' else ''} {size}".replace("  ", " ")
-            models[title] = write_tflite(quantize_model(graph, [sample], SCHEMES["int8"]))
+            models[title] = write_tflite(quantize_model(graph, [sample], PRESETS["int8"]))
     return models
 
 

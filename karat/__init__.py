@@ -22,7 +22,7 @@ from refimpl import __version__
 if TYPE_CHECKING:
     from delegates import DELEGATES, delegate_named
     from export import read_model
-    from export.quantize import SCHEMES, quantize_model
+    from export.quantize import PRESETS, quantize_model
     from export.tflite import read_tflite, write_tflite
     from golden.report import Report
     from golden.verify import verify
@@ -40,7 +40,7 @@ _HOMES = {
     "PROFILES": "refimpl.profiles",
     "Program": "refimpl.engine",
     "Report": "golden.report",
-    "SCHEMES": "export.quantize",
+    "PRESETS": "export.quantize",
     "Trace": "refimpl.trace",
     "compile_graph": "refimpl.engine",
     "delegate_named": "delegates",
@@ -55,7 +55,7 @@ _HOMES = {
 __all__ = [
     "DELEGATES",
     "PROFILES",
-    "SCHEMES",
+    "PRESETS",
     "Graph",
     "KaratError",
     "Program",

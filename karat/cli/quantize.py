@@ -10,7 +10,7 @@ from karat.cli import options as shared
 HELP = "quantize one of the shipped networks over a representative dataset and write a .tflite file"
 EPILOG = """examples:
   karat quantize tomogan --height 64 --width 64 --output tomogan.tflite
-  karat quantize tomogan --calibration slices.npy --scheme per-tensor-uint8 --output tomogan.tflite
+  karat quantize tomogan --calibration slices.npy --scheme uint8-2019 --output tomogan.tflite
 
 The calibration file holds float32 [samples, y, x, channel] in the network's own units;
 without one, simulated tomography slices are used. The same input gives the same bytes."""
@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F.npy",
         help="representative inputs, float32 [samples, y, x, channel]",
     )
-    parser.add_argument("--scheme", default="int8", metavar="S", help="quantization scheme (default: int8)")
+    parser.add_argument(
+        "--scheme", default="int8", metavar="S",
+        help="int8 (per-channel filters), int8-mobile (the same with uint8 inputs and outputs), "
+        "uint8-2019 (one scale per tensor, as in 2019), int8-symmetric (default: int8)",
+    )  # fmt: skip
     parser.add_argument(
         "--range",
         default=None,
@@ -40,18 +44,18 @@ def run(options: argparse.Namespace) -> int:
     """Calibrates, quantizes, writes."""
     from dataclasses import replace
 
-    from export.quantize import SCHEMES, quantize_model
+    from export.quantize import PRESETS, RangeMethod, quantize_model
     from karat.restoration import calibration_samples
     from refimpl.errors import UsageError
 
     shared.writable(options.output)
     if options.output.suffix != ".tflite":
         raise UsageError(f"{options.output}: quantized networks are written as .tflite")
-    if options.scheme not in SCHEMES:
-        raise UsageError(f"no scheme {options.scheme!r}; known: {', '.join(SCHEMES)}")
-    scheme = SCHEMES[options.scheme]
+    if options.scheme not in PRESETS:
+        raise UsageError(f"no scheme {options.scheme!r}; known: {', '.join(PRESETS)}")
+    scheme = PRESETS[options.scheme]
     if options.range is not None:
-        scheme = replace(scheme, range_method=options.range)
+        scheme = replace(scheme, range_method=RangeMethod(options.range))
     graph = shared.float_network(options.network, options)
     samples = calibration_samples(graph, options.calibration, options.seed)
     shared.write_graph(quantize_model(graph, samples, scheme), options.output)

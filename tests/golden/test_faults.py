@@ -14,7 +14,7 @@ import pytest
 
 from delegates import delegate_named
 from delegates.protocol import Delegate, DelegateRun, Job, Model
-from export.quantize import SCHEMES, quantize_model
+from export.quantize import PRESETS, quantize_model
 from export.tflite import read_tflite, write_tflite
 from golden.report import Mode
 from golden.verify import verify
@@ -116,7 +116,7 @@ def sound() -> Graph:
     float_graph = network("tomogan", 16, 16, "bilinear", None, 3)
     shape = float_graph.tensors[float_graph.inputs[0]].shape
     samples = [np.random.default_rng(i).random(shape, np.float32) for i in range(2)]
-    return quantize_model(float_graph, samples, SCHEMES["int8"])
+    return quantize_model(float_graph, samples, PRESETS["int8"])
 
 
 @pytest.fixture(scope="module")
