@@ -6,7 +6,9 @@ laid out OHWI, ``[out_channel, y, x, in_channel]``, biases ``[out_channel]``, al
 
 from __future__ import annotations
 
+import lzma
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -20,20 +22,26 @@ from refimpl.graph import Array
 SEEDED_BIAS_DEVIATION = 0.05
 """Seeded biases are small but not zero, so that a runtime that drops a bias is seen."""
 
+UNREADABLE = (
+    OSError, ValueError, EOFError, RuntimeError, MemoryError, KeyError, struct.error,
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""What NumPy and zipfile raise on damaged archives (encrypted and foreign ones: RuntimeError)."""
+
 
 def load_weights(path: str | Path) -> dict[str, Array]:
     """Every array of an .npz file, by name. Raises UsageError naming the file when it cannot be read.
 
     Whether the names and shapes suit a network is checked by the network.
     """
+    if not Path(path).exists():
+        raise UsageError(f"weights file {path} does not exist")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"{path} holds a single array; weights are an .npz of named arrays")
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no archive of named arrays")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise UsageError(f"weights file {path} does not exist") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as failure:
+    except UNREADABLE as failure:
         raise UsageError(f"weights file {path} cannot be read as .npz: {failure}") from failure
 
 

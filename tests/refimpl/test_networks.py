@@ -158,6 +158,23 @@ def test_unreadable_weight_files_are_named(tmp_path) -> None:
         load_weights(tmp_path)
 
 
+def test_damaged_weight_files_end_in_one_line(tmp_path) -> None:
+    """Random bytes changed anywhere: the file is read, or refused by name; nothing else is raised."""
+    np.savez_compressed(tmp_path / "whole.npz", a=np.zeros((3, 4), np.float32), b=np.ones(7))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    random, refused = np.random.default_rng(1), 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for position in random.integers(len(whole), size=3):
+            damaged[position] = random.integers(256)
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        try:
+            load_weights(tmp_path / "damaged.npz")
+        except UsageError:
+            refused += 1
+    assert refused > 200
+
+
 def test_chained_floats_are_one_graph() -> None:
     first, second = tomogan(16, 16), fine_tune(16, 16)
     graph = chain(first, second)

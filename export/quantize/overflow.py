@@ -1,0 +1,87 @@
+"""Whether any int32 accumulator of a quantized graph can overflow, whatever the input.
+
+The bound is the worst case over all inputs: every input value at whichever end of its type's range
+makes the sum larger. Padding contributes 0 and so stays within it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from export.quantize.affine_layers import AFFINE_LAYERS
+from refimpl.errors import ModelError
+from refimpl.graph import QUANTIZED_RANGE, Array, Graph, LayerView, Tensor
+
+LIMIT = 2**31 - 1
+
+
+def check_accumulators(graph: Graph) -> None:
+    """Raises ModelError naming the first layer whose accumulators can leave int32.
+
+    Also refused: a multiplier above 1 whose left shift can push an accumulator out of int32, since
+    runtimes shift before they multiply.
+    """
+    for view in graph.views():
+        if view.op not in AFFINE_LAYERS:
+            continue
+        reach = accumulator_reach(view)
+        if reach > LIMIT:
+            raise ModelError(
+                f"{view}: accumulators can reach ±{reach}, more than int32 holds; "
+                "use fewer input channels or smaller kernels (split the layer), or a smaller bias"
+            )
+        shift = _left_shift(view)
+        if reach << shift > LIMIT:
+            raise ModelError(
+                f"{view}: accumulators can reach ±{reach} and are shifted left by {shift}, which leaves "
+                f"int32; the range of {view.output().name!r} is too narrow for the layer's input and "
+                "filter: calibrate on more representative samples"
+            )
+
+
+def accumulator_reach(view: LayerView) -> int:
+    """The greatest magnitude an accumulator can take at any moment, in any order of summation.
+
+    ``sum(max((qmin - zx) * w, (qmax - zx) * w))`` and its counterpart, with and without the bias,
+    over each output channel's filter; ``w`` is the filter less its zero point. Partial sums are no
+    larger, since no term of either sum has the other sign.
+    """
+    layer = AFFINE_LAYERS[view.op]
+    image, filter_ = view.input(layer.input), view.input(layer.filter)
+    qmin, qmax = QUANTIZED_RANGE[image.dtype]
+    weights = _centered(filter_, view).reshape(filter_.shape[0], -1)
+    positive, negative = np.maximum(weights, 0).sum(axis=1), np.minimum(weights, 0).sum(axis=1)
+    above, below = qmax - image.zero_point, qmin - image.zero_point
+    highest = positive * above + negative * below
+    lowest = positive * below + negative * above
+    bias = _bias(view)
+    bounds = [highest, -lowest, highest + bias, -(lowest + bias), np.abs(bias)]
+    return max(int(bound.max()) for bound in bounds)
+
+
+def _centered(filter_: Tensor, view: LayerView) -> Array:
+    """The filter's values less its zero point, int64, output channel first."""
+    if filter_.data is None:
+        raise ModelError(f"{view}: filter {filter_.name!r} is no constant; its accumulators have no bound")
+    assert filter_.quantization is not None
+    zero_points = np.array(filter_.quantization.zero_point, np.int64)
+    return filter_.data.astype(np.int64) - zero_points.reshape(-1, *[1] * (len(filter_.shape) - 1))
+
+
+def _bias(view: LayerView) -> Array:
+    bias = view.optional_input(AFFINE_LAYERS[view.op].bias)
+    if bias is None or bias.data is None:
+        return np.zeros(1, np.int64)
+    return bias.data.astype(np.int64)
+
+
+def _left_shift(view: LayerView) -> int:
+    """Bits an accumulator is shifted left before the multiplication: the exponent of the greatest
+    ``s_in * s_filter / s_out``, at least 0."""
+    layer = AFFINE_LAYERS[view.op]
+    filter_ = view.input(layer.filter)
+    assert filter_.quantization is not None
+    greatest = view.input(layer.input).scale * max(filter_.quantization.scale) / view.output().scale
+    return max(math.frexp(greatest)[1], 0)

@@ -1,0 +1,200 @@
+"""From a float32 graph and ranges to an 8-bit graph, as TensorFlow's converter writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from export.quantize.affine import Range, parameters_of_range, quantize_bias, quantize_filter
+from export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
+from export.quantize.calibrate import calibrate
+from export.quantize.overflow import check_accumulators
+from export.quantize.scheme import PER_CHANNEL_INT8, QuantizationScheme
+from export.quantize.sharing import KEEPING, SHARING, share_ranges
+from refimpl.builder import GraphBuilder
+from refimpl.errors import ModelError, UnsupportedOp
+from refimpl.graph import Array, Graph, LayerView, Quantization, Tensor
+
+RESCALING = frozenset({"RELU"})
+"""Ops with one input and an output in parameters of its own."""
+
+
+def quantize_model(
+    graph: Graph, samples: Iterable[Array], scheme: QuantizationScheme = PER_CHANNEL_INT8
+) -> Graph:
+    """Calibrates a float32 graph on ``samples`` and quantizes it; the same input gives the same graph.
+
+    ``samples`` as for :func:`calibrate`; errors are its and :func:`quantize_graph`'s.
+    """
+    check_quantizable(graph)
+    ranges = calibrate(graph, samples, scheme.range_method, scheme.symmetric_activations)
+    return quantize_graph(graph, ranges, scheme)
+
+
+def quantize_graph(
+    graph: Graph, ranges: Mapping[int, Range], scheme: QuantizationScheme = PER_CHANNEL_INT8
+) -> Graph:
+    """The 8-bit graph of a float32 graph, given the range of each activation by tensor index.
+
+    Layers, names and order stay; tensors get the parameters of ``scheme``, biases become int32. With
+    ``scheme.input_output`` other than ``scheme.activations`` the public inputs and outputs keep their
+    names and a QUANTIZE stands between each and its inner tensor, called ``<name>_<activations>``.
+
+    Raises UnsupportedOp for an op that cannot be quantized, ModelError for a missing or infinite range,
+    a filter that is not finite, or an accumulator that could overflow.
+    """
+    check_quantizable(graph)
+    quantized = _Quantizer(graph, ranges, scheme).run()
+    check_accumulators(quantized)
+    return quantized
+
+
+def check_quantizable(graph: Graph) -> None:
+    """Raises ModelError or UnsupportedOp naming the first layer that cannot be quantized."""
+    if graph.format != "tflite":
+        raise ModelError(f"graph {graph.name!r} is {graph.format}; only TFLite-style graphs are quantized")
+    for view in graph.views():
+        if view.op not in KEEPING | SHARING | RESCALING and view.op not in AFFINE_LAYERS:
+            raise UnsupportedOp(f"{view}: no quantization for {view.op}; add it in export/quantize")
+        if view.output().dtype != "float32":
+            raise ModelError(f"{view} gives {view.output().dtype}, not float32: is it quantized already?")
+
+
+class _Quantizer:
+    """One quantization under way: the graph being built and where each old tensor went."""
+
+    def __init__(self, graph: Graph, ranges: Mapping[int, Range], scheme: QuantizationScheme) -> None:
+        self._graph, self._scheme = graph, scheme
+        self._builder = GraphBuilder(graph.name, description=_description(graph, scheme))
+        self._parameters = {
+            index: self._activation_parameters(index, values)
+            for index, values in share_ranges(graph, ranges).items()
+        }
+        self._new_index: dict[int, int] = {}
+        self._constants: dict[tuple[object, ...], int] = {}
+
+    def run(self) -> Graph:
+        """Inputs, layers and outputs in order."""
+        for index in self._graph.inputs:
+            self._add_input(self._graph.tensors[index])
+        for view in self._graph.views():
+            self._add_layer(view)
+        return self._builder.build([self._output(self._graph.tensors[i]) for i in self._graph.outputs])
+
+    @property
+    def _converts_ends(self) -> bool:
+        return self._scheme.input_output != self._scheme.activations
+
+    def _activation_parameters(self, index: int, values: Range) -> Quantization:
+        try:
+            return parameters_of_range(values, self._scheme.activations, self._scheme.symmetric_activations)
+        except ModelError as failure:
+            raise ModelError(f"{self._graph.label(index)}: {failure}") from None
+
+    def _public_parameters(self, index: int) -> Quantization:
+        """The same real values in the other element type: int8 and uint8 differ by 128."""
+        (scale,), (zero_point,) = self._parameters[index].scale, self._parameters[index].zero_point
+        offset = 128 if self._scheme.input_output == "uint8" else -128
+        return Quantization.per_tensor(scale, zero_point + offset)
+
+    def _inner_name(self, tensor: Tensor) -> str:
+        public = tensor.index in self._graph.inputs or tensor.index in self._graph.outputs
+        return f"{tensor.name}_{self._scheme.activations}" if public and self._converts_ends else tensor.name
+
+    def _add_input(self, tensor: Tensor) -> None:
+        inner = self._parameters[tensor.index]
+        if not self._converts_ends:
+            self._new_index[tensor.index] = self._builder.input(
+                tensor.name, tensor.shape, self._scheme.activations, inner
+            )
+            return
+        public = self._builder.input(
+            tensor.name, tensor.shape, self._scheme.input_output, self._public_parameters(tensor.index)
+        )
+        self._new_index[tensor.index] = self._builder.layer(
+            "QUANTIZE", (public,), (self._activation(tensor),)
+        )
+
+    def _output(self, tensor: Tensor) -> int:
+        inner = self._new_index[tensor.index]
+        if not self._converts_ends:
+            return inner
+        public = self._builder.tensor(
+            tensor.name, tensor.shape, self._scheme.input_output, self._public_parameters(tensor.index)
+        )
+        return self._builder.layer("QUANTIZE", (inner,), (public,))
+
+    def _activation(self, tensor: Tensor) -> int:
+        return self._builder.tensor(
+            self._inner_name(tensor), tensor.shape, self._scheme.activations, self._parameters[tensor.index]
+        )
+
+    def _add_layer(self, view: LayerView) -> None:
+        affine = AFFINE_LAYERS.get(view.op)
+        inputs = self._affine_inputs(view, affine) if affine else self._plain_inputs(view)
+        output = self._activation(view.output())
+        self._new_index[view.output().index] = self._builder.layer(
+            view.op, inputs, (output,), 1, **view.layer.attributes
+        )
+
+    def _plain_inputs(self, view: LayerView) -> list[int]:
+        """Activations where they went; constants (sizes, shapes) as they are."""
+        return [-1 if tensor is None else self._moved(tensor) for tensor in view.inputs]
+
+    def _moved(self, tensor: Tensor) -> int:
+        if tensor.data is None:
+            return self._new_index[tensor.index]
+        return self._constant((tensor.index,), tensor.name, tensor.data, tensor.quantization)
+
+    def _affine_inputs(self, view: LayerView, affine: AffineLayer) -> list[int]:
+        image, filter_ = view.input(affine.input), view.input(affine.filter)
+        bias = view.optional_input(affine.bias)
+        filter_values = _finite(view, filter_)
+        bias_values = None if bias is None else _finite(view, bias)
+        input_scale = self._parameters[image.index].scale[0]
+        values, parameters = quantize_filter(
+            filter_values,
+            bias_values,
+            input_scale,
+            self._scheme.activations,
+            self._scheme.filters == "per_channel",
+        )
+        inputs = []
+        for position, tensor in enumerate(view.inputs):
+            if tensor is None:
+                inputs.append(-1)
+            elif position == affine.filter:
+                inputs.append(self._constant((tensor.index, parameters), tensor.name, values, parameters))
+            elif position == affine.bias:
+                assert bias_values is not None
+                quantized, scales = quantize_bias(bias_values, input_scale, parameters)
+                inputs.append(self._constant((tensor.index, scales), tensor.name, quantized, scales))
+            else:
+                inputs.append(self._moved(tensor))
+        return inputs
+
+    def _constant(
+        self, key: Sequence[object], name: str, values: Array, parameters: Quantization | None
+    ) -> int:
+        """Stores a constant once for every set of parameters layers need it in."""
+        found = self._constants.get(tuple(key))
+        if found is None:
+            found = self._constants[tuple(key)] = self._builder.constant(name, values, parameters)
+        return found
+
+
+def _finite(view: LayerView, tensor: Tensor) -> Array:
+    if tensor.data is None or tensor.dtype != "float32":
+        raise UnsupportedOp(f"{view}: {tensor.name!r} is not a float32 constant")
+    if not np.isfinite(tensor.data).all():
+        raise ModelError(f"{view}: {tensor.name!r} holds NaN or infinite values")
+    return tensor.data
+
+
+def _description(graph: Graph, scheme: QuantizationScheme) -> str:
+    symmetry = "symmetric " if scheme.symmetric_activations else ""
+    return (
+        f"{graph.description or graph.name}; {symmetry}{scheme.activations}, "
+        f"filters {scheme.filters.replace('_', ' ')}"
+    )

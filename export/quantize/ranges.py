@@ -1,0 +1,70 @@
+"""Choosing a range from the values a tensor took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from export.quantize.affine import Range, parameters_of_range
+from export.quantize.histogram import Histogram
+from export.quantize.scheme import RangeMethod
+from refimpl.graph import QUANTIZED_RANGE, Array
+
+SHRINKS = np.linspace(1.0, 0.2, 81)
+"""Fractions of the full extent that the error search tries at either end, widest first."""
+
+ROUNDS = 2
+"""How often the error search goes over both ends."""
+
+
+def choose_range(seen: Histogram, method: RangeMethod, symmetric: bool = False) -> Range:
+    """The range of a tensor, by ``method``. ``symmetric``: it will be quantized with zero point 0."""
+    return CHOICES[method.name](seen, method, symmetric)
+
+
+def _minmax(seen: Histogram, method: RangeMethod, symmetric: bool) -> Range:  # noqa: ARG001
+    return Range(seen.minimum, seen.maximum)
+
+
+def _percentile(seen: Histogram, method: RangeMethod, symmetric: bool) -> Range:  # noqa: ARG001
+    """Bin edges beyond which at most the allowed share of values lies, never beyond what was seen."""
+    outside = seen.total * (100.0 - method.percentile) / 100.0
+    below, above = np.cumsum(seen.counts), np.cumsum(seen.counts[::-1])[::-1]
+    edges = seen.centers - 0.5 * seen.width
+    low = edges[np.argmax(below > outside)]
+    high = edges[len(edges) - 1 - np.argmax(above[::-1] > outside)] + seen.width
+    return Range(max(seen.minimum, float(low)), min(seen.maximum, float(high)))
+
+
+def _least_error(seen: Histogram, method: RangeMethod, symmetric: bool) -> Range:  # noqa: ARG001
+    """Shrinks one end at a time to the fraction with the least squared error; ties go to the wider."""
+    used = np.flatnonzero(seen.counts)
+    centers, counts = seen.centers[used], seen.counts[used].astype(np.float64)
+    full = Range(min(seen.minimum, 0.0), max(seen.maximum, 0.0))
+
+    def error(candidate: Range) -> float:
+        return _squared_error(centers, counts, candidate, symmetric)
+
+    if symmetric:
+        return min((Range(full.low * f, full.high * f) for f in SHRINKS), key=error)
+    best = full
+    for _ in range(ROUNDS):
+        best = min((Range(best.low, full.high * f) for f in SHRINKS), key=error)
+        best = min((Range(full.low * f, best.high) for f in SHRINKS), key=error)
+    return best
+
+
+def _squared_error(centers: Array, counts: Array, candidate: Range, symmetric: bool) -> float:
+    parameters = parameters_of_range(candidate, "int8", symmetric)
+    qmin, qmax = QUANTIZED_RANGE["int8"]
+    scale, zero_point = parameters.scale[0], parameters.zero_point[0]
+    quantized = np.clip(np.rint(centers / scale) + zero_point, qmin, qmax)
+    return float((((quantized - zero_point) * scale - centers) ** 2 * counts).sum())
+
+
+CHOICES: Mapping[str, Callable[[Histogram, RangeMethod, bool], Range]] = MappingProxyType(
+    {"minmax": _minmax, "percentile": _percentile, "mse": _least_error}
+)
+"""Range method to its function."""

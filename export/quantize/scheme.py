@@ -1,0 +1,89 @@
+"""What a quantization scheme is: element types, granularity, and how ranges are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from refimpl.errors import UsageError
+
+RangeMethodName: TypeAlias = Literal["minmax", "percentile", "mse"]
+
+
+@dataclass(frozen=True)
+class RangeMethod:
+    """How an activation's range follows from the values it took.
+
+    ``minmax``: the least and greatest value seen. ``percentile``: the range that leaves
+    ``100 - percentile`` percent of the values outside at either end. ``mse``: the range whose
+    8-bit quantization has the least mean squared error over the values seen.
+    """
+
+    name: RangeMethodName = "minmax"
+    percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        if self.name not in ("minmax", "percentile", "mse"):
+            raise UsageError(f"range method {self.name!r} is none of 'minmax', 'percentile', 'mse'")
+        if not 50 < self.percentile <= 100:
+            raise UsageError(f"percentile {self.percentile!r} is not above 50 and at most 100")
+
+
+@dataclass(frozen=True)
+class QuantizationScheme:
+    """A way to quantize a network to 8 bits.
+
+    ``activations``: element type of activations. ``filters``: one scale per output channel, or
+    one per tensor. ``input_output``: element type of the graph's inputs and outputs; where it is not
+    ``activations``, a QUANTIZE stands at each end, as TensorFlow's converter puts it.
+    ``symmetric_activations``: zero point 0 everywhere (int8 only). ``range_method``: how activations'
+    ranges are chosen.
+
+    Filters of int8 networks are symmetric int8 in -127..127; filters of uint8 networks are asymmetric
+    uint8 in 1..255, per tensor only, since no runtime takes them per channel. Raises UsageError for
+    combinations no runtime takes.
+    """
+
+    activations: Literal["int8", "uint8"] = "int8"
+    filters: Literal["per_channel", "per_tensor"] = "per_channel"
+    input_output: Literal["int8", "uint8"] = "int8"
+    symmetric_activations: bool = False
+    range_method: RangeMethod = field(default_factory=RangeMethod)
+
+    def __post_init__(self) -> None:
+        for name in ("activations", "input_output"):
+            if getattr(self, name) not in ("int8", "uint8"):
+                raise UsageError(f"{name} {getattr(self, name)!r} is neither 'int8' nor 'uint8'")
+        if self.filters not in ("per_channel", "per_tensor"):
+            raise UsageError(f"filters {self.filters!r} is neither 'per_channel' nor 'per_tensor'")
+        if self.activations == "uint8" and self.filters == "per_channel":
+            raise UsageError(
+                "uint8 activations go with per-tensor filters only; use int8 for per-channel ones"
+            )
+        if self.activations == "uint8" and self.symmetric_activations:
+            raise UsageError("symmetric activations (zero point 0) are int8; uint8 has no negative values")
+
+
+PER_CHANNEL_INT8 = QuantizationScheme()
+"""Today's scheme: per-channel symmetric int8 filters, asymmetric int8 activations."""
+
+MOBILE_INT8 = QuantizationScheme(input_output="uint8")
+"""The same with uint8 inputs and outputs, as mobile applications and the Edge TPU compiler expect."""
+
+PER_TENSOR_UINT8 = QuantizationScheme("uint8", "per_tensor", "uint8")
+"""The scheme of 2019, with which TomoGAN first ran on the Edge TPU: all uint8, one scale per tensor."""
+
+SYMMETRIC_INT8 = QuantizationScheme(symmetric_activations=True)
+"""int8 with zero point 0 throughout, as TensorRT requires."""
+
+PRESETS: Mapping[str, QuantizationScheme] = MappingProxyType(
+    {
+        "int8": PER_CHANNEL_INT8,
+        "int8-mobile": MOBILE_INT8,
+        "uint8-2019": PER_TENSOR_UINT8,
+        "int8-symmetric": SYMMETRIC_INT8,
+    }
+)
+"""Schemes by the name the command line knows them by."""
