@@ -138,6 +138,8 @@ LITERT_2_3_BUILTIN: RuleTable = {
 }
 
 LITERT_2_3_XNNPACK: RuleTable = {
+    **{op: _any(EXACT) for op in COPIES},
+    "CONCATENATION": _any(REFERENCE),
     **{op: _any(FP32) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "MUL")},
     **{op: _any(XNNPACK) for op in ("ADD", "SUB", "MEAN", "RESIZE_BILINEAR", "LEAKY_RELU")},
     "MAX_POOL_2D": _any(Rule("exact", clamp="half_even")),
