@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit, prange
@@ -20,8 +20,8 @@ from refimpl.kernels.patches import (
     widening_for,
     writable_bytes,
 )
-from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_row
-from refimpl.kernels.tiling import PHASE_FIELDS, TilePlan, convolution_sampling, plan_tiles
+from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
+from refimpl.kernels.tiling import PHASE_FIELDS, Dimensions, TilePlan, convolution_sampling, plan_tiles
 from refimpl.profiles.rules import Rule
 
 (
@@ -94,8 +94,7 @@ def prepare_dense(
     )  # fmt: skip
     if filters.data is None or (bias is not None and bias.data is None):
         return kernel
-    packed = kernel.pack(filters.data, None if bias is None else bias.data)
-    return DenseConvolution(**{**vars(kernel), "packed": packed})
+    return replace(kernel, packed=kernel.pack(filters.data, None if bias is None else bias.data))
 
 
 def filter_zero_point(filters: Tensor) -> int:
@@ -129,8 +128,20 @@ def prepare_convolution(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 @njit(cache=True, nogil=True)
 def _convolve_tile(
-    image, widening, d, phases, all_offsets, weights, folded, epilogue, task, patch, acc, out, acc_out
-):  # fmt: skip
+    image: Array,
+    widening: Widening,
+    d: Dimensions,
+    phases: Array,
+    all_offsets: Array,
+    weights: Array,
+    folded: Array,
+    epilogue: Epilogue,
+    task: int,
+    patch: Array,
+    acc: Array,
+    out: Array,
+    acc_out: Array,
+) -> None:
     """One task: a tile of one output row, for some or all output channels."""
     index = phases.shape[0] - 1
     while phases[index, _FIRST_TASK] > task:
@@ -163,31 +174,46 @@ def _convolve_tile(
     stride = phase[_IN_X_STEP] * d.in_channels
     out_y = phase[_OUT_Y] + row * phase[_OUT_Y_STEP]
     out_row = (batch * d.out_height + out_y) * d.out_width
+    out_x = phase[_OUT_X] + first_column * phase[_OUT_X_STEP]
+    out_step = phase[_OUT_X_STEP] * d.out_channels
+    patch_address, acc_address = patch.ctypes.data, acc.ctypes.data
+    offsets_address, weights_address = offsets.ctypes.data, weights.ctypes.data
+    folded_address = folded[index].ctypes.data
+    values = acc[: d.tile * width].reshape(d.tile, width)
     for group in range(d.groups):
         for block in range(first_block, end_block):
             lane = (block - first_block) * CHANNELS
             panel_at = phase[_WEIGHTS] + (group * blocks + block) * panel
             for pixel in range(0, pixels, PIXELS):
                 multiply_block(
-                    patch.ctypes.data + 2 * (pixel * stride + group * d.group_channels), stride,
-                    offsets.ctypes.data, runs, steps, weights.ctypes.data + 2 * panel_at,
-                    folded[index, group, block * CHANNELS :].ctypes.data,
-                    acc.ctypes.data + 4 * (pixel * width + lane), width,
+                    patch_address + 2 * (pixel * stride + group * d.group_channels), stride,
+                    offsets_address, runs, steps, weights_address + 2 * panel_at,
+                    folded_address + 4 * (group * blocks + block) * CHANNELS,
+                    acc_address + 4 * (pixel * width + lane), width,
                 )  # fmt: skip
         channel = group * d.group_filters + first_filter
-        for pixel in range(pixels):
-            out_x = phase[_OUT_X] + (first_column + pixel) * phase[_OUT_X_STEP]
-            at = (out_row + out_x) * d.out_channels + channel
-            values = acc[pixel * width : pixel * width + filters]
-            requantize_row(values, epilogue, channel, at, out[at : at + filters])
-            if acc_out.size:
-                acc_out[at : at + filters] = values
+        at = (out_row + out_x) * d.out_channels + channel
+        requantize_pixels(values[:pixels], epilogue, channel, filters, out, at, out_step)
+        if acc_out.size:
+            for pixel in range(pixels):
+                begin = at + pixel * out_step
+                acc_out[begin : begin + filters] = values[pixel, :filters]
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def convolve(
-    image, widening, dimensions, phases, offsets, weights, folded, epilogue, workers, out, acc_out
-):  # fmt: skip
+    image: Array,
+    widening: Widening,
+    dimensions: Dimensions,
+    phases: Array,
+    offsets: Array,
+    weights: Array,
+    folded: Array,
+    epilogue: Epilogue,
+    workers: int,
+    out: Array,
+    acc_out: Array,
+) -> None:
     """Runs every task of a plan, shared out in order over ``workers`` threads.
 
     ``image`` and ``out`` are bytes, NHWC flat; ``acc_out`` int32 like ``out``, or

@@ -1,13 +1,15 @@
-"""The innermost loop: a block of pixels times a block of output channels, held in registers.
+"""The innermost loops: a block of pixels times a block of output channels, held in registers.
 
 Numba has no vector type, and LLVM does not keep a block of accumulators in
 registers when it vectorizes a plain loop (measured: 10 to 16 GMAC/s against 115
-on one Zen 4 core, 85 with AVX2 only). So this one function is written in LLVM's
-own language, without any instruction of a particular machine: int16 pairs are
-multiplied and added, which becomes ``vpmaddwd`` or ``vpdpwssd`` where there is one.
+on one Zen 4 core, 85 with AVX2 only). So these two functions are written in
+LLVM's own language, without any instruction of a particular machine: int16 pairs
+are multiplied and added, which becomes ``vpmaddwd`` or ``vpdpwssd`` where there is one.
 
 Another instruction set is another :class:`Microkernel` in :data:`MICROKERNELS`.
 """
+
+# ruff: noqa: ARG001 - Numba types an intrinsic by its arguments; its code gets their values instead
 
 from __future__ import annotations
 
@@ -34,55 +36,124 @@ CHANNELS = 16
 PAIR = 2
 """Input values multiplied at once: a run's length is rounded up to this, with zero weights."""
 
+_intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
+
 _INT32, _INT64 = ir.IntType(32), ir.IntType(64)
 _ACCUMULATORS = ir.VectorType(_INT32, CHANNELS)
+_VALUES = ir.VectorType(ir.IntType(16), CHANNELS)
 _PAIRS = ir.VectorType(ir.IntType(16), CHANNELS * PAIR)
 _PRODUCTS = ir.VectorType(_INT32, CHANNELS * PAIR)
-_INT16_BYTES, _INT32_BYTES = 2, 4
+_INT16_BYTES, _INT32_BYTES, _INT64_BYTES = 2, 4, 8
 
 
-@intrinsic
+@_intrinsic
 def multiply_block(
-    _context, patch, pixel_stride, offsets, runs, pairs, weights, initial, acc, acc_stride
-):  # fmt: skip
-    """``acc[p * acc_stride + c] = initial[c] + sum over runs r, k of patch[p * pixel_stride + offsets[r] + k] * weights[r, k, c]``.
+    _: Any,
+    patch: Any,
+    pixel_stride: Any,
+    offsets: Any,
+    runs: Any,
+    pairs: Any,
+    weights: Any,
+    initial: Any,
+    acc: Any,
+    acc_stride: Any,
+) -> Any:
+    """Pixels times filters: ``acc[p, c] = initial[c] + sum of value(p, r, k) * weights[r, k, c]``.
 
-    All pointers are addresses: ``patch`` int16; ``offsets`` int64 [runs], in
-    elements; ``weights`` int16 [runs, pairs, CHANNELS, PAIR]; ``initial`` int32
-    [CHANNELS]; ``acc`` int32, overwritten for p < PIXELS and c < CHANNELS. A run
-    is ``PAIR * pairs`` neighbouring elements; strides count elements. Sums wrap at 32 bits. Reads every element
-    named above and nothing else.
+    The sum is over runs r and their elements k; ``value(p, r, k)`` is
+    ``patch[p * pixel_stride + offsets[r] + k]``. All arrays are addresses:
+    ``patch`` int16; ``offsets`` int64 [runs]; ``weights`` int16 [runs, pairs,
+    CHANNELS, PAIR]; ``initial`` int32 [CHANNELS]; ``acc`` int32, rows
+    ``acc_stride`` apart, overwritten for p < PIXELS, c < CHANNELS. A run is
+    ``PAIR * pairs`` neighbouring elements; offsets and strides count elements.
+    Sums wrap at 32 bits. Reads what is named above and nothing else.
     """
 
-    def codegen(_, builder, __, arguments):
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
         patch, pixel_stride, offsets, runs, pairs, weights, initial, acc, acc_stride = arguments
         row_bytes = builder.mul(pixel_stride, _constant(_INT16_BYTES))
-        sums = [cgutils.alloca_once(builder, _ACCUMULATORS) for _ in range(PIXELS)]
-        start = _load(builder, initial, _ACCUMULATORS, _INT32_BYTES)
-        for total in sums:
-            builder.store(start, total)
+        sums = _start_sums(builder, initial)
         panel = cgutils.alloca_once_value(builder, weights)
         with cgutils.for_range(builder, runs) as run:
-            offset_at = builder.add(offsets, builder.mul(run.index, _constant(8)))
-            offset = _load(builder, offset_at, _INT64, 8)
-            run_at = builder.add(patch, builder.mul(offset, _constant(_INT16_BYTES)))
+            run_at = _element(builder, patch, _offset(builder, offsets, run.index), _INT16_BYTES)
             with cgutils.for_range(builder, pairs) as pair:
                 panel_at = builder.load(panel)
                 weight = builder.sext(_load(builder, panel_at, _PAIRS, _INT16_BYTES), _PRODUCTS)
-                pair_at = builder.add(run_at, builder.mul(pair.index, _constant(PAIR * _INT16_BYTES)))
+                pair_at = _element(builder, run_at, pair.index, PAIR * _INT16_BYTES)
                 for pixel, total in enumerate(sums):
-                    value_at = builder.add(pair_at, builder.mul(row_bytes, _constant(pixel)))
+                    value_at = _element(builder, pair_at, row_bytes, pixel)
                     value = _splat(builder, _load(builder, value_at, _INT32, _INT16_BYTES))
                     product = builder.mul(builder.sext(value, _PRODUCTS), weight)
                     builder.store(builder.add(builder.load(total), _add_pairs(builder, product)), total)
-                step = _constant(CHANNELS * PAIR * _INT16_BYTES)
-                builder.store(builder.add(panel_at, step), panel)
-        for pixel, total in enumerate(sums):
-            at = builder.add(acc, builder.mul(acc_stride, _constant(pixel * _INT32_BYTES)))
-            pointer = builder.inttoptr(at, _ACCUMULATORS.as_pointer())
-            builder.store(builder.load(total), pointer, align=_INT32_BYTES)
+                panel_step = _constant(CHANNELS * PAIR * _INT16_BYTES)
+                builder.store(builder.add(panel_at, panel_step), panel)
+        _store_sums(builder, sums, acc, acc_stride)
 
     return types.void(*[types.int64] * 9), codegen
+
+
+@_intrinsic
+def multiply_channels(
+    _: Any,
+    patch: Any,
+    pixel_stride: Any,
+    offsets: Any,
+    taps: Any,
+    weights: Any,
+    weight_stride: Any,
+    initial: Any,
+    acc: Any,
+    acc_stride: Any,
+) -> Any:
+    """Channel by channel: ``acc[p, c] = initial[c] + sum of value(p, t, c) * weights[t, c]``.
+
+    The sum is over taps t; ``value(p, t, c)`` is ``patch[p * pixel_stride +
+    offsets[t] + c]``. ``weights`` is int16, its rows ``weight_stride`` apart; the
+    rest is as for :func:`multiply_block`.
+    """
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        patch, pixel_stride, offsets, taps, weights, weight_stride, initial, acc, acc_stride = arguments
+        row_bytes = builder.mul(pixel_stride, _constant(_INT16_BYTES))
+        weight_bytes = builder.mul(weight_stride, _constant(_INT16_BYTES))
+        sums = _start_sums(builder, initial)
+        with cgutils.for_range(builder, taps) as tap:
+            tap_at = _element(builder, patch, _offset(builder, offsets, tap.index), _INT16_BYTES)
+            weight_at = builder.add(weights, builder.mul(tap.index, weight_bytes))
+            weight = builder.sext(_load(builder, weight_at, _VALUES, _INT16_BYTES), _ACCUMULATORS)
+            for pixel, total in enumerate(sums):
+                value_at = _element(builder, tap_at, row_bytes, pixel)
+                value = builder.sext(_load(builder, value_at, _VALUES, _INT16_BYTES), _ACCUMULATORS)
+                builder.store(builder.add(builder.load(total), builder.mul(value, weight)), total)
+        _store_sums(builder, sums, acc, acc_stride)
+
+    return types.void(*[types.int64] * 9), codegen
+
+
+def _start_sums(builder: Any, initial: Any) -> list[Any]:
+    """One vector of accumulators per pixel; LLVM turns these stack slots into registers."""
+    sums = [cgutils.alloca_once(builder, _ACCUMULATORS) for _ in range(PIXELS)]
+    start = _load(builder, initial, _ACCUMULATORS, _INT32_BYTES)
+    for total in sums:
+        builder.store(start, total)
+    return sums
+
+
+def _store_sums(builder: Any, sums: list[Any], acc: Any, acc_stride: Any) -> None:
+    for pixel, total in enumerate(sums):
+        at = _element(builder, acc, acc_stride, pixel * _INT32_BYTES)
+        pointer = builder.inttoptr(at, _ACCUMULATORS.as_pointer())
+        builder.store(builder.load(total), pointer, align=_INT32_BYTES)
+
+
+def _element(builder: Any, base: Any, index: Any, size: int) -> Any:
+    """The address ``base + index * size``."""
+    return builder.add(base, builder.mul(index, _constant(size)))
+
+
+def _offset(builder: Any, offsets: Any, index: Any) -> Any:
+    return _load(builder, _element(builder, offsets, index, _INT64_BYTES), _INT64, _INT64_BYTES)
 
 
 def _constant(value: int) -> Any:
@@ -104,9 +175,7 @@ def _splat(builder: Any, pair: Any) -> Any:
 def _add_pairs(builder: Any, products: Any) -> Any:
     """Sums of neighbours, [2 * CHANNELS] to [CHANNELS]; with the products above this is vpmaddwd."""
     nothing = ir.Constant(_PRODUCTS, ir.Undefined)
-    halves = [
-        ir.Constant(_ACCUMULATORS, list(range(first, CHANNELS * PAIR, PAIR))) for first in range(PAIR)
-    ]
+    halves = [ir.Constant(_ACCUMULATORS, list(range(first, CHANNELS * PAIR, PAIR))) for first in range(PAIR)]
     even, odd = (builder.shuffle_vector(products, nothing, half) for half in halves)
     return builder.add(even, odd)
 
@@ -120,7 +189,7 @@ class Microkernel:
     depth: int
 
     def pack(self, filters: NDArray[np.int16]) -> NDArray[np.int16]:
-        """Weights in the order they are read: [filter, run, k] to [block, run, k / depth, channel, depth], flat.
+        """Weights [filter, run, k] in the order they are read: [block, run, k / depth, channel, depth], flat.
 
         Missing filters of the last block and missing elements of a run are zero.
         """
@@ -141,4 +210,6 @@ def microkernel_for(isa: str) -> Microkernel:
     try:
         return MICROKERNELS[isa]
     except KeyError:
-        raise UsageError(f"no kernels for instruction set {isa!r}; known: {', '.join(MICROKERNELS)}") from None
+        raise UsageError(
+            f"no kernels for instruction set {isa!r}; known: {', '.join(MICROKERNELS)}"
+        ) from None

@@ -54,7 +54,7 @@ def combined_scales(
 def fixed_point_multipliers(
     scales: NDArray[np.float64], view: LayerView
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Each scale ``d >= 0`` as ``multiplier * 2**(shift - 31)``: Q0.31 multiplier, shift positive to the left.
+    """Each scale ``d >= 0`` as ``multiplier * 2**(shift - 31)``: Q0.31 multiplier, left shift positive.
 
     ``multiplier = round_half_away(f * 2**31)`` for ``d = f * 2**shift``, f in
     [0.5, 1); zero for d = 0 and for shifts below -31 (TFLite, QuantizeMultiplier).
@@ -97,9 +97,9 @@ def output_bounds(output: Tensor, activation: str, clamp: Clamp, view: LayerView
     qmin, qmax = QUANTIZED_RANGE[output.dtype]
     low, high = _ACTIVATION_BOUNDS[activation]
     if low is not None:
-        qmin = min(max(qmin, _quantize_bound(low, output, clamp)), qmax)
+        qmin = max(qmin, _quantize_bound(low, output, clamp))
     if high is not None:
-        qmax = max(min(qmax, _quantize_bound(high, output, clamp)), qmin)
+        qmax = min(qmax, _quantize_bound(high, output, clamp))
     return qmin, qmax
 
 

@@ -51,13 +51,22 @@ def flat_accumulator(accumulator: Array | None) -> NDArray[np.int32]:
 
 
 @njit(cache=True, nogil=True)
-def _widen(source, flip, offset, target):
+def _widen(source: Array, flip: np.uint8, offset: np.int16, target: Array) -> None:
     for i in range(target.size):
         target[i] = np.int16(np.int16(source[i] ^ flip) - offset)
 
 
 @njit(cache=True, nogil=True)
-def widen_row(image, widening, start, width, channels, first, columns, target):
+def widen_row(
+    image: Array,
+    widening: Widening,
+    start: int,
+    width: int,
+    channels: int,
+    first: int,
+    columns: int,
+    target: Array,
+) -> None:
     """Fills ``target`` (int16 [columns * channels]) with a row's columns ``first`` … ``first + columns - 1``.
 
     The row's bytes begin at ``image[start]`` and hold ``width`` columns; with

@@ -23,7 +23,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView, Tensor
+from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.multipliers import (
     combined_scales,
     fixed_point_multipliers,
@@ -86,7 +86,7 @@ def epilogue_for_scales(
     output: Tensor,
     bounds: tuple[int, int],
 ) -> Epilogue:
-    """The epilogue that multiplies accumulators by ``scales`` (one, or one per channel) as ``rule`` rounds."""
+    """Multiplies accumulators by ``scales`` (one, or one per channel) and rounds as ``rule`` says."""
     channels, size = output.shape[-1], int(np.prod(output.shape))
     method = _METHODS.get(rule.method)
     if method is None or (rule.tail is not None and not _mixes(rule)):
@@ -145,67 +145,116 @@ def _column(values: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
 
 
 @njit(cache=True, nogil=True)
-def _fixed_point(acc, multiplier, left, right, half_bit, half_mask, away, low, high, zero_point, out):
-    for c in range(out.size):
-        shifted = np.int32(acc[c] << left[c])
-        product = np.int64(shifted) * np.int64(multiplier[c])
-        doubled = np.int32((product + np.int64(1 << 30)) >> np.int64(31))
-        # |doubled| < 2**31 because multiplier < 2**31, so stepping down by one cannot wrap.
-        doubled = np.int32(doubled + np.int32(np.int32(doubled >> np.int32(31)) & away[c]))
-        rounding = np.int32(np.int32(doubled >> half_bit[c]) & half_mask[c])
-        value = np.int32(np.int32(doubled >> right[c]) + rounding)
-        out[c] = np.uint8(np.int32(min(max(value, low), high) + zero_point))
+def _fixed_point(
+    acc: Array,
+    multiplier: Array,
+    left: Array,
+    right: Array,
+    half_bit: Array,
+    half_mask: Array,
+    away: Array,
+    low: np.int32,
+    high: np.int32,
+    zero_point: np.int32,
+    out: Array,
+    at: int,
+    step: int,
+) -> None:
+    channels = multiplier.size
+    for pixel in range(acc.shape[0]):
+        values, results = acc[pixel], out[at + pixel * step : at + pixel * step + channels]
+        for c in range(channels):
+            shifted = np.int32(values[c] << left[c])
+            product = np.int64(shifted) * np.int64(multiplier[c])
+            doubled = np.int32((product + np.int64(1 << 30)) >> np.int64(31))
+            # |doubled| < 2**31 because multiplier < 2**31, so stepping down by one cannot wrap.
+            doubled = np.int32(doubled + np.int32(np.int32(doubled >> np.int32(31)) & away[c]))
+            rounding = np.int32(np.int32(doubled >> half_bit[c]) & half_mask[c])
+            value = np.int32(np.int32(doubled >> right[c]) + rounding)
+            results[c] = np.uint8(np.int32(min(max(value, low), high) + zero_point))
 
 
 @njit(cache=True, nogil=True)
-def _float32(acc, scale, low, high, zero_point, out):
+def _float32(
+    acc: Array,
+    scale: Array,
+    low: np.int32,
+    high: np.int32,
+    zero_point: np.int32,
+    out: Array,
+    at: int,
+    step: int,
+) -> None:
     # Clamping before rounding changes nothing (the bounds are whole) and keeps the cast in range.
     floor, ceiling = np.float32(low), np.float32(high)
-    for c in range(out.size):
-        product = np.float32(acc[c]) * scale[c]
-        bounded = min(max(product, floor), ceiling)
-        out[c] = np.uint8(np.int32(np.int32(np.rint(bounded)) + zero_point))
+    for pixel in range(acc.shape[0]):
+        values, results = acc[pixel], out[at + pixel * step : at + pixel * step + scale.size]
+        for c in range(scale.size):
+            bounded = min(max(np.float32(values[c]) * scale[c], floor), ceiling)
+            results[c] = np.uint8(np.int32(np.int32(np.rint(bounded)) + zero_point))
 
 
 @njit(cache=True, nogil=True)
-def _float64(acc, scale, low, high, zero_point, out):
+def _float64(
+    acc: Array,
+    scale: Array,
+    low: np.int32,
+    high: np.int32,
+    zero_point: np.int32,
+    out: Array,
+    at: int,
+    step: int,
+) -> None:
     floor, ceiling = np.float64(low), np.float64(high)
-    for c in range(out.size):
-        bounded = min(max(np.float64(acc[c]) * scale[c], floor), ceiling)
-        whole = np.trunc(bounded)
-        # The fraction is exact, and twice it truncates to -1, 0 or 1: half away from zero.
-        rounded = whole + np.trunc((bounded - whole) * 2.0)
-        out[c] = np.uint8(np.int32(np.int32(rounded) + zero_point))
+    for pixel in range(acc.shape[0]):
+        values, results = acc[pixel], out[at + pixel * step : at + pixel * step + scale.size]
+        for c in range(scale.size):
+            bounded = min(max(np.float64(values[c]) * scale[c], floor), ceiling)
+            whole = np.trunc(bounded)
+            # The fraction is exact, and twice it truncates to -1, 0 or 1: half away from zero.
+            rounded = whole + np.trunc((bounded - whole) * 2.0)
+            results[c] = np.uint8(np.int32(np.int32(rounded) + zero_point))
 
 
 @njit(cache=True, nogil=True)
-def requantize_row(acc, epilogue, channel, flat_index, out):
-    """Requantizes ``acc`` (int32 [n]) into ``out`` (bytes [n]).
+def requantize_pixels(
+    acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
+) -> None:
+    """Requantizes ``acc`` (int32 [pixel, lane]) into ``out`` (the whole output's bytes, flat).
 
-    The n elements are the output channels from ``channel`` on, of one pixel,
-    whose first has index ``flat_index`` in the whole output.
+    The first ``channels`` lanes are the output channels from ``channel`` on.
+    Those of pixel p go to ``out[at + p * step :]``.
     """
-    end = channel + out.size
     low, high = np.int32(epilogue.low), np.int32(epilogue.high)
     zero_point = np.int32(epilogue.zero_point)
-    if epilogue.method == FIXED_POINT:
-        # The first `body` elements round as the channels say, the rest is the gemmlowp tail.
-        body = min(max(epilogue.flat_body - flat_index, 0), out.size)
-        middle = channel + body
-        _fixed_point(
-            acc[:body], epilogue.multiplier[channel:middle], epilogue.left[channel:middle],
-            epilogue.right[channel:middle], epilogue.half_bit[channel:middle],
-            epilogue.half_mask[channel:middle], epilogue.away[channel:middle],
-            low, high, zero_point, out[:body],
-        )  # fmt: skip
-        if body < out.size:
-            _fixed_point(
-                acc[body:], epilogue.multiplier[middle:end], epilogue.left[middle:end],
-                epilogue.right[middle:end], epilogue.half_bit[middle:end],
-                epilogue.half_mask[middle:end], epilogue.gemmlowp[middle:end],
-                low, high, zero_point, out[body:],
-            )  # fmt: skip
-    elif epilogue.method == FLOAT32:
-        _float32(acc, epilogue.scale32[channel:end], low, high, zero_point, out)
+    end = channel + channels
+    if epilogue.method == FLOAT32:
+        _float32(acc, epilogue.scale32[channel:end], low, high, zero_point, out, at, step)
+    elif epilogue.method == FLOAT64:
+        _float64(acc, epilogue.scale64[channel:end], low, high, zero_point, out, at, step)
     else:
-        _float64(acc, epilogue.scale64[channel:end], low, high, zero_point, out)
+        _fixed_point(
+            acc, epilogue.multiplier[channel:end], epilogue.left[channel:end], epilogue.right[channel:end],
+            epilogue.half_bit[channel:end], epilogue.half_mask[channel:end], epilogue.away[channel:end],
+            low, high, zero_point, out, at, step,
+        )  # fmt: skip
+        _flat_tail(acc, epilogue, channel, channels, out, at, step)
+
+
+@njit(cache=True, nogil=True)
+def _flat_tail(
+    acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
+) -> None:
+    """Once more, as gemmlowp, for elements behind the last whole block of the flattened output."""
+    low, high = np.int32(epilogue.low), np.int32(epilogue.high)
+    for pixel in range(acc.shape[0] - 1, -1, -1):
+        first = at + pixel * step
+        body = min(max(epilogue.flat_body - first, 0), channels)
+        if body == channels:
+            return
+        begin, end = channel + body, channel + channels
+        _fixed_point(
+            acc[pixel : pixel + 1, body:], epilogue.multiplier[begin:end], epilogue.left[begin:end],
+            epilogue.right[begin:end], epilogue.half_bit[begin:end], epilogue.half_mask[begin:end],
+            epilogue.gemmlowp[begin:end], low, high, np.int32(epilogue.zero_point), out, first + body, step,
+        )  # fmt: skip

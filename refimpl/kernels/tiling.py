@@ -37,14 +37,14 @@ TASKS_PER_THREAD = 4
 class Sampling(NamedTuple):
     """Which input positions a phase reads along one dimension, and which outputs it writes.
 
-    Output ``out_first + i * out_step`` (i < count) reads inputs
+    Output ``out_first + i * out_step`` (i < outputs) reads inputs
     ``in_first + i * in_step + tap * tap_step`` (tap < taps); ``filter_taps``
     are the filter's indices of those taps.
     """
 
     out_first: int
     out_step: int
-    count: int
+    outputs: int
     in_first: int
     in_step: int
     tap_step: int
@@ -182,28 +182,28 @@ def plan_tiles(
     group_channels, group_filters = in_channels // groups, out_channels // groups
     group_blocks = -(-group_filters // microkernel.channels)
     samplings = tuple((y, x) for y in rows for x in columns)
-    widest = max((x.count for x in columns), default=1)
+    widest = max((x.outputs for x in columns), default=1)
     taps_y = max((y.taps for y in rows), default=0)
     column_step = max((x.in_step for x in columns), default=1)
     column_bytes = 2 * taps_y * column_step * in_channels + 4 * groups * group_blocks * microkernel.channels
-    tile = _tile_size(widest, column_bytes, microkernel.pixels)
+    tile = tile_size(widest, column_bytes, microkernel.pixels)
     patch_columns = max((x.span(tile) for x in columns), default=1)
 
     phases, offsets, first_task, first_weight = [], [], 0, 0
-    row_tasks = batches * sum(y.count * -(-x.count // tile) for y, x in samplings)
+    row_tasks = batches * sum(y.outputs * -(-x.outputs // tile) for y, x in samplings)
     splits = 1
     if threads > 1 and row_tasks:
         splits = min(group_blocks, -(-TASKS_PER_THREAD * threads // row_tasks))
     for y, x in samplings:
         starts, length = _runs(y, x, patch_columns, in_channels, groups)
         steps = -(-length // microkernel.depth)
-        tiles = -(-x.count // tile)
+        tiles = -(-x.outputs // tile)
         phases.append(
-            (first_task, tiles, y.out_first, y.out_step, y.count, y.in_first, y.in_step, y.tap_step, y.taps,
-             x.out_first, x.out_step, x.count, x.in_first, x.in_step, len(starts), steps, first_weight)
+            (first_task, tiles, y.out_first, y.out_step, y.outputs, y.in_first, y.in_step, y.tap_step, y.taps,
+             x.out_first, x.out_step, x.outputs, x.in_first, x.in_step, len(starts), steps, first_weight)
         )  # fmt: skip
         offsets.append(starts)
-        first_task += batches * y.count * tiles * splits
+        first_task += batches * y.outputs * tiles * splits
         weights_per_block = len(starts) * steps * microkernel.depth * microkernel.channels
         first_weight += groups * group_blocks * weights_per_block
     table = np.zeros((len(samplings), max((len(starts) for starts in offsets), default=0) or 1), np.int64)
@@ -218,7 +218,7 @@ def plan_tiles(
     return TilePlan(dimensions, fields, table, samplings, microkernel)
 
 
-def _tile_size(pixels: int, column_bytes: int, multiple: int) -> int:
+def tile_size(pixels: int, column_bytes: int, multiple: int) -> int:
     """Pixels per tile: as many as the cache holds, evenly shared out, a multiple of the block."""
     most = min(max(PATCH_BYTES // max(column_bytes, 1), MIN_TILE), MAX_TILE)
     tiles = -(-max(pixels, 1) // most)
@@ -226,9 +226,7 @@ def _tile_size(pixels: int, column_bytes: int, multiple: int) -> int:
     return -(-even // multiple) * multiple
 
 
-def _runs(
-    y: Sampling, x: Sampling, patch_columns: int, channels: int, groups: int
-) -> tuple[list[int], int]:
+def _runs(y: Sampling, x: Sampling, patch_columns: int, channels: int, groups: int) -> tuple[list[int], int]:
     """Where a pixel's runs start in the patch, and their common length."""
     if not y.taps or not x.taps:
         return [], 0

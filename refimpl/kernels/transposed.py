@@ -15,15 +15,7 @@ def prepare_transposed(view: LayerView, rule: Rule, target: Target) -> Kernel:
     data, output = view.input(2), view.output()
     filters, taps_y, taps_x, in_channels = view.input(1).shape
     padding = view.text("padding")
-    rows = transposed_sampling(
-        data.shape[1], output.shape[1], taps_y, view.integer("stride_h"), padding
-    )
-    columns = transposed_sampling(
-        data.shape[2], output.shape[2], taps_x, view.integer("stride_w"), padding
-    )
-    plan = plan_tiles(
-        data.shape, output.shape, 1, rows, columns, microkernel_for(target.isa), target.threads
-    )
-    return prepare_dense(
-        view, rule, plan, (filters, taps_y, taps_x, in_channels), (2, 1, 3), target.threads
-    )
+    rows = transposed_sampling(data.shape[1], output.shape[1], taps_y, view.integer("stride_h"), padding)
+    columns = transposed_sampling(data.shape[2], output.shape[2], taps_x, view.integer("stride_w"), padding)
+    plan = plan_tiles(data.shape, output.shape, 1, rows, columns, microkernel_for(target.isa), target.threads)
+    return prepare_dense(view, rule, plan, (filters, taps_y, taps_x, in_channels), (2, 1, 3), target.threads)
