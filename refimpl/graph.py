@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from refimpl.errors import ModelError
 
 Array: TypeAlias = NDArray[Any]
-AttributeValue: TypeAlias = bool | int | float | str | tuple[int, ...] | tuple[float, ...]
+AttributeValue: TypeAlias = bool | int | float | str | bytes | tuple[int, ...] | tuple[float, ...]
 Format: TypeAlias = Literal["tflite", "onnx"]
 
 DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(

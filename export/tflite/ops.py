@@ -1,6 +1,6 @@
 """The table of builtin ops: options, defaults, lowest version.
 
-One line per op. Field names are the schema's own; a field's place in the tuple is
+One line per op. Option names are the schema's own; a field's place in the tuple is
 its position in the options table; an attribute that a file or a graph leaves out
 has the schema's default. ``None`` marks a position the schema no longer uses.
 """
@@ -8,7 +8,7 @@ has the schema's default. ``None`` marks a position the schema no longer uses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
@@ -22,7 +22,7 @@ Kind = Literal["int", "float", "bool", "enum", "ints"]
 
 
 @dataclass(frozen=True)
-class Field:
+class Option:
     """One option: int32, float32, bool, an enum by name (stored as int8), or an int32 vector.
 
     A vector has no default: where the file stores none, the attribute is absent.
@@ -31,7 +31,7 @@ class Field:
     name: str
     kind: Kind = "int"
     default: AttributeValue = 0
-    names: Mapping[int, str] = MappingProxyType({})
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,47 +39,47 @@ class Builtin:
     """A builtin op: its options table ("" when the schema has none for it), fields, version rule."""
 
     options: str
-    fields: tuple[Field | None, ...]
+    fields: tuple[Option | None, ...]
     lowest: VersionRule
 
 
-def _flag(name: str, default: bool = False) -> Field:
-    return Field(name, "bool", default)
+def _flag(name: str, default: bool = False) -> Option:
+    return Option(name, "bool", default)
 
 
-def _real(name: str) -> Field:
-    return Field(name, "float", 0.0)
+def _real(name: str) -> Option:
+    return Option(name, "float", 0.0)
 
 
-def _word(name: str, enum: str) -> Field:
+def _word(name: str, enum: str) -> Option:
     names = enum_names(enum)
-    return Field(name, "enum", names[0], names)
+    return Option(name, "enum", names[0], names)
 
 
-def _type(name: str) -> Field:
-    return Field(name, "enum", TYPE_NAMES[0], TYPE_NAMES)
+def _type(name: str) -> Option:
+    return Option(name, "enum", TYPE_NAMES[0], TYPE_NAMES)
 
 
-def _op(options: str, fields: tuple[Field | None, ...] = (), lowest: VersionRule | None = None) -> Builtin:
+def _op(options: str, fields: tuple[Option | None, ...] = (), lowest: VersionRule | None = None) -> Builtin:
     return Builtin(options, fields, lowest or v.always(1))
 
 
 _padding = _word("padding", "Padding")
 _activation = _word("fused_activation_function", "ActivationFunctionType")
 _weights = _word("weights_format", "FullyConnectedOptionsWeightsFormat")
-_strides = (Field("stride_w"), Field("stride_h"))
-_dilations = (Field("dilation_w_factor", default=1), Field("dilation_h_factor", default=1))
+_strides = (Option("stride_w"), Option("stride_h"))
+_dilations = (Option("dilation_w_factor", default=1), Option("dilation_h_factor", default=1))
 _bias_type = _type("quantized_bias_type")
 _hybrid = _flag("asymmetric_quantize_inputs")
-_pool = (_padding, *_strides, Field("filter_width"), Field("filter_height"), _activation)
+_pool = (_padding, *_strides, Option("filter_width"), Option("filter_height"), _activation)
 _sum = (_activation, _flag("pot_scale_int16", True))
 _corners = (_flag("align_corners"), _flag("half_pixel_centers"))
 _reduce = (_flag("keep_dims"),)
-_block = (Field("block_size"),)
-_normalization = (Field("radius"), _real("bias"), _real("alpha"), _real("beta"))
-_masks = tuple(Field(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis"))
-_depth_strides = (Field("stride_d"), *_strides)
-_depth_dilations = (Field("dilation_d_factor", default=1), *_dilations)
+_block = (Option("block_size"),)
+_normalization = (Option("radius"), _real("bias"), _real("alpha"), _real("beta"))
+_masks = tuple(Option(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis"))
+_depth_strides = (Option("stride_d"), *_strides)
+_depth_dilations = (Option("dilation_d_factor", default=1), *_dilations)
 
 _int8 = v.by_type(int8=2)
 _int16 = v.by_type(int8=2, int16=3)
@@ -100,7 +100,7 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
         "CAST": _op("CastOptions", (_type("in_data_type"), _type("out_data_type")), v.cast),
         "CEIL": _op(""),
         "CONCATENATION": _op(
-            "ConcatenationOptions", (Field("axis"), _activation), v.by_type(int8=2, int16=3, uint32=4)
+            "ConcatenationOptions", (Option("axis"), _activation), v.by_type(int8=2, int16=3, uint32=4)
         ),
         "CONV_2D": _op(
             "Conv2DOptions", (_padding, *_strides, _activation, *_dilations, _bias_type), v.convolution
@@ -110,7 +110,7 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
         "CUMSUM": _op("CumsumOptions", (_flag("exclusive"), _flag("reverse"))),
         "DEPTHWISE_CONV_2D": _op(
             "DepthwiseConv2DOptions",
-            (_padding, *_strides, Field("depth_multiplier"), _activation, *_dilations),
+            (_padding, *_strides, Option("depth_multiplier"), _activation, *_dilations),
             v.depthwise,
         ),
         "DEPTH_TO_SPACE": _op("DepthToSpaceOptions", _block, _int8),
@@ -129,7 +129,7 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
             (_activation, _weights, _flag("keep_num_dims"), _hybrid, _bias_type),
             v.fully_connected,
         ),
-        "GATHER": _op("GatherOptions", (Field("axis"), Field("batch_dims")), v.gather),
+        "GATHER": _op("GatherOptions", (Option("axis"), Option("batch_dims")), v.gather),
         "GATHER_ND": _op("GatherNdOptions", (), v.by_type(int16=3, bool=5)),
         "GELU": _op("GeluOptions", (_flag("approximate"),), v.by_type(int8=2, uint8=2)),
         "GREATER": _op("GreaterOptions", (), _int8),
@@ -155,9 +155,9 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
         "MUL": _op("MulOptions", (_activation,), v.multiplication),
         "NEG": _op("NegOptions"),
         "NOT_EQUAL": _op("NotEqualOptions", (), _int8),
-        "ONE_HOT": _op("OneHotOptions", (Field("axis"),)),
+        "ONE_HOT": _op("OneHotOptions", (Option("axis"),)),
         "PACK": _op(
-            "PackOptions", (Field("values_count"), Field("axis")), v.by_type(int8=2, int16=3, uint32=4)
+            "PackOptions", (Option("values_count"), Option("axis")), v.by_type(int8=2, int16=3, uint32=4)
         ),
         "PAD": _op("PadOptions", (), v.by_rank(5, 4, _int16)),
         "PADV2": _op("PadV2Options", (), v.by_rank(5, 4, _int16)),
@@ -175,11 +175,11 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
         "RELU6": _op("", (), _int16),
         "RELU_0_TO_1": _op(""),
         "RELU_N1_TO_1": _op(""),
-        "RESHAPE": _op("ReshapeOptions", (Field("new_shape", "ints"),)),
+        "RESHAPE": _op("ReshapeOptions", (Option("new_shape", "ints"),)),
         # Positions 0 and 1 held the output size before it became an input.
         "RESIZE_BILINEAR": _op("ResizeBilinearOptions", (None, None, *_corners), v.resize_bilinear),
         "RESIZE_NEAREST_NEIGHBOR": _op("ResizeNearestNeighborOptions", _corners, v.resize_nearest),
-        "REVERSE_SEQUENCE": _op("ReverseSequenceOptions", (Field("seq_dim"), Field("batch_dim"))),
+        "REVERSE_SEQUENCE": _op("ReverseSequenceOptions", (Option("seq_dim"), Option("batch_dim"))),
         "REVERSE_V2": _op("ReverseV2Options", (), v.by_type(bool=2, int8=3)),
         "ROUND": _op(""),
         "RSQRT": _op("", (), _int16),
@@ -193,12 +193,12 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
         "SOFTMAX": _op("SoftmaxOptions", (_real("beta"),), _int16),
         "SPACE_TO_BATCH_ND": _op("SpaceToBatchNDOptions", (), v.space_batch),
         "SPACE_TO_DEPTH": _op("SpaceToDepthOptions", _block, _int8),
-        "SPLIT": _op("SplitOptions", (Field("num_splits"),), v.by_type(1, int8=2, int32=3, int16=4)),
-        "SPLIT_V": _op("SplitVOptions", (Field("num_splits"),), _int8),
+        "SPLIT": _op("SplitOptions", (Option("num_splits"),), v.by_type(1, int8=2, int32=3, int16=4)),
+        "SPLIT_V": _op("SplitVOptions", (Option("num_splits"),), _int8),
         "SQRT": _op(""),
         "SQUARE": _op("SquareOptions"),
         "SQUARED_DIFFERENCE": _op("SquaredDifferenceOptions", (), _int8),
-        "SQUEEZE": _op("SqueezeOptions", (Field("squeeze_dims", "ints"),)),
+        "SQUEEZE": _op("SqueezeOptions", (Option("squeeze_dims", "ints"),)),
         "STRIDED_SLICE": _op("StridedSliceOptions", (*_masks, _flag("offset")), v.strided_slice),
         "SUB": _op("SubOptions", _sum, v.subtraction),
         "SUM": _op("ReducerOptions", _reduce, _int8),
@@ -214,7 +214,7 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
             "TransposeConvOptions", (_padding, *_strides, _activation, _bias_type), v.transpose_conv
         ),
         "UNPACK": _op(
-            "UnpackOptions", (Field("num"), Field("axis")), v.by_type(int8=2, uint8=2, bool=3, int16=4)
+            "UnpackOptions", (Option("num"), Option("axis")), v.by_type(int8=2, uint8=2, bool=3, int16=4)
         ),
         "WHERE": _op("WhereOptions", (), lambda view: 1 if view.input(0).dtype == "bool" else 2),
         "ZEROS_LIKE": _op("ZerosLikeOptions"),

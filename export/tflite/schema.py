@@ -125,7 +125,7 @@ OPTIONS_CODES: Mapping[str, int] = MappingProxyType({name: code for code, name i
 TYPE_NAMES: Mapping[int, str] = MappingProxyType(
     {code: name.lower() for code, name in enum_names("TensorType").items()}
 )
-"""Element type codes to NumPy's names; types NumPy lacks (``int4``, ``string``) keep the schema's, lower case."""
+"""Element type codes to NumPy's names; a type NumPy lacks (``int4``) keeps the schema's, in lower case."""
 
 TYPE_CODES: Mapping[str, int] = MappingProxyType(
     {name: code for code, name in TYPE_NAMES.items() if name in DTYPES}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import flatbuffers
 import numpy as np
 
-from export.tflite.ops import Builtin, Field, builtin
+from export.tflite.ops import Builtin, Option, builtin
 from export.tflite.schema import (
     BUILTIN_CODES,
     CUSTOM,
@@ -154,7 +154,9 @@ class _Writer:
                 raise ModelError(f"{view}: {line.options} has no field {name!r}; it has {sorted(known)}")
         values = [None if field is None else _option(view, field) for field in line.fields]
         vectors = {
-            slot: self._integers(value) for slot, value in enumerate(values) if isinstance(value, tuple)
+            slot: self._vector(np.array(value, np.int32))
+            for slot, value in enumerate(values)
+            if isinstance(value, tuple)
         }
         builder.StartObject(len(line.fields))
         for slot, (field, value) in enumerate(zip(line.fields, values, strict=True)):
@@ -247,7 +249,7 @@ def _has_options(line: Builtin, layer: Layer) -> bool:
     return bool(line.options) and not (vectors_only and not layer.attributes)
 
 
-def _option(view: LayerView, field: Field) -> AttributeValue | None:
+def _option(view: LayerView, field: Option) -> AttributeValue | None:
     """The field's value as stored (enums as codes), the schema's default where the layer has none."""
     if field.kind == "ints":
         return view.integers(field.name) if field.name in view.layer.attributes else None
