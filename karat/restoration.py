@@ -35,7 +35,7 @@ class Restored:
 
 
 def quantize_values(values: Array, tensor: Tensor) -> Array:
-    """Real values as a tensor's integers: ``clip(rint(x / scale) + zero_point)``; float tensors pass through."""
+    """Real values as a tensor's integers, ``clip(rint(x / scale) + zero_point)``; floats pass through."""
     if tensor.dtype not in QUANTIZED_RANGE:
         return np.ascontiguousarray(values, DTYPES[tensor.dtype])
     qmin, qmax = QUANTIZED_RANGE[tensor.dtype]
