@@ -1,0 +1,23 @@
+"""Model files in and out: formats, quantization, cutting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from refimpl.errors import UsageError
+from refimpl.graph import Graph
+
+
+def read_model(path: str | Path) -> Graph:
+    """The graph in a model file, whose suffix says which format it has.
+
+    Raises UsageError for a suffix nobody reads, and what the format's reader raises.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".tflite":
+        from export.tflite import read_tflite
+
+        return read_tflite(path)
+    if suffix == ".onnx":
+        raise UsageError(f"{path}: reading .onnx models is not supported yet; convert it to .tflite")
+    raise UsageError(f"{path}: not a model file this reads; give a .tflite file")

@@ -231,10 +231,11 @@ class Graph:
                     f"tensor {tensor.name!r} stands at {position} but calls itself {tensor.index}"
                 )
         self._check_order()
+        inputs, outputs = frozenset(self.inputs), frozenset(self.outputs)
         for signature in self.signatures:
             for names, allowed, kind in (
-                (signature.inputs, self.inputs, "input"),
-                (signature.outputs, self.outputs, "output"),
+                (signature.inputs, inputs, "input"),
+                (signature.outputs, outputs, "output"),
             ):
                 for name, index in names.items():
                     if index not in allowed:
