@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit, prange
@@ -13,10 +13,11 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.microkernel import CHANNELS, PAIR, PIXELS, microkernel_for, multiply_block
 from refimpl.kernels.patches import (
+    Reading,
     Widening,
     as_bytes,
+    fill_patch,
     flat_accumulator,
-    widen_row,
     widening_for,
     writable_bytes,
 )
@@ -26,55 +27,32 @@ from refimpl.profiles.rules import Rule
 
 (
     _FIRST_TASK, _TILES, _OUT_Y, _OUT_Y_STEP, _ROWS, _IN_Y, _IN_Y_STEP, _TAP_Y_STEP, _TAPS_Y,
-    _OUT_X, _OUT_X_STEP, _COLUMNS, _IN_X, _IN_X_STEP, _RUNS, _STEPS, _WEIGHTS,
+    _OUT_X, _OUT_X_STEP, _COLUMNS, _IN_X, _IN_X_STEP, _TAP_X_STEP, _TAPS_X,
+    _PIXEL_STEP, _GATHERED, _RUNS, _STEPS, _WEIGHTS,
 ) = range(len(PHASE_FIELDS))  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A layer's constants, ready to be read in order."""
-
-    weights: NDArray[np.int16]
-    folded: NDArray[np.int32]
-
-
-@dataclass(frozen=True)
 class DenseConvolution:
-    """A prepared CONV_2D, TRANSPOSE_CONV or FULLY_CONNECTED.
+    """A prepared CONV_2D, TRANSPOSE_CONV or FULLY_CONNECTED; input ``position`` is its data."""
 
-    ``positions`` are the layer's inputs: data, filter, bias. Filters (and bias)
-    that are no constants are packed anew at every call.
-    """
-
+    position: int
     plan: TilePlan
     widening: Widening
+    weights: NDArray[np.int16]
+    folded: NDArray[np.int32]
     epilogue: Epilogue
-    filter_shape: tuple[int, int, int, int]
-    filter_zero_point: int
-    positions: tuple[int, int, int]
     threads: int
-    packed: Packed | None = None
-
-    def pack(self, filters: Array, bias: Array | None) -> Packed:
-        """Filters (any shape that is OHWI in memory) and bias [out_channel] in the loops' own order."""
-        centred = filters.reshape(self.filter_shape).astype(np.int16) - np.int16(self.filter_zero_point)
-        return Packed(self.plan.pack(centred), self.plan.fold(centred, bias, self.widening.border))
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
-        data, filters = (inputs[position] for position in self.positions[:2])
+        data = inputs[self.position]
         assert data is not None
-        assert filters is not None
-        packed = self.packed or self.pack(filters, _optional(inputs, self.positions[2]))
         convolve(
             as_bytes(data), self.widening, self.plan.dimensions, self.plan.phases, self.plan.offsets,
-            packed.weights, packed.folded, self.epilogue, self.threads,
+            self.weights, self.folded, self.epilogue, self.threads,
             writable_bytes(outputs[0]), flat_accumulator(accumulator),
         )  # fmt: skip
-
-
-def _optional(inputs: Values, position: int) -> Array | None:
-    return inputs[position] if position < len(inputs) else None
 
 
 def prepare_dense(
@@ -85,22 +63,22 @@ def prepare_dense(
     positions: tuple[int, int, int],
     threads: int,
 ) -> DenseConvolution:
-    """The kernel of a layer once its tiles are planned; packs what is constant now."""
+    """The kernel of a layer once its tiles are planned; ``positions`` are its data, filter and bias."""
     data, filters = view.input(positions[0]), view.input(positions[1])
     bias = view.optional_input(positions[2])
-    kernel = DenseConvolution(
-        plan, widening_for(data), prepare_epilogue(view, rule, data, filters, view.output()),
-        filter_shape, filter_zero_point(filters), positions, threads,
+    centred = centred_filter(filters).reshape(filter_shape)
+    return DenseConvolution(
+        positions[0], plan, widening_for(data),
+        plan.pack(centred), plan.fold(centred, None if bias is None else bias.data, data.zero_point),
+        prepare_epilogue(view, rule, data, filters, view.output()), threads,
     )  # fmt: skip
-    if filters.data is None or (bias is not None and bias.data is None):
-        return kernel
-    return replace(kernel, packed=kernel.pack(filters.data, None if bias is None else bias.data))
 
 
-def filter_zero_point(filters: Tensor) -> int:
-    """The filter's zero point: 0 for filters quantized per channel, as every format demands."""
+def centred_filter(filters: Tensor) -> NDArray[np.int16]:
+    """A constant filter less its zero point (0 for each channel of a per-channel filter)."""
     assert filters.quantization is not None
-    return 0 if filters.quantization.per_channel else filters.zero_point
+    assert filters.data is not None
+    return filters.data.astype(np.int16) - np.int16(filters.quantization.zero_point[0])
 
 
 def prepare_convolution(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -153,16 +131,13 @@ def _convolve_tile(
     first_column = tile_index * d.tile
     pixels = min(d.tile, phase[_COLUMNS] - first_column)
 
-    pitch = d.patch_columns * d.in_channels
+    reading = Reading(
+        d.in_height, d.in_width, d.in_channels, 1, phase[_TAP_Y_STEP], phase[_TAPS_Y],
+        phase[_IN_X_STEP], phase[_TAP_X_STEP], phase[_TAPS_X], d.patch_columns, phase[_GATHERED],
+    )  # fmt: skip
     in_y = phase[_IN_Y] + row * phase[_IN_Y_STEP]
     in_x = phase[_IN_X] + first_column * phase[_IN_X_STEP]
-    for tap in range(phase[_TAPS_Y]):
-        start = -1
-        if 0 <= in_y < d.in_height:
-            start = (batch * d.in_height + in_y) * d.in_width * d.in_channels
-        target = patch[tap * pitch : (tap + 1) * pitch]
-        widen_row(image, widening, start, d.in_width, d.in_channels, in_x, d.patch_columns, target)
-        in_y += phase[_TAP_Y_STEP]
+    fill_patch(image, widening, reading, batch, in_y, in_x, pixels, patch)
 
     blocks = d.group_blocks
     first_block, end_block = split * blocks // d.splits, (split + 1) * blocks // d.splits
@@ -171,7 +146,7 @@ def _convolve_tile(
     filters = min(end_block * CHANNELS, d.group_filters) - first_filter
     runs, steps = phase[_RUNS], phase[_STEPS]
     panel = runs * steps * PAIR * CHANNELS
-    stride = phase[_IN_X_STEP] * d.in_channels
+    stride = phase[_PIXEL_STEP] * d.in_channels
     out_y = phase[_OUT_Y] + row * phase[_OUT_Y_STEP]
     out_row = (batch * d.out_height + out_y) * d.out_width
     out_x = phase[_OUT_X] + first_column * phase[_OUT_X_STEP]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
-from refimpl.kernels.convolution import filter_zero_point
+from refimpl.kernels.convolution import centred_filter
 from refimpl.kernels.microkernel import CHANNELS, PIXELS, multiply_channels
 from refimpl.kernels.patches import (
+    Reading,
     Widening,
     as_bytes,
+    fill_patch,
     flat_accumulator,
-    widen_row,
     widening_for,
     writable_bytes,
 )
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
-from refimpl.kernels.tiling import Sampling, convolution_sampling, tile_size
+from refimpl.kernels.tiling import convolution_sampling, tap_starts, tile_size
 from refimpl.profiles.rules import Rule
 
 
@@ -31,64 +32,42 @@ class DepthwiseGeometry(NamedTuple):
     """Sizes and steps the compiled loop needs; one compiled function serves every shape."""
 
     batches: int
-    in_height: int
-    in_width: int
-    in_channels: int
     out_height: int
     out_width: int
-    multiplier: int
     in_y: int
     stride_y: int
-    dilation_y: int
-    taps_y: int
     in_x: int
-    stride_x: int
     tile: int
-    patch_columns: int
-
-
-@dataclass(frozen=True)
-class PackedDepthwise:
-    """``weights`` int16 [tap, lane], ``folded`` int32 [lane]: bias less the input's zero point.
-
-    Lanes are the output channels, padded with zeros to whole blocks.
-    """
-
-    weights: NDArray[np.int16]
-    folded: NDArray[np.int32]
+    pixel_step: int
 
 
 @dataclass(frozen=True)
 class DepthwiseConvolution:
-    """A prepared DEPTHWISE_CONV_2D. ``offsets`` int64 [tap]: where each tap's channels start in the patch."""
+    """A prepared DEPTHWISE_CONV_2D.
+
+    ``offsets`` int64 [tap]: where a pixel's channels lie in the patch, tap by tap.
+    ``weights`` int16 [tap, lane], ``folded`` int32 [lane]: bias less what the
+    input's zero point adds. Lanes are the output channels, padded with zeros to
+    whole blocks.
+    """
 
     geometry: DepthwiseGeometry
+    reading: Reading
     offsets: NDArray[np.int64]
     widening: Widening
+    weights: NDArray[np.int16]
+    folded: NDArray[np.int32]
     epilogue: Epilogue
-    filter_zero_point: int
     threads: int
-    packed: PackedDepthwise | None = None
-
-    def pack(self, filters: Array, bias: Array | None) -> PackedDepthwise:
-        """Filter [1, taps_y, taps_x, channel] and bias [channel], in the loop's order."""
-        channels = filters.shape[3]
-        taps = filters.reshape(-1, channels).astype(np.int16) - np.int16(self.filter_zero_point)
-        padding = (0, -channels % CHANNELS)
-        folded = -self.widening.border * taps.sum(axis=0, dtype=np.int64)
-        if bias is not None:
-            folded = folded + bias.astype(np.int64)
-        return PackedDepthwise(np.pad(taps, ((0, 0), padding)), np.pad(folded.astype(np.int32), padding))
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
-        data, filters = inputs[0], inputs[1]
+        data = inputs[0]
         assert data is not None
-        assert filters is not None
-        packed = self.packed or self.pack(filters, inputs[2] if len(inputs) > 2 else None)
         convolve_depthwise(
-            as_bytes(data), self.widening, self.geometry, self.offsets, packed.weights, packed.folded,
-            self.epilogue, self.threads, writable_bytes(outputs[0]), flat_accumulator(accumulator),
+            as_bytes(data), self.widening, self.geometry, self.reading, self.offsets, self.weights,
+            self.folded, self.epilogue, self.threads,
+            writable_bytes(outputs[0]), flat_accumulator(accumulator),
         )  # fmt: skip
 
 
@@ -97,45 +76,41 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     data, filters, bias = view.input(0), view.input(1), view.optional_input(2)
     _, in_height, in_width, in_channels = data.shape
     _, taps_y, taps_x, channels = filters.shape
-    _, out_height, out_width, _ = view.output().shape
+    batches, out_height, out_width, _ = view.output().shape
     padding = view.text("padding")
-    rows, columns = (
-        convolution_sampling(size, outputs, taps, stride, dilation, padding)[0]
-        for size, outputs, taps, stride, dilation in (
-            (in_height, out_height, taps_y, view.integer("stride_h"), view.integer("dilation_h_factor", 1)),
-            (in_width, out_width, taps_x, view.integer("stride_w"), view.integer("dilation_w_factor", 1)),
-        )
+    strides = view.integer("stride_h"), view.integer("stride_w")
+    dilations = view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1)
+    (y,) = convolution_sampling(in_height, out_height, taps_y, strides[0], dilations[0], padding)
+    (x,) = convolution_sampling(in_width, out_width, taps_x, strides[1], dilations[1], padding)
+
+    tile = tile_size(out_width, (2 * taps_y + 4) * channels, PIXELS)
+    layout = x.layout(tile)
+    reading = Reading(
+        in_height, in_width, in_channels, channels // in_channels, y.tap_step, taps_y,
+        x.in_step, x.tap_step, taps_x, layout.columns, layout.gathered,
+    )  # fmt: skip
+    weights, folded = _pack(
+        centred_filter(filters).reshape(-1, channels), None if bias is None else bias.data, data.zero_point
     )
-    tile = tile_size(out_width, (2 * taps_y * columns.in_step + 4) * channels, PIXELS)
-    geometry = DepthwiseGeometry(
-        data.shape[0], in_height, in_width, in_channels, out_height, out_width, channels // in_channels,
-        rows.in_first, rows.in_step, rows.tap_step, taps_y,
-        columns.in_first, columns.in_step, tile, columns.span(tile),
+    return DepthwiseConvolution(
+        DepthwiseGeometry(
+            batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, layout.pixel_step
+        ),
+        reading, np.array(tap_starts(taps_y, taps_x, layout, layout.columns, channels), np.int64),
+        widening_for(data), weights, folded,
+        prepare_epilogue(view, rule, data, filters, view.output()), target.threads,
     )  # fmt: skip
-    kernel = DepthwiseConvolution(
-        geometry, _tap_offsets(rows, columns, geometry.patch_columns, channels), widening_for(data),
-        prepare_epilogue(view, rule, data, filters, view.output()),
-        filter_zero_point(filters), target.threads,
-    )  # fmt: skip
-    if filters.data is None or (bias is not None and bias.data is None):
-        return kernel
-    return replace(kernel, packed=kernel.pack(filters.data, None if bias is None else bias.data))
 
 
-def _tap_offsets(rows: Sampling, columns: Sampling, patch_columns: int, channels: int) -> NDArray[np.int64]:
-    starts = [
-        (tap_y * patch_columns + tap_x * columns.tap_step) * channels
-        for tap_y in range(rows.taps)
-        for tap_x in range(columns.taps)
-    ]
-    return np.array(starts, np.int64)
-
-
-@njit(cache=True, nogil=True)
-def _repeat(source: Array, count: int, target: Array) -> None:
-    for i in range(source.size):
-        for copy in range(count):
-            target[i * count + copy] = source[i]
+def _pack(
+    taps: NDArray[np.int16], bias: Array | None, input_zero_point: int
+) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
+    """Weights and folded bias from filter taps [tap, channel], padded to whole blocks of channels."""
+    padding = (0, -taps.shape[1] % CHANNELS)
+    folded = -input_zero_point * taps.sum(axis=0, dtype=np.int64)
+    if bias is not None:
+        folded = folded + bias.astype(np.int64)
+    return np.pad(taps, ((0, 0), padding)), np.pad(folded.astype(np.int32), padding)
 
 
 @njit(cache=True, nogil=True)
@@ -143,12 +118,12 @@ def _depthwise_tile(
     image: Array,
     widening: Widening,
     g: DepthwiseGeometry,
+    reading: Reading,
     offsets: Array,
     weights: Array,
     folded: Array,
     epilogue: Epilogue,
     task: int,
-    line: Array,
     patch: Array,
     acc: Array,
     out: Array,
@@ -160,28 +135,22 @@ def _depthwise_tile(
     batch, out_y = divmod(out_row, g.out_height)
     first_column = tile_index * g.tile
     pixels = min(g.tile, g.out_width - first_column)
-    channels, lanes = g.in_channels * g.multiplier, folded.size
+    channels, lanes = reading.in_channels * reading.copies, folded.size
 
-    pitch = g.patch_columns * channels
-    in_x = g.in_x + first_column * g.stride_x
-    for tap in range(g.taps_y):
-        in_y = g.in_y + out_y * g.stride_y + tap * g.dilation_y
-        start = -1
-        if 0 <= in_y < g.in_height:
-            start = (batch * g.in_height + in_y) * g.in_width * g.in_channels
-        target = patch[tap * pitch : (tap + 1) * pitch]
-        columns = target if g.multiplier == 1 else line
-        widen_row(image, widening, start, g.in_width, g.in_channels, in_x, g.patch_columns, columns)
-        if g.multiplier > 1:
-            _repeat(line, g.multiplier, target)
+    in_y = g.in_y + out_y * g.stride_y
+    in_x = g.in_x + first_column * reading.in_x_step
+    fill_patch(image, widening, reading, batch, in_y, in_x, pixels, patch)
 
-    stride = g.stride_x * channels
+    stride = g.pixel_step * channels
+    patch_address, acc_address = patch.ctypes.data, acc.ctypes.data
+    offsets_address, weights_address = offsets.ctypes.data, weights.ctypes.data
+    folded_address = folded.ctypes.data
     for pixel in range(0, pixels, PIXELS):
         for lane in range(0, lanes, CHANNELS):
             multiply_channels(
-                patch.ctypes.data + 2 * (pixel * stride + lane), stride, offsets.ctypes.data, offsets.size,
-                weights.ctypes.data + 2 * lane, lanes, folded.ctypes.data + 4 * lane,
-                acc.ctypes.data + 4 * (pixel * lanes + lane), lanes,
+                patch_address + 2 * (pixel * stride + lane), stride, offsets_address, offsets.size,
+                weights_address + 2 * lane, lanes, folded_address + 4 * lane,
+                acc_address + 4 * (pixel * lanes + lane), lanes,
             )  # fmt: skip
     at = (out_row * g.out_width + first_column) * channels
     requantize_pixels(acc[:pixels], epilogue, 0, channels, out, at, channels)
@@ -196,6 +165,7 @@ def convolve_depthwise(
     image: Array,
     widening: Widening,
     geometry: DepthwiseGeometry,
+    reading: Reading,
     offsets: Array,
     weights: Array,
     folded: Array,
@@ -207,14 +177,13 @@ def convolve_depthwise(
     """Runs every tile, shared out in order over ``workers`` threads. Sums wrap at 32 bits."""
     g = geometry
     tasks = g.batches * g.out_height * ((g.out_width + g.tile - 1) // g.tile)
-    lines = np.empty((workers, g.patch_columns * g.in_channels), np.int16)
     # The last block of channels reads past its pixel, and of the last pixel past the patch.
-    channels = g.in_channels * g.multiplier
-    patches = np.empty((workers, g.taps_y * g.patch_columns * channels + CHANNELS), np.int16)
+    patch_size = reading.taps_y * reading.patch_columns * reading.in_channels * reading.copies + CHANNELS
+    patches = np.empty((workers, patch_size), np.int16)
     accs = np.empty((workers, g.tile, folded.size), np.int32)
     for worker in prange(workers):
         for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
             _depthwise_tile(
-                image, widening, geometry, offsets, weights, folded, epilogue, task,
-                lines[worker], patches[worker], accs[worker], out, acc_out,
+                image, widening, geometry, reading, offsets, weights, folded, epilogue, task,
+                patches[worker], accs[worker], out, acc_out,
             )  # fmt: skip

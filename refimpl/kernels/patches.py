@@ -1,4 +1,8 @@
-"""Widening input bytes to int16 patches, borders included; shared by the compiled convolutions."""
+"""Widening input bytes to int16 patches, borders included; shared by the compiled convolutions.
+
+A patch is what one tile of output pixels reads: int16 ``[filter_y, column,
+in_channel]``. Its layouts are described in ``refimpl.kernels.tiling``.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +60,73 @@ def _widen(source: Array, flip: np.uint8, offset: np.int16, target: Array) -> No
         target[i] = np.int16(np.int16(source[i] ^ flip) - offset)
 
 
+class Reading(NamedTuple):
+    """What the tiles of one phase read, and how their patch is laid out.
+
+    ``copies`` repeats every channel, for depthwise filters with a multiplier.
+    """
+
+    in_height: int
+    in_width: int
+    in_channels: int
+    copies: int
+    tap_y_step: int
+    taps_y: int
+    in_x_step: int
+    tap_x_step: int
+    taps_x: int
+    patch_columns: int
+    gathered: int
+
+
 @njit(cache=True, nogil=True)
-def widen_row(
+def fill_patch(
+    image: Array,
+    widening: Widening,
+    r: Reading,
+    batch: int,
+    in_y: int,
+    in_x: int,
+    pixels: int,
+    patch: Array,
+) -> None:
+    """Fills ``patch`` for ``pixels`` outputs, the first of which starts at ``in_y``, ``in_x``.
+
+    ``image`` is the whole input's bytes, NHWC. Positions outside it get the border.
+    """
+    row_size = r.patch_columns * r.in_channels
+    pitch = row_size * r.copies
+    for tap_y in range(r.taps_y):
+        y = in_y + tap_y * r.tap_y_step
+        start = -1
+        if 0 <= y < r.in_height:
+            start = (batch * r.in_height + y) * r.in_width * r.in_channels
+        row = patch[tap_y * pitch : (tap_y + 1) * pitch]
+        if r.gathered:
+            for pixel in range(pixels):
+                for tap_x in range(r.taps_x):
+                    column = pixel * r.taps_x + tap_x
+                    target = row[column * r.in_channels : (column + 1) * r.in_channels]
+                    x = in_x + pixel * r.in_x_step + tap_x * r.tap_x_step
+                    _widen_columns(image, widening, start, r.in_width, r.in_channels, x, 1, target)
+        else:
+            target = row[:row_size]
+            _widen_columns(image, widening, start, r.in_width, r.in_channels, in_x, r.patch_columns, target)
+        if r.copies > 1:
+            _repeat_in_place(row, row_size, r.copies)
+
+
+@njit(cache=True, nogil=True)
+def _repeat_in_place(row: Array, size: int, copies: int) -> None:
+    """Each of the first ``size`` elements ``copies`` times; from the end, so none is lost."""
+    for i in range(size - 1, -1, -1):
+        value = row[i]
+        for copy in range(copies):
+            row[i * copies + copy] = value
+
+
+@njit(cache=True, nogil=True)
+def _widen_columns(
     image: Array,
     widening: Widening,
     start: int,
@@ -67,7 +136,7 @@ def widen_row(
     columns: int,
     target: Array,
 ) -> None:
-    """Fills ``target`` (int16 [columns * channels]) with a row's columns ``first`` … ``first + columns - 1``.
+    """Fills ``target`` (int16 [columns * channels]) with ``columns`` columns of a row from ``first`` on.
 
     The row's bytes begin at ``image[start]`` and hold ``width`` columns; with
     ``start < 0`` there is no such row. Columns outside the row get the border.

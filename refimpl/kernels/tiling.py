@@ -30,6 +30,9 @@ PATCH_BYTES = 32 * 1024
 MIN_TILE, MAX_TILE = 48, 192
 """Pixels per tile; below the minimum, streaming the weights would cost more than the cache gains."""
 
+MAX_SPARSENESS = 4
+"""Columns of a patch row per column needed, above which the needed ones are gathered (large strides)."""
+
 TASKS_PER_THREAD = 4
 """With fewer tiles than this per thread, the output channels are shared out as well."""
 
@@ -55,9 +58,25 @@ class Sampling(NamedTuple):
         """Number of taps; a transposed convolution narrower than its stride has phases without any."""
         return len(self.filter_taps)
 
-    def span(self, outputs: int) -> int:
-        """Neighbouring input positions that ``outputs`` neighbouring outputs read."""
-        return (outputs - 1) * self.in_step + max(self.taps - 1, 0) * self.tap_step + 1
+    def layout(self, tile: int) -> PatchLayout:
+        """How the columns that ``tile`` neighbouring outputs read lie in a patch row."""
+        span = (tile - 1) * self.in_step + max(self.taps - 1, 0) * self.tap_step + 1
+        if span <= MAX_SPARSENESS * tile * max(self.taps, 1):
+            return PatchLayout(span, self.in_step, self.tap_step, 0)
+        return PatchLayout(tile * self.taps, self.taps, 1, 1)
+
+
+class PatchLayout(NamedTuple):
+    """Columns of a patch row, and how many lie between two pixels and between two taps.
+
+    Not ``gathered``, a row is a copy of neighbouring input columns. Gathered, it
+    holds each pixel's taps one after the other, however far apart they are.
+    """
+
+    columns: int
+    pixel_step: int
+    tap_step: int
+    gathered: int
 
 
 def same_padding(size: int, taps: int, stride: int, dilation: int) -> int:
@@ -117,7 +136,8 @@ class Dimensions(NamedTuple):
 
 PHASE_FIELDS = (
     "first_task", "tiles", "out_y", "out_y_step", "rows", "in_y", "in_y_step", "tap_y_step", "taps_y",
-    "out_x", "out_x_step", "columns", "in_x", "in_x_step", "runs", "steps", "weights",
+    "out_x", "out_x_step", "columns", "in_x", "in_x_step", "tap_x_step", "taps_x",
+    "pixel_step", "gathered", "runs", "steps", "weights",
 )  # fmt: skip
 """Columns of :attr:`TilePlan.phases`."""
 
@@ -184,10 +204,9 @@ def plan_tiles(
     samplings = tuple((y, x) for y in rows for x in columns)
     widest = max((x.outputs for x in columns), default=1)
     taps_y = max((y.taps for y in rows), default=0)
-    column_step = max((x.in_step for x in columns), default=1)
-    column_bytes = 2 * taps_y * column_step * in_channels + 4 * groups * group_blocks * microkernel.channels
+    column_bytes = 2 * taps_y * in_channels + 4 * group_blocks * microkernel.channels
     tile = tile_size(widest, column_bytes, microkernel.pixels)
-    patch_columns = max((x.span(tile) for x in columns), default=1)
+    patch_columns = max((x.layout(tile).columns for x in columns), default=1)
 
     phases, offsets, first_task, first_weight = [], [], 0, 0
     row_tasks = batches * sum(y.outputs * -(-x.outputs // tile) for y, x in samplings)
@@ -195,12 +214,14 @@ def plan_tiles(
     if threads > 1 and row_tasks:
         splits = min(group_blocks, -(-TASKS_PER_THREAD * threads // row_tasks))
     for y, x in samplings:
-        starts, length = _runs(y, x, patch_columns, in_channels, groups)
+        layout = x.layout(tile)
+        starts, length = _runs(y.taps, x.taps, layout, patch_columns, in_channels, groups)
         steps = -(-length // microkernel.depth)
         tiles = -(-x.outputs // tile)
         phases.append(
             (first_task, tiles, y.out_first, y.out_step, y.outputs, y.in_first, y.in_step, y.tap_step, y.taps,
-             x.out_first, x.out_step, x.outputs, x.in_first, x.in_step, len(starts), steps, first_weight)
+             x.out_first, x.out_step, x.outputs, x.in_first, x.in_step, x.tap_step, x.taps,
+             layout.pixel_step, layout.gathered, len(starts), steps, first_weight)
         )  # fmt: skip
         offsets.append(starts)
         first_task += batches * y.outputs * tiles * splits
@@ -226,15 +247,21 @@ def tile_size(pixels: int, column_bytes: int, multiple: int) -> int:
     return -(-even // multiple) * multiple
 
 
-def _runs(y: Sampling, x: Sampling, patch_columns: int, channels: int, groups: int) -> tuple[list[int], int]:
+def _runs(
+    taps_y: int, taps_x: int, layout: PatchLayout, patch_columns: int, channels: int, groups: int
+) -> tuple[list[int], int]:
     """Where a pixel's runs start in the patch, and their common length."""
-    if not y.taps or not x.taps:
+    if not taps_y or not taps_x:
         return [], 0
-    if groups == 1 and (x.tap_step == 1 or x.taps == 1):
-        return [tap * patch_columns * channels for tap in range(y.taps)], x.taps * channels
-    starts = [
-        (tap_y * patch_columns + tap_x * x.tap_step) * channels
-        for tap_y in range(y.taps)
-        for tap_x in range(x.taps)
+    if groups == 1 and (layout.tap_step == 1 or taps_x == 1):
+        return [tap * patch_columns * channels for tap in range(taps_y)], taps_x * channels
+    return tap_starts(taps_y, taps_x, layout, patch_columns, channels), channels // groups
+
+
+def tap_starts(taps_y: int, taps_x: int, layout: PatchLayout, patch_columns: int, channels: int) -> list[int]:
+    """Where each tap of the first pixel lies in a patch [taps_y, patch_columns, channels]."""
+    return [
+        (tap_y * patch_columns + tap_x * layout.tap_step) * channels
+        for tap_y in range(taps_y)
+        for tap_x in range(taps_x)
     ]
-    return starts, channels // groups
