@@ -132,7 +132,7 @@ LITERT_2_3_BUILTIN: RuleTable = {
     },
     "DEQUANTIZE": _any(Rule("affine_float32", tail="reference", block=8, block_axis="flat")),
     "MEAN": {
-        "spatial": Rule("spatial", tail="gemmlowp", block=16, block_axis="channel"),
+        "spatial": Rule("spatial_ruy", tail="spatial", block=16, block_axis="channel"),
         "*": REFERENCE,
     },
 }
