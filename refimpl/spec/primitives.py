@@ -67,7 +67,7 @@ def quantize_multipliers(reals: Array | float) -> tuple[Array, Array]:
 
 
 def effective_multiplier(
-    how: Multiplier, scale_in: float, scale_filter: Array | float, scale_out: float
+    how: Multiplier, scale_in: float, scale_filter: Array | np.floating[Any] | float, scale_out: float
 ) -> Array:
     """``s_in * s_filter / s_out`` as the rule says, shaped like ``scale_filter``.
 
@@ -242,7 +242,7 @@ def quantize_bound(real: float, scale: float, zero_point: int, clamp: Clamp) -> 
     """
     with np.errstate(over="ignore"):
         ratio = np.float32(real) / np.float32(scale)
-    ratio = np.float32(min(max(ratio, -(2.0**30)), 2.0**30))
+    ratio = np.float32(min(max(float(ratio), -(2.0**30)), 2.0**30))
     if clamp == "half_even":
         return int(np.rint(ratio + np.float32(zero_point)))
     return zero_point + int(round_half_away(ratio))
