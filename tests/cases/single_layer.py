@@ -1,0 +1,92 @@
+"""Builds a case of one layer from arrays and descriptions of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.tflite import with_lowest_versions
+from refimpl.builder import GraphBuilder
+from refimpl.graph import Array, AttributeValue, Quantization
+from tests.cases.case import Case
+
+
+@dataclass(frozen=True)
+class Feed:
+    """An input fed at run time, quantized when ``scale`` is given."""
+
+    values: Array
+    scale: float | None = None
+    zero_point: int = 0
+
+
+@dataclass(frozen=True)
+class Constant:
+    """An input stored in the model, quantized when ``scale`` is given."""
+
+    values: Array
+    scale: float | None = None
+    zero_point: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """An output."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int = 0
+
+
+def _quantization(what: Feed | Constant | Result) -> Quantization | None:
+    return None if what.scale is None else Quantization.per_tensor(what.scale, what.zero_point)
+
+
+def single_layer(
+    name: str,
+    edge: str,
+    op: str,
+    inputs: Sequence[Feed | Constant],
+    results: Sequence[Result],
+    **attributes: AttributeValue,
+) -> Case:
+    """A case of one ``op`` layer, in the lowest version that expresses it."""
+    builder = GraphBuilder()
+    indices, feeds = [], []
+    for position, given in enumerate(inputs):
+        if isinstance(given, Feed):
+            feeds.append(np.asarray(given.values))
+            indices.append(
+                builder.input(
+                    f"in{position}", given.values.shape, given.values.dtype.name, _quantization(given)
+                )
+            )
+        else:
+            indices.append(builder.constant(f"in{position}", given.values, _quantization(given)))
+    outputs = [
+        builder.tensor(f"out{position}", result.shape, result.dtype, _quantization(result))
+        for position, result in enumerate(results)
+    ]
+    builder.layer(op, indices, outputs, **attributes)
+    return Case(name, with_lowest_versions(builder.build(outputs)), tuple(feeds), edge)
+
+
+def ramp(shape: Sequence[int], dtype: str, start: int = 0, step: int = 7) -> Array:
+    """Every value of an 8-bit type in turn (``step`` is odd), so neighbours differ and extremes occur."""
+    count = int(np.prod(shape, dtype=np.int64))
+    low = -128 if dtype == "int8" else 0
+    return ((start + step * np.arange(count)) % 256 + low).astype(dtype).reshape(shape)
+
+
+def noise(shape: Sequence[int], dtype: str, seed: int) -> Array:
+    """Uniform over the whole 8-bit type."""
+    low = -128 if dtype == "int8" else 0
+    return np.random.default_rng(seed).integers(low, low + 256, shape).astype(dtype)
+
+
+def indices(*values: int, dtype: str = "int32") -> Constant:
+    """A constant list of integers."""
+    return Constant(np.array(values, dtype))
