@@ -258,8 +258,13 @@ def _code(table: Table) -> _Code:
     if name is None:
         raise UnsupportedOp(f"operator code {number} is not one the installed ai-edge-litert knows")
     version = table.integer(OperatorCodeField.VERSION, default=1)
+    if version < 1:
+        raise ModelError(f"version {version} of op {name}; versions count from 1")
     if name == "CUSTOM":
-        name = CUSTOM + table.text(OperatorCodeField.CUSTOM_CODE)
+        custom = table.text(OperatorCodeField.CUSTOM_CODE)
+        if not custom.isprintable():
+            raise ModelError(f"a custom op is called {custom!r}, which cannot be printed")
+        name = CUSTOM + custom
     return _Code(name, version)
 
 

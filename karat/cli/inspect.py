@@ -45,7 +45,10 @@ def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
             "layer": view.layer.index,
             "op": view.op,
             "version": view.layer.version,
-            "attributes": dict(view.layer.attributes),
+            "attributes": {
+                name: f"<{len(value)} bytes>" if isinstance(value, bytes) else value
+                for name, value in view.layer.attributes.items()
+            },
             "inputs": list(view.layer.inputs),
             "outputs": [_tensor(tensor) for tensor in view.outputs],
             "macs": cost.layers[view.layer.index].macs,
