@@ -1,7 +1,7 @@
 """Post-training quantization: observe a float network, choose ranges, write it in 8 bits."""
 
 from export.quantize.affine import Range
-from export.quantize.calibrate import calibrate, observe, run_float
+from export.quantize.calibration import calibrate, observe, run_float
 from export.quantize.overflow import check_accumulators
 from export.quantize.quantize import quantize_graph, quantize_model
 from export.quantize.scheme import (

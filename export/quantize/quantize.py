@@ -8,10 +8,11 @@ import numpy as np
 
 from export.quantize.affine import Range, parameters_of_range, quantize_bias, quantize_filter
 from export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
-from export.quantize.calibrate import calibrate
+from export.quantize.calibration import calibrate
 from export.quantize.overflow import check_accumulators
 from export.quantize.scheme import PER_CHANNEL_INT8, QuantizationScheme
 from export.quantize.sharing import KEEPING, SHARING, share_ranges
+from export.tflite import with_lowest_versions
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Array, Graph, LayerView, Quantization, Tensor
@@ -37,15 +38,16 @@ def quantize_graph(
 ) -> Graph:
     """The 8-bit graph of a float32 graph, given the range of each activation by tensor index.
 
-    Layers, names and order stay; tensors get the parameters of ``scheme``, biases become int32. With
-    ``scheme.input_output`` other than ``scheme.activations`` the public inputs and outputs keep their
-    names and a QUANTIZE stands between each and its inner tensor, called ``<name>_<activations>``.
+    Layers, names and order stay; op versions become the lowest that say it; tensors get the parameters
+    of ``scheme`` and biases become int32. With ``scheme.input_output`` other than
+    ``scheme.activations`` the public inputs and outputs keep their names and a QUANTIZE stands between
+    each and its inner tensor, called ``<name>_<activations>``.
 
     Raises UnsupportedOp for an op that cannot be quantized, ModelError for a missing or infinite range,
     a filter that is not finite, or an accumulator that could overflow.
     """
     check_quantizable(graph)
-    quantized = _Quantizer(graph, ranges, scheme).run()
+    quantized = with_lowest_versions(_Quantizer(graph, ranges, scheme).run())
     check_accumulators(quantized)
     return quantized
 

@@ -12,7 +12,7 @@ from export.quantize.histogram import Histogram
 from export.quantize.scheme import RangeMethod
 from refimpl.graph import QUANTIZED_RANGE, Array
 
-SHRINKS = np.linspace(1.0, 0.2, 81)
+SHRINKS = tuple(float(fraction) for fraction in np.linspace(1.0, 0.2, 81))
 """Fractions of the full extent that the error search tries at either end, widest first."""
 
 ROUNDS = 2
