@@ -17,7 +17,7 @@ COPIES = (
     "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "SLICE", "SPLIT", "SPLIT_V", "PACK", "UNPACK", "SQUEEZE",
     "EXPAND_DIMS", "PAD", "PADV2", "MIRROR_PAD", "RESIZE_NEAREST_NEIGHBOR", "DEPTH_TO_SPACE",
     "SPACE_TO_DEPTH", "MINIMUM", "MAXIMUM", "ARG_MAX", "ARG_MIN", "SHAPE", "GATHER", "TILE", "CAST",
-    "REVERSE_V2", "BROADCAST_TO", "FILL",
+    "REVERSE_V2", "BROADCAST_TO", "FILL", "RANK",
 )  # fmt: skip
 """Ops that move or compare values: the same bits in every runtime."""
 

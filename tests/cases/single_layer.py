@@ -51,9 +51,14 @@ def single_layer(
     op: str,
     inputs: Sequence[Feed | Constant],
     results: Sequence[Result],
+    version: int | None = None,
     **attributes: AttributeValue,
 ) -> Case:
-    """A case of one ``op`` layer, in the lowest version that expresses it."""
+    """A case of one ``op`` layer, in the lowest version that expresses it.
+
+    ``version`` overrides that: LiteRT's reference resolver lists fewer versions of some
+    ops than its kernels, which never look at the version, can run.
+    """
     builder = GraphBuilder()
     indices, feeds = [], []
     for position, given in enumerate(inputs):
@@ -70,8 +75,9 @@ def single_layer(
         builder.tensor(f"out{position}", result.shape, result.dtype, _quantization(result))
         for position, result in enumerate(results)
     ]
-    builder.layer(op, indices, outputs, **attributes)
-    return Case(name, with_lowest_versions(builder.build(outputs)), tuple(feeds), edge)
+    builder.layer(op, indices, outputs, version=version or 1, **attributes)
+    graph = builder.build(outputs)
+    return Case(name, graph if version else with_lowest_versions(graph), tuple(feeds), edge)
 
 
 def ramp(shape: Sequence[int], dtype: str, start: int = 0, step: int = 7) -> Array:
