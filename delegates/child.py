@@ -75,7 +75,8 @@ class Child:
                 raise _death(self.name, about, code, tail) from None
         if answer["ok"]:
             return answer
-        raise _REFUSALS[answer["kind"]](f"{self.name}: {about}: {answer['message']}")
+        subject = f"{self.name}: " if what == "probe" else f"{self.name}: {about}: "
+        raise _REFUSALS[answer["kind"]](subject + answer["message"])
 
     def write_feed(self, array: Array) -> str:
         """Writes an array where the worker can read it; returns the path."""

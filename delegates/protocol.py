@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from refimpl.engine import Feeds
 from refimpl.errors import DelegateError
 from refimpl.graph import Array
 from refimpl.trace import Trace
+
+if TYPE_CHECKING:
+    from refimpl.engine import Feeds  # only named here: the engine imports Numba, which takes its time
 
 Model: TypeAlias = bytes | Path
 """A model file's contents, or its path."""
@@ -60,7 +62,7 @@ class DelegateRun:
         object.__setattr__(self, "unreadable", MappingProxyType(dict(self.unreadable)))
 
 
-Job: TypeAlias = tuple[Model, Feeds]
+Job: TypeAlias = "tuple[Model, Feeds]"
 """One model and what to feed it: by input name, by tensor index, or in input order."""
 
 
@@ -107,8 +109,3 @@ class Delegate(Protocol):
     def __enter__(self) -> Delegate: ...
 
     def __exit__(self, *exc: object) -> None: ...
-
-
-def outputs_by_index(indices: Sequence[int], arrays: Mapping[int, Array]) -> tuple[Array, ...]:
-    """The graph's outputs in order (one tensor may be listed more than once)."""
-    return tuple(arrays[index] for index in indices)

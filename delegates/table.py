@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from delegates.oracle import OracleDelegate
 from delegates.protocol import Delegate
 from delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
 from refimpl.errors import UsageError
@@ -70,14 +71,17 @@ def _tflite(lane: Lane) -> Callable[..., Delegate]:
 
 
 DELEGATES: Mapping[str, Callable[..., Delegate]] = MappingProxyType(
-    {lane.name: _tflite(lane) for lane in LANES}
+    {OracleDelegate.name: OracleDelegate, **{lane.name: _tflite(lane) for lane in LANES}}
 )
 """Delegate name to what makes it. Making one starts nothing."""
 
 
 def delegate_named(name: str, **options: Any) -> Delegate:
-    """The delegate called ``name``; ``time_limit`` (seconds per request) is an option of all that use a
-    child process. Raises UsageError listing the known names.
+    """The delegate called ``name``.
+
+    ``options`` go to its class: ``time_limit`` (seconds per request) for all that
+    use a child process, ``device`` for the Edge TPU, ``profile`` for the oracle.
+    Raises UsageError listing the known names.
     """
     try:
         make = DELEGATES[name]

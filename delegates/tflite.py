@@ -9,25 +9,25 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from delegates.protocol import DelegateRun, Job, Model, Probe, Tensors
-from refimpl.engine import Feeds
-from refimpl.errors import (
-    DelegateCrashed,
-    DelegateError,
-    DelegateUnavailable,
-    ModelError,
-    UsageError,
-)
+from refimpl.errors import DelegateError, DelegateUnavailable, UsageError
 from refimpl.graph import Array
 from refimpl.trace import Trace
 
+if TYPE_CHECKING:
+    from refimpl.engine import Feeds
+
 TFLITE_PYTHON = "KARAT_TFLITE_PYTHON"
 """Environment variable naming the interpreter of an environment that has tflite-runtime."""
+
+
+EDGETPU_LIBRARY = "KARAT_EDGETPU_LIBRARY"
+"""Environment variable naming the Edge TPU library where the loader does not find it by itself."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,18 @@ class Lane:
 
 
 class TfliteDelegate:
-    """A lane of LiteRT or tflite-runtime, run in a child process."""
+    """A lane of LiteRT or tflite-runtime, run in a child process.
 
-    def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT, library: str | None = None) -> None:
+    ``time_limit`` is in seconds, per request. ``device`` overrides the lane's.
+    """
+
+    def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:
         self.lane, self.name, self.profile = lane, lane.name, lane.profile
         self._child = Child(lane.name, _python(lane), time_limit)
         self._request: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
         if lane.device is not None:
-            self._request |= {"device": lane.device, "library": library}
+            library = os.environ.get(EDGETPU_LIBRARY)
+            self._request |= {"device": lane.device if device is None else device, "library": library}
         self._versions: Mapping[str, str] | None = None
 
     def probe(self) -> Probe:
@@ -69,14 +73,10 @@ class TfliteDelegate:
         if self.lane.device is not None:
             library = "libedgetpu"
         try:
-            answer = self._child.ask("probe", "the runtime", lane=self._request)
-        except DelegateUnavailable as error:
-            return Probe(False, library, reason=str(error), remedy=self.lane.remedy)
+            answer = self._child.ask("probe", "loading its library", lane=self._request)
         except DelegateError as error:
-            kind = (
-                "loading it kills the process" if isinstance(error, DelegateCrashed) else "it does not load"
-            )
-            return Probe(False, library, reason=f"{kind}: {error}", remedy=self.lane.remedy)
+            reason = str(error).removeprefix(f"{self.name}: ")
+            return Probe(False, library, reason=reason, remedy=self.lane.remedy)
         versions = answer["versions"]
         library, version = next(iter(versions.items()))
         if "edgetpu" in answer:
@@ -103,8 +103,15 @@ class TfliteDelegate:
     def versions(self) -> Mapping[str, str]:
         """Runtime, Python, NumPy and CPU the child runs on. Raises DelegateUnavailable."""
         if self._versions is None:
-            self._versions = dict(self._child.ask("probe", "the runtime", lane=self._request)["versions"])
+            answer = self._ask("probe", "loading its library")
+            self._versions = dict(answer["versions"])
         return self._versions
+
+    def _ask(self, what: str, about: str, **request: Any) -> dict[str, Any]:
+        try:
+            return self._child.ask(what, about, lane=self._request, **request)
+        except DelegateUnavailable as error:
+            raise DelegateUnavailable(f"{error}; {self.lane.remedy}") from None
 
     def run(
         self,
@@ -127,8 +134,8 @@ class TfliteDelegate:
         keys, arrays = _keyed(feeds)
         written = [self._child.write_feed(array) for array in arrays]
         try:
-            answer = self._child.ask(
-                "run", about, lane=self._request, model=str(path), stamp=stamp, threads=threads,
+            answer = self._ask(
+                "run", about, model=str(path), stamp=stamp, threads=threads,
                 tensors=tensors, check_capture=check_capture, feeds={"keys": keys, "paths": written},
             )  # fmt: skip
         finally:
@@ -173,7 +180,7 @@ class TfliteDelegate:
         try:
             stat = path.stat()
         except OSError as error:
-            raise ModelError(f"{model}: {error.strerror}") from None
+            raise UsageError(f"{model}: {error.strerror}") from None
         return str(model), path, [stat.st_mtime_ns, stat.st_size]
 
     def _result(

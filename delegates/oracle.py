@@ -1,0 +1,98 @@
+"""The oracle itself behind the protocol, so that whatever judges runtimes can judge it too."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from delegates.protocol import DelegateRun, Job, Model, Probe, Tensors
+from refimpl import __version__
+from refimpl.errors import DelegateError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from refimpl.engine import Feeds, Program
+
+
+class OracleDelegate:
+    """The engine under a profile (the canonical one unless said otherwise), in this process."""
+
+    name = "oracle"
+
+    def __init__(self, profile: str | None = None) -> None:
+        from refimpl.profiles import CANONICAL, profile_named
+
+        self.profile = profile_named(profile or CANONICAL).name
+        self._last: tuple[bytes, int | None, Program] | None = None
+
+    def probe(self) -> Probe:
+        """Always there."""
+        return Probe(True, "karat", __version__)
+
+    def versions(self) -> Mapping[str, str]:
+        """The project's, Python's, NumPy's and Numba's versions."""
+        import numba
+
+        return {
+            "karat": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "numba": numba.__version__,
+            "machine": platform.machine(),
+        }
+
+    def run(
+        self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None
+    ) -> DelegateRun:
+        """Runs one .tflite model; raises as reading it and compiling it do."""
+        from refimpl.trace import Trace
+
+        program = self._program(model, threads)
+        result = program.run(feeds, trace=True)
+        assert result.trace is not None
+        values = dict(result.trace.tensors)
+        if tensors == "outputs":
+            wanted = {*program.graph.inputs, *program.graph.outputs}
+            values = {index: value for index, value in values.items() if index in wanted}
+        trace = Trace(self.name, self.profile, values, rules=result.trace.rules, versions=self.versions())
+        return DelegateRun(trace, result.outputs)
+
+    def _program(self, model: Model, threads: int | None) -> Program:
+        from export.tflite import read_tflite
+        from refimpl.engine import compile_graph
+
+        content = model if isinstance(model, bytes) else _read(model)
+        if self._last is None or self._last[:2] != (content, threads):
+            program = compile_graph(read_tflite(content), self.profile, threads)
+            self._last = (content, threads, program)
+        return self._last[2]
+
+    def run_many(
+        self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None
+    ) -> Iterator[DelegateRun | DelegateError]:
+        """Runs each job; a model the oracle cannot run yields the reason."""
+        for model, feeds in jobs:
+            try:
+                yield self.run(model, feeds, tensors=tensors, threads=threads)
+            except ModelError as error:
+                yield DelegateError(f"{self.name}: {error}")
+
+    def close(self) -> None:
+        """Forgets the last program."""
+        self._last = None
+
+    def __enter__(self) -> OracleDelegate:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
