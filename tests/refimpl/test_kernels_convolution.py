@@ -1,0 +1,432 @@
+"""Convolution kernels against their specs: same outputs, same accumulators, nothing outside the buffers."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import multiprocessing
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from refimpl.builder import GraphBuilder
+from refimpl.contract import Target
+from refimpl.errors import UsageError
+from refimpl.graph import QUANTIZED_RANGE, Array, LayerView, Quantization
+from refimpl.kernels import KERNELS
+from refimpl.kernels.tiling import MAX_TILE, TilePlan
+from refimpl.profiles.rules import Rule
+from refimpl.spec.conv_2d import check_conv_2d, conv_2d
+from refimpl.spec.depthwise_conv_2d import check_depthwise_conv_2d, depthwise_conv_2d
+from refimpl.spec.fully_connected import check_fully_connected, fully_connected
+from refimpl.spec.transpose_conv import check_transpose_conv, transpose_conv
+
+SPECS = {
+    "CONV_2D": (check_conv_2d, conv_2d),
+    "DEPTHWISE_CONV_2D": (check_depthwise_conv_2d, depthwise_conv_2d),
+    "FULLY_CONNECTED": (check_fully_connected, fully_connected),
+    "TRANSPOSE_CONV": (check_transpose_conv, transpose_conv),
+}
+
+RULES = (
+    Rule("gemmlowp", "float64"),
+    Rule("gemmlowp", "float32_product"),
+    Rule("ruy", "float64"),
+    Rule("float32_half_even", "float32", clamp="half_even"),
+    Rule("float64_half_away", "float64"),
+    Rule("ruy", "float64", tail="gemmlowp", block=8, block_axis="channel"),
+    Rule("ruy", "float32_product", tail="gemmlowp", block=16, block_axis="flat"),
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a layer needs besides its values. ``taps``, ``strides``, ``dilations`` are (y, x)."""
+
+    op: str
+    dtype: str = "int8"
+    batch: int = 1
+    size: tuple[int, int] = (5, 7)
+    channels: int = 3
+    filters: int = 4
+    taps: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    padding: str = "SAME"
+    groups: int = 1
+    multiplier: int = 1
+    per_channel: bool = True
+    bias: bool = True
+    activation: str = "NONE"
+    extra: tuple[int, int] = (0, 0)
+    """TRANSPOSE_CONV: outputs beyond (SAME: short of) the usual size, fewer than a stride."""
+
+    def filter_shape(self) -> tuple[int, ...]:
+        return {
+            "CONV_2D": (self.filters, *self.taps, self.channels // self.groups),
+            "DEPTHWISE_CONV_2D": (1, *self.taps, self.channels * self.multiplier),
+            "FULLY_CONNECTED": (self.filters, self.channels),
+            "TRANSPOSE_CONV": (self.filters, *self.taps, self.channels),
+        }[self.op]
+
+    def input_shape(self) -> tuple[int, ...]:
+        if self.op == "FULLY_CONNECTED":
+            return (self.batch, self.channels)
+        return (self.batch, *self.size, self.channels)
+
+    def output_shape(self) -> tuple[int, ...] | None:
+        """None when no window fits."""
+        filters = self.channels * self.multiplier if self.op == "DEPTHWISE_CONV_2D" else self.filters
+        if self.op == "FULLY_CONNECTED":
+            return (self.batch, filters)
+        sizes = []
+        for axis in (0, 1):
+            size, taps, stride = self.size[axis], self.taps[axis], self.strides[axis]
+            reach = (taps - 1) * self.dilations[axis] + 1
+            if self.op == "TRANSPOSE_CONV":
+                extra = self.extra[axis] % stride
+                sizes.append(
+                    size * stride - extra if self.padding == "SAME" else (size - 1) * stride + taps + extra
+                )
+            elif self.padding == "SAME":
+                sizes.append(math.ceil(size / stride))
+            else:
+                sizes.append((size - reach) // stride + 1 if reach <= size else 0)
+        return (self.batch, *sizes, filters) if min(sizes) > 0 else None
+
+
+def random_values(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Array:
+    """Uniform values with the type's extremes mixed in."""
+    low, high = QUANTIZED_RANGE[dtype]
+    values = rng.integers(low, high + 1, shape)
+    extremes = rng.choice([low, high], shape)
+    return np.where(rng.random(shape) < 0.2, extremes, values).astype(dtype)
+
+
+def layer(
+    shape: Shape, seed: int, bias: Array | None = None, weights: Array | None = None
+) -> tuple[LayerView, list[Array | None]]:
+    """The layer, and one array per input."""
+    rng = np.random.default_rng(seed)
+    low, high = QUANTIZED_RANGE[shape.dtype]
+    output_shape = shape.output_shape()
+    assert output_shape is not None
+    channels = output_shape[-1]
+    per_channel = shape.per_channel and shape.dtype == "int8" and channels > 1
+    # Half of the scales are powers of two, where roundings tie.
+    scales = np.float32(0.01) * rng.uniform(0.5, 2, channels if per_channel else 1).astype(np.float32)
+    if rng.random() < 0.5:
+        scales = np.exp2(np.rint(np.log2(scales))).astype(np.float32)
+    axis = 3 if shape.op == "DEPTHWISE_CONV_2D" else 0
+    zero_point = 0 if shape.dtype == "int8" else int(rng.choice([0, 1, 127, 128, 255]))
+    builder = GraphBuilder()
+    data = builder.input(
+        "data", shape.input_shape(), shape.dtype,
+        Quantization.per_tensor(2.0**-4, int(rng.choice([low, low + 1, 3, high]))),
+    )  # fmt: skip
+    if weights is None:
+        weights = random_values(rng, shape.dtype, shape.filter_shape())
+    filters = builder.constant(
+        "filter", weights, Quantization(tuple(map(float, scales)), (zero_point,) * len(scales), axis)
+    )
+    inputs = [data, filters]
+    if shape.op == "TRANSPOSE_CONV":
+        inputs = [builder.constant("shape", np.array(output_shape, np.int32)), filters, data]
+    if shape.bias:
+        if bias is None:
+            bias = rng.integers(-3000, 3000, channels)
+        inputs.append(builder.constant("bias", bias.astype(np.int32)))
+    output_scale = float(rng.choice([2.0**-3, 0.37, 2.0]))
+    output = builder.tensor(
+        "output",
+        output_shape,
+        shape.dtype,
+        Quantization.per_tensor(output_scale, int(rng.choice([low, 5, high]))),
+    )
+    attributes: dict[str, str | int] = {"fused_activation_function": shape.activation}
+    if shape.op != "FULLY_CONNECTED":
+        attributes |= {"padding": shape.padding, "stride_h": shape.strides[0], "stride_w": shape.strides[1]}
+    if shape.op in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        attributes |= {"dilation_h_factor": shape.dilations[0], "dilation_w_factor": shape.dilations[1]}
+    if shape.op == "DEPTHWISE_CONV_2D":
+        attributes["depth_multiplier"] = shape.multiplier
+    builder.layer(shape.op, inputs, [output], **attributes)
+    graph = builder.build([output])
+    values = [graph.tensors[index].data for index in inputs]
+    values[inputs.index(data)] = random_values(rng, shape.dtype, shape.input_shape())
+    return graph.view(0), values
+
+
+class Margins:
+    """An array inside a larger one full of a known pattern: shows who writes beside it."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, contents: Array | None = None) -> None:
+        size, margin = math.prod(shape), 192
+        self._whole = np.full(size + 2 * margin, 85, dtype)
+        self.array = self._whole[margin : margin + size].reshape(shape)
+        self.array[...] = 86 if contents is None else contents
+        self._outside = (self._whole[:margin], self._whole[margin + size :])
+
+    def untouched(self) -> bool:
+        return all((part == 85).all() for part in self._outside)
+
+
+def assert_kernel_equals_spec(view: LayerView, values: list[Array | None], rule: Rule) -> None:
+    """Outputs and accumulators, one thread and two; no write outside, none to the inputs."""
+    check, spec = SPECS[view.op]
+    check(view)
+    expected = spec(view, values, rule)
+    assert expected.accumulator is not None
+    for threads in (1, 2):
+        kernel = KERNELS[view.op](view, rule, Target(threads=threads))
+        held = [None if v is None else Margins(v.shape, v.dtype.name, v) for v in values]
+        output = Margins(view.output().shape, view.output().dtype)
+        acc = Margins(view.output().shape, "int32")
+        kernel([None if h is None else h.array for h in held], [output.array], acc.array)
+        np.testing.assert_array_equal(
+            acc.array, expected.accumulator, err_msg=f"{view} acc, {threads} threads"
+        )
+        np.testing.assert_array_equal(
+            output.array, expected.outputs[0], err_msg=f"{view} {rule}, {threads} threads"
+        )
+        assert output.untouched()
+        assert acc.untouched()
+        for copy, original in zip(held, values, strict=True):
+            assert copy is None or np.array_equal(copy.array, original)
+        without = np.empty_like(output.array)
+        kernel(values, [without], None)
+        np.testing.assert_array_equal(without, output.array)
+
+
+def assert_all_rules(shape: Shape, seed: int = 0) -> None:
+    view, values = layer(shape, seed)
+    for rule in RULES:
+        assert_kernel_equals_spec(view, values, rule)
+
+
+pairs = st.tuples(st.integers(1, 9), st.integers(1, 9))
+small_pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@st.composite
+def shapes(draw: st.DrawFn, op: str) -> Shape:
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3])) if op == "CONV_2D" else 1
+    shape = Shape(
+        op=op,
+        dtype=draw(st.sampled_from(["int8", "uint8"])),
+        batch=draw(st.integers(1, 3)),
+        size=draw(pairs),
+        channels=groups * draw(st.integers(1, 19)),
+        filters=groups * draw(st.sampled_from([1, 2, 7, 8, 15, 16, 17, 33])),
+        taps=draw(
+            st.one_of(st.just((1, 1)), st.just((3, 3)), st.tuples(st.integers(1, 5), st.integers(1, 5)))
+        ),
+        strides=draw(st.one_of(st.just((1, 1)), small_pairs)),
+        dilations=draw(st.one_of(st.just((1, 1)), small_pairs)) if op != "TRANSPOSE_CONV" else (1, 1),
+        padding=draw(st.sampled_from(["SAME", "VALID"])),
+        groups=groups,
+        multiplier=draw(st.sampled_from([1, 1, 2, 3])),
+        per_channel=draw(st.booleans()),
+        bias=draw(st.booleans()),
+        activation=draw(st.sampled_from(["NONE", "RELU", "RELU6", "RELU_N1_TO_1"])),
+        extra=draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) if op == "TRANSPOSE_CONV" else (0, 0),
+    )
+    return shape
+
+
+@pytest.mark.parametrize("op", SPECS)
+def test_random_shapes_equal_the_spec(op: str) -> None:
+    """Every rule and element type, sizes from 1, tails of channels, all fused activations."""
+    tried = 0
+
+    @settings(max_examples=150, deadline=None, derandomize=True)
+    @given(shape=shapes(op), seed=st.integers(0, 1000), rule=st.sampled_from(RULES))
+    def check(shape: Shape, seed: int, rule: Rule) -> None:
+        nonlocal tried
+        if shape.output_shape() is None:
+            return
+        assert_kernel_equals_spec(*layer(shape, seed), rule)
+        tried += 1
+
+    check()
+    assert tried >= 30
+
+
+EDGES = {
+    "a single pixel, a single channel": Shape("CONV_2D", size=(1, 1), channels=1, filters=1, taps=(1, 1)),
+    "filter larger than the image": Shape("CONV_2D", size=(2, 1), taps=(5, 7)),
+    "VALID that fits once": Shape("CONV_2D", size=(5, 4), taps=(5, 4), padding="VALID"),
+    "last tile of one pixel": Shape("CONV_2D", size=(2, 2 * MAX_TILE + 1), channels=2, filters=17),
+    "1x1 rows joined across the batch": Shape(
+        "CONV_2D", batch=3, size=(7, 11), taps=(1, 1), channels=5, filters=20
+    ),
+    "more output channels than tiles: channels shared out": Shape(
+        "CONV_2D", size=(1, 2), channels=4, filters=100, dtype="uint8"
+    ),
+    "strides gather columns": Shape("CONV_2D", size=(9, 90), taps=(2, 2), strides=(4, 23), padding="VALID"),
+    "a dilation of 40 gathers columns": Shape("CONV_2D", size=(7, 50), taps=(3, 3), dilations=(2, 40)),
+    "dilated groups, odd channels": Shape(
+        "CONV_2D", channels=9, filters=21, groups=3, dilations=(2, 2), dtype="uint8"
+    ),
+    "as many groups as channels": Shape("CONV_2D", channels=6, filters=12, groups=6),
+    "unequal strides and taps": Shape("CONV_2D", size=(8, 9), taps=(1, 4), strides=(3, 2), channels=18),
+    "depthwise, 8 * k + 1 channels": Shape("DEPTHWISE_CONV_2D", channels=17, activation="RELU6"),
+    "depthwise, one channel many times": Shape("DEPTHWISE_CONV_2D", channels=1, multiplier=19),
+    "depthwise, multiplied and gathered": Shape(
+        "DEPTHWISE_CONV_2D", channels=3, multiplier=2, size=(3, 40), dilations=(1, 18), dtype="uint8"
+    ),
+    "depthwise, several tiles": Shape("DEPTHWISE_CONV_2D", channels=2, size=(3, 2 * MAX_TILE + 5)),
+    "one row, one value": Shape("FULLY_CONNECTED", channels=1, filters=1),
+    "one row, channels shared out": Shape("FULLY_CONNECTED", channels=33, filters=130),
+    "several tiles of rows": Shape("FULLY_CONNECTED", batch=MAX_TILE + 3, channels=3, filters=5),
+    "transposed, as TomoGAN has it": Shape(
+        "TRANSPOSE_CONV", size=(5, 6), taps=(4, 4), strides=(2, 2), channels=8, filters=8, bias=False
+    ),
+    "transposed, filter narrower than the stride": Shape(
+        "TRANSPOSE_CONV", taps=(1, 2), strides=(3, 5), padding="VALID", extra=(2, 4)
+    ),
+    "transposed, SAME one short of the stride": Shape(
+        "TRANSPOSE_CONV", taps=(3, 3), strides=(2, 2), extra=(1, 1), dtype="uint8"
+    ),
+    "transposed, a single input": Shape("TRANSPOSE_CONV", size=(1, 1), taps=(3, 5), padding="VALID"),
+    "transposed, filter much wider than the input": Shape(
+        "TRANSPOSE_CONV", size=(2, 1), taps=(7, 6), strides=(2, 3), filters=9
+    ),
+    "transposed, wide rows": Shape(
+        "TRANSPOSE_CONV", size=(2, MAX_TILE + 2), taps=(2, 3), strides=(1, 2), channels=2, filters=3
+    ),
+}
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_edges_equal_the_spec_under_every_rule(edge: str) -> None:
+    assert_all_rules(EDGES[edge])
+
+
+@pytest.mark.parametrize("op", SPECS)
+def test_ties_injected_through_the_bias(op: str) -> None:
+    """Filters at their zero point leave the bias as accumulator: odd multiples of half a step, both signs."""
+    shape = Shape(op, channels=80 if op == "DEPTHWISE_CONV_2D" else 2, filters=80, per_channel=False)
+    weights = np.zeros(shape.filter_shape(), np.int8)
+    halves = [sign * odd * 2**k for k in range(8) for odd in (1, 3, 5, 7, 255) for sign in (1, -1)]
+    bias = np.array(halves)
+    outcomes = set()
+    for seed in range(12):  # several output scales, filter scales both powers of two and not
+        view, values = layer(shape, seed, bias, weights)
+        for rule in RULES:
+            assert_kernel_equals_spec(view, values, rule)
+            outcomes.add(SPECS[op][1](view, values, rule).outputs[0].tobytes())
+    assert len(outcomes) > 12  # the rules part on these values
+
+
+@pytest.mark.parametrize("op", SPECS)
+@pytest.mark.parametrize("extreme", [2**31 - 1, -(2**31)])
+def test_sums_wrap_at_32_bits_as_the_runtimes_do(op: str, extreme: int) -> None:
+    shape = Shape(op, channels=9, filters=9)
+    view, values = layer(shape, 3, np.full(9, extreme))
+    acc = SPECS[op][1](view, values, RULES[0]).accumulator
+    assert acc is not None
+    assert (acc.astype(np.int64) * np.sign(extreme) < 0).any()  # some sum did cross the end
+    for rule in RULES:
+        assert_kernel_equals_spec(view, values, rule)
+
+
+@pytest.mark.parametrize("op", SPECS)
+def test_a_left_shift_saturates_or_wraps_like_the_spec(op: str) -> None:
+    """A multiplier of 2**20 and more: the accumulator is shifted left, wraps, and the output saturates."""
+    shape = Shape(op, channels=5, filters=5)
+    view, values = layer(shape, 1)
+    tensors = list(view.inputs), list(view.outputs)
+    builder = GraphBuilder()
+    data_at = next(i for i, t in enumerate(tensors[0]) if t is not None and t.data is None)
+    indices = []
+    for position, tensor in enumerate(tensors[0]):
+        assert tensor is not None
+        if position == data_at:
+            indices.append(
+                builder.input("data", tensor.shape, tensor.dtype, Quantization.per_tensor(2.0**20, 3))
+            )
+        else:
+            assert tensor.data is not None
+            indices.append(builder.constant(tensor.name, tensor.data, tensor.quantization))
+    output = builder.tensor("out", view.output().shape, view.output().dtype, Quantization.per_tensor(2.0**-6))
+    builder.layer(op, indices, [output], **view.layer.attributes)
+    steep = builder.build([output]).view(0)
+    for rule in RULES:
+        assert_kernel_equals_spec(steep, values, rule)
+
+
+def test_large_strides_and_dilations_do_not_take_memory_in_proportion() -> None:
+    """A dilation of 100,000 needs three columns of patch per pixel, not 200,001."""
+    view, values = layer(Shape("CONV_2D", size=(2, 3), dilations=(1, 100_000), strides=(1, 1)), 0)
+    kernel = KERNELS["CONV_2D"](view, RULES[0], Target())
+    plan = getattr(kernel, "plan")  # noqa: B009 - a detail of this kernel
+    assert isinstance(plan, TilePlan)
+    assert plan.dimensions.patch_size < 1000
+    assert_kernel_equals_spec(view, values, RULES[0])
+
+
+def test_an_unknown_instruction_set_is_refused_by_name() -> None:
+    view, _ = layer(Shape("CONV_2D"), 0)
+    with pytest.raises(UsageError, match=r"'abacus'.*portable"):
+        KERNELS["CONV_2D"](view, RULES[0], Target(isa="abacus"))
+
+
+# Guard pages: memory that kills whoever touches it, right before or right behind every buffer.
+
+
+def _guarded(contents: Array, at_end: bool, keep: list[object]) -> Array:
+    page = mmap.PAGESIZE
+    pages = -(-max(contents.nbytes, 1) // page)
+    memory = mmap.mmap(-1, (pages + 2) * page)
+    keep.append(memory)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    for guard in (address, address + (pages + 1) * page):
+        assert protect(ctypes.c_void_p(guard), ctypes.c_size_t(page), 0) == 0
+    offset = page + (pages * page - contents.nbytes if at_end else 0)
+    array = np.frombuffer(memory, contents.dtype, contents.size, offset).reshape(contents.shape)
+    array[...] = contents
+    return array
+
+
+def _run_between_guard_pages() -> None:
+    keep: list[object] = []
+    for shape in EDGES.values():
+        view, values = layer(shape, 0)
+        kernel = KERNELS[view.op](view, RULES[0], Target(threads=2))
+        plain = np.empty(view.output().shape, view.output().dtype)
+        kernel(values, [plain], None)
+        for at_end in (False, True):
+            inputs = [None if v is None else _guarded(v, at_end, keep) for v in values]
+            output = _guarded(np.zeros_like(plain), at_end, keep)
+            acc = _guarded(np.zeros(plain.shape, np.int32), at_end, keep)
+            kernel(inputs, [output], acc)
+            if not np.array_equal(output, plain):
+                raise SystemExit(3)
+
+
+def _read_behind_the_end() -> None:
+    keep: list[object] = []
+    array = _guarded(np.zeros(10, np.uint8), True, keep)
+    ctypes.string_at(array.ctypes.data, 11)
+
+
+def _exit_code(target: Callable[[], None]) -> int | None:
+    process = multiprocessing.get_context("spawn").Process(target=target)
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
+def test_nothing_is_read_or_written_outside_the_buffers() -> None:
+    """Every edge above, each buffer flush with an unmapped page: a byte too far ends the child process."""
+    assert _exit_code(_read_behind_the_end) not in (0, None)  # the guard bites
+    assert _exit_code(_run_between_guard_pages) == 0
