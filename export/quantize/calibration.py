@@ -64,7 +64,7 @@ def observe(graph: Graph, samples: Iterable[Array]) -> dict[int, Histogram]:
     seen = {tensor.index: Histogram() for tensor in graph.tensors if not tensor.is_constant}
     names = onnx_names(graph)
     number = -1
-    for number, sample in enumerate(tqdm(samples, "calibrating", delay=1, leave=False)):
+    for number, sample in enumerate(tqdm(samples, "calibrating", delay=1, leave=False, disable=None)):
         sample = _checked(graph, input_index, sample, number)
         seen[input_index].add(sample)
         feed = {names[input_index]: to_onnx_layout(sample)}
@@ -144,6 +144,8 @@ def _session(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Without the arena, memory a run needed goes back when it ends.
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.use_deterministic_compute = True
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
