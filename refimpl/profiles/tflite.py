@@ -49,7 +49,7 @@ _COMMON: RuleTable = {
     "MUL": _any(GEMMLOWP_32),
     "ADD": _any(GEMMLOWP_64),
     "SUB": _any(GEMMLOWP_64),
-    "LOGISTIC": _any(FLOAT_TABLE),
+    "LOGISTIC": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
     "TANH": _any(FLOAT_TABLE),
     "RELU": _any(GEMMLOWP_32),
     "RELU6": _any(GEMMLOWP_32),

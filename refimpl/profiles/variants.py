@@ -6,7 +6,7 @@ Rule tables are keyed by op and variant: ``("CONV_2D", "int8")``,
 
 from __future__ import annotations
 
-from refimpl.graph import LayerView
+from refimpl.graph import QUANTIZED_RANGE, LayerView
 
 
 def variant_of(view: LayerView) -> str:
@@ -19,6 +19,8 @@ def variant_of(view: LayerView) -> str:
         return _quantize(view)
     if view.op == "DEQUANTIZE":
         return view.input(0).dtype
+    if view.op == "LOGISTIC":
+        return _logistic(view)
     if view.op == "MEAN":
         return "spatial" if is_spatial_mean(view) else "general"
     return view.output().dtype
@@ -36,6 +38,14 @@ def _fully_connected(view: LayerView) -> str:
     filter_ = view.input(1)
     per_channel = filter_.quantization is not None and filter_.quantization.per_channel
     return view.output().dtype + ("_per_channel" if per_channel else "")
+
+
+def _logistic(view: LayerView) -> str:
+    """TFLite's own kernels insist on an output of scale 1/256 from the type's minimum; XNNPACK does not."""
+    output = view.output()
+    low = QUANTIZED_RANGE.get(output.dtype, (0, 0))[0]
+    usual = output.quantization is not None and output.scale == 1 / 256 and output.zero_point == low
+    return output.dtype if usual else output.dtype + "_rescaled"
 
 
 def _quantize(view: LayerView) -> str:

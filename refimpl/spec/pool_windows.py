@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from refimpl.graph import LayerView
-from refimpl.spec.geometry import Window, windows
+from refimpl.spec.geometry import Window, window
 from refimpl.spec.requirements import (
     QUANTIZED_8,
     require,
@@ -55,6 +55,11 @@ def _taps_along(axis: Window) -> list[range]:
 
 
 def _windows(view: LayerView) -> tuple[Window, Window]:
-    taps = view.integer("filter_height"), view.integer("filter_width")
-    require(view, taps[0] * taps[1] < MAX_TAPS, f"window {taps[0]}×{taps[1]} is too large")
-    return windows(view, view.input(0).shape, taps, dilated=False)
+    _, height, width, _ = view.input(0).shape
+    rows, columns = view.integer("filter_height"), view.integer("filter_width")
+    require(view, rows * columns < MAX_TAPS, f"window {rows}×{columns} is too large")
+    padding = view.text("padding")
+    return (
+        window(view, height, rows, view.integer("stride_h"), 1, padding, "height"),
+        window(view, width, columns, view.integer("stride_w"), 1, padding, "width"),
+    )
