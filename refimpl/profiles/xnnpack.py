@@ -3,8 +3,8 @@
 Established by experiment: for every condition below, models on both sides of it
 were given to LiteRT 2.3.0 (x86-64), and ``_get_ops_details`` said which nodes
 were delegated. A layer that is taken is not always one XNNPACK can run: a
-convolution whose multiplier is 256 or more, an int8 filter with a zero point
-other than 0, and a MAX_POOL_2D, RESIZE_BILINEAR or PAD whose output has other
+convolution whose multiplier is 256 or more, an int8 CONV_2D filter with a zero
+point other than 0, and a MAX_POOL_2D, RESIZE_BILINEAR or PAD whose output has other
 quantization parameters than its input are taken, and then LiteRT refuses the
 whole model ("TfLiteXNNPackDelegate failed to prepare").
 """
@@ -17,12 +17,24 @@ from types import MappingProxyType
 
 import numpy as np
 
-from refimpl.graph import LayerView, Tensor
-
-MAX_RANK = 6
-"""XNN_MAX_TENSOR_DIMS."""
-
-_SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+from refimpl.graph import LayerView
+from refimpl.profiles.xnnpack_tensors import (
+    MAX_RANK,
+    SMALLEST_NORMAL,
+    has_shape,
+    integers,
+    is_bias,
+    is_filter,
+    is_float,
+    is_index_list,
+    is_quantized_8,
+    is_symmetric,
+    is_value,
+    product,
+    ratio,
+    same_dtype,
+    same_parameters,
+)
 
 
 def xnnpack_takes(view: LayerView) -> bool:
@@ -35,105 +47,10 @@ def xnnpack_takes(view: LayerView) -> bool:
     return condition is not None and condition(view)
 
 
-def _is_float(*tensors: Tensor | None) -> bool:
-    return all(tensor is not None and tensor.dtype == "float32" for tensor in tensors)
-
-
-def _is_quantized_8(*tensors: Tensor | None) -> bool:
-    """int8 or uint8 with one scale, stored for dimension 0 (an axis of 3 is refused even for one scale)."""
-    return all(
-        tensor is not None
-        and tensor.dtype in ("int8", "uint8")
-        and tensor.quantization is not None
-        and not tensor.quantization.per_channel
-        and tensor.quantization.axis == 0
-        for tensor in tensors
-    )
-
-
-def _is_value(*tensors: Tensor | None) -> bool:
-    return all(_is_float(tensor) or _is_quantized_8(tensor) for tensor in tensors)
-
-
-def _has_shape(tensor: Tensor, least: int = 0, most: int = MAX_RANK) -> bool:
-    return least <= len(tensor.shape) <= most and 0 not in tensor.shape
-
-
-def _is_constant(*tensors: Tensor | None) -> bool:
-    return all(tensor is not None and tensor.is_constant for tensor in tensors)
-
-
-def _is_index_list(tensor: Tensor | None, *dtypes: str) -> bool:
-    """A constant vector of indices, int32 unless said otherwise."""
-    return (
-        tensor is not None
-        and tensor.is_constant
-        and len(tensor.shape) == 1
-        and tensor.dtype in (dtypes or ("int32",))
-    )
-
-
-def _same_dtype(*tensors: Tensor) -> bool:
-    return len({tensor.dtype for tensor in tensors}) == 1
-
-
-def _same_parameters(left: Tensor, right: Tensor) -> bool:
-    if _is_float(left, right):
-        return True
-    return left.scale == right.scale and left.zero_point == right.zero_point
-
-
-def _integers(tensor: Tensor) -> list[int]:
-    assert tensor.data is not None
-    return [int(value) for value in tensor.data.reshape(-1)]
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    """The float32 quotient of two float32 values."""
-    with np.errstate(over="ignore"):
-        return float(np.float32(numerator) / np.float32(denominator))
-
-
-def _product(left: float, right: float) -> float:
-    """The float32 product of two float32 values."""
-    with np.errstate(over="ignore"):
-        return float(np.float32(left) * np.float32(right))
-
-
 def _clamps(view: LayerView) -> bool:
     """The fused activation is none or a clamp."""
     fused = view.text("fused_activation_function", "NONE")
     return fused in ("NONE", "RELU", "RELU6", "RELU_N1_TO_1")
-
-
-def _is_filter(tensor: Tensor, axis: int) -> bool:
-    if not tensor.is_constant or tensor.dtype not in ("float32", "int8", "uint8"):
-        return False
-    if tensor.dtype == "float32":
-        return True
-    quantization = tensor.quantization
-    if quantization is None or min(quantization.scale) < _SMALLEST_NORMAL:
-        return False
-    if tensor.dtype == "uint8":
-        return not quantization.per_channel and quantization.axis == 0
-    return not quantization.per_channel or quantization.axis == axis
-
-
-def _is_symmetric(tensor: Tensor) -> bool:
-    return tensor.quantization is None or not any(tensor.quantization.zero_point)
-
-
-def _is_bias(tensor: Tensor | None) -> bool:
-    if tensor is None or not tensor.is_constant:
-        return False
-    if tensor.dtype == "float32":
-        return True
-    quantization = tensor.quantization
-    if tensor.dtype != "int32" or quantization is None or quantization.axis != 0:
-        return False
-    if min(quantization.scale) < _SMALLEST_NORMAL:
-        return False
-    return quantization.per_channel or quantization.zero_point[0] == 0
 
 
 def _convolution(view: LayerView) -> bool:
@@ -142,13 +59,13 @@ def _convolution(view: LayerView) -> bool:
         return False
     image, filter_, output = view.input(0), view.input(1), view.output()
     axis = 0 if view.op == "CONV_2D" else 3
-    if not (_is_value(image, output) and _is_filter(filter_, axis) and _is_bias(view.optional_input(2))):
+    if not (is_value(image, output) and is_filter(filter_, axis) and is_bias(view.optional_input(2))):
         return False
-    if not _same_dtype(image, filter_, output) or not _clamps(view):
+    if not same_dtype(image, filter_, output) or not _clamps(view):
         return False
-    if filter_.quantization is not None and filter_.quantization.per_channel and not _is_symmetric(filter_):
+    if filter_.quantization is not None and filter_.quantization.per_channel and not is_symmetric(filter_):
         return False
-    if not all(_has_shape(tensor, 4, 4) for tensor in (image, filter_, output)):
+    if not all(has_shape(tensor, 4, 4) for tensor in (image, filter_, output)):
         return False
     if view.op == "CONV_2D":
         return image.shape[3] >= filter_.shape[3]
@@ -161,14 +78,14 @@ def _transposed_convolution(view: LayerView) -> bool:
         return False
     output_shape, filter_, image, output = view.input(0), view.input(1), view.input(2), view.output()
     bias = view.optional_input(3)
-    if not (_is_value(image, output) and _is_filter(filter_, 0)) or not (bias is None or _is_bias(bias)):
+    if not (is_value(image, output) and is_filter(filter_, 0)) or not (bias is None or is_bias(bias)):
         return False
-    if not _is_index_list(output_shape) or output_shape.shape != (4,) or not _clamps(view):
+    if not is_index_list(output_shape) or output_shape.shape != (4,) or not _clamps(view):
         return False
-    if not all(_has_shape(tensor, 4, 4) for tensor in (image, filter_, output)):
+    if not all(has_shape(tensor, 4, 4) for tensor in (image, filter_, output)):
         return False
     for axis, stride_name in ((1, "stride_h"), (2, "stride_w")):
-        size, kernel = _integers(output_shape)[axis], filter_.shape[axis]
+        size, kernel = integers(output_shape)[axis], filter_.shape[axis]
         stride = view.integer(stride_name)
         if view.text("padding") == "VALID":
             if kernel > size:
@@ -182,21 +99,21 @@ def _fully_connected(view: LayerView) -> bool:
     if not 2 <= len(view.inputs) <= 3 or view.text("weights_format", "DEFAULT") != "DEFAULT":
         return False
     values, filter_, bias, output = view.input(0), view.input(1), view.optional_input(2), view.output()
-    if not (_is_value(values, output) and _is_filter(filter_, 0) and _has_shape(filter_, 2, 2)):
+    if not (is_value(values, output) and is_filter(filter_, 0) and has_shape(filter_, 2, 2)):
         return False
     per_channel = filter_.quantization is not None and filter_.quantization.per_channel
-    if filter_.dtype == "int8" and not per_channel and not _is_symmetric(filter_):
+    if filter_.dtype == "int8" and not per_channel and not is_symmetric(filter_):
         return False
-    if bias is not None and not (_is_bias(bias) and math.prod(bias.shape) == filter_.shape[0]):
+    if bias is not None and not (is_bias(bias) and math.prod(bias.shape) == filter_.shape[0]):
         return False
-    return _same_dtype(values, filter_, output) and _clamps(view)
+    return same_dtype(values, filter_, output) and _clamps(view)
 
 
 def _addition(view: LayerView) -> bool:
     """ADD and SUB: each input's scale over the output's within 2^-10 and below 2^8."""
     return _two_values(view) and (
-        _is_float(view.output())
-        or all(2.0**-10 <= _ratio(view.input(i).scale, view.output().scale) < 2.0**8 for i in (0, 1))
+        is_float(view.output())
+        or all(2.0**-10 <= ratio(view.input(i).scale, view.output().scale) < 2.0**8 for i in (0, 1))
     )
 
 
@@ -204,25 +121,25 @@ def _multiplication(view: LayerView) -> bool:
     """MUL: the product of the scales over the output's within 2^-16 and below 2^8."""
     if not _two_values(view):
         return False
-    if _is_float(view.output()):
+    if is_float(view.output()):
         return True
-    product = _product(view.input(0).scale, view.input(1).scale)
-    return 2.0**-16 <= _ratio(product, view.output().scale) < 2.0**8
+    scale = product(view.input(0).scale, view.input(1).scale)
+    return 2.0**-16 <= ratio(scale, view.output().scale) < 2.0**8
 
 
 def _two_values(view: LayerView) -> bool:
     tensors = (view.input(0), view.input(1), view.output())
     return (
         len(view.inputs) == 2
-        and _is_value(*tensors)
-        and _same_dtype(*tensors)
-        and all(_has_shape(tensor) for tensor in tensors[:2])
+        and is_value(*tensors)
+        and same_dtype(*tensors)
+        and all(has_shape(tensor) for tensor in tensors[:2])
         and _clamps(view)
     )
 
 
 def _float_only(view: LayerView) -> bool:
-    return all(_is_float(tensor) and _has_shape(tensor) for tensor in (*view.inputs, *view.outputs) if tensor)
+    return all(is_float(tensor) and has_shape(tensor) for tensor in (*view.inputs, *view.outputs) if tensor)
 
 
 def _float_softmax(view: LayerView) -> bool:
@@ -230,7 +147,7 @@ def _float_softmax(view: LayerView) -> bool:
 
 
 def _one_value(view: LayerView) -> bool:
-    return len(view.inputs) == 1 and _is_value(view.input(0), view.output()) and _has_shape(view.input(0))
+    return len(view.inputs) == 1 and is_value(view.input(0), view.output()) and has_shape(view.input(0))
 
 
 def _elu(view: LayerView) -> bool:
@@ -239,31 +156,31 @@ def _elu(view: LayerView) -> bool:
 
 def _leaky_relu(view: LayerView) -> bool:
     alpha = float(np.float32(view.real("alpha")))
-    if not _one_value(view) or not _SMALLEST_NORMAL <= abs(alpha) < math.inf:
+    if not _one_value(view) or not SMALLEST_NORMAL <= abs(alpha) < math.inf:
         return False
-    if _is_float(view.output()):
+    if is_float(view.output()):
         return True
-    positive = _ratio(view.input(0).scale, view.output().scale)
-    negative = _product(positive, alpha)
+    positive = ratio(view.input(0).scale, view.output().scale)
+    negative = product(positive, alpha)
     return 2.0**-8 <= positive <= 2.0**7 and abs(negative) >= 2.0**-8 and -127.99609375 <= negative <= 128.0
 
 
 def _quantize(view: LayerView) -> bool:
     """From float32; or within one element type, scales in a ratio of 2^-8 to 2^7."""
-    if not _one_value(view) or not _is_quantized_8(view.output()):
+    if not _one_value(view) or not is_quantized_8(view.output()):
         return False
     source, target = view.input(0), view.output()
-    if _is_float(source):
+    if is_float(source):
         return True
-    return _same_dtype(source, target) and 2.0**-8 <= _ratio(source.scale, target.scale) <= 2.0**7
+    return same_dtype(source, target) and 2.0**-8 <= ratio(source.scale, target.scale) <= 2.0**7
 
 
 def _dequantize(view: LayerView) -> bool:
-    return _one_value(view) and _is_quantized_8(view.input(0)) and _is_float(view.output())
+    return _one_value(view) and is_quantized_8(view.input(0)) and is_float(view.output())
 
 
 def _max_pool(view: LayerView) -> bool:
-    return len(view.inputs) == 1 and _is_value(view.input(0), view.output()) and _pooling_window(view)
+    return len(view.inputs) == 1 and is_value(view.input(0), view.output()) and _pooling_window(view)
 
 
 def _average_pool(view: LayerView) -> bool:
@@ -280,7 +197,7 @@ def _pooling_window(view: LayerView) -> bool:
 
 
 def _reduction(view: LayerView) -> bool:
-    if len(view.inputs) != 2 or not _is_value(view.input(0), view.output()):
+    if len(view.inputs) != 2 or not is_value(view.input(0), view.output()):
         return False
     axes = view.input(1)
     return axes.is_constant and axes.dtype == "int32" and len(axes.shape) <= 1 and math.prod(axes.shape) > 0
@@ -288,20 +205,20 @@ def _reduction(view: LayerView) -> bool:
 
 def _concatenation(view: LayerView) -> bool:
     """Two to five inputs; uint8 inputs share the output's parameters (int8 ones always do)."""
-    if not 2 <= len(view.inputs) <= 5 or not _is_value(*view.inputs, view.output()):
+    if not 2 <= len(view.inputs) <= 5 or not is_value(*view.inputs, view.output()):
         return False
     if view.output().dtype != "uint8":
         return True
-    return all(_same_parameters(tensor, view.output()) for tensor in view.inputs if tensor is not None)
+    return all(same_parameters(tensor, view.output()) for tensor in view.inputs if tensor is not None)
 
 
 def _resize_bilinear(view: LayerView) -> bool:
     image, size = view.input(0), view.optional_input(1)
     return (
-        _is_value(image, view.output())
-        and _has_shape(image, 4, 4)
-        and _has_shape(view.output(), 4, 4)
-        and _is_index_list(size)
+        is_value(image, view.output())
+        and has_shape(image, 4, 4)
+        and has_shape(view.output(), 4, 4)
+        and is_index_list(size)
     )
 
 
@@ -309,29 +226,29 @@ def _pad(view: LayerView) -> bool:
     values, paddings = view.input(0), view.input(1)
     return (
         len(view.inputs) == 2
-        and _is_value(values, view.output())
-        and _has_shape(values, 1)
-        and _has_shape(view.output(), 1)
+        and is_value(values, view.output())
+        and has_shape(values, 1)
+        and has_shape(view.output(), 1)
         and paddings.is_constant
         and paddings.dtype == "int32"
         and paddings.shape == (len(values.shape), 2)
-        and min(_integers(paddings)) >= 0
+        and min(integers(paddings)) >= 0
     )
 
 
 def _reshape(view: LayerView) -> bool:
     values, output, shape = view.input(0), view.output(), view.optional_input(1)
-    if not _is_value(values, output) or not (_has_shape(values) and _has_shape(output)):
+    if not is_value(values, output) or not (has_shape(values) and has_shape(output)):
         return False
     if shape is not None and not (shape.is_constant and shape.dtype == "int32"):
         return False
-    return _same_dtype(values, output) and _same_parameters(values, output)
+    return same_dtype(values, output) and same_parameters(values, output)
 
 
 def _transpose(view: LayerView) -> bool:
     permutation = view.input(1)
     return (
-        _is_value(view.input(0), view.output())
+        is_value(view.input(0), view.output())
         and permutation.is_constant
         and math.prod(permutation.shape) <= MAX_RANK
     )
@@ -340,10 +257,10 @@ def _transpose(view: LayerView) -> bool:
 def _slice(view: LayerView) -> bool:
     begin, size = view.input(1), view.input(2)
     return (
-        _is_value(view.input(0), view.output())
-        and _is_index_list(begin, "int32", "int64")
-        and _is_index_list(size, "int32", "int64")
-        and min(_integers(size), default=0) > 0
+        is_value(view.input(0), view.output())
+        and is_index_list(begin, "int32", "int64")
+        and is_index_list(size, "int32", "int64")
+        and min(integers(size), default=0) > 0
     )
 
 
@@ -351,11 +268,11 @@ def _strided_slice(view: LayerView) -> bool:
     """Strides of one, no ellipsis, new axis or shrunk axis."""
     masks = (view.integer(name, 0) for name in ("ellipsis_mask", "new_axis_mask", "shrink_axis_mask"))
     values, parameters = view.input(0), [view.input(position) for position in (1, 2, 3)]
-    if any(masks) or not _is_value(values, view.output()):
+    if any(masks) or not is_value(values, view.output()):
         return False
-    if not all(_is_index_list(tensor) and tensor.shape == (len(values.shape),) for tensor in parameters):
+    if not all(is_index_list(tensor) and tensor.shape == (len(values.shape),) for tensor in parameters):
         return False
-    return all(stride == 1 for stride in _integers(parameters[2]))
+    return all(stride == 1 for stride in integers(parameters[2]))
 
 
 def _split(view: LayerView) -> bool:
@@ -364,12 +281,12 @@ def _split(view: LayerView) -> bool:
         2 <= len(view.outputs) <= 4
         and axis.is_constant
         and axis.dtype == "int32"
-        and _is_value(view.input(1), *view.outputs)
+        and is_value(view.input(1), *view.outputs)
     )
 
 
 def _depth_to_space(view: LayerView) -> bool:
-    return _is_value(view.input(0), view.output()) and view.integer("block_size") > 1
+    return is_value(view.input(0), view.output()) and view.integer("block_size") > 1
 
 
 def _space_to_depth(view: LayerView) -> bool:
