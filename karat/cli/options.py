@@ -109,18 +109,23 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upsampling", choices=("bilinear", "transposed"), default="bilinear", help="TomoGAN's variant"
     )
-    parser.add_argument("--weights", type=Path, metavar="F.npz", help="weights (default: the shipped ones)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="F.npz",
+        help="weights (default: the trained ones that ship, else seeded random ones)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of whatever is random")
 
 
 def float_network(name: str, options: argparse.Namespace) -> Graph:
     """The named network with the weights asked for. Raises UsageError for an unknown name."""
     from refimpl.errors import UsageError
-    from refimpl.networks import NETWORKS, load_weights, network
+    from refimpl.networks import NETWORKS, load_weights, network, trained_weights
 
     if name not in NETWORKS:
         raise UsageError(f"no network {name!r}; known: {', '.join(NETWORKS)}")
-    weights = load_weights(options.weights) if options.weights else None
+    weights = load_weights(options.weights) if options.weights else trained_weights(name, options.upsampling)
     return network(name, options.height, options.width, options.upsampling, weights, options.seed)
 
 

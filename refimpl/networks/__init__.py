@@ -9,9 +9,18 @@ from refimpl.graph import Array, Graph
 from refimpl.networks.chain import chain
 from refimpl.networks.fine_tune import fine_tune
 from refimpl.networks.tomogan import Upsampling, tomogan
-from refimpl.networks.weights import load_weights
+from refimpl.networks.weights import load_weights, trained_weights
 
-__all__ = ["NETWORKS", "Upsampling", "chain", "fine_tune", "load_weights", "network", "tomogan"]
+__all__ = [
+    "NETWORKS",
+    "Upsampling",
+    "chain",
+    "fine_tune",
+    "load_weights",
+    "network",
+    "tomogan",
+    "trained_weights",
+]
 
 NETWORKS = ("tomogan", "fine-tune")
 """The networks that ship, by the names the command line knows."""

@@ -101,3 +101,10 @@ class Weights:
         if not finite.all():
             return f"{name!r} holds {np.count_nonzero(~finite)} values that are no finite float32"
         return None
+
+
+def trained_weights(network: str, upsampling: str = "bilinear") -> dict[str, Array] | None:
+    """The weights that ship for a network (``tomogan``, ``fine-tune``), or None when none do."""
+    name = f"tomogan-{upsampling}" if network == "tomogan" else network
+    path = Path(__file__).parent / "trained" / f"{name}.npz"
+    return load_weights(path) if path.is_file() else None

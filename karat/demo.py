@@ -1,0 +1,161 @@
+"""The demonstration: a noisy scan restored in int8, and every runtime held to its arithmetic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from delegates import delegate_named
+from delegates.tiling import TileGrid
+from export.quantize import PRESETS, quantize_model, run_float
+from export.tflite import write_tflite
+from golden.diff import diff_arrays
+from golden.verify import verify
+from karat.imaging.simulate import simulate_slices
+from karat.pictures import Panel, save_panels
+from karat.restoration import Network, quantize_values, restore
+from refimpl.engine import compile_graph
+from refimpl.errors import DelegateError
+from refimpl.graph import Array, Graph
+from refimpl.networks import Upsampling, fine_tune, tomogan, trained_weights
+
+LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
+CALIBRATION_SEEDS = range(100, 104)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to demonstrate: image and tile size in pixels, halo of the tiles, TomoGAN's variant, seed."""
+
+    size: int = 1024
+    tile: int = 64
+    halo: int = 0
+    upsampling: Upsampling = "bilinear"
+    family: str = "spheres"
+    seed: int = 0
+
+
+def run_demo(options: Options, folder: Path, say: Say) -> int:
+    """Runs the demonstration, writes models and pictures to ``folder``, returns the exit code.
+
+    0 when every value of every layer and of the whole restored image is equal on every
+    runtime, 1 when something differs, 3 when a runtime could not be compared.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    say(f"simulating a {options.size}×{options.size} slice of the family {options.family!r} …")
+    scan = simulate_slices(options.family, options.size, options.seed, split="test")
+    noisy, clean = scan.noisy[0], scan.clean[0]
+    say(f"  {scan.meta['angles']} projections, {scan.beam.dose:.0f} photons per bin")
+
+    weights, repair = trained_weights("tomogan", options.upsampling), trained_weights("fine-tune")
+    if weights is None or repair is None:
+        say("  no trained weights ship for this network: random ones show the arithmetic, not a restoration")
+    float_tomogan = tomogan(options.tile, options.tile, options.upsampling, weights)
+    float_repair = fine_tune(options.size, options.size, repair)
+
+    say("quantizing TomoGAN and Fine-Tune over simulated slices …")
+    tiles, restored = calibration(float_tomogan, options)
+    graphs = {
+        "tomogan": quantize_model(float_tomogan, tiles, PRESETS["int8"]),
+        "fine-tune": quantize_model(float_repair, restored, PRESETS["int8"]),
+    }
+    for name, graph in graphs.items():
+        (folder / f"{name}.tflite").write_bytes(write_tflite(graph))
+
+    say("restoring on the oracle, litert-2.3-ref …")
+    oracle = {name: on_oracle(graph, "litert-2.3-ref") for name, graph in graphs.items()}
+    result = restore(noisy, oracle["tomogan"], oracle["fine-tune"], options.halo)
+    say("  " + ", ".join(f"{part} {seconds:.3f} s" for part, seconds in result.seconds.items()))
+
+    float_result = restore(noisy, on_onnx_runtime(float_tomogan), None, options.halo).final
+    codes = [judge(lane, graphs, noisy, options, say) for lane in LANES]
+
+    panels = [
+        Panel("noisy", noisy[..., 1]),
+        Panel("float TomoGAN", float_result),
+        Panel("int8 TomoGAN", result.tomogan),
+        Panel("int8 + Fine-Tune", result.final),
+        Panel("clean", clean),
+    ]
+    for path in save_panels(panels, clean, folder):
+        say(f"wrote {path}")
+    return max(codes, key=(0, 3, 1).index)
+
+
+def calibration(float_tomogan: Graph, options: Options) -> tuple[list[Array], list[Array]]:
+    """Representative inputs: tiles of other scans for TomoGAN, what it makes of them for Fine-Tune."""
+    tiles: list[Array] = []
+    stitched: list[Array] = []
+    grid = TileGrid(options.size, options.size, options.tile, options.tile, options.halo)
+    for seed in CALIBRATION_SEEDS:
+        scan = simulate_slices(options.family, options.size, seed, split="train")
+        cut = [tile[None] for tile in grid.cut(scan.noisy[0])]
+        chosen = cut[:: max(1, len(cut) // 16)]
+        tiles += chosen
+        if len(stitched) < 2:
+            stitched.append(grid.stitch(np.concatenate([r for (r,) in run_float(float_tomogan, cut)]))[None])
+    return tiles, stitched
+
+
+def on_oracle(graph: Graph, profile: str) -> Network:
+    """The graph run by the oracle under a profile."""
+    program = compile_graph(graph, profile)
+    return Network(graph, lambda values: program.run([values]).outputs[0])
+
+
+def on_onnx_runtime(graph: Graph) -> Network:
+    """A float graph run by ONNX Runtime."""
+    return Network(graph, lambda values: next(iter(run_float(graph, [values])))[0])
+
+
+def judge(lane: str, graphs: dict[str, Graph], noisy: Array, options: Options, say: Say) -> int:
+    """Holds one runtime to its profile: every layer on one tile, then the whole image, tile by tile."""
+    with delegate_named(lane) as delegate:
+        probe = delegate.probe()
+        if not probe.available:
+            say(f"{lane}: cannot be compared: {probe.reason}")
+            return 3
+        tomogan_graph = graphs["tomogan"]
+        tensor = tomogan_graph.tensors[tomogan_graph.inputs[0]]
+        grid = TileGrid(options.size, options.size, options.tile, options.tile, options.halo)
+        tiles = quantize_values(grid.cut(noisy), tensor)
+        middle = tiles[len(tiles) // 2][None]
+        codes = []
+        for name, graph in graphs.items():
+            if name == "tomogan":
+                feeds = {graph.inputs[0]: middle}
+            else:
+                shape = graph.tensors[graph.inputs[0]].shape
+                feeds = {graph.inputs[0]: np.resize(middle[..., 1], shape)}
+            for mode in ("isolated", "cumulative"):
+                report = verify(write_tflite(graph), graph, delegate, [feeds], mode=mode)  # type: ignore[arg-type]
+                say(f"{name}: {report.table()}")
+                codes.append(report.exit_code())
+        began = time.perf_counter()
+        codes.append(judge_image(delegate.run_many, delegate.profile, tomogan_graph, tiles, lane, say))
+        say(f"  {time.perf_counter() - began:.1f} s, oracle and runtime together")
+    return max(codes, key=(0, 3, 1).index)
+
+
+def judge_image(
+    run_many: Callable[..., object], profile: str, graph: Graph, tiles: Array, lane: str, say: Say
+) -> int:
+    """Compares every output value of every tile."""
+    model = write_tflite(graph)
+    expected = on_oracle(graph, profile)
+    differing = values = 0
+    answers: Sequence[object] = list(run_many([(model, [tile[None]]) for tile in tiles]))  # type: ignore[call-overload]
+    for tile, answer in zip(tiles, answers, strict=True):
+        if isinstance(answer, DelegateError):
+            say(f"{lane}: cannot be compared: {answer}")
+            return 3
+        diff = diff_arrays(expected.run(tile[None]), answer.outputs[0])  # type: ignore[attr-defined]
+        differing += diff.mismatch_count
+        values += diff.elements
+    say(f"{lane}: whole image, {len(tiles)} tiles: {differing} of {values} values differ from {profile}")
+    return 1 if differing else 0

@@ -1,0 +1,1 @@
+"""Trained weights, as .npz files. How each was trained stands beside it."""
