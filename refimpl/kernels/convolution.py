@@ -42,17 +42,21 @@ class DenseConvolution:
     weights: NDArray[np.int16]
     folded: NDArray[np.int32]
     epilogue: Epilogue
-    threads: int
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
         data = inputs[self.position]
         assert data is not None
-        convolve(
-            as_bytes(data), self.widening, self.plan.dimensions, self.plan.phases, self.plan.offsets,
-            self.weights, self.folded, self.epilogue, self.threads,
-            writable_bytes(outputs[0]), flat_accumulator(accumulator),
+        plan, d = self.plan, self.plan.dimensions
+        constants = (
+            as_bytes(data), self.widening, d, plan.phases, plan.offsets, self.weights, self.folded,
+            self.epilogue,
         )  # fmt: skip
+        results = (writable_bytes(outputs[0]), flat_accumulator(accumulator))
+        if d.threads == 1:
+            convolve_tasks(*constants, 0, d.tasks, *results)
+        else:
+            convolve_parallel(*constants, *results)
 
 
 def prepare_dense(
@@ -61,7 +65,6 @@ def prepare_dense(
     plan: TilePlan,
     filter_shape: tuple[int, int, int, int],
     positions: tuple[int, int, int],
-    threads: int,
 ) -> DenseConvolution:
     """The kernel of a layer once its tiles are planned; ``positions`` are its data, filter and bias."""
     data, filters = view.input(positions[0]), view.input(positions[1])
@@ -70,7 +73,7 @@ def prepare_dense(
     return DenseConvolution(
         positions[0], plan, widening_for(data),
         plan.pack(centred), plan.fold(centred, None if bias is None else bias.data, data.zero_point),
-        prepare_epilogue(view, rule, data, filters, view.output()), threads,
+        prepare_epilogue(view, rule, data, filters, view.output()),
     )  # fmt: skip
 
 
@@ -99,9 +102,7 @@ def prepare_convolution(view: LayerView, rule: Rule, target: Target) -> Kernel:
         (batch, in_height, in_width, in_channels), (batch, out_height, out_width, filters),
         in_channels // group_channels, rows, columns, microkernel_for(target.isa), target.threads,
     )  # fmt: skip
-    return prepare_dense(
-        view, rule, plan, (filters, taps_y, taps_x, group_channels), (0, 1, 2), target.threads
-    )
+    return prepare_dense(view, rule, plan, (filters, taps_y, taps_x, group_channels), (0, 1, 2))
 
 
 @njit(cache=True, nogil=True)
@@ -175,33 +176,51 @@ def _convolve_tile(
                 acc_out[begin : begin + filters] = values[pixel, :filters]
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def convolve(
+@njit(cache=True, nogil=True)
+def convolve_tasks(
     image: Array,
     widening: Widening,
-    dimensions: Dimensions,
+    d: Dimensions,
     phases: Array,
     offsets: Array,
     weights: Array,
     folded: Array,
     epilogue: Epilogue,
-    workers: int,
+    begin: int,
+    end: int,
     out: Array,
     acc_out: Array,
 ) -> None:
-    """Runs every task of a plan, shared out in order over ``workers`` threads.
+    """Runs tasks ``begin`` … ``end - 1`` of a plan on this thread.
 
     ``image`` and ``out`` are bytes, NHWC flat; ``acc_out`` int32 like ``out``, or
     empty. Sums wrap at 32 bits, as the runtimes' do.
     """
-    acc_size = dimensions.tile * dimensions.group_blocks * CHANNELS
-    patches = np.empty((workers, dimensions.patch_size), np.int16)
-    accs = np.empty((workers, acc_size), np.int32)
-    for worker in prange(workers):
-        begin = dimensions.tasks * worker // workers
-        end = dimensions.tasks * (worker + 1) // workers
-        for task in range(begin, end):
-            _convolve_tile(
-                image, widening, dimensions, phases, offsets, weights, folded, epilogue, task,
-                patches[worker], accs[worker], out, acc_out,
-            )  # fmt: skip
+    patch = np.empty(d.patch_size, np.int16)
+    acc = np.empty(d.tile * d.group_blocks * CHANNELS, np.int32)
+    for task in range(begin, end):
+        _convolve_tile(
+            image, widening, d, phases, offsets, weights, folded, epilogue, task, patch, acc, out, acc_out
+        )
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def convolve_parallel(
+    image: Array,
+    widening: Widening,
+    d: Dimensions,
+    phases: Array,
+    offsets: Array,
+    weights: Array,
+    folded: Array,
+    epilogue: Epilogue,
+    out: Array,
+    acc_out: Array,
+) -> None:
+    """Every task of a plan, shared out in order over its threads."""
+    for worker in prange(d.threads):
+        begin = d.tasks * worker // d.threads
+        end = d.tasks * (worker + 1) // d.threads
+        convolve_tasks(
+            image, widening, d, phases, offsets, weights, folded, epilogue, begin, end, out, acc_out
+        )

@@ -24,7 +24,7 @@ from refimpl.kernels.patches import (
     writable_bytes,
 )
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
-from refimpl.kernels.tiling import convolution_sampling, tap_starts, tile_size
+from refimpl.kernels.tiling import convolution_sampling, tap_starts, threads_for, tile_size
 from refimpl.profiles.rules import Rule
 
 
@@ -39,6 +39,8 @@ class DepthwiseGeometry(NamedTuple):
     in_x: int
     tile: int
     pixel_step: int
+    tasks: int
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,21 @@ class DepthwiseConvolution:
     weights: NDArray[np.int16]
     folded: NDArray[np.int32]
     epilogue: Epilogue
-    threads: int
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
         data = inputs[0]
         assert data is not None
-        convolve_depthwise(
-            as_bytes(data), self.widening, self.geometry, self.reading, self.offsets, self.weights,
-            self.folded, self.epilogue, self.threads,
-            writable_bytes(outputs[0]), flat_accumulator(accumulator),
+        g = self.geometry
+        constants = (
+            as_bytes(data), self.widening, g, self.reading, self.offsets, self.weights, self.folded,
+            self.epilogue,
         )  # fmt: skip
+        results = (writable_bytes(outputs[0]), flat_accumulator(accumulator))
+        if g.threads == 1:
+            depthwise_tasks(*constants, 0, g.tasks, *results)
+        else:
+            depthwise_parallel(*constants, *results)
 
 
 def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -92,13 +98,16 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     weights, folded = _pack(
         centred_filter(filters).reshape(-1, channels), None if bias is None else bias.data, data.zero_point
     )
+    outputs = batches * out_height * out_width * channels
+    geometry = DepthwiseGeometry(
+        batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, layout.pixel_step,
+        batches * out_height * -(-out_width // tile),
+        threads_for(outputs * taps_y * taps_x, outputs, target.threads),
+    )  # fmt: skip
     return DepthwiseConvolution(
-        DepthwiseGeometry(
-            batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, layout.pixel_step
-        ),
-        reading, np.array(tap_starts(taps_y, taps_x, layout, layout.columns, channels), np.int64),
-        widening_for(data), weights, folded,
-        prepare_epilogue(view, rule, data, filters, view.output()), target.threads,
+        geometry, reading,
+        np.array(tap_starts(taps_y, taps_x, layout, layout.columns, channels), np.int64),
+        widening_for(data), weights, folded, prepare_epilogue(view, rule, data, filters, view.output()),
     )  # fmt: skip
 
 
@@ -160,30 +169,49 @@ def _depthwise_tile(
             acc_out[begin : begin + channels] = acc[pixel, :channels]
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def convolve_depthwise(
+@njit(cache=True, nogil=True)
+def depthwise_tasks(
     image: Array,
     widening: Widening,
-    geometry: DepthwiseGeometry,
+    g: DepthwiseGeometry,
     reading: Reading,
     offsets: Array,
     weights: Array,
     folded: Array,
     epilogue: Epilogue,
-    workers: int,
+    begin: int,
+    end: int,
     out: Array,
     acc_out: Array,
 ) -> None:
-    """Runs every tile, shared out in order over ``workers`` threads. Sums wrap at 32 bits."""
-    g = geometry
-    tasks = g.batches * g.out_height * ((g.out_width + g.tile - 1) // g.tile)
+    """Runs tiles ``begin`` … ``end - 1`` on this thread. Sums wrap at 32 bits."""
     # The last block of channels reads past its pixel, and of the last pixel past the patch.
     patch_size = reading.taps_y * reading.patch_columns * reading.in_channels * reading.copies + CHANNELS
-    patches = np.empty((workers, patch_size), np.int16)
-    accs = np.empty((workers, g.tile, folded.size), np.int32)
-    for worker in prange(workers):
-        for task in range(tasks * worker // workers, tasks * (worker + 1) // workers):
-            _depthwise_tile(
-                image, widening, geometry, reading, offsets, weights, folded, epilogue, task,
-                patches[worker], accs[worker], out, acc_out,
-            )  # fmt: skip
+    patch = np.empty(patch_size, np.int16)
+    acc = np.empty((g.tile, folded.size), np.int32)
+    for task in range(begin, end):
+        _depthwise_tile(
+            image, widening, g, reading, offsets, weights, folded, epilogue, task, patch, acc, out, acc_out
+        )
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def depthwise_parallel(
+    image: Array,
+    widening: Widening,
+    g: DepthwiseGeometry,
+    reading: Reading,
+    offsets: Array,
+    weights: Array,
+    folded: Array,
+    epilogue: Epilogue,
+    out: Array,
+    acc_out: Array,
+) -> None:
+    """Every tile, shared out in order over the layer's threads."""
+    for worker in prange(g.threads):
+        begin = g.tasks * worker // g.threads
+        end = g.tasks * (worker + 1) // g.threads
+        depthwise_tasks(
+            image, widening, g, reading, offsets, weights, folded, epilogue, begin, end, out, acc_out
+        )

@@ -23,4 +23,4 @@ def prepare_fully_connected(view: LayerView, rule: Rule, target: Target) -> Kern
         (1, 1, rows, depth), (1, 1, rows, filters), 1, one, columns,
         microkernel_for(target.isa), target.threads,
     )  # fmt: skip
-    return prepare_dense(view, rule, plan, (filters, 1, 1, depth), (0, 1, 2), target.threads)
+    return prepare_dense(view, rule, plan, (filters, 1, 1, depth), (0, 1, 2))

@@ -30,6 +30,9 @@ PATCH_BYTES = 32 * 1024
 MIN_TILE, MAX_TILE = 48, 192
 """Pixels per tile; below the minimum, streaming the weights would cost more than the cache gains."""
 
+SERIAL_WORK = 1 << 20
+"""Layers of less work (products, plus 32 per output) run on one thread: waking others costs more."""
+
 MAX_SPARSENESS = 4
 """Columns of a patch row per column needed, above which the needed ones are gathered (large strides)."""
 
@@ -132,6 +135,7 @@ class Dimensions(NamedTuple):
     patch_size: int
     splits: int
     tasks: int
+    threads: int
 
 
 PHASE_FIELDS = (
@@ -196,7 +200,7 @@ def plan_tiles(
     microkernel: Microkernel,
     threads: int,
 ) -> TilePlan:
-    """Cuts a convolution of NHWC shapes into tiles for ``threads`` threads."""
+    """Cuts a convolution of NHWC shapes into tiles for at most ``threads`` threads."""
     batches, in_height, in_width, in_channels = input_shape
     _, out_height, out_width, out_channels = output_shape
     group_channels, group_filters = in_channels // groups, out_channels // groups
@@ -210,6 +214,9 @@ def plan_tiles(
 
     phases, offsets, first_task, first_weight = [], [], 0, 0
     row_tasks = batches * sum(y.outputs * -(-x.outputs // tile) for y, x in samplings)
+    taps = sum(y.outputs * y.taps for y in rows) * sum(x.outputs * x.taps for x in columns)
+    products = batches * taps * group_channels * out_channels
+    threads = threads_for(products, batches * out_height * out_width * out_channels, threads)
     splits = 1
     if threads > 1 and row_tasks:
         splits = min(group_blocks, -(-TASKS_PER_THREAD * threads // row_tasks))
@@ -233,10 +240,15 @@ def plan_tiles(
     dimensions = Dimensions(
         in_height, in_width, in_channels, out_height, out_width, out_channels,
         groups, group_channels, group_filters, group_blocks, tile, patch_columns,
-        taps_y * patch_columns * in_channels + microkernel.depth, splits, first_task,
+        taps_y * patch_columns * in_channels + microkernel.depth, splits, first_task, threads,
     )  # fmt: skip
     fields = np.array(phases, np.int64).reshape(len(phases), len(PHASE_FIELDS))
     return TilePlan(dimensions, fields, table, samplings, microkernel)
+
+
+def threads_for(products: int, outputs: int, threads: int) -> int:
+    """How many of ``threads`` a layer of this size should use."""
+    return 1 if products + 32 * outputs < SERIAL_WORK else threads
 
 
 def tile_size(pixels: int, column_bytes: int, multiple: int) -> int:

@@ -18,4 +18,4 @@ def prepare_transposed(view: LayerView, rule: Rule, target: Target) -> Kernel:
     rows = transposed_sampling(data.shape[1], output.shape[1], taps_y, view.integer("stride_h"), padding)
     columns = transposed_sampling(data.shape[2], output.shape[2], taps_x, view.integer("stride_w"), padding)
     plan = plan_tiles(data.shape, output.shape, 1, rows, columns, microkernel_for(target.isa), target.threads)
-    return prepare_dense(view, rule, plan, (filters, taps_y, taps_x, in_channels), (2, 1, 3), target.threads)
+    return prepare_dense(view, rule, plan, (filters, taps_y, taps_x, in_channels), (2, 1, 3))
