@@ -65,7 +65,7 @@ class TfliteDelegate:
         if lane.device is not None:
             library = os.environ.get(EDGETPU_LIBRARY)
             self._request |= {"device": lane.device if device is None else device, "library": library}
-        self._versions: Mapping[str, str] | None = None
+        self._versions: dict[str, str] | None = None
 
     def probe(self) -> Probe:
         """What is installed, asked of the child: a library that kills its process is a reason too."""
@@ -105,6 +105,8 @@ class TfliteDelegate:
         if self._versions is None:
             answer = self._ask("probe", "loading its library")
             self._versions = dict(answer["versions"])
+            if "edgetpu" in answer:
+                self._versions["libedgetpu"] = answer["edgetpu"]["version"]
         return self._versions
 
     def _ask(self, what: str, about: str, **request: Any) -> dict[str, Any]:
