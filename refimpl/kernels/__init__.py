@@ -6,17 +6,103 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from refimpl.contract import Prepare
+from refimpl.kernels.activations import (
+    prepare_hard_swish,
+    prepare_leaky_relu,
+    prepare_logistic,
+    prepare_relu,
+    prepare_tanh,
+)
+from refimpl.kernels.binary import (
+    prepare_add,
+    prepare_minimum,
+    prepare_mul,
+    prepare_prelu,
+    prepare_sub,
+)
+from refimpl.kernels.concatenation import prepare_concatenation
 from refimpl.kernels.convolution import prepare_convolution
+from refimpl.kernels.copies import (
+    prepare_broadcast_to,
+    prepare_cast,
+    prepare_depth_to_space,
+    prepare_gather,
+    prepare_mirror_pad,
+    prepare_pack,
+    prepare_pad,
+    prepare_reshape,
+    prepare_reverse,
+    prepare_shape,
+    prepare_slice,
+    prepare_space_to_depth,
+    prepare_split,
+    prepare_strided_slice,
+    prepare_tile,
+    prepare_transpose,
+    prepare_unpack,
+)
 from refimpl.kernels.depthwise import prepare_depthwise
 from refimpl.kernels.fully_connected import prepare_fully_connected
+from refimpl.kernels.pooling import prepare_average_pool, prepare_max_pool
+from refimpl.kernels.quantize import prepare_dequantize, prepare_quantize
+from refimpl.kernels.reduction import prepare_arg_max, prepare_mean
+from refimpl.kernels.resize import prepare_resize_bilinear, prepare_resize_nearest
+from refimpl.kernels.rows import prepare_l2_normalization, prepare_softmax
 from refimpl.kernels.transposed import prepare_transposed
 
 KERNELS: Mapping[str, Prepare] = MappingProxyType(
     {
+        "ADD": prepare_add,
+        "ARG_MAX": prepare_arg_max,
+        "ARG_MIN": prepare_arg_max,
+        "AVERAGE_POOL_2D": prepare_average_pool,
+        "BROADCAST_TO": prepare_broadcast_to,
+        "CAST": prepare_cast,
+        "CONCATENATION": prepare_concatenation,
         "CONV_2D": prepare_convolution,
         "DEPTHWISE_CONV_2D": prepare_depthwise,
+        "DEPTH_TO_SPACE": prepare_depth_to_space,
+        "DEQUANTIZE": prepare_dequantize,
+        "EXPAND_DIMS": prepare_reshape,
+        "FILL": prepare_broadcast_to,
         "FULLY_CONNECTED": prepare_fully_connected,
+        "GATHER": prepare_gather,
+        "HARD_SWISH": prepare_hard_swish,
+        "L2_NORMALIZATION": prepare_l2_normalization,
+        "LEAKY_RELU": prepare_leaky_relu,
+        "LOGISTIC": prepare_logistic,
+        "MAXIMUM": prepare_minimum,
+        "MAX_POOL_2D": prepare_max_pool,
+        "MEAN": prepare_mean,
+        "MINIMUM": prepare_minimum,
+        "MIRROR_PAD": prepare_mirror_pad,
+        "MUL": prepare_mul,
+        "PACK": prepare_pack,
+        "PAD": prepare_pad,
+        "PADV2": prepare_pad,
+        "PRELU": prepare_prelu,
+        "QUANTIZE": prepare_quantize,
+        "RELU": prepare_relu,
+        "RELU6": prepare_relu,
+        "RELU_N1_TO_1": prepare_relu,
+        "RESHAPE": prepare_reshape,
+        "RESIZE_BILINEAR": prepare_resize_bilinear,
+        "RESIZE_NEAREST_NEIGHBOR": prepare_resize_nearest,
+        "REVERSE_V2": prepare_reverse,
+        "SHAPE": prepare_shape,
+        "SLICE": prepare_slice,
+        "SOFTMAX": prepare_softmax,
+        "SPACE_TO_DEPTH": prepare_space_to_depth,
+        "SPLIT": prepare_split,
+        "SPLIT_V": prepare_split,
+        "SQUEEZE": prepare_reshape,
+        "STRIDED_SLICE": prepare_strided_slice,
+        "SUB": prepare_sub,
+        "TANH": prepare_tanh,
+        "TILE": prepare_tile,
+        "TRANSPOSE": prepare_transpose,
         "TRANSPOSE_CONV": prepare_transposed,
+        "UNPACK": prepare_unpack,
     }
 )
 """Op name to the function that prepares its kernel; an op missing here runs its spec."""

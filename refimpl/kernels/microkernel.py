@@ -9,8 +9,6 @@ are multiplied and added, which becomes ``vpmaddwd`` or ``vpdpwssd`` where there
 Another instruction set is another :class:`Microkernel` in :data:`MICROKERNELS`.
 """
 
-# ruff: noqa: ARG001 - Numba types an intrinsic by its arguments; its code gets their values instead
-
 from __future__ import annotations
 
 from collections.abc import Mapping

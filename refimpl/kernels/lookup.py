@@ -1,0 +1,138 @@
+"""Elementwise ops on bytes as table lookups.
+
+An op that maps one int8/uint8 value to one value is a table of 256 entries, an
+op on two is one of 256 x 256, computed once when the layer is prepared. Tables
+are indexed by raw bytes (an int8 -1 is entry 255), so one compiled function
+serves both element types.
+
+Where a runtime rounds whole blocks of elements differently from the rest, the
+flat output is seen as rows of ``row`` elements: the first ``body`` elements of
+each row take one table, those behind it another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from refimpl.contract import Kernel, Values
+from refimpl.errors import ModelError
+from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
+
+_CHUNK = 1 << 15
+"""Elements one thread takes at a time."""
+
+
+def byte_values(dtype: str) -> NDArray[np.int64]:
+    """The int8 or uint8 value each of the 256 bytes stands for."""
+    return np.arange(256).astype(np.uint8).view(DTYPES[dtype]).astype(np.int64)
+
+
+def as_bytes(values: NDArray[np.int64], low: int, high: int) -> NDArray[np.uint8]:
+    """``values`` clamped to ``[low, high]``, which int8 or uint8 holds, as bytes."""
+    return (np.clip(values, low, high) & 0xFF).astype(np.uint8)
+
+
+def full_range(dtype: str) -> tuple[int, int]:
+    """``(qmin, qmax)`` of an element type."""
+    return QUANTIZED_RANGE[dtype]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """One table, or one for whole blocks and one for the elements behind them.
+
+    ``body`` of every ``row`` consecutive output elements are looked up in
+    ``blocks``, the others in ``rest``.
+    """
+
+    blocks: Array
+    rest: Array
+    row: int
+    body: int
+
+    @classmethod
+    def single(cls, table: Array) -> Tables:
+        """The same table for every element."""
+        return cls(table, table, 1, 1)
+
+    @classmethod
+    def mixed(cls, blocks: Array, rest: Array, block: int, row: int) -> Tables:
+        """``blocks`` in the whole blocks of ``block`` elements that fit in each row, then ``rest``."""
+        return cls(blocks, rest, max(row, 1), row // block * block)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _look_up(values: Any, blocks: Any, rest: Any, row: int, body: int, out: Any) -> None:
+    for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
+        i = chunk * _CHUNK
+        end = min(i + _CHUNK, out.size)
+        while i < end:
+            start = i - i % row
+            in_blocks = i < start + body
+            stop = min(start + body if in_blocks else start + row, end)
+            table = blocks if in_blocks else rest
+            for k in range(i, stop):
+                out[k] = table[values[k]]
+            i = stop
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _look_up_pairs(left: Any, right: Any, blocks: Any, rest: Any, row: int, body: int, out: Any) -> None:
+    for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
+        i = chunk * _CHUNK
+        end = min(i + _CHUNK, out.size)
+        while i < end:
+            start = i - i % row
+            in_blocks = i < start + body
+            stop = min(start + body if in_blocks else start + row, end)
+            table = blocks if in_blocks else rest
+            for k in range(i, stop):
+                out[k] = table[left[k], right[k]]
+            i = stop
+
+
+def operand(values: Values, position: int) -> Array:
+    """The value of an input the op's check has found to be present, contiguous."""
+    value = values[position]
+    if value is None:
+        raise ModelError(f"no value for input {position}; was the layer checked?")
+    return np.ascontiguousarray(value).reshape(value.shape)
+
+
+def flat_bytes(values: Array) -> NDArray[np.uint8]:
+    """A contiguous int8 or uint8 array as flat bytes, sharing its memory."""
+    return values.reshape(-1).view(np.uint8)
+
+
+def unary_kernel(tables: Tables) -> Kernel:
+    """Looks input 0 up, element by element. Entries are bytes, or float32 for a float32 output."""
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        out = outputs[0].reshape(-1)
+        if out.dtype.itemsize == 1:
+            out = out.view(np.uint8)
+        values = flat_bytes(operand(inputs, 0))
+        _look_up(values, tables.blocks, tables.rest, tables.row, tables.body, out)
+
+    return run
+
+
+def pair_kernel(tables: Tables) -> Kernel:
+    """Looks up input 0 with input 1, broadcast to the output's shape; entries are bytes."""
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        shape = outputs[0].shape
+        left, right = (
+            flat_bytes(np.ascontiguousarray(np.broadcast_to(operand(inputs, position), shape)))
+            for position in (0, 1)
+        )
+        out = flat_bytes(outputs[0])
+        _look_up_pairs(left, right, tables.blocks, tables.rest, tables.row, tables.body, out)
+
+    return run

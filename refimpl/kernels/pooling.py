@@ -1,0 +1,98 @@
+"""MAX_POOL_2D and AVERAGE_POOL_2D over ``[batch, y, x, channel]``, output rows in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.graph import DTYPES, Array, LayerView
+from refimpl.kernels.lookup import operand
+from refimpl.kernels.multipliers import output_bounds
+from refimpl.profiles.rules import Rule
+
+
+def prepare_max_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """MAX_POOL_2D: the largest tap inside the input, clamped."""
+    return _prepare_pool(view, rule, _max_pool)
+
+
+def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """AVERAGE_POOL_2D: taps inside the input only, divided half away from zero, clamped."""
+    return _prepare_pool(view, rule, _average_pool)
+
+
+def _prepare_pool(view: LayerView, rule: Rule, pool: Any) -> Kernel:
+    output = view.output()
+    activation = view.text("fused_activation_function", "NONE")
+    low, high = (
+        DTYPES[output.dtype].type(bound) for bound in output_bounds(output, activation, rule.clamp, view)
+    )
+    rows, columns = _spans(view, 1, "h", "height"), _spans(view, 2, "w", "width")
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        pool(operand(inputs, 0), rows, columns, low, high, outputs[0])
+
+    return run
+
+
+def _spans(view: LayerView, axis: int, stride_name: str, size_name: str) -> NDArray[np.int64]:
+    """First tap and the one after the last, ``[out, 2]``, of each output index along ``axis``."""
+    size, count = view.input(0).shape[axis], view.output().shape[axis]
+    stride, taps = view.integer(f"stride_{stride_name}"), view.integer(f"filter_{size_name}")
+    before = 0
+    if view.text("padding") == "SAME":
+        before = max((count - 1) * stride + taps - size, 0) // 2
+    first = np.arange(count, dtype=np.int64) * stride - before
+    return np.stack([np.maximum(first, 0), np.minimum(first + taps, size)], axis=1)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _max_pool(image: Any, rows: Any, columns: Any, low: Any, high: Any, out: Any) -> None:
+    batches, out_height, out_width, channels = out.shape
+    for row in prange(batches * out_height):
+        batch, out_y = row // out_height, row % out_height
+        y_begin, y_end = rows[out_y, 0], rows[out_y, 1]
+        for out_x in range(out_width):
+            x_begin, x_end = columns[out_x, 0], columns[out_x, 1]
+            cell, first = out[batch, out_y, out_x], image[batch, y_begin, x_begin]
+            for c in range(channels):
+                cell[c] = first[c]
+            for y in range(y_begin, y_end):
+                for x in range(x_begin, x_end):
+                    tap = image[batch, y, x]
+                    for c in range(channels):
+                        cell[c] = tap[c] if tap[c] > cell[c] else cell[c]
+            for c in range(channels):
+                below = high if cell[c] > high else cell[c]
+                cell[c] = low if below < low else below
+
+
+@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+def _average_pool(image: Any, rows: Any, columns: Any, low: Any, high: Any, out: Any) -> None:
+    batches, out_height, out_width, channels = out.shape
+    floor, ceiling = np.int32(low), np.int32(high)
+    for row in prange(batches * out_height):
+        batch, out_y = row // out_height, row % out_height
+        y_begin, y_end = rows[out_y, 0], rows[out_y, 1]
+        total = np.empty(channels, np.int32)
+        for out_x in range(out_width):
+            x_begin, x_end = columns[out_x, 0], columns[out_x, 1]
+            total[:] = 0
+            for y in range(y_begin, y_end):
+                for x in range(x_begin, x_end):
+                    tap = image[batch, y, x]
+                    for c in range(channels):
+                        total[c] += np.int32(tap[c])
+            count = (y_end - y_begin) * (x_end - x_begin)
+            half, divisor = np.float64(count // 2), np.float64(count)
+            cell = out[batch, out_y, out_x]
+            for c in range(channels):
+                # A float64 quotient of integers below 2**32 truncates to the integer quotient.
+                magnitude = np.int32((np.abs(np.float64(total[c])) + half) / divisor)
+                mean = magnitude if total[c] > 0 else -magnitude
+                cell[c] = min(max(mean, floor), ceiling)

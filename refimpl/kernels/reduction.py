@@ -1,0 +1,117 @@
+"""Reductions along axes: MEAN, ARG_MAX, ARG_MIN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import Array, LayerView
+from refimpl.kernels.fixed_point import fixed_point, rescale
+from refimpl.kernels.lookup import as_bytes, flat_bytes, full_range, operand
+from refimpl.profiles.rules import Method, Rule
+
+
+def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """MEAN: sums in int32, then one rescale that also divides by the number of values."""
+    data, output = view.input(0), view.output()
+    axes = _axes(view, 1)
+    count = math.prod(data.shape[axis] for axis in axes)
+    bounds = full_range(output.dtype)
+    channels = output.shape[-1] if output.shape else 1
+    rows = math.prod(output.shape[:-1])
+    body = channels if rule.tail is None else channels // rule.block * rule.block
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        sums = _sum(operand(inputs, 0), axes).reshape(rows, channels)
+        means = _mean(view, rule.method, sums, count)
+        if body < channels:
+            means[:, body:] = _mean(view, rule.tail or rule.method, sums[:, body:], count)
+        flat_bytes(outputs[0])[...] = as_bytes(means, *bounds).reshape(-1)
+
+    return run
+
+
+def _axes(view: LayerView, position: int) -> tuple[int, ...]:
+    """The reduced axes, sorted, each once."""
+    rank, axes = len(view.input(0).shape), view.input(position).data
+    if axes is None:
+        raise UnsupportedOp(f"{view}: the axes are computed by the graph; only constants are implemented")
+    return tuple(sorted({int(axis) % rank for axis in axes.reshape(-1)}))
+
+
+def _sum(data: Array, axes: tuple[int, ...]) -> NDArray[np.int64]:
+    """Sums over ``axes``, flattened in the order of the axes that stay."""
+    if not axes:
+        return data.reshape(-1).astype(np.int64)
+    if axes != tuple(range(axes[0], axes[-1] + 1)):
+        kept = [axis for axis in range(data.ndim) if axis not in axes]
+        data = np.ascontiguousarray(data.transpose(*kept, *axes))
+        axes = tuple(range(len(kept), data.ndim))
+    outer, count, inner = (
+        math.prod(sizes)
+        for sizes in (data.shape[: axes[0]], data.shape[axes[0] : axes[-1] + 1], data.shape[axes[-1] + 1 :])
+    )
+    sums = np.zeros((outer, inner), np.int32)
+    _sum_middle(data.reshape(outer, count, inner), sums)
+    return sums.astype(np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _sum_middle(data: Any, sums: Any) -> None:
+    """``sums[i, k] = sum over j of data[i, j, k]``; the check bounds the count so that int32 holds it."""
+    outer, count, inner = data.shape
+    for i in range(outer):
+        row = sums[i]
+        if inner == 1:
+            total = np.int32(0)
+            for j in range(count):
+                total += np.int32(data[i, j, 0])
+            row[0] = total
+        else:
+            for j in range(count):
+                values = data[i, j]
+                for k in range(inner):
+                    row[k] += np.int32(values[k])
+
+
+def _mean(view: LayerView, method: Method, sums: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Means in the output's quantization, not yet clamped."""
+    data, output = view.input(0), view.output()
+    if method == "reference":
+        multiplier, shift = fixed_point(data.scale / output.scale, view)
+        # The division goes into the multiplier, which first takes on as many more bits as fit.
+        more = min(count.bit_length() - 1, 32, 31 + shift)
+        divided = (multiplier << more) // count, shift - more
+        return rescale(sums - count * data.zero_point, divided, "gemmlowp") + output.zero_point
+    scale, out_scale = np.float32(data.scale), np.float32(output.scale)
+    if method in ("spatial", "spatial_ruy"):
+        # The zero points become one bias, rounded half away from zero on its own.
+        offset = np.float32(data.zero_point) * scale / out_scale
+        nudge = np.float32(0.5 if offset > 0 else -0.5)
+        bias = output.zero_point - int(offset + nudge)
+        factor = fixed_point(float(scale / (np.float32(count) * out_scale)), view)
+        return rescale(sums, factor, "gemmlowp" if method == "spatial" else "ruy") + bias
+    if method == "xnnpack":
+        factor32 = scale / out_scale * (np.float32(1) / np.float32(count))
+        shift32 = np.float32(data.zero_point) * np.float32(count) * factor32
+        steps = sums.astype(np.float32) * factor32 + (np.float32(output.zero_point) - shift32)
+        return np.asarray(np.rint(np.clip(steps, np.float32(-65536), np.float32(65536))), np.int64)
+    raise UnsupportedOp(f"{view}: no kernel takes a mean by {method!r}")
+
+
+def prepare_arg_max(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """ARG_MAX and ARG_MIN: the first of equal extremes along one axis."""
+    (axis,) = _axes(view, 1)
+    extreme = np.argmax if view.op == "ARG_MAX" else np.argmin
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        outputs[0][...] = extreme(operand(inputs, 0), axis=axis)
+
+    return run

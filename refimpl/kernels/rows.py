@@ -1,0 +1,160 @@
+"""Ops that look at one innermost row at a time: SOFTMAX and L2_NORMALIZATION."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import Array, LayerView
+from refimpl.kernels.fixed_point import (
+    divide_by_pot,
+    doubling_high_mul,
+    exp_of_negative,
+    gemmlowp,
+    inverse_square_root,
+    reciprocal,
+)
+from refimpl.kernels.lookup import byte_values, flat_bytes, operand
+from refimpl.profiles.rules import Rule
+
+_SUM_INTEGER_BITS = 12
+"""Sums of exponentials are Q12.19."""
+
+
+def prepare_softmax(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """SOFTMAX over the last axis; the output has scale 1/256 and the element type's minimum as zero."""
+    # Bytes of int8 sort like numbers once their sign bit is flipped; of uint8, as they are.
+    sign = np.uint8(0x80 if view.output().dtype == "int8" else 0)
+    if rule.method == "fixed_point":
+        exponentials = _fixed_point_exponentials(view)
+
+        def fixed(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+            values = operand(inputs, 0)
+            _softmax_fixed_point(_rows(values), sign, exponentials, _rows(outputs[0]))
+
+        return fixed
+    if rule.method == "float_table":
+        table = _float_exponentials(view)
+        scale, half_up = np.float32(view.output().scale), view.output().dtype == "uint8"
+
+        def by_table(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+            values = operand(inputs, 0)
+            _softmax_float(_rows(values), sign, table, scale, half_up, _rows(outputs[0]))
+
+        return by_table
+    raise UnsupportedOp(f"{view}: no kernel takes a softmax by {rule}")
+
+
+def _rows(values: Array) -> NDArray[np.uint8]:
+    """Bytes as ``[row, innermost]``, sharing memory."""
+    return flat_bytes(values).reshape(-1, values.shape[-1])
+
+
+def _fixed_point_exponentials(view: LayerView) -> NDArray[np.int64]:
+    """exp(-beta * scale * d) as Q0.31 for d = 0 .. 255 below the row's maximum; -1 where it counts as 0."""
+    steps = min(float(np.float32(view.real("beta"))) * view.input(0).scale * 2.0**26, 2.0**31 - 1)
+    fraction, shift = math.frexp(steps)
+    multiplier = math.floor(fraction * 2.0**31 + 0.5)
+    if multiplier == 1 << 31:
+        multiplier, shift = 1 << 30, shift + 1
+    if shift < 0:
+        raise UnsupportedOp(f"{view}: beta times the input's scale is below 2**-26; rescale the input")
+    # Differences are Q5.26 from here on; those beyond the radius would overflow it.
+    radius = math.floor(31 * 2.0 ** (26 - shift))
+    exponentials = np.full(256, -1, np.int64)
+    for difference in range(min(radius, 255) + 1):
+        exponentials[difference] = exp_of_negative(doubling_high_mul(-difference << shift, multiplier))
+    return exponentials
+
+
+def _float_exponentials(view: LayerView) -> NDArray[np.float32]:
+    """float32 exp(-beta * scale * d) for d = 0 .. 255 below the row's maximum."""
+    step = np.float32(view.input(0).scale) * np.float32(view.real("beta"))
+    reals = step * np.arange(256).astype(np.float32)
+    return np.array([math.exp(-float(real)) for real in reals], np.float32)
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _softmax_fixed_point(rows: Any, sign: Any, exponentials: Any, out: Any) -> None:
+    for i in prange(rows.shape[0]):
+        row = rows[i]
+        largest = _largest(row, sign)
+        total = 0
+        for k in range(row.size):
+            exponential = exponentials[largest - np.int64(row[k] ^ sign)]
+            if exponential >= 0:
+                total += divide_by_pot(exponential, _SUM_INTEGER_BITS)
+        scale, bits = reciprocal(total & 0xFFFFFFFF, _SUM_INTEGER_BITS)
+        for k in range(row.size):
+            exponential = exponentials[largest - np.int64(row[k] ^ sign)]
+            quotient = 0
+            if exponential >= 0:
+                quotient = divide_by_pot(doubling_high_mul(scale, exponential), bits + 31 - 8)
+            out[i, k] = np.uint8(min(max(quotient, 0), 255)) ^ sign
+
+
+@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+def _softmax_float(rows: Any, sign: Any, table: Any, scale: Any, half_up: bool, out: Any) -> None:
+    for i in prange(rows.shape[0]):
+        row = rows[i]
+        largest = _largest(row, sign)
+        total = np.float32(0)
+        for k in range(row.size):
+            total = np.float32(total + table[largest - np.int64(row[k] ^ sign)])
+        factor = np.float32(np.float32(1) / np.float32(total * scale))
+        for k in range(row.size):
+            steps = np.float32(table[largest - np.int64(row[k] ^ sign)] * factor)
+            # In float64 the sum is exact, and so rounds half away; in float32 it may round up before.
+            half_more = (
+                np.float64(np.float32(steps + np.float32(0.5))) if half_up else np.float64(steps) + 0.5
+            )
+            whole = int(half_more)
+            out[i, k] = np.uint8(min(whole, 255)) ^ sign
+
+
+@njit(cache=True, nogil=True)
+def _largest(row: Any, sign: Any) -> Any:
+    largest: Any = 0
+    for k in range(row.size):
+        value = np.int64(row[k] ^ sign)
+        largest = max(largest, value)
+    return largest
+
+
+def prepare_l2_normalization(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """L2_NORMALIZATION: 128 * (x - z) / sqrt(sum of squares), the root by Newton's method."""
+    if rule.method != "fixed_point":
+        raise UnsupportedOp(f"{view}: no kernel normalizes by {rule}")
+    centred = byte_values(view.input(0).dtype) - view.input(0).zero_point
+    signed = view.output().dtype == "int8"
+    zero_point = view.output().zero_point
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        _l2_normalize(_rows(operand(inputs, 0)), centred, signed, zero_point, _rows(outputs[0]))
+
+    return run
+
+
+@njit(cache=True, nogil=True)
+def _l2_normalize(rows: Any, centred: Any, signed: bool, zero_point: int, out: Any) -> None:
+    low, high = (-128, 127) if signed else (0, 255)
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        squares = 0
+        for k in range(row.size):
+            squares += centred[row[k]] * centred[row[k]]
+        multiplier, shift = inverse_square_root(squares)
+        for k in range(row.size):
+            # The factor 128 goes into the shift (int8) or into the value (uint8).
+            if signed:
+                scaled = gemmlowp(centred[row[k]], multiplier, shift + 7)
+            else:
+                scaled = gemmlowp(centred[row[k]] * 128, multiplier, shift)
+            out[i, k] = np.uint8(min(max(scaled + zero_point, low), high))
