@@ -15,6 +15,7 @@ from export.quantize import PRESETS, quantize_model, run_float
 from export.tflite import write_tflite
 from golden.diff import diff_arrays
 from golden.verify import verify
+from karat.calibration import simulated, tiles_of
 from karat.imaging.simulate import simulate_slices
 from karat.pictures import Panel, save_panels
 from karat.restoration import Network, quantize_values, restore
@@ -24,7 +25,6 @@ from refimpl.graph import Array, Graph
 from refimpl.networks import Upsampling, fine_tune, tomogan, trained_weights
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
-CALIBRATION_SEEDS = range(100, 104)
 Say = Callable[[str], None]
 
 
@@ -89,17 +89,11 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
 
 def calibration(float_tomogan: Graph, options: Options) -> tuple[list[Array], list[Array]]:
     """Representative inputs: tiles of other scans for TomoGAN, what it makes of them for Fine-Tune."""
-    tiles: list[Array] = []
-    stitched: list[Array] = []
     grid = TileGrid(options.size, options.size, options.tile, options.tile, options.halo)
-    for seed in CALIBRATION_SEEDS:
-        scan = simulate_slices(options.family, options.size, seed, split="train")
-        cut = [tile[None] for tile in grid.cut(scan.noisy[0])]
-        chosen = cut[:: max(1, len(cut) // 16)]
-        tiles += chosen
-        if len(stitched) < 2:
-            stitched.append(grid.stitch(np.concatenate([r for (r,) in run_float(float_tomogan, cut)]))[None])
-    return tiles, stitched
+    slices = simulated(options.size, 3, options.seed)
+    first = [tile[None] for tile in grid.cut(slices[0])]
+    restored = grid.stitch(np.concatenate([result for (result,) in run_float(float_tomogan, first)]))
+    return tiles_of(slices, options.tile, options.tile), [restored[None]]
 
 
 def on_oracle(graph: Graph, profile: str) -> Network:

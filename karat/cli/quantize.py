@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from export.quantize import PRESETS, RangeMethod, quantize_model
-    from karat.restoration import calibration_samples
+    from karat.calibration import calibration_samples
     from refimpl.errors import UsageError
 
     shared.writable(options.output)
