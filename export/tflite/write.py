@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import flatbuffers
@@ -59,8 +60,10 @@ class _Writer:
 
     def __init__(self, graph: Graph, size: int) -> None:
         self._graph = graph
-        self._builder = flatbuffers.Builder(size + 4096)
-        self._buffers: dict[bytes, int] = {b"": 0}
+        # Large enough that the builder need not double and copy a model of many megabytes.
+        self._builder = flatbuffers.Builder(size + 2**16 + 2**10 * (len(graph.tensors) + len(graph.layers)))
+        self._buffers: list[Array | None] = [None]
+        self._buffer_of: dict[bytes, int] = {}
         self._codes: dict[tuple[str, int], int] = {}
 
     def content(self) -> bytes:
@@ -89,12 +92,11 @@ class _Writer:
         if graph.signatures:
             self._refer(ModelField.SIGNATURE_DEFS, signatures)
         builder.Finish(builder.EndObject(), file_identifier=IDENTIFIER)
-        return bytes(builder.Output())
+        return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
     def _tensor(self, tensor: Tensor) -> int:
         builder = self._builder
-        data = b"" if tensor.data is None else np.ascontiguousarray(tensor.data).tobytes()
-        buffer = self._buffers.setdefault(data, len(self._buffers))
+        buffer = self._buffer_number(tensor.data)
         name, shape = self._text(tensor.name), self._integers(tensor.shape)
         signature = None if tensor.shape_signature is None else self._integers(tensor.shape_signature)
         quantization = self._quantization(tensor)
@@ -107,6 +109,17 @@ class _Writer:
         self._refer(TensorField.SHAPE_SIGNATURE, signature)
         builder.PrependBoolSlot(TensorField.HAS_RANK, True, False)
         return int(builder.EndObject())
+
+    def _buffer_number(self, data: Array | None) -> int:
+        """Equal constants share a buffer; number 0 is the empty one."""
+        if data is None or data.size == 0:
+            return 0
+        content = data.reshape(-1).view(np.uint8)
+        key = hashlib.sha256(content.data).digest()
+        if key not in self._buffer_of:
+            self._buffer_of[key] = len(self._buffers)
+            self._buffers.append(content)
+        return self._buffer_of[key]
 
     def _quantization(self, tensor: Tensor) -> int | None:
         if tensor.quantization is None:
@@ -144,7 +157,7 @@ class _Writer:
         data = layer.attributes.get(CUSTOM_OPTIONS, b"")
         if set(layer.attributes) - {CUSTOM_OPTIONS} or not isinstance(data, bytes):
             raise ModelError(f"layer {layer.index} ({layer.op}) may only have the bytes {CUSTOM_OPTIONS!r}")
-        return self._aligned(data) if data else None
+        return self._aligned(np.frombuffer(data, np.uint8)) if data else None
 
     def _options(self, view: LayerView, line: Builtin) -> int:
         builder = self._builder
@@ -207,18 +220,18 @@ class _Writer:
         self._builder.PrependUint32Slot(TensorMapField.TENSOR_INDEX, index, 0)
         return int(self._builder.EndObject())
 
-    def _buffer(self, data: bytes) -> int:
-        vector = self._aligned(data) if data else None
+    def _buffer(self, data: Array | None) -> int:
+        vector = None if data is None else self._aligned(data)
         self._builder.StartObject(len(BufferField))
         self._refer(BufferField.DATA, vector)
         return int(self._builder.EndObject())
 
-    def _aligned(self, data: bytes) -> int:
-        """A byte vector whose first byte lies on a multiple of ALIGNMENT."""
+    def _aligned(self, data: Array) -> int:
+        """A vector of uint8 whose first byte lies on a multiple of ALIGNMENT."""
         builder = self._builder
         builder.StartVector(1, len(data), ALIGNMENT)
         builder.head -= len(data)
-        builder.Bytes[builder.head : builder.head + len(data)] = data
+        builder.Bytes[builder.head : builder.head + len(data)] = data.data
         return int(builder.EndVector())
 
     def _text(self, value: str) -> int:
