@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import mmap
 import multiprocessing
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,14 +18,20 @@ from hypothesis import strategies as st
 from refimpl.builder import GraphBuilder
 from refimpl.contract import Target
 from refimpl.errors import UsageError
-from refimpl.graph import QUANTIZED_RANGE, Array, LayerView, Quantization
+from refimpl.graph import Array, LayerView, Quantization
 from refimpl.kernels import KERNELS, tiling
 from refimpl.kernels.tiling import MAX_TILE, TilePlan
+from refimpl.profiles import profile_named
 from refimpl.profiles.rules import Rule
+from refimpl.profiles.tflite import FP32
 from refimpl.spec.conv_2d import check_conv_2d, conv_2d
 from refimpl.spec.depthwise_conv_2d import check_depthwise_conv_2d, depthwise_conv_2d
 from refimpl.spec.fully_connected import check_fully_connected, fully_connected
 from refimpl.spec.transpose_conv import check_transpose_conv, transpose_conv
+from tests.cases import convolution
+from tests.cases.case import Case
+from tests.cases.weighted_layer import WeightedShape as Shape
+from tests.cases.weighted_layer import weighted_layer as layer
 
 SPECS = {
     "CONV_2D": (check_conv_2d, conv_2d),
@@ -48,124 +54,6 @@ RULES = (
 @pytest.fixture(autouse=True)
 def _threads_even_for_small_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiling, "SERIAL_WORK", 0)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a layer needs besides its values. ``taps``, ``strides``, ``dilations`` are (y, x)."""
-
-    op: str
-    dtype: str = "int8"
-    batch: int = 1
-    size: tuple[int, int] = (5, 7)
-    channels: int = 3
-    filters: int = 4
-    taps: tuple[int, int] = (3, 3)
-    strides: tuple[int, int] = (1, 1)
-    dilations: tuple[int, int] = (1, 1)
-    padding: str = "SAME"
-    groups: int = 1
-    multiplier: int = 1
-    per_channel: bool = True
-    bias: bool = True
-    activation: str = "NONE"
-    extra: tuple[int, int] = (0, 0)
-    """TRANSPOSE_CONV: outputs beyond (SAME: short of) the usual size, fewer than a stride."""
-
-    def filter_shape(self) -> tuple[int, ...]:
-        return {
-            "CONV_2D": (self.filters, *self.taps, self.channels // self.groups),
-            "DEPTHWISE_CONV_2D": (1, *self.taps, self.channels * self.multiplier),
-            "FULLY_CONNECTED": (self.filters, self.channels),
-            "TRANSPOSE_CONV": (self.filters, *self.taps, self.channels),
-        }[self.op]
-
-    def input_shape(self) -> tuple[int, ...]:
-        if self.op == "FULLY_CONNECTED":
-            return (self.batch, self.channels)
-        return (self.batch, *self.size, self.channels)
-
-    def output_shape(self) -> tuple[int, ...] | None:
-        """None when no window fits."""
-        filters = self.channels * self.multiplier if self.op == "DEPTHWISE_CONV_2D" else self.filters
-        if self.op == "FULLY_CONNECTED":
-            return (self.batch, filters)
-        sizes = []
-        for axis in (0, 1):
-            size, taps, stride = self.size[axis], self.taps[axis], self.strides[axis]
-            reach = (taps - 1) * self.dilations[axis] + 1
-            if self.op == "TRANSPOSE_CONV":
-                extra = self.extra[axis] % stride
-                sizes.append(
-                    size * stride - extra if self.padding == "SAME" else (size - 1) * stride + taps + extra
-                )
-            elif self.padding == "SAME":
-                sizes.append(math.ceil(size / stride))
-            else:
-                sizes.append((size - reach) // stride + 1 if reach <= size else 0)
-        return (self.batch, *sizes, filters) if min(sizes) > 0 else None
-
-
-def random_values(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> Array:
-    """Uniform values with the type's extremes mixed in."""
-    low, high = QUANTIZED_RANGE[dtype]
-    values = rng.integers(low, high + 1, shape)
-    extremes = rng.choice([low, high], shape)
-    return np.where(rng.random(shape) < 0.2, extremes, values).astype(dtype)
-
-
-def layer(
-    shape: Shape, seed: int, bias: Array | None = None, weights: Array | None = None
-) -> tuple[LayerView, list[Array | None]]:
-    """The layer, and one array per input."""
-    rng = np.random.default_rng(seed)
-    low, high = QUANTIZED_RANGE[shape.dtype]
-    output_shape = shape.output_shape()
-    assert output_shape is not None
-    channels = output_shape[-1]
-    per_channel = shape.per_channel and shape.dtype == "int8" and channels > 1
-    # Half of the scales are powers of two, where roundings tie.
-    scales = np.float32(0.01) * rng.uniform(0.5, 2, channels if per_channel else 1).astype(np.float32)
-    if rng.random() < 0.5:
-        scales = np.exp2(np.rint(np.log2(scales))).astype(np.float32)
-    axis = 3 if shape.op == "DEPTHWISE_CONV_2D" else 0
-    zero_point = 0 if shape.dtype == "int8" else int(rng.choice([0, 1, 127, 128, 255]))
-    builder = GraphBuilder()
-    data = builder.input(
-        "data", shape.input_shape(), shape.dtype,
-        Quantization.per_tensor(2.0**-4, int(rng.choice([low, low + 1, 3, high]))),
-    )  # fmt: skip
-    if weights is None:
-        weights = random_values(rng, shape.dtype, shape.filter_shape())
-    filters = builder.constant(
-        "filter", weights, Quantization(tuple(map(float, scales)), (zero_point,) * len(scales), axis)
-    )
-    inputs = [data, filters]
-    if shape.op == "TRANSPOSE_CONV":
-        inputs = [builder.constant("shape", np.array(output_shape, np.int32)), filters, data]
-    if shape.bias:
-        if bias is None:
-            bias = rng.integers(-3000, 3000, channels)
-        inputs.append(builder.constant("bias", bias.astype(np.int32)))
-    output_scale = float(rng.choice([2.0**-3, 0.37, 2.0]))
-    output = builder.tensor(
-        "output",
-        output_shape,
-        shape.dtype,
-        Quantization.per_tensor(output_scale, int(rng.choice([low, 5, high]))),
-    )
-    attributes: dict[str, str | int] = {"fused_activation_function": shape.activation}
-    if shape.op != "FULLY_CONNECTED":
-        attributes |= {"padding": shape.padding, "stride_h": shape.strides[0], "stride_w": shape.strides[1]}
-    if shape.op in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-        attributes |= {"dilation_h_factor": shape.dilations[0], "dilation_w_factor": shape.dilations[1]}
-    if shape.op == "DEPTHWISE_CONV_2D":
-        attributes["depth_multiplier"] = shape.multiplier
-    builder.layer(shape.op, inputs, [output], **attributes)
-    graph = builder.build([output])
-    values = [graph.tensors[index].data for index in inputs]
-    values[inputs.index(data)] = random_values(rng, shape.dtype, shape.input_shape())
-    return graph.view(0), values
 
 
 class Margins:
@@ -212,6 +100,24 @@ def assert_kernel_equals_spec(view: LayerView, values: list[Array | None], rule:
 def assert_all_rules(shape: Shape, seed: int = 0) -> None:
     view, values = layer(shape, seed)
     for rule in RULES:
+        assert_kernel_equals_spec(view, values, rule)
+
+
+@functools.cache
+def _judged_cases() -> list[Case]:
+    return convolution.cases()
+
+
+@pytest.mark.parametrize(
+    "profile", ["litert-2.3-ref", "litert-2.3-builtin", "tflite-2.14-builtin", "xnnpack"]
+)
+def test_the_cases_judged_against_runtimes(profile: str) -> None:
+    """Every case that is compared with the runtimes themselves, as each profile rounds it."""
+    for case in _judged_cases():
+        view = case.graph.view(0)
+        feeds = dict(zip(case.graph.inputs, case.feeds, strict=True))
+        values = [None if t is None else feeds.get(t.index, t.data) for t in view.inputs]
+        rule = FP32 if profile == "xnnpack" else profile_named(profile).rule(view)
         assert_kernel_equals_spec(view, values, rule)
 
 
