@@ -113,7 +113,8 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
             (_padding, *_strides, Option("depth_multiplier"), _activation, *_dilations),
             v.depthwise,
         ),
-        "DEPTH_TO_SPACE": _op("DepthToSpaceOptions", _block, _int8),
+        # TensorFlow says 2 for int8, but LiteRT 2.3's reference resolver ends at 1; the kernel is the same.
+        "DEPTH_TO_SPACE": _op("DepthToSpaceOptions", _block),
         "DEQUANTIZE": _op("DequantizeOptions", (), v.dequantize),
         "DIV": _op("DivOptions", (_activation,), v.by_broadcast(2, v.always(1))),
         "ELU": _op(""),

@@ -15,6 +15,7 @@ from export.tflite.ops import BUILTINS, Option
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import AttributeValue, Graph, Quantization
+from tests.export.litert import run_reference
 from tests.export.tflite_op_cases import LAYERS, graph_of
 
 NOT_LISTED = {"FullyConnectedOptions": {"quantSpec"}}
@@ -160,6 +161,8 @@ def quantized(op: str, *dtypes: str, rank: int = 4, bias: bool = True, **attribu
         (1, "RELU6", ("uint8",), {}),
         (1, "QUANTIZE", ("uint8", "int8"), {}),
         (2, "DEQUANTIZE", ("int8",), {}),
+        (1, "DEPTH_TO_SPACE", ("int8",), {}),
+        (2, "SPACE_TO_DEPTH", ("int8",), {}),
         (2, "SPLIT", ("int32", "int8"), {}),
         (5, "GATHER", ("int8", "int32"), {"batch_dims": 1}),
         (6, "STRIDED_SLICE", ("int8",), {"ellipsis_mask": 1}),
@@ -169,7 +172,7 @@ def quantized(op: str, *dtypes: str, rank: int = 4, bias: bool = True, **attribu
     ],
 )
 def test_lowest_versions(expected: int, op: str, dtypes: tuple[str, ...], attributes: dict) -> None:
-    """Each case sits on one side of a condition of TensorFlow's op_version.cc."""
+    """Each case sits on one side of a condition of TensorFlow's op_version.cc (DEPTH_TO_SPACE aside)."""
     assert quantized(op, *dtypes, **attributes) == expected
 
 
@@ -210,3 +213,17 @@ def test_wrong_attributes_are_refused(attributes: dict, said: str) -> None:
 def test_unknown_ops_are_not_written() -> None:
     with pytest.raises(UnsupportedOp, match=r"NO_SUCH_OP.*export/tflite/ops\.py"):
         write_tflite(unchecked_layer("NO_SUCH_OP"))
+
+
+@pytest.mark.parametrize("op", ["DEPTH_TO_SPACE", "SPACE_TO_DEPTH"])
+def test_reference_kernels_know_the_version_of_int8_layers(op: str) -> None:
+    """LiteRT's two resolvers register different versions of these."""
+    inner, outer = (1, 2, 2, 4), (1, 4, 4, 1)
+    shapes = (inner, outer) if op == "DEPTH_TO_SPACE" else (outer, inner)
+    builder = GraphBuilder()
+    x = builder.input("x", shapes[0], "int8", Quantization.per_tensor(0.5))
+    y = builder.tensor("y", shapes[1], "int8", Quantization.per_tensor(0.5))
+    builder.layer(op, [x], [y], block_size=2)
+    values = np.arange(16, dtype=np.int8).reshape(shapes[0])
+    (found,) = run_reference(write_tflite(with_lowest_versions(builder.build([y]))), values)
+    assert found.ravel().tolist() == [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15]
