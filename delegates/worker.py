@@ -151,11 +151,9 @@ Node = dict[str, Any]
 
 def layer_nodes(interpreter: Any) -> tuple[list[Node], list[Node]]:
     """(layers of the file, nodes a delegate added), of the first subgraph."""
-    layers: list[Node] = []
-    delegates: list[Node] = []
-    for node in interpreter._get_ops_details():
-        (delegates if node["op_name"] == "DELEGATE" else layers).append(node)
-    return layers, delegates
+    nodes: list[Node] = interpreter._get_ops_details()
+    delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
+    return [node for node in nodes if node["op_name"] != "DELEGATE"], delegates
 
 
 def indices(values: Any) -> list[int]:
