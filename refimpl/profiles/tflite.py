@@ -17,9 +17,15 @@ COPIES = (
     "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "SLICE", "SPLIT", "SPLIT_V", "PACK", "UNPACK", "SQUEEZE",
     "EXPAND_DIMS", "PAD", "PADV2", "MIRROR_PAD", "RESIZE_NEAREST_NEIGHBOR", "DEPTH_TO_SPACE",
     "SPACE_TO_DEPTH", "MINIMUM", "MAXIMUM", "ARG_MAX", "ARG_MIN", "SHAPE", "GATHER", "TILE", "CAST",
-    "REVERSE_V2", "BROADCAST_TO", "FILL", "RANK",
+    "REVERSE_V2", "BROADCAST_TO", "FILL", "RANK", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
+    "EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "LOGICAL_AND", "LOGICAL_OR",
+    "LOGICAL_NOT", "SELECT", "SELECT_V2", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "SUM",
+    "FLOOR_DIV", "FLOOR_MOD",
 )  # fmt: skip
-"""Ops that move or compare values: the same bits in every runtime."""
+"""Ops that move or compare values, or compute on integers: the same bits in every runtime."""
+
+IEEE = ("DIV", "ABS", "CEIL", "FLOOR", "NEG", "SQUARE")
+"""float32 ops that are one correctly rounded operation."""
 
 GEMMLOWP_64 = Rule("gemmlowp", "float64")
 GEMMLOWP_32P = Rule("gemmlowp", "float32_product")
@@ -42,7 +48,9 @@ def _any(rule: Rule) -> Mapping[str, Rule]:
 
 
 _COMMON: RuleTable = {
-    **{op: _any(EXACT) for op in COPIES},
+    **{op: _any(EXACT) for op in COPIES + IEEE},
+    "SQRT": _any(EXACT),
+    "ROUND": _any(REFERENCE),
     "MAX_POOL_2D": _any(EXACT),
     "AVERAGE_POOL_2D": _any(REFERENCE),
     "CONCATENATION": _any(REFERENCE),
@@ -92,6 +100,7 @@ TFLITE_2_14_REF: RuleTable = {
 LITERT_2_3_REF: RuleTable = {
     **_COMMON,
     **_GEMMLOWP_CONVOLUTIONS,
+    "CAST": _any(Rule("saturating")),
     "FULLY_CONNECTED": _any(Rule("float64_half_away", "float64")),
 }
 
@@ -117,6 +126,7 @@ _QUANTIZE_IN_BLOCKS = Rule("reciprocal_half_even", tail="divide_float64", block=
 
 LITERT_2_3_BUILTIN: RuleTable = {
     **TFLITE_2_14_BUILTIN,
+    "CAST": _any(Rule("saturating")),
     "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64, "uint8": RUY_32P},
     "DEPTHWISE_CONV_2D": {"int8": RUY_THEN_GEMMLOWP_8, "uint8": GEMMLOWP_32P},
     "FULLY_CONNECTED": {"int8_per_channel": RUY_64, "*": RUY_32P},
@@ -138,7 +148,9 @@ LITERT_2_3_BUILTIN: RuleTable = {
 }
 
 LITERT_2_3_XNNPACK: RuleTable = {
-    **{op: _any(EXACT) for op in COPIES},
+    **{op: _any(EXACT) for op in COPIES + IEEE},
+    "ROUND": _any(EXACT),
+    "NEG": _any(XNNPACK),
     "CONCATENATION": _any(REFERENCE),
     **{op: _any(FP32) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "MUL")},
     **{op: _any(XNNPACK) for op in ("ADD", "SUB", "MEAN", "RESIZE_BILINEAR", "LEAKY_RELU")},

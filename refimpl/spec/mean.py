@@ -39,10 +39,7 @@ def check_mean(view: LayerView) -> None:
     require_same_dtype(view, data, output)
     require_quantized(view, data, output)
     axes = reduced_axes(view)
-    if view.flag("keep_dims"):
-        require_shape(view, output, (1 if i in axes else n for i, n in enumerate(data.shape)))
-    else:
-        require_shape(view, output, (n for i, n in enumerate(data.shape) if i not in axes))
+    require_shape(view, output, reduced_shape(view, axes))
     count = math.prod(data.shape[axis] for axis in axes)
     require(view, 1 <= count < MAX_COUNT, f"mean of {count} values; 1 to {MAX_COUNT - 1} are handled")
     ratio = data.scale / output.scale
@@ -54,6 +51,14 @@ def reduced_axes(view: LayerView) -> tuple[int, ...]:
     """The axes summed over, from the front, each once, in order."""
     given = constant_integers(view, 1, "the list of axes")
     return tuple(sorted({resolve_axis(view, axis, len(view.input(0).shape)) for axis in given}))
+
+
+def reduced_shape(view: LayerView, axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The input's shape with ``axes`` gone, or 1 under ``keep_dims``."""
+    shape = view.input(0).shape
+    if view.flag("keep_dims"):
+        return tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    return tuple(size for axis, size in enumerate(shape) if axis not in axes)
 
 
 def mean(view: LayerView, values: Values, rule: Rule) -> SpecResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,7 @@ def single_layer(
     inputs: Sequence[Feed | Constant],
     results: Sequence[Result],
     version: int | None = None,
+    broken_in: Mapping[str, str] | None = None,
     **attributes: AttributeValue,
 ) -> Case:
     """A case of one ``op`` layer, in the lowest version that expresses it.
@@ -77,7 +78,7 @@ def single_layer(
     ]
     builder.layer(op, indices, outputs, version=version or 1, **attributes)
     graph = builder.build(outputs)
-    return Case(name, graph if version else with_lowest_versions(graph), tuple(feeds), edge)
+    return Case(name, graph if version else with_lowest_versions(graph), tuple(feeds), edge, broken_in or {})
 
 
 def ramp(shape: Sequence[int], dtype: str, start: int = 0, step: int = 7) -> Array:
