@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from refimpl.graph import Array, Graph
 
@@ -10,12 +11,17 @@ from refimpl.graph import Array, Graph
 @dataclass(frozen=True)
 class Case:
     """``feeds`` holds one array per graph input; ``edge`` says what the case hits
-    (a tie, a saturation, an odd zero point, a tail of channels)."""
+    (a tie, a saturation, an odd zero point, a tail of channels).
+
+    ``broken_in`` maps a delegate's name to the reason why that runtime refuses the
+    layer, dies of it or leaves its output undefined although the layer is well formed.
+    """
 
     name: str
     graph: Graph
     feeds: tuple[Array, ...]
     edge: str
+    broken_in: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.name}-{self.edge}"

@@ -1,0 +1,403 @@
+"""Cases of CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV and FULLY_CONNECTED."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from refimpl.builder import GraphBuilder
+from refimpl.graph import DTYPES, Array, Quantization
+from tests.cases.case import Case
+from tests.cases.quantized import ZERO_POINTS, f32, parameters, seeded, some_values
+from tests.cases.ties import tie_accumulators
+
+TAILS = (1, 3, 8, 9, 15, 16, 17, 33)
+"""Channel counts below, on and behind every block size in use (8 and 16)."""
+
+EVERY_LANE = ("litert-ref", "litert-builtin", "litert-xnnpack", "tflite-2.14-ref", "tflite-2.14-builtin")
+OPTIMISED_LANES = ("litert-builtin", "litert-xnnpack", "tflite-2.14-builtin")
+
+EFFECTIVE = {
+    "power_of_two": 2.0**-7,
+    "fine": 1.37e-5,
+    "beyond_float24": 1.1e-6,
+    "coarse": 0.0231,
+    "near_one": 0.99999994,
+    "left_shift": 1.73,
+    "left_shift_power": 4.0,
+}
+"""Effective multipliers by what they hit: exact ties; accumulators so large that effP and effD
+part; accumulators a float32 cannot hold; few ties; quantize_multiplier's carry; shifts to the left."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Geometry of one convolution."""
+
+    input: tuple[int, ...]
+    out_channels: int
+    taps: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: str = "SAME"
+    groups: int = 1
+    depth_multiplier: int = 1
+
+
+def cases() -> list[Case]:
+    """All of them, names unique."""
+    return [
+        *_requantization_cases(),
+        *_geometry_cases(),
+        *_depthwise_geometry_cases(),
+        *_transpose_geometry_cases(),
+        *_fully_connected_cases(),
+        *_activation_cases(),
+    ]
+
+
+# --- the graph of one layer ---------------------------------------------------------------------
+
+
+def _scales(
+    rng: np.random.Generator, effective: float, channels: int, per_channel: bool, exact: bool
+) -> tuple[float, tuple[float, ...], float]:
+    """``(s_in, s_filter, s_out)`` whose multiplier is about ``effective``; exactly it when ``exact``."""
+    if exact:
+        s_in, s_out = 2.0**-5, 2.0**-3
+        spread = 2.0 ** rng.integers(-2, 3, channels if per_channel else 1)
+        spread[0] = 1.0
+    else:
+        s_in, s_out = f32(0.0078 * rng.uniform(1, 2)), f32(0.031 * rng.uniform(1, 2))
+        spread = rng.uniform(0.6, 1.6, channels) if per_channel else np.ones(1)
+    return s_in, tuple(f32(effective * s_out / s_in * factor) for factor in spread), s_out
+
+
+def _layer(
+    op: str,
+    name: str,
+    edge: str,
+    shape: Shape,
+    feed: Array,
+    filter_: Array,
+    bias: Array | None,
+    quantizations: tuple[Quantization, Quantization, Quantization],
+    activation: str = "NONE",
+    output_shape: tuple[int, ...] | None = None,
+    keep_num_dims: bool = False,
+) -> Case:
+    of_input, of_filter, of_output = quantizations
+    dtype = feed.dtype.name
+    builder = GraphBuilder(name)
+    input_ = builder.input("input", feed.shape, dtype, of_input)
+    inputs = [input_, builder.constant("filter", filter_, of_filter)]
+    if bias is not None:
+        bias_scales = tuple(f32(np.float32(of_input.scale[0]) * np.float32(s)) for s in of_filter.scale)
+        of_bias = Quantization(bias_scales, (0,) * len(bias_scales), 0)
+        inputs.append(builder.constant("bias", bias.astype(np.int32), of_bias))
+    output = builder.tensor(
+        "output", output_shape or _output_shape(op, shape, filter_.shape), dtype, of_output
+    )
+    attributes: dict[str, object] = {"fused_activation_function": activation}
+    if op == "FULLY_CONNECTED":
+        attributes |= {"keep_num_dims": keep_num_dims, "weights_format": "DEFAULT"}
+    else:
+        attributes |= {
+            "padding": shape.padding,
+            "stride_h": shape.stride[0],
+            "stride_w": shape.stride[1],
+        }
+    if op in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        attributes |= {"dilation_h_factor": shape.dilation[0], "dilation_w_factor": shape.dilation[1]}
+    if op == "DEPTHWISE_CONV_2D":
+        attributes["depth_multiplier"] = shape.depth_multiplier
+    if op == "TRANSPOSE_CONV":
+        size = builder.constant("output_shape", np.array(builder.shape(output), np.int32))
+        inputs = [size, inputs[1], input_, *inputs[2:]]
+    builder.layer(op, inputs, [output], **attributes)  # type: ignore[arg-type]
+    broken_in = _broken_in(op, bias is None, activation != "NONE", keep_num_dims and len(of_filter.scale) > 1)
+    return Case(name, builder.build([output]), (feed,), edge, broken_in)
+
+
+def _broken_in(op: str, no_bias: bool, activation: bool, kept_per_channel: bool) -> dict[str, str]:
+    """Lanes that cannot run the layer, with the reason."""
+    if op == "CONV_2D" and no_bias:
+        return dict.fromkeys(EVERY_LANE, "CONV_2D on 8-bit values insists on a bias")
+    if op == "DEPTHWISE_CONV_2D" and no_bias:
+        return dict.fromkeys(
+            OPTIMISED_LANES, "the optimised DEPTHWISE_CONV_2D reads a bias that is not there"
+        )
+    if op == "TRANSPOSE_CONV" and activation:
+        return {"tflite-2.14-ref": "its resolver knows TRANSPOSE_CONV up to version 3, without activation"}
+    if op == "FULLY_CONNECTED" and kept_per_channel:
+        return {"tflite-2.14-ref": "per channel it takes the second size of any output for its channels"}
+    return {}
+
+
+def _output_shape(op: str, shape: Shape, filter_shape: tuple[int, ...]) -> tuple[int, ...]:
+    if op == "FULLY_CONNECTED":
+        return (math.prod(shape.input) // filter_shape[1], filter_shape[0])
+    sizes = []
+    for axis in (0, 1):
+        size, stride = shape.input[axis + 1], shape.stride[axis]
+        reach = (shape.taps[axis] - 1) * shape.dilation[axis] + 1
+        if op == "TRANSPOSE_CONV":
+            sizes.append(size * stride if shape.padding == "SAME" else (size - 1) * stride + reach)
+        elif shape.padding == "SAME":
+            sizes.append(math.ceil(size / stride))
+        else:
+            sizes.append((size - reach) // stride + 1)
+    channels = filter_shape[3] if op == "DEPTHWISE_CONV_2D" else filter_shape[0]
+    return (shape.input[0], *sizes, channels)
+
+
+def _filter_shape(op: str, shape: Shape) -> tuple[int, ...]:
+    if op == "FULLY_CONNECTED":
+        return (shape.out_channels, shape.input[-1])
+    if op == "DEPTHWISE_CONV_2D":
+        return (1, *shape.taps, shape.input[3] * shape.depth_multiplier)
+    return (shape.out_channels, *shape.taps, shape.input[3] // shape.groups)
+
+
+def _channel_axis(op: str) -> int:
+    return 3 if op == "DEPTHWISE_CONV_2D" else 0
+
+
+def _filter_parameters(op: str, scales: tuple[float, ...], zero_point: int) -> Quantization:
+    axis = _channel_axis(op) if len(scales) > 1 else 0
+    return Quantization(scales, (zero_point,) * len(scales), axis)
+
+
+# --- ties, injected through the bias ------------------------------------------------------------
+
+
+def _requantization_cases() -> Iterator[Case]:
+    """1x1 layers in which acc = bias + (input - zp) of one channel: a few steps around each tie."""
+    for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"):
+        variants = (("int8", True), ("int8", False), ("uint8", False))
+        for (dtype, per_channel), kind in itertools.product(variants, EFFECTIVE):
+            channels = {"power_of_two": 33, "fine": 41, "beyond_float24": 24}.get(kind, 17)
+            yield _tie_case(op, dtype, per_channel, kind, channels, zero_points=3)
+    for op, channels in itertools.product(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), TAILS):
+        yield _tie_case(op, "int8", True, "power_of_two", channels, zero_points=4)
+    for channels in TAILS:
+        yield _tie_case("TRANSPOSE_CONV", "int8", False, "power_of_two", channels, zero_points=1)
+        yield _tie_case("TRANSPOSE_CONV", "uint8", False, "power_of_two", channels, zero_points=4)
+    for op, zero_points in itertools.product(("CONV_2D", "DEPTHWISE_CONV_2D"), (0, 1, 2)):
+        yield _tie_case(op, "int8", True, "fine", 16, zero_points)
+        yield _tie_case(op, "uint8", False, "fine", 16, zero_points)
+    yield _tie_case("CONV_2D", "int8", True, "power_of_two", 16, 3, groups=4)
+    yield _tie_case("CONV_2D", "uint8", False, "power_of_two", 16, 3, groups=4)
+    yield _tie_case("CONV_2D", "uint8", False, "fine", 16, 3, groups=2)
+    yield _tie_case("CONV_2D", "int8", False, "fine", 12, 3, groups=3)
+
+
+def _tie_case(
+    op: str, dtype: str, per_channel: bool, kind: str, channels: int, zero_points: int, groups: int = 1
+) -> Case:
+    axis = "channel" if per_channel else "tensor"
+    name = f"{op.lower()}_{dtype}_per_{axis}_{kind}_{channels}_zp{zero_points}_g{groups}"
+    rng = seeded(name)
+    zero_in = ZERO_POINTS[dtype][zero_points]
+    zero_out = ZERO_POINTS[dtype][(zero_points + 1) % 5]
+    zero_filter = 0 if dtype == "int8" else ZERO_POINTS[dtype][(zero_points + 2) % 5]
+    s_in, s_filter, s_out = _scales(rng, EFFECTIVE[kind], channels, per_channel, exact="power" in kind)
+    bias = np.array(
+        [
+            tie_accumulators((s_in, scale, s_out), zero_out, dtype, channels, rng)[channel]
+            for channel, scale in enumerate(np.resize(s_filter, channels))
+        ]
+    )
+    low = {"int8": -128, "uint8": 0}[dtype]
+    steps = [step for step in range(-4, 5) if low <= zero_in + step <= low + 255]
+    in_channels = channels if op == "DEPTHWISE_CONV_2D" else 4 * groups
+    shape = Shape((1, 1, len(steps), in_channels), channels, groups=groups)
+    feed = np.full(shape.input, zero_in, DTYPES[dtype])
+    feed[0, 0, :, :] = (zero_in + np.array(steps))[:, None]
+    if op == "FULLY_CONNECTED":
+        shape = Shape((len(steps), in_channels), channels)
+        feed = feed.reshape(shape.input)
+    filter_ = np.full(_filter_shape(op, shape), zero_filter)
+    first = (Ellipsis,) if op == "DEPTHWISE_CONV_2D" else (..., 0)
+    filter_[first] = zero_filter + (1 if zero_filter < 255 else -1)
+    of_filter = Quantization(
+        s_filter, (zero_filter,) * len(s_filter), _channel_axis(op) if per_channel else 0
+    )
+    return _layer(
+        op, name, f"ties, multiplier {kind}", shape, feed, filter_.astype(DTYPES[dtype]), bias,
+        (parameters(s_in, zero_in), of_filter, parameters(s_out, zero_out)),
+    )  # fmt: skip
+
+
+# --- geometry, on random values -----------------------------------------------------------------
+
+
+def _random_case(
+    op: str,
+    label: str,
+    shape: Shape,
+    dtype: str,
+    per_channel: bool,
+    edge: str,
+    activation: str = "NONE",
+    bias: bool = True,
+    output_shape: tuple[int, ...] | None = None,
+    keep_num_dims: bool = False,
+    loud: float = 60.0,
+    scales: tuple[float, int] | None = None,
+) -> Case:
+    """Random values; the multiplier makes outputs spread ``loud`` steps around the zero point."""
+    axis = "channel" if per_channel else "tensor"
+    name = f"{op.lower()}_{dtype}_per_{axis}_{label}"
+    rng = seeded(name)
+    filter_shape = _filter_shape(op, shape)
+    channels = filter_shape[_channel_axis(op)]
+    zero_in, zero_out = (int(rng.choice(ZERO_POINTS[dtype])) for _ in range(2))
+    zero_filter = 0 if dtype == "int8" else int(rng.choice(ZERO_POINTS[dtype]))
+    terms = max(math.prod(filter_shape) // channels, 1)
+    effective = loud / (math.sqrt(terms) * 90 * 90)
+    s_in, s_filter, s_out = _scales(rng, effective, channels, per_channel, exact=False)
+    if scales is not None:
+        ratio, (s_out, zero_out) = s_out, scales
+        s_filter = tuple(f32(scale * s_out / ratio) for scale in s_filter)
+    feed = some_values(rng, dtype, shape.input)
+    filter_ = some_values(rng, dtype, filter_shape)
+    values = None
+    if bias:
+        values = rng.integers(-100, 101, channels) * math.ceil(terms * 20)
+    of_filter = Quantization(
+        s_filter, (zero_filter,) * len(s_filter), _channel_axis(op) if per_channel else 0
+    )
+    quantizations = (parameters(s_in, zero_in), of_filter, parameters(s_out, zero_out))
+    return _layer(
+        op, name, edge, shape, feed, filter_, values, quantizations, activation, output_shape, keep_num_dims
+    )
+
+
+_KINDS = (("int8", True), ("int8", False), ("uint8", False))
+
+_WINDOWS = {
+    "1x1": {},
+    "3x3_same": {"taps": (3, 3)},
+    "3x3_valid": {"taps": (3, 3), "padding": "VALID"},
+    "3x3_same_stride2": {"taps": (3, 3), "stride": (2, 2)},
+    "5x2_valid_stride13": {"taps": (5, 2), "stride": (1, 3), "padding": "VALID"},
+    "3x3_same_dilation2": {"taps": (3, 3), "dilation": (2, 2)},
+    "2x3_valid_dilation32": {"taps": (2, 3), "dilation": (3, 2), "padding": "VALID"},
+    "1x1_stride2": {"stride": (2, 2)},
+    "7x7_same_larger_than_input": {"taps": (9, 11)},
+}
+
+
+def _geometry_cases() -> Iterator[Case]:
+    op = "CONV_2D"
+    for (label, window), (dtype, per_channel) in itertools.product(_WINDOWS.items(), _KINDS):
+        shape = Shape((2, 8, 7, 5), 9, **window)
+        yield _random_case(op, label, shape, dtype, per_channel, "padding, strides, dilation, batch 2")
+    for in_channels, out_channels in itertools.product((1, 3, 16, 17), (1, 8, 33)):
+        shape = Shape((1, 4, 5, in_channels), out_channels, (3, 3))
+        label = f"{in_channels}_to_{out_channels}"
+        yield _random_case(op, label, shape, "int8", True, "channel tails")
+        yield _random_case(op, label, shape, "uint8", False, "channel tails")
+    for groups, (dtype, per_channel) in itertools.product((2, 3, 6), _KINDS):
+        shape = Shape((1, 5, 4, 12), 18, (3, 3), groups=groups)
+        yield _random_case(op, f"groups{groups}", shape, dtype, per_channel, "grouped convolution")
+    for dtype, per_channel in _KINDS:
+        shape = Shape((1, 1, 1, 7), 6, (3, 3))
+        yield _random_case(op, "1x1_input", shape, dtype, per_channel, "one position, eight taps outside")
+        shape = Shape((1, 3, 3, 4), 6, (3, 3), padding="VALID")
+        yield _random_case(op, "1x1_output", shape, dtype, per_channel, "one output position")
+        shape = Shape((1, 5, 5, 4), 6, (3, 3))
+        yield _random_case(op, "no_bias", shape, dtype, per_channel, "bias left out", bias=False)
+        yield _random_case(op, "loud", shape, dtype, per_channel, "saturation at both ends", loud=900.0)
+
+
+def _depthwise_geometry_cases() -> Iterator[Case]:
+    op = "DEPTHWISE_CONV_2D"
+    for (label, window), (dtype, per_channel) in itertools.product(_WINDOWS.items(), _KINDS):
+        shape = Shape((2, 8, 7, 9), 9, **window)
+        yield _random_case(op, label, shape, dtype, per_channel, "padding, strides, dilation, batch 2")
+    for channels, multiplier in ((1, 1), (1, 8), (3, 1), (3, 2), (4, 4), (8, 1), (15, 1), (16, 2), (33, 1)):
+        shape = Shape((1, 5, 5, channels), 0, (3, 3), depth_multiplier=multiplier)
+        label = f"{channels}_times_{multiplier}"
+        yield _random_case(op, label, shape, "int8", True, "depth multiplier and channel tails")
+        yield _random_case(op, label, shape, "uint8", False, "depth multiplier and channel tails")
+    for dtype, per_channel in _KINDS:
+        shape = Shape((1, 1, 1, 17), 0, (3, 3))
+        yield _random_case(op, "1x1_input", shape, dtype, per_channel, "one position, eight taps outside")
+        shape = Shape((1, 6, 6, 8), 0, (3, 3))
+        yield _random_case(op, "no_bias", shape, dtype, per_channel, "bias left out", bias=False)
+        yield _random_case(op, "loud", shape, dtype, per_channel, "saturation at both ends", loud=900.0)
+
+
+def _transpose_geometry_cases() -> Iterator[Case]:
+    op = "TRANSPOSE_CONV"
+    windows: dict[str, dict[str, object]] = {
+        "4x4_same_stride2": {"taps": (4, 4), "stride": (2, 2)},
+        "3x3_same_stride2": {"taps": (3, 3), "stride": (2, 2)},
+        "3x3_same": {"taps": (3, 3)},
+        "3x2_valid_stride12": {"taps": (3, 2), "stride": (1, 2), "padding": "VALID"},
+        "2x2_valid_stride3": {"taps": (2, 2), "stride": (3, 3), "padding": "VALID"},
+        "1x1": {},
+    }
+    for (label, window), (dtype, per_channel), bias in itertools.product(
+        windows.items(), _KINDS, (True, False)
+    ):
+        shape = Shape((2, 3, 4, 5), 9, **window)  # type: ignore[arg-type]
+        label = label if bias else label + "_no_bias"
+        yield _random_case(op, label, shape, dtype, per_channel, "overlap, gaps, batch 2", bias=bias)
+    for out_channels, (dtype, per_channel) in itertools.product(TAILS, (_KINDS[0], _KINDS[2])):
+        shape = Shape((1, 3, 3, 4), out_channels, (3, 3), (2, 2))
+        yield _random_case(op, f"to_{out_channels}", shape, dtype, per_channel, "channel tails")
+    for dtype, per_channel in _KINDS:
+        shape = Shape((1, 4, 3, 4), 8, (3, 3), (2, 2))
+        yield _random_case(
+            op, "odd_output", shape, dtype, per_channel, "SAME output one short of input times stride",
+            output_shape=(1, 7, 5, 8),
+        )  # fmt: skip
+        shape = Shape((1, 3, 3, 4), 8, (2, 2), (2, 2), padding="VALID")
+        yield _random_case(
+            op, "longer_output", shape, dtype, per_channel, "VALID output with a rim nothing reaches",
+            output_shape=(1, 7, 6, 8),
+        )  # fmt: skip
+        yield _random_case(op, "loud", shape, dtype, per_channel, "saturation at both ends", loud=900.0)
+
+
+def _fully_connected_cases() -> Iterator[Case]:
+    op = "FULLY_CONNECTED"
+    for out_channels, (dtype, per_channel) in itertools.product(TAILS, _KINDS):
+        shape = Shape((3, 21), out_channels)
+        yield _random_case(op, f"to_{out_channels}", shape, dtype, per_channel, "channel tails, 3 rows")
+    for in_channels, (dtype, per_channel) in itertools.product((1, 15, 16, 65), _KINDS):
+        shape = Shape((1, in_channels), 10)
+        yield _random_case(op, f"from_{in_channels}", shape, dtype, per_channel, "one row")
+    for dtype, per_channel in _KINDS:
+        shape = Shape((2, 3, 6), 7)
+        yield _random_case(op, "flattened", shape, dtype, per_channel, "rank 3 read as rows")
+        yield _random_case(
+            op, "kept", shape, dtype, per_channel, "keep_num_dims", keep_num_dims=True, output_shape=(2, 3, 7)
+        )
+        yield _random_case(op, "no_bias", shape, dtype, per_channel, "bias left out", bias=False)
+        yield _random_case(op, "loud", shape, dtype, per_channel, "saturation at both ends", loud=900.0)
+
+
+def _activation_cases() -> Iterator[Case]:
+    """Fused activations; at scale 4, 6 and 1 lie on ties (1.5 and 0.25 steps) of an odd zero point."""
+    shapes = {
+        "CONV_2D": Shape((1, 4, 4, 6), 9, (3, 3)),
+        "DEPTHWISE_CONV_2D": Shape((1, 5, 5, 9), 0, (3, 3)),
+        "TRANSPOSE_CONV": Shape((1, 3, 3, 4), 9, (3, 3), (2, 2)),
+        "FULLY_CONNECTED": Shape((4, 12), 9),
+    }
+    settings = {"tie_odd": (4.0, 3), "tie_even": (4.0, 2), "half_step": (2.0, 5), "plain": (f32(0.047), 1)}
+    for op, (dtype, per_channel), activation, (label, scales) in itertools.product(
+        shapes, (_KINDS[0], _KINDS[2]), ("RELU", "RELU6", "RELU_N1_TO_1"), settings.items()
+    ):
+        yield _random_case(
+            op, f"{activation.lower()}_{label}", shapes[op], dtype, per_channel,
+            f"{activation} bound, output scale {scales[0]:.3g}", activation, scales=scales,
+        )  # fmt: skip
