@@ -61,6 +61,7 @@ float32 and the division in float64; all in float32."""
 
 BlockAxis: TypeAlias = Literal["none", "channel", "flat"]
 Clamp: TypeAlias = Literal["half_away", "half_even"]
+Overflow: TypeAlias = Literal["wraps", "saturates"]
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,13 @@ class Rule:
 
     ``tail`` is the method of the elements behind the last whole block of
     ``block`` elements, counted along the innermost dimension (``channel``) or
-    over the flattened tensor (``flat``). ``clamp`` says how the bounds of a
+    over the flattened tensor (``flat``; an ADD or MUL that broadcasts begins anew with
+    each of its inner loops, ``refimpl.profiles.broadcast``). ``clamp`` says how the bounds of a
     fused activation are quantized: TFLite ``zp + round_half_away(f32(6/s))``,
-    XNNPACK ``rint(f32(6/s) + zp)``.
+    XNNPACK ``rint(f32(6/s) + zp)``. ``overflow`` says what QUANTIZE makes of float32
+    values that no int32 step count holds: x86 converts them to -2^31 and the zero
+    point is added modulo 2^32 (``wraps``), or the steps are clamped first, from
+    above before from below and what is not a number like a large one (``saturates``).
     """
 
     method: Method
@@ -80,6 +85,7 @@ class Rule:
     block: int = 0
     block_axis: BlockAxis = "none"
     clamp: Clamp = "half_away"
+    overflow: Overflow = "wraps"
 
     def __str__(self) -> str:
         text: str = self.method

@@ -133,7 +133,17 @@ LITERT_2_3_BUILTIN: RuleTable = {
     "TRANSPOSE_CONV": {"int8": RUY_THEN_GEMMLOWP_8, "uint8": RUY_THEN_GEMMLOWP_16},
     "ADD": {
         "int8": Rule("sse", "float64", tail="gemmlowp", block=16, block_axis="flat"),
+        "int8_scalar": Rule("sse", "float64", tail="gemmlowp", block=8, block_axis="flat"),
         "uint8": Rule("sse", "float64", tail="gemmlowp", block=8, block_axis="flat"),
+        "uint8_scalar": Rule("sse", "float64", tail="gemmlowp", block=8, block_axis="flat"),
+        "*": GEMMLOWP_64,
+    },
+    "MUL": {
+        "int8": Rule("sse", "float32", tail="gemmlowp", block=16, block_axis="flat"),
+        "int8_scalar": Rule("sse", "float32", tail="gemmlowp", block=16, block_axis="flat"),
+        "uint8": Rule("sse", "float32", tail="gemmlowp", block=8, block_axis="flat"),
+        "uint8_scalar": Rule("sse", "float32", tail="gemmlowp", block=8, block_axis="flat"),
+        "*": GEMMLOWP_32,
     },
     "QUANTIZE": {
         "int8_from_float": _QUANTIZE_IN_BLOCKS,
@@ -156,8 +166,8 @@ LITERT_2_3_XNNPACK: RuleTable = {
     **{op: _any(XNNPACK) for op in ("ADD", "SUB", "MEAN", "RESIZE_BILINEAR", "LEAKY_RELU")},
     "MAX_POOL_2D": _any(Rule("exact", clamp="half_even")),
     "QUANTIZE": {
-        "int8_from_float": Rule("reciprocal_half_even"),
-        "uint8_from_float": Rule("reciprocal_half_even"),
+        "int8_from_float": Rule("reciprocal_half_even", overflow="saturates"),
+        "uint8_from_float": Rule("reciprocal_half_even", overflow="saturates"),
         "*": XNNPACK,
     },
     "DEQUANTIZE": _any(REFERENCE),

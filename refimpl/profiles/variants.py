@@ -7,10 +7,13 @@ Rule tables are keyed by op and variant: ``("CONV_2D", "int8")``,
 from __future__ import annotations
 
 from refimpl.graph import QUANTIZED_RANGE, LayerView
+from refimpl.profiles.broadcast import inner_loop
 
 
 def variant_of(view: LayerView) -> str:
     """The table key of a layer's variant; the output's element type unless the op needs more."""
+    if view.op in ("ADD", "MUL"):
+        return _broadcast(view)
     if view.op == "CONV_2D":
         return view.output().dtype + ("_grouped" if conv_groups(view) > 1 else "")
     if view.op == "FULLY_CONNECTED":
@@ -24,6 +27,12 @@ def variant_of(view: LayerView) -> str:
     if view.op == "MEAN":
         return "spatial" if is_spatial_mean(view) else "general"
     return view.output().dtype
+
+
+def _broadcast(view: LayerView) -> str:
+    """``int8``, ``int8_scalar`` or ``int8_general``, by the inner loop of an optimised kernel."""
+    kind = inner_loop(view).kind
+    return view.output().dtype + ("" if kind == "elementwise" else f"_{kind}")
 
 
 def conv_groups(view: LayerView) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from refimpl.contract import SpecResult, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
+from refimpl.profiles.broadcast import inner_loop
 from refimpl.profiles.rules import Method, Rule
 from refimpl.spec.binary import bounds, check_binary, is_plain, plain, stored, zero_points_removed
 from refimpl.spec.primitives import (
@@ -18,6 +19,7 @@ from refimpl.spec.primitives import (
     quantize_multiplier,
     rounding_divide_by_pot,
     saturating_rounding_doubling_high_mul,
+    wrap16,
 )
 
 LEFT_SHIFT = 20
@@ -70,18 +72,14 @@ def _add(view: LayerView, values: Values, rule: Rule, sign: int) -> SpecResult:
         if method == "gemmlowp":
             return _gemmlowp(view, left, right, sign) + zero_point
         if method == "sse":
-            return _sse(view, left, right, sign) + zero_point
+            return wrap16(_sse(view, left, right, sign) + zero_point)
         if method == "xnnpack":
             return _xnnpack(view, left, right, sign) + zero_point
         raise UnsupportedOp(f"{view}: {method!r} is not defined for this op")
 
     low, high = bounds(view, rule)
-    return stored(view, np.clip(in_blocks(rule, view.output().shape, by, run=_run(view)), low, high))
-
-
-def _run(view: LayerView) -> int | None:
-    """How many consecutive outputs one inner loop of a broadcasting kernel covers."""
-    return None if view.input(0).shape == view.input(1).shape else view.output().shape[-1]
+    sums = in_blocks(rule, view.output().shape, by, run=inner_loop(view).run)
+    return stored(view, np.clip(sums, low, high))
 
 
 def _gemmlowp(view: LayerView, left: Array, right: Array, sign: int) -> Array:
@@ -95,14 +93,15 @@ def _gemmlowp(view: LayerView, left: Array, right: Array, sign: int) -> Array:
 def _sse(view: LayerView, left: Array, right: Array, sign: int) -> Array:
     """LiteRT's NEON body: the operands are rounded once only.
 
-    int8 shifts left by ``20 + shift`` (shift <= 0) before the high multiply; uint8
-    by 20, and floors the shift after it.
+    The int8 loop over two tensors shifts left by ``20 + shift`` (shift <= 0) before
+    the high multiply. The others shift by 20, and floor the shift after it.
     """
     real_left, real_right, real_output = _real_multipliers(view)
+    floors = view.output().dtype == "uint8" or inner_loop(view).kind == "scalar"
 
     def scaled(value: Array, real: float) -> Array:
         multiplier, shift = quantize_multiplier(real)
-        if view.output().dtype == "uint8":
+        if floors:
             high = saturating_rounding_doubling_high_mul(value << LEFT_SHIFT, multiplier)
             return np.asarray(high >> -shift, np.int64)
         kept = LEFT_SHIFT + shift
@@ -123,8 +122,10 @@ def _xnnpack(view: LayerView, left: Array, right: Array, sign: int) -> Array:
     output_scale = np.float32(view.output().scale)
     ratio_left = np.float32(view.input(0).scale) / output_scale
     ratio_right = np.float32(view.input(1).scale) / output_scale
-    exponent = math.frexp(float(max(ratio_left, ratio_right)))[1] - 1
-    shift = 20 - exponent
+    larger = float(max(ratio_left, ratio_right))
+    if not larger < 2.0**8:
+        raise UnsupportedOp(f"{view}: input scales of {larger:.6g} output scales; XNNPACK adds below 256")
+    shift = 20 - (math.frexp(larger)[1] - 1)
     left_multiplier = int(np.rint(math.ldexp(float(ratio_left), shift)))
     right_multiplier = sign * int(np.rint(math.ldexp(float(ratio_right), shift)))
     total = left * left_multiplier + right * right_multiplier

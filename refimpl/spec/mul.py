@@ -7,10 +7,18 @@ import operator
 import numpy as np
 
 from refimpl.contract import SpecResult, Values
-from refimpl.graph import LayerView
-from refimpl.profiles.rules import Rule
+from refimpl.graph import Array, LayerView
+from refimpl.profiles.broadcast import inner_loop
+from refimpl.profiles.rules import Method, Rule
 from refimpl.spec.binary import bounds, check_binary, is_plain, plain, stored, zero_points_removed
-from refimpl.spec.primitives import effective_multiplier, requantize
+from refimpl.spec.primitives import (
+    effective_multiplier,
+    in_blocks,
+    multiply,
+    multiply_gemmlowp,
+    quantize_multiplier,
+    wrap16,
+)
 from refimpl.spec.scales import require_multiplier
 
 
@@ -32,4 +40,21 @@ def mul(view: LayerView, values: Values, rule: Rule) -> SpecResult:
         rule.multiplier, view.input(0).scale, np.float32(view.input(1).scale), output.scale
     )
     low, high = bounds(view, rule)
-    return stored(view, requantize(left * right, effective, rule, output.zero_point, low, high))
+
+    def by(method: Method) -> Array:
+        if method == "sse":
+            return np.clip(_sse(view, left * right, float(effective)), low, high)
+        return multiply(method, left * right, effective, output.zero_point, low, high)
+
+    return stored(view, in_blocks(rule, output.shape, by, run=inner_loop(view).run))
+
+
+def _sse(view: LayerView, products: Array, effective: float) -> Array:
+    """LiteRT's NEON body: rounded as gemmlowp, narrowed to int16, the zero point added modulo 2^16.
+
+    The narrowing saturates, but for a uint8 tensor times a single value, where it wraps.
+    """
+    scaled = multiply_gemmlowp(products, *quantize_multiplier(effective))
+    wraps = view.output().dtype == "uint8" and inner_loop(view).kind == "scalar"
+    narrow = wrap16(scaled) if wraps else np.clip(scaled, -(2**15), 2**15 - 1)
+    return wrap16(narrow + view.output().zero_point)

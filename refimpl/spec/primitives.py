@@ -28,11 +28,28 @@ def wrap32(x: Array | int) -> Array:
     return ((np.asarray(x, np.int64) + 2**31) & 0xFFFFFFFF) - 2**31
 
 
+def wrap16(x: Array | int) -> Array:
+    """``x`` modulo 2^16 as a signed value, what an int16 register keeps. int64 in and out."""
+    return ((np.asarray(x, np.int64) + 2**15) & 0xFFFF) - 2**15
+
+
 def round_half_away(x: Array | np.floating[Any] | float) -> Array:
     """Rounds to the nearest integer, ties away from zero (C ``round``), in ``x``'s own float type."""
     x = np.asarray(x)
     whole = np.trunc(x)
-    return np.where(np.abs(x - whole) >= 0.5, whole + np.sign(x), whole).astype(x.dtype)
+    with np.errstate(invalid="ignore"):
+        fraction = np.abs(x - whole)
+    return np.where(fraction >= 0.5, whole + np.sign(x), whole).astype(x.dtype)
+
+
+def to_int32(x: Array) -> Array:
+    """Whole floating-point numbers as int32 values, held in int64, as x86 converts them.
+
+    Out of range, infinite or not a number gives -2^31 (``cvttss2si``); C leaves that undefined.
+    """
+    with np.errstate(invalid="ignore"):
+        inside = (x >= -(2.0**31)) & (x < 2.0**31)
+        return np.where(inside, np.where(inside, x, 0).astype(np.int64), INT32_MIN)
 
 
 def quantize_multiplier(real: float) -> tuple[int, int]:

@@ -13,6 +13,8 @@ from refimpl.spec.primitives import (
     in_blocks,
     requantize,
     round_half_away,
+    to_int32,
+    wrap32,
 )
 from refimpl.spec.requirements import (
     QUANTIZED_8,
@@ -46,8 +48,11 @@ def quantize(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     if input_.dtype == "float32":
 
         def by(method: Method) -> Array:
-            steps = np.clip(_steps(view, method, data), low - output.zero_point, high - output.zero_point)
-            return steps.astype(np.int64) + output.zero_point
+            steps = _steps(view, method, data)
+            if rule.overflow == "saturates":
+                steps = np.where(steps < high - output.zero_point, steps, high - output.zero_point)
+                steps = np.maximum(steps, low - output.zero_point)
+            return np.clip(wrap32(to_int32(steps) + output.zero_point), low, high)
 
         result = in_blocks(rule, output.shape, by)
     else:
