@@ -81,4 +81,5 @@ def _load(path: Path, channels: int) -> Array:
         )
     if not np.isfinite(values).all():
         raise FeedError(f"{path}: holds NaN or infinity")
-    return values.astype(np.float32)
+    single: Array = values.astype(np.float32)
+    return single

@@ -56,7 +56,7 @@ def _load_one(tensor: Tensor, path: Path) -> Array:
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return image_feed(tensor, path)
     try:
-        loaded = np.load(path, allow_pickle=False)
+        loaded: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise FeedError(
             f"{path}: not a readable .npy file ({error}); .npy, .npz and images can be read"

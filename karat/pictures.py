@@ -24,7 +24,7 @@ def similarity(clean: Array, image: Array) -> float:
     """Structural similarity (scikit-image, data range 1) of two grey slices."""
     from skimage.metrics import structural_similarity
 
-    return float(structural_similarity(clean, image, data_range=1.0))
+    return float(structural_similarity(clean, image, data_range=1.0))  # type: ignore[no-untyped-call]
 
 
 def save_panels(panels: Sequence[Panel], clean: Array, folder: Path) -> list[Path]:

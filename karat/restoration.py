@@ -7,14 +7,18 @@ slice with its two neighbours ``[y, x, 3]`` goes in, a restored slice ``[y, x]``
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from delegates.tiling import TileGrid
+from export.quantize import PRESETS, quantize_model, run_float
+from karat.calibration import tiles_of
+from refimpl.engine import compile_graph
 from refimpl.errors import FeedError
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, Graph, Tensor
+from refimpl.networks import Upsampling, tomogan
 
 RunModel = Callable[[Array], Array]
 """A quantized model as a function of one input batch ``[1, y, x, channel]``."""
@@ -40,14 +44,16 @@ def quantize_values(values: Array, tensor: Tensor) -> Array:
         return np.ascontiguousarray(values, DTYPES[tensor.dtype])
     qmin, qmax = QUANTIZED_RANGE[tensor.dtype]
     scaled = np.rint(values.astype(np.float32) / np.float32(tensor.scale)) + np.float32(tensor.zero_point)
-    return np.clip(scaled, qmin, qmax).astype(DTYPES[tensor.dtype])
+    codes: Array = np.clip(scaled, qmin, qmax).astype(DTYPES[tensor.dtype])
+    return codes
 
 
 def dequantize_values(values: Array, tensor: Tensor) -> Array:
     """A tensor's integers as real values, float32; float tensors pass through."""
     if tensor.dtype not in QUANTIZED_RANGE:
         return values
-    return (values.astype(np.float32) - np.float32(tensor.zero_point)) * np.float32(tensor.scale)
+    real: Array = (values.astype(np.float32) - np.float32(tensor.zero_point)) * np.float32(tensor.scale)
+    return real
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,29 @@ class Network:
         """Real values ``[1, y, x, channel]`` in and out."""
         given = quantize_values(values, self.graph.tensors[self.graph.inputs[0]])
         return dequantize_values(self.run(given), self.graph.tensors[self.graph.outputs[0]])
+
+
+def on_oracle(graph: Graph, profile: str) -> Network:
+    """The graph run by the oracle under a profile."""
+    program = compile_graph(graph, profile)
+    return Network(graph, lambda values: program.run([values]).outputs[0])
+
+
+def on_onnx_runtime(graph: Graph) -> Network:
+    """A float graph run by ONNX Runtime."""
+    return Network(graph, lambda values: next(iter(run_float(graph, [values])))[0])
+
+
+def quantized_tomogan(
+    weights: Mapping[str, Array] | None,
+    upsampling: Upsampling,
+    slices: Array,
+    scheme: str = "int8",
+    tile: int = 64,
+) -> Graph:
+    """TomoGAN for ``tile`` × ``tile`` inputs, quantized over noisy ``slices`` ``[slice, y, x, 3]``."""
+    float_graph = tomogan(tile, tile, upsampling, weights)
+    return quantize_model(float_graph, tiles_of(slices, tile, tile), PRESETS[scheme])
 
 
 def restore(noisy: Array, tomogan: Network, fine_tune: Network | None = None, halo: int = 0) -> Restored:

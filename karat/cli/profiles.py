@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prints the list or one profile."""
     from refimpl.profiles import METHODS, PROFILES, profile_named
+    from refimpl.profiles.rules import Method
 
     if options.name is None:
         width = max(map(len, PROFILES))
@@ -24,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     profile = profile_named(options.name)
     print(f"{profile.name}: {profile.runtime}\n")
-    used = set()
+    used: set[Method] = set()
     for title, table in (("layers XNNPACK takes", profile.delegated), ("all other layers", profile.table)):
         if table is None:
             continue
@@ -33,7 +34,9 @@ def run(options: argparse.Namespace) -> int:
         for op in sorted(table):
             for variant, rule in table[op].items():
                 print(f"  {op:24} {'any' if variant == '*' else variant:20} {rule}")
-                used.update({rule.method, rule.tail} - {None})
+                used.add(rule.method)
+                if rule.tail is not None:
+                    used.add(rule.tail)
         print()
     for method in sorted(used):
         print(f"{method}: {METHODS[method]}")
