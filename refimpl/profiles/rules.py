@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 Method: TypeAlias = Literal[
     "exact",
     "gemmlowp",
+    "gemmlowp_signed",
     "ruy",
     "float32_half_even",
     "float64_half_away",
@@ -35,6 +36,7 @@ METHODS: Mapping[Method, str] = MappingProxyType(
     {
         "exact": "integer copy or comparison, nothing is rounded",
         "gemmlowp": "Q0.31 multiplier; doubling high multiply rounds half up, the shift half away from zero",
+        "gemmlowp_signed": "the same with a negative multiplier; gemmlowp applies its sign after rounding",
         "ruy": "Q0.31 multiplier; doubling high multiply and shift both round half up",
         "float32_half_even": "float32 product, rounded half to even, zero point added after",
         "float64_half_away": "float64 product, rounded half away from zero",

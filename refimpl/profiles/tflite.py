@@ -30,6 +30,7 @@ IEEE = ("DIV", "ABS", "CEIL", "FLOOR", "NEG", "SQUARE")
 GEMMLOWP_64 = Rule("gemmlowp", "float64")
 GEMMLOWP_32P = Rule("gemmlowp", "float32_product")
 GEMMLOWP_32 = Rule("gemmlowp", "float32")
+GEMMLOWP_SIGNED_32 = Rule("gemmlowp_signed", "float32")
 RUY_64 = Rule("ruy", "float64")
 RUY_32P = Rule("ruy", "float32_product")
 FP32 = Rule("float32_half_even", "float32", clamp="half_even")
@@ -90,6 +91,11 @@ _GEMMLOWP_CONVOLUTIONS: RuleTable = {
 TFLITE_2_14_REF: RuleTable = {
     **_COMMON,
     **_GEMMLOWP_CONVOLUTIONS,
+    "LEAKY_RELU": {
+        "int8_negative": GEMMLOWP_SIGNED_32,
+        "uint8_negative": GEMMLOWP_SIGNED_32,
+        "*": GEMMLOWP_32,
+    },
     "FULLY_CONNECTED": {
         "int8_per_channel": GEMMLOWP_64,
         "int8": GEMMLOWP_32P,
@@ -145,6 +151,7 @@ LITERT_2_3_BUILTIN: RuleTable = {
         "uint8_scalar": Rule("sse", "float32", tail="gemmlowp", block=8, block_axis="flat"),
         "*": GEMMLOWP_32,
     },
+    "LEAKY_RELU": _any(GEMMLOWP_32),
     "QUANTIZE": {
         "int8_from_float": _QUANTIZE_IN_BLOCKS,
         "uint8_from_float": _QUANTIZE_IN_BLOCKS,

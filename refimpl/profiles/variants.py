@@ -22,6 +22,8 @@ def variant_of(view: LayerView) -> str:
         return _quantize(view)
     if view.op == "DEQUANTIZE":
         return view.input(0).dtype
+    if view.op == "LEAKY_RELU":
+        return view.output().dtype + ("_negative" if view.real("alpha") < 0 else "")
     if view.op == "LOGISTIC":
         return _logistic(view)
     if view.op == "MEAN":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from refimpl.contract import SpecResult, Values
+from refimpl.errors import UnsupportedOp
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
 from refimpl.profiles.rules import Rule
-from refimpl.spec.primitives import effective_multiplier, requantize
+from refimpl.spec.primitives import effective_multiplier, multiply_gemmlowp, quantize_multiplier
 from refimpl.spec.requirements import (
     QUANTIZED_8,
     operand,
@@ -41,14 +42,24 @@ def leaky_relu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     if rule.method == "xnnpack":
         result = np.clip(_xnnpack(view, centred, alpha) + output.zero_point, low, high)
     else:
-        above = effective_multiplier(rule.multiplier, input_.scale, 1.0, output.scale)
-        below = effective_multiplier(rule.multiplier, input_.scale, alpha, output.scale)
-        result = np.where(
-            centred >= 0,
-            requantize(centred, above, rule, output.zero_point, low, high),
-            requantize(centred, below, rule, output.zero_point, low, high),
+        below = _scaled(view, rule, centred, alpha)
+        result = np.clip(
+            np.where(centred >= 0, _scaled(view, rule, centred, np.float32(1)), below) + output.zero_point,
+            low,
+            high,
         )
     return SpecResult((result.astype(DTYPES[output.dtype]),))
+
+
+def _scaled(view: LayerView, rule: Rule, centred: Array, slope: np.float32) -> Array:
+    """``centred * slope * s_in / s_out``; ``gemmlowp`` applies a negative slope's sign after rounding."""
+    real = float(effective_multiplier(rule.multiplier, view.input(0).scale, slope, view.output().scale))
+    if rule.method == "gemmlowp_signed":
+        return multiply_gemmlowp(centred, *quantize_multiplier(real))
+    if rule.method == "gemmlowp":
+        scaled = multiply_gemmlowp(centred, *quantize_multiplier(abs(real)))
+        return -scaled if real < 0 else scaled
+    raise UnsupportedOp(f"{view}: {rule.method!r} is not defined for this op")
 
 
 def _xnnpack(view: LayerView, centred: Array, alpha: np.float32) -> Array:

@@ -26,10 +26,12 @@ SCALES = {
     "fine_output": (0.0235, 0.0472, 0.0043),
     "coarse_output": (0.0235, 0.0172, 1.91),
     "far_apart": (0.7, 0.0009, 0.69),
+    "beyond_int16": (0.5, 0.5, 0.5 / 300),
     "beyond_xnnpack": (3.1, 2.9e-4, 3.3),
+    "vanishing": (1.0, 2e-8, 1.0),
 }
-"""``(left, right, output)``. Powers of two put sums and products exactly on ties; the last is too
-wide for XNNPACK's ADD, so the builtin kernel runs."""
+"""``(left, right, output)``. Powers of two put sums and products exactly on ties; some outputs exceed
+int16, where LiteRT's bodies wrap; the last two are too wide for XNNPACK's ADD, so those bodies run."""
 
 BROADCASTS = {
     "scalar": ((2, 3, 5, 17), (1,)),
@@ -83,7 +85,7 @@ def _case(
 
 
 def _product_scales(op: str, scales: tuple[float, float, float]) -> tuple[float, float, float]:
-    """For MUL the output scale that makes products as large as sums would be."""
+    """For MUL the output scale that makes products about as large as sums would be."""
     left, right, output = scales
     return (left, right, left * right * 64 * output / max(left, right)) if op == "MUL" else scales
 
@@ -139,7 +141,12 @@ def _broadcasts() -> Iterator[Case]:
     for op, dtype, (label, shapes) in itertools.product(OPS, DTYPES, BROADCASTS.items()):
         rng = seeded(f"{op}{dtype}{label}")
         operands = some_values(rng, dtype, shapes[0]), some_values(rng, dtype, shapes[1])
-        for kind, scales in (("ties", (0.25, 0.125, 0.5)), ("thirds", (0.1, 0.3, 0.2))):
+        kinds = {
+            "ties": (0.25, 0.125, 0.5),
+            "thirds": (0.1, 0.3, 0.2),
+            "beyond_int16": (0.5, 0.25, 0.5 / 300),
+        }
+        for kind, scales in kinds.items():
             yield _case(
                 op, dtype, f"broadcast_{label}_{kind}", "broadcast, blocks and tails",
                 operands, _product_scales(op, scales), (3, 5, 1),
