@@ -20,11 +20,11 @@ from refimpl.kernels.binary import (
     prepare_prelu,
     prepare_sub,
 )
+from refimpl.kernels.cast import prepare_cast
 from refimpl.kernels.concatenation import prepare_concatenation
 from refimpl.kernels.convolution import prepare_convolution
 from refimpl.kernels.copies import (
     prepare_broadcast_to,
-    prepare_cast,
     prepare_depth_to_space,
     prepare_gather,
     prepare_mirror_pad,

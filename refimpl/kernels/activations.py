@@ -7,18 +7,27 @@ the output's. ``f32`` marks each float32 rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target
+from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView
+from refimpl.graph import Array, LayerView
 from refimpl.kernels.fixed_point import fixed_point, rescale
-from refimpl.kernels.lookup import Tables, as_bytes, byte_values, full_range, unary_kernel
+from refimpl.kernels.lookup import Tables, as_bytes, byte_values, full_range, operand, unary_kernel
 from refimpl.kernels.multipliers import output_bounds
+from refimpl.kernels.tanhf import tanh_float32
 from refimpl.profiles.rules import Rule
+
+REAL_BOUNDS: dict[str, tuple[float, float]] = {
+    "NONE": (-math.inf, math.inf),
+    "RELU": (0.0, math.inf),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+    "RELU6": (0.0, 6.0),
+}
+"""What each clamp leaves of the real numbers."""
 
 
 def round_half_away(values: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -98,7 +107,7 @@ def _logistic_in_float64(real: float) -> np.float32:
 
 
 def _tanh(real: float) -> np.float32:
-    return np.float32(math.tanh(real))
+    return np.float32(tanh_float32(np.array([real]))[0])
 
 
 # ---- RELU, RELU6, RELU_N1_TO_1, LEAKY_RELU
@@ -107,6 +116,8 @@ def _tanh(real: float) -> np.float32:
 def prepare_relu(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """RELU, RELU6, RELU_N1_TO_1: rescale by f32(s/s_o), then clamp; ``exact`` clamps only."""
     output = view.output()
+    if output.dtype == "float32":
+        return _clamp_float(REAL_BOUNDS[view.op])
     bounds = output_bounds(output, view.op, rule.clamp, view)
     if rule.method == "exact":
         quantized = byte_values(output.dtype)
@@ -118,23 +129,34 @@ def prepare_relu(view: LayerView, rule: Rule, target: Target) -> Kernel:
     return unary_kernel(Tables.single(as_bytes(quantized, *bounds)))
 
 
+def _clamp_float(bounds: tuple[float, float]) -> Kernel:
+    low, high = np.float32(bounds[0]), np.float32(bounds[1])
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        np.clip(operand(inputs, 0), low, high, out=outputs[0])
+
+    return run
+
+
 def prepare_leaky_relu(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """LEAKY_RELU: x - z times f32(s/s_o), below zero times alpha as well."""
     output, alpha = view.output(), np.float32(view.real("alpha"))
     centred = _centred(view)
-    if rule.method == "gemmlowp":
+    if rule.method in ("gemmlowp", "gemmlowp_signed"):
         with np.errstate(over="ignore"):
             slope = np.float32(view.input(0).scale) * alpha / np.float32(output.scale)
-        above = rescale(centred, fixed_point(float(ratio32(view)), view), rule.method)
-        # A multiplier is never negative here: a negative slope flips the sign of the result.
-        below = rescale(centred, fixed_point(abs(float(slope)), view), rule.method)
-        below = -below if slope < 0 else below
+        above = rescale(centred, fixed_point(float(ratio32(view)), view), "gemmlowp")
+        # A multiplier is never negative here: a negative slope flips the sign of the result, or of the input.
+        if slope < 0 and rule.method == "gemmlowp_signed":
+            centred = -centred
+        below = rescale(centred, fixed_point(abs(float(slope)), view), "gemmlowp")
+        below = -below if slope < 0 and rule.method == "gemmlowp" else below
     elif rule.method == "xnnpack":
         above = coarse(centred, ratio32(view))
         below = coarse(centred, ratio32(view) * alpha)
     else:
         raise _no_kernel(view, rule)
-    quantized = np.where(centred < 0, below, above) + output.zero_point
+    quantized = np.where(_centred(view) < 0, below, above) + output.zero_point
     return unary_kernel(Tables.single(as_bytes(quantized, *full_range(output.dtype))))
 
 

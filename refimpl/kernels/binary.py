@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from refimpl.kernels.activations import ratio32
+from refimpl.kernels.activations import REAL_BOUNDS, ratio32
 from refimpl.kernels.fixed_point import fixed_point, rescale
 from refimpl.kernels.lookup import Tables, as_bytes, byte_values, full_range, operand, pair_kernel
 from refimpl.kernels.multipliers import combined_scales, output_bounds
@@ -27,54 +27,39 @@ from refimpl.profiles.rules import Method, Rule
 _LEFT_SHIFT = 20
 """Bits ADD's and SUB's operands gain before they are scaled."""
 
-_SCALAR_BLOCK = 8
-"""Elements per block of LiteRT's inner loop over one operand and a single value of the other."""
-
-_PLAIN_BOUNDS: dict[str, tuple[float, float]] = {
-    "NONE": (-math.inf, math.inf),
-    "RELU": (0, math.inf),
-    "RELU_N1_TO_1": (-1, 1),
-    "RELU6": (0, 6),
-}
-
 
 def prepare_add(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """ADD: ``a * s_a + b * s_b``."""
     if not _quantized(view):
         return _plain(view, np.add)
-    if rule.tail is None:
-        return pair_kernel(Tables.single(_sum_table(view, rule, rule.method, 1)))
-    rest = _sum_table(view, rule, rule.tail, 1)
-    row, one_scalar = _inner_loop(view)
-    if row == 0:
-        return pair_kernel(Tables.single(rest))
-    blocks = _sum_table(view, rule, rule.method, 1, one_scalar)
-    return pair_kernel(Tables.mixed(blocks, rest, _SCALAR_BLOCK if one_scalar else rule.block, row))
+    return _paired(view, rule, lambda method: _sums(view, method, 1))
 
 
 def prepare_sub(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """SUB: ``a * s_a - b * s_b``."""
     if not _quantized(view):
         return _plain(view, np.subtract)
-    return pair_kernel(Tables.single(_sum_table(view, rule, rule.method, -1)))
+    return _paired(view, rule, lambda method: _sums(view, method, -1))
 
 
 def prepare_mul(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """MUL: ``a * b * (s_a * s_b / s_o)``."""
     if not _quantized(view):
         return _plain(view, np.multiply)
-    left, right = _operands(view)
-    output = view.output()
-    (real,) = combined_scales(view.input(0).scale, [view.input(1).scale], output.scale, rule.multiplier)
-    product = left[:, None] * right[None, :]
-    bounds = output_bounds(output, view.text("fused_activation_function", "NONE"), rule.clamp, view)
-    if rule.method == "float32_half_even":
-        with np.errstate(over="ignore"):
-            steps = product.astype(np.float32) * np.float32(real)
-        scaled = np.rint(np.clip(steps, np.float32(-65536), np.float32(65536))).astype(np.int64)
-    else:
-        scaled = rescale(product, fixed_point(float(real), view), rule.method)
-    return pair_kernel(Tables.single(as_bytes(scaled + output.zero_point, *bounds)))
+    scales = view.input(0).scale, [view.input(1).scale], view.output().scale
+    (real,) = combined_scales(*scales, rule.multiplier)
+    return _paired(view, rule, lambda method: _products(view, method, float(real)))
+
+
+def _paired(view: LayerView, rule: Rule, compute: Callable[[Method], NDArray[np.int64]]) -> Kernel:
+    """The kernel of a quantized op: ``compute`` gives the unclamped output of each pair of bytes."""
+    activation = view.text("fused_activation_function", "NONE")
+    bounds = output_bounds(view.output(), activation, rule.clamp, view)
+    blocks = as_bytes(compute(rule.method), *bounds)
+    if rule.tail is None:
+        return pair_kernel(Tables.single(blocks))
+    rest = as_bytes(compute(rule.tail), *bounds)
+    return pair_kernel(Tables.mixed(blocks, rest, rule.block, inner_loop(view).length))
 
 
 def prepare_prelu(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -90,7 +75,17 @@ def prepare_prelu(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 def prepare_minimum(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """MINIMUM and MAXIMUM of the stored values."""
-    return _plain(view, np.minimum if view.op == "MINIMUM" else np.maximum)
+    if view.output().dtype != "float32":
+        return _plain(view, np.minimum if view.op == "MINIMUM" else np.maximum)
+    first_wins = np.less if view.op == "MINIMUM" else np.greater
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        # The second operand stands unless the first is beyond it: of -0 and 0, or next to a NaN, too.
+        left, right = operand(inputs, 0), operand(inputs, 1)
+        outputs[0][...] = right
+        np.copyto(outputs[0], left, where=first_wins(left, right))
+
+    return run
 
 
 def _quantized(view: LayerView) -> bool:
@@ -100,7 +95,7 @@ def _quantized(view: LayerView) -> bool:
 def _plain(view: LayerView, compute: np.ufunc) -> Kernel:
     """One NumPy operation in the tensors' own type (int32 wraps), then the fused activation."""
     dtype = view.output().dtype
-    bounds = _PLAIN_BOUNDS[view.text("fused_activation_function", "NONE")]
+    bounds = REAL_BOUNDS[view.text("fused_activation_function", "NONE")]
     low: Any
     high: Any
     low, high = bounds
@@ -110,7 +105,7 @@ def _plain(view: LayerView, compute: np.ufunc) -> Kernel:
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         with np.errstate(all="ignore"):
             compute(operand(inputs, 0), operand(inputs, 1), out=outputs[0])
-        if bounds != _PLAIN_BOUNDS["NONE"]:
+        if bounds != REAL_BOUNDS["NONE"]:
             np.clip(outputs[0], outputs[0].dtype.type(low), outputs[0].dtype.type(high), out=outputs[0])
 
     return run
@@ -125,20 +120,29 @@ def _operands(view: LayerView) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     )
 
 
-# ---- ADD and SUB
+# ---- LiteRT's inner loops
 
 
-def _inner_loop(view: LayerView) -> tuple[int, bool]:
-    """How LiteRT's broadcasting loops cut the output: elements per inner loop, and whether one
-    operand is a single value there. ``(0, False)`` where its general loop adds element by element.
+class InnerLoop(NamedTuple):
+    """Output elements per pass, and whether one operand is a single value there.
 
-    From the innermost dimension out, dimensions are equal, or one operand
-    repeats, then equal, or the other one repeats, then equal; any other order is
-    left to the general loop. The first stretch is the inner loop. Source: TFLite
+    A ``length`` of 0: elements are computed one by one.
+    """
+
+    length: int
+    one_scalar: bool
+
+
+def inner_loop(view: LayerView) -> InnerLoop:
+    """How LiteRT's optimised kernels cut the output of a layer of two inputs.
+
+    From the innermost dimension out, dimensions are equal, then one operand
+    repeats, then equal, then the other repeats, then equal; any other order is
+    left to a general loop. The first stretch is the inner loop. Source: TFLite
     ``ProcessBroadcastShapes`` and ``BinaryBroadcastFiveFold``.
     """
     shape = view.output().shape
-    left, right = ((1,) * (len(shape) - len(view.input(i).shape)) + view.input(i).shape for i in (0, 1))
+    left, right = ((1,) * (len(shape) - len(t.shape)) + t.shape for t in (view.input(0), view.input(1)))
     kinds = "".join(
         "=" if a == b else "<" if a == 1 else ">"
         for a, b in zip(reversed(left), reversed(right), strict=True)
@@ -146,43 +150,42 @@ def _inner_loop(view: LayerView) -> tuple[int, bool]:
     )
     sizes = [size for size in reversed(shape) if size != 1]
     if not re.fullmatch("=*(<*=*>*|>*=*<*)=*", kinds):
-        return 0, False
+        return InnerLoop(0, False)
     if not kinds:
-        return 1, False
+        return InnerLoop(1, False)
     stretch = len(kinds) - len(kinds.lstrip(kinds[0]))
-    return math.prod(sizes[:stretch]), kinds[0] != "="
+    return InnerLoop(math.prod(sizes[:stretch]), kinds[0] != "=")
 
 
-def _sum_table(
-    view: LayerView, rule: Rule, method: Method, sign: int, one_scalar: bool = False
-) -> NDArray[np.uint8]:
-    """The output byte of each pair of input bytes, for ``a + sign * b``."""
+def _wrap16(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    return (values + (1 << 15)) % (1 << 16) - (1 << 15)
+
+
+# ---- ADD, SUB
+
+
+def _sums(view: LayerView, method: Method, sign: int) -> NDArray[np.int64]:
+    """The output value, not yet clamped, of each pair of input bytes, for ``a + sign * b``."""
     left, right = _operands(view)
-    output = view.output()
+    zero_point = view.output().zero_point
     if method == "xnnpack":
-        scaled = _xnnpack_sums(view, left, sign * right)
-    else:
-        # t = 2 * max(s_a, s_b): both operands become fractions of t below one half.
-        scales = view.input(0).scale, view.input(1).scale
-        twice = 2.0 * max(scales)
-        factors = [fixed_point(scale / twice, view) for scale in scales]
-        to_output = fixed_point(twice / (2.0**_LEFT_SHIFT * output.scale), view)
-        if method == "gemmlowp":
-            a, b = (
-                rescale(values << _LEFT_SHIFT, factor, method)
-                for values, factor in zip((left, right), factors, strict=True)
-            )
-        elif method == "sse":
-            floors = output.dtype == "uint8" or one_scalar
-            a, b = (
-                _sse_scaled(values, factor, floors)
-                for values, factor in zip((left, right), factors, strict=True)
-            )
-        else:
-            raise UnsupportedOp(f"{view}: no kernel adds by {method!r}")
-        scaled = rescale(a[:, None] + sign * b[None, :], to_output, "gemmlowp")
-    bounds = output_bounds(output, view.text("fused_activation_function", "NONE"), rule.clamp, view)
-    return as_bytes(scaled + output.zero_point, *bounds)
+        return _xnnpack_sums(view, left, sign * right) + zero_point
+    # t = 2 * max(s_a, s_b): both operands become fractions of t, at most one half.
+    scales = view.input(0).scale, view.input(1).scale
+    twice = 2.0 * max(scales)
+    factors = [fixed_point(scale / twice, view) for scale in scales]
+    to_output = fixed_point(twice / (2.0**_LEFT_SHIFT * view.output().scale), view)
+    if method not in ("gemmlowp", "sse"):
+        raise UnsupportedOp(f"{view}: no kernel adds by {method!r}")
+    floors = view.output().dtype == "uint8" or inner_loop(view).one_scalar
+    a, b = (
+        rescale(values << _LEFT_SHIFT, factor, method)
+        if method == "gemmlowp"
+        else _sse_scaled(values, factor, floors)
+        for values, factor in zip((left, right), factors, strict=True)
+    )
+    sums = rescale(a[:, None] + sign * b[None, :], to_output, "gemmlowp") + zero_point
+    return _wrap16(sums) if method == "sse" else sums
 
 
 def _sse_scaled(values: NDArray[np.int64], factor: tuple[int, int], floors: bool) -> NDArray[np.int64]:
@@ -201,9 +204,34 @@ def _sse_scaled(values: NDArray[np.int64], factor: tuple[int, int], floors: bool
 def _xnnpack_sums(view: LayerView, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
     """21-bit multipliers of a common exponent, one half-up shift."""
     out_scale = np.float32(view.output().scale)
-    ratios = [np.float32(view.input(position).scale) / out_scale for position in (0, 1)]
-    shift = 21 - math.frexp(float(max(ratios)))[1]
-    first, second = (int(np.rint(math.ldexp(float(ratio), shift))) for ratio in ratios)
-    if shift < 1:
-        raise UnsupportedOp(f"{view}: an input scale is 2**20 times the output's; check the scales")
+    with np.errstate(over="ignore"):
+        ratios = [float(np.float32(view.input(position).scale) / out_scale) for position in (0, 1)]
+    if max(ratios) >= 256:
+        raise UnsupportedOp(
+            f"{view}: an input scale is {max(ratios):g} output scales; XNNPACK adds below 256"
+        )
+    shift = 21 - math.frexp(max(ratios))[1]
+    first, second = (int(np.rint(math.ldexp(ratio, shift))) for ratio in ratios)
     return (left[:, None] * first + right[None, :] * second + (1 << (shift - 1))) >> shift
+
+
+# ---- MUL
+
+
+def _products(view: LayerView, method: Method, real: float) -> NDArray[np.int64]:
+    """The output value, not yet clamped, of each pair of input bytes, for ``a * b * real``."""
+    left, right = _operands(view)
+    products, zero_point = left[:, None] * right[None, :], view.output().zero_point
+    if method == "float32_half_even":
+        with np.errstate(over="ignore"):
+            steps = products.astype(np.float32) * np.float32(real)
+        bounded = np.clip(steps, np.float32(-65536), np.float32(65536))
+        return np.asarray(np.rint(bounded), np.int64) + zero_point
+    factor = fixed_point(real, view)
+    if method != "sse":
+        return rescale(products, factor, method) + zero_point
+    # The body is gemmlowp's too, but narrows to int16: by saturation, or by dropping the high bits.
+    scaled = rescale(products, factor, "gemmlowp")
+    drops = view.output().dtype == "uint8" and inner_loop(view).one_scalar
+    narrow = _wrap16(scaled) if drops else np.clip(scaled, -(1 << 15), (1 << 15) - 1)
+    return _wrap16(narrow + zero_point)

@@ -204,8 +204,9 @@ def prepare_pack(view: LayerView, rule: Rule, target: Target) -> Kernel:
     axis = view.integer("axis", 0)
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        for position, part in enumerate(np.moveaxis(outputs[0], axis, 0)):
-            part[...] = operand(inputs, position)
+        stacked = np.moveaxis(outputs[0], axis, 0)
+        for position in range(len(stacked)):
+            stacked[position] = operand(inputs, position)
 
     return run
 
@@ -265,15 +266,5 @@ def prepare_shape(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         outputs[0][...] = shape
-
-    return run
-
-
-def prepare_cast(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """CAST between element types, as C converts: toward zero from float, wrapping between integers."""
-
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        with np.errstate(invalid="ignore", over="ignore"):
-            outputs[0][...] = operand(inputs, 0).astype(outputs[0].dtype)
 
     return run

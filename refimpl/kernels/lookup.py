@@ -27,6 +27,9 @@ from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
 _CHUNK = 1 << 15
 """Elements one thread takes at a time."""
 
+_ENDLESS = 1 << 40
+"""Longer than any output: one row."""
+
 
 def byte_values(dtype: str) -> NDArray[np.int64]:
     """The int8 or uint8 value each of the 256 bytes stands for."""
@@ -59,7 +62,7 @@ class Tables:
     @classmethod
     def single(cls, table: Array) -> Tables:
         """The same table for every element."""
-        return cls(table, table, 1, 1)
+        return cls(table, table, _ENDLESS, _ENDLESS)
 
     @classmethod
     def mixed(cls, blocks: Array, rest: Array, block: int, row: int) -> Tables:

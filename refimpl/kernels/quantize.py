@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from numba import njit, prange
+from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.activations import coarse, ratio32
-from refimpl.kernels.fixed_point import fixed_point, rescale
+from refimpl.kernels.fixed_point import INT32_MIN, fixed_point, rescale, wrap32
 from refimpl.kernels.lookup import (
     Tables,
     as_bytes,
@@ -47,12 +48,13 @@ def _from_float(view: LayerView, rule: Rule) -> Kernel:
     method, tail = _float_method(view, rule.method), _float_method(view, rule.tail or rule.method)
     body = size // rule.block * rule.block if rule.tail is not None else size
     scale, zero_point = np.float32(output.scale), output.zero_point
-    low, high = (bound - zero_point for bound in full_range(output.dtype))
+    saturates = rule.overflow == "saturates"
+    low, high = full_range(output.dtype)
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         values, out = operand(inputs, 0).reshape(-1), flat_bytes(outputs[0])
-        _quantize(values[:body], method, scale, zero_point, low, high, out[:body])
-        _quantize(values[body:], tail, scale, zero_point, low, high, out[body:])
+        _quantize(values[:body], method, saturates, scale, zero_point, low, high, out[:body])
+        _quantize(values[body:], tail, saturates, scale, zero_point, low, high, out[body:])
 
     return run
 
@@ -64,27 +66,37 @@ def _float_method(view: LayerView, method: Method) -> int:
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _quantize(values: Any, method: int, scale: Any, zero_point: int, low: int, high: int, out: Any) -> None:
-    """Rounds ``values / scale``, clamps to ``[low, high]`` and adds the zero point.
-
-    Clamping first changes no result, since the bounds are whole, and keeps the
-    conversion to an integer in range.
-    """
+def _quantize(
+    values: Any, method: int, saturates: bool, scale: Any, zero_point: int, low: int, high: int, out: Any
+) -> None:
+    """``values / scale`` rounded, plus the zero point, clamped to ``[low, high]``."""
     reciprocal = np.float32(1) / scale
-    floor, ceiling = np.float64(low), np.float64(high)
+    floor, ceiling = np.float64(low - zero_point), np.float64(high - zero_point)
     for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
         for i in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, out.size)):
             if method == _DIVIDE_32:
-                steps = np.float64(np.float32(values[i] / scale))
+                steps = _half_away(np.float64(np.float32(values[i] / scale)))
             elif method == _DIVIDE_64:
-                steps = np.float64(values[i]) / np.float64(scale)
+                steps = _half_away(np.float64(values[i]) / np.float64(scale))
             else:
                 steps = np.float64(np.rint(np.float32(values[i] * reciprocal)))
-            bounded = min(max(steps, floor), ceiling)
-            whole = np.trunc(bounded)
-            # Twice the fraction truncates to -1, 0 or 1: half away from zero.
-            rounded = whole + np.trunc((bounded - whole) * 2.0)
-            out[i] = np.uint8(np.int64(rounded) + zero_point)
+            if saturates:
+                steps = steps if steps < ceiling else ceiling  # also what is not a number
+                steps = steps if steps > floor else floor
+            # What no int32 holds, x86 converts to the lowest one; the zero point then wraps.
+            whole: Any = INT32_MIN
+            if -2147483648.0 <= steps < 2147483648.0:
+                whole = np.int64(steps)
+            out[i] = np.uint8(min(max(wrap32(whole + zero_point), low), high))
+
+
+@njit(cache=True, nogil=True)
+def _half_away(x: Any) -> Any:
+    """A float64 rounded half away from zero; from 2**52 on there is nothing to round."""
+    if not abs(x) < 4503599627370496.0:
+        return x
+    whole = np.trunc(x)
+    return whole + np.trunc((x - whole) * 2.0)  # twice the fraction truncates to -1, 0 or 1
 
 
 def _rescaled(view: LayerView, rule: Rule) -> Kernel:
@@ -108,20 +120,35 @@ def _rescale_table(view: LayerView, method: Method) -> Array:
 
 
 def prepare_dequantize(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """DEQUANTIZE int8/uint8 to float32: f32(s*(x-z)), or in blocks f32(f32(x*s) + f32(-z*s))."""
-    blocks = _real_table(view, rule.method)
+    """DEQUANTIZE to float32: f32(s*(x-z)), or in blocks f32(f32(x*s) + f32(-z*s))."""
+    size = math.prod(view.output().shape)
+    if view.input(0).dtype == "int16":
+        return _dequantize_int16(view, rule, size)
+    values = byte_values(view.input(0).dtype)
+    blocks = _reals(view, rule.method, values)
     if rule.tail is None:
         return unary_kernel(Tables.single(blocks))
-    rest = _real_table(view, rule.tail)
-    return unary_kernel(Tables.mixed(blocks, rest, rule.block, math.prod(view.output().shape)))
+    return unary_kernel(Tables.mixed(blocks, _reals(view, rule.tail, values), rule.block, size))
 
 
-def _real_table(view: LayerView, method: Method) -> Array:
-    input_ = view.input(0)
-    values, scale = byte_values(input_.dtype), np.float32(input_.scale)
+def _dequantize_int16(view: LayerView, rule: Rule, size: int) -> Kernel:
+    body = size if rule.tail is None else size // rule.block * rule.block
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        values, out = operand(inputs, 0).reshape(-1).astype(np.int64), outputs[0].reshape(-1)
+        out[:body] = _reals(view, rule.method, values[:body])
+        if body < size:
+            out[body:] = _reals(view, rule.tail or rule.method, values[body:])
+
+    return run
+
+
+def _reals(view: LayerView, method: Method, values: NDArray[np.int64]) -> NDArray[np.float32]:
+    """What each stored value stands for; x and x - z have at most 17 bits, exact in float32."""
+    scale, zero_point = np.float32(view.input(0).scale), view.input(0).zero_point
     with np.errstate(over="ignore"):
         if method == "reference":
-            return (values - input_.zero_point).astype(np.float32) * scale
+            return (values - zero_point).astype(np.float32) * scale
         if method == "affine_float32":
-            return values.astype(np.float32) * scale + np.float32(-input_.zero_point) * scale
+            return values.astype(np.float32) * scale + np.float32(-zero_point) * scale
     raise UnsupportedOp(f"{view}: no kernel dequantizes by {method!r}")
