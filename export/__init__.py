@@ -19,5 +19,7 @@ def read_model(path: str | Path) -> Graph:
 
         return read_tflite(path)
     if suffix == ".onnx":
-        raise UsageError(f"{path}: reading .onnx models is not supported yet; convert it to .tflite")
-    raise UsageError(f"{path}: not a model file this reads; give a .tflite file")
+        from export.onnx import read_onnx
+
+        return read_onnx(path)
+    raise UsageError(f"{path}: not a model file this reads; give a .tflite or .onnx file")

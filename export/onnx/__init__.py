@@ -1,0 +1,7 @@
+"""Reading and writing .onnx files."""
+
+from export.onnx.float_graph import write_float_onnx
+from export.onnx.read import read_onnx
+from export.onnx.write import write_onnx
+
+__all__ = ["read_onnx", "write_float_onnx", "write_onnx"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from export.onnx.package import import_onnx
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
 from refimpl.graph import Array, Graph, LayerView
 
@@ -35,7 +36,7 @@ def write_float_onnx(graph: Graph, expose: Iterable[int] = ()) -> bytes:
     Raises ModelError when the graph is not float32, UnsupportedOp for an op with no line in
     ``WRITERS``, UsageError when the onnx package is missing.
     """
-    onnx = _import_onnx()
+    onnx = import_onnx()
     if graph.format != "tflite":
         raise ModelError(f"graph {graph.name!r} is {graph.format} already; only TFLite-style graphs convert")
     writer = _Writer(graph, onnx)
@@ -98,14 +99,6 @@ def to_onnx_layout(values: Array) -> Array:
 def from_onnx_layout(values: Array) -> Array:
     """NCHW to NHWC for four-dimensional arrays, as a view; others as they are."""
     return values.transpose(TO_NHWC) if values.ndim == 4 else values
-
-
-def _import_onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as missing:
-        raise UsageError("writing ONNX needs the onnx package: pip install 'karat[onnx]'") from missing
-    return onnx
 
 
 class _Writer:

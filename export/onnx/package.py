@@ -1,0 +1,16 @@
+"""The onnx package, an optional dependency: imported when a file is read or written, not before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from refimpl.errors import UsageError
+
+
+def import_onnx() -> Any:
+    """The ``onnx`` module. Raises UsageError, saying how to get it, when it is not installed."""
+    try:
+        import onnx
+    except ImportError as missing:
+        raise UsageError("ONNX files need the onnx package: pip install 'karat[onnx]'") from missing
+    return onnx

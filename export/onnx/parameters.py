@@ -1,0 +1,142 @@
+"""Which edges of an ONNX graph are quantized how.
+
+In ONNX, scales and zero points are inputs of nodes, not properties of tensors. They are put on the
+tensors as well, so that differences can be given in LSBs and layers be described: on what
+QuantizeLinear and the QLinear ops write, on what DequantizeLinear and the QLinear ops read, and through
+ops that only move values. An edge that is read with parameters other than those it was written with
+keeps the latter; one that nothing wrote, read in two ways, has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from export.onnx.schema import MICROSOFT
+from refimpl.errors import ModelError
+from refimpl.graph import QUANTIZED_RANGE, LayerView, Quantization, Tensor
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A quantized tensor of a node: positions of the tensor, its scale and its zero point.
+
+    ``filter_axis`` is the axis that scales of several channels belong to: 0 for filters OIHW, -1 for the
+    columns of a matrix (its rows where ``transB`` is set), None for the attribute ``axis``.
+    """
+
+    tensor: int
+    scale: int
+    zero_point: int
+    filter_axis: int | None = 0
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The quantized inputs of an op, and those of its output as an Edge whose ``tensor`` is the output."""
+
+    inputs: tuple[Edge, ...]
+    output: Edge | None
+
+
+_UNARY = Parameters((Edge(0, 1, 2),), Edge(0, 3, 4))
+_BINARY = Parameters((Edge(0, 1, 2), Edge(3, 4, 5)), Edge(0, 6, 7))
+_QUANTIZE = Parameters((), Edge(0, 1, 2, None))
+_DEQUANTIZE = Parameters((Edge(0, 1, 2, None),), None)
+
+PARAMETERS: Mapping[str, Parameters] = MappingProxyType(
+    {
+        "DequantizeLinear": _DEQUANTIZE,
+        "QLinearConv": _BINARY,
+        "QLinearMatMul": Parameters((Edge(0, 1, 2), Edge(3, 4, 5, -1)), Edge(0, 6, 7, -1)),
+        "QuantizeLinear": _QUANTIZE,
+        f"{MICROSOFT}:DequantizeLinear": _DEQUANTIZE,
+        f"{MICROSOFT}:QGemm": Parameters((Edge(0, 1, 2), Edge(3, 4, 5, -1)), Edge(0, 7, 8)),
+        f"{MICROSOFT}:QLinearAdd": _BINARY,
+        f"{MICROSOFT}:QLinearAveragePool": _UNARY,
+        f"{MICROSOFT}:QLinearGlobalAveragePool": _UNARY,
+        f"{MICROSOFT}:QLinearLeakyRelu": _UNARY,
+        f"{MICROSOFT}:QLinearMul": _BINARY,
+        f"{MICROSOFT}:QLinearSigmoid": _UNARY,
+        f"{MICROSOFT}:QLinearSoftmax": _UNARY,
+        f"{MICROSOFT}:QuantizeLinear": _QUANTIZE,
+    }
+)
+"""Where the parameters of an op's tensors stand; QLinearConcat, whose inputs vary, is in
+:func:`quantized_tensors`."""
+
+MOVING = frozenset(
+    {
+        "Clip", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu",
+        "Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+"""Ops whose outputs mean the same real values per step as input 0, where that is quantized per tensor."""
+
+
+def parameters_of(op: str, input_count: int) -> Parameters | None:
+    """Where the quantization parameters of a node stand; None for an op without any."""
+    if op == f"{MICROSOFT}:QLinearConcat":
+        edges = tuple(Edge(i, i + 1, i + 2) for i in range(2, input_count - 2, 3))
+        return Parameters(edges, Edge(0, 0, 1))
+    return PARAMETERS.get(op)
+
+
+def output_quantization(view: LayerView) -> Quantization | None:
+    """Parameters of what the node writes, as far as constants give them. Raises ModelError."""
+    line = parameters_of(view.op, len(view.inputs))
+    if line is not None and line.output is not None:
+        return _parameters(view, line.output, view.output())
+    source = view.optional_input(0)
+    if view.op in MOVING and source is not None and source.quantization is not None:
+        return None if source.quantization.per_channel else source.quantization
+    return None
+
+
+def input_quantizations(view: LayerView) -> list[tuple[int, Quantization]]:
+    """``(tensor index, parameters)`` of each quantized input. Raises ModelError."""
+    line = parameters_of(view.op, len(view.inputs))
+    found = []
+    for edge in line.inputs if line is not None else ():
+        tensor = view.input(edge.tensor)
+        quantization = _parameters(view, edge, tensor)
+        if quantization is not None:
+            found.append((tensor.index, quantization))
+    return found
+
+
+def _parameters(view: LayerView, edge: Edge, tensor: Tensor) -> Quantization | None:
+    scale, zero_point = view.optional_input(edge.scale), view.optional_input(edge.zero_point)
+    if scale is None or scale.data is None or tensor.dtype not in QUANTIZED_RANGE:
+        return None
+    if scale.dtype not in ("float32", "float16") or scale.data.ndim > 1:
+        raise ModelError(f"{view}: the scale {scale.name!r} is {scale.dtype} of shape {scale.shape}")
+    scales = tuple(float(value) for value in scale.data.reshape(-1))
+    zero_points: tuple[int, ...] = (0,) * len(scales)
+    if zero_point is not None:
+        if zero_point.data is None:
+            return None
+        if zero_point.dtype != tensor.dtype or zero_point.data.size != len(scales):
+            raise ModelError(
+                f"{view}: zero point {zero_point.name!r} is {zero_point.dtype} of shape {zero_point.shape}, "
+                f"for {tensor.dtype} values with {len(scales)} scales"
+            )
+        zero_points = tuple(int(value) for value in np.asarray(zero_point.data).reshape(-1))
+    axis = 0
+    if len(scales) > 1:
+        wanted = view.integer("axis", 1) if edge.filter_axis is None else edge.filter_axis
+        if wanted == -1 and view.integer("transB", 0):
+            wanted = 0
+        rank = len(tensor.shape)
+        if not -rank <= wanted < rank:
+            raise ModelError(f"{view}: scales along axis {wanted} of a rank-{rank} tensor")
+        axis = wanted % rank
+    try:
+        quantization = Quantization(scales, zero_points, axis)
+        Tensor(tensor.index, tensor.name, tensor.shape, tensor.dtype, quantization)
+    except ModelError as error:
+        raise ModelError(f"{view}: {error}") from None
+    return quantization
