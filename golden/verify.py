@@ -48,6 +48,7 @@ def verify(
     if not name:
         raise CannotCompare(f"no profile describes {delegate.name}; choose one with --profile")
     program = compile_graph(graph, name, threads)
+    probe = delegate.probe()
     comparison = _Isolated(program, delegate) if mode == "isolated" else _Cumulative(program, delegate, model)
     records = [_Record(program, layer, position) for layer, position in _outputs(graph)]
     for feeds in samples:
@@ -65,6 +66,7 @@ def verify(
         layers=tuple(record.verdict() for record in records),
         versions={**comparison.versions, **delegate.versions()},
         machine={"machine": platform.machine(), "system": platform.system(), "cpu": cpu_name()},
+        notes=(probe.reason,) if probe.reason else (),
     )
 
 

@@ -112,6 +112,9 @@ class FaultyRuntime:
     def versions(self) -> object:
         return self._runtime.versions()
 
+    def probe(self) -> object:
+        return self._runtime.probe()
+
 
 @pytest.fixture(scope="module")
 def sound() -> Graph:
