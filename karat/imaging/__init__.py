@@ -1,0 +1,1 @@
+"""X-ray tomography: simulated scans, reconstruction, and the files TomoGAN is trained on."""
