@@ -90,6 +90,7 @@ _GEMMLOWP_CONVOLUTIONS: RuleTable = {
 
 TFLITE_2_14_REF: RuleTable = {
     **_COMMON,
+    "REVERSE_V2": {"one_axis": EXACT},
     **_GEMMLOWP_CONVOLUTIONS,
     "LEAKY_RELU": {
         "int8_negative": GEMMLOWP_SIGNED_32,
@@ -112,6 +113,8 @@ LITERT_2_3_REF: RuleTable = {
 
 TFLITE_2_14_BUILTIN: RuleTable = {
     **TFLITE_2_14_REF,
+    "CEIL": _any(OPTIMIZED),
+    "FLOOR": _any(OPTIMIZED),
     "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64},
     "FULLY_CONNECTED": {
         "int8_per_channel": RUY_64,
@@ -129,9 +132,13 @@ TFLITE_2_14_BUILTIN: RuleTable = {
 }
 
 _QUANTIZE_IN_BLOCKS = Rule("reciprocal_half_even", tail="divide_float64", block=8, block_axis="flat")
+_SPATIAL_MEAN_IN_BLOCKS = Rule("spatial_ruy", tail="spatial", block=16, block_axis="channel")
 
 LITERT_2_3_BUILTIN: RuleTable = {
     **TFLITE_2_14_BUILTIN,
+    "CEIL": _any(EXACT),
+    "FLOOR": _any(EXACT),
+    "REVERSE_V2": _any(EXACT),
     "CAST": _any(Rule("saturating")),
     "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64, "uint8": RUY_32P},
     "DEPTHWISE_CONV_2D": {"int8": RUY_THEN_GEMMLOWP_8, "uint8": GEMMLOWP_32P},
@@ -159,7 +166,8 @@ LITERT_2_3_BUILTIN: RuleTable = {
     },
     "DEQUANTIZE": _any(Rule("affine_float32", tail="reference", block=8, block_axis="flat")),
     "MEAN": {
-        "spatial": Rule("spatial_ruy", tail="spatial", block=16, block_axis="channel"),
+        "spatial": _SPATIAL_MEAN_IN_BLOCKS,
+        "spatial_repeated": _SPATIAL_MEAN_IN_BLOCKS,
         "*": REFERENCE,
     },
 }

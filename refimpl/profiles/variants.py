@@ -6,6 +6,8 @@ Rule tables are keyed by op and variant: ``("CONV_2D", "int8")``,
 
 from __future__ import annotations
 
+import math
+
 from refimpl.graph import QUANTIZED_RANGE, LayerView
 from refimpl.profiles.broadcast import inner_loop
 
@@ -27,7 +29,9 @@ def variant_of(view: LayerView) -> str:
     if view.op == "LOGISTIC":
         return _logistic(view)
     if view.op == "MEAN":
-        return "spatial" if is_spatial_mean(view) else "general"
+        return _mean(view)
+    if view.op == "REVERSE_V2":
+        return "one_axis" if math.prod(view.input(1).shape) == 1 else "several_axes"
     return view.output().dtype
 
 
@@ -64,6 +68,13 @@ def _quantize(view: LayerView) -> str:
     if source == "float32":
         return f"{target}_from_float"
     return "requantize" if source == target else "requantize_mixed"
+
+
+def _mean(view: LayerView) -> str:
+    """``spatial_repeated`` names an axis more than once, which tflite-runtime 2.14 does not see through."""
+    if not is_spatial_mean(view):
+        return "general"
+    return "spatial" if view.input(1).shape == (2,) else "spatial_repeated"
 
 
 def is_spatial_mean(view: LayerView) -> bool:

@@ -50,8 +50,16 @@ def round_half_even(view: LayerView, values: Values, rule: Rule) -> SpecResult: 
 
 
 def float_unary(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """The function the op names. XNNPACK's NEG is ``0 - x``, which is +0.0 for +0.0."""
+    """The function the op names.
+
+    XNNPACK's NEG is ``0 - x``, which is +0.0 for +0.0. CEIL and FLOOR give no -0.0 where
+    the rule says ``optimized``.
+    """
+    data = operand(values, 0)
     if view.op == "NEG" and rule.method == "xnnpack":
-        return SpecResult((np.float32(0.0) - operand(values, 0),))
+        return SpecResult((np.float32(0.0) - data,))
     with np.errstate(all="ignore"):
-        return SpecResult((np.asarray(FUNCTIONS[view.op](operand(values, 0)), np.float32),))
+        result = np.asarray(FUNCTIONS[view.op](data), np.float32)
+    if rule.method == "optimized":
+        result = result + np.float32(0.0)  # -0.0 + 0.0 is +0.0
+    return SpecResult((result,))
