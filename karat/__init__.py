@@ -54,8 +54,8 @@ _HOMES = {
 
 __all__ = [
     "DELEGATES",
-    "PROFILES",
     "PRESETS",
+    "PROFILES",
     "Graph",
     "KaratError",
     "Program",

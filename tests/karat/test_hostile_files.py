@@ -1,4 +1,4 @@
-"""Broken model files through the front door: one clear line and exit 2, or a model that runs. Never a crash."""
+"""Broken model files through the front door: one clear line and exit 2, or a model that runs."""
 
 from __future__ import annotations
 
