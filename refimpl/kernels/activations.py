@@ -66,21 +66,21 @@ def prepare_logistic(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 def prepare_tanh(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """TANH."""
-    return _transcendental(view, rule, _tanh, _tanh)
+    return _transcendental(view, rule, tanh_float32, tanh_float32)
 
 
 def _transcendental(
     view: LayerView,
     rule: Rule,
-    tflite: Callable[[float], np.float32],
-    xnnpack: Callable[[float], np.float32],
+    tflite: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    xnnpack: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> Kernel:
     """``float_table``: round_half_away(f32(f(f32(s*(x-z))) * f32(1/s_o))) + z_o;
     ``xnnpack``: rint(f32(f32(f(...) * f32(1/s_o)) + z_o))."""
     output = view.output()
     reals = np.float32(view.input(0).scale) * _centred(view).astype(np.float32)
     function = tflite if rule.method == "float_table" else xnnpack
-    results = np.array([function(float(real)) for real in reals], np.float32)
+    results = function(reals)
     with np.errstate(over="ignore"):
         steps = results * (np.float32(1) / np.float32(output.scale))
     if rule.method == "float_table":
@@ -93,21 +93,16 @@ def _transcendental(
     return unary_kernel(Tables.single(as_bytes(quantized, *full_range(output.dtype))))
 
 
-def _logistic_in_float32(real: float) -> np.float32:
-    power = math.inf if real < -700 else math.exp(-real)
+def _logistic_in_float32(reals: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = [math.inf if real < -700 else math.exp(-real) for real in reals.tolist()]
     with np.errstate(over="ignore"):
-        return np.float32(1) / (np.float32(1) + np.float32(power))
+        return np.float32(1) / (np.float32(1) + np.array(powers).astype(np.float32))
 
 
-def _logistic_in_float64(real: float) -> np.float32:
-    if abs(real) > 100:
-        return np.float32(real > 0)
-    power = math.exp(real)
-    return np.float32(power / (1.0 + power))
-
-
-def _tanh(real: float) -> np.float32:
-    return np.float32(tanh_float32(np.array([real]))[0])
+def _logistic_in_float64(reals: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.array([math.exp(min(max(real, -700.0), 700.0)) for real in reals.tolist()])
+    results = np.where(np.abs(reals) > 100, reals > 0, powers / (1.0 + powers))
+    return results.astype(np.float32)
 
 
 # ---- RELU, RELU6, RELU_N1_TO_1, LEAKY_RELU

@@ -14,7 +14,8 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView, Tensor
 from refimpl.kernels.activations import round_half_away
-from refimpl.kernels.lookup import as_bytes, byte_values, operand
+from refimpl.kernels.lookup import as_bytes, buffer, byte_values
+from refimpl.kernels.threads import share
 from refimpl.profiles.rules import Rule
 
 _CHUNK_BYTES = 1 << 16
@@ -37,9 +38,9 @@ def prepare_concatenation(view: LayerView, rule: Rule, target: Target) -> Kernel
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         out, start = outputs[0].reshape(-1).view(np.uint8).reshape(rows, width), 0
         for position, (table, part_width) in enumerate(zip(tables, widths, strict=True)):
-            part = operand(inputs, position).reshape(-1).view(np.uint8).reshape(rows, part_width)
+            part = buffer(inputs, position).reshape(-1).view(np.uint8).reshape(rows, part_width)
             if table is None:
-                _copy_rows(part, start, out)
+                share(part.size // 8, _copy_rows, part, start, out)
             else:
                 out[:, start : start + part_width] = table[part]
             start += part_width

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from refimpl.contract import Kernel, Values
 from refimpl.errors import ModelError
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
+from refimpl.kernels.threads import share
 
 _CHUNK = 1 << 15
 """Elements one thread takes at a time."""
@@ -108,6 +109,13 @@ def operand(values: Values, position: int) -> Array:
     return np.ascontiguousarray(value).reshape(value.shape)
 
 
+def buffer(values: Values, position: int) -> Array:
+    """An input as compiled loops take it: contiguous, and writable, because Numba would compile
+    a second version of every loop for read-only arrays (which constants are)."""
+    value = operand(values, position)
+    return value if value.flags.writeable else value.copy()
+
+
 def flat_bytes(values: Array) -> NDArray[np.uint8]:
     """A contiguous int8 or uint8 array as flat bytes, sharing its memory."""
     return values.reshape(-1).view(np.uint8)
@@ -120,22 +128,25 @@ def unary_kernel(tables: Tables) -> Kernel:
         out = outputs[0].reshape(-1)
         if out.dtype.itemsize == 1:
             out = out.view(np.uint8)
-        values = flat_bytes(operand(inputs, 0))
-        _look_up(values, tables.blocks, tables.rest, tables.row, tables.body, out)
+        values = flat_bytes(buffer(inputs, 0))
+        share(out.size, _look_up, values, tables.blocks, tables.rest, tables.row, tables.body, out)
 
     return run
+
+
+def _repeated(inputs: Values, position: int, shape: tuple[int, ...]) -> Array:
+    """An operand with its dimensions of size 1 repeated."""
+    values = operand(inputs, position)
+    return buffer(inputs, position) if values.shape == shape else np.array(np.broadcast_to(values, shape))
 
 
 def pair_kernel(tables: Tables) -> Kernel:
     """Looks up input 0 with input 1, broadcast to the output's shape; entries are bytes."""
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        shape = outputs[0].shape
-        left, right = (
-            flat_bytes(np.ascontiguousarray(np.broadcast_to(operand(inputs, position), shape)))
-            for position in (0, 1)
-        )
+        left, right = (flat_bytes(_repeated(inputs, position, outputs[0].shape)) for position in (0, 1))
         out = flat_bytes(outputs[0])
-        _look_up_pairs(left, right, tables.blocks, tables.rest, tables.row, tables.body, out)
+        arguments = left, right, tables.blocks, tables.rest, tables.row, tables.body, out
+        share(out.size, _look_up_pairs, *arguments)
 
     return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.kernels.lookup import operand
+from refimpl.kernels.lookup import buffer
 from refimpl.kernels.multipliers import output_bounds
+from refimpl.kernels.threads import share
 from refimpl.profiles.rules import Rule
 
 
@@ -33,9 +35,10 @@ def _prepare_pool(view: LayerView, rule: Rule, pool: Any) -> Kernel:
         DTYPES[output.dtype].type(bound) for bound in output_bounds(output, activation, rule.clamp, view)
     )
     rows, columns = _spans(view, 1, "h", "height"), _spans(view, 2, "w", "width")
+    work = math.prod(output.shape) * view.integer("filter_height") * view.integer("filter_width")
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        pool(operand(inputs, 0), rows, columns, low, high, outputs[0])
+        share(work, pool, buffer(inputs, 0), rows, columns, low, high, outputs[0])
 
     return run
 

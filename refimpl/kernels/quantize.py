@@ -18,12 +18,14 @@ from refimpl.kernels.fixed_point import INT32_MIN, fixed_point, rescale, wrap32
 from refimpl.kernels.lookup import (
     Tables,
     as_bytes,
+    buffer,
     byte_values,
     flat_bytes,
     full_range,
     operand,
     unary_kernel,
 )
+from refimpl.kernels.threads import share
 from refimpl.profiles.rules import Method, Rule
 
 _DIVIDE_32, _DIVIDE_64, _RECIPROCAL = 0, 1, 2
@@ -52,9 +54,9 @@ def _from_float(view: LayerView, rule: Rule) -> Kernel:
     low, high = full_range(output.dtype)
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        values, out = operand(inputs, 0).reshape(-1), flat_bytes(outputs[0])
-        _quantize(values[:body], method, saturates, scale, zero_point, low, high, out[:body])
-        _quantize(values[body:], tail, saturates, scale, zero_point, low, high, out[body:])
+        values, out = buffer(inputs, 0).reshape(-1), flat_bytes(outputs[0])
+        share(size, _quantize, values[:body], method, saturates, scale, zero_point, low, high, out[:body])
+        share(size, _quantize, values[body:], tail, saturates, scale, zero_point, low, high, out[body:])
 
     return run
 

@@ -14,7 +14,7 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.fixed_point import fixed_point, rescale
-from refimpl.kernels.lookup import as_bytes, flat_bytes, full_range, operand
+from refimpl.kernels.lookup import as_bytes, buffer, flat_bytes, full_range, operand
 from refimpl.profiles.rules import Method, Rule
 
 
@@ -29,7 +29,7 @@ def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
     body = channels if rule.tail is None else channels // rule.block * rule.block
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        sums = _sum(operand(inputs, 0), axes).reshape(rows, channels)
+        sums = _sum(buffer(inputs, 0), axes).reshape(rows, channels)
         means = _mean(view, rule.method, sums, count)
         if body < channels:
             means[:, body:] = _mean(view, rule.tail or rule.method, sums[:, body:], count)

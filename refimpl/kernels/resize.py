@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
-from refimpl.kernels.lookup import operand
+from refimpl.kernels.lookup import buffer, operand
+from refimpl.kernels.threads import share
 from refimpl.profiles.rules import Rule
 
 
@@ -67,7 +68,7 @@ def prepare_resize_bilinear(view: LayerView, rule: Rule, target: Target) -> Kern
     vertical, horizontal = place(Modes.of(view, 1)), place(Modes.of(view, 2))
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        interpolate(operand(inputs, 0), vertical, horizontal, outputs[0])
+        share(4 * outputs[0].size, interpolate, buffer(inputs, 0), vertical, horizontal, outputs[0])
 
     return run
 

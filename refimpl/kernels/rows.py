@@ -21,7 +21,8 @@ from refimpl.kernels.fixed_point import (
     inverse_square_root,
     reciprocal,
 )
-from refimpl.kernels.lookup import byte_values, flat_bytes, operand
+from refimpl.kernels.lookup import buffer, byte_values, flat_bytes
+from refimpl.kernels.threads import share
 from refimpl.profiles.rules import Rule
 
 _SUM_INTEGER_BITS = 12
@@ -36,8 +37,8 @@ def prepare_softmax(view: LayerView, rule: Rule, target: Target) -> Kernel:
         exponentials = _fixed_point_exponentials(view)
 
         def fixed(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-            values = operand(inputs, 0)
-            _softmax_fixed_point(_rows(values), sign, exponentials, _rows(outputs[0]))
+            values = buffer(inputs, 0)
+            share(8 * values.size, _softmax_fixed_point, _rows(values), sign, exponentials, _rows(outputs[0]))
 
         return fixed
     if rule.method == "float_table":
@@ -45,8 +46,10 @@ def prepare_softmax(view: LayerView, rule: Rule, target: Target) -> Kernel:
         scale, half_up = np.float32(view.output().scale), view.output().dtype == "uint8"
 
         def by_table(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-            values = operand(inputs, 0)
-            _softmax_float(_rows(values), sign, table, scale, half_up, _rows(outputs[0]))
+            values = buffer(inputs, 0)
+            share(
+                8 * values.size, _softmax_float, _rows(values), sign, table, scale, half_up, _rows(outputs[0])
+            )
 
         return by_table
     raise UnsupportedOp(f"{view}: no kernel takes a softmax by {rule}")
@@ -137,7 +140,7 @@ def prepare_l2_normalization(view: LayerView, rule: Rule, target: Target) -> Ker
     zero_point = view.output().zero_point
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        _l2_normalize(_rows(operand(inputs, 0)), centred, signed, zero_point, _rows(outputs[0]))
+        _l2_normalize(_rows(buffer(inputs, 0)), centred, signed, zero_point, _rows(outputs[0]))
 
     return run
 

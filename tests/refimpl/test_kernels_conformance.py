@@ -1,0 +1,126 @@
+"""Kernels of every op but the convolutions against the slow specs, on the cases written for the specs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from refimpl.contract import Target, Values
+from refimpl.engine import compile_graph
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import DTYPES, Array, LayerView
+from refimpl.kernels import KERNELS
+from refimpl.ops import OPS
+from refimpl.profiles import PROFILES, Rule
+from tests.cases import (
+    activations,
+    copies,
+    elementwise,
+    glue,
+    pooling,
+    quantization,
+    resize_bilinear,
+    slicing,
+    tables,
+)
+from tests.cases.case import Case
+from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
+
+MODULES = (
+    activations, copies, elementwise, glue, pooling, quantization, resize_bilinear, slicing, tables
+)  # fmt: skip
+ELSEWHERE = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
+
+
+def cases() -> list[Case]:
+    return [case for module in MODULES for case in module.cases() if case.graph.layers[0].op in KERNELS]
+
+
+def rules(case: Case) -> dict[Rule, str]:
+    """Every way some profile rounds the case's layer, with that profile's name."""
+    found: dict[Rule, str] = {}
+    view = case.graph.view(0)
+    for name, profile in PROFILES.items():
+        try:
+            found.setdefault(profile.rule(view), name)
+        except UnsupportedOp:
+            continue  # this runtime refuses such a layer
+    return found
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_kernel_equals_spec(case: Case) -> None:
+    found = rules(case)
+    assert found, "no profile has a rule for this case"
+    for rule, profile in found.items():
+        try:
+            expected = compile_graph(case.graph, profile, threads=1, implementation="spec").run(case.feeds)
+        except UnsupportedOp:
+            with pytest.raises(UnsupportedOp):
+                compile_graph(case.graph, profile, threads=1)
+            continue
+        for threads in (1, 2):
+            run = compile_graph(case.graph, profile, threads=threads).run(case.feeds)
+            for result, wanted in zip(run.outputs, expected.outputs, strict=True):
+                assert (result.dtype, result.shape) == (wanted.dtype, wanted.shape)
+                # Bytes, so that -0 and 0, or two NaNs, count as what they are.
+                assert result.tobytes() == wanted.tobytes(), f"{rule}: {np.flatnonzero(result != wanted)}"
+
+
+def test_every_kernel_of_an_op_meets_a_case() -> None:
+    met = {case.graph.layers[0].op for case in cases()}
+    assert set(KERNELS) & set(OPS) - ELSEWHERE == met - ELSEWHERE
+
+
+def _operands(case: Case) -> tuple[LayerView, Values]:
+    view = case.graph.view(0)
+    fed = dict(zip(case.graph.inputs, case.feeds, strict=True))
+    values = [None if t is None else fed.get(t.index, t.data) for t in view.inputs]
+    return view, values
+
+
+def _guarded_runs(case: Case, seen: set[object]) -> Iterator[tuple[list[Array], list[Array]]]:
+    """Plain outputs and those of a run whose every buffer touches a guard page.
+
+    ``seen`` collects what decides which addresses a kernel touches; each is run once.
+    """
+    view, values = _operands(case)
+    tensors = tuple(None if t is None else (t.shape, t.dtype) for t in (*view.inputs, *view.outputs))
+    stored = tuple(t.data.tobytes() for t in view.inputs if t is not None and t.data is not None)
+    for rule in rules(case):
+        pattern = (view.op, tensors, stored, tuple(view.layer.attributes.items()), rule.method, rule.tail)
+        if pattern in seen:
+            continue
+        seen.add(pattern)
+        try:
+            OPS[view.op].check(view)
+            kernel = KERNELS[view.op](view, rule, Target(threads=1))
+        except UnsupportedOp:
+            continue
+        plain = [np.empty(t.shape, DTYPES[t.dtype]) for t in view.outputs]
+        kernel(values, plain, None)
+        for at_end in (False, True):
+            pages = GuardPages()
+            inputs = [None if value is None else pages.array(value, at_end) for value in values]
+            outputs = [pages.array(np.zeros_like(output), at_end) for output in plain]
+            kernel(inputs, outputs, None)
+            yield plain, outputs
+
+
+def _run_cases_between_guard_pages() -> None:
+    runs, seen = 0, set[object]()
+    for case in cases():
+        for plain, guarded in _guarded_runs(case, seen):
+            runs += 1
+            if any(a.tobytes() != b.tobytes() for a, b in zip(plain, guarded, strict=True)):
+                raise SystemExit(3)
+    raise SystemExit(0 if runs > 1000 else 4)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="guard pages need mprotect, which is POSIX")
+def test_nothing_is_read_or_written_outside_the_buffers() -> None:
+    assert exit_code(read_behind_the_end) not in (0, None)  # the guard bites
+    assert exit_code(_run_cases_between_guard_pages) == 0
