@@ -253,6 +253,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Unsqueeze": moving.unsqueeze,
         "Where": _elementwise(),
         f"{MICROSOFT}:DequantizeLinear": _dequantize,
+        f"{MICROSOFT}:MatMulIntegerToFloat": _matmul(0, 1, _type_of(2)),
         f"{MICROSOFT}:QGemm": _gemm(0, 3, _qgemm_type),
         f"{MICROSOFT}:QLinearAdd": _elementwise(0, 3),
         f"{MICROSOFT}:QLinearAveragePool": windows.pool,

@@ -44,6 +44,24 @@ class Sketch:
         pads = attributes.pop("pads", [size // 2] * 4)
         return self.node("Conv", x, filter_, self.weight(out), group=group, pads=pads, **attributes)
 
+    def quantize(self, x: str, scale: float = 0.05, zero_point: int = 3, dtype: Any = np.uint8) -> str:
+        return self.node("QuantizeLinear", x, *self._parameters(scale, zero_point, dtype))
+
+    def dequantize(self, x: str, scale: float = 0.05, zero_point: int = 3, dtype: Any = np.uint8) -> str:
+        return self.node("DequantizeLinear", x, *self._parameters(scale, zero_point, dtype))
+
+    def _parameters(self, scale: float, zero_point: int, dtype: Any) -> tuple[str, str]:
+        return self.constant(np.float32(scale)), self.constant(dtype(zero_point))
+
+    def pair(self, x: str, scale: float = 0.05, zero_point: int = 3, dtype: Any = np.uint8) -> str:
+        """QuantizeLinear and DequantizeLinear."""
+        return self.dequantize(self.quantize(x, scale, zero_point, dtype), scale, zero_point, dtype)
+
+    def filter(self, *shape: int) -> str:
+        """Random int8 weights, dequantized."""
+        values = self.constant(self.random.integers(-127, 128, shape).astype(np.int8))
+        return self.dequantize(values, 0.01, 0, np.int8)
+
     def model(self, shape: Sequence[Any], *outputs: str, opset: int = 17) -> Any:
         graph = helper.make_graph(
             self.nodes,

@@ -1,0 +1,253 @@
+"""From a QDQ graph to the integer graph ONNX Runtime runs for it.
+
+ONNX Runtime 1.31 at ORT_ENABLE_ALL with ``session.qdqisint8allowed=1`` replaces each op between
+DequantizeLinear and QuantizeLinear nodes by one on integers where it has one
+(``export/onnx/fusions.py``), and leaves the rest in float. What a runtime computes is then layers of the
+result, not of the file: QLinearConv rounds once, from the accumulator, where Conv in float rounds many
+times. The steps here are those of its optimizer that decide where integers are used; layout changes and
+fusions of float ops, which it also does, are not modelled: what stays float here is float there, be it
+as FusedConv or MatMulNBits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from export.onnx.fusions import FUSIONS
+from export.onnx.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
+from refimpl.errors import ModelError, UnsupportedOp
+from refimpl.graph import QUANTIZED_RANGE, Graph, Quantization
+
+PROPAGATING = frozenset({"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+"""Ops over which quantization spreads: one on float values next to quantized ones becomes quantized."""
+
+REMOVED = frozenset({"Dropout", "Identity"})
+"""Ops that hand their input on."""
+
+
+def lower_qdq(graph: Graph) -> Graph:
+    """The integer graph ONNX Runtime makes of a QDQ graph; one without QDQ pairs comes back as it is.
+
+    Tensors keep their indices and names; those no layer writes any more have no value. A few new ones,
+    behind the others, are zero points and biases the file leaves out, and edges quantization spreads to.
+
+    Raises ModelError for a graph that is not in ONNX layout, and UnsupportedOp where the optimizer would
+    choose new quantization parameters: two quantizations in a row, a filter in float.
+    """
+    if graph.format != "onnx":
+        raise ModelError(f"graph {graph.name!r} is in {graph.format} layout; only ONNX graphs are lowered")
+    rewriting = Rewriting(graph)
+    _remove_identities(rewriting)
+    _merge_double_pairs(rewriting)
+    _spread_backward(rewriting)
+    _spread_forward(rewriting)
+    _quantize_biases(rewriting)
+    _remove_clips(rewriting)
+    for node in rewriting.each(*FUSIONS):
+        FUSIONS[node.op](rewriting, node)
+    rewriting.sweep()
+    return rewriting.build()
+
+
+def _remove_identities(rewriting: Rewriting) -> None:
+    for node in rewriting.each(*REMOVED):
+        if len(node.outputs) == 1 and node.outputs[0] not in rewriting.outputs:
+            rewriting.bypass(node)
+
+
+def _merge_double_pairs(rewriting: Rewriting) -> None:
+    """Quantize → Dequantize → Quantize: nothing happens at the second where parameters are equal."""
+    for second in rewriting.each(QUANTIZE):
+        between = rewriting.dequantize_of(second, 0)
+        first = None if between is None else rewriting.producer(between.inputs[0])
+        if between is None or first is None or first.op != QUANTIZE:
+            continue
+        if same_parameters(rewriting, between, second) and second.outputs[0] not in rewriting.outputs:
+            second.inputs[0] = between.inputs[0]
+            rewriting.bypass(second)
+        elif rewriting.only_reader(between) is second:
+            raise UnsupportedOp(
+                f"{rewriting.view(second)} quantizes what {rewriting.view(first)} just did, with other "
+                "parameters; ONNX Runtime merges the two into parameters of its own: remove one of them"
+            )
+
+
+def same_parameters(rewriting: Rewriting, left: Node, right: Node) -> bool:
+    """True when both nodes quantize per tensor with equal constant parameters and types."""
+    parameters = []
+    for node in (left, right):
+        scale, zero_point = rewriting.data(node.inputs[1]), rewriting.data(rewriting.zero_point(node))
+        if scale is None or zero_point is None or scale.size != 1:
+            return False
+        parameters.append((scale.item(), zero_point.item(), zero_point.dtype))
+    return parameters[0] == parameters[1]
+
+
+def _constant_scalars(rewriting: Rewriting, node: Node) -> bool:
+    scale = rewriting.data(node.inputs[1])
+    zero_point = node.input(2) == -1 or rewriting.data(node.inputs[2]) is not None
+    return scale is not None and scale.size == 1 and zero_point
+
+
+def _spread_backward(rewriting: Rewriting) -> None:
+    """Over ops that only move values, from a QuantizeLinear towards what computes the values."""
+    for quantize in rewriting.each(QUANTIZE):
+        if not _constant_scalars(rewriting, quantize):
+            continue
+        mover = rewriting.producer(quantize.inputs[0])
+        while mover is not None and mover.op in PROPAGATING and rewriting.only_reader(mover) is not None:
+            source = rewriting.producer(mover.inputs[0])
+            if source is not None and (source.op == DEQUANTIZE or rewriting.only_reader(source) is not mover):
+                break
+            if source is None and rewriting.data(mover.inputs[0]) is not None:
+                break
+            _insert_pair(rewriting, mover.inputs[0], [(mover, 0)], quantize)
+            mover = source
+
+
+def _spread_forward(rewriting: Rewriting) -> None:
+    """Over ops that only move values, from a DequantizeLinear towards what reads them."""
+    for dequantize in rewriting.each(DEQUANTIZE):
+        mover = rewriting.only_reader(dequantize)
+        if mover is None or not _constant_scalars(rewriting, dequantize):
+            continue
+        movers = [mover]
+        while movers:
+            mover = movers.pop()
+            if mover.op not in PROPAGATING:
+                continue
+            index = mover.outputs[0]
+            readers = [reader for reader in rewriting.readers(index) if reader[0].op != QUANTIZE]
+            if index in rewriting.outputs:
+                if rewriting.readers(index):
+                    continue
+                _insert_before_output(rewriting, mover, dequantize)
+            elif readers:
+                _insert_pair(rewriting, index, readers, dequantize)
+                movers += [reader for reader, _ in readers]
+
+
+def _insert_pair(rewriting: Rewriting, index: int, readers: list[tuple[Node, int]], like: Node) -> None:
+    """QuantizeLinear and DequantizeLinear, with the parameters of ``like``, on an edge to ``readers``."""
+    tensor = rewriting.tensors[index]
+    quantized = _quantized_twin(rewriting, index, like)
+    restored = rewriting.add_tensor(f"{tensor.name}_post_dq", tensor, tensor.dtype)
+    pair = [
+        Node(QUANTIZE, [index, *_parameters(rewriting, like)], [quantized], {}, like.version),
+        Node(DEQUANTIZE, [quantized, *_parameters(rewriting, like)], [restored], {}, like.version),
+    ]
+    position = min(rewriting.nodes.index(reader) for reader, _ in readers)
+    rewriting.nodes[position:position] = pair
+    for reader, slot in readers:
+        reader.inputs[slot] = restored
+
+
+def _insert_before_output(rewriting: Rewriting, mover: Node, like: Node) -> None:
+    """The same at a graph output, whose values the DequantizeLinear writes."""
+    index = mover.outputs[0]
+    tensor = rewriting.tensors[index]
+    mover.outputs[0] = rewriting.add_tensor(f"{tensor.name}_pre_q", tensor, tensor.dtype)
+    quantized = _quantized_twin(rewriting, index, like)
+    position = rewriting.nodes.index(mover) + 1
+    rewriting.nodes[position:position] = [
+        Node(QUANTIZE, [mover.outputs[0], *_parameters(rewriting, like)], [quantized], {}, like.version),
+        Node(DEQUANTIZE, [quantized, *_parameters(rewriting, like)], [index], {}, like.version),
+    ]
+
+
+def _parameters(rewriting: Rewriting, node: Node) -> list[int]:
+    return [node.inputs[1], rewriting.zero_point(node)]
+
+
+def _quantized_twin(rewriting: Rewriting, index: int, like: Node) -> int:
+    tensor = rewriting.tensors[index]
+    scale, zero_point = (rewriting.data(i) for i in _parameters(rewriting, like))
+    assert scale is not None
+    assert zero_point is not None
+    parameters = Quantization.per_tensor(scale.item(), zero_point.item())
+    return rewriting.add_tensor(f"{tensor.name}_q_to_dq", tensor, zero_point.dtype.name, parameters)
+
+
+def _quantize_biases(rewriting: Rewriting) -> None:
+    """A float bias between quantized input, filter and output becomes int32 in steps of their scales:
+    ``rint(f32(bias / f32(sx * sw)))``."""
+    for node in rewriting.each("Conv", "ConvTranspose", "Gemm"):
+        image, filter_ = rewriting.dequantize_of(node, 0), rewriting.dequantize_of(node, 1)
+        if image is None or not _leads_to_quantize(rewriting, node):
+            continue
+        scale = rewriting.data(image.inputs[1])
+        if scale is None or scale.ndim:
+            continue
+        if filter_ is None:
+            if rewriting.data(node.inputs[1]) is not None:
+                raise UnsupportedOp(
+                    f"{rewriting.view(node)} has a filter in float between quantized tensors; ONNX Runtime "
+                    "quantizes it with parameters of its own: quantize it in the file"
+                )
+            continue
+        bias, filter_scale = rewriting.data(node.input(2)), rewriting.data(filter_.inputs[1])
+        if bias is None or filter_scale is None or bias.ndim != 1 or bias.dtype != np.float32:
+            continue
+        if filter_scale.ndim and (filter_scale.shape != bias.shape or _filter_axis(rewriting, node, filter_)):
+            continue
+        scales = scale * filter_scale
+        steps = np.rint(bias / scales).astype(np.int32)
+        name = rewriting.tensors[node.inputs[2]].name
+        quantized = rewriting.add_constant(f"{name}_int32", steps)
+        restored = rewriting.add_tensor(f"{name}_dq", rewriting.tensors[node.inputs[2]], "float32")
+        scale_index = rewriting.add_constant(f"{name}_scale", np.asarray(scales))
+        attributes = {"axis": 0} if filter_scale.ndim else {}
+        pair = Node(DEQUANTIZE, [quantized, scale_index], [restored], dict(attributes), filter_.version)
+        rewriting.nodes.insert(rewriting.nodes.index(node), pair)
+        node.inputs[2] = restored
+
+
+def _filter_axis(rewriting: Rewriting, node: Node, filter_: Node) -> bool:
+    """True when the filter's scales are not along its output channels."""
+    axis = rewriting.view(filter_).integer("axis", 1) % len(rewriting.tensors[filter_.inputs[0]].shape)
+    expected = 1 if node.op == "Gemm" and not rewriting.view(node).integer("transB", 0) else 0
+    return axis != expected
+
+
+def _leads_to_quantize(rewriting: Rewriting, node: Node) -> bool:
+    """True when the only way on, over Relu and Clip, is a QuantizeLinear."""
+    reader = rewriting.only_reader(node)
+    while reader is not None and reader.op in ("Relu", "Clip"):
+        reader = rewriting.only_reader(reader)
+    return reader is not None and reader.op == QUANTIZE
+
+
+def _remove_clips(rewriting: Rewriting) -> None:
+    """A Relu or Clip does nothing where the quantization behind it has no values beyond its ends."""
+    for node in rewriting.each("Relu", "Clip"):
+        quantize = rewriting.only_reader(node)
+        if quantize is None or quantize.op != QUANTIZE or not _constant_scalars(rewriting, quantize):
+            continue
+        scale, zero_point = (rewriting.data(i) for i in _parameters(rewriting, quantize))
+        assert scale is not None
+        assert zero_point is not None
+        qmin, qmax = QUANTIZED_RANGE[zero_point.dtype.name]
+        if node.op == "Relu":
+            redundant = zero_point.item() == qmin
+        else:
+            low, high = _clip_range(rewriting, node)
+            step, offset = np.float32(scale.item()), zero_point.item()
+            epsilon = np.finfo(np.float32).eps
+            redundant = bool(
+                low - step * np.float32(qmin - offset) <= epsilon
+                and step * np.float32(qmax - offset) - high <= epsilon
+            )
+        if redundant:
+            rewriting.bypass(node)
+
+
+def _clip_range(rewriting: Rewriting, node: Node) -> tuple[np.float32, np.float32]:
+    """Both ends, unlimited where left out; an end that is not constant clips everything."""
+    ends = []
+    for position, unlimited in ((1, -np.inf), (2, np.inf)):
+        values = rewriting.data(node.input(position))
+        if node.input(position) == -1:
+            ends.append(np.float32(unlimited))
+        else:
+            ends.append(np.float32(-unlimited if values is None else values.item()))
+    return ends[0], ends[1]
