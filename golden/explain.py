@@ -17,6 +17,9 @@ FILTER_AND_DATA = {
     "DEPTHWISE_CONV_2D": (1, 0),
     "FULLY_CONNECTED": (1, 0),
     "TRANSPOSE_CONV": (1, 2),
+    "QLinearConv": (3, 0),
+    "QLinearMatMul": (3, 0),
+    "com.microsoft:QGemm": (3, 0),
 }
 """Positions of the filter and of the data among a layer's inputs, for ops with accumulators."""
 
@@ -33,6 +36,8 @@ class Explainer:
         own = self._program.steps[self._layer]
         found: list[tuple[str, Step]] = []
         for profile in PROFILES.values():
+            if profile.format != self._program.graph.format:
+                continue
             try:
                 step = prepare_step(own.view, profile, self._program.target)
             except KaratError:
@@ -67,5 +72,7 @@ def tie_distance(view: LayerView, accumulator: Array, differing: Array) -> float
     if filter_.quantization is None:
         return None
     scale = np.array(filter_.quantization.scale, np.float64) * data.scale / output.scale
+    if view.op == "QLinearConv":
+        scale = scale.reshape(-1, 1, 1)
     real = (accumulator * scale)[differing]
     return float(np.abs(np.abs(real - np.floor(real)) - 0.5).max())

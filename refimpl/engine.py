@@ -22,7 +22,7 @@ from refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
 from refimpl.graph import DTYPES, Array, Graph, LayerView
 from refimpl.kernels import KERNELS
 from refimpl.ops import OPS
-from refimpl.profiles import CANONICAL, Profile, Rule, profile_named
+from refimpl.profiles import Profile, Rule, profile_for
 from refimpl.trace import Trace
 
 Implementation = Literal["kernels", "spec"]
@@ -80,19 +80,19 @@ def unsupported_ops(graph: Graph) -> dict[str, list[int]]:
 
 def compile_graph(
     graph: Graph,
-    profile: str | Profile = CANONICAL,
+    profile: str | Profile | None = None,
     threads: int | None = None,
     implementation: Implementation = "kernels",
 ) -> Program:
     """Checks every layer, settles how each one rounds, and prepares its kernel.
 
-    ``threads`` defaults to all Numba has; any number gives the same bits.
+    ``profile`` defaults to the canonical one of the graph's format. ``threads``
+    defaults to all Numba has; any number gives the same bits.
     ``implementation="spec"`` runs the slow definition of every op instead of its
-    kernel. Raises UnsupportedOp for everything that cannot run, and ModelError
-    for a malformed layer, before anything runs.
+    kernel. Raises UnsupportedOp for everything that cannot run, ModelError for a
+    malformed layer and UsageError for a profile of another format, before anything runs.
     """
-    if isinstance(profile, str):
-        profile = profile_named(profile)
+    profile = profile_for(graph, profile)
     missing = unsupported_ops(graph)
     if missing:
         listed = "; ".join(
@@ -129,8 +129,9 @@ def prepare_step(
 
 
 def _spec_file(op: str) -> str:
-    name = op.split(":")[-1].lower()
-    return f"refimpl/spec/{name}.py"
+    name = op.split(":")[-1]
+    room = "refimpl/spec" if name == name.upper() else "refimpl/spec/onnx"
+    return f"{room}/{name.lower()}.py"
 
 
 def _thread_count(threads: int | None) -> int:

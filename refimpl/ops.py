@@ -54,6 +54,7 @@ from refimpl.spec import (
     transpose_conv,
 )
 from refimpl.spec import slice as slice_box
+from refimpl.spec.onnx.table import ONNX_OPS
 
 OPS: Mapping[str, Op] = MappingProxyType(
     {
@@ -150,6 +151,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
             transpose_conv.check_transpose_conv, transpose_conv.transpose_conv, accumulates=True
         ),
         "UNPACK": Op(pack.check_unpack, pack.unpack),
+        **ONNX_OPS,
     }
 )
 """Op name, in its format's own words, to the check and slow spec that define it."""

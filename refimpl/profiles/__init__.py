@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from refimpl.errors import UnsupportedOp, UsageError
-from refimpl.graph import LayerView
-from refimpl.profiles import tflite
+from refimpl.graph import Format, Graph, LayerView
+from refimpl.profiles import onnx, tflite
 from refimpl.profiles.rules import METHODS, Rule
 from refimpl.profiles.variants import variant_of
 from refimpl.profiles.xnnpack import xnnpack_takes
 
-__all__ = ["CANONICAL", "METHODS", "PROFILES", "Profile", "Rule", "profile_named"]
+__all__ = ["CANONICAL", "METHODS", "PROFILES", "Profile", "Rule", "profile_for", "profile_named"]
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A named arithmetic.
+    """A named arithmetic of one file format's ops.
 
     ``delegated`` is consulted first, for layers ``xnnpack_takes``; ``table`` says the rest.
     """
@@ -27,6 +27,7 @@ class Profile:
     runtime: str
     table: tflite.RuleTable
     delegated: tflite.RuleTable | None = None
+    format: Format = "tflite"
 
     def rule(self, view: LayerView) -> Rule:
         """How this profile rounds the layer. Raises UnsupportedOp when it says nothing about it."""
@@ -35,7 +36,7 @@ class Profile:
         return self._look_up(self.table, view)
 
     def _look_up(self, table: tflite.RuleTable, view: LayerView) -> Rule:
-        variant = variant_of(view)
+        variant = onnx.variant_of(view) if self.format == "onnx" else variant_of(view)
         rules = table.get(view.op, {})
         rule = rules.get(variant, rules.get("*"))
         if rule is None:
@@ -47,6 +48,7 @@ class Profile:
 
 
 CANONICAL = "litert-2.3-ref"
+CANONICAL_ONNX = "ort-1.31"
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
@@ -71,10 +73,39 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 tflite.TFLITE_2_14_BUILTIN,
             ),
             Profile("tflm", "TensorFlow Lite Micro reference kernels, double rounding", tflite.TFLM),
+            Profile(
+                "ort-1.31", "ONNX Runtime 1.31, integer kernels, CPU with VNNI", onnx.ORT_1_31, format="onnx"
+            ),
+            Profile(
+                "ort-1.31-avx2",
+                "ONNX Runtime 1.31, integer kernels, x86-64 with AVX2 but no VNNI",
+                onnx.ORT_1_31_AVX2,
+                format="onnx",
+            ),
+            Profile("onnx-spec", "onnx.reference 1.23", onnx.ONNX_SPEC, format="onnx"),
+            Profile("tensorrt", "TensorRT 10, as documented", onnx.TENSORRT, format="onnx"),
         )
     }
 )
 """Every profile by name."""
+
+
+def profile_for(graph: Graph, profile: str | Profile | None = None) -> Profile:
+    """``profile`` itself, or by name, or the canonical one of the graph's format when it is None.
+
+    Raises UsageError when there is no such profile or it describes another format's ops.
+    """
+    if profile is None:
+        profile = {"tflite": CANONICAL, "onnx": CANONICAL_ONNX}[graph.format]
+    if isinstance(profile, str):
+        profile = profile_named(profile)
+    if profile.format != graph.format:
+        fitting = [name for name, known in PROFILES.items() if known.format == graph.format]
+        raise UsageError(
+            f"profile {profile.name} describes .{profile.format} models, this one is {graph.format}; "
+            f"choose one of {', '.join(fitting)}"
+        )
+    return profile
 
 
 def profile_named(name: str) -> Profile:

@@ -31,6 +31,10 @@ Method: TypeAlias = Literal[
     "fixed_point",
     "float_table",
     "affine_float32",
+    "float64_zero_point_first",
+    "float32_zero_point_first",
+    "float32_fused",
+    "unspecified",
 ]
 METHODS: Mapping[Method, str] = MappingProxyType(
     {
@@ -53,6 +57,10 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "fixed_point": "gemmlowp fixed-point transcendental functions",
         "float_table": "a 256-entry table computed in float32",
         "affine_float32": "q * scale + (-zero_point * scale) in float32",
+        "float64_zero_point_first": "float64 product plus zero point, rounded half to even",
+        "float32_zero_point_first": "float32 product plus zero point, rounded half to even",
+        "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
+        "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
     }
 )
 """Every rounding method a rule can name, in one line each."""
@@ -64,6 +72,7 @@ float32 and the division in float64; all in float32."""
 BlockAxis: TypeAlias = Literal["none", "channel", "flat"]
 Clamp: TypeAlias = Literal["half_away", "half_even"]
 Overflow: TypeAlias = Literal["wraps", "saturates"]
+Accumulation: TypeAlias = Literal["exact", "saturating_pairs"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,8 @@ class Rule:
     values that no int32 step count holds: x86 converts them to -2^31 and the zero
     point is added modulo 2^32 (``wraps``), or the steps are clamped first, from
     above before from below and what is not a number like a large one (``saturates``).
+    ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and
+    int8 values are added in 16 bits that saturate (``vpmaddubsw``), along (tap_y, tap_x, channel).
     """
 
     method: Method
@@ -88,6 +99,7 @@ class Rule:
     block_axis: BlockAxis = "none"
     clamp: Clamp = "half_away"
     overflow: Overflow = "wraps"
+    accumulation: Accumulation = "exact"
 
     def __str__(self) -> str:
         text: str = self.method
@@ -95,6 +107,8 @@ class Rule:
             text += f", {self.multiplier} multiplier"
         if self.tail is not None:
             text += f" in blocks of {self.block} ({self.block_axis}), then {self.tail}"
+        if self.accumulation != "exact":
+            text += ", pairs of products saturating at 16 bits"
         return text
 
 

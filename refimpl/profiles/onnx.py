@@ -1,0 +1,124 @@
+"""Rule tables of ONNX runtimes. Normative, with source and version.
+
+``ort-1.31`` was verified value by value against ONNX Runtime 1.31.1 on x86-64 (kernels of MLAS for
+AVX2 and above), ``onnx-spec`` against ``onnx.reference`` 1.23; ``tensorrt`` follows NVIDIA's
+documentation, not a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from refimpl.graph import LayerView
+from refimpl.profiles.rules import EXACT, Rule
+
+RuleTable = Mapping[str, Mapping[str, Rule]]
+
+MICROSOFT = "com.microsoft:"
+
+COPIES = (
+    "Cast", "Clip", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Max", "MaxPool",
+    "Min", "Pad", "Relu", "Reshape", "Shape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
+    "Transpose", "Unsqueeze",
+)  # fmt: skip
+"""Ops that move or compare values: the same bits in every runtime."""
+
+IEEE = ("Abs", "Add", "Div", "Mul", "Neg", "Sub")
+"""float32 ops that are one correctly rounded operation, and their integer forms."""
+
+INTEGER_SUMS = ("ConvInteger", "MatMulInteger")
+
+UNSPECIFIED = (
+    "AveragePool",
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "GlobalAveragePool",
+    "MatMul",
+    "Sigmoid",
+    "Tanh",
+)
+"""float32 ops whose last bits depend on the order of a sum or on a library's function."""
+
+ACCUMULATING = ("QLinearConv", "QLinearMatMul", f"{MICROSOFT}QGemm")
+
+FP32 = Rule("float32_half_even", "float32", clamp="half_even")
+FLOAT64_FIRST = Rule("float64_zero_point_first", "float32")
+FUSED = Rule("float32_fused", "float32")
+FLOAT32_FIRST = Rule("float32_zero_point_first", "float32")
+SATURATING = replace(FP32, accumulation="saturating_pairs")
+TABLE = Rule("float_table")
+REFERENCE = Rule("reference")
+CLAMPED_BEFORE = Rule("divide_float32", overflow="saturates", clamp="half_even")
+
+
+def variant_of(view: LayerView) -> str:
+    """The table key of a layer's variant: the element types of the factors where that matters.
+
+    ``uint8_int8`` is uint8 data by an int8 filter; ``…_depthwise`` a convolution with one input and one
+    output channel per group. A Resize is called by its mode and element type.
+    """
+    if view.op in ("QLinearConv", "ConvInteger"):
+        data, filter_ = view.input(0), view.input(3 if view.op == "QLinearConv" else 1)
+        single = len(filter_.shape) > 1 and filter_.shape[1] == 1
+        depthwise = single and filter_.shape[0] == view.integer("group", 1)
+        return f"{data.dtype}_{filter_.dtype}" + ("_depthwise" if depthwise else "")
+    if view.op in ("QLinearMatMul", f"{MICROSOFT}QGemm"):
+        return f"{view.input(0).dtype}_{view.input(3).dtype}"
+    if view.op == "MatMulInteger":
+        return f"{view.input(0).dtype}_{view.input(1).dtype}"
+    if view.op == "Resize":
+        return f"{view.text('mode', 'nearest')}_{view.output().dtype}"
+    return view.output().dtype if view.outputs else ""
+
+
+def _any(rule: Rule) -> Mapping[str, Rule]:
+    """The same rule for every variant."""
+    return {"*": rule}
+
+
+_COMMON: RuleTable = {
+    **{op: _any(EXACT) for op in COPIES + IEEE + INTEGER_SUMS},
+    **{op: _any(Rule("unspecified")) for op in UNSPECIFIED},
+    "DequantizeLinear": _any(REFERENCE),
+    f"{MICROSOFT}DequantizeLinear": _any(REFERENCE),
+    "QuantizeLinear": _any(CLAMPED_BEFORE),
+    f"{MICROSOFT}QuantizeLinear": _any(CLAMPED_BEFORE),
+    "Resize": {f"nearest_{dtype}": EXACT for dtype in ("int8", "uint8", "float32")},
+}
+
+ORT_1_31: RuleTable = {
+    **_COMMON,
+    **{op: _any(FP32) for op in ACCUMULATING},
+    "Resize": {
+        **_COMMON["Resize"],
+        **{f"linear_{dtype}": REFERENCE for dtype in ("int8", "uint8", "float32")},
+    },
+    "Sigmoid": _any(FUSED),
+    f"{MICROSOFT}QLinearAdd": _any(FUSED),
+    f"{MICROSOFT}QLinearMul": _any(FLOAT32_FIRST),
+    f"{MICROSOFT}QLinearConcat": _any(TABLE),
+    f"{MICROSOFT}QLinearLeakyRelu": _any(TABLE),
+    f"{MICROSOFT}QLinearSigmoid": _any(TABLE),
+    f"{MICROSOFT}QLinearAveragePool": _any(FLOAT32_FIRST),
+    f"{MICROSOFT}QLinearGlobalAveragePool": _any(FP32),
+}
+
+ORT_1_31_AVX2: RuleTable = {
+    **ORT_1_31,
+    **{op: {"uint8_int8": SATURATING, "*": FP32} for op in ACCUMULATING},
+    **{
+        op: {"uint8_int8": replace(EXACT, accumulation="saturating_pairs"), "*": EXACT} for op in INTEGER_SUMS
+    },
+}
+"""AVX2 has no exact product of uint8 and int8; everything else is as with VNNI."""
+
+ONNX_SPEC: RuleTable = {**_COMMON, **{op: _any(FLOAT64_FIRST) for op in ("QLinearConv", "QLinearMatMul")}}
+"""The reference implementation: the zero point is added before rounding."""
+
+TENSORRT: RuleTable = {
+    **_COMMON,
+    **{op: _any(FP32) for op in ACCUMULATING},
+}
+"""Documented only. An exact tie in a fused convolution is decided by the kernel that timing chose."""

@@ -1,0 +1,149 @@
+"""Pools over NCHW images: MaxPool, QLinearAveragePool, QLinearGlobalAveragePool (com.microsoft)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
+from refimpl.profiles.rules import Rule
+from refimpl.spec.geometry import Window
+from refimpl.spec.onnx.arithmetic import dequantize, requantize
+from refimpl.spec.onnx.parameters import Affine, affine
+from refimpl.spec.onnx.sums import zero_of
+from refimpl.spec.onnx.windows import windows
+from refimpl.spec.requirements import (
+    QUANTIZED_8,
+    operand,
+    require,
+    require_arity,
+    require_dtype,
+    require_elements,
+    require_rank,
+    require_same_dtype,
+    require_shape,
+)
+from refimpl.spec.scales import require_multiplier
+
+
+def check_max_pool(view: LayerView) -> None:
+    """Input ``[batch, channel, y, x]``; attributes ``kernel_shape``, ``strides``, ``pads``, ``dilations``,
+    ``auto_pad``, ``ceil_mode``. Every window covers a part of the image."""
+    if len(view.outputs) > 1:
+        raise UnsupportedOp(f"{view} gives the indices of its maxima too, which is not implemented")
+    require_arity(view, 1)
+    require_dtype(view, view.output(), (*QUANTIZED_8, "float32"))
+    require_same_dtype(view, view.input(0), view.output())
+    _check_pool(view)
+
+
+def _check_pool(view: LayerView) -> None:
+    require_elements(view, view.input(0))
+    over = _windows(view)
+    sizes = tuple(axis.output_size for axis in over)
+    require_shape(view, view.output(), (*view.input(0).shape[:2], *sizes))
+    for axis in over:
+        seen = np.unique(np.concatenate([axis.taken(tap)[0] for tap in range(axis.taps)]))
+        require(view, seen.size == axis.output_size, "a window lies wholly in the padding")
+
+
+def _windows(view: LayerView) -> tuple[Window, Window]:
+    return windows(view, view.input(0).shape, view.integers("kernel_shape"))
+
+
+def max_pool(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - exact
+    """The largest value of each window; padding is left out."""
+    data = operand(values, 0)
+    over_y, over_x = _windows(view)
+    least = -np.inf if data.dtype == np.float32 else QUANTIZED_RANGE[data.dtype.name][0]
+    result = np.full(view.output().shape, least, data.dtype)
+    for tap_y in range(over_y.taps):
+        out_y, in_y = over_y.taken(tap_y)
+        for tap_x in range(over_x.taps):
+            out_x, in_x = over_x.taken(tap_x)
+            rows = out_y[:, None]
+            seen = data[:, :, in_y][:, :, :, in_x]
+            result[:, :, rows, out_x] = np.maximum(result[:, :, rows, out_x], seen)
+    return SpecResult((result,))
+
+
+def check_qlinear_pool(view: LayerView) -> None:
+    """Inputs: x ``[batch, channel, y, x]``, scale, zero point, output scale, optional zero point."""
+    require_arity(view, 4, optional=1)
+    require_dtype(view, view.output(), QUANTIZED_8)
+    require_same_dtype(view, view.input(0), view.output())
+    if view.integer("channels_last", 0):
+        raise UnsupportedOp(f"{view}: channels_last is not implemented")
+    source, output = _parameters(view)
+    require_multiplier(view, float(source.scale[0] / output.scale[0]), "x_scale / y_scale")
+
+
+def check_qlinear_average_pool(view: LayerView) -> None:
+    """Also the attributes of a pool and ``count_include_pad``."""
+    check_qlinear_pool(view)
+    _check_pool(view)
+
+
+def check_qlinear_global_average_pool(view: LayerView) -> None:
+    """The output is ``[batch, channel, 1, 1]``."""
+    check_qlinear_pool(view)
+    require_rank(view, view.input(0), 3, 8)
+    require_elements(view, view.input(0))
+    batch, channels, *spatial = view.input(0).shape
+    require(view, int(np.prod(spatial)) < 2**23, f"windows of {spatial} are too large for an int32 sum")
+    require_shape(view, view.output(), (batch, channels, *[1] * len(spatial)))
+
+
+def _parameters(view: LayerView) -> tuple[Affine, Affine]:
+    dtype = view.output().dtype
+    return affine(view, 1, 2, dtype), affine(view, 3, 4, dtype)
+
+
+def qlinear_average_pool(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001
+    """Dequantized values added up in float32, row by row; ``rint(f32(sum / n) / scale + zp)``.
+
+    n counts the values inside the image, or with ``count_include_pad`` also the padding.
+    """
+    source, output = _parameters(view)
+    reals = dequantize(operand(values, 0), source)
+    over_y, over_x = _windows(view)
+    total = np.zeros(view.output().shape, np.float32)
+    for tap_y in range(over_y.taps):
+        out_y, in_y = over_y.taken(tap_y)
+        for tap_x in range(over_x.taps):
+            out_x, in_x = over_x.taken(tap_x)
+            total[:, :, out_y[:, None], out_x] += reals[:, :, in_y][:, :, :, in_x]
+    count = count_taps(view, over_y, 0)[:, None] * count_taps(view, over_x, 1)
+    mean = total / count.astype(np.float32)
+    steps = np.rint(mean / output.scale + np.float32(zero_of(output)))
+    return _stored(view, steps, output)
+
+
+def count_taps(view: LayerView, axis: Window, number: int) -> Array:
+    """How many taps of each window count along spatial axis ``number``: those inside the image, or with
+    ``count_include_pad`` also those in the padding."""
+    if view.integer("count_include_pad", 0):
+        pads = view.integers("pads", (0, 0, 0, 0))
+        last = axis.input_size + (pads[2 + number] if view.text("auto_pad", "NOTSET") == "NOTSET" else 0)
+        starts = np.arange(axis.output_size) * axis.stride - axis.pad_before
+        ends = np.minimum(starts + (axis.taps - 1) * axis.dilation + 1, last)
+        return -(-(ends - starts) // axis.dilation)
+    found = [axis.taken(tap)[0] for tap in range(axis.taps)]
+    return np.bincount(np.concatenate(found), minlength=axis.output_size)
+
+
+def qlinear_global_average_pool(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """``(sum - n * zp) * f32(s_x / f32(s_y * n))``, requantized."""
+    source, output = _parameters(view)
+    data = operand(values, 0).astype(np.int64)
+    axes = tuple(range(2, data.ndim))
+    count = int(np.prod(data.shape[2:]))
+    acc = (data - zero_of(source)).sum(axis=axes, keepdims=True)
+    scale = source.scale / (output.scale * np.float32(count))
+    result = requantize(view, rule, acc, scale, output)
+    return SpecResult((result.astype(DTYPES[view.output().dtype]),))
+
+
+def _stored(view: LayerView, steps: Array, output: Affine) -> SpecResult:
+    return SpecResult((np.clip(steps, output.low, output.high).astype(DTYPES[view.output().dtype]),))

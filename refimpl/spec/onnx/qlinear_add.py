@@ -1,0 +1,75 @@
+"""QLinearAdd and QLinearMul (com.microsoft): broadcasting sums and products of quantized tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.graph import DTYPES, Array, LayerView
+from refimpl.profiles.onnx_broadcast import left_is_scalar
+from refimpl.profiles.rules import Rule
+from refimpl.spec.onnx.arithmetic import fused_multiply_add
+from refimpl.spec.onnx.parameters import Affine, affine
+from refimpl.spec.onnx.sums import zero_of
+from refimpl.spec.requirements import (
+    QUANTIZED_8,
+    broadcast_shape,
+    operand,
+    require_arity,
+    require_dtype,
+    require_same_dtype,
+    require_shape,
+)
+from refimpl.spec.scales import require_multiplier
+
+
+def check_qlinear_binary(view: LayerView) -> None:
+    """Inputs: a, scale, zero point, b, scale, zero point, output scale, optional zero point."""
+    require_arity(view, 7, optional=1)
+    require_dtype(view, view.output(), QUANTIZED_8)
+    require_same_dtype(view, view.output(), view.input(0), view.input(3))
+    require_shape(view, view.output(), broadcast_shape(view, view.input(0), view.input(3)))
+    left, right, output = (float(p.scale[0]) for p in _parameters(view))
+    require_multiplier(view, max(left, right, left * right) / output, "a_scale * b_scale / y_scale")
+
+
+def _parameters(view: LayerView) -> tuple[Affine, Affine, Affine]:
+    dtype = view.output().dtype
+    return affine(view, 1, 2, dtype), affine(view, 4, 5, dtype), affine(view, 6, 7, dtype)
+
+
+def qlinear_add(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
+    """``rint(a * ra + (b * rb + fixed))`` with ``ra = f32(s_a / s_c)``, every product fused into its sum.
+
+    ``fixed = f32(zp_c - fma(ra, zp_a, f32(rb * zp_b)))``. Where a is a single value in the innermost
+    loop, a and b change places.
+    """
+    (a, b), (left, right, output) = (operand(values, 0), operand(values, 3)), _parameters(view)
+    if left_is_scalar(a.shape, b.shape):
+        a, b, left, right = b, a, right, left
+    ratio_a, ratio_b = left.scale / output.scale, right.scale / output.scale
+    zero_a, zero_b = left.zero_point.astype(np.float32), right.zero_point.astype(np.float32)
+    shift = fused_multiply_add(ratio_a, zero_a, ratio_b * zero_b)
+    fixed = np.float32(zero_of(output)) - shift
+    shape = view.output().shape
+    inner = fused_multiply_add(_real(b, shape), ratio_b, fixed)
+    return _stored(view, fused_multiply_add(_real(a, shape), ratio_a, inner), output)
+
+
+def qlinear_mul(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
+    """``rint(f32((a - zp_a) * (b - zp_b)) * f32(f32(s_a * s_b) / s_c) + zp_c)``, float32, not fused."""
+    left, right, output = _parameters(view)
+    product = (operand(values, 0).astype(np.int64) - left.zero_point) * (
+        operand(values, 3).astype(np.int64) - right.zero_point
+    )
+    scaled = product.astype(np.float32) * (left.scale * right.scale / output.scale)
+    return _stored(view, scaled + np.float32(zero_of(output)), output)
+
+
+def _real(stored: Array, shape: tuple[int, ...]) -> Array:
+    return np.broadcast_to(stored.astype(np.float32), shape)
+
+
+def _stored(view: LayerView, reals: Array, output: Affine) -> SpecResult:
+    bounded = np.clip(np.rint(reals), np.float32(output.low), np.float32(output.high))
+    return SpecResult((bounded.reshape(view.output().shape).astype(DTYPES[view.output().dtype]),))

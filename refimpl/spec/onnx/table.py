@@ -1,0 +1,94 @@
+"""The ONNX half of the table of ops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from refimpl.contract import Op
+from refimpl.spec.onnx import (
+    conv_integer,
+    elementwise,
+    moves,
+    pools,
+    qgemm,
+    qlinear_add,
+    qlinear_conv,
+    qlinear_matmul,
+    qlinear_table,
+    quantize_linear,
+    resize,
+    unspecified,
+)
+
+MICROSOFT = "com.microsoft:"
+
+_BINARY = Op(elementwise.check_binary, elementwise.binary)
+_RESHAPE = Op(moves.check_reshape, moves.reshape)
+_QUANTIZE = Op(quantize_linear.check_quantize_linear, quantize_linear.quantize_linear)
+_DEQUANTIZE = Op(quantize_linear.check_dequantize_linear, quantize_linear.dequantize_linear)
+
+ONNX_OPS: Mapping[str, Op] = MappingProxyType(
+    {
+        "Abs": Op(elementwise.check_unary, elementwise.abs_),
+        "Add": _BINARY,
+        "AveragePool": Op(unspecified.check_average_pool, unspecified.average_pool),
+        "Cast": Op(moves.check_cast, moves.cast),
+        "Clip": Op(elementwise.check_clip, elementwise.clip),
+        "Concat": Op(moves.check_concat, moves.concat),
+        "Conv": Op(unspecified.check_conv, unspecified.conv),
+        "ConvInteger": Op(conv_integer.check_conv_integer, conv_integer.conv_integer),
+        "ConvTranspose": Op(unspecified.check_conv_transpose, unspecified.conv_transpose),
+        "DepthToSpace": Op(moves.check_depth_to_space, moves.depth_to_space),
+        "DequantizeLinear": _DEQUANTIZE,
+        "Div": _BINARY,
+        "Expand": Op(moves.check_expand, moves.expand),
+        "Flatten": _RESHAPE,
+        "Gather": Op(moves.check_gather, moves.gather),
+        "Gemm": Op(unspecified.check_gemm, unspecified.gemm),
+        "GlobalAveragePool": Op(unspecified.check_global_average_pool, unspecified.global_average_pool),
+        "Identity": _RESHAPE,
+        "MatMul": Op(unspecified.check_matmul, unspecified.matmul),
+        "MatMulInteger": Op(conv_integer.check_matmul_integer, conv_integer.matmul_integer),
+        "Max": _BINARY,
+        "MaxPool": Op(pools.check_max_pool, pools.max_pool),
+        "Min": _BINARY,
+        "Mul": _BINARY,
+        "Neg": Op(elementwise.check_unary, elementwise.neg),
+        "Pad": Op(moves.check_pad, moves.pad),
+        "QLinearConv": Op(qlinear_conv.check_qlinear_conv, qlinear_conv.qlinear_conv, accumulates=True),
+        "QLinearMatMul": Op(
+            qlinear_matmul.check_qlinear_matmul, qlinear_matmul.qlinear_matmul, accumulates=True
+        ),
+        "QuantizeLinear": _QUANTIZE,
+        "Relu": Op(elementwise.check_unary, elementwise.relu),
+        "Reshape": _RESHAPE,
+        "Resize": Op(resize.check_resize, resize.resize),
+        "Shape": Op(moves.check_shape, moves.shape),
+        "Sigmoid": Op(elementwise.check_sigmoid, elementwise.sigmoid),
+        "Slice": Op(moves.check_slice, moves.slice_),
+        "SpaceToDepth": Op(moves.check_depth_to_space, moves.space_to_depth),
+        "Split": Op(moves.check_split, moves.split),
+        "Squeeze": _RESHAPE,
+        "Sub": _BINARY,
+        "Tanh": Op(unspecified.check_tanh, unspecified.tanh),
+        "Tile": Op(moves.check_expand, moves.tile),
+        "Transpose": Op(moves.check_transpose, moves.transpose),
+        "Unsqueeze": _RESHAPE,
+        f"{MICROSOFT}DequantizeLinear": _DEQUANTIZE,
+        f"{MICROSOFT}QGemm": Op(qgemm.check_qgemm, qgemm.qgemm, accumulates=True),
+        f"{MICROSOFT}QLinearAdd": Op(qlinear_add.check_qlinear_binary, qlinear_add.qlinear_add),
+        f"{MICROSOFT}QLinearAveragePool": Op(pools.check_qlinear_average_pool, pools.qlinear_average_pool),
+        f"{MICROSOFT}QLinearConcat": Op(qlinear_table.check_qlinear_concat, qlinear_table.qlinear_concat),
+        f"{MICROSOFT}QLinearGlobalAveragePool": Op(
+            pools.check_qlinear_global_average_pool, pools.qlinear_global_average_pool
+        ),
+        f"{MICROSOFT}QLinearLeakyRelu": Op(
+            qlinear_table.check_qlinear_unary, qlinear_table.qlinear_leaky_relu
+        ),
+        f"{MICROSOFT}QLinearMul": Op(qlinear_add.check_qlinear_binary, qlinear_add.qlinear_mul),
+        f"{MICROSOFT}QLinearSigmoid": Op(qlinear_table.check_qlinear_unary, qlinear_table.qlinear_sigmoid),
+        f"{MICROSOFT}QuantizeLinear": _QUANTIZE,
+    }
+)
+"""Op type, behind its domain where that is not the standard one, to the check and spec that define it."""

@@ -1,0 +1,203 @@
+"""float32 ops whose last bits no runtime documents: Conv, ConvTranspose, Gemm, MatMul, pools, Tanh.
+
+They are computed in float64 and rounded once, the best that can be said without knowing the order of
+a runtime's sum, so that what follows them has values to work on. Their own outputs are never compared.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import Array, LayerView
+from refimpl.profiles.rules import Rule
+from refimpl.spec.onnx.pools import count_taps
+from refimpl.spec.onnx.sums import check_convolution
+from refimpl.spec.onnx.windows import windows
+from refimpl.spec.requirements import (
+    operand,
+    require,
+    require_arity,
+    require_dtype,
+    require_elements,
+    require_rank,
+    require_shape,
+)
+
+
+def _require_float(view: LayerView) -> None:
+    for tensor in (*view.inputs, *view.outputs):
+        if tensor is not None:
+            require_dtype(view, tensor, ("float32",))
+            require_elements(view, tensor)
+
+
+def _rounded(result: Array) -> SpecResult:
+    return SpecResult((result.astype(np.float32),))
+
+
+def check_conv(view: LayerView) -> None:
+    """Inputs: image NCHW, filter OIHW, optional bias ``[O]``."""
+    require_arity(view, 2, optional=1)
+    _require_float(view)
+    check_convolution(view, 0, 1)
+    bias = view.optional_input(2)
+    if bias is not None:
+        require_shape(view, bias, view.input(1).shape[:1])
+
+
+def conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
+    """Conv."""
+    image, weights = operand(values, 0).astype(np.float64), operand(values, 1).astype(np.float64)
+    over_y, over_x = check_convolution(view, 0, 1)
+    groups = view.integer("group", 1)
+    channels, outputs = weights.shape[1], weights.shape[0] // groups
+    result = np.zeros(view.output().shape)
+    for tap_y in range(over_y.taps):
+        out_y, in_y = over_y.taken(tap_y)
+        for tap_x in range(over_x.taps):
+            out_x, in_x = over_x.taken(tap_x)
+            seen = image[:, :, in_y][:, :, :, in_x]
+            for group in range(groups):
+                part = seen[:, group * channels : (group + 1) * channels]
+                own = slice(group * outputs, (group + 1) * outputs)
+                taps = weights[own, :, tap_y, tap_x]
+                result[:, own, out_y[:, None], out_x] += np.einsum("ncyx,oc->noyx", part, taps)
+    if len(values) > 2 and values[2] is not None:
+        result += values[2].reshape(-1, 1, 1)
+    return _rounded(result)
+
+
+def check_conv_transpose(view: LayerView) -> None:
+    """Inputs: image NCHW, filter ``[in, out, y, x]``, optional bias; one group, explicit pads."""
+    require_arity(view, 2, optional=1)
+    _require_float(view)
+    image, weights = view.input(0), view.input(1)
+    require_rank(view, image, 4)
+    require_rank(view, weights, 4)
+    if view.integer("group", 1) != 1 or view.text("auto_pad", "NOTSET") != "NOTSET":
+        raise UnsupportedOp(f"{view}: groups and auto_pad are not implemented")
+    if "output_shape" in view.layer.attributes:
+        raise UnsupportedOp(f"{view}: output_shape is not implemented; give pads")
+    require(view, weights.shape[0] == image.shape[1], f"filter {weights.shape} for an image {image.shape}")
+    strides, dilations = view.integers("strides", (1, 1)), view.integers("dilations", (1, 1))
+    pads, extra = view.integers("pads", (0, 0, 0, 0)), view.integers("output_padding", (0, 0))
+    fits = (len(strides), len(dilations), len(pads), len(extra)) == (2, 2, 4, 2)
+    require(view, fits and min((*strides, *dilations)) >= 1 and min((*pads, *extra)) >= 0, "wrong attributes")
+    sizes = (
+        (image.shape[2 + i] - 1) * strides[i]
+        + extra[i] + (weights.shape[2 + i] - 1) * dilations[i] + 1 - pads[i] - pads[2 + i]
+        for i in (0, 1)
+    )  # fmt: skip
+    require_shape(view, view.output(), (image.shape[0], weights.shape[1], *sizes))
+
+
+def conv_transpose(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
+    """Each input value adds the filter at ``in * stride + tap * dilation - pad``."""
+    image, weights = operand(values, 0).astype(np.float64), operand(values, 1).astype(np.float64)
+    strides, dilations = view.integers("strides", (1, 1)), view.integers("dilations", (1, 1))
+    pads = view.integers("pads", (0, 0, 0, 0))
+    result = np.zeros(view.output().shape)
+    for tap_y in range(weights.shape[2]):
+        for tap_x in range(weights.shape[3]):
+            rows = np.arange(image.shape[2]) * strides[0] + tap_y * dilations[0] - pads[0]
+            columns = np.arange(image.shape[3]) * strides[1] + tap_x * dilations[1] - pads[1]
+            y, x = (
+                (at >= 0) & (at < size) for at, size in zip((rows, columns), result.shape[2:], strict=True)
+            )
+            products = np.einsum("ncyx,co->noyx", image[:, :, y][:, :, :, x], weights[:, :, tap_y, tap_x])
+            result[:, :, rows[y][:, None], columns[x]] += products
+    if len(values) > 2 and values[2] is not None:
+        result += values[2].reshape(-1, 1, 1)
+    return _rounded(result)
+
+
+def check_gemm(view: LayerView) -> None:
+    """Inputs: a, b, optional c that broadcasts."""
+    require_arity(view, 2, optional=1)
+    _require_float(view)
+    a, b = view.input(0), view.input(1)
+    require_rank(view, a, 2)
+    require_rank(view, b, 2)
+    rows, depth = a.shape[::-1] if view.integer("transA", 0) else a.shape
+    other, columns = b.shape[::-1] if view.integer("transB", 0) else b.shape
+    require(view, depth == other, f"{a.shape} times {b.shape}")
+    require_shape(view, view.output(), (rows, columns))
+    c = view.optional_input(2)
+    if c is not None:
+        padded = (1,) * (2 - len(c.shape)) + c.shape
+        fits = len(padded) == 2 and padded[0] in (1, rows) and padded[1] in (1, columns)
+        require(view, fits, f"c of shape {c.shape}")
+
+
+def gemm(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
+    """``alpha * a @ b + beta * c``."""
+    a, b = operand(values, 0).astype(np.float64), operand(values, 1).astype(np.float64)
+    a, b = a.T if view.integer("transA", 0) else a, b.T if view.integer("transB", 0) else b
+    result = view.real("alpha", 1.0) * (a @ b)
+    if len(values) > 2 and values[2] is not None:
+        result = result + view.real("beta", 1.0) * values[2]
+    return _rounded(result)
+
+
+def check_matmul(view: LayerView) -> None:
+    """Two matrices, or stacks of them."""
+    require_arity(view, 2)
+    _require_float(view)
+    a, b = view.input(0).shape, view.input(1).shape
+    require(view, len(a) >= 2 and len(b) >= 2 and a[-1] == b[-2], f"{a} times {b}")
+
+
+def matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
+    """MatMul."""
+    return _rounded(operand(values, 0).astype(np.float64) @ operand(values, 1).astype(np.float64))
+
+
+def check_global_average_pool(view: LayerView) -> None:
+    """``[batch, channel, ...]`` to ``[batch, channel, 1, ...]``."""
+    require_arity(view, 1)
+    _require_float(view)
+    require_rank(view, view.input(0), 3, 8)
+    batch, channels, *spatial = view.input(0).shape
+    require_shape(view, view.output(), (batch, channels, *[1] * len(spatial)))
+
+
+def global_average_pool(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
+    """GlobalAveragePool."""
+    data = operand(values, 0).astype(np.float64)
+    return _rounded(data.mean(axis=tuple(range(2, data.ndim)), keepdims=True))
+
+
+def check_average_pool(view: LayerView) -> None:
+    """A pool over ``[batch, channel, y, x]``."""
+    require_arity(view, 1)
+    _require_float(view)
+    over = windows(view, view.input(0).shape, view.integers("kernel_shape"))
+    sizes = tuple(axis.output_size for axis in over)
+    require_shape(view, view.output(), (*view.input(0).shape[:2], *sizes))
+
+
+def average_pool(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
+    """AveragePool."""
+    data = operand(values, 0).astype(np.float64)
+    over_y, over_x = windows(view, view.input(0).shape, view.integers("kernel_shape"))
+    total = np.zeros(view.output().shape)
+    for tap_y in range(over_y.taps):
+        out_y, in_y = over_y.taken(tap_y)
+        for tap_x in range(over_x.taps):
+            out_x, in_x = over_x.taken(tap_x)
+            total[:, :, out_y[:, None], out_x] += data[:, :, in_y][:, :, :, in_x]
+    return _rounded(total / (count_taps(view, over_y, 0)[:, None] * count_taps(view, over_x, 1)))
+
+
+def check_tanh(view: LayerView) -> None:
+    """One input, an output of its shape."""
+    require_arity(view, 1)
+    _require_float(view)
+    require_shape(view, view.output(), view.input(0).shape)
+
+
+def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
+    """Tanh."""
+    return _rounded(np.tanh(operand(values, 0).astype(np.float64)))
