@@ -212,7 +212,7 @@ def _float_weights_first(image: Any, vertical: Any, horizontal: Any, out: Any) -
 
 def prepare_resize_nearest(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """RESIZE_NEAREST_NEIGHBOR: a copy of the nearest pixel, of any element type."""
-    rows, columns = _nearest(Modes.of(view, 1)), _nearest(Modes.of(view, 2))
+    rows, columns = (_nearest(Modes.of(view, axis), rule) for axis in (1, 2))
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         for image, out in zip(operand(inputs, 0), outputs[0], strict=True):
@@ -222,8 +222,12 @@ def prepare_resize_nearest(view: LayerView, rule: Rule, target: Target) -> Kerne
     return run
 
 
-def _nearest(modes: Modes) -> NDArray[np.int64]:
-    """The input index behind each output index. Source: TFLite ``GetNearestNeighbor``."""
+def _nearest(modes: Modes, rule: Rule) -> NDArray[np.int64]:
+    """The input index behind each output index. Source: TFLite ``GetNearestNeighbor``; in the plain
+    mode ``optimized`` takes steps of 1/65536 pixel, rounded up to the next."""
+    if rule.method == "optimized" and not (modes.align_corners or modes.half_pixel_centers):
+        steps = np.arange(modes.outputs, dtype=np.int64) * (modes.size * 65536 // modes.outputs + 1)
+        return np.minimum(steps // 65536, modes.size - 1)
     offset = np.float32(0.5 if modes.half_pixel_centers else 0.0)
     position = (np.arange(modes.outputs).astype(np.float32) + offset) * modes.step32()
     # Exact in float64; positions are not negative, so half away is half up.

@@ -113,6 +113,7 @@ LITERT_2_3_REF: RuleTable = {
 
 TFLITE_2_14_BUILTIN: RuleTable = {
     **TFLITE_2_14_REF,
+    "RESIZE_NEAREST_NEIGHBOR": {"uint8": OPTIMIZED, "*": EXACT},
     "CEIL": _any(OPTIMIZED),
     "FLOOR": _any(OPTIMIZED),
     "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64},
@@ -136,6 +137,7 @@ _SPATIAL_MEAN_IN_BLOCKS = Rule("spatial_ruy", tail="spatial", block=16, block_ax
 
 LITERT_2_3_BUILTIN: RuleTable = {
     **TFLITE_2_14_BUILTIN,
+    "RESIZE_NEAREST_NEIGHBOR": {"int8": OPTIMIZED, "uint8": OPTIMIZED, "*": EXACT},
     "CEIL": _any(EXACT),
     "FLOOR": _any(EXACT),
     "REVERSE_V2": _any(EXACT),

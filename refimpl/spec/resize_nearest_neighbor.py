@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from refimpl.contract import SpecResult, Values
+from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.profiles.rules import Rule
 from refimpl.spec.primitives import round_half_away
@@ -25,6 +26,10 @@ def check_resize_nearest_neighbor(view: LayerView) -> None:
     require_arity(view, 2)
     require_same_dtype(view, view.input(0), view.output())
     check_size(view)
+    if max(view.input(0).shape[1:3]) >= 2**15:
+        raise UnsupportedOp(
+            f"{view}: an image of {view.input(0).shape}; from 32768 pixels on the runtimes' indices overflow"
+        )
 
 
 def check_size(view: LayerView) -> None:
@@ -54,11 +59,25 @@ def nearest_indices(size: int, outputs: int, align_corners: bool, half_pixel_cen
     return np.clip(index.astype(np.int64), 0, size - 1)
 
 
-def resize_nearest_neighbor(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001
-    """RESIZE_NEAREST_NEIGHBOR."""
+def fixed_point_indices(size: int, outputs: int) -> Array:
+    """The same by a 16-bit step, one unit too large so that it is never 0: exact multiples,
+    which float32 can miss from below, come out right. Neither corners aligned nor half pixels.
+
+    Source: TFLite ``optimized_ops::ResizeNearestNeighbor``.
+    """
+    step = (size << 16) // outputs + 1
+    return np.array([min((index * step) >> 16, size - 1) for index in range(outputs)], np.int64)
+
+
+def resize_nearest_neighbor(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """RESIZE_NEAREST_NEIGHBOR by the rule's method; ``optimized`` differs in the plain mode only."""
     image = operand(values, 0)
     _, out_height, out_width, _ = view.output().shape
     modes = view.flag("align_corners"), view.flag("half_pixel_centers")
-    ys = nearest_indices(image.shape[1], out_height, *modes)
-    xs = nearest_indices(image.shape[2], out_width, *modes)
+    if rule.method == "optimized" and modes == (False, False):
+        ys = fixed_point_indices(image.shape[1], out_height)
+        xs = fixed_point_indices(image.shape[2], out_width)
+    else:
+        ys = nearest_indices(image.shape[1], out_height, *modes)
+        xs = nearest_indices(image.shape[2], out_width, *modes)
     return SpecResult((image[:, ys][:, :, xs],))

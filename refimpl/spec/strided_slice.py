@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from refimpl.contract import SpecResult, Values
+from refimpl.errors import UnsupportedOp
 from refimpl.graph import LayerView
 from refimpl.profiles.rules import Rule
 from refimpl.spec.requirements import (
@@ -60,6 +61,10 @@ def sliced_axes(view: LayerView) -> tuple[SlicedAxis, ...]:
         consuming <= len(shape),
         f"begin addresses {consuming} dimensions, the input of shape {shape} has {len(shape)}",
     )
+    if ellipsis and consuming == len(shape) and ellipsis[0] != len(begin) - 1:
+        raise UnsupportedOp(
+            f"{view}: the ellipsis stands for no dimension, but the runtimes let it take one; leave it out"
+        )
     axes: list[SlicedAxis] = []
     remaining = list(shape)
 
