@@ -23,6 +23,7 @@ from refimpl.spec.requirements import (
     require_same_dtype,
     require_shape,
 )
+from refimpl.spec.scales import require_bounds
 
 PLAIN = ("int32", "float32")
 """Element types computed without quantization."""
@@ -41,7 +42,7 @@ def check_binary(view: LayerView) -> None:
     left, right, output = view.input(0), view.input(1), view.output()
     require_dtype(view, left, QUANTIZED_8 + PLAIN)
     require_same_dtype(view, left, right, output)
-    require_activation(view, ACTIVATION_BOUNDS)
+    activation = require_activation(view, ACTIVATION_BOUNDS)
     require_shape(view, output, broadcast_shape(view, left, right))
     require_elements(view, output)
     if left.shape != right.shape and len(output.shape) > BROADCAST_RANK:
@@ -51,6 +52,7 @@ def check_binary(view: LayerView) -> None:
         )
     if output.dtype in QUANTIZED_8:
         require_quantized(view, left, right, output)
+        require_bounds(view, activation, output)
 
 
 def plain(view: LayerView, values: Values, compute: Callable[[Array, Array], Array]) -> SpecResult:

@@ -8,7 +8,7 @@ from refimpl.contract import SpecResult, Values
 from refimpl.errors import ModelError
 from refimpl.graph import DTYPES, Array, LayerView, Tensor
 from refimpl.profiles.rules import Rule
-from refimpl.spec.primitives import round_half_away
+from refimpl.spec.primitives import round_half_away, to_int32, wrap32
 from refimpl.spec.requirements import (
     QUANTIZED_8,
     operand,
@@ -65,7 +65,8 @@ def _part(tensor: Tensor, output: Tensor, data: Array) -> Array:
     """TFLite's ``ConcatenationWithScaling``: float32, the zero point folded into a bias."""
     if output.dtype != "uint8" or (tensor.scale, tensor.zero_point) == (output.scale, output.zero_point):
         return data
-    scale = np.float32(tensor.scale) * (np.float32(1) / np.float32(output.scale))
-    bias = np.float32(-tensor.zero_point) * scale
-    steps = round_half_away(data.astype(np.float32) * scale + bias)
-    return np.clip(steps + np.float32(output.zero_point), 0, 255).astype(DTYPES["uint8"])
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = np.float32(tensor.scale) * (np.float32(1) / np.float32(output.scale))
+        bias = np.float32(-tensor.zero_point) * scale
+        steps = round_half_away(data.astype(np.float32) * scale + bias)
+    return np.clip(wrap32(to_int32(steps) + output.zero_point), 0, 255).astype(DTYPES["uint8"])

@@ -18,7 +18,7 @@ from refimpl.spec.requirements import (
     require_same_quantization,
     require_shape,
 )
-from refimpl.spec.scales import require_multiplier
+from refimpl.spec.scales import require_bounds, require_multiplier
 
 
 def check_relu(view: LayerView) -> None:
@@ -31,6 +31,7 @@ def check_relu(view: LayerView) -> None:
     if input_.dtype != "float32":
         require_quantized(view, input_, output)
         require_multiplier(view, input_.scale / output.scale, "s_in / s_out")
+        require_bounds(view, view.op, output)
 
 
 def relu(view: LayerView, values: Values, rule: Rule) -> SpecResult:

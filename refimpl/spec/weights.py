@@ -23,7 +23,7 @@ from refimpl.spec.requirements import (
     require_elements,
     require_quantized,
 )
-from refimpl.spec.scales import require_multiplier
+from refimpl.spec.scales import require_bounds, require_multiplier
 
 
 def require_weighted(
@@ -46,7 +46,7 @@ def require_weighted(
     _require_filter(view, filter_, channel_axis)
     if bias is not None:
         _require_bias(view, bias, filter_.shape[channel_axis])
-    require_activation(view, ACTIVATION_BOUNDS)
+    require_bounds(view, require_activation(view, ACTIVATION_BOUNDS), output)
     for scale in scales_of(filter_):
         require_multiplier(view, input_.scale * scale / output.scale, "s_in * s_filter / s_out")
 
