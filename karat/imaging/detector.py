@@ -2,10 +2,10 @@
 
     I(t) = blur ∗ (1 - fringe·Δ²) exp(-p(t))        noise-free, open beam = 1, Δ² the second difference
 
-The fringe term is near-field propagation (the transport-of-intensity equation): bright and dark rims along
-every edge. As the Radon transform turns a second derivative into the Laplacian, rims appear in the reconstruction
-just so. The blur is the scintillator's point spread: photons are counted *before* it, so that noise in
-neighbouring bins is correlated, as on a real detector.
+The fringe term is near-field propagation (transport of intensity): bright and dark rims along every edge. As
+the Radon transform turns a second derivative into the Laplacian, rims appear in the reconstruction just so.
+The blur is the scintillator's point spread: photons are counted *before* it, so that noise in neighbouring
+bins is correlated, as on a real detector.
 """
 
 from __future__ import annotations

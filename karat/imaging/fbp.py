@@ -24,7 +24,7 @@ FILTERS: Final = ("ramp", "shepp-logan", "cosine", "hamming", "hann", None)
 """Names of the filters, as in scikit-image; ``None`` back-projects unfiltered."""
 
 _TILE_ROWS: Final = 16
-_TILE_COLUMNS: Final = 32
+_TILE_COLUMNS: Final = 62  # at most: a run of so many positions stays within 2**6 bins
 _FRACTION_BITS: Final = np.uint32(26)
 _FRACTION_MASK: Final = np.uint32(2**26 - 1)
 _ONE: Final = float(2**26)
@@ -95,13 +95,14 @@ def _back_project(
     half = size // 2
     centre = bins // 2
     tiles_across = (size + _TILE_COLUMNS - 1) // _TILE_COLUMNS
+    tile_columns = (size + tiles_across - 1) // tiles_across  # equal shares, so that no tile is a sliver
     tiles_down = (size + _TILE_ROWS - 1) // _TILE_ROWS
     image = np.zeros((size, size), np.float32)
     for tile in prange(tiles_across * tiles_down):
         row0 = (tile // tiles_across) * _TILE_ROWS
-        column0 = (tile % tiles_across) * _TILE_COLUMNS
+        column0 = (tile % tiles_across) * tile_columns
         height = min(_TILE_ROWS, size - row0)
-        width = min(_TILE_COLUMNS, size - column0)
+        width = min(tile_columns, size - column0)
         if circle:
             near_x = max(column0 - half, half - (column0 + width - 1), 0)
             near_y = max(row0 - half, half - (row0 + height - 1), 0)
@@ -122,8 +123,8 @@ def _back_project(
                 low = min(first, last)
                 line = total[row]
                 if low >= 0.0 and max(first, last) <= bins - 1:
-                    # Positions count from the bin before the run's lowest, in fixed point: 32 columns reach
-                    # less than 2**6 bins, so 26 bits of fraction fit, and 31 steps are off by 2**-22 at most.
+                    # Positions count from the bin before the run's lowest, in fixed point: 62 columns reach
+                    # less than 2**6 bins, so 26 bits of fraction fit, and 61 steps are off by 2**-21 at most.
                     # A position that rounds across either end reads a guard bin with a weight of that size.
                     nearby = projection[int(low) :]
                     offset = np.uint32((first - int(low) + 1.0) * _ONE + 0.5)

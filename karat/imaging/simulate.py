@@ -113,7 +113,7 @@ def simulate_stack(
     dose : photons per bin and projection in the open beam; None chooses it for a noise between 0.05 and 1.6
         times the sample's contrast.
     angles : projections over half a turn; drawn from the seed if None. Few give streaks.
-    method : "fbp" or "sirt" for the noisy image; None draws about one in ten "sirt".
+    method : "fbp" or "sirt" for the noisy image; None draws "sirt" for about one in twenty.
     vary_grey : also draw a random contrast (0.6 … 1.15) and brightness (±0.1), as augmentation.
     clean_ends : False leaves the clean first and last slice zero, which saves most of their cost.
 
@@ -131,8 +131,9 @@ def simulate_stack(
     sections = FAMILIES[family].build(build, size, heights)
     beam, grain, views, attenuation, filter_name, drawn_method, start = _draw_settings(settings, size)
     contrast, brightness = settings.uniform(0.6, 1.15), settings.uniform(-0.1, 0.1)
-    views = views if angles is None else angles
-    method = drawn_method if method is None else method
+    wide = len(sections[0].raster) > size  # wider than the image: more structure for every projection to tell
+    views = angles if angles is not None else 2 * views if wide and views < 0.25 * size else views
+    method = method if method is not None else "fbp" if wide else drawn_method
 
     # The dense angles contain the sparse ones, so that the middle slices are projected once.
     every = max(1, math.ceil(0.5 * math.pi * size / views))
@@ -140,16 +141,16 @@ def simulate_stack(
     middle = sections[slices // 2]
     canvas = len(middle.raster)
     bins = max(detector_bins(size), canvas)  # the detector sees the whole sample, even beyond the image
-    path = middle.project(dense[::every], bins)
-    scale = attenuation / max(float(path.max()), 1e-6)
+    middle_path = middle.project(dense, bins)
+    scale = attenuation / max(float(middle_path.max()), 1e-6)
     if dose is None:
-        dose = _dose_for(grain, scale * float(middle.rasterize(size).std()), scale * path, views)
+        dose = _dose_for(grain, scale * float(middle.rasterize(size).std()), scale * middle_path, views)
     beam = replace(beam, dose=float(dose))
     noisy, clean = [], []
     for index, section in enumerate(sections):
         wanted = clean_ends or 0 < index < slices - 1
         degrees = dense if wanted else dense[::every]
-        path = section.project(degrees, bins)
+        path = middle_path if section is middle else section.project(degrees, bins)
         intensity = expose(path * np.float32(scale), beam)
         sparse = intensity[::every] if wanted else intensity
         measured = measure(np.random.default_rng(noises[index]), sparse, beam)
