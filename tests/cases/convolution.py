@@ -5,22 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from export.tflite import with_lowest_versions
-from refimpl.builder import GraphBuilder
-from refimpl.graph import DTYPES, Array, Quantization
+from refimpl.graph import DTYPES, Quantization
 from tests.cases.case import Case
+from tests.cases.filter_layer import Shape, channel_axis, filter_layer, filter_shape
 from tests.cases.quantized import ZERO_POINTS, f32, parameters, seeded, some_values
 from tests.cases.ties import tie_accumulators
 
 TAILS = (1, 3, 8, 9, 15, 16, 17, 33)
 """Channel counts below, on and behind every block size in use (8 and 16)."""
-
-EVERY_LANE = ("litert-ref", "litert-builtin", "litert-xnnpack", "tflite-2.14-ref", "tflite-2.14-builtin")
-OPTIMISED_LANES = ("litert-builtin", "litert-xnnpack", "tflite-2.14-builtin")
 
 EFFECTIVE = {
     "power_of_two": 2.0**-7,
@@ -39,20 +34,6 @@ LOUD = {"loud": 900.0, "deafening": 2e5}
 """Outputs far beyond int8, and beyond int16: a kernel that narrows in two steps may wrap in the first."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Geometry of one convolution."""
-
-    input: tuple[int, ...]
-    out_channels: int
-    taps: tuple[int, int] = (1, 1)
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    padding: str = "SAME"
-    groups: int = 1
-    depth_multiplier: int = 1
-
-
 def cases() -> list[Case]:
     """All of them, names unique."""
     return [
@@ -63,9 +44,6 @@ def cases() -> list[Case]:
         *_fully_connected_cases(),
         *_activation_cases(),
     ]
-
-
-# --- the graph of one layer ---------------------------------------------------------------------
 
 
 def _scales(
@@ -80,101 +58,6 @@ def _scales(
         s_in, s_out = f32(0.0078 * rng.uniform(1, 2)), f32(0.031 * rng.uniform(1, 2))
         spread = rng.uniform(0.6, 1.6, channels) if per_channel else np.ones(1)
     return s_in, tuple(f32(effective * s_out / s_in * factor) for factor in spread), s_out
-
-
-def _layer(
-    op: str,
-    name: str,
-    edge: str,
-    shape: Shape,
-    feed: Array,
-    filter_: Array,
-    bias: Array | None,
-    quantizations: tuple[Quantization, Quantization, Quantization],
-    activation: str = "NONE",
-    output_shape: tuple[int, ...] | None = None,
-    keep_num_dims: bool = False,
-) -> Case:
-    of_input, of_filter, of_output = quantizations
-    dtype = feed.dtype.name
-    builder = GraphBuilder(name)
-    input_ = builder.input("input", feed.shape, dtype, of_input)
-    inputs = [input_, builder.constant("filter", filter_, of_filter)]
-    if bias is not None:
-        bias_scales = tuple(f32(np.float32(of_input.scale[0]) * np.float32(s)) for s in of_filter.scale)
-        of_bias = Quantization(bias_scales, (0,) * len(bias_scales), 0)
-        inputs.append(builder.constant("bias", bias.astype(np.int32), of_bias))
-    output = builder.tensor(
-        "output", output_shape or _output_shape(op, shape, filter_.shape), dtype, of_output
-    )
-    attributes: dict[str, object] = {"fused_activation_function": activation}
-    if op == "FULLY_CONNECTED":
-        attributes |= {"keep_num_dims": keep_num_dims, "weights_format": "DEFAULT"}
-    else:
-        attributes |= {
-            "padding": shape.padding,
-            "stride_h": shape.stride[0],
-            "stride_w": shape.stride[1],
-        }
-    if op in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-        attributes |= {"dilation_h_factor": shape.dilation[0], "dilation_w_factor": shape.dilation[1]}
-    if op == "DEPTHWISE_CONV_2D":
-        attributes["depth_multiplier"] = shape.depth_multiplier
-    if op == "TRANSPOSE_CONV":
-        size = builder.constant("output_shape", np.array(builder.shape(output), np.int32))
-        inputs = [size, inputs[1], input_, *inputs[2:]]
-    builder.layer(op, inputs, [output], **attributes)  # type: ignore[arg-type]
-    broken_in = _broken_in(op, bias is None, activation != "NONE", keep_num_dims and len(of_filter.scale) > 1)
-    return Case(name, with_lowest_versions(builder.build([output])), (feed,), edge, broken_in)
-
-
-def _broken_in(op: str, no_bias: bool, activation: bool, kept_per_channel: bool) -> dict[str, str]:
-    """Lanes that cannot run the layer, with the reason."""
-    if op == "CONV_2D" and no_bias:
-        return dict.fromkeys(EVERY_LANE, "CONV_2D on 8-bit values insists on a bias")
-    if op == "DEPTHWISE_CONV_2D" and no_bias:
-        return dict.fromkeys(
-            OPTIMISED_LANES, "the optimised DEPTHWISE_CONV_2D reads a bias that is not there"
-        )
-    if op == "TRANSPOSE_CONV" and activation:
-        return {"tflite-2.14-ref": "its resolver knows TRANSPOSE_CONV up to version 3, without activation"}
-    if op == "FULLY_CONNECTED" and kept_per_channel:
-        return {"tflite-2.14-ref": "per channel it takes the second size of any output for its channels"}
-    return {}
-
-
-def _output_shape(op: str, shape: Shape, filter_shape: tuple[int, ...]) -> tuple[int, ...]:
-    if op == "FULLY_CONNECTED":
-        return (math.prod(shape.input) // filter_shape[1], filter_shape[0])
-    sizes = []
-    for axis in (0, 1):
-        size, stride = shape.input[axis + 1], shape.stride[axis]
-        reach = (shape.taps[axis] - 1) * shape.dilation[axis] + 1
-        if op == "TRANSPOSE_CONV":
-            sizes.append(size * stride if shape.padding == "SAME" else (size - 1) * stride + reach)
-        elif shape.padding == "SAME":
-            sizes.append(math.ceil(size / stride))
-        else:
-            sizes.append((size - reach) // stride + 1)
-    channels = filter_shape[3] if op == "DEPTHWISE_CONV_2D" else filter_shape[0]
-    return (shape.input[0], *sizes, channels)
-
-
-def _filter_shape(op: str, shape: Shape) -> tuple[int, ...]:
-    if op == "FULLY_CONNECTED":
-        return (shape.out_channels, shape.input[-1])
-    if op == "DEPTHWISE_CONV_2D":
-        return (1, *shape.taps, shape.input[3] * shape.depth_multiplier)
-    return (shape.out_channels, *shape.taps, shape.input[3] // shape.groups)
-
-
-def _channel_axis(op: str) -> int:
-    return 3 if op == "DEPTHWISE_CONV_2D" else 0
-
-
-def _filter_parameters(op: str, scales: tuple[float, ...], zero_point: int) -> Quantization:
-    axis = _channel_axis(op) if len(scales) > 1 else 0
-    return Quantization(scales, (zero_point,) * len(scales), axis)
 
 
 # --- ties, injected through the bias ------------------------------------------------------------
@@ -226,13 +109,11 @@ def _tie_case(
     if op == "FULLY_CONNECTED":
         shape = Shape((len(steps), in_channels), channels)
         feed = feed.reshape(shape.input)
-    filter_ = np.full(_filter_shape(op, shape), zero_filter)
+    filter_ = np.full(filter_shape(op, shape), zero_filter)
     first = (Ellipsis,) if op == "DEPTHWISE_CONV_2D" else (..., 0)
     filter_[first] = zero_filter + (1 if zero_filter < 255 else -1)
-    of_filter = Quantization(
-        s_filter, (zero_filter,) * len(s_filter), _channel_axis(op) if per_channel else 0
-    )
-    return _layer(
+    of_filter = Quantization(s_filter, (zero_filter,) * len(s_filter), channel_axis(op) if per_channel else 0)
+    return filter_layer(
         op, name, f"ties, multiplier {kind}", shape, feed, filter_.astype(DTYPES[dtype]), bias,
         (parameters(s_in, zero_in), of_filter, parameters(s_out, zero_out)),
     )  # fmt: skip
@@ -259,26 +140,24 @@ def _random_case(
     axis = "channel" if per_channel else "tensor"
     name = f"{op.lower()}_{dtype}_per_{axis}_{label}"
     rng = seeded(name)
-    filter_shape = _filter_shape(op, shape)
-    channels = filter_shape[_channel_axis(op)]
+    sizes = filter_shape(op, shape)
+    channels = sizes[channel_axis(op)]
     zero_in, zero_out = (int(rng.choice(ZERO_POINTS[dtype])) for _ in range(2))
     zero_filter = 0 if dtype == "int8" else int(rng.choice(ZERO_POINTS[dtype]))
-    terms = max(math.prod(filter_shape) // channels, 1)
+    terms = max(math.prod(sizes) // channels, 1)
     effective = loud / (math.sqrt(terms) * 90 * 90)
     s_in, s_filter, s_out = _scales(rng, effective, channels, per_channel, exact=False)
     if scales is not None:
         ratio, (s_out, zero_out) = s_out, scales
         s_filter = tuple(f32(scale * s_out / ratio) for scale in s_filter)
     feed = some_values(rng, dtype, shape.input)
-    filter_ = some_values(rng, dtype, filter_shape)
+    filter_ = some_values(rng, dtype, sizes)
     values = None
     if bias:
         values = rng.integers(-100, 101, channels) * math.ceil(terms * 20)
-    of_filter = Quantization(
-        s_filter, (zero_filter,) * len(s_filter), _channel_axis(op) if per_channel else 0
-    )
+    of_filter = Quantization(s_filter, (zero_filter,) * len(s_filter), channel_axis(op) if per_channel else 0)
     quantizations = (parameters(s_in, zero_in), of_filter, parameters(s_out, zero_out))
-    return _layer(
+    return filter_layer(
         op, name, edge, shape, feed, filter_, values, quantizations, activation, output_shape, keep_num_dims
     )
 
