@@ -1,8 +1,19 @@
 """Reading and writing .onnx files."""
 
+from export.onnx.convert import FLAVOURS, Flavour, to_onnx
 from export.onnx.float_graph import write_float_onnx
 from export.onnx.lower import lower_qdq
 from export.onnx.read import read_onnx
 from export.onnx.write import write_onnx
+from export.onnx.write_quantized import write_quantized_onnx
 
-__all__ = ["lower_qdq", "read_onnx", "write_float_onnx", "write_onnx"]
+__all__ = [
+    "FLAVOURS",
+    "Flavour",
+    "lower_qdq",
+    "read_onnx",
+    "to_onnx",
+    "write_float_onnx",
+    "write_onnx",
+    "write_quantized_onnx",
+]

@@ -183,7 +183,7 @@ def _same_pads(view: LayerView, image: int, output: int, window: int, stride: in
     return total // 2, total - total // 2
 
 
-def _pads(
+def window_pads(
     view: LayerView, image: tuple[int, ...], output: tuple[int, ...], windows: Sequence[int]
 ) -> list[int]:
     """ONNX's ``[y before, x before, y after, x after]`` from NHWC shapes and (dilated) window sizes."""
@@ -207,22 +207,31 @@ def _write_conv(writer: _Writer, view: LayerView) -> None:
         strides=(view.integer("stride_h"), view.integer("stride_w")),
         dilations=dilations,
         group=image[3] // filter_[3],
-        pads=_pads(view, image, output, windows),
+        pads=window_pads(view, image, output, windows),
     )
     writer.activate(view)
 
 
-def _write_transpose_conv(writer: _Writer, view: LayerView) -> None:
-    """``out_y = in_y * stride - pad + filter_y`` in both formats; the padding is that of the
-    convolution it transposes, from the output to the image. OHWI becomes ONNX's [in, out, y, x]."""
+def transposed_geometry(view: LayerView) -> tuple[list[int], list[int]]:
+    """ConvTranspose's ``pads`` and ``output_padding`` for a TRANSPOSE_CONV.
+
+    ``out_y = in_y * stride - pad + filter_y`` in both formats; the padding is that of the
+    convolution it transposes, from the output to the image.
+    """
     filter_, image, output = view.input(1).shape, view.input(2).shape, view.output().shape
     strides = (view.integer("stride_h"), view.integer("stride_w"))
-    pads = _pads(view, output, image, filter_[1:3])
+    pads = window_pads(view, output, image, filter_[1:3])
     # What the strides and the window do not reach at the far end.
     reach = [(image[i] - 1) * strides[i - 1] + filter_[i] - pads[i - 1] - pads[i + 1] for i in (1, 2)]
     output_padding = [output[i] - reach[i - 1] for i in (1, 2)]
     if not all(0 <= extra < stride for extra, stride in zip(output_padding, strides, strict=True)):
         raise UnsupportedOp(f"{view}: ONNX cannot give {output[1:3]} from {image[1:3]} with stride {strides}")
+    return pads, output_padding
+
+
+def _write_transpose_conv(writer: _Writer, view: LayerView) -> None:
+    """OHWI becomes ONNX's [in, out, y, x]."""
+    pads, output_padding = transposed_geometry(view)
     inputs = [writer.input(view, 2), writer.constant(view, 1, (3, 0, 1, 2))]
     if view.optional_input(3) is not None:
         inputs.append(writer.constant(view, 3))
@@ -230,8 +239,8 @@ def _write_transpose_conv(writer: _Writer, view: LayerView) -> None:
         "ConvTranspose",
         inputs,
         writer.activated(view),
-        kernel_shape=filter_[1:3],
-        strides=strides,
+        kernel_shape=view.input(1).shape[1:3],
+        strides=(view.integer("stride_h"), view.integer("stride_w")),
         pads=pads,
         output_padding=output_padding,
     )
@@ -246,7 +255,7 @@ def _write_max_pool(writer: _Writer, view: LayerView) -> None:
         writer.activated(view),
         kernel_shape=windows,
         strides=(view.integer("stride_h"), view.integer("stride_w")),
-        pads=_pads(view, view.input(0).shape, view.output().shape, windows),
+        pads=window_pads(view, view.input(0).shape, view.output().shape, windows),
     )
     writer.activate(view)
 

@@ -56,20 +56,32 @@ def _remove_identities(rewriting: Rewriting) -> None:
 
 
 def _merge_double_pairs(rewriting: Rewriting) -> None:
-    """Quantize → Dequantize → Quantize: nothing happens at the second where parameters are equal."""
+    """Two pairs in a row with nothing else reading between them become one.
+
+    ONNX Runtime gives it parameters of its own unless both have the same.
+    """
     for second in rewriting.each(QUANTIZE):
-        between = rewriting.dequantize_of(second, 0)
+        between, last = rewriting.dequantize_of(second, 0), rewriting.only_reader(second)
         first = None if between is None else rewriting.producer(between.inputs[0])
-        if between is None or first is None or first.op != QUANTIZE:
+        if between is None or first is None or first.op != QUANTIZE or last is None or last.op != DEQUANTIZE:
             continue
-        if same_parameters(rewriting, between, second) and second.outputs[0] not in rewriting.outputs:
-            second.inputs[0] = between.inputs[0]
-            rewriting.bypass(second)
-        elif rewriting.only_reader(between) is second:
+        if rewriting.only_reader(first) is not between or rewriting.only_reader(between) is not second:
+            continue
+        if not same_parameters(rewriting, first, between) or not same_parameters(rewriting, second, last):
+            continue
+        if same_parameters(rewriting, first, second):
+            last.inputs[0] = first.outputs[0]
+            rewriting.remove(between)
+            rewriting.remove(second)
+        elif _type(rewriting, first) == _type(rewriting, second):
             raise UnsupportedOp(
                 f"{rewriting.view(second)} quantizes what {rewriting.view(first)} just did, with other "
                 "parameters; ONNX Runtime merges the two into parameters of its own: remove one of them"
             )
+
+
+def _type(rewriting: Rewriting, quantize: Node) -> str:
+    return rewriting.tensors[quantize.outputs[0]].dtype
 
 
 def same_parameters(rewriting: Rewriting, left: Node, right: Node) -> bool:

@@ -20,8 +20,8 @@ def write_onnx(graph: Graph) -> bytes:
     """The graph as the bytes of an .onnx file, checked, and the same bytes for equal graphs.
 
     Constants become initializers, the types of inner edges are declared, and each node is named after
-    its first output. A size of -1 in a ``shape_signature`` becomes a symbol. Tensors that nothing
-    writes and no layer reads are left out.
+    its first output. A size of -1 in a ``shape_signature`` becomes a symbol, a graph without a name is
+    called main. Tensors that nothing writes and no layer reads are left out.
 
     Raises ModelError when the graph is not in ONNX layout, mixes versions of an operator set, is too
     large for one file or fails the onnx package's checker; UsageError when that package is missing.
@@ -54,7 +54,7 @@ class _Writer:
         return helper.make_model(
             helper.make_graph(
                 [self._node(layer) for layer in graph.layers],
-                graph.name,
+                graph.name or "main",
                 [self._value_info(index) for index in graph.inputs],
                 [self._value_info(index) for index in graph.outputs],
                 initializer=[self._initializer(t) for t in graph.tensors if t.data is not None],

@@ -11,6 +11,7 @@ HELP = "write one of the shipped networks, a model, or a piece of a model to a f
 EPILOG = """examples:
   karat export tomogan --height 1024 --width 1024 --output tomogan.onnx     the float network
   karat export model.tflite --layer 7 --output layer7.tflite                one layer alone
+  karat export model.tflite --output model.onnx --flavour qoperator         as quantized ONNX
   karat export model.tflite --until 42 --output prefix.tflite               all that tensor 42 needs
 
 A network goes to .onnx or .tflite in float; `karat quantize` makes the int8 one."""
@@ -18,12 +19,19 @@ A network goes to .onnx or .tflite in float; `karat quantize` makes the int8 one
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    parser.add_argument("source", metavar="NETWORK|MODEL", help="tomogan, fine-tune, or a .tflite file")
+    parser.add_argument("source", metavar="NETWORK|MODEL", help="tomogan, fine-tune, or a model file")
     shared.add_network(parser)
     piece = parser.add_mutually_exclusive_group()
     piece.add_argument("--layer", type=int, metavar="N", help="only layer N, as a model of its own")
     piece.add_argument("--until", type=int, metavar="T", help="only what tensor T needs")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="FILE")
+    parser.add_argument(
+        "--flavour",
+        choices=("qdq", "qoperator", "tensorrt"),
+        default="qdq",
+        help="form of an .onnx file of an 8-bit .tflite model: float ops between quantizations, ONNX "
+        "Runtime's integer ops, or what TensorRT parses (zero points of 0 only) (default: qdq)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,5 +59,5 @@ def run(options: argparse.Namespace) -> int:
                     f"--until {options.until}: the model has tensors 0 to {len(graph.tensors) - 1}"
                 )
             graph = up_to(graph, (options.until,)).graph
-    shared.write_graph(graph, options.output)
+    shared.write_graph(graph, options.output, options.flavour)
     return 0

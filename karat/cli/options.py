@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from export.onnx import Flavour
     from refimpl.engine import Program, Step
     from refimpl.graph import Array, Graph
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The positional MODEL."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a quantized model file (.tflite)")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a quantized model file (.tflite, .onnx)")
 
 
 def add_profile(parser: argparse.ArgumentParser, default: str | None) -> None:
@@ -129,8 +130,11 @@ def float_network(name: str, options: argparse.Namespace) -> Graph:
     return network(name, options.height, options.width, options.upsampling, weights, options.seed)
 
 
-def write_graph(graph: Graph, path: Path) -> None:
-    """Writes .tflite or .onnx, as the suffix says, and a line about it."""
+def write_graph(graph: Graph, path: Path, flavour: Flavour = "qdq") -> None:
+    """Writes .tflite or .onnx, as the suffix says, and a line about it.
+
+    ``flavour`` is the form of an .onnx file of a quantized TFLite-style graph.
+    """
     from refimpl.errors import UsageError
 
     if path.suffix == ".tflite":
@@ -138,10 +142,18 @@ def write_graph(graph: Graph, path: Path) -> None:
 
         content = write_tflite(graph)
     elif path.suffix == ".onnx":
-        from export.onnx import write_float_onnx
-
-        content = write_float_onnx(graph)
+        content = _onnx(graph, flavour)
     else:
         raise UsageError(f"{path}: name a .tflite or .onnx file")
     path.write_bytes(content)
     print(f"{path}: {len(content):,} bytes, {len(graph.layers)} layers")
+
+
+def _onnx(graph: Graph, flavour: Flavour) -> bytes:
+    from export.onnx import write_float_onnx, write_onnx, write_quantized_onnx
+
+    if graph.format == "onnx":
+        return write_onnx(graph)
+    if any(tensor.dtype in ("int8", "uint8") and tensor.quantization for tensor in graph.tensors):
+        return write_quantized_onnx(graph, flavour)
+    return write_float_onnx(graph)

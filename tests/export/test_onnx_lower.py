@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
 from export.onnx import lower_qdq, read_onnx, write_onnx
 from refimpl.errors import ModelError, UnsupportedOp
@@ -180,7 +181,33 @@ def quantized_output(s: Sketch) -> list[str]:
     return [c, s.pair(c, 0.3)]
 
 
+def requantized_at_the_end(s: Sketch) -> list[str]:
+    """Two QuantizeLinear in a row, the last one an output: both stay."""
+    s.weights.append(helper.make_tensor("s", 1, [], [0.1]))
+    s.weights.append(helper.make_tensor("z", 3, [], [5]))
+    y = s.node("QuantizeLinear", s.pair("x"), "s", "z")
+    return [s.node("Cast", y, to=1)]
+
+
+def pair_twice(s: Sketch) -> list[str]:
+    """Two equal pairs in a row are one."""
+    return [s.node("Tanh", s.pair(s.pair("x")))]
+
+
+def pair_twice_in_other_types(s: Sketch) -> list[str]:
+    return [s.node("Tanh", s.pair(s.pair("x"), 0.1, 5, np.int8))]
+
+
+def pair_twice_with_a_reader_between(s: Sketch) -> list[str]:
+    x = s.pair("x")
+    return [s.node("Tanh", s.pair(x, 0.1)), s.node("Tanh", x)]
+
+
 CASES = {
+    "requantized at the end": requantized_at_the_end,
+    "pair twice": pair_twice,
+    "pair twice, other types": pair_twice_in_other_types,
+    "pair twice, a reader between": pair_twice_with_a_reader_between,
     "reshape before MatMul": reshape_before_matmul,
     "reshape after Conv": reshape_after_conv,
     "pool at the end": pool_at_the_end,
@@ -214,7 +241,9 @@ def test_single_groups(case: str, opset: int) -> None:
 def test_what_the_optimizer_would_invent_is_refused() -> None:
     """ONNX Runtime makes up parameters in both cases: its graph has scales the file has not."""
     s = Sketch()
-    content = s.model([1, 3, 6, 6], s.pair(s.pair("x"), 0.2)).SerializeToString()
+    content = s.model([1, 3, 6, 6], s.node("Tanh", s.pair(s.pair("x"), 0.2))).SerializeToString()
+    merged = [node.op_type for node in optimized(content).graph.node]
+    assert merged == ["QuantizeLinear", "DequantizeLinear", "Tanh"]
     with pytest.raises(UnsupportedOp, match=r"quantizes what .* just did"):
         lower_qdq(read_onnx(content))
     s = Sketch()

@@ -1,0 +1,421 @@
+"""How each TFLite op is written in quantized ONNX, in integers and in float."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from export.onnx.convert import EIGHT_BITS, Converter, layout, quantized_output
+from export.onnx.float_graph import TO_NCHW, TO_NHWC, transposed_geometry, window_pads
+from export.onnx.schema import MICROSOFT
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import AttributeValue, LayerView, Quantization, Tensor
+
+Convert = Callable[[Converter, LayerView], None]
+
+
+def _strides(view: LayerView) -> tuple[int, int]:
+    return view.integer("stride_h"), view.integer("stride_w")
+
+
+def _filter(converter: Converter, view: LayerView, position: int, order: tuple[int, ...], axis: int) -> int:
+    """The filter with its axes in ``order``; scales per channel lie along ``axis`` afterwards."""
+    tensor = view.input(position)
+    if tensor.data is None or tensor.dtype not in EIGHT_BITS or tensor.quantization is None:
+        raise UnsupportedOp(f"{view}: the filter {tensor.name!r} is no 8-bit constant")
+    quantization = tensor.quantization
+    if quantization.per_channel:
+        if order[axis] != quantization.axis:
+            raise UnsupportedOp(f"{view}: filter quantized along axis {quantization.axis}")
+        quantization = Quantization(quantization.scale, quantization.zero_point, axis)
+    else:
+        quantization = Quantization(quantization.scale, quantization.zero_point)
+    return _shared(converter, tensor, tensor.data.transpose(order), quantization)
+
+
+def _shared(converter: Converter, tensor: Tensor, values: np.ndarray, quantization: Quantization) -> int:
+    index = converter.constant(converter.name(tensor), values, quantization)
+    converter.register(tensor, index)
+    return index
+
+
+def _bias(converter: Converter, view: LayerView, position: int, scales: np.ndarray) -> list[int]:
+    """No bias, or an int32 one."""
+    tensor = view.optional_input(position)
+    if tensor is None:
+        return []
+    if tensor.data is None or tensor.dtype != "int32":
+        raise UnsupportedOp(f"{view}: the bias {tensor.name!r} is no int32 constant")
+    per_channel = scales.size > 1
+    values = tuple(float(scale) for scale in scales)
+    quantization = Quantization(values, (0,) * len(values)) if per_channel else Quantization(values, (0,))
+    return [_shared(converter, tensor, tensor.data.reshape(-1), quantization)]
+
+
+def _float_bias(converter: Converter, view: LayerView, position: int, scales: np.ndarray) -> list[int]:
+    """The same for an op in float: dequantized, or, for TensorRT, stored as float32."""
+    if converter.flavour != "tensorrt":
+        return [converter.restored(index) for index in _bias(converter, view, position, scales)]
+    tensor = view.optional_input(position)
+    if tensor is None:
+        return []
+    if tensor.data is None or tensor.dtype != "int32":
+        raise UnsupportedOp(f"{view}: the bias {tensor.name!r} is no int32 constant")
+    values = (tensor.data.astype(np.float64) * scales.astype(np.float64)).astype(np.float32)
+    return [converter.constant(converter.name(tensor), values.reshape(-1))]
+
+
+def _bias_scales(image: Tensor, filter_: Tensor) -> np.ndarray:
+    """``f32(input scale * filter scale)``, one or one per output channel."""
+    assert filter_.quantization is not None
+    return np.float32(image.scale) * np.array(filter_.quantization.scale, np.float32)
+
+
+def _affine(
+    converter: Converter,
+    view: LayerView,
+    filter_: int,
+    image: int,
+    ops: tuple[str, str],
+    **attributes: AttributeValue,
+) -> None:
+    """A product of activation 0 (already an index) and a filter, with an optional bias at input 2."""
+    scales = _bias_scales(view.input(0), view.input(1))
+    if converter.on_integers:
+        bias = _bias(converter, view, 2, scales)
+        inputs = [*converter.triple(image), *converter.triple(filter_)]
+        if ops[1].endswith("QGemm"):
+            # QGemm has its bias before the output's parameters.
+            converter.in_integers(view, ops[1], [*inputs, *(bias or [-1])], attributes)
+        else:
+            converter.in_integers(view, ops[1], inputs, attributes, bias)
+        return
+    inputs = [converter.restored(image), converter.restored(filter_)]
+    converter.in_float(view, ops[0], [*inputs, *_float_bias(converter, view, 2, scales)], **attributes)
+
+
+def _conv(converter: Converter, view: LayerView) -> None:
+    channels, filter_ = view.input(0).shape[3], view.input(1).shape
+    index = _filter(converter, view, 1, TO_NCHW, 0)
+    _convolve(converter, view, index, channels // filter_[3])
+
+
+def _depthwise(converter: Converter, view: LayerView) -> None:
+    """1HWC becomes [out_channel, 1, y, x] in as many groups as the input has channels."""
+    index = _filter(converter, view, 1, (3, 0, 1, 2), 0)
+    _convolve(converter, view, index, view.input(0).shape[3])
+
+
+def _convolve(converter: Converter, view: LayerView, filter_: int, group: int) -> None:
+    image, output, sizes = view.input(0).shape, view.output().shape, converter.shape(filter_)[2:]
+    dilations = (view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1))
+    windows = [(size - 1) * dilation + 1 for size, dilation in zip(sizes, dilations, strict=True)]
+    _affine(
+        converter, view, filter_, converter.activation(view, 0), ("Conv", "QLinearConv"),
+        kernel_shape=tuple(sizes), strides=_strides(view), dilations=dilations, group=group,
+        pads=tuple(window_pads(view, image, output, windows)),
+    )  # fmt: skip
+
+
+def _transpose_conv(converter: Converter, view: LayerView) -> None:
+    """No runtime has an integer form; OHWI becomes [in_channel, out_channel, y, x]."""
+    filter_ = _filter(converter, view, 1, (3, 0, 1, 2), 1)
+    pads, output_padding = transposed_geometry(view)
+    scales = _bias_scales(view.input(2), view.input(1))
+    inputs = [converter.restored(converter.activation(view, 2)), converter.restored(filter_)]
+    converter.in_float(
+        view, "ConvTranspose", [*inputs, *_float_bias(converter, view, 3, scales)],
+        kernel_shape=view.input(1).shape[1:3], strides=_strides(view), pads=tuple(pads),
+        output_padding=tuple(output_padding),
+    )  # fmt: skip
+
+
+def _fully_connected(converter: Converter, view: LayerView) -> None:
+    """Rows of the input times the filter OI; inputs of other ranks are reshaped to rows first."""
+    if view.text("weights_format", "DEFAULT") != "DEFAULT":
+        raise UnsupportedOp(f"{view}: shuffled weights")
+    output, columns = view.output(), view.input(1).shape[1]
+    if len(output.shape) != 2:
+        raise UnsupportedOp(f"{view} gives values of shape {output.shape}, not rows")
+    image = converter.activation(view, 0)
+    rows = (math.prod(view.input(0).shape) // columns, columns)
+    if view.input(0).shape != rows:
+        name = f"{converter.name(output)}/rows"
+        image = _reshaped(converter, view.input(0), image, name, rows)
+    filter_ = _filter(converter, view, 1, (0, 1), 0)
+    _affine(converter, view, filter_, image, ("Gemm", f"{MICROSOFT}:QGemm"), transB=1)
+
+
+def _reshaped(
+    converter: Converter,
+    source: Tensor,
+    index: int,
+    name: str,
+    shape: tuple[int, ...],
+    output: int | None = None,
+) -> int:
+    """Values in TFLite's order in another shape; NCHW tensors go through NHWC where that moves values."""
+    if len(source.shape) == 4 and _order_matters(source.shape):
+        index = converter.move(
+            "Transpose", index, converter.edge(f"{name}/nhwc", source.shape, source), perm=TO_NHWC
+        )
+    back = len(shape) == 4 and _order_matters(shape)
+    if back or output is None:
+        target = converter.edge(f"{name}/reshaped" if back else name, shape, source)
+    else:
+        target = output
+    stored = shape if back or len(shape) != 4 else layout(shape)
+    sizes = converter.constant(f"{name}/shape", np.array(stored, np.int64))
+    index = converter.move("Reshape", index, target, sizes)
+    if back:
+        assert output is not None
+        index = converter.move("Transpose", index, output, perm=TO_NCHW)
+    return index
+
+
+def _order_matters(shape: tuple[int, ...]) -> bool:
+    """False when NHWC and NCHW are the same order: one channel, or one pixel."""
+    return shape[3] > 1 and shape[1] * shape[2] > 1
+
+
+def _reshape(converter: Converter, view: LayerView) -> None:
+    index = converter.activation(view, 0)
+    output = converter.moved_output(view)
+    name = converter.name(view.output())
+    _reshaped(converter, view.input(0), index, name, view.output().shape, output)
+
+
+def _binary(op: str) -> Convert:
+    """Ops of two activations; SUB has no integer form."""
+
+    def convert(converter: Converter, view: LayerView) -> None:
+        rank = len(view.output().shape)
+        for position in (0, 1):
+            tensor = view.input(position)
+            if len(tensor.shape) != rank and not tensor.is_constant:
+                raise UnsupportedOp(
+                    f"{view}: shapes {[t.shape for t in view.inputs if t]} of different ranks"
+                )
+        left, right = (converter.activation(view, position) for position in (0, 1))
+        if converter.on_integers and op != "Sub":
+            inputs = [*converter.triple(left), *converter.triple(right)]
+            converter.in_integers(view, f"{MICROSOFT}:QLinear{op}", inputs, {})
+        else:
+            converter.in_float(view, op, [converter.restored(left), converter.restored(right)])
+
+    return convert
+
+
+def _unary(op: str, integers: bool = True) -> Convert:
+    """Ops of one activation without attributes."""
+
+    def convert(converter: Converter, view: LayerView) -> None:
+        _one_input(converter, view, op, integers)
+
+    return convert
+
+
+def _one_input(
+    converter: Converter, view: LayerView, op: str, integers: bool = True, **attributes: AttributeValue
+) -> None:
+    index = converter.activation(view, 0)
+    if converter.on_integers and integers:
+        if op == "Softmax":
+            attributes["opset"] = 13
+        converter.in_integers(view, f"{MICROSOFT}:QLinear{op}", converter.triple(index), attributes)
+    else:
+        converter.in_float(view, op, [converter.restored(index)], **attributes)
+
+
+def _leaky_relu(converter: Converter, view: LayerView) -> None:
+    _one_input(converter, view, "LeakyRelu", alpha=view.real("alpha"))
+
+
+def _softmax(converter: Converter, view: LayerView) -> None:
+    if view.real("beta", 1.0) != 1:
+        raise UnsupportedOp(f"{view}: beta {view.real('beta')}; ONNX has only 1")
+    _one_input(converter, view, "Softmax", axis=1 if len(view.output().shape) == 4 else -1)
+
+
+def _relu6(converter: Converter, view: LayerView) -> None:
+    ends = [
+        converter.constant(f"{converter.name(view.output())}/{end}", np.array(value, np.float32))
+        for end, value in (("min", 0), ("max", 6))
+    ]
+    converter.in_float(view, "Clip", [converter.restored(converter.activation(view, 0)), *ends])
+
+
+def _average_pool(converter: Converter, view: LayerView) -> None:
+    windows = (view.integer("filter_height"), view.integer("filter_width"))
+    pads = window_pads(view, view.input(0).shape, view.output().shape, windows)
+    _one_input(
+        converter, view, "AveragePool", kernel_shape=windows, strides=_strides(view), pads=tuple(pads),
+        count_include_pad=0,
+    )  # fmt: skip
+
+
+def _max_pool(converter: Converter, view: LayerView) -> None:
+    if view.text("fused_activation_function", "NONE") != "NONE":
+        raise UnsupportedOp(f"{view}: a pool with a fused activation")
+    windows = (view.integer("filter_height"), view.integer("filter_width"))
+    pads = window_pads(view, view.input(0).shape, view.output().shape, windows)
+    index = converter.activation(view, 0)
+    converter.move(
+        "MaxPool", index, converter.moved_output(view), kernel_shape=windows, strides=_strides(view),
+        pads=tuple(pads),
+    )  # fmt: skip
+
+
+def _sizes(converter: Converter, view: LayerView) -> int:
+    name = converter.name(view.output())
+    return converter.constant(f"{name}/sizes", np.array(layout(view.output().shape), np.int64))
+
+
+def _coordinates(view: LayerView) -> str:
+    if view.flag("align_corners"):
+        return "align_corners"
+    return "half_pixel" if view.flag("half_pixel_centers") else "asymmetric"
+
+
+def _resize_bilinear(converter: Converter, view: LayerView) -> None:
+    """In float: ONNX Runtime's integer form cuts fractions off instead of rounding."""
+    image, sizes = converter.restored(converter.activation(view, 0)), _sizes(converter, view)
+    converter.in_float(
+        view, "Resize", [image, -1, -1, sizes], mode="linear",
+        coordinate_transformation_mode=_coordinates(view),
+    )  # fmt: skip
+
+
+def _resize_nearest(converter: Converter, view: LayerView) -> None:
+    """TFLite rounds coordinates half up, down when it takes pixels by their corners."""
+    mode = _coordinates(view)
+    index, sizes = converter.activation(view, 0), _sizes(converter, view)
+    converter.move(
+        "Resize", index, converter.moved_output(view), -1, -1, sizes, mode="nearest",
+        coordinate_transformation_mode=mode,
+        nearest_mode="floor" if mode == "asymmetric" else "round_prefer_ceil",
+    )  # fmt: skip
+
+
+def _concatenation(converter: Converter, view: LayerView) -> None:
+    rank = len(view.output().shape)
+    axis = view.integer("axis") % rank
+    axis = TO_NCHW.index(axis) if rank == 4 else axis
+    inputs = [converter.activation(view, position) for position in range(len(view.inputs))]
+    if converter.on_integers:
+        triples = [index for source in inputs for index in converter.triple(source)]
+        converter.in_integers(view, f"{MICROSOFT}:QLinearConcat", triples, {"axis": axis}, front=True)
+    else:
+        converter.in_float(view, "Concat", [converter.restored(index) for index in inputs], axis=axis)
+
+
+def _pad(converter: Converter, view: LayerView) -> None:
+    """Zeros: the zero point on integers, 0 in float."""
+    pads = view.input(1).data
+    if pads is None or len(view.inputs) > 2:
+        raise UnsupportedOp(f"{view}: paddings that are not constant, or a value to pad with")
+    order = TO_NCHW if len(view.output().shape) == 4 else tuple(range(len(view.output().shape)))
+    ends = pads[list(order)].T.reshape(-1).astype(np.int64)
+    name, output = converter.name(view.output()), quantized_output(view)
+    index = converter.activation(view, 0)
+    sizes = converter.constant(f"{name}/pads", ends)
+    value = np.array(output.zero_point, output.dtype) if converter.on_integers else np.array(0, np.float32)
+    zero = converter.constant(f"{name}/value", value)
+    converter.move("Pad", index, converter.moved_output(view), sizes, zero)
+
+
+def _mean(converter: Converter, view: LayerView) -> None:
+    """The mean over an image is a global pool; over other axes it stays float."""
+    axes, rank = view.input(1).data, len(view.input(0).shape)
+    if axes is None:
+        raise UnsupportedOp(f"{view}: axes that are not constant")
+    wanted = tuple(sorted({int(axis) % rank for axis in np.asarray(axes).reshape(-1)}))
+    if rank == 4 and wanted == (1, 2) and view.flag("keep_dims"):
+        _one_input(converter, view, "GlobalAveragePool")
+        return
+    if rank == 4 and wanted == (1, 2):
+        _pooled_rows(converter, view)
+        return
+    if rank == 4:
+        if not view.flag("keep_dims"):
+            raise UnsupportedOp(f"{view}: a mean over axes {wanted} that drops them")
+        wanted = tuple(sorted(TO_NCHW.index(axis) for axis in wanted))
+    image = converter.restored(converter.activation(view, 0))
+    converter.in_float(view, "ReduceMean", [image], axes=wanted, keepdims=int(view.flag("keep_dims")))
+
+
+def _pooled_rows(converter: Converter, view: LayerView) -> None:
+    """A global pool to [batch, channel, 1, 1], then [batch, channel]."""
+    output, index = quantized_output(view), converter.activation(view, 0)
+    name = converter.name(output)
+    pooled = converter.edge(f"{name}/pooled", (*output.shape, 1, 1), output)
+    if converter.on_integers:
+        inputs = [*converter.triple(index), *converter.parameters(pooled)]
+        converter.node(f"{MICROSOFT}:QLinearGlobalAveragePool", inputs, pooled)
+    else:
+        mean = converter.edge(f"{name}/mean", (*output.shape, 1, 1))
+        converter.node("GlobalAveragePool", [converter.restored(index)], mean)
+        converter.node("QuantizeLinear", [mean, *converter.parameters(pooled)], pooled)
+    rows = converter.edge(name, output.shape, output)
+    converter.register(output, rows)
+    sizes = converter.constant(f"{name}/shape", np.array(output.shape, np.int64))
+    converter.move("Reshape", pooled, rows, sizes)
+
+
+def _quantize(converter: Converter, view: LayerView) -> None:
+    """From float, or from other parameters through float: no runtime has an integer form."""
+    source = view.input(0)
+    quantized_output(view)
+    if source.dtype == "float32":
+        converter.quantize(converter.at(source), view.output())
+    else:
+        converter.quantize(converter.restored(converter.activation(view, 0)), view.output())
+
+
+def _dequantize(converter: Converter, view: LayerView) -> None:
+    converter.register(view.output(), converter.restored(converter.activation(view, 0)))
+
+
+def _size_arithmetic(converter: Converter, view: LayerView) -> None:
+    """Layers that compute the sizes of a RESHAPE: the sizes are known, so nothing is written for them."""
+    del converter
+    if view.output().dtype not in ("int32", "int64"):
+        raise UnsupportedOp(f"{view}: no quantized ONNX for {view.op} of {view.output().dtype} values")
+
+
+CONVERTERS: Mapping[str, Convert] = MappingProxyType(
+    {
+        "ADD": _binary("Add"),
+        "AVERAGE_POOL_2D": _average_pool,
+        "CONCATENATION": _concatenation,
+        "CONV_2D": _conv,
+        "DEPTHWISE_CONV_2D": _depthwise,
+        "DEQUANTIZE": _dequantize,
+        "FULLY_CONNECTED": _fully_connected,
+        "HARD_SWISH": _unary("HardSwish", integers=False),
+        "LEAKY_RELU": _leaky_relu,
+        "LOGISTIC": _unary("Sigmoid"),
+        "MAX_POOL_2D": _max_pool,
+        "MEAN": _mean,
+        "MUL": _binary("Mul"),
+        "PACK": _size_arithmetic,
+        "PAD": _pad,
+        "QUANTIZE": _quantize,
+        "RELU": _unary("Relu", integers=False),
+        "RELU6": _relu6,
+        "RESHAPE": _reshape,
+        "RESIZE_BILINEAR": _resize_bilinear,
+        "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,
+        "SHAPE": _size_arithmetic,
+        "SOFTMAX": _softmax,
+        "SQUEEZE": _reshape,
+        "STRIDED_SLICE": _size_arithmetic,
+        "SUB": _binary("Sub"),
+        "TANH": _unary("Tanh", integers=False),
+        "TRANSPOSE_CONV": _transpose_conv,
+    }
+)
+"""TFLite op to the function that writes it as quantized ONNX."""
