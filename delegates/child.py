@@ -84,7 +84,7 @@ class Child:
             return self._running().write(array)
 
     def write_model(self, digest: str, content: bytes) -> Path:
-        """Writes a model where the worker can read it, in place of the one written before."""
+        """Writes a model where the worker can read it; the last two stay there."""
         with self._lock:
             return self._running().write_model(digest, content)
 
@@ -109,7 +109,7 @@ class _Process:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._written = 0
-        self._model: Path | None = None
+        self._models: list[Path] = []
         try:
             self._popen = subprocess.Popen(
                 [python, str(worker), str(self.scratch)],
@@ -163,12 +163,12 @@ class _Process:
         return str(path)
 
     def write_model(self, digest: str, content: bytes) -> Path:
-        path = self.scratch / f"{digest}.tflite"
-        if path != self._model:
-            if self._model is not None:
-                self._model.unlink(missing_ok=True)
+        path = self.scratch / f"{digest}.model"
+        if path not in self._models:
+            while len(self._models) > 1:
+                self._models.pop(0).unlink(missing_ok=True)
             path.write_bytes(content)
-            self._model = path
+            self._models.append(path)
         return path
 
 

@@ -12,9 +12,13 @@ import numpy as np
 from delegates.protocol import DelegateRun, Job, Model, Probe, Tensors
 from refimpl import __version__
 from refimpl.errors import DelegateError, ModelError, UsageError
+from refimpl.graph import Graph
 
 if TYPE_CHECKING:
     from refimpl.engine import Feeds, Program
+
+
+TFLITE_MARK = b"TFL3"
 
 
 class OracleDelegate:
@@ -25,7 +29,9 @@ class OracleDelegate:
     def __init__(self, profile: str | None = None) -> None:
         from refimpl.profiles import CANONICAL, profile_named
 
-        self.profile = profile_named(profile or CANONICAL).name
+        named = profile_named(profile or CANONICAL)
+        self.profile, self.format = named.name, named.format
+        self.fuses_qdq = named.name.startswith(("ort", "tensorrt"))
         self._last: tuple[bytes, int | None, Program] | None = None
 
     def probe(self) -> Probe:
@@ -47,7 +53,7 @@ class OracleDelegate:
     def run(
         self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None
     ) -> DelegateRun:
-        """Runs one .tflite model; raises as reading it and compiling it do."""
+        """Runs one model of the profile's format; raises as reading it and compiling it do."""
         from refimpl.trace import Trace
 
         program = self._program(model, threads)
@@ -61,14 +67,24 @@ class OracleDelegate:
         return DelegateRun(trace, result.outputs)
 
     def _program(self, model: Model, threads: int | None) -> Program:
-        from export.tflite import read_tflite
         from refimpl.engine import compile_graph
 
         content = model if isinstance(model, bytes) else _read(model)
         if self._last is None or self._last[:2] != (content, threads):
-            program = compile_graph(read_tflite(content), self.profile, threads)
+            program = compile_graph(self._graph(model, content), self.profile, threads)
             self._last = (content, threads, program)
         return self._last[2]
+
+    def _graph(self, model: Model, content: bytes) -> Graph:
+        """The model's graph; a .tflite file says what it is in bytes 4 to 8."""
+        if content[4:8] == TFLITE_MARK or self.format == "tflite":
+            from export.tflite import read_tflite
+
+            return read_tflite(content)
+        from export.onnx import lower_qdq, read_onnx
+
+        graph = read_onnx(model)
+        return lower_qdq(graph) if self.fuses_qdq else graph
 
     def run_many(
         self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None

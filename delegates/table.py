@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
 from delegates.oracle import OracleDelegate
 from delegates.protocol import Delegate
 from delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
@@ -70,8 +71,19 @@ def _tflite(lane: Lane) -> Callable[..., Delegate]:
     return make
 
 
+def _onnx(lane: OnnxLane) -> Callable[..., Delegate]:
+    def make(**options: Any) -> Delegate:
+        return OnnxDelegate(lane, **options)
+
+    return make
+
+
 DELEGATES: Mapping[str, Callable[..., Delegate]] = MappingProxyType(
-    {OracleDelegate.name: OracleDelegate, **{lane.name: _tflite(lane) for lane in LANES}}
+    {
+        OracleDelegate.name: OracleDelegate,
+        **{lane.name: _tflite(lane) for lane in LANES},
+        **{lane.name: _onnx(lane) for lane in ONNX_LANES},
+    }
 )
 """Delegate name to what makes it. Making one starts nothing."""
 
@@ -80,7 +92,8 @@ def delegate_named(name: str, **options: Any) -> Delegate:
     """The delegate called ``name``.
 
     ``options`` go to its class: ``time_limit`` (seconds per request) for all that
-    use a child process, ``device`` for the Edge TPU, ``profile`` for the oracle.
+    use a child process, ``device`` for the Edge TPU, ``precise`` for ONNX Runtime,
+    ``profile`` for the oracle.
     Raises UsageError listing the known names.
     """
     try:

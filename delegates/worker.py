@@ -104,18 +104,22 @@ class Lane:
 
     def versions(self) -> dict[str, str]:
         """The runtime first, then all that its results may depend on."""
-        found = {
+        return {
             self.package: self.version,
             "python": platform.python_version(),
             "numpy": np.__version__,
             "machine": platform.machine(),
+            **cpu(),
         }
-        if os.path.exists("/proc/cpuinfo"):
-            with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as cpuinfo:
-                names = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")]
-            if names:
-                found["cpu"] = names[0]
-        return found
+
+
+def cpu() -> dict[str, str]:
+    """The processor's name, where the system tells it."""
+    if not os.path.exists("/proc/cpuinfo"):
+        return {}
+    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as cpuinfo:
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo if line.startswith("model name")]
+    return {"cpu": names[0]} if names else {}
 
 
 class EdgeTpuDevice(ctypes.Structure):
@@ -373,8 +377,8 @@ def read_requests(requests: queue.Queue[dict[str, Any]], scratch: str) -> None:
             requests.put(json.loads(line.decode("utf-8")))
 
 
-def main() -> None:
-    """Answers until standard input closes."""
+def serve(make: Any) -> None:
+    """Answers with ``make(scratch)`` until standard input closes."""
     scratch = sys.argv[1]
     reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a runtime prints must not end up between two answers
@@ -382,7 +386,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=read_requests, args=(requests, scratch), daemon=True).start()
-    worker = Worker(scratch)
+    worker = make(scratch)
     while True:
         request = requests.get()
         try:
@@ -397,4 +401,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Worker)

@@ -18,7 +18,8 @@ from golden.explain import Explainer, tie_distance
 from golden.report import LayerVerdict, Mode, Origin, Report, Verdict
 from refimpl.engine import Feeds, Program, Progress, compile_graph, resolve_feeds
 from refimpl.errors import CannotCompare, DelegateError
-from refimpl.graph import Array, Graph
+from refimpl.graph import Array, Graph, Tensor
+from refimpl.profiles import METHODS
 from refimpl.trace import Trace
 
 
@@ -37,7 +38,8 @@ def verify(
 
     ``isolated`` feeds each layer, cut out as a model of its own, with the
     oracle's inputs, so that a difference was introduced there. ``cumulative``
-    compares one run of the whole ``model``, of which ``graph`` is the reading.
+    compares one run of the whole ``model``, of which ``graph`` is the reading. Where the runtime turns
+    ops between DequantizeLinear and QuantizeLinear into integer ops, its layers are those.
     ``profile`` defaults to the one that describes the delegate.
 
     Raises CannotCompare when the delegate has no profile and none is given,
@@ -47,6 +49,10 @@ def verify(
     name = profile or delegate.profile
     if not name:
         raise CannotCompare(f"no profile describes {delegate.name}; choose one with --profile")
+    if graph.format == "onnx" and getattr(delegate, "fuses_qdq", False):
+        from export.onnx import lower_qdq
+
+        graph = lower_qdq(graph)
     program = compile_graph(graph, name, threads)
     probe = delegate.probe()
     comparison = _Isolated(program, delegate) if mode == "isolated" else _Cumulative(program, delegate, model)
@@ -68,6 +74,9 @@ def verify(
         machine={"machine": platform.machine(), "system": platform.system(), "cpu": cpu_name()},
         notes=(probe.reason,) if probe.reason else (),
     )
+
+
+UNSPECIFIED = METHODS["unspecified"]
 
 
 def _outputs(graph: Graph) -> Iterator[tuple[int, int]]:
@@ -93,6 +102,7 @@ class _Record:
     def __post_init__(self) -> None:
         self.explainer = Explainer(self.program, self.layer)
         self.view = self.program.steps[self.layer].view
+        self.unspecified = self.program.steps[self.layer].rule.method == "unspecified"
         self.tensor = self.view.outputs[self.position]
 
     def refuse(self, reason: str) -> None:
@@ -144,7 +154,7 @@ class _Isolated:
     def __init__(self, program: Program, delegate: Delegate) -> None:
         self._program, self._delegate = program, delegate
         self._cuts = [single_layer(program.graph, layer.index) for layer in program.graph.layers]
-        self._models = [write_tflite(cut.graph) for cut in self._cuts]
+        self._models = [_written(cut.graph) for cut in self._cuts]
         self.versions: Mapping[str, str] = {}
 
     def judge(self, expected: Trace, records: Sequence[_Record]) -> None:
@@ -155,6 +165,9 @@ class _Isolated:
         ]
         answers = list(self._delegate.run_many(jobs))
         for record in records:
+            if record.unspecified:
+                record.refuse(UNSPECIFIED)
+                continue
             answer, cut = answers[record.layer], self._cuts[record.layer]
             if isinstance(answer, DelegateError):
                 record.refuse(str(answer))
@@ -181,8 +194,18 @@ class _Isolated:
         record.add(diff, reason, "introduced", tie)
 
 
-def _cut_feeds(cut: Cut, trace: Trace) -> dict[int, Array]:
-    return {index: trace.tensors[cut.tensors[index]] for index in cut.graph.inputs}
+def _written(graph: Graph) -> bytes:
+    """The graph as a model file of its own format."""
+    if graph.format == "onnx":
+        from export.onnx import write_onnx
+
+        return write_onnx(graph)
+    return write_tflite(graph)
+
+
+def _cut_feeds(cut: Cut, trace: Trace) -> list[Array]:
+    """In input order: an ONNX file gives its tensors no indices of their own."""
+    return [trace.tensors[cut.tensors[index]] for index in cut.graph.inputs]
 
 
 def _inputs(record: _Record, trace: Trace) -> list[Array | None]:
@@ -210,6 +233,9 @@ class _Cumulative:
 
     def _compare(self, record: _Record, expected: Trace, run: DelegateRun) -> None:
         index = record.tensor.index
+        if record.unspecified:
+            record.refuse(UNSPECIFIED)
+            return
         if run.capture_changed:
             record.refuse("keeping every tensor changed the runtime's own outputs")
             return
@@ -223,13 +249,16 @@ class _Cumulative:
             return
         if diff.equal:
             record.add(diff)
-        else:
+            return
+        try:
             record.add(diff, *self._attribute(record, run))
+        except CannotCompare as error:
+            record.refuse(str(error))
 
     def _attribute(self, record: _Record, run: DelegateRun) -> tuple[str, Origin]:
         """Runs the layer on the runtime's own inputs: exact there means inherited."""
         try:
-            inputs = _inputs(record, run.trace)
+            inputs = [None if t is None else self._value(t, run) for t in record.view.inputs]
             outputs = [run.trace.tensors[tensor.index] for tensor in record.view.outputs]
         except KeyError:
             return "", ""
@@ -237,6 +266,25 @@ class _Cumulative:
         if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(own.outputs, outputs, strict=True)):
             return "inherited: exact on the inputs the runtime had", "inherited"
         return record.explainer.explain(inputs, outputs), "introduced"
+
+    def _value(self, tensor: Tensor, run: DelegateRun) -> Array:
+        """What the runtime had there: what it shows, else worked out from what it shows.
+
+        Raises CannotCompare when that takes a layer nobody can reproduce, KeyError when nothing leads
+        to the tensor.
+        """
+        if tensor.data is not None:
+            return tensor.data
+        if tensor.index in run.trace.tensors or self._program.graph.format != "onnx":
+            return run.trace.tensors[tensor.index]
+        for step in self._program.steps:
+            if tensor in step.view.outputs:
+                if step.rule.method == "unspecified":
+                    raise CannotCompare(f"follows {step.view}, which is {UNSPECIFIED}")
+                inputs = [None if t is None else self._value(t, run) for t in step.view.inputs]
+                outputs = self._program.run_layer(step.view.layer.index, inputs).outputs
+                return outputs[step.view.outputs.index(tensor)]
+        raise KeyError(tensor.index)
 
 
 def _digest(graph: Graph, samples: Sequence[Feeds]) -> str:

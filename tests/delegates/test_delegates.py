@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from delegates import DELEGATES, Delegate, delegate_named
+from delegates.onnxruntime import ONNX_LANES
 from export.tflite import write_tflite
 from refimpl.errors import UsageError
 from tests.delegates import models
@@ -83,7 +84,8 @@ def test_litert_reads_what_2_14_overwrites() -> None:
 
 def test_every_delegate_has_a_conformance_class() -> None:
     tested = {cls.name for cls in DelegateConformance.__subclasses__()}
-    assert tested | {"edgetpu"} == set(DELEGATES), "the Edge TPU has tests of its own"
+    onnx = {lane.name for lane in ONNX_LANES}
+    assert tested | {"edgetpu"} | onnx == set(DELEGATES), "the Edge TPU and ONNX have tests of their own"
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:

@@ -1,0 +1,132 @@
+"""ONNX Runtime and the reference behind the protocol: what is shown, what is refused, no fallback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from delegates import Delegate, delegate_named
+from delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
+from export.onnx import read_onnx
+from refimpl.errors import DelegateError, DelegateUnavailable, FeedError, ModelError, UsageError
+from tests.cases.onnx_models import qdq_pair, quantized_relu_chain
+
+CPU_LANES = ("ort", "ort-exact", "onnx-reference")
+
+
+@pytest.fixture(params=CPU_LANES)
+def delegate(request: pytest.FixtureRequest) -> Iterator[Delegate]:
+    pytest.importorskip("onnxruntime")
+    with delegate_named(request.param, time_limit=60.0) as found:
+        yield found
+
+
+def image() -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(1, 3, 6, 6)).astype(np.float32)
+
+
+def test_the_probe_names_library_and_version(delegate: Delegate) -> None:
+    probe = delegate.probe()
+    assert probe.available
+    assert probe.library in ("onnxruntime", "onnxruntime-gpu", "onnx")
+    assert probe.version
+    assert delegate.versions()[probe.library] == probe.version
+
+
+@pytest.mark.parametrize("as_path", [False, True])
+def test_runs_bytes_and_paths_alike(delegate: Delegate, as_path: bool, tmp_path: Path) -> None:
+    content = qdq_pair()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    run = delegate.run(path if as_path else content, {"x": image()})
+    stored = np.clip(np.rint(image() / np.float32(0.02)) + 128, 0, 255)
+    expected = (stored - 128).astype(np.float32) * np.float32(0.02)
+    assert np.array_equal(run.outputs[0], expected)
+
+
+def test_integer_edges_are_shown_under_the_graphs_own_indices(delegate: Delegate) -> None:
+    content = quantized_relu_chain()
+    graph = read_onnx(content)
+    run = delegate.run(content, [image()])
+    integers = {i for layer in graph.layers for i in layer.outputs if graph.tensors[i].dtype == "uint8"}
+    assert integers <= set(run.trace.tensors)
+    for index in integers:
+        assert run.trace.tensors[index].dtype == np.uint8
+        assert run.trace.tensors[index].shape == graph.tensors[index].shape
+    assert run.capture_changed == ()
+
+
+def test_the_integer_lane_hides_float_edges_and_says_why() -> None:
+    content = quantized_relu_chain()
+    graph = read_onnx(content)
+    with delegate_named("ort") as delegate:
+        run = delegate.run(content, [image()])
+    floats = {
+        index
+        for layer in graph.layers
+        for index in layer.outputs
+        if graph.tensors[index].dtype == "float32" and index not in graph.outputs
+    }
+    assert floats
+    assert set(run.unreadable) == floats
+    assert "would undo the fusion" in next(iter(run.unreadable.values()))
+
+
+def test_outputs_only(delegate: Delegate) -> None:
+    graph = read_onnx(quantized_relu_chain())
+    run = delegate.run(quantized_relu_chain(), [image()], tensors="outputs")
+    assert set(run.trace.tensors) == {*graph.inputs, *graph.outputs}
+
+
+def test_a_feed_that_does_not_fit_is_named(delegate: Delegate) -> None:
+    with pytest.raises(FeedError, match=r"input 'x'.*got shape \(1, 3, 5, 6\)"):
+        delegate.run(qdq_pair(), [image()[:, :, 1:]])
+    with pytest.raises(FeedError, match="no input 'other'"):
+        delegate.run(qdq_pair(), {"other": image()})
+
+
+def test_a_broken_file_is_a_model_error(delegate: Delegate) -> None:
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        delegate.run(b"\x0a\xff\xff\xff\xff\xff", [image()])
+    with pytest.raises(UsageError, match=r"absent\.onnx: No such file"):
+        delegate.run(Path("absent.onnx"), [image()])
+    with pytest.raises(UsageError, match="0 threads"):
+        delegate.run(qdq_pair(), [image()], threads=0)
+
+
+@pytest.mark.parametrize("name", ["ort-cuda", "ort-tensorrt"])
+def test_a_missing_provider_is_said_and_never_replaced(name: str) -> None:
+    """Where the provider is there it must run; where it is not, neither probe nor run may fall back."""
+    with delegate_named(name, time_limit=120.0) as delegate:
+        probe = delegate.probe()
+        if probe.available:
+            assert probe.devices
+            return
+        assert "ExecutionProvider" in probe.reason
+        assert "onnxruntime-gpu" in probe.remedy
+        with pytest.raises(DelegateUnavailable, match="onnxruntime-gpu"):
+            delegate.run(qdq_pair(), [image()])
+
+
+def test_a_level_the_runtime_does_not_know_is_an_error_not_a_crash() -> None:
+    lane = OnnxLane("odd", "ort-1.31", "CPUExecutionProvider", level="ORT_ENABLE_NOTHING")
+    with OnnxDelegate(lane) as delegate, pytest.raises(DelegateError):
+        delegate.versions()
+
+
+def test_precise_sums_change_nothing_where_products_do_not_saturate() -> None:
+    """With VNNI (or AVX2 and this small model) the option must not change a bit."""
+    with delegate_named("ort") as plain, delegate_named("ort", precise=True) as precise:
+        for content in (quantized_relu_chain(),):
+            left, right = (d.run(content, [image()]).outputs for d in (plain, precise))
+            assert np.array_equal(left[0], right[0])
+
+
+def test_every_lane_has_a_profile_of_its_format_or_none() -> None:
+    from refimpl.profiles import PROFILES
+
+    for lane in ONNX_LANES:
+        assert not lane.profile or PROFILES[lane.profile].format == "onnx"
