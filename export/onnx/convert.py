@@ -288,6 +288,11 @@ class Converter:
         return index
 
 
+def strides(view: LayerView) -> tuple[int, int]:
+    """Strides in the order of ONNX, y first."""
+    return view.integer("stride_h"), view.integer("stride_w")
+
+
 def layout(shape: tuple[int, ...]) -> tuple[int, ...]:
     """NHWC to NCHW; other ranks as they are."""
     return tuple(shape[axis] for axis in TO_NCHW) if len(shape) == 4 else shape

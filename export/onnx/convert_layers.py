@@ -2,190 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
 
-from export.onnx.convert import EIGHT_BITS, Converter, layout, quantized_output
-from export.onnx.float_graph import TO_NCHW, TO_NHWC, transposed_geometry, window_pads
+from export.onnx.convert import Converter, layout, quantized_output, strides
+from export.onnx.convert_affine import conv, depthwise, fully_connected, transpose_conv
+from export.onnx.convert_reshape import reshaped
+from export.onnx.float_graph import TO_NCHW, window_pads
 from export.onnx.schema import MICROSOFT
 from refimpl.errors import UnsupportedOp
-from refimpl.graph import AttributeValue, LayerView, Quantization, Tensor
+from refimpl.graph import AttributeValue, LayerView
 
 Convert = Callable[[Converter, LayerView], None]
-
-
-def _strides(view: LayerView) -> tuple[int, int]:
-    return view.integer("stride_h"), view.integer("stride_w")
-
-
-def _filter(converter: Converter, view: LayerView, position: int, order: tuple[int, ...], axis: int) -> int:
-    """The filter with its axes in ``order``; scales per channel lie along ``axis`` afterwards."""
-    tensor = view.input(position)
-    if tensor.data is None or tensor.dtype not in EIGHT_BITS or tensor.quantization is None:
-        raise UnsupportedOp(f"{view}: the filter {tensor.name!r} is no 8-bit constant")
-    quantization = tensor.quantization
-    if quantization.per_channel:
-        if order[axis] != quantization.axis:
-            raise UnsupportedOp(f"{view}: filter quantized along axis {quantization.axis}")
-        quantization = Quantization(quantization.scale, quantization.zero_point, axis)
-    else:
-        quantization = Quantization(quantization.scale, quantization.zero_point)
-    return _shared(converter, tensor, tensor.data.transpose(order), quantization)
-
-
-def _shared(converter: Converter, tensor: Tensor, values: np.ndarray, quantization: Quantization) -> int:
-    index = converter.constant(converter.name(tensor), values, quantization)
-    converter.register(tensor, index)
-    return index
-
-
-def _bias(converter: Converter, view: LayerView, position: int, scales: np.ndarray) -> list[int]:
-    """No bias, or an int32 one."""
-    tensor = view.optional_input(position)
-    if tensor is None:
-        return []
-    if tensor.data is None or tensor.dtype != "int32":
-        raise UnsupportedOp(f"{view}: the bias {tensor.name!r} is no int32 constant")
-    per_channel = scales.size > 1
-    values = tuple(float(scale) for scale in scales)
-    quantization = Quantization(values, (0,) * len(values)) if per_channel else Quantization(values, (0,))
-    return [_shared(converter, tensor, tensor.data.reshape(-1), quantization)]
-
-
-def _float_bias(converter: Converter, view: LayerView, position: int, scales: np.ndarray) -> list[int]:
-    """The same for an op in float: dequantized, or, for TensorRT, stored as float32."""
-    if converter.flavour != "tensorrt":
-        return [converter.restored(index) for index in _bias(converter, view, position, scales)]
-    tensor = view.optional_input(position)
-    if tensor is None:
-        return []
-    if tensor.data is None or tensor.dtype != "int32":
-        raise UnsupportedOp(f"{view}: the bias {tensor.name!r} is no int32 constant")
-    values = (tensor.data.astype(np.float64) * scales.astype(np.float64)).astype(np.float32)
-    return [converter.constant(converter.name(tensor), values.reshape(-1))]
-
-
-def _bias_scales(image: Tensor, filter_: Tensor) -> np.ndarray:
-    """``f32(input scale * filter scale)``, one or one per output channel."""
-    assert filter_.quantization is not None
-    return np.float32(image.scale) * np.array(filter_.quantization.scale, np.float32)
-
-
-def _affine(
-    converter: Converter,
-    view: LayerView,
-    filter_: int,
-    image: int,
-    ops: tuple[str, str],
-    **attributes: AttributeValue,
-) -> None:
-    """A product of activation 0 (already an index) and a filter, with an optional bias at input 2."""
-    scales = _bias_scales(view.input(0), view.input(1))
-    if converter.on_integers:
-        bias = _bias(converter, view, 2, scales)
-        inputs = [*converter.triple(image), *converter.triple(filter_)]
-        if ops[1].endswith("QGemm"):
-            # QGemm has its bias before the output's parameters.
-            converter.in_integers(view, ops[1], [*inputs, *(bias or [-1])], attributes)
-        else:
-            converter.in_integers(view, ops[1], inputs, attributes, bias)
-        return
-    inputs = [converter.restored(image), converter.restored(filter_)]
-    converter.in_float(view, ops[0], [*inputs, *_float_bias(converter, view, 2, scales)], **attributes)
-
-
-def _conv(converter: Converter, view: LayerView) -> None:
-    channels, filter_ = view.input(0).shape[3], view.input(1).shape
-    index = _filter(converter, view, 1, TO_NCHW, 0)
-    _convolve(converter, view, index, channels // filter_[3])
-
-
-def _depthwise(converter: Converter, view: LayerView) -> None:
-    """1HWC becomes [out_channel, 1, y, x] in as many groups as the input has channels."""
-    index = _filter(converter, view, 1, (3, 0, 1, 2), 0)
-    _convolve(converter, view, index, view.input(0).shape[3])
-
-
-def _convolve(converter: Converter, view: LayerView, filter_: int, group: int) -> None:
-    image, output, sizes = view.input(0).shape, view.output().shape, converter.shape(filter_)[2:]
-    dilations = (view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1))
-    windows = [(size - 1) * dilation + 1 for size, dilation in zip(sizes, dilations, strict=True)]
-    _affine(
-        converter, view, filter_, converter.activation(view, 0), ("Conv", "QLinearConv"),
-        kernel_shape=tuple(sizes), strides=_strides(view), dilations=dilations, group=group,
-        pads=tuple(window_pads(view, image, output, windows)),
-    )  # fmt: skip
-
-
-def _transpose_conv(converter: Converter, view: LayerView) -> None:
-    """No runtime has an integer form; OHWI becomes [in_channel, out_channel, y, x]."""
-    filter_ = _filter(converter, view, 1, (3, 0, 1, 2), 1)
-    pads, output_padding = transposed_geometry(view)
-    scales = _bias_scales(view.input(2), view.input(1))
-    inputs = [converter.restored(converter.activation(view, 2)), converter.restored(filter_)]
-    converter.in_float(
-        view, "ConvTranspose", [*inputs, *_float_bias(converter, view, 3, scales)],
-        kernel_shape=view.input(1).shape[1:3], strides=_strides(view), pads=tuple(pads),
-        output_padding=tuple(output_padding),
-    )  # fmt: skip
-
-
-def _fully_connected(converter: Converter, view: LayerView) -> None:
-    """Rows of the input times the filter OI; inputs of other ranks are reshaped to rows first."""
-    if view.text("weights_format", "DEFAULT") != "DEFAULT":
-        raise UnsupportedOp(f"{view}: shuffled weights")
-    output, columns = view.output(), view.input(1).shape[1]
-    if len(output.shape) != 2:
-        raise UnsupportedOp(f"{view} gives values of shape {output.shape}, not rows")
-    image = converter.activation(view, 0)
-    rows = (math.prod(view.input(0).shape) // columns, columns)
-    if view.input(0).shape != rows:
-        name = f"{converter.name(output)}/rows"
-        image = _reshaped(converter, view.input(0), image, name, rows)
-    filter_ = _filter(converter, view, 1, (0, 1), 0)
-    _affine(converter, view, filter_, image, ("Gemm", f"{MICROSOFT}:QGemm"), transB=1)
-
-
-def _reshaped(
-    converter: Converter,
-    source: Tensor,
-    index: int,
-    name: str,
-    shape: tuple[int, ...],
-    output: int | None = None,
-) -> int:
-    """Values in TFLite's order in another shape; NCHW tensors go through NHWC where that moves values."""
-    if len(source.shape) == 4 and _order_matters(source.shape):
-        index = converter.move(
-            "Transpose", index, converter.edge(f"{name}/nhwc", source.shape, source), perm=TO_NHWC
-        )
-    back = len(shape) == 4 and _order_matters(shape)
-    if back or output is None:
-        target = converter.edge(f"{name}/reshaped" if back else name, shape, source)
-    else:
-        target = output
-    stored = shape if back or len(shape) != 4 else layout(shape)
-    sizes = converter.constant(f"{name}/shape", np.array(stored, np.int64))
-    index = converter.move("Reshape", index, target, sizes)
-    if back:
-        assert output is not None
-        index = converter.move("Transpose", index, output, perm=TO_NCHW)
-    return index
-
-
-def _order_matters(shape: tuple[int, ...]) -> bool:
-    """False when NHWC and NCHW are the same order: one channel, or one pixel."""
-    return shape[3] > 1 and shape[1] * shape[2] > 1
 
 
 def _reshape(converter: Converter, view: LayerView) -> None:
     index = converter.activation(view, 0)
     output = converter.moved_output(view)
     name = converter.name(view.output())
-    _reshaped(converter, view.input(0), index, name, view.output().shape, output)
+    reshaped(converter, view.input(0), index, name, view.output().shape, output)
 
 
 def _binary(op: str) -> Convert:
@@ -252,7 +89,7 @@ def _average_pool(converter: Converter, view: LayerView) -> None:
     windows = (view.integer("filter_height"), view.integer("filter_width"))
     pads = window_pads(view, view.input(0).shape, view.output().shape, windows)
     _one_input(
-        converter, view, "AveragePool", kernel_shape=windows, strides=_strides(view), pads=tuple(pads),
+        converter, view, "AveragePool", kernel_shape=windows, strides=strides(view), pads=tuple(pads),
         count_include_pad=0,
     )  # fmt: skip
 
@@ -264,7 +101,7 @@ def _max_pool(converter: Converter, view: LayerView) -> None:
     pads = window_pads(view, view.input(0).shape, view.output().shape, windows)
     index = converter.activation(view, 0)
     converter.move(
-        "MaxPool", index, converter.moved_output(view), kernel_shape=windows, strides=_strides(view),
+        "MaxPool", index, converter.moved_output(view), kernel_shape=windows, strides=strides(view),
         pads=tuple(pads),
     )  # fmt: skip
 
@@ -391,10 +228,10 @@ CONVERTERS: Mapping[str, Convert] = MappingProxyType(
         "ADD": _binary("Add"),
         "AVERAGE_POOL_2D": _average_pool,
         "CONCATENATION": _concatenation,
-        "CONV_2D": _conv,
-        "DEPTHWISE_CONV_2D": _depthwise,
+        "CONV_2D": conv,
+        "DEPTHWISE_CONV_2D": depthwise,
         "DEQUANTIZE": _dequantize,
-        "FULLY_CONNECTED": _fully_connected,
+        "FULLY_CONNECTED": fully_connected,
         "HARD_SWISH": _unary("HardSwish", integers=False),
         "LEAKY_RELU": _leaky_relu,
         "LOGISTIC": _unary("Sigmoid"),
@@ -415,7 +252,7 @@ CONVERTERS: Mapping[str, Convert] = MappingProxyType(
         "STRIDED_SLICE": _size_arithmetic,
         "SUB": _binary("Sub"),
         "TANH": _unary("Tanh", integers=False),
-        "TRANSPOSE_CONV": _transpose_conv,
+        "TRANSPOSE_CONV": transpose_conv,
     }
 )
 """TFLite op to the function that writes it as quantized ONNX."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from export.onnx.constants import array_of, element_type
+from export.onnx.constants import array_of
+from export.onnx.messages import (
+    Declared,
+    attributes_of,
+    check_texts,
+    declared_of,
+    outputs_of,
+    where_of,
+)
 from export.onnx.package import import_onnx
 from export.onnx.parameters import input_quantizations, output_quantization
 from export.onnx.schema import (
@@ -24,7 +31,7 @@ from export.onnx.schema import (
 from export.onnx.shapes import fold, infer
 from export.onnx.shapes_types import Type
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import Array, AttributeValue, Graph, Layer, LayerView, Quantization, Signature, Tensor
+from refimpl.graph import Array, Graph, Layer, LayerView, Quantization, Signature, Tensor
 
 
 def read_onnx(source: str | Path | bytes) -> Graph:
@@ -57,7 +64,7 @@ def read_onnx(source: str | Path | bytes) -> Graph:
         if len(content) > MAX_BYTES:
             raise ModelError(f"{len(content)} bytes; an ONNX file has at most {MAX_BYTES}")
         model = onnx.ModelProto.FromString(content)
-        _check_texts(model)
+        check_texts(model)
         return _Reader(model, folder).graph()
     except DecodeError:
         raise ModelError(f"{label}: not an ONNX file, or a damaged one") from None
@@ -82,32 +89,13 @@ def _content(path: Path) -> bytes:
         raise UsageError(f"{path}: cannot be read ({reason})") from error
 
 
-def _check_texts(message: Any) -> None:
-    """Every text in the message must be one: protobuf hands out bytes where UTF-8 is broken."""
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_MESSAGE:
-            for part in (value,) if hasattr(value, "ListFields") else value:
-                _check_texts(part)
-        elif field.type == field.TYPE_STRING:
-            for text in (value,) if isinstance(value, str | bytes) else value:
-                if isinstance(text, bytes):
-                    raise ModelError(f"{field.name} {text[:40]!r} is no UTF-8 text; the file is damaged")
-
-
-class _Declared(NamedTuple):
-    """What a file says of an edge: sizes, -1 where symbolic (None: rank unknown), and element type."""
-
-    sizes: tuple[int, ...] | None
-    dtype: str | None
-
-
 class _Reader:
     def __init__(self, model: Any, folder: Path | None) -> None:
         self._model, self._folder = model, folder
         self._tensors: list[Tensor] = []
         self._index: dict[str, int] = {}
         self._folded: dict[int, Array] = {}
-        self._declared: dict[str, _Declared] = {}
+        self._declared: dict[str, Declared] = {}
 
     def graph(self) -> Graph:
         graph = self._model.graph
@@ -119,7 +107,7 @@ class _Reader:
             if found:
                 raise UnsupportedOp(f"the model has {len(found)} {kind}, which are not supported")
         self._declared = {
-            value.name: _declared(value) for value in (*graph.input, *graph.output, *graph.value_info)
+            value.name: declared_of(value) for value in (*graph.input, *graph.output, *graph.value_info)
         }
         stored = {proto.name for proto in graph.initializer}
         inputs = tuple(self._input(value) for value in graph.input if value.name not in stored)
@@ -128,9 +116,9 @@ class _Reader:
             self._add(proto.name, array_of(proto, where, self._folder))
         nodes = []
         for position, node in enumerate(graph.node):
-            where = _where(position, node)
+            where = where_of(position, node)
             if op_name(node.domain, node.op_type) == "Constant":
-                (name,) = _outputs(node, where)
+                (name,) = outputs_of(node, where)
                 self._add(name, self._constant_value(node, where))
             else:
                 nodes.append((node, where))
@@ -228,9 +216,9 @@ class _Reader:
         domain = "" if node.domain in STANDARD_DOMAINS else node.domain
         if domain not in versions:
             raise ModelError(f"{where} is of the operator set {domain!r}, which the model does not import")
-        attributes = _attributes(node, where)
+        attributes = attributes_of(node, where)
         inputs = tuple(self._read(name, where) for name in node.input)
-        names = _outputs(node, where)
+        names = outputs_of(node, where)
         # Types are unknown yet; what computes them needs the names, for its messages.
         untyped = tuple(Tensor(len(self._tensors) + i, name, (), "bool") for i, name in enumerate(names))
         layer = Layer(number, op, inputs, tuple(t.index for t in untyped), attributes, versions[domain])
@@ -270,7 +258,7 @@ class _Reader:
         if types is None:
             types = []
             for tensor in view.outputs:
-                declared = self._declared.get(tensor.name, _Declared(None, None))
+                declared = self._declared.get(tensor.name, Declared(None, None))
                 if declared.sizes is None or declared.dtype is None:
                     raise UnsupportedOp(
                         f"{where}: no shape rule for {view.op} and no shape in the file; "
@@ -284,7 +272,7 @@ class _Reader:
 
     def _check_declared(self, name: str, found: Type, where: str) -> None:
         """The file's own declaration must agree where it says something."""
-        declared = self._declared.get(name, _Declared(None, None))
+        declared = self._declared.get(name, Declared(None, None))
         agree = declared.dtype in (None, found.dtype) and (
             declared.sizes is None
             or (
@@ -300,7 +288,7 @@ class _Reader:
 
     def _signature_of(self, name: str) -> tuple[int, ...] | None:
         """The declared sizes, where some are symbolic."""
-        sizes = self._declared.get(name, _Declared(None, None)).sizes
+        sizes = self._declared.get(name, Declared(None, None)).sizes
         return sizes if sizes is not None and -1 in sizes else None
 
     def _output(self, name: str) -> int:
@@ -331,86 +319,3 @@ class _Reader:
             {self._tensors[index].name: index for index in inputs},
             {self._tensors[index].name: index for index in outputs},
         )
-
-
-def _where(position: int, node: Any) -> str:
-    for text in (node.op_type, node.domain):
-        if not text.isprintable() or " " in text:
-            raise ModelError(f"node {position} is called {text!r}, which is no name of an op")
-    if not node.op_type:
-        raise ModelError(f"node {position} names no op")
-    return f"node {position} ({op_name(node.domain, node.op_type)}, {(node.name or [*node.output][:1])!r})"
-
-
-def _outputs(node: Any, where: str) -> list[str]:
-    """Names of what a node writes; optional outputs left out at the end are dropped."""
-    names = list(node.output)
-    while names and not names[-1]:
-        names.pop()
-    if not names:
-        raise ModelError(f"{where} writes nothing")
-    if "" in names:
-        raise UnsupportedOp(f"{where} leaves out an output before the last one")
-    if op_name(node.domain, node.op_type) == "Constant" and len(names) != 1:
-        raise ModelError(f"{where} writes {len(names)} values")
-    return names
-
-
-def _declared(value: Any) -> _Declared:
-    """A ValueInfoProto's shape and element type."""
-    where = f"{value.name!r}"
-    kind = value.type.WhichOneof("value")
-    if kind is None:
-        return _Declared(None, None)
-    if kind != "tensor_type":
-        raise UnsupportedOp(f"{where} is a {kind}; only tensors are supported")
-    tensor = value.type.tensor_type
-    dtype = element_type(tensor.elem_type, where) if tensor.elem_type else None
-    if not tensor.HasField("shape"):
-        return _Declared(None, dtype)
-    sizes = []
-    for size in tensor.shape.dim:
-        fixed = size.WhichOneof("value") == "dim_value"
-        if fixed and size.dim_value < 0:
-            raise ModelError(f"{where} has the size {size.dim_value}")
-        sizes.append(int(size.dim_value) if fixed else -1)
-    if len(sizes) > MAX_RANK:
-        raise ModelError(f"{where} has {len(sizes)} dimensions; at most {MAX_RANK} make sense")
-    return _Declared(tuple(sizes), dtype)
-
-
-def _attributes(node: Any, where: str) -> dict[str, AttributeValue]:
-    attributes: dict[str, AttributeValue] = {}
-    for proto in node.attribute:
-        if proto.name in attributes:
-            raise ModelError(f"{where} has the attribute {proto.name!r} twice")
-        attributes[proto.name] = _attribute(proto, where)
-    return attributes
-
-
-def _attribute(proto: Any, where: str) -> AttributeValue:
-    kind = proto.AttributeType.Name(proto.type) if proto.type in ATTRIBUTE_TYPES else f"number {proto.type}"
-    match kind:
-        case "INT":
-            return int(proto.i)
-        case "INTS":
-            return tuple(int(value) for value in proto.ints)
-        case "FLOAT":
-            return _finite(proto.f, proto, where)
-        case "FLOATS":
-            return tuple(_finite(value, proto, where) for value in proto.floats)
-        case "STRING":
-            return str(proto.s.decode())
-        case "GRAPH" | "GRAPHS":
-            raise UnsupportedOp(f"{where} holds a graph of its own; control flow is not supported")
-    raise UnsupportedOp(f"{where}: attribute {proto.name!r} is of type {kind}, which is not supported")
-
-
-ATTRIBUTE_TYPES = range(15)
-"""Numbers the format gives to types of attributes."""
-
-
-def _finite(value: float, proto: Any, where: str) -> float:
-    if not math.isfinite(value):
-        raise ModelError(f"{where}: attribute {proto.name} is {value}")
-    return float(value)

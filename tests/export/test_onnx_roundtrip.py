@@ -253,7 +253,7 @@ def refused(change, error: type[ModelError], said: str) -> None:
 def test_what_a_graph_cannot_hold_is_refused_by_name() -> None:
     body = helper.make_graph([], "b", [], [])
     refused(lambda m: m.graph.node[0].attribute.append(helper.make_attribute("then_branch", body)),
-            UnsupportedOp, r"node 0 \(Identity, \['y'\]\) holds a graph")  # fmt: skip
+            UnsupportedOp, r"node 0 \(Identity, 'y'\) holds a graph")  # fmt: skip
     refused(lambda m: m.graph.sparse_initializer.add(), UnsupportedOp, "1 sparse constants")
     refused(lambda m: m.functions.add(name="f"), UnsupportedOp, "1 functions of its own")
     for version in (12, 24):
