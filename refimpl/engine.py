@@ -21,6 +21,7 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
 from refimpl.graph import DTYPES, Array, Graph, LayerView
 from refimpl.kernels import KERNELS
+from refimpl.kernels.isa import chosen_isa
 from refimpl.ops import OPS
 from refimpl.profiles import Profile, Rule, profile_for
 from refimpl.trace import Trace
@@ -87,7 +88,8 @@ def compile_graph(
     """Checks every layer, settles how each one rounds, and prepares its kernel.
 
     ``profile`` defaults to the canonical one of the graph's format. ``threads``
-    defaults to all Numba has; any number gives the same bits.
+    defaults to all Numba has; any number gives the same bits,
+    and so does every instruction set (see ``refimpl.kernels.isa``).
     ``implementation="spec"`` runs the slow definition of every op instead of its
     kernel. Raises UnsupportedOp for everything that cannot run, ModelError for a
     malformed layer and UsageError for a profile of another format, before anything runs.
@@ -100,7 +102,7 @@ def compile_graph(
             for op, layers in missing.items()
         )
         raise UnsupportedOp(f"no implementation for {listed} and add a line to refimpl/ops.py")
-    target = Target(threads=_thread_count(threads))
+    target = Target(chosen_isa(), _thread_count(threads))
     last_use = _last_uses(graph)
     steps = [
         prepare_step(view, profile, target, implementation, last_use[view.layer.index])
@@ -121,10 +123,9 @@ def prepare_step(
     op.check(view)
     rule = profile.rule(view)
     prepare = KERNELS.get(view.op)
-    if implementation == "spec" or prepare is None:
+    kernel = None if implementation == "spec" or prepare is None else prepare(view, rule, target)
+    if kernel is None:
         kernel = _spec_as_kernel(view, rule)
-    else:
-        kernel = prepare(view, rule, target)
     return Step(view, rule, kernel, op.accumulates, last_uses)
 
 
@@ -234,7 +235,12 @@ class Program:
             tensors=tensors,
             accumulators=accumulators,
             rules={step.view.layer.index: str(step.rule) for step in self.steps},
-            versions={"karat": __version__, "numpy": np.__version__, "numba": numba.__version__},
+            versions={
+                "karat": __version__,
+                "numpy": np.__version__,
+                "numba": numba.__version__,
+                "isa": self.target.isa,
+            },
         )
 
     def run_layer(self, index: int, values: Values, accumulator: bool = False) -> LayerResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView, Tensor
-from refimpl.kernels.microkernel import CHANNELS, PAIR, PIXELS, microkernel_for, multiply_block
+from refimpl.kernels.microkernel import Blocking, close_block, microkernel_for, multiply_block, open_block
 from refimpl.kernels.patches import (
     Reading,
     Widening,
@@ -22,7 +23,14 @@ from refimpl.kernels.patches import (
     writable_bytes,
 )
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
-from refimpl.kernels.tiling import PHASE_FIELDS, Dimensions, TilePlan, convolution_sampling, plan_tiles
+from refimpl.kernels.tiling import (
+    PHASE_FIELDS,
+    Dimensions,
+    Sampling,
+    TilePlan,
+    convolution_sampling,
+    plan_tiles,
+)
 from refimpl.profiles.rules import Rule
 
 (
@@ -39,7 +47,7 @@ class DenseConvolution:
     position: int
     plan: TilePlan
     widening: Widening
-    weights: NDArray[np.int16]
+    weights: Array
     folded: NDArray[np.int32]
     epilogue: Epilogue
 
@@ -48,9 +56,10 @@ class DenseConvolution:
         data = inputs[self.position]
         assert data is not None
         plan, d = self.plan, self.plan.dimensions
+        patch = np.empty(0, plan.microkernel.element)
         constants = (
-            as_bytes(data), self.widening, d, plan.phases, plan.offsets, self.weights, self.folded,
-            self.epilogue,
+            plan.microkernel.blocking, patch, as_bytes(data), self.widening, d, plan.phases,
+            plan.offsets, self.weights, self.folded, self.epilogue,
         )  # fmt: skip
         results = (writable_bytes(outputs[0]), flat_accumulator(accumulator))
         if d.threads == 1:
@@ -59,20 +68,33 @@ class DenseConvolution:
             convolve_parallel(*constants, *results)
 
 
+class Shapes(NamedTuple):
+    """What a dense convolution looks like: input and output NHWC, filter OHWI, samplings along y and x."""
+
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    filter: tuple[int, int, int, int]
+    rows: Sequence[Sampling]
+    columns: Sequence[Sampling]
+
+
 def prepare_dense(
-    view: LayerView,
-    rule: Rule,
-    plan: TilePlan,
-    filter_shape: tuple[int, int, int, int],
-    positions: tuple[int, int, int],
+    view: LayerView, rule: Rule, target: Target, shapes: Shapes, positions: tuple[int, int, int]
 ) -> DenseConvolution:
-    """The kernel of a layer once its tiles are planned; ``positions`` are its data, filter and bias."""
+    """The kernel of a layer of these shapes; ``positions`` are its data, filter and bias."""
     data, filters = view.input(positions[0]), view.input(positions[1])
     bias = view.optional_input(positions[2])
-    centred = centred_filter(filters).reshape(filter_shape)
+    centred = centred_filter(filters).reshape(shapes.filter)
+    groups = shapes.input[3] // shapes.filter[3]
+    microkernel = microkernel_for(target.isa, shapes.filter[0] // groups)
+    plan = plan_tiles(
+        shapes.input, shapes.output, groups, shapes.rows, shapes.columns, microkernel, target.threads,
+        len(microkernel.split(centred)),
+    )  # fmt: skip
+    widening = widening_for(data, microkernel.element)
     return DenseConvolution(
-        positions[0], plan, widening_for(data),
-        plan.pack(centred), plan.fold(centred, None if bias is None else bias.data, data.zero_point),
+        positions[0], plan, widening,
+        plan.pack(centred), plan.fold(centred, None if bias is None else bias.data, widening.border),
         prepare_epilogue(view, rule, data, filters, view.output()),
     )  # fmt: skip
 
@@ -98,15 +120,17 @@ def prepare_convolution(view: LayerView, rule: Rule, target: Target) -> Kernel:
     dilations = view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1)
     rows = convolution_sampling(in_height, out_height, taps_y, strides[0], dilations[0], padding)
     columns = convolution_sampling(in_width, out_width, taps_x, strides[1], dilations[1], padding)
-    plan = plan_tiles(
+    shapes = Shapes(
         (batch, in_height, in_width, in_channels), (batch, out_height, out_width, filters),
-        in_channels // group_channels, rows, columns, microkernel_for(target.isa), target.threads,
+        (filters, taps_y, taps_x, group_channels), rows, columns,
     )  # fmt: skip
-    return prepare_dense(view, rule, plan, (filters, taps_y, taps_x, group_channels), (0, 1, 2))
+    return prepare_dense(view, rule, target, shapes, (0, 1, 2))
 
 
 @njit(cache=True, nogil=True)
 def _convolve_tile(
+    blocking: Blocking,
+    patch: Array,
     image: Array,
     widening: Widening,
     d: Dimensions,
@@ -116,7 +140,6 @@ def _convolve_tile(
     folded: Array,
     epilogue: Epilogue,
     task: int,
-    patch: Array,
     acc: Array,
     out: Array,
     acc_out: Array,
@@ -142,11 +165,11 @@ def _convolve_tile(
 
     blocks = d.group_blocks
     first_block, end_block = split * blocks // d.splits, (split + 1) * blocks // d.splits
-    first_filter = first_block * CHANNELS
-    width = (end_block - first_block) * CHANNELS
-    filters = min(end_block * CHANNELS, d.group_filters) - first_filter
+    first_filter = first_block * blocking.channels
+    width = (end_block - first_block) * blocking.channels
+    filters = min(end_block * blocking.channels, d.group_filters) - first_filter
     runs, steps = phase[_RUNS], phase[_STEPS]
-    panel = runs * steps * PAIR * CHANNELS
+    panel = runs * steps * blocking.depth * blocking.channels
     stride = phase[_PIXEL_STEP] * d.in_channels
     out_y = phase[_OUT_Y] + row * phase[_OUT_Y_STEP]
     out_row = (batch * d.out_height + out_y) * d.out_width
@@ -158,13 +181,13 @@ def _convolve_tile(
     values = acc[: d.tile * width].reshape(d.tile, width)
     for group in range(d.groups):
         for block in range(first_block, end_block):
-            lane = (block - first_block) * CHANNELS
+            lane = (block - first_block) * blocking.channels
             panel_at = phase[_WEIGHTS] + (group * blocks + block) * panel
-            for pixel in range(0, pixels, PIXELS):
+            for pixel in range(0, pixels, blocking.pixels):
                 multiply_block(
-                    patch_address + 2 * (pixel * stride + group * d.group_channels), stride,
-                    offsets_address, runs, steps, weights_address + 2 * panel_at,
-                    folded_address + 4 * (group * blocks + block) * CHANNELS,
+                    blocking, patch_address + patch.itemsize * (pixel * stride + group * d.group_channels),
+                    stride, offsets_address, runs, steps, weights_address + weights.itemsize * panel_at,
+                    folded_address + 4 * (group * blocks + block) * blocking.channels,
                     acc_address + 4 * (pixel * width + lane), width,
                 )  # fmt: skip
         channel = group * d.group_filters + first_filter
@@ -178,6 +201,8 @@ def _convolve_tile(
 
 @njit(cache=True, nogil=True)
 def convolve_tasks(
+    blocking: Blocking,
+    empty_patch: Array,
     image: Array,
     widening: Widening,
     d: Dimensions,
@@ -193,19 +218,25 @@ def convolve_tasks(
 ) -> None:
     """Runs tasks ``begin`` … ``end - 1`` of a plan on this thread.
 
+    ``blocking`` chooses the micro-kernel, ``empty_patch`` has its element type;
     ``image`` and ``out`` are bytes, NHWC flat; ``acc_out`` int32 like ``out``, or
     empty. Sums wrap at 32 bits, as the runtimes' do.
     """
-    patch = np.empty(d.patch_size, np.int16)
-    acc = np.empty(d.tile * d.group_blocks * CHANNELS, np.int32)
+    patch = np.empty(d.patch_size, empty_patch.dtype)
+    acc = np.empty(d.tile * d.group_blocks * blocking.channels, np.int32)
+    open_block(blocking)
     for task in range(begin, end):
         _convolve_tile(
-            image, widening, d, phases, offsets, weights, folded, epilogue, task, patch, acc, out, acc_out
-        )
+            blocking, patch, image, widening, d, phases, offsets, weights, folded, epilogue, task, acc, out,
+            acc_out,
+        )  # fmt: skip
+    close_block(blocking)
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def convolve_parallel(
+    blocking: Blocking,
+    empty_patch: Array,
     image: Array,
     widening: Widening,
     d: Dimensions,
@@ -222,5 +253,6 @@ def convolve_parallel(
         begin = d.tasks * worker // d.threads
         end = d.tasks * (worker + 1) // d.threads
         convolve_tasks(
-            image, widening, d, phases, offsets, weights, folded, epilogue, begin, end, out, acc_out
-        )
+            blocking, empty_patch, image, widening, d, phases, offsets, weights, folded, epilogue, begin, end,
+            out, acc_out,
+        )  # fmt: skip

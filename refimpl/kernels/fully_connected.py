@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from refimpl.contract import Kernel, Target
 from refimpl.graph import LayerView
-from refimpl.kernels.convolution import prepare_dense
-from refimpl.kernels.microkernel import microkernel_for
-from refimpl.kernels.tiling import convolution_sampling, plan_tiles
+from refimpl.kernels.convolution import Shapes, prepare_dense
+from refimpl.kernels.tiling import convolution_sampling
 from refimpl.profiles.rules import Rule
 
 
@@ -19,8 +18,5 @@ def prepare_fully_connected(view: LayerView, rule: Rule, target: Target) -> Kern
     rows = size // depth
     one = convolution_sampling(1, 1, 1, 1, 1, "VALID")
     columns = convolution_sampling(rows, rows, 1, 1, 1, "VALID")
-    plan = plan_tiles(
-        (1, 1, rows, depth), (1, 1, rows, filters), 1, one, columns,
-        microkernel_for(target.isa), target.threads,
-    )  # fmt: skip
-    return prepare_dense(view, rule, plan, (filters, 1, 1, depth), (0, 1, 2))
+    shapes = Shapes((1, 1, rows, depth), (1, 1, rows, filters), (filters, 1, 1, depth), one, columns)
+    return prepare_dense(view, rule, target, shapes, (0, 1, 2))

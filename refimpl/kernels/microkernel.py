@@ -2,56 +2,209 @@
 
 Numba has no vector type, and LLVM does not keep a block of accumulators in
 registers when it vectorizes a plain loop (measured: 10 to 16 GMAC/s against 115
-on one Zen 4 core, 85 with AVX2 only). So these two functions are written in
-LLVM's own language, without any instruction of a particular machine: int16 pairs
-are multiplied and added, which becomes ``vpmaddwd`` or ``vpdpwssd`` where there is one.
+on one Zen 4 core). So these functions are written in LLVM's own language.
 
-Another instruction set is another :class:`Microkernel` in :data:`MICROKERNELS`.
+Each instruction set is a :class:`Microkernel` in :data:`MICROKERNELS`. A kernel's
+*blocking* is a type of its own: Numba compiles one copy of the convolution
+for each, and a machine only ever compiles the instructions it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from refimpl.errors import UsageError
+from refimpl.graph import Array
+from refimpl.kernels import amx
+from refimpl.kernels.addresses import INT16, INT32, INT64, constant, element, load, store, vector
+from refimpl.kernels.vector_blocks import (
+    VectorBlock,
+    dot_arm,
+    dot_avx2,
+    dot_avx512vnni,
+    dot_portable,
+)
 
-PIXELS = 6
-"""Pixels per block: 6 x 16 accumulators fill 12 of the 16 vector registers of AVX2."""
+PIXELS, CHANNELS = 6, 16
+"""Block of :func:`multiply_channels`: its accumulators fill 12 of the 16 vector registers of AVX2."""
 
-CHANNELS = 16
-"""Output channels per block."""
-
-PAIR = 2
-"""Input values multiplied at once: a run's length is rounded up to this, with zero weights."""
+ALIGNMENT = 64
+"""Packed weights start at a multiple of this, so that no vector of them straddles two cache lines."""
 
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 
-_INT32, _INT64 = ir.IntType(32), ir.IntType(64)
-_ACCUMULATORS = ir.VectorType(_INT32, CHANNELS)
-_VALUES = ir.VectorType(ir.IntType(16), CHANNELS)
-_PAIRS = ir.VectorType(ir.IntType(16), CHANNELS * PAIR)
-_PRODUCTS = ir.VectorType(_INT32, CHANNELS * PAIR)
 _INT16_BYTES, _INT32_BYTES, _INT64_BYTES = 2, 4, 8
+
+
+class Portable(NamedTuple):
+    """Block of the kernel for any machine: pixels, output channels, and elements of a run per step."""
+
+    pixels: int = 6
+    channels: int = 16
+    depth: int = 2
+
+
+class Avx2(NamedTuple):
+    """Block of the AVX2 kernel: 12 accumulators of 8 channels in 16 registers."""
+
+    pixels: int = 6
+    channels: int = 16
+    depth: int = 2
+
+
+class Avx512Vnni(NamedTuple):
+    """Block of the AVX512-VNNI kernel: 24 accumulators of 16 channels in 32 registers."""
+
+    pixels: int = 12
+    channels: int = 32
+    depth: int = 4
+
+
+class Avx512VnniNarrow(NamedTuple):
+    """Block of the AVX512-VNNI kernel for at most 16 output channels."""
+
+    pixels: int = 24
+    channels: int = 16
+    depth: int = 4
+
+
+class Amx(NamedTuple):
+    """Block of the AMX kernel: four tiles of accumulators."""
+
+    pixels: int = amx.PIXELS
+    channels: int = amx.CHANNELS
+    depth: int = amx.ROW_BYTES
+
+
+class ArmDot(NamedTuple):
+    """Block of the Arm dot-product kernel: 24 accumulators of 4 channels in 32 registers."""
+
+    pixels: int = 6
+    channels: int = 16
+    depth: int = 4
+
+
+Blocking: TypeAlias = Portable | Avx2 | Avx512Vnni | Avx512VnniNarrow | Amx | ArmDot
+Emit: TypeAlias = Callable[[Any, Sequence[Any]], None]
+
+
+@dataclass(frozen=True)
+class Microkernel:
+    """One instruction set's innermost loop: its block, and how it wants values and weights.
+
+    ``element`` is the type of the values in a patch, ``weight`` that of the
+    weights. ``word`` neighbouring weights of one channel lie together, then come
+    the channels of one of ``columns``. ``open`` and ``close`` bracket a thread's work.
+    """
+
+    blocking: Blocking
+    element: type[np.uint8] | type[np.int8] | type[np.int16]
+    weight: type[np.int8] | type[np.int16]
+    word: int
+    columns: int
+    emit: Emit
+    open: Callable[[Any], None] | None = None
+    close: Callable[[Any], None] | None = None
+
+    def split(self, filters: NDArray[np.int16]) -> list[NDArray[np.int16]]:
+        """Weights as sums of weights that fit the kernel's type; as few parts as possible, at least one.
+
+        A uint8 filter less its zero point reaches from -255 to 255: up to three
+        int8 parts, each multiplied with the same values, which is exact.
+        """
+        bounds = np.iinfo(self.weight)
+        parts: list[NDArray[np.int16]] = []
+        rest = filters
+        while not parts or rest.any():
+            parts.append(np.clip(rest, bounds.min, bounds.max))
+            rest = rest - parts[-1]
+        return parts
+
+    def pack(self, filters: NDArray[np.int16]) -> Array:
+        """Weights [filter, run, k] as they are read, flat.
+
+        [block, run, step, channel / columns, k % depth / word, channel % columns, k % word];
+        missing filters of the last block and missing elements of a run are zero.
+        """
+        count, runs, length = filters.shape
+        _, channels, depth = self.blocking
+        blocks, steps = -(-count // channels), -(-length // depth)
+        padded = np.zeros((blocks * channels, runs, steps * depth), self.weight)
+        padded[:count, :, :length] = filters
+        split = padded.reshape(
+            blocks, channels // self.columns, self.columns, runs, steps, depth // self.word, self.word
+        )
+        return np.ascontiguousarray(split.transpose(0, 3, 4, 1, 5, 2, 6)).reshape(-1)
+
+
+def _vector_kernel(
+    blocking: Blocking,
+    lanes: int,
+    element_type: type[np.uint8] | type[np.int8] | type[np.int16],
+    dot: Callable[[Any, Any, Any, Any], Any],
+) -> Microkernel:
+    size = np.dtype(element_type).itemsize
+    block = VectorBlock(blocking.pixels, lanes, blocking.channels // lanes, size, dot)
+    weight = np.int16 if size == _INT16_BYTES else np.int8
+    return Microkernel(blocking, element_type, weight, blocking.depth, blocking.channels, block.emit)
+
+
+MICROKERNELS: Mapping[str, tuple[Microkernel, ...]] = MappingProxyType(
+    {
+        "amx": (
+            Microkernel(Amx(), np.uint8, np.int8, 4, amx.ROWS, amx.emit_block, amx.emit_open, amx.emit_close),
+        ),
+        "avx512vnni": (
+            _vector_kernel(Avx512VnniNarrow(), 16, np.uint8, dot_avx512vnni),
+            _vector_kernel(Avx512Vnni(), 16, np.uint8, dot_avx512vnni),
+        ),
+        "avx2": (_vector_kernel(Avx2(), 8, np.int16, dot_avx2),),
+        "dotprod": (_vector_kernel(ArmDot(), 4, np.int8, dot_arm),),
+        "portable": (_vector_kernel(Portable(), 16, np.int16, dot_portable),),
+    }
+)
+"""Instruction set to micro-kernels, fewest output channels first."""
+
+_BY_BLOCKING = {type(k.blocking): k for kernels in MICROKERNELS.values() for k in kernels}
+
+
+def microkernel_for(isa: str, filters: int) -> Microkernel:
+    """The micro-kernel of an instruction set for that many filters (of one group).
+
+    Raises UsageError listing the known instruction sets.
+    """
+    try:
+        kernels = MICROKERNELS[isa]
+    except KeyError:
+        raise UsageError(
+            f"no kernels for instruction set {isa!r}; known: {', '.join(MICROKERNELS)}"
+        ) from None
+    return next((kernel for kernel in kernels if filters <= kernel.blocking.channels), kernels[-1])
+
+
+def _kernel_of(blocking: Any) -> Microkernel:
+    """The micro-kernel that goes with the Numba type of a blocking."""
+    return _BY_BLOCKING[blocking.instance_class]
 
 
 @_intrinsic
 def multiply_block(
     _: Any,
+    blocking: Any,
     patch: Any,
     pixel_stride: Any,
     offsets: Any,
     runs: Any,
-    pairs: Any,
+    steps: Any,
     weights: Any,
     initial: Any,
     acc: Any,
@@ -61,34 +214,41 @@ def multiply_block(
 
     The sum is over runs r and their elements k; ``value(p, r, k)`` is
     ``patch[p * pixel_stride + offsets[r] + k]``. All arrays are addresses:
-    ``patch`` int16; ``offsets`` int64 [runs]; ``weights`` int16 [runs, pairs,
-    CHANNELS, PAIR]; ``initial`` int32 [CHANNELS]; ``acc`` int32, rows
-    ``acc_stride`` apart, overwritten for p < PIXELS, c < CHANNELS. A run is
-    ``PAIR * pairs`` neighbouring elements; offsets and strides count elements.
+    ``patch`` of the kernel's elements; ``offsets`` int64 [runs]; ``weights`` as
+    packed by the kernel; ``initial`` int32 [channels]; ``acc`` int32, rows
+    ``acc_stride`` apart, overwritten for every pixel and channel of the block. A run is
+    ``steps * depth`` neighbouring elements; offsets and strides count elements.
     Sums wrap at 32 bits. Reads what is named above and nothing else.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        patch, pixel_stride, offsets, runs, pairs, weights, initial, acc, acc_stride = arguments
-        row_bytes = builder.mul(pixel_stride, _constant(_INT16_BYTES))
-        sums = _start_sums(builder, initial)
-        panel = cgutils.alloca_once_value(builder, weights)
-        with cgutils.for_range(builder, runs) as run:
-            run_at = _element(builder, patch, _offset(builder, offsets, run.index), _INT16_BYTES)
-            with cgutils.for_range(builder, pairs) as pair:
-                panel_at = builder.load(panel)
-                weight = builder.sext(_load(builder, panel_at, _PAIRS, _INT16_BYTES), _PRODUCTS)
-                pair_at = _element(builder, run_at, pair.index, PAIR * _INT16_BYTES)
-                for pixel, total in enumerate(sums):
-                    value_at = _element(builder, pair_at, row_bytes, pixel)
-                    value = _splat(builder, _load(builder, value_at, _INT32, _INT16_BYTES))
-                    product = builder.mul(builder.sext(value, _PRODUCTS), weight)
-                    builder.store(builder.add(builder.load(total), _add_pairs(builder, product)), total)
-                panel_step = _constant(CHANNELS * PAIR * _INT16_BYTES)
-                builder.store(builder.add(panel_at, panel_step), panel)
-        _store_sums(builder, sums, acc, acc_stride)
+        _kernel_of(blocking).emit(builder, arguments[1:])
 
-    return types.void(*[types.int64] * 9), codegen
+    return types.void(blocking, *[types.int64] * 9), codegen
+
+
+@_intrinsic
+def open_block(_: Any, blocking: Any) -> Any:
+    """Makes this thread ready for :func:`multiply_block`."""
+
+    def codegen(_: Any, builder: Any, __: Any, ___: Any) -> None:
+        kernel = _kernel_of(blocking)
+        if kernel.open is not None:
+            kernel.open(builder)
+
+    return types.void(blocking), codegen
+
+
+@_intrinsic
+def close_block(_: Any, blocking: Any) -> Any:
+    """Undoes :func:`open_block`."""
+
+    def codegen(_: Any, builder: Any, __: Any, ___: Any) -> None:
+        kernel = _kernel_of(blocking)
+        if kernel.close is not None:
+            kernel.close(builder)
+
+    return types.void(blocking), codegen
 
 
 @_intrinsic
@@ -107,107 +267,29 @@ def multiply_channels(
     """Channel by channel: ``acc[p, c] = initial[c] + sum of value(p, t, c) * weights[t, c]``.
 
     The sum is over taps t; ``value(p, t, c)`` is ``patch[p * pixel_stride +
-    offsets[t] + c]``. ``weights`` is int16, its rows ``weight_stride`` apart; the
-    rest is as for :func:`multiply_block`.
+    offsets[t] + c]``, for p < PIXELS and c < CHANNELS. ``patch`` and ``weights``
+    are int16, the rows of the weights ``weight_stride`` apart; the rest is as for
+    :func:`multiply_block`. Contains no instruction of a particular machine.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
         patch, pixel_stride, offsets, taps, weights, weight_stride, initial, acc, acc_stride = arguments
-        row_bytes = builder.mul(pixel_stride, _constant(_INT16_BYTES))
-        weight_bytes = builder.mul(weight_stride, _constant(_INT16_BYTES))
-        sums = _start_sums(builder, initial)
+        values, sums = vector(INT16, CHANNELS), vector(INT32, CHANNELS)
+        row_bytes = builder.mul(pixel_stride, constant(_INT16_BYTES))
+        weight_bytes = builder.mul(weight_stride, constant(_INT16_BYTES))
+        start = load(builder, initial, sums, _INT32_BYTES)
+        totals = [cgutils.alloca_once_value(builder, start) for _ in range(PIXELS)]
         with cgutils.for_range(builder, taps) as tap:
-            tap_at = _element(builder, patch, _offset(builder, offsets, tap.index), _INT16_BYTES)
+            offset = load(builder, element(builder, offsets, tap.index, _INT64_BYTES), INT64, _INT64_BYTES)
+            tap_at = element(builder, patch, offset, _INT16_BYTES)
             weight_at = builder.add(weights, builder.mul(tap.index, weight_bytes))
-            weight = builder.sext(_load(builder, weight_at, _VALUES, _INT16_BYTES), _ACCUMULATORS)
-            for pixel, total in enumerate(sums):
-                value_at = _element(builder, tap_at, row_bytes, pixel)
-                value = builder.sext(_load(builder, value_at, _VALUES, _INT16_BYTES), _ACCUMULATORS)
+            weight = builder.sext(load(builder, weight_at, values, _INT16_BYTES), sums)
+            for pixel, total in enumerate(totals):
+                value_at = element(builder, tap_at, row_bytes, pixel)
+                value = builder.sext(load(builder, value_at, values, _INT16_BYTES), sums)
                 builder.store(builder.add(builder.load(total), builder.mul(value, weight)), total)
-        _store_sums(builder, sums, acc, acc_stride)
+        for pixel, total in enumerate(totals):
+            at = element(builder, acc, acc_stride, pixel * _INT32_BYTES)
+            store(builder, builder.load(total), at, _INT32_BYTES)
 
     return types.void(*[types.int64] * 9), codegen
-
-
-def _start_sums(builder: Any, initial: Any) -> list[Any]:
-    """One vector of accumulators per pixel; LLVM turns these stack slots into registers."""
-    sums = [cgutils.alloca_once(builder, _ACCUMULATORS) for _ in range(PIXELS)]
-    start = _load(builder, initial, _ACCUMULATORS, _INT32_BYTES)
-    for total in sums:
-        builder.store(start, total)
-    return sums
-
-
-def _store_sums(builder: Any, sums: list[Any], acc: Any, acc_stride: Any) -> None:
-    for pixel, total in enumerate(sums):
-        at = _element(builder, acc, acc_stride, pixel * _INT32_BYTES)
-        pointer = builder.inttoptr(at, _ACCUMULATORS.as_pointer())
-        builder.store(builder.load(total), pointer, align=_INT32_BYTES)
-
-
-def _element(builder: Any, base: Any, index: Any, size: int) -> Any:
-    """The address ``base + index * size``."""
-    return builder.add(base, builder.mul(index, _constant(size)))
-
-
-def _offset(builder: Any, offsets: Any, index: Any) -> Any:
-    return _load(builder, _element(builder, offsets, index, _INT64_BYTES), _INT64, _INT64_BYTES)
-
-
-def _constant(value: int) -> Any:
-    return ir.Constant(_INT64, value)
-
-
-def _load(builder: Any, address: Any, kind: Any, align: int) -> Any:
-    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
-
-
-def _splat(builder: Any, pair: Any) -> Any:
-    """One pair of int16 (as an int32) in every lane."""
-    nothing = ir.Constant(_ACCUMULATORS, ir.Undefined)
-    first = builder.insert_element(nothing, pair, ir.Constant(_INT32, 0))
-    zeros = ir.Constant(_ACCUMULATORS, [0] * CHANNELS)
-    return builder.bitcast(builder.shuffle_vector(first, nothing, zeros), _PAIRS)
-
-
-def _add_pairs(builder: Any, products: Any) -> Any:
-    """Sums of neighbours, [2 * CHANNELS] to [CHANNELS]; with the products above this is vpmaddwd."""
-    nothing = ir.Constant(_PRODUCTS, ir.Undefined)
-    halves = [ir.Constant(_ACCUMULATORS, list(range(first, CHANNELS * PAIR, PAIR))) for first in range(PAIR)]
-    even, odd = (builder.shuffle_vector(products, nothing, half) for half in halves)
-    return builder.add(even, odd)
-
-
-@dataclass(frozen=True)
-class Microkernel:
-    """One instruction set's innermost loop: its block sizes and how it wants its weights."""
-
-    pixels: int
-    channels: int
-    depth: int
-
-    def pack(self, filters: NDArray[np.int16]) -> NDArray[np.int16]:
-        """Weights [filter, run, k] in the order they are read: [block, run, k / depth, channel, depth], flat.
-
-        Missing filters of the last block and missing elements of a run are zero.
-        """
-        count, runs, length = filters.shape
-        blocks, steps = -(-count // self.channels), -(-length // self.depth)
-        padded = np.zeros((blocks * self.channels, runs, steps * self.depth), np.int16)
-        padded[:count, :, :length] = filters
-        split = padded.reshape(blocks, self.channels, runs, steps, self.depth)
-        return np.ascontiguousarray(split.transpose(0, 2, 3, 1, 4)).reshape(-1)
-
-
-MICROKERNELS: Mapping[str, Microkernel] = MappingProxyType({"portable": Microkernel(PIXELS, CHANNELS, PAIR)})
-"""Instruction set to micro-kernel."""
-
-
-def microkernel_for(isa: str) -> Microkernel:
-    """The micro-kernel of an instruction set. Raises UsageError listing the known ones."""
-    try:
-        return MICROKERNELS[isa]
-    except KeyError:
-        raise UsageError(
-            f"no kernels for instruction set {isa!r}; known: {', '.join(MICROKERNELS)}"
-        ) from None

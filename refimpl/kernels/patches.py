@@ -1,12 +1,13 @@
-"""Widening input bytes to int16 patches, borders included; shared by the compiled convolutions.
+"""Copying input bytes to patches, borders included; shared by the compiled convolutions.
 
-A patch is what one tile of output pixels reads: int16 ``[filter_y, column,
-in_channel]``. Its layouts are described in ``refimpl.kernels.tiling``.
+A patch is what one tile of output pixels reads: int16, uint8 or int8 ``[filter_y, column,
+in_channel]``, as the instruction set multiplies them. Its layouts are described in
+``refimpl.kernels.tiling``.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -16,10 +17,12 @@ from refimpl.graph import Array, Tensor
 
 
 class Widening(NamedTuple):
-    """How an input byte becomes its value: ``(byte ^ flip) - offset``; borders get ``border``.
+    """How an input byte becomes a value of the patch: ``(byte ^ flip) - offset``.
 
-    int8 flips the sign bit and takes 128 off, uint8 does nothing, so one
-    compiled function serves both.
+    Borders get ``border``, the patch's value that stands for 0. To int16, int8 flips
+    the sign bit and takes 128 off, uint8 does nothing, so one compiled function
+    serves both. To a byte of the other sign flipping is all: the values move by 128,
+    and so does what stands for 0.
     """
 
     flip: int
@@ -27,10 +30,15 @@ class Widening(NamedTuple):
     border: int
 
 
-def widening_for(tensor: Tensor) -> Widening:
-    """The widening of an int8 or uint8 tensor. Borders hold the zero point, which stands for 0."""
-    flip = 128 if tensor.dtype == "int8" else 0
-    return Widening(flip, flip, tensor.zero_point)
+def widening_for(tensor: Tensor, element: type[Any] = np.int16) -> Widening:
+    """The widening of an int8 or uint8 tensor to a patch of that element type."""
+    signed = tensor.dtype == "int8"
+    if element is np.int16:
+        flip = 128 if signed else 0
+        return Widening(flip, flip, tensor.zero_point)
+    if signed == (element is np.int8):
+        return Widening(0, 0, tensor.zero_point)
+    return Widening(128, 0, tensor.zero_point + (128 if signed else -128))
 
 
 def as_bytes(values: Array) -> NDArray[np.uint8]:
@@ -136,7 +144,7 @@ def _widen_columns(
     columns: int,
     target: Array,
 ) -> None:
-    """Fills ``target`` (int16 [columns * channels]) with ``columns`` columns of a row from ``first`` on.
+    """Fills ``target`` ([columns * channels]) with ``columns`` columns of a row from ``first`` on.
 
     The row's bytes begin at ``image[start]`` and hold ``width`` columns; with
     ``start < 0`` there is no such row. Columns outside the row get the border.

@@ -1,7 +1,7 @@
 """Cutting a convolution into tiles, as data the compiled loops walk through.
 
 A convolution computes its output row by row, a *tile* of neighbouring pixels at
-a time. For each tile the input it needs is widened to int16 into a *patch*
+a time. For each tile the input it needs is copied into a *patch*
 ``[filter_y, column, in_channel]``, borders filled in, small enough to stay in
 the first-level cache. One pixel of the tile then needs a few *runs* of
 neighbouring patch elements: one per filter row, or one per tap when taps are
@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.graph import Array
-from refimpl.kernels.microkernel import Microkernel
+from refimpl.kernels.microkernel import ALIGNMENT, Microkernel
 
 PATCH_BYTES = 32 * 1024
 """Patch and accumulators of one tile should fit the first-level cache."""
@@ -152,6 +152,7 @@ class TilePlan:
 
     ``phases`` int64 [phase, PHASE_FIELDS]; ``offsets`` int64 [phase, run], where
     each run of a pixel starts in the patch; ``samplings`` the phases they came from.
+    Weights in several ``parts`` have their runs one part after the other.
     """
 
     dimensions: Dimensions
@@ -159,32 +160,36 @@ class TilePlan:
     offsets: NDArray[np.int64]
     samplings: tuple[tuple[Sampling, Sampling], ...]
     microkernel: Microkernel
+    parts: int
 
-    def pack(self, filters: Array) -> NDArray[np.int16]:
+    def pack(self, filters: NDArray[np.int16]) -> Array:
         """Filters OHWI (zero point removed, int16) as the phases read them, one after the other."""
         d = self.dimensions
-        packed = [np.zeros(0, np.int16)]
+        packed: list[Array] = []
+        parts = self.microkernel.split(filters)
         for (y, x), runs in zip(self.samplings, self.phases[:, PHASE_FIELDS.index("runs")], strict=True):
-            taken = filters[:, y.filter_taps][:, :, x.filter_taps]
+            if not runs:
+                continue
+            taken = [part[:, y.filter_taps][:, :, x.filter_taps] for part in parts]
             for group in range(d.groups):
-                part = taken[group * d.group_filters : (group + 1) * d.group_filters]
-                if part.size:
-                    packed.append(self.microkernel.pack(part.reshape(d.group_filters, int(runs), -1)))
-        return np.concatenate(packed)
+                of_group = slice(group * d.group_filters, (group + 1) * d.group_filters)
+                split = [part[of_group].reshape(d.group_filters, runs // self.parts, -1) for part in taken]
+                packed.append(self.microkernel.pack(np.concatenate(split, axis=1)))
+        return _aligned(packed, self.microkernel.weight)
 
-    def fold(self, filters: Array, bias: Array | None, input_zero_point: int) -> NDArray[np.int32]:
-        """``bias - input_zero_point * sum(filter)`` per phase and block lane, wrapped to 32 bits.
+    def fold(self, filters: Array, bias: Array | None, zero: int) -> NDArray[np.int32]:
+        """``bias - zero * sum(filter)`` per phase and block lane, wrapped to 32 bits.
 
-        int32 [phase, group, lanes]. The kernels multiply raw input values, zero
-        point included; this takes it out again. All sums wrap at 32 bits, as the
+        int32 [phase, group, lanes]. The kernels multiply the patch's values, of which
+        ``zero`` stands for 0; this takes it out again. All sums wrap at 32 bits, as the
         runtimes' do, so the order of additions cannot matter.
         """
         d = self.dimensions
-        lanes = d.group_blocks * self.microkernel.channels
+        lanes = d.group_blocks * self.microkernel.blocking.channels
         folded = np.zeros((len(self.samplings), d.groups, lanes), np.int64)
         for phase, (y, x) in enumerate(self.samplings):
             taken = filters[:, y.filter_taps][:, :, x.filter_taps].astype(np.int64)
-            value = -input_zero_point * taken.sum(axis=(1, 2, 3))
+            value = -zero * taken.sum(axis=(1, 2, 3))
             if bias is not None:
                 value = value + bias.astype(np.int64)
             folded[phase, :, : d.group_filters] = value.reshape(d.groups, d.group_filters)
@@ -199,17 +204,23 @@ def plan_tiles(
     columns: Sequence[Sampling],
     microkernel: Microkernel,
     threads: int,
+    parts: int = 1,
 ) -> TilePlan:
-    """Cuts a convolution of NHWC shapes into tiles for at most ``threads`` threads."""
+    """Cuts a convolution of NHWC shapes into tiles for at most ``threads`` threads.
+
+    ``parts``: into how many the micro-kernel splits the weights.
+    """
+    block_pixels, block_channels, depth = microkernel.blocking
     batches, in_height, in_width, in_channels = input_shape
     _, out_height, out_width, out_channels = output_shape
     group_channels, group_filters = in_channels // groups, out_channels // groups
-    group_blocks = -(-group_filters // microkernel.channels)
+    group_blocks = -(-group_filters // block_channels)
     samplings = tuple((y, x) for y in rows for x in columns)
     widest = max((x.outputs for x in columns), default=1)
     taps_y = max((y.taps for y in rows), default=0)
-    column_bytes = 2 * taps_y * in_channels + 4 * group_blocks * microkernel.channels
-    tile = tile_size(widest, column_bytes, microkernel.pixels)
+    element_bytes = np.dtype(microkernel.element).itemsize
+    column_bytes = element_bytes * taps_y * in_channels + 4 * group_blocks * block_channels
+    tile = tile_size(widest, column_bytes, block_pixels)
     patch_columns = max((x.layout(tile).columns for x in columns), default=1)
 
     phases, offsets, first_task, first_weight = [], [], 0, 0
@@ -223,7 +234,7 @@ def plan_tiles(
     for y, x in samplings:
         layout = x.layout(tile)
         starts, length = _runs(y.taps, x.taps, layout, patch_columns, in_channels, groups)
-        steps = -(-length // microkernel.depth)
+        starts, steps = starts * parts, -(-length // depth)
         tiles = -(-x.outputs // tile)
         phases.append(
             (first_task, tiles, y.out_first, y.out_step, y.outputs, y.in_first, y.in_step, y.tap_step, y.taps,
@@ -232,7 +243,7 @@ def plan_tiles(
         )  # fmt: skip
         offsets.append(starts)
         first_task += batches * y.outputs * tiles * splits
-        weights_per_block = len(starts) * steps * microkernel.depth * microkernel.channels
+        weights_per_block = len(starts) * steps * depth * block_channels
         first_weight += groups * group_blocks * weights_per_block
     table = np.zeros((len(samplings), max((len(starts) for starts in offsets), default=0) or 1), np.int64)
     for row, starts in zip(table, offsets, strict=True):
@@ -240,10 +251,21 @@ def plan_tiles(
     dimensions = Dimensions(
         in_height, in_width, in_channels, out_height, out_width, out_channels,
         groups, group_channels, group_filters, group_blocks, tile, patch_columns,
-        taps_y * patch_columns * in_channels + microkernel.depth, splits, first_task, threads,
+        taps_y * patch_columns * in_channels + depth, splits, first_task, threads,
     )  # fmt: skip
     fields = np.array(phases, np.int64).reshape(len(phases), len(PHASE_FIELDS))
-    return TilePlan(dimensions, fields, table, samplings, microkernel)
+    return TilePlan(dimensions, fields, table, samplings, microkernel, parts)
+
+
+def _aligned(pieces: Sequence[Array], dtype: type[Any]) -> Array:
+    """The pieces one after the other, the first at a multiple of ``ALIGNMENT`` bytes."""
+    size = sum(piece.size for piece in pieces)
+    whole = np.zeros(size * np.dtype(dtype).itemsize + ALIGNMENT, np.uint8)
+    start = -whole.ctypes.data % ALIGNMENT
+    aligned: Array = whole[start : start + size * np.dtype(dtype).itemsize].view(dtype)
+    if pieces:
+        np.concatenate(pieces, out=aligned)
+    return aligned
 
 
 def threads_for(products: int, outputs: int, threads: int) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from refimpl.contract import Kernel, Target
 from refimpl.graph import LayerView
-from refimpl.kernels.convolution import prepare_dense
-from refimpl.kernels.microkernel import microkernel_for
-from refimpl.kernels.tiling import plan_tiles, transposed_sampling
+from refimpl.kernels.convolution import Shapes, prepare_dense
+from refimpl.kernels.tiling import transposed_sampling
 from refimpl.profiles.rules import Rule
 
 
@@ -17,5 +16,5 @@ def prepare_transposed(view: LayerView, rule: Rule, target: Target) -> Kernel:
     padding = view.text("padding")
     rows = transposed_sampling(data.shape[1], output.shape[1], taps_y, view.integer("stride_h"), padding)
     columns = transposed_sampling(data.shape[2], output.shape[2], taps_x, view.integer("stride_w"), padding)
-    plan = plan_tiles(data.shape, output.shape, 1, rows, columns, microkernel_for(target.isa), target.threads)
-    return prepare_dense(view, rule, plan, (filters, taps_y, taps_x, in_channels), (2, 1, 3))
+    shapes = Shapes(data.shape, output.shape, (filters, taps_y, taps_x, in_channels), rows, columns)
+    return prepare_dense(view, rule, target, shapes, (2, 1, 3))

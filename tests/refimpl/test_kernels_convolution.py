@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import math
 import mmap
 import multiprocessing
@@ -20,6 +21,7 @@ from refimpl.contract import Target
 from refimpl.errors import UsageError
 from refimpl.graph import Array, LayerView, Quantization
 from refimpl.kernels import KERNELS, tiling
+from refimpl.kernels.isa import FEATURES, why_not
 from refimpl.kernels.tiling import MAX_TILE, TilePlan
 from refimpl.profiles import profile_named
 from refimpl.profiles.rules import Rule
@@ -39,6 +41,9 @@ SPECS = {
     "FULLY_CONNECTED": (check_fully_connected, fully_connected),
     "TRANSPOSE_CONV": (check_transpose_conv, transpose_conv),
 }
+
+ISAS = tuple(isa for isa in FEATURES if why_not(isa) is None)
+"""What this machine can run; tests/refimpl/test_isa.py names the others and the reasons."""
 
 RULES = (
     Rule("gemmlowp", "float64"),
@@ -71,23 +76,19 @@ class Margins:
 
 
 def assert_kernel_equals_spec(view: LayerView, values: list[Array | None], rule: Rule) -> None:
-    """Outputs and accumulators, one thread and two; no write outside, none to the inputs."""
+    """Outputs and accumulators, every instruction set, one thread and two; nothing else is written."""
     check, spec = SPECS[view.op]
     check(view)
     expected = spec(view, values, rule)
     assert expected.accumulator is not None
-    for threads in (1, 2):
-        kernel = KERNELS[view.op](view, rule, Target(threads=threads))
+    for target in _targets(view):
+        kernel = KERNELS[view.op](view, rule, target)
         held = [None if v is None else Margins(v.shape, v.dtype.name, v) for v in values]
         output = Margins(view.output().shape, view.output().dtype)
         acc = Margins(view.output().shape, "int32")
         kernel([None if h is None else h.array for h in held], [output.array], acc.array)
-        np.testing.assert_array_equal(
-            acc.array, expected.accumulator, err_msg=f"{view} acc, {threads} threads"
-        )
-        np.testing.assert_array_equal(
-            output.array, expected.outputs[0], err_msg=f"{view} {rule}, {threads} threads"
-        )
+        np.testing.assert_array_equal(acc.array, expected.accumulator, err_msg=f"{view} acc, {target}")
+        np.testing.assert_array_equal(output.array, expected.outputs[0], err_msg=f"{view} {rule}, {target}")
         assert output.untouched()
         assert acc.untouched()
         for copy, original in zip(held, values, strict=True):
@@ -95,6 +96,11 @@ def assert_kernel_equals_spec(view: LayerView, values: list[Array | None], rule:
         without = np.empty_like(output.array)
         kernel(values, [without], None)
         np.testing.assert_array_equal(without, output.array)
+
+
+def _targets(view: LayerView) -> list[Target]:
+    isas = ISAS[:1] if view.op == "DEPTHWISE_CONV_2D" else ISAS  # depthwise loops are the same for all
+    return [Target(isa, threads) for isa in isas for threads in (1, 2)]
 
 
 def assert_all_rules(shape: Shape, seed: int = 0) -> None:
@@ -119,6 +125,35 @@ def test_the_cases_judged_against_runtimes(profile: str) -> None:
         values = [None if t is None else feeds.get(t.index, t.data) for t in view.inputs]
         rule = FP32 if profile == "xnnpack" else profile_named(profile).rule(view)
         assert_kernel_equals_spec(view, values, rule)
+
+
+def test_wide_weights_are_split_into_sums_of_bytes() -> None:
+    """uint8 filters less zero points 0 and 255 need three and two int8 parts; nothing saturates."""
+    for filter_zero_point, value in ((0, 255), (255, 0), (128, 0), (127, 255)):
+        shape = Shape("CONV_2D", dtype="uint8", channels=65, filters=17, per_channel=False)
+        view, values = _with_filter(shape, filter_zero_point, value)
+        assert_kernel_equals_spec(view, values, RULES[0])
+
+
+def _with_filter(shape: Shape, zero_point: int, value: int) -> tuple[LayerView, list[Array | None]]:
+    """The layer with an uint8 filter of that zero point, half of it ``value``; the input at its extremes."""
+    view, _ = layer(shape, 0)
+    rng = np.random.default_rng(value)
+    weights = rng.choice(np.array([value, value, 0, 255], np.uint8), shape.filter_shape())
+    data = view.input(0)
+    builder = GraphBuilder()
+    bias = view.input(2)
+    assert bias.data is not None
+    inputs = [
+        builder.input("data", data.shape, data.dtype, data.quantization),
+        builder.constant("filter", weights, Quantization.per_tensor(0.01, zero_point)),
+        builder.constant("bias", bias.data, bias.quantization),
+    ]
+    output = builder.tensor("out", view.output().shape, view.output().dtype, view.output().quantization)
+    builder.layer("CONV_2D", inputs, [output], **view.layer.attributes)
+    extremes = np.iinfo(data.dtype)
+    fed = rng.choice(np.array([extremes.min, extremes.max], data.dtype), data.shape)
+    return builder.build([output]).view(0), [fed, weights, bias.data]
 
 
 pairs = st.tuples(st.integers(1, 9), st.integers(1, 9))
@@ -322,10 +357,10 @@ def _run_between_guard_pages() -> None:
     keep: list[object] = []
     for shape in EDGES.values():
         view, values = layer(shape, 0)
-        kernel = KERNELS[view.op](view, RULES[0], Target(threads=2))
         plain = np.empty(view.output().shape, view.output().dtype)
-        kernel(values, [plain], None)
-        for at_end in (False, True):
+        KERNELS[view.op](view, RULES[0], Target())(values, [plain], None)
+        for target, at_end in itertools.product(_targets(view), (False, True)):
+            kernel = KERNELS[view.op](view, RULES[0], target)
             inputs = [None if v is None else _guarded(v, at_end, keep) for v in values]
             output = _guarded(np.zeros_like(plain), at_end, keep)
             acc = _guarded(np.zeros(plain.shape, np.int32), at_end, keep)

@@ -1,0 +1,137 @@
+"""A block of pixels times a block of output channels in vector registers, for any vector unit.
+
+Every unit does the same: four bytes of a pixel (two int16 or four int8 values) are
+copied into all lanes and multiplied with four bytes of weights per channel, and the
+products are added to 32-bit sums. Only the instruction that does so differs::
+
+    portable     no instruction of any machine; LLVM finds the best one
+    avx2         vpmaddwd   int16 x int16 pairs, 8 channels; vpaddd
+    avx512vnni   vpdpbusd   uint8 x int8 quadruples, 16 channels, sum included
+    dotprod      sdot       int8 x int8 quadruples, 4 channels, sum included
+
+None of them saturates: the largest sum of products, 4 * 255 * 128, is far from 2**31,
+and the sums themselves wrap as the runtimes' do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from llvmlite import ir
+from numba.core import cgutils
+
+from refimpl.kernels.addresses import (
+    INT8,
+    INT16,
+    INT32,
+    INT64,
+    constant,
+    element,
+    load,
+    splat,
+    store,
+    vector,
+)
+
+WORD_BYTES = 4
+_INT64_BYTES = 8
+
+Dot: TypeAlias = Callable[[Any, Any, Any, Any], Any]
+"""(builder, sums, values, weights) to new sums: vectors of int32, the values alike in each lane."""
+
+
+@dataclass(frozen=True)
+class VectorBlock:
+    """``pixels`` times ``vectors * lanes`` channels; ``element_bytes`` of one value."""
+
+    pixels: int
+    lanes: int
+    vectors: int
+    element_bytes: int
+    dot: Dot
+
+    def emit(self, builder: Any, arguments: Sequence[Any]) -> None:
+        """Writes the code of ``multiply_block`` (see there); ``arguments`` are its addresses and sizes."""
+        patch, pixel_stride, offsets, runs, steps, weights, initial, acc, acc_stride = arguments
+        row_bytes = builder.mul(pixel_stride, constant(self.element_bytes))
+        # Stack slots by name, registers after LLVM's optimization.
+        sums = self._start(builder, initial)
+        panel = cgutils.alloca_once_value(builder, weights)
+        with cgutils.for_range(builder, runs) as run:
+            offset = load(builder, element(builder, offsets, run.index, _INT64_BYTES), INT64, _INT64_BYTES)
+            run_at = element(builder, patch, offset, self.element_bytes)
+            with cgutils.for_range(builder, steps) as step:
+                panel_at = builder.load(panel)
+                columns = [
+                    load(builder, builder.add(panel_at, constant(at)), self._vector, 1)
+                    for at in self._columns()
+                ]
+                word_at = element(builder, run_at, step.index, WORD_BYTES)
+                for pixel, totals in enumerate(sums):
+                    at = element(builder, word_at, row_bytes, pixel)
+                    values = splat(builder, load(builder, at, INT32, 1), self.lanes)
+                    for total, column in zip(totals, columns, strict=True):
+                        builder.store(self.dot(builder, builder.load(total), values, column), total)
+                panel_step = constant(self.vectors * self.lanes * WORD_BYTES)
+                builder.store(builder.add(panel_at, panel_step), panel)
+        for pixel, totals in enumerate(sums):
+            row = element(builder, acc, acc_stride, pixel * WORD_BYTES)
+            for total, at in zip(totals, self._columns(), strict=True):
+                store(builder, builder.load(total), builder.add(row, constant(at)), 1)
+
+    @property
+    def _vector(self) -> Any:
+        return vector(INT32, self.lanes)
+
+    def _columns(self) -> list[int]:
+        """Byte offset of each vector in a row of accumulators, and in a step of weights."""
+        return [index * self.lanes * WORD_BYTES for index in range(self.vectors)]
+
+    def _start(self, builder: Any, initial: Any) -> list[list[Any]]:
+        starts = [
+            load(builder, builder.add(initial, constant(at)), self._vector, WORD_BYTES)
+            for at in self._columns()
+        ]
+        sums = [[cgutils.alloca_once(builder, self._vector) for _ in starts] for _ in range(self.pixels)]
+        for totals in sums:
+            for start, total in zip(starts, totals, strict=True):
+                builder.store(start, total)
+        return sums
+
+
+def dot_portable(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
+    """Pairs of int16 multiplied and added, in plain operations."""
+    lanes = sums.type.count
+    pairs, products = vector(INT16, 2 * lanes), vector(INT32, 2 * lanes)
+    wide = (builder.sext(builder.bitcast(operand, pairs), products) for operand in (values, weights))
+    product = builder.mul(*wide)
+    nothing = ir.Constant(products, ir.Undefined)
+    halves = [ir.Constant(sums.type, list(range(first, 2 * lanes, 2))) for first in range(2)]
+    even, odd = (builder.shuffle_vector(product, nothing, half) for half in halves)
+    return builder.add(sums, builder.add(even, odd))
+
+
+def dot_avx2(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
+    """Pairs of int16, 256 bits: vpmaddwd."""
+    pairs = vector(INT16, 2 * sums.type.count)
+    operands = [builder.bitcast(operand, pairs) for operand in (values, weights)]
+    return builder.add(sums, _call(builder, "llvm.x86.avx2.pmadd.wd", sums.type, operands))
+
+
+def dot_avx512vnni(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
+    """Quadruples of uint8 and int8, 512 bits: vpdpbusd."""
+    return _call(builder, "llvm.x86.avx512.vpdpbusd.512", sums.type, [sums, values, weights])
+
+
+def dot_arm(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
+    """Quadruples of int8, 128 bits: sdot."""
+    quads = vector(INT8, 4 * sums.type.count)
+    operands = [sums, *(builder.bitcast(operand, quads) for operand in (values, weights))]
+    return _call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", sums.type, operands)
+
+
+def _call(builder: Any, name: str, result: Any, operands: Sequence[Any]) -> Any:
+    kind = ir.FunctionType(result, [operand.type for operand in operands])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)

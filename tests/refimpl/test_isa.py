@@ -1,0 +1,202 @@
+"""Instruction sets: chosen at run time, forced by KARAT_ISA, emitting the instructions they are named for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+from llvmlite import ir
+
+from refimpl.contract import Target
+from refimpl.engine import compile_graph
+from refimpl.errors import UsageError
+from refimpl.kernels import isa
+from refimpl.kernels.convolution import DenseConvolution
+from refimpl.kernels.microkernel import MICROKERNELS, Microkernel, microkernel_for
+from refimpl.profiles.rules import Rule
+from tests.cases.weighted_layer import WeightedShape, weighted_layer
+from tests.karat.small import small_graph
+from tests.refimpl.test_kernels_convolution import assert_kernel_equals_spec
+
+X86 = "x86_64-unknown-linux-gnu"
+MACHINES = {
+    "amx": (X86, "sapphirerapids", ("tdpbusd", "tileloadd", "tilestored", "ldtilecfg", "tilerelease")),
+    "avx512vnni": (X86, "cascadelake", ("vpdpbusd", "zmm")),
+    "avx2": (X86, "haswell", ("vpmaddwd", "ymm")),
+    "dotprod": ("aarch64-unknown-linux-gnu", "neoverse-n1", ("sdot",)),
+    "portable": (X86, "x86-64", ("pmaddwd",)),
+}
+"""Instruction set to a machine that has it, and what its code must contain."""
+
+
+def assembly(kernel: Microkernel, triple: str, cpu: str) -> str:
+    """The micro-kernel alone, compiled and optimized for a machine that need not be this one."""
+    module = ir.Module()
+    module.triple = triple
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9), "block")
+    builder = ir.IRBuilder(function.append_basic_block())
+    if kernel.open is not None:
+        kernel.open(builder)
+    kernel.emit(builder, function.args)
+    if kernel.close is not None:
+        kernel.close(builder)
+    builder.ret_void()
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, opt=3)
+    parsed = llvm.parse_assembly(str(module))
+    passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(parsed, passes)
+    text: str = machine.emit_assembly(parsed)
+    return text
+
+
+@pytest.mark.parametrize("name", MICROKERNELS)
+def test_the_micro_kernel_compiles_to_its_instructions(name: str) -> None:
+    triple, cpu, instructions = MACHINES[name]
+    for kernel in MICROKERNELS[name]:
+        text = assembly(kernel, triple, cpu)
+        for instruction in instructions:
+            assert instruction in text, f"{name} {kernel.blocking}"
+
+
+@pytest.mark.parametrize("name", ["avx2", "avx512vnni", "dotprod"])
+def test_sums_stay_in_registers(name: str) -> None:
+    """One multiplication per pixel and vector in the loop, and none of them with a spilled sum."""
+    triple, cpu, (multiply, *_) = MACHINES[name]
+    for kernel in MICROKERNELS[name]:
+        lanes = {"avx2": 8, "avx512vnni": 16, "dotprod": 4}[name]
+        lines = assembly(kernel, triple, cpu).splitlines()
+        count = sum(multiply in line for line in lines)
+        assert count % (kernel.blocking.pixels * kernel.blocking.channels // lanes) == 0
+        assert not [line for line in lines if multiply in line and ("rsp" in line or "[sp" in line)]
+
+
+def test_avx2_uses_nothing_wider_than_256_bits() -> None:
+    (kernel,) = MICROKERNELS["avx2"]
+    assert "zmm" not in assembly(kernel, X86, "znver4")
+
+
+def test_portable_names_no_instruction_of_any_machine() -> None:
+    (kernel,) = MICROKERNELS["portable"]
+    for triple, cpu in ((X86, "x86-64"), ("aarch64-unknown-linux-gnu", "generic")):
+        assert assembly(kernel, triple, cpu)
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9), "block")
+    kernel.emit(ir.IRBuilder(function.append_basic_block()), function.args)
+    assert "llvm.x86" not in str(module)
+    assert "llvm.aarch64" not in str(module)
+
+
+@pytest.mark.parametrize("name", isa.FEATURES)
+def test_kernels_of_each_instruction_set_equal_the_spec(name: str) -> None:
+    """A convolution with tails everywhere; a skip says why an instruction set cannot run here."""
+    reason = isa.why_not(name)
+    if reason is not None:
+        pytest.skip(f"{name} cannot run here: {reason}")
+    shape = WeightedShape("CONV_2D", size=(9, 70), channels=67, filters=35)
+    view, values = weighted_layer(shape, 0)
+    assert_kernel_equals_spec(view, values, Rule("gemmlowp", "float64"))
+
+
+def test_narrow_layers_take_the_narrow_kernel() -> None:
+    assert microkernel_for("avx512vnni", 16).blocking.channels == 16
+    assert microkernel_for("avx512vnni", 17).blocking.channels == 32
+
+
+def test_bytes_of_weights_come_back_in_sum() -> None:
+    """-255 to 255 in at most three int8 parts, none superfluous."""
+    kernel = microkernel_for("avx512vnni", 32)
+    for values, parts in ((range(-128, 128), 1), (range(-255, 255), 2), (range(-255, 256), 3)):
+        weights = np.array(values, np.int16).reshape(-1, 1, 1)
+        split = kernel.split(weights)
+        assert len(split) == parts
+        np.testing.assert_array_equal(sum(split), weights)
+
+
+@pytest.fixture
+def _unforced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(isa.VARIABLE, raising=False)
+
+
+def test_the_variable_forces_an_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(isa.VARIABLE, "portable")
+    graph = small_graph()
+    program = compile_graph(graph)
+    assert program.target.isa == "portable"
+    kernels = [step.kernel for step in program.steps if isinstance(step.kernel, DenseConvolution)]
+    assert kernels
+    assert all(type(kernel.plan.microkernel.blocking).__name__ == "Portable" for kernel in kernels)
+
+
+def test_an_unknown_instruction_set_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(isa.VARIABLE, "mmx")
+    with pytest.raises(UsageError, match=r"KARAT_ISA=mmx .*amx, avx512vnni, avx2, dotprod, portable"):
+        compile_graph(small_graph())
+
+
+def test_one_that_cannot_run_here_is_a_usage_error_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = "avx2" if isa.why_not("dotprod") is None else "dotprod"
+    monkeypatch.setenv(isa.VARIABLE, absent)
+    with pytest.raises(UsageError, match=rf"KARAT_ISA={absent} cannot run here: it belongs to .*portable"):
+        compile_graph(small_graph())
+
+
+@pytest.mark.usefixtures("_unforced")
+def test_every_set_passed_over_is_logged_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    features = isa.FEATURES["amx"] | isa.FEATURES["avx2"]
+    monkeypatch.setattr(isa, "_compiled_for", lambda: ("x86_64", features))
+    monkeypatch.setattr(isa, "_tile_permission", lambda: "Linux refused")
+    monkeypatch.setattr(isa, "_best", isa._best.__wrapped__)
+    with caplog.at_level(logging.INFO, logger=isa.__name__):
+        assert isa.chosen_isa() == "avx2"
+    assert "amx not used: Linux refused" in caplog.text
+    assert "avx512vnni not used: the processor" in caplog.text
+
+
+@pytest.mark.usefixtures("_unforced")
+def test_arm_takes_dot_products_before_plain_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isa, "_best", isa._best.__wrapped__)
+    for features, expected in (
+        (frozenset({"dotprod", "neon"}), "dotprod"),
+        (frozenset({"neon"}), "portable"),
+    ):
+        monkeypatch.setattr(isa, "_compiled_for", lambda features=features: ("aarch64", features))
+        assert isa.chosen_isa() == expected
+
+
+@pytest.mark.slow
+def test_a_processor_without_any_extension_runs_portable() -> None:
+    """Numba told to compile for the oldest x86-64 there is: everything falls back, and the bits stay."""
+    code = (
+        "from refimpl.contract import Target\n"
+        "from refimpl.kernels import isa, tiling\n"
+        "from tests.cases.weighted_layer import WeightedShape, weighted_layer\n"
+        "from tests.refimpl import test_kernels_convolution as t\n"
+        "assert isa.chosen_isa() == 'portable' and t.ISAS == ('portable',)\n"
+        "for op in t.SPECS:\n"
+        "    t.assert_kernel_equals_spec(*weighted_layer(WeightedShape(op), 0), t.RULES[0])\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != isa.VARIABLE}
+    environment |= {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_trace_tells_the_instruction_set() -> None:
+    graph = small_graph()
+    from karat.feeds import random_feeds
+
+    trace = compile_graph(graph).run(random_feeds(graph, 0), trace=True).trace
+    assert trace is not None
+    assert trace.versions["isa"] == isa.chosen_isa()
+    assert Target().isa == "portable"
