@@ -57,5 +57,6 @@ class Target:
     threads: int = 1
 
 
-Prepare: TypeAlias = Callable[[LayerView, Rule, Target], Kernel]
-"""Called once per layer when a graph is compiled: packs constants, derives multipliers."""
+Prepare: TypeAlias = Callable[[LayerView, Rule, Target], Kernel | None]
+"""Called once per layer when a graph is compiled: packs constants, derives multipliers. None where
+no kernel was written for the variant, whose spec then runs."""

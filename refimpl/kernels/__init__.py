@@ -43,6 +43,17 @@ from refimpl.kernels.copies import (
 )
 from refimpl.kernels.depthwise import prepare_depthwise
 from refimpl.kernels.fully_connected import prepare_fully_connected
+from refimpl.kernels.onnx_sums import (
+    prepare_conv_integer,
+    prepare_max_pool_nchw,
+    prepare_qlinear_conv,
+    prepare_qlinear_matmul,
+)
+from refimpl.kernels.onnx_tables import (
+    prepare_qlinear_add,
+    prepare_qlinear_leaky_relu,
+    prepare_qlinear_mul,
+)
 from refimpl.kernels.pooling import prepare_average_pool, prepare_max_pool
 from refimpl.kernels.quantize import prepare_dequantize, prepare_quantize
 from refimpl.kernels.reduction import prepare_arg_max, prepare_mean
@@ -103,6 +114,14 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "TRANSPOSE": prepare_transpose,
         "TRANSPOSE_CONV": prepare_transposed,
         "UNPACK": prepare_unpack,
+        "ConvInteger": prepare_conv_integer,
+        "MaxPool": prepare_max_pool_nchw,
+        "QLinearConv": prepare_qlinear_conv,
+        "QLinearMatMul": prepare_qlinear_matmul,
+        "com.microsoft:QGemm": prepare_qlinear_matmul,
+        "com.microsoft:QLinearAdd": prepare_qlinear_add,
+        "com.microsoft:QLinearLeakyRelu": prepare_qlinear_leaky_relu,
+        "com.microsoft:QLinearMul": prepare_qlinear_mul,
     }
 )
 """Op name to the function that prepares its kernel; an op missing here runs its spec."""

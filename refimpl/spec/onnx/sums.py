@@ -87,7 +87,8 @@ def products(rule: Rule, left: Array, left_zero: int | Array, right: Array, righ
     """
     if rule.accumulation == "exact":
         return np.asarray((left - left_zero) @ (right - right_zero))
-    raw = sum_saturating_pairs(left[..., :, None, :], np.swapaxes(right, -1, -2)[..., None, :, :])
+    columns = np.moveaxis(right, -1, 0)[..., None, :]
+    raw = np.stack([sum_saturating_pairs(left, column) for column in columns], axis=-1)
     depth = left.shape[-1]
     row_sums, column_sums = left.sum(axis=-1, keepdims=True), right.sum(axis=-2, keepdims=True)
     return np.asarray(raw - left_zero * column_sums - right_zero * row_sums + depth * left_zero * right_zero)
