@@ -69,7 +69,7 @@ _COMMON: RuleTable = {
     "L2_NORMALIZATION": _any(FIXED_POINT),
     "DEQUANTIZE": _any(REFERENCE),
     "SOFTMAX": _any(FIXED_POINT),
-    "RESIZE_BILINEAR": _any(REFERENCE),
+    "RESIZE_BILINEAR": {"int8": REFERENCE, "uint8": REFERENCE},
     "MEAN": _any(REFERENCE),
     "QUANTIZE": {
         "int8_from_float": Rule("divide_float32"),
@@ -128,7 +128,7 @@ TFLITE_2_14_BUILTIN: RuleTable = {
         "*": GEMMLOWP_64,
     },
     "MEAN": {"spatial": Rule("spatial"), "*": REFERENCE},
-    "RESIZE_BILINEAR": {"int8": REFERENCE, "*": OPTIMIZED},
+    "RESIZE_BILINEAR": {"int8": REFERENCE, "uint8": OPTIMIZED},
     "SOFTMAX": _any(FLOAT_TABLE),
 }
 

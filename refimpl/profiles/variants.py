@@ -30,6 +30,8 @@ def variant_of(view: LayerView) -> str:
         return _logistic(view)
     if view.op == "MEAN":
         return _mean(view)
+    if view.op == "RESIZE_BILINEAR":
+        return view.output().dtype + ("_overrun" if overruns(view) else "")
     if view.op == "REVERSE_V2":
         return "one_axis" if math.prod(view.input(1).shape) == 1 else "several_axes"
     return view.output().dtype
@@ -61,6 +63,23 @@ def _logistic(view: LayerView) -> str:
     low = QUANTIZED_RANGE.get(output.dtype, (0, 0))[0]
     usual = output.quantization is not None and output.scale == 1 / 256 and output.zero_point == low
     return output.dtype if usual else output.dtype + "_rescaled"
+
+
+def overruns(view: LayerView) -> bool:
+    """True for an int8 RESIZE_BILINEAR whose last output lies behind the image when TFLite rounds the
+    step between outputs to 1/1024 pixel: its kernels then read memory that is not the image's."""
+    image, output = view.input(0), view.output()
+    if output.dtype != "int8" or len(image.shape) != 4 or len(output.shape) != 4:
+        return False
+    corners, centers = view.flag("align_corners"), view.flag("half_pixel_centers")
+    for size, outputs in zip(image.shape[1:3], output.shape[1:3], strict=True):
+        corner = 1 if corners and outputs > 1 else 0
+        if outputs == corner:
+            continue
+        step = (1024 * (size - corner) + (outputs - corner) // 2) // (outputs - corner)
+        if (outputs - 1) * step + (step // 2 - 512 if centers else 0) >= 1024 * size:
+            return True
+    return False
 
 
 def _quantize(view: LayerView) -> str:
