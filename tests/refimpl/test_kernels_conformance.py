@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 
@@ -27,6 +28,7 @@ from tests.cases import (
     tables,
 )
 from tests.cases.case import Case
+from tests.cases.single_layer import Feed, Result, ramp, single_layer
 from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
 
 MODULES = (
@@ -36,7 +38,23 @@ ELSEWHERE = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"
 
 
 def cases() -> list[Case]:
-    return [case for module in MODULES for case in module.cases() if case.graph.layers[0].op in KERNELS]
+    shared = (case for module in MODULES for case in module.cases())
+    return [*(case for case in shared if case.graph.layers[0].op in KERNELS), *clamped_pools()]
+
+
+def clamped_pools() -> Iterator[Case]:
+    """Windows of one value, so that the lower bound of a clamp is met as often as the upper one."""
+    for op, dtype, activation in itertools.product(
+        ("MAX_POOL_2D", "AVERAGE_POOL_2D"), ("int8", "uint8"), ("RELU", "RELU6", "RELU_N1_TO_1")
+    ):
+        zero_point = 3 if dtype == "int8" else 121
+        yield single_layer(
+            f"{op.lower()}_{dtype}_{activation.lower()}", "every value, clamped below and above", op,
+            [Feed(ramp((1, 16, 16, 1), dtype), 0.1, zero_point)],
+            [Result((1, 16, 16, 1), dtype, 0.1, zero_point)],
+            padding="VALID", stride_w=1, stride_h=1, filter_width=1, filter_height=1,
+            fused_activation_function=activation,
+        )  # fmt: skip
 
 
 def rules(case: Case) -> dict[Rule, str]:
