@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from delegates import Delegate, delegate_named
 from delegates.tiling import TileGrid
-from export.quantize import PRESETS, quantize_model, run_float
+from export.quantize import PRESETS, calibrate, quantize_graph, quantize_model
 from export.tflite import write_tflite
 from golden.diff import diff_arrays
 from golden.report import Mode
@@ -23,6 +21,9 @@ from karat.restoration import on_onnx_runtime, on_oracle, quantize_values, resto
 from refimpl.errors import DelegateError
 from refimpl.graph import Array, Graph
 from refimpl.networks import Upsampling, fine_tune, tomogan, trained_weights
+
+CALIBRATION_SIZE = 512
+"""Slices calibrated on are no larger: ranges hold at every size."""
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 MODES: tuple[Mode, ...] = ("isolated", "cumulative")
@@ -56,15 +57,9 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
     weights, repair = trained_weights("tomogan", options.upsampling), trained_weights("fine-tune")
     if weights is None or repair is None:
         say("  no trained weights ship for this network: random ones show the arithmetic, not a restoration")
-    float_tomogan = tomogan(options.tile, options.tile, options.upsampling, weights)
-    float_repair = fine_tune(options.size, options.size, repair)
-
     say("quantizing TomoGAN and Fine-Tune over simulated slices …")
-    samples, restored = calibration(float_tomogan, options)
-    graphs = {
-        "tomogan": quantize_model(float_tomogan, samples, PRESETS["int8"]),
-        "fine-tune": quantize_model(float_repair, restored, PRESETS["int8"]),
-    }
+    float_tomogan = tomogan(options.tile, options.tile, options.upsampling, weights)
+    graphs = quantized_networks(float_tomogan, repair, options)
     for name, graph in graphs.items():
         (folder / f"{name}.tflite").write_bytes(write_tflite(graph))
 
@@ -96,13 +91,19 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
     return worst(codes)
 
 
-def calibration(float_tomogan: Graph, options: Options) -> tuple[list[Array], list[Array]]:
-    """Representative inputs: tiles of other scans for TomoGAN, what it makes of them for Fine-Tune."""
-    grid = TileGrid(options.size, options.size, options.tile, options.tile, options.halo)
-    slices = simulated(options.size, 3, options.seed)
-    first = [tile[None] for tile in grid.cut(slices[0])]
-    restored = grid.stitch(np.concatenate([result for (result,) in run_float(float_tomogan, first)]))
-    return tiles_of(slices, options.tile, options.tile), [restored[None]]
+def quantized_networks(
+    float_tomogan: Graph, repair: Mapping[str, Array] | None, options: Options
+) -> dict[str, Graph]:
+    """TomoGAN quantized over tiles of other scans, Fine-Tune over what TomoGAN makes of one of them."""
+    size = min(options.size, CALIBRATION_SIZE)
+    slices = simulated(size, 3, options.seed)
+    restored = restore(slices[0], on_onnx_runtime(float_tomogan), halo=options.halo).tomogan
+    scheme = PRESETS["int8"]
+    ranges = calibrate(fine_tune(size, size, repair), [restored[None, ..., None]], scheme.range_method)
+    return {
+        "tomogan": quantize_model(float_tomogan, tiles_of(slices, options.tile, options.tile), scheme),
+        "fine-tune": quantize_graph(fine_tune(options.size, options.size, repair), ranges, scheme),
+    }
 
 
 def judge(lane: str, graphs: dict[str, Graph], feeds: dict[str, Array], tiles: Array, say: Say) -> int:

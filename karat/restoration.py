@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from delegates.tiling import TileGrid
-from export.quantize import PRESETS, quantize_model, run_float
+from export.quantize import PRESETS, float_runner, quantize_model
 from karat.calibration import tiles_of
 from refimpl.engine import compile_graph
 from refimpl.errors import FeedError
@@ -83,7 +83,8 @@ def on_oracle(graph: Graph, profile: str) -> Network:
 
 def on_onnx_runtime(graph: Graph) -> Network:
     """A float graph run by ONNX Runtime."""
-    return Network(graph, lambda values: next(iter(run_float(graph, [values])))[0])
+    run = float_runner(graph)
+    return Network(graph, lambda values: run(values)[0])
 
 
 def quantized_tomogan(

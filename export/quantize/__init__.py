@@ -1,7 +1,7 @@
 """Post-training quantization: observe a float network, choose ranges, write it in 8 bits."""
 
 from export.quantize.affine import Range
-from export.quantize.calibration import calibrate, observe, run_float
+from export.quantize.calibration import calibrate, float_runner, observe, run_float
 from export.quantize.overflow import check_accumulators
 from export.quantize.quantize import quantize_graph, quantize_model
 from export.quantize.scheme import (
@@ -25,6 +25,7 @@ __all__ = [
     "RangeMethod",
     "calibrate",
     "check_accumulators",
+    "float_runner",
     "observe",
     "quantize_graph",
     "quantize_model",

@@ -7,7 +7,7 @@ dataset gives the same ranges bit for bit on the same kind of machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -84,15 +84,26 @@ def observe(graph: Graph, samples: Iterable[Array]) -> dict[int, Histogram]:
 
 def run_float(graph: Graph, samples: Iterable[Array]) -> Iterator[tuple[Array, ...]]:
     """The outputs (NHWC) of a float32 graph for each sample, computed as calibration computes them."""
+    run = float_runner(graph)
+    for number, sample in enumerate(samples):
+        yield run(sample, number)
+
+
+def float_runner(graph: Graph) -> Callable[..., tuple[Array, ...]]:
+    """A float32 graph ready on ONNX Runtime: a function of one sample (NHWC) to the outputs (NHWC).
+
+    Its second argument, the sample's number, only serves error messages.
+    """
     (input_index,) = graph.inputs
     names = onnx_names(graph)
     session = _session(write_float_onnx(graph))
-    for number, sample in enumerate(samples):
-        sample = _checked(graph, input_index, sample, number)
-        outputs = session.run(
-            [names[index] for index in graph.outputs], {names[input_index]: to_onnx_layout(sample)}
-        )
-        yield tuple(np.ascontiguousarray(from_onnx_layout(values)) for values in outputs)
+
+    def run(sample: Array, number: int = 0) -> tuple[Array, ...]:
+        given = to_onnx_layout(_checked(graph, input_index, sample, number))
+        outputs = session.run([names[index] for index in graph.outputs], {names[input_index]: given})
+        return tuple(np.ascontiguousarray(from_onnx_layout(values)) for values in outputs)
+
+    return run
 
 
 def _checked(graph: Graph, index: int, sample: Array, number: int) -> Array:
