@@ -134,6 +134,8 @@ def _binary(rewriting: Rewriting, node: Node) -> None:
     quantize, sources = _quantize_behind(rewriting, node), _dequantized(rewriting, node)
     if quantize is None or sources is None or not _same_types(rewriting, sources, quantize):
         return
+    if len(sources) != 2:
+        return
     left, right = (_quantized_input(rewriting, source) for source in sources)
     inputs = [*left, *right, *_parameters(rewriting, quantize)]
     _fuse(rewriting, node, quantize, Node(f"{MICROSOFT}:QLinear{node.op}", inputs, quantize.outputs))
@@ -168,10 +170,10 @@ def _moving(rewriting: Rewriting, node: Node) -> None:
         quantizes.append(readers[0][0])
     if source is None or not all(_equal(rewriting, source, quantize) for quantize in quantizes):
         return
-    node.inputs[0] = source.inputs[0]
+    rewriting.read(node, 0, source.inputs[0])
     for position, quantize in enumerate(quantizes):
-        node.outputs[position] = quantize.outputs[0]
         rewriting.remove(quantize)
+        rewriting.write(node, position, quantize.outputs[0])
 
 
 def _equal(rewriting: Rewriting, source: Node, quantize: Node) -> bool:
@@ -189,7 +191,7 @@ def _position(rewriting: Rewriting, node: Node) -> None:
     """ArgMax: the greatest value stands where the greatest integer does."""
     source = rewriting.dequantize_of(node, 0)
     if source is not None and _type(rewriting, source.inputs[0]) in EIGHT_BITS:
-        node.inputs[0] = source.inputs[0]
+        rewriting.read(node, 0, source.inputs[0])
 
 
 FUSIONS: Mapping[str, Fusion] = MappingProxyType(

@@ -70,7 +70,7 @@ def _merge_double_pairs(rewriting: Rewriting) -> None:
         if not same_parameters(rewriting, first, between) or not same_parameters(rewriting, second, last):
             continue
         if same_parameters(rewriting, first, second):
-            last.inputs[0] = first.outputs[0]
+            rewriting.read(last, 0, first.outputs[0])
             rewriting.remove(between)
             rewriting.remove(second)
         elif _type(rewriting, first) == _type(rewriting, second):
@@ -149,22 +149,23 @@ def _insert_pair(rewriting: Rewriting, index: int, readers: list[tuple[Node, int
         Node(DEQUANTIZE, [quantized, *_parameters(rewriting, like)], [restored], {}, like.version),
     ]
     position = min(rewriting.nodes.index(reader) for reader, _ in readers)
-    rewriting.nodes[position:position] = pair
+    rewriting.insert(position, *pair)
     for reader, slot in readers:
-        reader.inputs[slot] = restored
+        rewriting.read(reader, slot, restored)
 
 
 def _insert_before_output(rewriting: Rewriting, mover: Node, like: Node) -> None:
     """The same at a graph output, whose values the DequantizeLinear writes."""
     index = mover.outputs[0]
     tensor = rewriting.tensors[index]
-    mover.outputs[0] = rewriting.add_tensor(f"{tensor.name}_pre_q", tensor, tensor.dtype)
+    rewriting.write(mover, 0, rewriting.add_tensor(f"{tensor.name}_pre_q", tensor, tensor.dtype))
     quantized = _quantized_twin(rewriting, index, like)
     position = rewriting.nodes.index(mover) + 1
-    rewriting.nodes[position:position] = [
+    rewriting.insert(
+        position,
         Node(QUANTIZE, [mover.outputs[0], *_parameters(rewriting, like)], [quantized], {}, like.version),
         Node(DEQUANTIZE, [quantized, *_parameters(rewriting, like)], [index], {}, like.version),
-    ]
+    )
 
 
 def _parameters(rewriting: Rewriting, node: Node) -> list[int]:
@@ -210,8 +211,8 @@ def _quantize_biases(rewriting: Rewriting) -> None:
         scale_index = rewriting.add_constant(f"{name}_scale", np.asarray(scales))
         attributes = {"axis": 0} if filter_scale.ndim else {}
         pair = Node(DEQUANTIZE, [quantized, scale_index], [restored], dict(attributes), filter_.version)
-        rewriting.nodes.insert(rewriting.nodes.index(node), pair)
-        node.inputs[2] = restored
+        rewriting.insert(rewriting.nodes.index(node), pair)
+        rewriting.read(node, 2, restored)
 
 
 def _filter_axis(rewriting: Rewriting, node: Node, filter_: Node) -> bool:

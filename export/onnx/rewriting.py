@@ -22,6 +22,7 @@ class Node:
     outputs: list[int]
     attributes: dict[str, AttributeValue] = field(default_factory=dict)
     version: int = 1
+    standing: bool = True
 
     def input(self, position: int) -> int:
         """Tensor index of an input; -1 when it is left out."""
@@ -40,19 +41,42 @@ class Rewriting:
         ]
         self.outputs = frozenset(graph.outputs)
         self._names = {tensor.name for tensor in graph.tensors}
+        self._writers: dict[int, Node] = {}
+        self._uses: dict[int, dict[Node, None]] = {}
+        for node in self.nodes:
+            self._register(node)
+
+    def _register(self, node: Node) -> None:
+        for index in node.outputs:
+            self._writers[index] = node
+        for index in node.inputs:
+            # Entries stay when a node reads something else; ``readers`` looks again.
+            self._uses.setdefault(index, {})[node] = None
 
     def producer(self, index: int) -> Node | None:
         """The node that writes a tensor; None for graph inputs and constants."""
-        return next((node for node in self.nodes if index != -1 and index in node.outputs), None)
+        node = self._writers.get(index)
+        return node if node is not None and node.standing and index in node.outputs else None
 
     def readers(self, index: int) -> list[tuple[Node, int]]:
         """``(node, input position)`` of each use of a tensor."""
         return [
             (node, position)
-            for node in self.nodes
+            for node in self._uses.get(index, {})
+            if node.standing
             for position, read in enumerate(node.inputs)
             if read == index
         ]
+
+    def read(self, node: Node, position: int, index: int) -> None:
+        """Makes a node read another tensor."""
+        node.inputs[position] = index
+        self._register(node)
+
+    def write(self, node: Node, position: int, index: int) -> None:
+        """Makes a node write another tensor."""
+        node.outputs[position] = index
+        self._register(node)
 
     def only_reader(self, node: Node) -> Node | None:
         """The node that alone reads ``node``'s only output, which is no graph output; None otherwise."""
@@ -105,18 +129,27 @@ class Rewriting:
             node.inputs[2:] = [self.add_constant(f"{quantized.name}_zero_point", zero)]
         return node.inputs[2]
 
+    def insert(self, position: int, *nodes: Node) -> None:
+        """Puts nodes before the one that stands at ``position``."""
+        self.nodes[position:position] = nodes
+        for node in nodes:
+            self._register(node)
+
     def replace(self, old: Node, new: Node) -> None:
         """Puts a node where another stands."""
         self.nodes[self.nodes.index(old)] = new
+        old.standing = False
+        self._register(new)
 
     def remove(self, node: Node) -> None:
         """Takes a node out; who read its output must read something else by now."""
         self.nodes.remove(node)
+        node.standing = False
 
     def bypass(self, node: Node) -> None:
         """Takes a node out; its readers read its first input."""
         for reader, position in self.readers(node.outputs[0]):
-            reader.inputs[position] = node.inputs[0]
+            self.read(reader, position, node.inputs[0])
         self.remove(node)
 
     def sweep(self) -> None:
@@ -132,7 +165,7 @@ class Rewriting:
     def each(self, *ops: str) -> Iterator[Node]:
         """The nodes of some ops that stand now, in order; they may be replaced while iterating."""
         for node in list(self.nodes):
-            if node.op in ops and any(node is standing for standing in self.nodes):
+            if node.op in ops and node.standing:
                 yield node
 
     def build(self) -> Graph:

@@ -65,11 +65,11 @@ def _same(position: int = 0) -> Rule:
     return lambda view: [Type(view.input(position).shape, view.input(position).dtype)]
 
 
-def _elementwise(*positions: int, dtype: str | None = None) -> Rule:
+def _elementwise(*positions: int, dtype: str | None = None, least: int = 2) -> Rule:
     def rule(view: LayerView) -> list[Type]:
         tensors = [view.input(i) for i in positions or range(len(view.inputs))]
-        if not tensors:
-            raise ModelError(f"{view} has no inputs")
+        if len(tensors) < least:
+            raise ModelError(f"{view} has {len(tensors)} inputs, not {least}")
         return [Type(broadcast(view, *(t.shape for t in tensors)), dtype or tensors[-1].dtype)]
 
     return rule
@@ -95,6 +95,8 @@ def _quantize(view: LayerView) -> list[Type]:
         if code not in TYPE_NAMES:
             raise UnsupportedOp(f"{view}: element type number {code} is not supported")
         dtype = TYPE_NAMES[code]
+    if view.input(1).dtype not in ("float32", "float16", "int32"):
+        raise ModelError(f"{view}: a scale of {view.input(1).dtype}")
     if view.input(0).dtype not in ("float32", "float16", "int32"):
         raise ModelError(f"{view} quantizes {view.input(0).dtype} values")
     return [Type(view.input(0).shape, dtype)]
@@ -210,15 +212,17 @@ _UNARY = (
     "LogSoftmax", "Mish", "Neg", "Not", "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign",
     "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
-_BINARY = ("Add", "Div", "Max", "Mean", "Min", "Mod", "Mul", "Pow", "Sub", "Sum")
+_BINARY = ("Add", "Div", "Mod", "Mul", "Pow", "Sub")
+_VARIADIC = ("Max", "Mean", "Min", "Sum")
 _COMPARISON = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Xor")
 _REDUCTION = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum")
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         **dict.fromkeys(_UNARY, _same()),
-        **dict.fromkeys(_BINARY, _elementwise()),
-        **dict.fromkeys(_COMPARISON, _elementwise(dtype="bool")),
+        **dict.fromkeys(_BINARY, _elementwise(0, 1)),
+        **dict.fromkeys(_VARIADIC, _elementwise(least=1)),
+        **dict.fromkeys(_COMPARISON, _elementwise(0, 1, dtype="bool")),
         **dict.fromkeys(_REDUCTION, moving.reduce),
         **dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), windows.pool),
         **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), windows.global_pool),
@@ -251,7 +255,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Tile": moving.tile,
         "Transpose": moving.transpose,
         "Unsqueeze": moving.unsqueeze,
-        "Where": _elementwise(),
+        "Where": _elementwise(0, 1, 2),
         f"{MICROSOFT}:DequantizeLinear": _dequantize,
         f"{MICROSOFT}:MatMulIntegerToFloat": _matmul(0, 1, _type_of(2)),
         f"{MICROSOFT}:QGemm": _gemm(0, 3, _qgemm_type),

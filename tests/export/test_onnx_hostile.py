@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
 
@@ -10,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.onnx import read_onnx
+from export.onnx import lower_qdq, read_onnx, write_onnx
 from refimpl.errors import KaratError
 from tests.export.onnx_models import quantized
 from tests.karat.test_hostile_files import mutations
@@ -49,6 +50,23 @@ def wrong_fields(content: bytes, seed: int) -> bytes:
         case _:
             del node.input[int(random.integers(len(node.input))) :]
     return model.SerializeToString()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "way"), [("residual", "qdq-s8s8-channel"), ("moving", "qdq-u8s8")])
+def test_what_is_read_can_be_lowered_and_written_or_is_refused(name: str, way: str) -> None:
+    content = quantized(name, way)
+    done = 0
+    for seed in range(FILES // 2):
+        try:
+            graph = read_onnx(wrong_fields(content, seed + FILES))
+        except KaratError:
+            continue
+        for operation in (lower_qdq, write_onnx):
+            with contextlib.suppress(KaratError):
+                operation(graph)
+                done += 1
+    assert done > FILES // 8
 
 
 @pytest.mark.slow
