@@ -61,7 +61,7 @@ class Cost:
 
 
 def count(graph: Graph) -> Cost:
-    """Counts a .tflite-format graph, float or quantized; layers without a filter cost nothing here.
+    """Counts a graph, float or quantized; layers without a filter cost nothing here.
 
     Raises ModelError when a layer with a filter lacks it.
     """
@@ -117,8 +117,43 @@ def _transposed(view: LayerView) -> int:
     return math.prod(view.input(2).shape) * math.prod(view.input(1).shape[:3])
 
 
+def _onnx_conv(filter_: int) -> Callable[[LayerView], int]:
+    """The same for filters OIHW, and for matrices with one row per output channel."""
+    return lambda view: math.prod(view.output().shape) * math.prod(view.input(filter_).shape[1:])
+
+
+def _onnx_transposed(view: LayerView) -> int:
+    """Each input value is spread over its filter ``[in_channel, out_channel, y, x]``."""
+    return math.prod(view.input(0).shape) * math.prod(view.input(1).shape[1:])
+
+
+def _onnx_transposed_at_output(view: LayerView) -> int:
+    filter_ = view.input(1).shape
+    return math.prod(view.output().shape) * filter_[0] * math.prod(filter_[2:])
+
+
+def _matrix(image: int) -> Callable[[LayerView], int]:
+    """Each output value sums a row of the left matrix."""
+
+    def macs(view: LayerView) -> int:
+        rows = view.input(image).shape
+        depth = rows[-2] if len(rows) > 1 and view.integer("transA", 0) else rows[-1]
+        return math.prod(view.output().shape) * depth
+
+    return macs
+
+
 WEIGHTED: Mapping[str, _Weighted] = MappingProxyType(
     {
+        "Conv": _Weighted(1, 2, _onnx_conv(1), _onnx_conv(1)),
+        "ConvInteger": _Weighted(1, 4, _onnx_conv(1), _onnx_conv(1)),
+        "ConvTranspose": _Weighted(1, 2, _onnx_transposed, _onnx_transposed_at_output),
+        "Gemm": _Weighted(1, 2, _matrix(0), _matrix(0)),
+        "MatMul": _Weighted(1, 2, _matrix(0), _matrix(0)),
+        "MatMulInteger": _Weighted(1, 4, _matrix(0), _matrix(0)),
+        "QLinearConv": _Weighted(3, 8, _onnx_conv(3), _onnx_conv(3)),
+        "QLinearMatMul": _Weighted(3, 8, _matrix(0), _matrix(0)),
+        "com.microsoft:QGemm": _Weighted(3, 6, _matrix(0), _matrix(0)),
         "CONV_2D": _Weighted(1, 2, _conv, _conv),
         "DEPTHWISE_CONV_2D": _Weighted(1, 2, _depthwise, _depthwise),
         "FULLY_CONNECTED": _Weighted(1, 2, _conv, _conv),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +19,7 @@ from export.quantize import quantize_model
 from export.quantize.scheme import PRESETS
 from export.tflite import with_lowest_versions, write_tflite
 from refimpl.builder import GraphBuilder
+from refimpl.cost import count
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
 from refimpl.graph import Array, Graph, Quantization
 from refimpl.networks import chain, fine_tune, tomogan
@@ -56,6 +61,16 @@ def test_networks_keep_names_shapes_and_parameters(preset: str, upsampling: str)
                 other = found[tensor.name]
                 assert other.shape == tuple(tensor.shape[axis] for axis in (0, 3, 1, 2))
                 assert (other.dtype, other.quantization) == (tensor.dtype, tensor.quantization)
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "transposed"])
+def test_both_formats_cost_the_same(upsampling: str) -> None:
+    graph = network("int8", upsampling)
+    cost = count(graph)
+    for flavour in BOTH:
+        other = count(to_onnx(graph, flavour))
+        assert (other.operations, other.operations_at_output) == (cost.operations, cost.operations_at_output)
+        assert other.parameters == cost.parameters > 600_000
 
 
 @pytest.mark.parametrize(("preset", "upsampling"), [n for n in NETWORKS if n[0] != "int8-symmetric"])
@@ -250,6 +265,32 @@ def test_the_tensorrt_flavour(upsampling: str) -> None:
     (expected,) = run(write_quantized_onnx(graph, "qdq"), [steps])
     scale = graph.tensors[graph.outputs[0]].scale
     assert np.abs(found / np.float32(scale) - expected).max() <= 1.01
+
+
+PARSE = """
+import sys
+import tensorrt_rtx_bindings as trt
+logger = trt.Logger(trt.Logger.ERROR)
+builder = trt.Builder(logger)
+network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+parser = trt.OnnxParser(network, logger)
+parsed = parser.parse(open(sys.argv[1], "rb").read())
+engine = builder.build_serialized_network(network, builder.create_builder_config()) if parsed else None
+print(parsed, [parser.get_error(i).desc() for i in range(parser.num_errors)], engine is not None)
+"""
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "transposed"])
+def test_tensorrt_parses_and_builds_it(upsampling: str, tmp_path: Path) -> None:
+    """TensorRT-RTX builds engines without a GPU; in a process of its own, where it may crash."""
+    if importlib.util.find_spec("tensorrt_rtx_bindings") is None:
+        pytest.skip("tensorrt_rtx_bindings is not installed")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(write_quantized_onnx(network("int8-symmetric", upsampling), "tensorrt"))
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE, str(path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "True [] True", done.stderr[-2000:]
 
 
 def test_what_cannot_be_written_is_refused_by_layer() -> None:
