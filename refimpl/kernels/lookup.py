@@ -137,7 +137,9 @@ def unary_kernel(tables: Tables) -> Kernel:
 def _repeated(inputs: Values, position: int, shape: tuple[int, ...]) -> Array:
     """An operand with its dimensions of size 1 repeated."""
     values = operand(inputs, position)
-    return buffer(inputs, position) if values.shape == shape else np.array(np.broadcast_to(values, shape))
+    if values.shape == shape:
+        return buffer(inputs, position)
+    return np.array(np.broadcast_to(values, shape), order="C")
 
 
 def pair_kernel(tables: Tables) -> Kernel:
