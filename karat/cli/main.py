@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from karat.cli import delegates, demo, export, inspect, profiles, quantize, run, verify
+from karat.cli import delegates, demo, export, inspect, profiles, quantize, run, verify, warmup
 
 COMMANDS = {
     "inspect": inspect,
@@ -22,6 +22,7 @@ COMMANDS = {
     "delegates": delegates,
     "profiles": profiles,
     "demo": demo,
+    "warmup": warmup,
 }
 
 EXIT_CODES = "exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"

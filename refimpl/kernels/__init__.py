@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from refimpl.contract import Prepare
+from refimpl.kernels import compile_cache  # first: it decides where compiled code is kept
 from refimpl.kernels.activations import (
     prepare_hard_swish,
     prepare_leaky_relu,
@@ -60,6 +61,8 @@ from refimpl.kernels.reduction import prepare_arg_max, prepare_mean
 from refimpl.kernels.resize import prepare_resize_bilinear, prepare_resize_nearest
 from refimpl.kernels.rows import prepare_l2_normalization, prepare_softmax
 from refimpl.kernels.transposed import prepare_transposed
+
+__all__ = ["KERNELS", "compile_cache"]
 
 KERNELS: Mapping[str, Prepare] = MappingProxyType(
     {
