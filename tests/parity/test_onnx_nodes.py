@@ -1,0 +1,75 @@
+"""The onnx package's own node tests for quantized ops, bit for bit under ``onnx-spec``."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.onnx import read_onnx
+from refimpl.engine import compile_graph
+from refimpl.errors import UnsupportedOp
+
+onnx = pytest.importorskip("onnx")
+
+OPS = (
+    "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"
+)  # fmt: skip
+
+OUT_OF_SCOPE = ("uint4", "int4", "uint2", "int2", "e4m3fn", "e5m2", "float4e2m1", "blocked", "float16")
+"""4- and 2-bit integers, 8- and 4-bit floats, blocks, float16 scales: refused with the reason."""
+
+
+def node_tests() -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other ops' tests overflow on purpose
+        from onnx.backend.test.case.node import collect_testcases
+
+        found = collect_testcases(None)
+    return {
+        test.name: test
+        for test in found
+        if len(test.model.graph.node) == 1 and test.model.graph.node[0].op_type in OPS
+    }
+
+
+TESTS = node_tests()
+
+
+def out_of_scope(name: str) -> bool:
+    return any(word in name for word in OUT_OF_SCOPE)
+
+
+def as_model(test: Any) -> tuple[bytes, list[Any], list[Any]]:
+    """The test with all but its first input stored in the file, in an operator set that is read."""
+    (inputs, outputs) = test.data_sets[0]
+    model = onnx.ModelProto()
+    model.CopyFrom(test.model)
+    names = [value.name for value in model.graph.input]
+    for name, value in zip(names[1:], inputs[1:], strict=True):
+        if not isinstance(value, onnx.TensorProto):
+            value = onnx.numpy_helper.from_array(np.asarray(value), name)
+        model.graph.initializer.append(value)
+        model.graph.initializer[-1].name = name
+    del model.graph.input[1:]
+    model.ir_version, model.opset_import[0].version = 10, 21
+    return model.SerializeToString(), inputs[:1], outputs
+
+
+@pytest.mark.parametrize("implementation", ["spec", "kernels"])
+@pytest.mark.parametrize("name", [name for name in TESTS if not out_of_scope(name)])
+def test_node(name: str, implementation: Any) -> None:
+    content, inputs, outputs = as_model(TESTS[name])
+    found = compile_graph(read_onnx(content), "onnx-spec", 1, implementation).run(inputs).outputs
+    for left, right in zip(found, outputs, strict=True):
+        assert left.dtype == right.dtype
+        assert left.tobytes() == np.asarray(right).tobytes()
+
+
+@pytest.mark.parametrize("name", [name for name in TESTS if out_of_scope(name)])
+def test_what_is_out_of_scope_is_refused(name: str) -> None:
+    content, _, _ = as_model(TESTS[name])
+    with pytest.raises(UnsupportedOp):
+        compile_graph(read_onnx(content), "onnx-spec", 1)
