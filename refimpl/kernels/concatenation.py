@@ -65,5 +65,7 @@ def _copy_rows(part: Any, start: int, out: Any) -> None:
     rows_per_chunk = max(_CHUNK_BYTES // max(width, 1), 1)
     for chunk in prange((rows + rows_per_chunk - 1) // rows_per_chunk):
         for row in range(chunk * rows_per_chunk, min((chunk + 1) * rows_per_chunk, rows)):
+            # Rows as arrays of their own: an index that might be negative would keep LLVM from vectorizing.
+            source, target = part[row], out[row, start : start + width]
             for k in range(width):
-                out[row, start + k] = part[row, k]
+                target[k] = source[k]
