@@ -26,7 +26,8 @@ class OracleDelegate:
 
     name = "oracle"
 
-    def __init__(self, profile: str | None = None) -> None:
+    def __init__(self, profile: str | None = None, time_limit: float = 0.0) -> None:
+        del time_limit  # it is for runtimes that can hang
         from refimpl.profiles import CANONICAL, profile_named
 
         named = profile_named(profile or CANONICAL)

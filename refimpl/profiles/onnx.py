@@ -24,7 +24,7 @@ COPIES = (
 )  # fmt: skip
 """Ops that move or compare values: the same bits in every runtime."""
 
-IEEE = ("Abs", "Add", "Div", "Mul", "Neg", "Sub")
+IEEE = ("Abs", "Add", "Div", "LeakyRelu", "Mul", "Neg", "Sub")
 """float32 ops that are one correctly rounded operation, and their integer forms."""
 
 INTEGER_SUMS = ("ConvInteger", "MatMulInteger")
@@ -101,6 +101,7 @@ ORT_1_31: RuleTable = {
     f"{MICROSOFT}QLinearConcat": _any(TABLE),
     f"{MICROSOFT}QLinearLeakyRelu": _any(TABLE),
     f"{MICROSOFT}QLinearSigmoid": _any(TABLE),
+    f"{MICROSOFT}QLinearSoftmax": _any(TABLE),
     f"{MICROSOFT}QLinearAveragePool": _any(FLOAT32_FIRST),
     f"{MICROSOFT}QLinearGlobalAveragePool": _any(FP32),
 }

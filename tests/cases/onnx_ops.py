@@ -245,6 +245,11 @@ def unary() -> Iterator[OnnxCase]:
         yield _one("global_average", f"{MS}QLinearGlobalAveragePool", image, source, target, {})
         yield _one("leaky_relu", f"{MS}QLinearLeakyRelu", table, source, target, {"alpha": 0.1})
         yield _one("sigmoid", f"{MS}QLinearSigmoid", table, source, 1 / 256, {})
+        rows = some_values(seeded(f"rows {dtype}"), dtype, (3, 40, 100))
+        for axis, opset in ((-1, 13), (1, 13), (1, 11)):
+            attributes = {"axis": axis, "opset": opset}
+            name = f"softmax_{axis}_{opset}"
+            yield _one(name, f"{MS}QLinearSoftmax", rows, source, 1 / 256, attributes, 0)
     for dtype in ("uint8", "int8", "float32"):
         rng = seeded(f"image {dtype}")
         shape = (2, 3, 7, 9)
@@ -259,11 +264,20 @@ def unary() -> Iterator[OnnxCase]:
         yield from _resizes(dtype, image)
 
 
-def _one(name: str, op: str, x: Array, source: float, target: float, attributes: dict[str, Any]) -> OnnxCase:
+def _one(
+    name: str,
+    op: str,
+    x: Array,
+    source: float,
+    target: float,
+    attributes: dict[str, Any],
+    zero_point: int = 57,
+) -> OnnxCase:
     dtype = x.dtype.name
     low = QUANTIZED_RANGE[dtype][0]
     constants = {
-        "sx": _f(source), "zx": _scalar(low + 99, dtype), "sy": _f(target), "zy": _scalar(low + 57, dtype)
+        "sx": _f(source), "zx": _scalar(low + 99, dtype),
+        "sy": _f(target), "zy": _scalar(low + zero_point, dtype),
     }  # fmt: skip
     content = onnx_model(
         [node(op, ["x", "sx", "zx", "sy", "zy"], **attributes)], {"x": x}, {"y": dtype}, constants
@@ -301,6 +315,7 @@ def float_values() -> Iterator[OnnxCase]:
         ("Relu", ["x"], {}),
         ("Clip", ["x", "low", "high"], bounds),
         ("Neg", ["x"], {}),
+        ("LeakyRelu", ["x"], {}),
         ("Abs", ["x"], {}),
     ):
         content = onnx_model([node(name, ins)], {"x": x}, {"y": "float32"}, constants)

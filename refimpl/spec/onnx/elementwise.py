@@ -97,10 +97,16 @@ def clip(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: AR
     return SpecResult((data.astype(DTYPES[view.output().dtype]),))
 
 
-def check_sigmoid(view: LayerView) -> None:
+def check_float_unary(view: LayerView) -> None:
     """float32 only."""
     check_unary(view)
     require_dtype(view, view.output(), ("float32",))
+
+
+def leaky_relu(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - exact
+    """``alpha * x`` below zero."""
+    data = operand(values, 0)
+    return SpecResult((np.where(data >= 0, data, np.float32(view.real("alpha", 0.01)) * data),))
 
 
 def sigmoid(view: LayerView, values: Values, rule: Rule) -> SpecResult:

@@ -15,6 +15,7 @@ from refimpl.spec.onnx import (
     qlinear_add,
     qlinear_conv,
     qlinear_matmul,
+    qlinear_softmax,
     qlinear_table,
     quantize_linear,
     resize,
@@ -48,6 +49,7 @@ ONNX_OPS: Mapping[str, Op] = MappingProxyType(
         "Gemm": Op(unspecified.check_gemm, unspecified.gemm),
         "GlobalAveragePool": Op(unspecified.check_global_average_pool, unspecified.global_average_pool),
         "Identity": _RESHAPE,
+        "LeakyRelu": Op(elementwise.check_float_unary, elementwise.leaky_relu),
         "MatMul": Op(unspecified.check_matmul, unspecified.matmul),
         "MatMulInteger": Op(conv_integer.check_matmul_integer, conv_integer.matmul_integer),
         "Max": _BINARY,
@@ -65,7 +67,7 @@ ONNX_OPS: Mapping[str, Op] = MappingProxyType(
         "Reshape": _RESHAPE,
         "Resize": Op(resize.check_resize, resize.resize),
         "Shape": Op(moves.check_shape, moves.shape),
-        "Sigmoid": Op(elementwise.check_sigmoid, elementwise.sigmoid),
+        "Sigmoid": Op(elementwise.check_float_unary, elementwise.sigmoid),
         "Slice": Op(moves.check_slice, moves.slice_),
         "SpaceToDepth": Op(moves.check_depth_to_space, moves.space_to_depth),
         "Split": Op(moves.check_split, moves.split),
@@ -88,6 +90,9 @@ ONNX_OPS: Mapping[str, Op] = MappingProxyType(
         ),
         f"{MICROSOFT}QLinearMul": Op(qlinear_add.check_qlinear_binary, qlinear_add.qlinear_mul),
         f"{MICROSOFT}QLinearSigmoid": Op(qlinear_table.check_qlinear_unary, qlinear_table.qlinear_sigmoid),
+        f"{MICROSOFT}QLinearSoftmax": Op(
+            qlinear_softmax.check_qlinear_softmax, qlinear_softmax.qlinear_softmax
+        ),
         f"{MICROSOFT}QuantizeLinear": _QUANTIZE,
     }
 )
