@@ -22,7 +22,7 @@ from refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
 from refimpl.graph import DTYPES, Array, Graph, LayerView
 from refimpl.kernels import KERNELS
 from refimpl.kernels.isa import chosen_isa
-from refimpl.ops import OPS
+from refimpl.ops import OPS, remedy, unsupported_ops
 from refimpl.profiles import Profile, Rule, profile_for
 from refimpl.trace import Trace
 
@@ -70,15 +70,6 @@ class Step:
         return LayerResult(outputs, acc)
 
 
-def unsupported_ops(graph: Graph) -> dict[str, list[int]]:
-    """Ops of the graph that have no implementation, each with the layers that use it."""
-    missing: dict[str, list[int]] = {}
-    for layer in graph.layers:
-        if layer.op not in OPS:
-            missing.setdefault(layer.op, []).append(layer.index)
-    return missing
-
-
 def compile_graph(
     graph: Graph,
     profile: str | Profile | None = None,
@@ -98,10 +89,10 @@ def compile_graph(
     missing = unsupported_ops(graph)
     if missing:
         listed = "; ".join(
-            f"{op} (layer {', '.join(map(str, layers))}): write {_spec_file(op)}"
+            f"{op} (layer {', '.join(map(str, layers))}): {remedy(op, graph.format)}"
             for op, layers in missing.items()
         )
-        raise UnsupportedOp(f"no implementation for {listed} and add a line to refimpl/ops.py")
+        raise UnsupportedOp(f"no implementation for {listed}")
     target = Target(chosen_isa(), _thread_count(threads))
     last_use = _last_uses(graph)
     steps = [
@@ -127,12 +118,6 @@ def prepare_step(
     if kernel is None:
         kernel = _spec_as_kernel(view, rule)
     return Step(view, rule, kernel, op.accumulates, last_uses)
-
-
-def _spec_file(op: str) -> str:
-    name = op.split(":")[-1]
-    room = "refimpl/spec" if name == name.upper() else "refimpl/spec/onnx"
-    return f"{room}/{name.lower()}.py"
 
 
 def _thread_count(threads: int | None) -> int:

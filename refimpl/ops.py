@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from refimpl.contract import Op
+from refimpl.graph import Format, Graph
 from refimpl.spec import (
     add,
     arg_max,
@@ -155,3 +156,24 @@ OPS: Mapping[str, Op] = MappingProxyType(
     }
 )
 """Op name, in its format's own words, to the check and slow spec that define it."""
+
+EDGETPU_OP = "CUSTOM:edgetpu-custom-op"
+
+
+def unsupported_ops(graph: Graph) -> dict[str, list[int]]:
+    """Ops of the graph that have no implementation, each with the layers that use it."""
+    missing: dict[str, list[int]] = {}
+    for layer in graph.layers:
+        if layer.op not in OPS:
+            missing.setdefault(layer.op, []).append(layer.index)
+    return missing
+
+
+def remedy(op: str, format: Format) -> str:
+    """What to do about an op that has no implementation."""
+    if op == EDGETPU_OP:
+        return (
+            "this model is compiled for the Edge TPU and shows no layers; use its source model"
+        )
+    room = "refimpl/spec" if format == "tflite" else "refimpl/spec/onnx"
+    return f"write {room}/{op.split(':')[-1].lower()}.py and add a line to refimpl/ops.py"

@@ -34,7 +34,7 @@ def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
     """The graph as plain data: inputs, outputs, layers, totals, problems."""
     from refimpl.cost import count
     from refimpl.errors import KaratError
-    from refimpl.ops import OPS
+    from refimpl.ops import OPS, remedy
     from refimpl.profiles import profile_named
 
     profile = profile_named(profile_name) if profile_name else None
@@ -54,8 +54,7 @@ def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
             "macs": cost.layers[view.layer.index].macs,
         }
         if view.op not in OPS:
-            name = view.op.split(":")[-1].lower()
-            problems.append(f"{view}: op not supported; it would be defined in refimpl/spec/{name}.py")
+            problems.append(f"{view}: op not supported; {remedy(view.op, graph.format)}")
         else:
             try:
                 OPS[view.op].check(view)
