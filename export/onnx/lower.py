@@ -39,12 +39,15 @@ def lower_qdq(graph: Graph) -> Graph:
     rewriting = Rewriting(graph)
     _remove_identities(rewriting)
     _merge_double_pairs(rewriting)
+    _merge_equal_quantizations(rewriting)
     _spread_backward(rewriting)
     _spread_forward(rewriting)
     _quantize_biases(rewriting)
     _remove_clips(rewriting)
     for node in rewriting.each(*FUSIONS):
         FUSIONS[node.op](rewriting, node)
+    rewriting.sweep()
+    _remove_empty_requantizations(rewriting)
     rewriting.sweep()
     return rewriting.build()
 
@@ -67,6 +70,8 @@ def _merge_double_pairs(rewriting: Rewriting) -> None:
             continue
         if rewriting.only_reader(first) is not between or rewriting.only_reader(between) is not second:
             continue
+        if not _read_once(rewriting, last):
+            continue
         if not same_parameters(rewriting, first, between) or not same_parameters(rewriting, second, last):
             continue
         if same_parameters(rewriting, first, second):
@@ -78,6 +83,45 @@ def _merge_double_pairs(rewriting: Rewriting) -> None:
                 f"{rewriting.view(second)} quantizes what {rewriting.view(first)} just did, with other "
                 "parameters; ONNX Runtime merges the two into parameters of its own: remove one of them"
             )
+
+
+def _merge_equal_quantizations(rewriting: Rewriting) -> None:
+    """Of QuantizeLinear nodes with one zero point and equal scales one is enough: here the first.
+
+    ONNX Runtime shares equal float constants first, but not 8-bit ones; which node it keeps varies.
+    """
+    for first in rewriting.each(QUANTIZE):
+        for other, position in rewriting.readers(first.inputs[0]):
+            if (
+                other is not first
+                and other.op == QUANTIZE
+                and position == 0
+                and other.outputs[0] not in rewriting.outputs
+                and other.input(2) == first.input(2)
+                and same_parameters(rewriting, first, other)
+            ):
+                for reader, slot in rewriting.readers(other.outputs[0]):
+                    rewriting.read(reader, slot, first.outputs[0])
+                rewriting.remove(other)
+
+
+def _remove_empty_requantizations(rewriting: Rewriting) -> None:
+    """Dequantize → Quantize with equal parameters, such as a ReLU that did nothing leaves, is nothing.
+
+    ONNX Runtime takes it out where one node reads the result, and runs it otherwise.
+    """
+    for quantize in rewriting.each(QUANTIZE):
+        source, reader = rewriting.dequantize_of(quantize, 0), rewriting.only_reader(quantize)
+        if source is None or reader is None or not _read_once(rewriting, reader):
+            continue
+        if same_parameters(rewriting, source, quantize):
+            rewriting.read(reader, reader.inputs.index(quantize.outputs[0]), source.inputs[0])
+            rewriting.remove(quantize)
+
+
+def _read_once(rewriting: Rewriting, node: Node) -> bool:
+    """False for a DequantizeLinear of several readers: ONNX Runtime gives each its own."""
+    return node.op != DEQUANTIZE or len(rewriting.readers(node.outputs[0])) < 2
 
 
 def _type(rewriting: Rewriting, quantize: Node) -> str:

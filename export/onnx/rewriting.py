@@ -160,6 +160,8 @@ class Rewriting:
             if used.intersection(node.outputs):
                 used.update(node.inputs)
                 kept.append(node)
+            else:
+                node.standing = False
         self.nodes = kept[::-1]
 
     def each(self, *ops: str) -> Iterator[Node]:

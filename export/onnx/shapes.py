@@ -87,14 +87,7 @@ def _int32(view: LayerView) -> str:
 def _quantize(view: LayerView) -> list[Type]:
     """uint8 unless the zero point or ``output_dtype`` says otherwise."""
     _no_blocks(view)
-    dtype = "uint8"
-    if has_input(view, 2):
-        dtype = view.input(2).dtype
-    elif view.integer("output_dtype", 0):
-        code = view.integer("output_dtype")
-        if code not in TYPE_NAMES:
-            raise UnsupportedOp(f"{view}: element type number {code} is not supported")
-        dtype = TYPE_NAMES[code]
+    dtype = view.input(2).dtype if has_input(view, 2) else _stated_type(view, "uint8")
     if view.input(1).dtype not in ("float32", "float16", "int32"):
         raise ModelError(f"{view}: a scale of {view.input(1).dtype}")
     if view.input(0).dtype not in ("float32", "float16", "int32"):
@@ -103,13 +96,20 @@ def _quantize(view: LayerView) -> list[Type]:
 
 
 def _dequantize(view: LayerView) -> list[Type]:
-    """Values of the scale's type."""
+    """Values of the scale's type unless ``output_dtype`` says otherwise."""
     _no_blocks(view)
     if has_input(view, 2) and view.input(2).dtype != view.input(0).dtype:
         raise ModelError(
             f"{view}: values of {view.input(0).dtype} with a zero point of {view.input(2).dtype}"
         )
-    return [Type(view.input(0).shape, view.input(1).dtype)]
+    return [Type(view.input(0).shape, _stated_type(view, view.input(1).dtype))]
+
+
+def _stated_type(view: LayerView, default: str) -> str:
+    code = view.integer("output_dtype", 0)
+    if code and code not in TYPE_NAMES:
+        raise UnsupportedOp(f"{view}: element type number {code} is not supported")
+    return TYPE_NAMES.get(code, default)
 
 
 def _no_blocks(view: LayerView) -> None:

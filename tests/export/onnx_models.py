@@ -159,6 +159,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "qdq-u8s8-channel": {
         "quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8, "per_channel": True,
     },
+    "qdq-u8s8-keep": {
+        "quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8,
+        "extra_options": {"QDQKeepRemovableActivations": True},
+    },
+    "qdq-u8s8-float-bias": {
+        "quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8,
+        "extra_options": {"QuantizeBias": False},
+    },
     "qop-u8s8": {"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QUInt8},
     "qop-s8s8-channel": {
         "quant_format": QuantFormat.QOperator, "activation_type": QuantType.QInt8, "per_channel": True,

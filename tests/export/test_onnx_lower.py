@@ -203,7 +203,14 @@ def pair_twice_with_a_reader_between(s: Sketch) -> list[str]:
     return [s.node("Tanh", s.pair(x, 0.1)), s.node("Tanh", x)]
 
 
+def quantized_twice(s: Sketch) -> list[str]:
+    """Two readers with a QuantizeLinear each, and a zero point each: both stay, and the Conv in float."""
+    c = s.node("Conv", s.pair("x"), s.filter(3, 3, 1, 1))
+    return [s.pair(s.node("Sub", s.pair(c, 0.3), s.pair(c, 0.3)), 0.6)]
+
+
 CASES = {
+    "quantized twice": quantized_twice,
     "requantized at the end": requantized_at_the_end,
     "pair twice": pair_twice,
     "pair twice, other types": pair_twice_in_other_types,
@@ -236,6 +243,22 @@ def test_single_groups(case: str, opset: int) -> None:
     if "Conv" not in {layer.op for layer in lowered.layers}:
         # A Conv left in float is summed in another order when ONNX Runtime optimizes it.
         assert_computes_as_ort_does(model.SerializeToString(), lowered, model)
+
+
+def test_equal_quantizations_with_shared_constants_are_one() -> None:
+    """Which of the two names survives is ONNX Runtime's whim; the values are the same."""
+    s = Sketch(7)
+    c = s.node("Conv", s.pair("x"), s.filter(3, 3, 1, 1))
+    scale, zero_point = s.constant(np.float32(0.3)), s.constant(np.uint8(4))
+    pairs = [
+        s.node("DequantizeLinear", s.node("QuantizeLinear", c, scale, zero_point), scale, zero_point)
+        for _ in range(2)
+    ]
+    model = s.model([1, 3, 6, 6], s.pair(s.node("Add", *pairs), 0.6))
+    lowered = lower_qdq(read_onnx(model.SerializeToString()))
+    assert "Conv" not in {layer.op for layer in lowered.layers}
+    assert "Conv" not in {node.op_type for node in optimized(model.SerializeToString()).graph.node}
+    assert_computes_as_ort_does(model.SerializeToString(), lowered, model)
 
 
 def test_what_the_optimizer_would_invent_is_refused() -> None:
