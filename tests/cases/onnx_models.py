@@ -170,6 +170,24 @@ def images(seed: int) -> Array:
     return values.astype(np.float32)
 
 
+def photograph() -> Array:
+    """A piece of a photograph as an input of the networks; plain grey steps where scikit-image is absent."""
+    try:
+        from skimage import data
+    except ImportError:
+        picture = np.add.outer(np.arange(SIZE), np.arange(SIZE))[..., None] * np.array([4, 3, 2])
+    else:
+        picture = data.astronaut()[100 : 100 + SIZE, 200 : 200 + SIZE]
+    channels_first = np.ascontiguousarray(picture.transpose(2, 0, 1)[None])
+    return channels_first.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+def on_the_grid(scale: float) -> Array:
+    """An input whose values are halves of ``scale``: each second one ties when it is quantized."""
+    steps = np.arange(3 * SIZE * SIZE).reshape(1, 3, SIZE, SIZE) % 301 - 150
+    return steps.astype(np.float32) * np.float32(scale) / np.float32(2)
+
+
 def quantized(
     model: onnx.ModelProto, form: str, activations: str, samples: Sequence[dict[str, Array]]
 ) -> bytes:

@@ -12,7 +12,7 @@ from delegates import Delegate, delegate_named
 from export.onnx import read_onnx, write_float_onnx
 from golden.verify import verify
 from refimpl.networks import network
-from tests.cases.onnx_models import ARCHITECTURES, float_network, images, quantized
+from tests.cases.onnx_models import ARCHITECTURES, float_network, images, on_the_grid, photograph, quantized
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -45,9 +45,13 @@ def verdicts(
 def test_every_layer_of_an_architecture_is_exact(
     runtime: Delegate, name: str, form: str, activations: str, mode: Literal["isolated", "cumulative"]
 ) -> None:
-    """Random inputs, and one that is constant: flat regions put equal sums on the same ties."""
+    """Random values, a photograph, and halves of the input's own scale, which tie when quantized."""
     content = quantized(float_network(name), form, activations, [{"x": images(i)} for i in range(3)])
-    samples = [{"x": images(9)}, {"x": np.full_like(images(0), 0.37)}]
+    graph = read_onnx(content)
+    scale = next(
+        graph.view(i).output().scale for i, layer in enumerate(graph.layers) if layer.op == "QuantizeLinear"
+    )
+    samples = [{"x": images(9)}, {"x": photograph()}, {"x": on_the_grid(scale)}]
     assert set(verdicts(content, runtime, samples, mode)) == {"bit_exact"}
 
 
