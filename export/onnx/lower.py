@@ -164,10 +164,13 @@ def _spread_backward(rewriting: Rewriting) -> None:
 def _spread_forward(rewriting: Rewriting) -> None:
     """Over ops that only move values, from a DequantizeLinear towards what reads them."""
     for dequantize in rewriting.each(DEQUANTIZE):
-        mover = rewriting.only_reader(dequantize)
-        if mover is None or not _constant_scalars(rewriting, dequantize):
+        direct = [reader for reader, _ in rewriting.readers(dequantize.outputs[0])]
+        # A reader that a QuantizeLinear follows gets a DequantizeLinear of its own first.
+        movers = [reader for reader in direct if not _leads_to_quantize(rewriting, reader)]
+        if len(movers) != 1 or dequantize.outputs[0] in rewriting.outputs:
             continue
-        movers = [mover]
+        if not _constant_scalars(rewriting, dequantize):
+            continue
         while movers:
             mover = movers.pop()
             if mover.op not in PROPAGATING:

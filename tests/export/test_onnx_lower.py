@@ -165,6 +165,19 @@ def two_readers(s: Sketch) -> list[str]:
     return [s.pair(s.node("Sigmoid", r), 0.1), s.node("Tanh", r)]
 
 
+def spread_beside_a_group(s: Sketch) -> list[str]:
+    """Quantization spreads over the Reshape though a Sigmoid reads the same DequantizeLinear."""
+    x = s.pair("x")
+    m = s.node("MatMul", s.node("Reshape", x, s.constant(i64(1, -1, 4))), s.filter(4, 6))
+    return [s.pair(m, 0.3), s.pair(s.node("Sigmoid", x), 1 / 256, 0)]
+
+
+def no_spread_beside_float(s: Sketch) -> list[str]:
+    """... but not where the other reader stays float."""
+    x = s.pair("x")
+    return [s.node("Reshape", x, s.constant(i64(1, -1, 4))), s.node("Tanh", x)]
+
+
 def mixed_types(s: Sketch) -> list[str]:
     """int8 in, uint8 out: stays float."""
     return [s.pair(s.node("Sigmoid", s.pair("x", dtype=np.int8)), 1 / 256, 0)]
@@ -228,6 +241,8 @@ CASES = {
     "same tensor twice": same_twice,
     "behind Identity": behind_identity,
     "two readers": two_readers,
+    "spread beside a group": spread_beside_a_group,
+    "no spread beside float": no_spread_beside_float,
     "mixed types": mixed_types,
     "other parameters": other_parameters,
     "float output too": quantized_output,
