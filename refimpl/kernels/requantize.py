@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView, Tensor
+from refimpl.kernels.fixed_point_block import LANES, requantize_block
 from refimpl.kernels.multipliers import (
     combined_scales,
     fixed_point_multipliers,
@@ -36,7 +37,8 @@ FIXED_POINT, FLOAT32, FLOAT64 = 0, 1, 2
 
 
 class Epilogue(NamedTuple):
-    """What a compiled loop needs to requantize; arrays hold one element per output channel.
+    """What a compiled loop needs to requantize; arrays hold one element per output
+    channel and LANES more, which are zero.
 
     ``method`` is one of the constants above. ``left``, ``right`` are the two
     halves of the shift; ``half_bit`` = max(right - 1, 0) is the place of the bit
@@ -141,12 +143,14 @@ def _away(rule: Rule, channels: int) -> NDArray[np.int32]:
 
 
 def _column(values: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
-    return np.array(values, dtype, order="C")
+    """The values and a block of zeros: the last block of channels may be loaded whole."""
+    return np.concatenate([values.astype(dtype), np.zeros(LANES, dtype)])
 
 
 @njit(cache=True, nogil=True)
 def _fixed_point(
     acc: Array,
+    lane: int,
     multiplier: Array,
     left: Array,
     right: Array,
@@ -162,7 +166,8 @@ def _fixed_point(
 ) -> None:
     channels = multiplier.size
     for pixel in range(acc.shape[0]):
-        values, results = acc[pixel], out[at + pixel * step : at + pixel * step + channels]
+        values = acc[pixel, lane : lane + channels]
+        results = out[at + pixel * step : at + pixel * step + channels]
         for c in range(channels):
             shifted = np.int32(values[c] << left[c])
             product = np.int64(shifted) * np.int64(multiplier[c])
@@ -217,6 +222,47 @@ def _float64(
 
 
 @njit(cache=True, nogil=True)
+def _fixed_point_blocks(
+    acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
+) -> None:
+    """Blocks of LANES channels, and what is left of them.
+
+    Where the pixels lie side by side, what is left is written as a whole block, too: its
+    surplus falls on bytes of later pixels, which are written after it.
+    """
+    pixels = acc.shape[0]
+    blocks = channels // LANES * LANES
+    if blocks < channels:
+        whole = 0
+        if step == channels:
+            whole = max((pixels * step - blocks - LANES) // step + 1, 0)
+            _block(acc[:whole], epilogue, blocks, channel + blocks, out, at + blocks, step)
+        begin, end = channel + blocks, channel + channels
+        _fixed_point(
+            acc[whole:], blocks, epilogue.multiplier[begin:end], epilogue.left[begin:end],
+            epilogue.right[begin:end], epilogue.half_bit[begin:end], epilogue.half_mask[begin:end],
+            epilogue.away[begin:end], np.int32(epilogue.low), np.int32(epilogue.high),
+            np.int32(epilogue.zero_point), out, at + blocks + whole * step, step,
+        )  # fmt: skip
+    for block in range(0, blocks, LANES):
+        _block(acc, epilogue, block, channel + block, out, at + block, step)
+
+
+@njit(cache=True, nogil=True)
+def _block(acc: Array, epilogue: Epilogue, lane: int, channel: int, out: Array, at: int, step: int) -> None:
+    """As :func:`_fixed_point`, for the LANES channels from ``channel`` on, which lie from ``lane`` on."""
+    offset = 4 * channel
+    requantize_block(
+        acc.ctypes.data + 4 * lane, acc.strides[0], acc.shape[0],
+        epilogue.multiplier.ctypes.data + offset, epilogue.left.ctypes.data + offset,
+        epilogue.right.ctypes.data + offset, epilogue.half_bit.ctypes.data + offset,
+        epilogue.half_mask.ctypes.data + offset, epilogue.away.ctypes.data + offset,
+        np.int32(epilogue.low), np.int32(epilogue.high), np.int32(epilogue.zero_point),
+        out.ctypes.data + at, step,
+    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
 def requantize_pixels(
     acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
 ) -> None:
@@ -233,11 +279,7 @@ def requantize_pixels(
     elif epilogue.method == FLOAT64:
         _float64(acc, epilogue.scale64[channel:end], low, high, zero_point, out, at, step)
     else:
-        _fixed_point(
-            acc, epilogue.multiplier[channel:end], epilogue.left[channel:end], epilogue.right[channel:end],
-            epilogue.half_bit[channel:end], epilogue.half_mask[channel:end], epilogue.away[channel:end],
-            low, high, zero_point, out, at, step,
-        )  # fmt: skip
+        _fixed_point_blocks(acc, epilogue, channel, channels, out, at, step)
         _flat_tail(acc, epilogue, channel, channels, out, at, step)
 
 
@@ -254,7 +296,7 @@ def _flat_tail(
             return
         begin, end = channel + body, channel + channels
         _fixed_point(
-            acc[pixel : pixel + 1, body:], epilogue.multiplier[begin:end], epilogue.left[begin:end],
+            acc[pixel : pixel + 1], body, epilogue.multiplier[begin:end], epilogue.left[begin:end],
             epilogue.right[begin:end], epilogue.half_bit[begin:end], epilogue.half_mask[begin:end],
             epilogue.gemmlowp[begin:end], low, high, np.int32(epilogue.zero_point), out, first + body, step,
         )  # fmt: skip
