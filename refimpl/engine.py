@@ -264,7 +264,7 @@ def resolve_feeds(graph: Graph, feeds: Feeds) -> dict[int, Array]:
             dynamic = tensor.shape_signature is not None and -1 in tensor.shape_signature
             hint = "; feed one batch of the exported size at a time" if dynamic else ""
             raise FeedError(f"{label}: got shape {value.shape}, the model needs {tensor.shape}{hint}")
-        by_index[index] = np.ascontiguousarray(value)
+        by_index[index] = np.ascontiguousarray(value).reshape(value.shape)  # keeps ()
     return by_index
 
 

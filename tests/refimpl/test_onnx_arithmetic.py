@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from export.onnx import read_onnx
-from refimpl.engine import compile_graph
+from refimpl.engine import Implementation, compile_graph
 from refimpl.errors import UsageError
 from refimpl.profiles import PROFILES, profile_for
 from refimpl.spec.onnx.arithmetic import fused_multiply_add, sum_saturating_pairs
-from tests.cases.onnx_models import qdq_pair
+from tests.cases.onnx_models import node, onnx_model, qdq_pair
 from tests.cases.onnx_ops import convolutions
 from tests.delegates import models
 
@@ -88,3 +88,15 @@ def test_a_profile_of_another_format_is_refused(name: str) -> None:
 def test_the_canonical_profile_depends_on_the_format() -> None:
     assert compile_graph(read_onnx(qdq_pair())).profile.name == "ort-1.31"
     assert compile_graph(models.chain()).profile.name == "litert-2.3-ref"
+
+
+@pytest.mark.parametrize("implementation", ["spec", "kernels"])
+def test_single_values_without_a_dimension(implementation: Implementation) -> None:
+    """A feed of shape () stays one: NumPy's own way to make arrays contiguous gives it a dimension."""
+    scales = {f"s{k}": np.array(0.5, np.float32) for k in "abc"}
+    zeros = {f"z{k}": np.array(3, np.uint8) for k in "abc"}
+    values = {name: np.array(number, np.uint8) for name, number in (("a", 10), ("b", 20))}
+    nodes = [node("com.microsoft:QLinearAdd", ["a", "sa", "za", "b", "sb", "zb", "sc", "zc"])]
+    graph = read_onnx(onnx_model(nodes, values, {"y": "uint8"}, {**scales, **zeros}))
+    (result,) = compile_graph(graph, "ort-1.31", 1, implementation).run(values).outputs
+    assert (result.shape, int(result)) == ((), 27)
