@@ -11,6 +11,7 @@ from typing import Any
 from delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
 from delegates.oracle import OracleDelegate
 from delegates.protocol import Delegate
+from delegates.tensorrt import TensorrtDelegate
 from delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
 from refimpl.errors import UsageError
 
@@ -83,6 +84,7 @@ DELEGATES: Mapping[str, Callable[..., Delegate]] = MappingProxyType(
         OracleDelegate.name: OracleDelegate,
         **{lane.name: _tflite(lane) for lane in LANES},
         **{lane.name: _onnx(lane) for lane in ONNX_LANES},
+        "tensorrt": TensorrtDelegate,
     }
 )
 """Delegate name to what makes it. Making one starts nothing."""

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from karat.cli import delegates, demo, export, inspect, profiles, quantize, run, verify, warmup
+from karat.cli import delegates, demo, export, inspect, profiles, prove, quantize, run, verify, warmup
 
 COMMANDS = {
     "inspect": inspect,
@@ -19,6 +19,7 @@ COMMANDS = {
     "verify": verify,
     "quantize": quantize,
     "export": export,
+    "prove": prove,
     "delegates": delegates,
     "profiles": profiles,
     "demo": demo,

@@ -85,7 +85,8 @@ def test_litert_reads_what_2_14_overwrites() -> None:
 def test_every_delegate_has_a_conformance_class() -> None:
     tested = {cls.name for cls in DelegateConformance.__subclasses__()}
     onnx = {lane.name for lane in ONNX_LANES}
-    assert tested | {"edgetpu"} | onnx == set(DELEGATES), "the Edge TPU and ONNX have tests of their own"
+    own = {"edgetpu", "tensorrt"} | onnx
+    assert tested | own == set(DELEGATES), "the Edge TPU, ONNX and TensorRT have tests of their own"
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
