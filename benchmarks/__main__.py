@@ -25,7 +25,7 @@ import numpy as np
 
 from export.quantize import PRESETS, quantize_model
 from export.tflite import read_tflite, write_tflite
-from golden.verify import cpu_name
+from golden.provenance import cpu_name
 from karat.feeds import random_feeds
 from refimpl.cost import count
 from refimpl.engine import compile_graph

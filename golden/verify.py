@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from delegates.protocol import Delegate, DelegateRun, Model
 from export.cut import Cut, single_layer
-from export.tflite import write_tflite
-from golden.diff import ArrayDiff, diff_arrays, merge
+from golden.diff import diff_arrays
 from golden.explain import Explainer, tie_distance
-from golden.report import LayerVerdict, Mode, Origin, Report, Verdict
-from refimpl.engine import Feeds, Program, Progress, compile_graph, resolve_feeds
+from golden.provenance import feeds_digest, machine, model_digest, model_label, written
+from golden.record import Record
+from golden.report import Mode, Origin, Report
+from refimpl.engine import Feeds, Program, Progress, compile_graph
 from refimpl.errors import CannotCompare, DelegateError
 from refimpl.graph import Array, Graph, Tensor
 from refimpl.profiles import METHODS
@@ -56,22 +53,26 @@ def verify(
     program = compile_graph(graph, name, threads)
     probe = delegate.probe()
     comparison = _Isolated(program, delegate) if mode == "isolated" else _Cumulative(program, delegate, model)
-    records = [_Record(program, layer, position) for layer, position in _outputs(graph)]
+    records = [
+        _Judged(program, layer.index, position)
+        for layer in graph.layers
+        for position in range(len(layer.outputs))
+    ]
     for feeds in samples:
         expected = program.run(feeds, accumulators=True, progress=progress).trace
         assert expected is not None
         comparison.judge(expected, records)
     return Report(
-        model=f"<{len(model)} bytes>" if isinstance(model, bytes) else str(model),
-        model_sha256=hashlib.sha256(model if isinstance(model, bytes) else model.read_bytes()).hexdigest(),
-        feeds_sha256=_digest(graph, samples),
+        model=model_label(model),
+        model_sha256=model_digest(model),
+        feeds_sha256=feeds_digest(graph, samples),
         delegate=delegate.name,
         profile=program.profile.name,
         mode=mode,
         samples=len(samples),
         layers=tuple(record.verdict() for record in records),
         versions={**comparison.versions, **delegate.versions()},
-        machine={"machine": platform.machine(), "system": platform.system(), "cpu": cpu_name()},
+        machine=machine(),
         notes=(probe.reason,) if probe.reason else (),
     )
 
@@ -79,73 +80,14 @@ def verify(
 UNSPECIFIED = METHODS["unspecified"]
 
 
-def _outputs(graph: Graph) -> Iterator[tuple[int, int]]:
-    for layer in graph.layers:
-        for position in range(len(layer.outputs)):
-            yield layer.index, position
+class _Judged(Record):
+    """A record of a layer the oracle computes."""
 
-
-@dataclass
-class _Record:
-    """What was found about one layer output, over all samples."""
-
-    program: Program
-    layer: int
-    position: int
-    diff: ArrayDiff | None = None
-    refused: str = ""
-    unexplained: bool = False
-    reasons: list[str] = field(default_factory=list)
-    origins: set[Origin] = field(default_factory=set)
-    tie: float | None = None
-
-    def __post_init__(self) -> None:
-        self.explainer = Explainer(self.program, self.layer)
-        self.view = self.program.steps[self.layer].view
-        self.unspecified = self.program.steps[self.layer].rule.method == "unspecified"
-        self.tensor = self.view.outputs[self.position]
-
-    def refuse(self, reason: str) -> None:
-        """Nothing could be compared this time."""
-        self.refused = self.refused or reason
-
-    def add(self, diff: ArrayDiff, reason: str = "", origin: Origin = "", tie: float | None = None) -> None:
-        """One comparison; ``reason`` explains its differences, '' leaves them unexplained."""
-        self.diff = diff if self.diff is None else merge(self.diff, diff)
-        if diff.equal:
-            return
-        self.unexplained |= not reason
-        if reason and reason not in self.reasons:
-            self.reasons.append(reason)
-        if origin:
-            self.origins.add(origin)
-        if tie is not None:
-            self.tie = max(tie, self.tie or 0.0)
-
-    def verdict(self) -> LayerVerdict:
-        """The worst of what was found decides."""
-        verdict: Verdict = "bit_exact"
-        reason = "; ".join(self.reasons)
-        if self.diff is not None and not self.diff.equal:
-            verdict = "mismatch" if self.unexplained else "explained"
-        elif self.refused or self.diff is None:
-            verdict, reason = "not_compared", self.refused or "no sample was run"
-        origin: Origin = "introduced" if "introduced" in self.origins else ""
-        if self.origins == {"inherited"}:
-            origin = "inherited"
-        return LayerVerdict(
-            layer=self.layer,
-            op=self.view.op,
-            tensor=self.tensor.index,
-            name=self.tensor.name,
-            dtype=self.tensor.dtype,
-            rule=str(self.program.steps[self.layer].rule),
-            verdict=verdict,
-            diff=self.diff,
-            reason=reason,
-            origin=origin,
-            tie_distance=self.tie,
-        )
+    def __init__(self, program: Program, layer: int, position: int) -> None:
+        step = program.steps[layer]
+        super().__init__(step.view, position, str(step.rule))
+        self.explainer = Explainer(program, layer)
+        self.unspecified = step.rule.method == "unspecified"
 
 
 class _Isolated:
@@ -154,10 +96,10 @@ class _Isolated:
     def __init__(self, program: Program, delegate: Delegate) -> None:
         self._program, self._delegate = program, delegate
         self._cuts = [single_layer(program.graph, layer.index) for layer in program.graph.layers]
-        self._models = [_written(cut.graph) for cut in self._cuts]
+        self._models = [written(cut.graph) for cut in self._cuts]
         self.versions: Mapping[str, str] = {}
 
-    def judge(self, expected: Trace, records: Sequence[_Record]) -> None:
+    def judge(self, expected: Trace, records: Sequence[_Judged]) -> None:
         """Compares every layer on one sample."""
         self.versions = expected.versions
         jobs = [
@@ -175,7 +117,7 @@ class _Isolated:
             found = dict(zip((cut.tensors[i] for i in cut.graph.outputs), answer.outputs, strict=True))
             self._compare(record, expected, found)
 
-    def _compare(self, record: _Record, expected: Trace, found: Mapping[int, Array]) -> None:
+    def _compare(self, record: _Judged, expected: Trace, found: Mapping[int, Array]) -> None:
         index = record.tensor.index
         try:
             diff = diff_arrays(expected.tensors[index], found[index])
@@ -196,21 +138,12 @@ class _Isolated:
         record.add(diff, reason, "introduced", tie)
 
 
-def _written(graph: Graph) -> bytes:
-    """The graph as a model file of its own format."""
-    if graph.format == "onnx":
-        from export.onnx import write_onnx
-
-        return write_onnx(graph)
-    return write_tflite(graph)
-
-
 def _cut_feeds(cut: Cut, trace: Trace) -> list[Array]:
     """In input order: an ONNX file gives its tensors no indices of their own."""
     return [trace.tensors[cut.tensors[index]] for index in cut.graph.inputs]
 
 
-def _inputs(record: _Record, trace: Trace) -> list[Array | None]:
+def _inputs(record: _Judged, trace: Trace) -> list[Array | None]:
     """The layer's inputs as the trace holds them; constants are the graph's own."""
     return [
         None if tensor is None else tensor.data if tensor.data is not None else trace.tensors[tensor.index]
@@ -225,7 +158,7 @@ class _Cumulative:
         self._program, self._delegate, self._model = program, delegate, model
         self.versions: Mapping[str, str] = {}
 
-    def judge(self, expected: Trace, records: Sequence[_Record]) -> None:
+    def judge(self, expected: Trace, records: Sequence[_Judged]) -> None:
         """Compares every tensor of one sample."""
         self.versions = expected.versions
         graph = self._program.graph
@@ -233,7 +166,7 @@ class _Cumulative:
         for record in records:
             self._compare(record, expected, run)
 
-    def _compare(self, record: _Record, expected: Trace, run: DelegateRun) -> None:
+    def _compare(self, record: _Judged, expected: Trace, run: DelegateRun) -> None:
         index = record.tensor.index
         if record.unspecified:
             record.refuse(UNSPECIFIED)
@@ -257,7 +190,7 @@ class _Cumulative:
         except CannotCompare as error:
             record.refuse(str(error))
 
-    def _attribute(self, record: _Record, run: DelegateRun) -> tuple[str, Origin]:
+    def _attribute(self, record: _Judged, run: DelegateRun) -> tuple[str, Origin]:
         """Runs the layer on the runtime's own inputs: exact there means inherited."""
         try:
             inputs = [None if t is None else self._value(t, run) for t in record.view.inputs]
@@ -287,25 +220,3 @@ class _Cumulative:
                 outputs = self._program.run_layer(step.view.layer.index, inputs).outputs
                 return outputs[step.view.outputs.index(tensor)]
         raise KeyError(tensor.index)
-
-
-def _digest(graph: Graph, samples: Sequence[Feeds]) -> str:
-    """SHA-256 over every input of every sample, in graph order."""
-    digest = hashlib.sha256()
-    for feeds in samples:
-        values = resolve_feeds(graph, feeds)
-        for index in graph.inputs:
-            digest.update(f"{graph.tensors[index].dtype}{graph.tensors[index].shape}".encode())
-            digest.update(values[index].tobytes())
-    return digest.hexdigest()
-
-
-def cpu_name() -> str:
-    """The processor's name where the system tells it (Linux), else the architecture."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -1,0 +1,76 @@
+"""What is found about one layer output, gathered over samples into a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from golden.diff import ArrayDiff, merge
+from golden.report import LayerVerdict, Origin, Verdict
+from refimpl.graph import LayerView, Tensor
+
+
+@dataclass
+class Record:
+    """Comparisons of output ``position`` of a layer; ``rule`` is who rounds it how, for the report."""
+
+    view: LayerView
+    position: int
+    rule: str
+    diff: ArrayDiff | None = None
+    refused: str = ""
+    unexplained: bool = False
+    reasons: list[str] = field(default_factory=list)
+    origins: set[Origin] = field(default_factory=set)
+    tie: float | None = None
+
+    @property
+    def layer(self) -> int:
+        """The layer's index."""
+        return self.view.layer.index
+
+    @property
+    def tensor(self) -> Tensor:
+        """The output compared."""
+        return self.view.outputs[self.position]
+
+    def refuse(self, reason: str) -> None:
+        """Nothing could be compared this time."""
+        self.refused = self.refused or reason
+
+    def add(self, diff: ArrayDiff, reason: str = "", origin: Origin = "", tie: float | None = None) -> None:
+        """One comparison; ``reason`` explains its differences, '' leaves them unexplained."""
+        self.diff = diff if self.diff is None else merge(self.diff, diff)
+        if diff.equal:
+            return
+        self.unexplained |= not reason
+        if reason and reason not in self.reasons:
+            self.reasons.append(reason)
+        if origin:
+            self.origins.add(origin)
+        if tie is not None:
+            self.tie = max(tie, self.tie or 0.0)
+
+    def verdict(self) -> LayerVerdict:
+        """The worst of what was found decides."""
+        verdict: Verdict = "bit_exact"
+        reason = "; ".join(self.reasons)
+        if self.diff is not None and not self.diff.equal:
+            verdict = "mismatch" if self.unexplained else "explained"
+        elif self.refused or self.diff is None:
+            verdict, reason = "not_compared", self.refused or "no sample was run"
+        origin: Origin = "introduced" if "introduced" in self.origins else ""
+        if self.origins == {"inherited"}:
+            origin = "inherited"
+        return LayerVerdict(
+            layer=self.layer,
+            op=self.view.op,
+            tensor=self.tensor.index,
+            name=self.tensor.name,
+            dtype=self.tensor.dtype,
+            rule=self.rule,
+            verdict=verdict,
+            diff=self.diff,
+            reason=reason,
+            origin=origin,
+            tie_distance=self.tie,
+        )
