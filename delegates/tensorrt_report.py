@@ -32,6 +32,7 @@ _TYPE_WORDS: Mapping[str, str] = {
     "Int8": "int8", "Float": "float32", "FP32": "float32", "Half": "float16", "FP16": "float16",
     "BFloat16": "bfloat16", "BF16": "bfloat16", "FP8": "float8",
 }  # fmt: skip
+_FLOATS = frozenset(_TYPE_WORDS.values()) - {"int8"}
 _CONVOLVES = re.compile(r"correlation|conv|gemm|matmul", re.IGNORECASE)
 
 
@@ -64,6 +65,17 @@ class BuiltLayer:
     def convolves(self) -> bool:
         """Whether its type is that of a convolution or of a matrix product."""
         return _CONVOLVES.search(self.type) is not None
+
+    @property
+    def in_float(self) -> bool:
+        """Whether it is known to read floating-point values and nothing else."""
+        read = [operand.dtype for operand in (*self.inputs, *self.constants)]
+        return bool(read) and all(dtype in _FLOATS for dtype in read) and self.weights in ("", *_FLOATS)
+
+    @property
+    def label(self) -> str:
+        """Name, type and tactic."""
+        return f"{self.name} ({self.type}{', ' if self.tactic else ''}{self.tactic})"
 
     @property
     def factors(self) -> tuple[str, str]:
@@ -159,14 +171,16 @@ def _verdict(
     name: str, op: str, kernels: Sequence[BuiltLayer], layers: Sequence[BuiltLayer]
 ) -> ConvolutionProof:
     if not kernels:
-        near = [f"{layer.name} ({layer.type})" for layer in layers if name in layer.onnx_layers]
-        note = f"only {', '.join(near)} name it, none as its own" if near else "no built layer names it"
+        near = [layer for layer in layers if name in layer.onnx_layers]
+        if near and all(layer.in_float for layer in near):  # a small float one may be generated code
+            return ConvolutionProof(name, op, "float", near[0].label, *near[0].factors)
+        labels = ", ".join(layer.label for layer in near)
+        note = f"only {labels} name it, none as its own" if near else "no built layer names it"
         return ConvolutionProof(name, op, "not found", note=note)
     worst = next((kernel for kernel in kernels if kernel.factors != ("int8", "int8")), kernels[0])
     input_type, filter_type = worst.factors
-    label = f"{worst.name} ({worst.type}, {worst.tactic})" if worst.tactic else f"{worst.name} ({worst.type})"
     if "?" in worst.factors:
         note = "the report does not say what its kernel multiplies"
-        return ConvolutionProof(name, op, "not found", label, input_type, filter_type, note)
+        return ConvolutionProof(name, op, "not found", worst.label, input_type, filter_type, note)
     verdict: Verdict = "int8" if worst.factors == ("int8", "int8") else "float"
-    return ConvolutionProof(name, op, verdict, label, input_type, filter_type)
+    return ConvolutionProof(name, op, verdict, worst.label, input_type, filter_type)

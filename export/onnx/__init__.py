@@ -2,6 +2,7 @@
 
 from export.onnx.convert import FLAVOURS, Flavour, to_onnx
 from export.onnx.float_graph import write_float_onnx
+from export.onnx.half import half_precision
 from export.onnx.lower import lower_qdq
 from export.onnx.read import read_onnx
 from export.onnx.write import write_onnx
@@ -10,6 +11,7 @@ from export.onnx.write_quantized import write_quantized_onnx
 __all__ = [
     "FLAVOURS",
     "Flavour",
+    "half_precision",
     "lower_qdq",
     "read_onnx",
     "to_onnx",

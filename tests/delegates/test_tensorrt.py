@@ -134,6 +134,16 @@ class TestProof:
         assert verdicts(proof) == ["float"] * 16
         assert {(found.input, found.filter) for found in proof.convolutions} == {("float32", "float32")}
 
+    @pytest.mark.parametrize("upsampling", ["bilinear", "transposed"])
+    def test_a_half_precision_engine(
+        self, delegate: TensorrtDelegate, flagships: dict[str, bytes], upsampling: str
+    ) -> None:
+        from export.onnx import half_precision
+
+        proof = delegate.prove(half_precision(flagships[f"tomogan {upsampling} float"]))
+        assert {(found.input, found.filter) for found in proof.convolutions} == {("float16", "float16")}
+        assert set(verdicts(proof)) == {"float"}
+
     @pytest.mark.parametrize("left", range(3))
     def test_one_convolution_left_in_float_is_found(self, delegate: TensorrtDelegate, left: int) -> None:
         proof = delegate.prove(chain(tuple(number != left for number in range(3))))
@@ -326,6 +336,7 @@ class TestReport:
             ("[144,1,48,16], StrideOrder: [3,0,2,1], Datatype: Int8",
              "[144,1,48,16], StrideOrder: [3,0,2,1], Datatype: Float", "float"),
             ("LayerType: correlation", "LayerType: kgen", "not found"),
+            (RTX_LINE, RTX_LINE.replace("Int8", "Half").replace("correlation", "kgen"), "float"),
             ("[ONNX Layer: a/float]", "", "not found"),
             ("Inputs: [ {", "Inputs: [ ", "not found"),
         ],
