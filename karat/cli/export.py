@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="form of an .onnx file of an 8-bit .tflite model: float ops between quantizations, ONNX "
         "Runtime's integer ops, or what TensorRT parses (zero points of 0 only) (default: qdq)",
     )
+    parser.add_argument("--half", action="store_true", help="a float network as .onnx in half precision")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
     from refimpl.networks import NETWORKS
 
     shared.writable(options.output)
+    if options.half and (options.source not in NETWORKS or options.output.suffix != ".onnx"):
+        raise UsageError(f"{options.output}: --half is for a float network written as .onnx")
     if options.source in NETWORKS:
         if options.layer is not None or options.until is not None:
             raise UsageError("--layer and --until cut a model file, not a network")
@@ -60,4 +63,10 @@ def run(options: argparse.Namespace) -> int:
                 )
             graph = up_to(graph, (options.until,)).graph
     shared.write_graph(graph, options.output, options.flavour)
+    if options.half:
+        from export.onnx import half_precision
+
+        content = half_precision(options.output.read_bytes())
+        options.output.write_bytes(content)
+        print(f"{options.output}: {len(content):,} bytes in half precision")
     return 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from export.onnx import write_float_onnx
 from export.onnx.half import half_precision
+from karat.cli import main
 from refimpl.errors import ModelError
 from refimpl.networks import network
 from tests.cases.onnx_models import qdq_pair
@@ -39,6 +42,17 @@ def test_tomogan_in_half_precision(upsampling: str) -> None:
 def test_equal_models_give_equal_bytes() -> None:
     content = write_float_onnx(network("fine-tune", 8, 8))
     assert half_precision(content) == half_precision(content)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "half.onnx"
+    assert (
+        main(["export", "fine-tune", "--half", "--height", "8", "--width", "8", "--output", str(path)]) == 0
+    )
+    types = {w.data_type for w in onnx.load(path).graph.initializer}
+    assert types == {onnx.TensorProto.FLOAT16}
+    assert main(["export", "fine-tune", "--half", "--output", str(tmp_path / "half.tflite")]) == 2
+    assert "--half is for a float network written as .onnx" in capsys.readouterr().err
 
 
 def plus(weight: float) -> bytes:
