@@ -32,7 +32,7 @@ class OracleDelegate:
 
         named = profile_named(profile or CANONICAL)
         self.profile, self.format = named.name, named.format
-        self.fuses_qdq = named.name.startswith(("ort", "tensorrt"))
+        self.fuses_qdq = named.fuses_qdq
         self._last: tuple[bytes, int | None, Program] | None = None
 
     def probe(self) -> Probe:

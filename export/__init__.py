@@ -6,6 +6,7 @@ from pathlib import Path
 
 from refimpl.errors import UsageError
 from refimpl.graph import Graph
+from refimpl.profiles import Profile
 
 
 def read_model(path: str | Path) -> Graph:
@@ -23,3 +24,12 @@ def read_model(path: str | Path) -> Graph:
 
         return read_onnx(path)
     raise UsageError(f"{path}: not a model file this reads; give a .tflite or .onnx file")
+
+
+def graph_under(graph: Graph, profile: Profile) -> Graph:
+    """The layers a runtime of this profile runs: a QDQ graph's integer layers where it fuses them."""
+    if graph.format == "onnx" and profile.fuses_qdq:
+        from export.onnx import lower_qdq
+
+        return lower_qdq(graph)
+    return graph

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from export.onnx import Flavour
-    from refimpl.engine import Program, Step
+    from refimpl.engine import Step
     from refimpl.graph import Array, Graph
 
 
@@ -20,14 +20,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a quantized model file (.tflite, .onnx)")
 
 
-def add_profile(parser: argparse.ArgumentParser, default: str | None) -> None:
-    """``--profile``."""
+def add_profile(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """``--profile``; ``otherwise`` says what is taken without it."""
     parser.add_argument(
         "--profile",
-        default=default,
         metavar="P",
-        help="arithmetic profile, see `karat profiles`"
-        + (f" (default: {default})" if default else " (default: the one that describes the delegate)"),
+        help=f"arithmetic profile, see `karat profiles` (default: {otherwise})",
     )
 
 
@@ -90,13 +88,6 @@ def writable(path: Path) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{path}: folder {path.parent} cannot be written")
     return path
-
-
-def compiled(graph: Graph, options: argparse.Namespace) -> Program:
-    """The graph compiled under ``--profile`` with ``--threads``."""
-    from refimpl.engine import compile_graph
-
-    return compile_graph(graph, options.profile, options.threads)
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     shared.add_model(parser)
     shared.add_feeds(parser)
-    shared.add_profile(parser, "litert-2.3-ref")
+    shared.add_profile(parser, "litert-2.3-ref for .tflite, ort-1.31 for .onnx")
     shared.add_threads(parser)
     parser.add_argument("--save", type=Path, metavar="OUT.npz", help="write the outputs, by output name")
     parser.add_argument("--trace", type=Path, metavar="OUT.npz", help="write every tensor, by tensor index")
@@ -38,8 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the model, prints a line per output and writes what was asked for."""
+    from export import graph_under
     from refimpl.engine import compile_graph
     from refimpl.errors import UsageError
+    from refimpl.profiles import profile_for
 
     if options.accumulators and options.trace is None:
         raise UsageError("--accumulators adds to --trace; give --trace OUT.npz too")
@@ -47,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
         if path is not None:
             shared.writable(path)
     graph = shared.read_graph(options.model)
-    program = compile_graph(graph, options.profile, options.threads, "spec" if options.spec else "kernels")
+    profile = profile_for(graph, options.profile)
+    graph = graph_under(graph, profile)
+    program = compile_graph(graph, profile, options.threads, "spec" if options.spec else "kernels")
     result = program.run(
         shared.feeds_of(graph, options), options.trace is not None, options.accumulators, shared.progress_bar
     )

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from karat.cli import options as shared
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from delegates import Delegate
+    from golden.report import Report
+    from refimpl.engine import Feeds
+    from refimpl.graph import Graph
 
 HELP = "run a model on a real runtime and on the oracle, and compare every layer bit by bit"
 EPILOG = """examples:
   karat verify model.tflite --delegate litert-xnnpack
   karat verify model.tflite --delegate litert-xnnpack --profile litert-2.3-ref
   karat verify model.tflite --delegate litert-ref --cumulative --json report.json
+  karat verify model.tflite --delegate ort --against litert-xnnpack
 
 By default each layer is fed with the oracle's own inputs (a difference was
 introduced by that layer); --cumulative lets the runtime run the whole model.
 Without --profile the runtime is held to the arithmetic that describes it; with
 another profile, differences that equal a known profile's rule are 'explained'.
+With --against, two runtimes are compared; a .tflite model is written as .onnx for
+a runtime that reads that, unless --other gives the file.
 
 exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"""
 
@@ -25,7 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     shared.add_model(parser)
     parser.add_argument("--delegate", "-d", required=True, metavar="D", help="runtime, see `karat delegates`")
-    shared.add_profile(parser, None)
+    parser.add_argument(
+        "--against", metavar="D2", help="compare with another runtime instead of with the oracle alone"
+    )
+    parser.add_argument(
+        "--other",
+        type=Path,
+        metavar="MODEL2",
+        help="the same model as D2 reads it (with --cumulative)",
+    )
+    shared.add_profile(parser, "the one that describes the delegate")
     shared.add_feeds(parser)
     parser.add_argument(
         "--samples", type=shared.positive, default=1, metavar="N", help="random inputs to try (default: 1)"
@@ -44,27 +65,70 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compares, prints the table, writes the report and returns the verdict's exit code."""
-    from delegates import delegate_named
-    from golden.verify import verify
     from refimpl.errors import UsageError
 
     if options.json is not None:
         shared.writable(options.json)
     if options.input and options.samples > 1:
         raise UsageError("--samples counts random inputs; it cannot go with --input")
+    if options.other is not None and options.against is None:
+        raise UsageError("--other is the file of a second runtime: name it with --against")
     graph = shared.read_graph(options.model)
-    with delegate_named(options.delegate, time_limit=options.time_limit) as delegate:
-        report = verify(
+    feeds = [shared.feeds_of(graph, options, sample) for sample in range(options.samples)]
+    report = (
+        _against_oracle(options, graph, feeds) if options.against is None else _against(options, graph, feeds)
+    )
+    print(report.table(options.all))
+    if options.json is not None:
+        options.json.write_text(report.to_json() + "\n", encoding="utf-8")
+    return report.exit_code(options.accept_explained)
+
+
+def _against_oracle(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) -> Report:
+    from golden.verify import verify
+
+    with _runtime(options.delegate, options, graph) as delegate:
+        return verify(
             options.model,
             graph,
             delegate,
-            [shared.feeds_of(graph, options, sample) for sample in range(options.samples)],
+            feeds,
             profile=options.profile,
             mode="cumulative" if options.cumulative else "isolated",
             threads=options.threads,
             progress=shared.progress_bar,
         )
-    print(report.table(options.all))
-    if options.json is not None:
-        options.json.write_text(report.to_json() + "\n", encoding="utf-8")
-    return report.exit_code(options.accept_explained)
+
+
+def _against(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) -> Report:
+    from golden.against import compare_runtimes
+
+    other = None
+    if options.other is not None:
+        other = (options.other, shared.read_graph(options.other))
+    second_graph = graph if other is None else other[1]
+    with (
+        _runtime(options.delegate, options, graph) as first,
+        _runtime(options.against, options, second_graph) as second,
+    ):
+        return compare_runtimes(
+            options.model,
+            graph,
+            first,
+            second,
+            feeds,
+            other=other,
+            mode="cumulative" if options.cumulative else "isolated",
+            threads=options.threads,
+            progress=shared.progress_bar,
+        )
+
+
+def _runtime(name: str, options: argparse.Namespace, graph: Graph) -> Delegate:
+    """The runtime called ``name``; the oracle takes ``--profile``, else the canonical one of the format."""
+    from delegates import delegate_named
+    from refimpl.profiles import profile_for
+
+    if name == "oracle":
+        return delegate_named(name, profile=profile_for(graph, options.profile).name)
+    return delegate_named(name, time_limit=options.time_limit)

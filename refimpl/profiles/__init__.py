@@ -22,7 +22,8 @@ class Profile:
 
     ``delegated`` is consulted first, for layers ``xnnpack_takes``; ``table`` says the rest.
     With ``open_ties`` the runtime does not settle which way an exact tie of an accumulator
-    goes: a difference of one step there is explained by that.
+    goes: a difference of one step there is explained by that. With ``fuses_qdq`` it turns ops
+    between DequantizeLinear and QuantizeLinear into integer ops.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Profile:
     delegated: tflite.RuleTable | None = None
     format: Format = "tflite"
     open_ties: bool = False
+    fuses_qdq: bool = False
 
     def rule(self, view: LayerView) -> Rule:
         """How this profile rounds the layer. Raises UnsupportedOp when it says nothing about it."""
@@ -77,16 +79,28 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             ),
             Profile("tflm", "TensorFlow Lite Micro reference kernels, double rounding", tflite.TFLM),
             Profile(
-                "ort-1.31", "ONNX Runtime 1.31, integer kernels, CPU with VNNI", onnx.ORT_1_31, format="onnx"
+                "ort-1.31",
+                "ONNX Runtime 1.31, integer kernels, CPU with VNNI",
+                onnx.ORT_1_31,
+                format="onnx",
+                fuses_qdq=True,
             ),
             Profile(
                 "ort-1.31-avx2",
                 "ONNX Runtime 1.31, integer kernels, x86-64 with AVX2 but no VNNI",
                 onnx.ORT_1_31_AVX2,
                 format="onnx",
+                fuses_qdq=True,
             ),
             Profile("onnx-spec", "onnx.reference 1.23", onnx.ONNX_SPEC, format="onnx"),
-            Profile("tensorrt", "TensorRT 10, as documented", onnx.TENSORRT, format="onnx", open_ties=True),
+            Profile(
+                "tensorrt",
+                "TensorRT 10, as documented",
+                onnx.TENSORRT,
+                format="onnx",
+                open_ties=True,
+                fuses_qdq=True,
+            ),
         )
     }
 )
