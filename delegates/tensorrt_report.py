@@ -5,9 +5,9 @@ The report is the ``Layers:`` block a builder logs at detailed profiling verbosi
     Name: N, LayerType: correlation, Inputs: [ { Name: …, Dimensions: [1,3,64,64], …, Datatype: Int8, … }],
     Constants: [ … ], Outputs: [ … ], TacticName: T, StreamId: 0, Metadata: [ONNX Layer: A][ONNX Layer: B]
 
-Established on TensorRT for RTX 1.7.1.116. The words TensorRT's own engine inspector uses instead
-(``CaskConvolution``, ``Format/Datatype``, ``Weights: {"Type": "Int8", …}``) are taken from its
-documentation and were not seen here.
+Established on TensorRT for RTX 1.7.1.116. The words the engine inspector of TensorRT itself is known
+to use instead (``CaskConvolution``, ``Format/Datatype``, ``Weights: {"Type": "Int8", …}``) are read too,
+but have not been held against a real report yet.
 """
 
 from __future__ import annotations

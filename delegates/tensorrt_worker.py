@@ -218,7 +218,7 @@ def refusal(parser: Any) -> str:
 class Engine:
     """An engine, its execution context, and device memory for its inputs and outputs.
 
-    Written after TensorRT's documentation; no machine with a GPU has run it yet.
+    No machine with a GPU has run this class yet.
     """
 
     def __init__(self, lane: Lane, content: bytes) -> None:

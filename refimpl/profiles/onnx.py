@@ -119,7 +119,9 @@ ONNX_SPEC: RuleTable = {**_COMMON, **{op: _any(FLOAT64_FIRST) for op in ("QLinea
 """The reference implementation: the zero point is added before rounding."""
 
 TENSORRT: RuleTable = {
+    **{op: _any(Rule("unspecified")) for op in ORT_1_31},
     **_COMMON,
+    "Resize": {**_COMMON["Resize"], "linear_float32": Rule("unspecified")},
     **{op: _any(FP32) for op in ACCUMULATING},
 }
 """Documented only. An exact tie in a fused convolution is decided by the kernel that timing chose."""

@@ -295,7 +295,7 @@ RTX_LINE = (
     "Datatype: Float, Format: (Linear) Row major linear format }], TacticName: __myelin_CASK_STUB, "
     "StreamId: 0, Metadata: [ONNX Layer: a/float][ONNX Layer: x/dequantized]"
 )
-DOCUMENTED_LINE = (
+INSPECTOR_LINE = (
     "Name: conv1 + relu1, LayerType: CaskConvolution, Inputs: [ { Name: x, Location: Device, "
     "Dimensions: [1,3,224,224], "
     "Format/Datatype: Thirty-two wide channel vectorized row major Int8 format }], Outputs: [ { Name: y, "
@@ -320,11 +320,11 @@ class TestReport:
         assert layer.onnx_layers == ("a/float", "x/dequantized")
         assert layer.factors == ("int8", "int8"), "the filter is the largest constant, not the first"
 
-    def test_the_documented_words_of_tensorrt_proper(self) -> None:
-        (layer,) = parse_layers(f"Layers:\n{DOCUMENTED_LINE}\n")
+    def test_the_words_of_the_engine_inspector(self) -> None:
+        (layer,) = parse_layers(f"Layers:\n{INSPECTOR_LINE}\n")
         assert layer.convolves
         assert layer.factors == ("int8", "int8")
-        (layer,) = parse_layers("Layers:\n" + DOCUMENTED_LINE.replace('"Int8"', '"Half"'))
+        (layer,) = parse_layers("Layers:\n" + INSPECTOR_LINE.replace('"Int8"', '"Half"'))
         assert layer.factors == ("int8", "float16")
 
     @pytest.mark.parametrize(
