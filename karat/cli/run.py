@@ -18,7 +18,7 @@ EPILOG = """examples:
   karat run model.tflite --input x.npy --profile litert-2.3-xnnpack --save outputs.npz
   karat run model.tflite --seed 7 --trace trace.npz --accumulators
 
---trace writes every tensor the run produced under its tensor index."""
+--trace writes every tensor the run produced under its tensor index (.tflite) or name (.onnx)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_profile(parser, "litert-2.3-ref for .tflite, ort-1.31 for .onnx")
     shared.add_threads(parser)
     parser.add_argument("--save", type=Path, metavar="OUT.npz", help="write the outputs, by output name")
-    parser.add_argument("--trace", type=Path, metavar="OUT.npz", help="write every tensor, by tensor index")
+    parser.add_argument(
+        "--trace", type=Path, metavar="OUT.npz", help="write every tensor, by tensor index (.onnx: name)"
+    )
     parser.add_argument(
         "--accumulators", action="store_true",
         help="add the int32 accumulators of each convolution to --trace, as 'acc_LAYER'",
@@ -66,7 +68,10 @@ def run(options: argparse.Namespace) -> int:
         }
         _write_npz(options.save, named)
     if result.trace is not None and options.trace is not None:
-        arrays: dict[str, Array] = {str(i): value for i, value in sorted(result.trace.tensors.items())}
+        arrays: dict[str, Array] = {
+            graph.tensors[i].name if graph.format == "onnx" else str(i): value
+            for i, value in sorted(result.trace.tensors.items())
+        }
         arrays |= {f"acc_{i}": value for i, value in sorted(result.trace.accumulators.items())}
         _write_npz(options.trace, arrays)
     return 0
