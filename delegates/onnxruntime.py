@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from delegates.base import ChildDelegate
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
-from delegates.protocol import DelegateRun, Job, Model, Probe, Tensors
+from delegates.protocol import DelegateRun, Model, Probe, Tensors
 from refimpl.errors import DelegateError, DelegateUnavailable, UsageError
 from refimpl.graph import Graph
 from refimpl.trace import Trace
@@ -84,7 +85,7 @@ class _Placed:
     stamp: tuple[int, ...]
 
 
-class OnnxDelegate:
+class OnnxDelegate(ChildDelegate):
     """A lane of ONNX Runtime, or onnx.reference.
 
     ``time_limit`` is in seconds, per request. ``precise`` asks for sums that never saturate
@@ -172,28 +173,6 @@ class OnnxDelegate:
             frozenset(),
             tuple(names[name] for name in answer["capture_changed"]),
         )
-
-    def run_many(
-        self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None
-    ) -> Iterator[DelegateRun | DelegateError]:
-        """Runs each job in the same child; a crash costs one job and a restart."""
-        for model, feeds in jobs:
-            try:
-                yield self.run(model, feeds, tensors=tensors, threads=threads)
-            except DelegateUnavailable:
-                raise
-            except DelegateError as error:
-                yield error
-
-    def close(self) -> None:
-        """Ends the child process."""
-        self._child.stop()
-
-    def __enter__(self) -> OnnxDelegate:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _place(self, model: Model, tensors: Tensors) -> _Placed:
         """Reads the model, and writes it once more with what is to be shown among its outputs."""

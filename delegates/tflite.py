@@ -6,15 +6,16 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from delegates.base import ChildDelegate
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
-from delegates.protocol import DelegateRun, Job, Model, Probe, Tensors
+from delegates.protocol import DelegateRun, Model, Probe, Tensors
 from refimpl.errors import DelegateError, DelegateUnavailable, UsageError
 from refimpl.graph import Array
 from refimpl.trace import Trace
@@ -52,7 +53,7 @@ class Lane:
     remedy: str = ""
 
 
-class TfliteDelegate:
+class TfliteDelegate(ChildDelegate):
     """A lane of LiteRT or tflite-runtime, run in a child process.
 
     ``time_limit`` is in seconds, per request. ``device`` overrides the lane's.
@@ -143,28 +144,6 @@ class TfliteDelegate:
         finally:
             remove(written)
         return self._result(answer, arrays, versions)
-
-    def run_many(
-        self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None
-    ) -> Iterator[DelegateRun | DelegateError]:
-        """Runs each job in the same child; a crash costs one job and a restart."""
-        for model, feeds in jobs:
-            try:
-                yield self.run(model, feeds, tensors=tensors, threads=threads)
-            except DelegateUnavailable:
-                raise
-            except DelegateError as error:
-                yield error
-
-    def close(self) -> None:
-        """Ends the child process."""
-        self._child.stop()
-
-    def __enter__(self) -> TfliteDelegate:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _threads(self, threads: int | None) -> int:
         if self.lane.one_thread and threads not in (None, 1):
