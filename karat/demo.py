@@ -16,7 +16,7 @@ from golden.report import Mode
 from golden.verify import verify
 from karat.calibration import simulated, tiles_of
 from karat.imaging.simulate import simulate_slices
-from karat.pictures import Panel, save_panels
+from karat.pictures import Panel, save_panels, similarity
 from karat.restoration import on_onnx_runtime, on_oracle, quantize_values, restore
 from refimpl.errors import DelegateError
 from refimpl.graph import Array, Graph
@@ -86,6 +86,8 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
         Panel("int8 + Fine-Tune", result.final),
         Panel("clean", clean),
     ]
+    scores = ", ".join(f"{panel.title} {similarity(clean, panel.image):.4f}" for panel in panels[:-1])
+    say(f"structural similarity to the clean slice: {scores}")
     for path in save_panels(panels, clean, folder):
         say(f"wrote {path}")
     return worst(codes)
