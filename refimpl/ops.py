@@ -172,8 +172,6 @@ def unsupported_ops(graph: Graph) -> dict[str, list[int]]:
 def remedy(op: str, format: Format) -> str:
     """What to do about an op that has no implementation."""
     if op == EDGETPU_OP:
-        return (
-            "this model is compiled for the Edge TPU and shows no layers; use its source model"
-        )
+        return "this model is compiled for the Edge TPU and shows no layers; use its source model"
     room = "refimpl/spec" if format == "tflite" else "refimpl/spec/onnx"
     return f"write {room}/{op.split(':')[-1].lower()}.py and add a line to refimpl/ops.py"
