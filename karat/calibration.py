@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from delegates.tiling import TileGrid
 from refimpl.errors import FeedError
 from refimpl.graph import Array, Graph
+from refimpl.profiles import CANONICAL
 
 SLICES = 4
 TILES_PER_SLICE = 16
@@ -58,10 +60,27 @@ def tiles_of(images: Array, height: int, width: int, path: Path | None = None) -
     return chosen
 
 
-def spread(items: Array, most: int) -> Sequence[Array]:
+def spread(items: Sequence[Array] | Array, most: int) -> Sequence[Array]:
     """At most ``most`` of the items, evenly spread."""
     picked = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
     return [items[i] for i in picked]
+
+
+def signal_to_noise(float_graph: Graph, quantized: Graph, samples: Sequence[Array], most: int = 8) -> float:
+    """What quantization costs: power of the float outputs over power of the error, in dB.
+
+    Over at most ``most`` of the samples; the oracle runs the quantized network. Infinite without error.
+    """
+    from export.quantize import float_runner
+    from karat.restoration import on_oracle
+
+    exact, network = float_runner(float_graph), on_oracle(quantized, CANONICAL)
+    signal = noise = 0.0
+    for sample in spread(samples, most):
+        expected = exact(sample)[0].astype(np.float64)
+        signal += float((expected**2).sum())
+        noise += float(((network(sample) - expected) ** 2).sum())
+    return math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-300) / noise)
 
 
 def _load(path: Path, channels: int) -> Array:

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from export.quantize import PRESETS, RangeMethod, quantize_model
-    from karat.calibration import calibration_samples
+    from karat.calibration import calibration_samples, signal_to_noise
     from refimpl.errors import UsageError
 
     shared.writable(options.output)
@@ -58,5 +58,11 @@ def run(options: argparse.Namespace) -> int:
         scheme = replace(scheme, range_method=RangeMethod(options.range))
     graph = shared.float_network(options.network, options)
     samples = calibration_samples(graph, options.calibration, options.seed)
-    shared.write_graph(quantize_model(graph, samples, scheme), options.output)
+    quantized = quantize_model(graph, samples, scheme)
+    shared.write_graph(quantized, options.output)
+    cost = f"signal to noise against the float network: {signal_to_noise(graph, quantized, samples):.1f} dB"
+    if scheme.symmetric_activations:
+        usual = quantize_model(graph, samples, replace(scheme, symmetric_activations=False))
+        cost += f" ({signal_to_noise(graph, usual, samples):.1f} dB with zero points)"
+    print(cost)
     return 0

@@ -12,6 +12,7 @@ import pytest
 
 from export.tflite import read_tflite, write_tflite
 from karat.cli import main
+from karat.cli.main import COMMANDS
 from refimpl.builder import GraphBuilder
 from refimpl.engine import compile_graph
 from refimpl.graph import Graph, Quantization
@@ -46,9 +47,7 @@ def test_help_needs_no_heavy_import() -> None:
     assert "exit codes" in done.stdout
 
 
-@pytest.mark.parametrize(
-    "command", ["inspect", "run", "verify", "quantize", "export", "delegates", "profiles", "demo"]
-)
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
