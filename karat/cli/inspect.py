@@ -18,7 +18,10 @@ EPILOG = "Nothing is run. Unsupported ops are listed with the file that would de
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     shared.add_model(parser)
-    parser.add_argument("--profile", metavar="P", help="also show the rounding rule of each layer under P")
+    profile = parser.add_argument(
+        "--profile", metavar="P", help="also show the rounding rule of each layer under P"
+    )
+    shared.complete_with(profile, shared.profile_names)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 

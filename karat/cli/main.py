@@ -54,7 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; an error is one line on stderr."""
     from refimpl.errors import KaratError
 
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    options = parser.parse_args(arguments)
     try:
         code: int = COMMANDS[options.command].run(options)
         sys.stdout.flush()

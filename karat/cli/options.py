@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from export.onnx import Flavour
     from refimpl.engine import Step
@@ -22,11 +22,45 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_profile(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """``--profile``; ``otherwise`` says what is taken without it."""
-    parser.add_argument(
+    option = parser.add_argument(
         "--profile",
         metavar="P",
         help=f"arithmetic profile, see `karat profiles` (default: {otherwise})",
     )
+    complete_with(option, profile_names)
+
+
+def complete_with(option: argparse.Action, names: Callable[[], Iterable[str]]) -> None:
+    """Lets the shell complete the option's value with ``names``, asked for only then."""
+    vars(option)["completer"] = lambda **_: list(names())
+
+
+def profile_names() -> Iterable[str]:
+    """Every arithmetic profile."""
+    from refimpl.profiles import PROFILES
+
+    return PROFILES
+
+
+def delegate_names() -> Iterable[str]:
+    """Every runtime, here or not."""
+    from delegates import DELEGATES
+
+    return DELEGATES
+
+
+def network_names() -> Iterable[str]:
+    """The networks that ship."""
+    from refimpl.networks import NETWORKS
+
+    return NETWORKS
+
+
+def scheme_names() -> Iterable[str]:
+    """Every quantization scheme."""
+    from export.quantize import PRESETS
+
+    return PRESETS
 
 
 def add_feeds(parser: argparse.ArgumentParser) -> None:

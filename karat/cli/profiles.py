@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 
+from karat.cli import options as shared
+
 HELP = "list the arithmetic profiles, or show one profile's rounding rule per op"
 EPILOG = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    parser.add_argument("name", nargs="?", metavar="PROFILE", help="show this profile's rules")
+    name = parser.add_argument("name", nargs="?", metavar="PROFILE", help="show this profile's rules")
+    shared.complete_with(name, shared.profile_names)
 
 
 def run(options: argparse.Namespace) -> int:

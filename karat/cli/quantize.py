@@ -18,7 +18,8 @@ without one, simulated tomography slices are used. The same input gives the same
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    parser.add_argument("network", metavar="NETWORK", help="tomogan or fine-tune")
+    network = parser.add_argument("network", metavar="NETWORK", help="tomogan or fine-tune")
+    shared.complete_with(network, shared.network_names)
     shared.add_network(parser)
     parser.add_argument(
         "--calibration",
@@ -26,11 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F.npy",
         help="representative inputs, float32 [samples, y, x, channel]",
     )
-    parser.add_argument(
+    scheme = parser.add_argument(
         "--scheme", default="int8", metavar="S",
         help="int8 (per-channel filters), int8-mobile (the same with uint8 inputs and outputs), "
         "uint8-2019 (one scale per tensor, as in 2019), int8-symmetric (default: int8)",
     )  # fmt: skip
+    shared.complete_with(scheme, shared.scheme_names)
     parser.add_argument(
         "--range",
         default=None,

@@ -36,10 +36,14 @@ exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     shared.add_model(parser)
-    parser.add_argument("--delegate", "-d", required=True, metavar="D", help="runtime, see `karat delegates`")
-    parser.add_argument(
+    delegate = parser.add_argument(
+        "--delegate", "-d", required=True, metavar="D", help="runtime, see `karat delegates`"
+    )
+    against = parser.add_argument(
         "--against", metavar="D2", help="compare with another runtime instead of with the oracle alone"
     )
+    for option in (delegate, against):
+        shared.complete_with(option, shared.delegate_names)
     parser.add_argument(
         "--other",
         type=Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,29 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         main([command, "--help"])
     assert stop.value.code == 0
     assert "usage: karat" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("karat verify m.tflite --delegate litert-x", {"litert-xnnpack"}),
+        ("karat run m.tflite --profile ort", {"ort-1.31", "ort-1.31-avx2"}),
+        ("karat quantize fine", {"fine-tune"}),
+        ("karat insp", {"inspect"}),
+    ],
+)
+def test_names_complete_in_the_shell(typed: str, offered: set[str], tmp_path: Path) -> None:
+    answer = tmp_path / "answer"
+    environment = {
+        **os.environ,
+        "_ARGCOMPLETE": "1",
+        "COMP_LINE": typed,
+        "COMP_POINT": str(len(typed)),
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+    }
+    code = "from karat.cli import main; main()"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
+    assert {word.strip() for word in answer.read_text().split("\x0b")} == offered
 
 
 def test_inspect_lists_layers(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
