@@ -84,5 +84,4 @@ def test_layouts_go_there_and_back() -> None:
     values = np.arange(24).reshape(1, 2, 3, 4)
     assert relayout(values, "tflite", "onnx").shape == (1, 4, 2, 3)
     np.testing.assert_array_equal(relayout(relayout(values, "tflite", "onnx"), "onnx", "tflite"), values)
-    assert relayout(values[0], "tflite", "onnx") is not None
     assert relayout(values[0], "tflite", "onnx").shape == (2, 3, 4)
