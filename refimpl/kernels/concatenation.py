@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
@@ -15,7 +15,7 @@ from refimpl.errors import UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView, Tensor
 from refimpl.kernels.activations import round_half_away
 from refimpl.kernels.lookup import as_bytes, buffer, byte_values
-from refimpl.kernels.threads import share
+from refimpl.kernels.threads import share, shared
 from refimpl.profiles.rules import Rule
 
 _CHUNK_BYTES = 1 << 16
@@ -58,7 +58,7 @@ def _rescale_table(tensor: Tensor, output: Tensor) -> NDArray[np.uint8] | None:
     return as_bytes(round_half_away(steps) + output.zero_point, 0, 255)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@shared()
 def _copy_rows(part: Any, start: int, out: Any) -> None:
     """``out[:, start : start + width] = part``, bytes."""
     rows, width = part.shape

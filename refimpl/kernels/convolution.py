@@ -23,6 +23,7 @@ from refimpl.kernels.patches import (
     writable_bytes,
 )
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
+from refimpl.kernels.threads import Direct
 from refimpl.kernels.tiling import (
     PHASE_FIELDS,
     Dimensions,
@@ -50,6 +51,7 @@ class DenseConvolution:
     weights: Array
     folded: NDArray[np.int32]
     epilogue: Epilogue
+    compiled: Direct
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
@@ -63,9 +65,9 @@ class DenseConvolution:
         )  # fmt: skip
         results = (writable_bytes(outputs[0]), flat_accumulator(accumulator))
         if d.threads == 1:
-            convolve_tasks(*constants, 0, d.tasks, *results)
+            self.compiled(*constants, 0, d.tasks, *results)
         else:
-            convolve_parallel(*constants, *results)
+            self.compiled(*constants, *results)
 
 
 class Shapes(NamedTuple):
@@ -96,6 +98,7 @@ def prepare_dense(
         positions[0], plan, widening,
         plan.pack(centred), plan.fold(centred, None if bias is None else bias.data, widening.border),
         prepare_epilogue(view, rule, data, filters, view.output()),
+        Direct(convolve_tasks if plan.dimensions.threads == 1 else convolve_parallel),
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from refimpl.kernels.patches import (
     writable_bytes,
 )
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
+from refimpl.kernels.threads import Direct
 from refimpl.kernels.tiling import convolution_sampling, tap_starts, threads_for, tile_size
 from refimpl.profiles.rules import Rule
 
@@ -60,6 +61,7 @@ class DepthwiseConvolution:
     weights: NDArray[np.int16]
     folded: NDArray[np.int32]
     epilogue: Epilogue
+    compiled: Direct
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
@@ -72,9 +74,9 @@ class DepthwiseConvolution:
         )  # fmt: skip
         results = (writable_bytes(outputs[0]), flat_accumulator(accumulator))
         if g.threads == 1:
-            depthwise_tasks(*constants, 0, g.tasks, *results)
+            self.compiled(*constants, 0, g.tasks, *results)
         else:
-            depthwise_parallel(*constants, *results)
+            self.compiled(*constants, *results)
 
 
 def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -108,6 +110,7 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
         geometry, reading,
         np.array(tap_starts(taps_y, taps_x, layout, layout.columns, channels), np.int64),
         widening_for(data), weights, folded, prepare_epilogue(view, rule, data, filters, view.output()),
+        Direct(depthwise_tasks if geometry.threads == 1 else depthwise_parallel),
     )  # fmt: skip
 
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Values
 from refimpl.errors import ModelError
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
-from refimpl.kernels.threads import share
+from refimpl.kernels.threads import share, shared
 
 _CHUNK = 1 << 15
 """Elements one thread takes at a time."""
@@ -71,7 +71,7 @@ class Tables:
         return cls(blocks, rest, max(row, 1), row // block * block)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@shared()
 def _look_up(values: Any, blocks: Any, rest: Any, row: int, body: int, out: Any) -> None:
     for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
         i = chunk * _CHUNK
@@ -86,7 +86,7 @@ def _look_up(values: Any, blocks: Any, rest: Any, row: int, body: int, out: Any)
             i = stop
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@shared()
 def _look_up_pairs(left: Any, right: Any, blocks: Any, rest: Any, row: int, body: int, out: Any) -> None:
     for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
         i = chunk * _CHUNK

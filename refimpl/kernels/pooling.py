@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import DTYPES, Array, LayerView
 from refimpl.kernels.lookup import buffer
 from refimpl.kernels.multipliers import output_bounds
-from refimpl.kernels.threads import share
+from refimpl.kernels.threads import share, shared
 from refimpl.profiles.rules import Rule
 
 
@@ -54,7 +54,7 @@ def _spans(view: LayerView, axis: int, stride_name: str, size_name: str) -> NDAr
     return np.stack([np.maximum(first, 0), np.minimum(first + taps, size)], axis=1)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@shared()
 def _max_pool(image: Any, rows: Any, columns: Any, low: Any, high: Any, out: Any) -> None:
     batches, out_height, out_width, channels = out.shape
     for row in prange(batches * out_height):
@@ -75,7 +75,7 @@ def _max_pool(image: Any, rows: Any, columns: Any, low: Any, high: Any, out: Any
                 cell[c] = low if below < low else below
 
 
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+@shared(error_model="numpy")
 def _average_pool(image: Any, rows: Any, columns: Any, low: Any, high: Any, out: Any) -> None:
     batches, out_height, out_width, channels = out.shape
     floor, ceiling = np.int32(low), np.int32(high)

@@ -25,7 +25,7 @@ from refimpl.kernels.lookup import (
     operand,
     unary_kernel,
 )
-from refimpl.kernels.threads import share
+from refimpl.kernels.threads import share, shared
 from refimpl.profiles.rules import Method, Rule
 
 _DIVIDE_32, _DIVIDE_64, _RECIPROCAL = 0, 1, 2
@@ -67,7 +67,7 @@ def _float_method(view: LayerView, method: Method) -> int:
     return _FLOAT_METHODS[method]
 
 
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+@shared(error_model="numpy")
 def _quantize(
     values: Any, method: int, saturates: bool, scale: Any, zero_point: int, low: int, high: int, out: Any
 ) -> None:

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.lookup import buffer, operand
-from refimpl.kernels.threads import share
+from refimpl.kernels.threads import share, shared
 from refimpl.profiles.rules import Rule
 
 
@@ -109,7 +109,7 @@ def _eleven_bit_places(modes: Modes) -> Between:
     return Between(lower, upper, np.int32(2048) - fraction, fraction)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@shared()
 def _ten_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
     """Sums of 2**20 weights, |sum| < 2**31 because |weight| <= 1536, rounded half away from zero."""
     batches, out_height, out_width, channels = out.shape
@@ -137,7 +137,7 @@ def _ten_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
                 cell[k] = np.int32(rounded >> np.int32(20))
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@shared()
 def _eleven_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
     """Sums of 2**22 weights, |sum| <= 255 * 2**22 < 2**31, rounded half up."""
     batches, out_height, out_width, channels = out.shape
@@ -163,7 +163,7 @@ def _eleven_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
                 cell[k] = np.int32(np.int32(total + np.int32(1 << 21)) >> np.int32(22))
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@shared()
 def _float_weight_by_weight(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
     """Each pixel times its row's weight, then times its column's; TFLite's reference order."""
     batches, out_height, out_width, channels = out.shape
@@ -185,7 +185,7 @@ def _float_weight_by_weight(image: Any, vertical: Any, horizontal: Any, out: Any
                 cell[k] = np.uint8(np.int32(total + half))
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@shared()
 def _float_weights_first(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
     """Each pixel times the product of its two weights; TFLite's optimised order."""
     batches, out_height, out_width, channels = out.shape

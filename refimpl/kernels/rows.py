@@ -22,7 +22,7 @@ from refimpl.kernels.fixed_point import (
     reciprocal,
 )
 from refimpl.kernels.lookup import buffer, byte_values, flat_bytes
-from refimpl.kernels.threads import share
+from refimpl.kernels.threads import share, shared
 from refimpl.profiles.rules import Rule
 
 _SUM_INTEGER_BITS = 12
@@ -84,7 +84,7 @@ def _float_exponentials(view: LayerView) -> NDArray[np.float32]:
     return np.array([math.exp(-float(real)) for real in reals], np.float32)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@shared()
 def _softmax_fixed_point(rows: Any, sign: Any, exponentials: Any, out: Any) -> None:
     for i in prange(rows.shape[0]):
         row = rows[i]
@@ -103,7 +103,7 @@ def _softmax_fixed_point(rows: Any, sign: Any, exponentials: Any, out: Any) -> N
             out[i, k] = np.uint8(min(max(quotient, 0), 255)) ^ sign
 
 
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
+@shared(error_model="numpy")
 def _softmax_float(rows: Any, sign: Any, table: Any, scale: Any, half_up: bool, out: Any) -> None:
     for i in prange(rows.shape[0]):
         row = rows[i]

@@ -1,27 +1,69 @@
-"""Small work stays on the calling thread: waking the others would cost more, on a busy machine far more."""
+"""One thread or several, and calls that cost little.
+
+Small work stays on the calling thread: waking the others costs microseconds on an idle
+machine and, where other programs run, as long as those are given (measured: 60 microseconds).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numba
+from numba import njit
 
 SMALL_WORK = 1 << 16
 """Elementary steps (an element looked up, a pixel weighed) below which one thread is the faster."""
 
 
-def share(work: int, compiled: Callable[..., None], *arguments: Any) -> None:
-    """Calls a function compiled with ``parallel=True``, on one thread if ``work`` is small.
+class Shared:
+    """A function with a ``prange``, compiled twice: for one thread and for several.
 
-    The result is the same either way; only Numba's thread count of the moment is lowered.
+    Each is compiled when it is first needed. The version for one thread does not enter
+    Numba's thread pool at all.
     """
-    threads = numba.get_num_threads()
-    if work >= SMALL_WORK or threads == 1:
-        compiled(*arguments)
-        return
-    numba.set_num_threads(1)
-    try:
-        compiled(*arguments)
-    finally:
-        numba.set_num_threads(threads)
+
+    def __init__(self, function: FunctionType, **options: Any) -> None:
+        # Numba keeps compiled code by name and types: the second version needs a name of its own.
+        alone = FunctionType(
+            function.__code__, function.__globals__, f"{function.__name__}_alone", function.__defaults__
+        )
+        alone.__qualname__ = f"{function.__qualname__}_alone"
+        alone.__module__ = function.__module__
+        self.alone: Callable[..., None] = njit(cache=True, nogil=True, **options)(alone)
+        self.several: Callable[..., None] = njit(cache=True, nogil=True, parallel=True, **options)(function)
+
+
+def shared(**options: Any) -> Callable[[Any], Shared]:
+    """Decorator: compiles a function for :func:`share`, with Numba's ``options``."""
+    return lambda function: Shared(function, **options)
+
+
+def share(work: int, compiled: Shared, *arguments: Any) -> None:
+    """Calls a :class:`Shared` function, on one thread if ``work`` is small.
+
+    The result is the same either way.
+    """
+    if work < SMALL_WORK or numba.get_num_threads() == 1:
+        compiled.alone(*arguments)
+    else:
+        compiled.several(*arguments)
+
+
+class Direct:
+    """A compiled function whose arguments have the same types at every call.
+
+    The code for those types is looked up at the first call. Looking it up at each, as Numba
+    does, takes longer than a small layer: about ten microseconds for tuples of many fields.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._entry: Callable[..., None] | None = None
+
+    def __call__(self, *arguments: Any) -> None:
+        """Calls the function; arguments of other types than the first time's are not noticed."""
+        if self._entry is None:
+            self._entry = self._function.compile(tuple(numba.typeof(value) for value in arguments))
+        self._entry(*arguments)

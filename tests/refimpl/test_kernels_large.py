@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numba import njit
 
 from refimpl.engine import compile_graph
 from refimpl.graph import Array
@@ -85,11 +86,31 @@ def test_threads_do_not_change_a_bit(profile: str, case: Case, monkeypatch: pyte
             assert result.tobytes() == expected.tobytes(), f"{count} threads"
 
 
-def test_small_work_stays_on_one_thread_and_gives_the_count_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts: list[int] = []
-    current = [2]
-    monkeypatch.setattr(sharing.numba, "get_num_threads", lambda: current[-1])
-    monkeypatch.setattr(sharing.numba, "set_num_threads", current.append)
-    sharing.share(sharing.SMALL_WORK - 1, lambda: counts.append(current[-1]))
-    sharing.share(sharing.SMALL_WORK, lambda: counts.append(current[-1]))
-    assert (counts, current) == ([1, 2], [2, 1, 2])
+def test_small_work_and_one_thread_never_enter_the_thread_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    @sharing.shared()
+    def either() -> None:
+        raise AssertionError("replaced below")
+
+    monkeypatch.setattr(either, "alone", lambda: ran.append("alone"))
+    monkeypatch.setattr(either, "several", lambda: ran.append("several"))
+    for count in (2, 1):
+        monkeypatch.setattr(sharing.numba, "get_num_threads", lambda count=count: count)
+        sharing.share(sharing.SMALL_WORK - 1, either)
+        sharing.share(sharing.SMALL_WORK, either)
+    assert ran == ["alone", "several", "alone", "alone"]
+
+
+def test_a_direct_call_compiles_for_its_own_types() -> None:
+    for dtype in (np.int16, np.float32):  # a second instance of the same function sees other types
+        call, values = sharing.Direct(_double), np.arange(3).astype(dtype)
+        call(values)
+        call(values)
+        np.testing.assert_array_equal(values, np.arange(3).astype(dtype) * 4)
+
+
+@njit
+def _double(values: Array) -> None:
+    for i in range(values.size):
+        values[i] *= 2
