@@ -17,17 +17,6 @@ MIN_SCALE = 2.0**-40
 """No scale is smaller: a product of three of them, of which multipliers and biases are made, is still a
 normal float32 number."""
 
-LEAST_CHANNEL = 2.0**-20
-"""A channel's filter scale is at least this share of the greatest in its filter. Anything finer is lost
-in an output that has one scale, and XNNPACK refuses multipliers below 2**-32."""
-
-FILTER_RANGE = {"int8": (-127, 127), "uint8": (1, 255)}
-"""Quantized values a filter uses: the narrow range, so that int8 is symmetric."""
-
-MAX_BIAS = 2**30
-"""Greatest magnitude a quantized bias may have, half of int32: products must fit on top."""
-
-
 class Range(NamedTuple):
     """Least and greatest real value a tensor is taken to have."""
 
@@ -75,32 +64,6 @@ def quantize_array(
     return clipped
 
 
-def quantize_filter(
-    values: Array, bias: Array | None, input_scale: float, dtype: str, per_channel: bool
-) -> tuple[Array, Quantization]:
-    """A float32 filter ``[out_channel, …]`` quantized, and its parameters (axis 0 when per channel).
-
-    int8 is symmetric, uint8 asymmetric and per tensor. A channel whose filter is so small that its bias
-    would not fit int32 at ``input_scale * scale`` gets the scale at which it fits.
-    """
-    limits = FILTER_RANGE[dtype]
-    least = _least_scales(bias, input_scale, channels=values.shape[0])
-    if dtype == "uint8":
-        extent = Range(float(values.min()), float(values.max()))
-        whole = parameters_of_range(extent, dtype, limits=limits, least_scale=float(least.max()))
-        return quantize_array(values, np.array(whole.scale), np.array(whole.zero_point), limits, dtype), whole
-
-    magnitudes = np.abs(values.reshape(values.shape[0], -1).astype(np.float64)).max(axis=1)
-    greatest = float(magnitudes.max()) or 1.0
-    if not per_channel:
-        magnitudes, least = magnitudes.max(keepdims=True), least.max(keepdims=True)
-    scales = np.maximum(np.maximum(magnitudes, greatest * LEAST_CHANNEL) / limits[1], least)
-    scales = scales.astype(np.float32)
-    broadcast = scales.reshape(-1, *[1] * (values.ndim - 1))
-    quantization = Quantization(tuple(float(scale) for scale in scales), (0,) * len(scales), axis=0)
-    return quantize_array(values, broadcast, np.zeros(1), limits, dtype), quantization
-
-
 def quantize_bias(bias: Array, input_scale: float, filter_: Quantization) -> tuple[Array, Quantization]:
     """A float32 bias ``[out_channel]`` as int32 with scale ``float32(input_scale * filter scale)``,
     zero point 0."""
@@ -108,10 +71,3 @@ def quantize_bias(bias: Array, input_scale: float, filter_: Quantization) -> tup
     quantization = Quantization(tuple(float(scale) for scale in scales), (0,) * len(scales), axis=0)
     limits = QUANTIZED_RANGE["int32"]
     return quantize_array(bias, scales, np.zeros(1), limits, "int32"), quantization
-
-
-def _least_scales(bias: Array | None, input_scale: float, channels: int) -> Array:
-    """Per channel, the least filter scale: that at which the bias is ``MAX_BIAS``, or ``MIN_SCALE``."""
-    if bias is None:
-        return np.full(channels, MIN_SCALE)
-    return np.maximum(np.abs(bias.astype(np.float64)) / (float(input_scale) * MAX_BIAS), MIN_SCALE)

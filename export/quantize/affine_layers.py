@@ -9,16 +9,19 @@ from types import MappingProxyType
 
 @dataclass(frozen=True)
 class AffineLayer:
-    """Positions of a layer's activation, filter (output channel first) and optional bias."""
+    """Positions of a layer's activation, filter and optional bias; ``channel_axis`` is the filter's axis of
+    output channels."""
 
     input: int
     filter: int
     bias: int
+    channel_axis: int = 0
 
 
 AFFINE_LAYERS: Mapping[str, AffineLayer] = MappingProxyType(
     {
         "CONV_2D": AffineLayer(0, 1, 2),
+        "DEPTHWISE_CONV_2D": AffineLayer(0, 1, 2, channel_axis=3),
         "TRANSPOSE_CONV": AffineLayer(2, 1, 3),
     }
 )

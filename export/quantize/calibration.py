@@ -7,7 +7,7 @@ dataset gives the same ranges bit for bit on the same kind of machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -57,17 +57,28 @@ def observe(graph: Graph, samples: Iterable[Array]) -> dict[int, Histogram]:
 
     Observing once and choosing ranges by several methods costs one run of the dataset.
     """
+    seen = {tensor.index: Histogram() for tensor in graph.tensors if not tensor.is_constant}
+    for index, values in each_activation(graph, samples):
+        seen[index].add(values)
+    return seen
+
+
+def each_activation(
+    graph: Graph, samples: Iterable[Array], wanted: Collection[int] | None = None
+) -> Iterator[tuple[int, Array]]:
+    """Index and values of every activation (or those ``wanted``) for each sample, four-dimensional ones in
+    ONNX's layout ``[batch, channel, y, x]``. Errors as for :func:`calibrate`."""
     if len(graph.inputs) != 1:
         raise ModelError(f"{graph.name!r} has {len(graph.inputs)} inputs; only one-input graphs calibrate")
     (input_index,) = graph.inputs
-    runs = _sessions(graph)
-    seen = {tensor.index: Histogram() for tensor in graph.tensors if not tensor.is_constant}
+    runs = _sessions(graph, wanted)
     names = onnx_names(graph)
     number = -1
     for number, sample in enumerate(tqdm(samples, "calibrating", delay=1, leave=False, disable=None)):
-        sample = _checked(graph, input_index, sample, number)
-        seen[input_index].add(sample)
-        feed = {names[input_index]: to_onnx_layout(sample)}
+        given = to_onnx_layout(_checked(graph, input_index, sample, number))
+        if wanted is None or input_index in wanted:
+            yield input_index, given
+        feed = {names[input_index]: given}
         for indices, session in runs:
             outputs = session.run([names[index] for index in indices], feed)
             for index, values in zip(indices, outputs, strict=True):
@@ -76,10 +87,9 @@ def observe(graph: Graph, samples: Iterable[Array]) -> dict[int, Histogram]:
                         f"sample {number} makes {graph.label(index)} NaN or infinite; "
                         "check the weights and how the sample is scaled"
                     )
-                seen[index].add(values)
+                yield index, values
     if number < 0:
         raise FeedError("the representative dataset is empty; calibration needs at least one sample")
-    return seen
 
 
 def run_float(graph: Graph, samples: Iterable[Array]) -> Iterator[tuple[Array, ...]]:
@@ -122,10 +132,12 @@ def _checked(graph: Graph, index: int, sample: Array, number: int) -> Array:
     return sample
 
 
-def _sessions(graph: Graph) -> list[tuple[tuple[int, ...], Any]]:
-    """Runs that together compute every activation, none holding more than ``EXPOSED_BYTES`` unless a
-    single tensor is larger: the tensor indices each reads, and its session."""
-    computed = [index for layer in graph.layers for index in layer.outputs]
+def _sessions(graph: Graph, wanted: Collection[int] | None = None) -> list[tuple[tuple[int, ...], Any]]:
+    """Runs that together compute every activation (or those ``wanted``), none holding more than
+    ``EXPOSED_BYTES`` unless a single tensor is larger: the tensor indices each reads, and its session."""
+    computed = [
+        index for layer in graph.layers for index in layer.outputs if wanted is None or index in wanted
+    ]
     return [
         (group, _session(write_float_onnx(graph, expose=group)))
         for group in _groups(graph, computed, EXPOSED_BYTES)

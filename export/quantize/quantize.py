@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from export.quantize.affine import Range, parameters_of_range, quantize_bias, quantize_filter
+from export.quantize.affine import Range, parameters_of_range, quantize_bias
 from export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
+from export.quantize.bias_correction import correct_biases
 from export.quantize.calibration import calibrate
+from export.quantize.equalize import equalize
+from export.quantize.filters import quantize_filter
 from export.quantize.overflow import check_accumulators
 from export.quantize.scheme import PER_CHANNEL_INT8, QuantizationScheme
 from export.quantize.sharing import KEEPING, SHARING, share_ranges
@@ -26,11 +29,17 @@ def quantize_model(
 ) -> Graph:
     """Calibrates a float32 graph on ``samples`` and quantizes it; the same input gives the same graph.
 
-    ``samples`` as for :func:`calibrate`; errors are its and :func:`quantize_graph`'s.
+    ``samples`` as for :func:`calibrate`; with ``scheme.correct_bias`` all of them are held at once. Errors
+    are its, :func:`quantize_graph`'s and :func:`correct_biases`'s.
     """
     check_quantizable(graph)
+    if scheme.equalize:
+        graph = equalize(graph)
+    if scheme.correct_bias:
+        samples = list(samples)
     ranges = calibrate(graph, samples, scheme.range_method, scheme.symmetric_activations)
-    return quantize_graph(graph, ranges, scheme)
+    quantized = quantize_graph(graph, ranges, scheme)
+    return correct_biases(graph, quantized, samples) if scheme.correct_bias else quantized
 
 
 def quantize_graph(
@@ -41,7 +50,8 @@ def quantize_graph(
     Layers, names and order stay; op versions become the lowest that say it; tensors get the parameters
     of ``scheme`` and biases become int32. With ``scheme.input_output`` other than
     ``scheme.activations`` the public inputs and outputs keep their names and a QUANTIZE stands between
-    each and its inner tensor, called ``<name>_<activations>``.
+    each and its inner tensor, called ``<name>_<activations>``. What changes the graph itself or needs the
+    samples again, ``scheme.equalize`` and ``scheme.correct_bias``, is :func:`quantize_model`'s to do.
 
     Raises UnsupportedOp for an op that cannot be quantized, ModelError for a missing or infinite range,
     a filter that is not finite, or an accumulator that could overflow.
@@ -161,6 +171,8 @@ class _Quantizer:
             input_scale,
             self._scheme.activations,
             self._scheme.filters == "per_channel",
+            affine.channel_axis,
+            self._scheme.filter_ranges == "mse",
         )
         inputs = []
         for position, tensor in enumerate(view.inputs):

@@ -10,7 +10,7 @@ import numpy as np
 from export.quantize.affine import Range, parameters_of_range
 from export.quantize.histogram import Histogram
 from export.quantize.scheme import RangeMethod
-from refimpl.graph import QUANTIZED_RANGE, Array
+from refimpl.graph import QUANTIZED_RANGE
 
 SHRINKS = tuple(float(fraction) for fraction in np.linspace(1.0, 0.2, 81))
 """Fractions of the full extent that the error search tries at either end, widest first."""
@@ -39,13 +39,26 @@ def _percentile(seen: Histogram, method: RangeMethod, symmetric: bool) -> Range:
 
 
 def _least_error(seen: Histogram, method: RangeMethod, symmetric: bool) -> Range:  # noqa: ARG001
-    """Shrinks one end at a time to the fraction with the least squared error; ties go to the wider."""
+    return least_error_range(seen, symmetric)
+
+
+def least_error_range(
+    seen: Histogram, symmetric: bool = False, dtype: str = "int8", limits: tuple[int, int] | None = None
+) -> Range:
+    """Shrinks one end at a time to the fraction with the least squared error; ties go to the wider.
+
+    ``limits`` are the (qmin, qmax) the values will be quantized to, those of ``dtype`` unless given.
+    """
     used = np.flatnonzero(seen.counts)
     centers, counts = seen.centers[used], seen.counts[used].astype(np.float64)
     full = Range(min(seen.minimum, 0.0), max(seen.maximum, 0.0))
+    qmin, qmax = limits or QUANTIZED_RANGE[dtype]
 
     def error(candidate: Range) -> float:
-        return _squared_error(centers, counts, candidate, symmetric)
+        parameters = parameters_of_range(candidate, dtype, symmetric, limits)
+        scale, zero_point = parameters.scale[0], parameters.zero_point[0]
+        quantized = np.clip(np.rint(centers / scale) + zero_point, qmin, qmax)
+        return float((((quantized - zero_point) * scale - centers) ** 2 * counts).sum())
 
     if symmetric:
         return min((Range(full.low * f, full.high * f) for f in SHRINKS), key=error)
@@ -54,14 +67,6 @@ def _least_error(seen: Histogram, method: RangeMethod, symmetric: bool) -> Range
         best = min((Range(best.low, full.high * f) for f in SHRINKS), key=error)
         best = min((Range(full.low * f, best.high) for f in SHRINKS), key=error)
     return best
-
-
-def _squared_error(centers: Array, counts: Array, candidate: Range, symmetric: bool) -> float:
-    parameters = parameters_of_range(candidate, "int8", symmetric)
-    qmin, qmax = QUANTIZED_RANGE["int8"]
-    scale, zero_point = parameters.scale[0], parameters.zero_point[0]
-    quantized = np.clip(np.rint(centers / scale) + zero_point, qmin, qmax)
-    return float((((quantized - zero_point) * scale - centers) ** 2 * counts).sum())
 
 
 CHOICES: Mapping[str, Callable[[Histogram, RangeMethod, bool], Range]] = MappingProxyType(

@@ -39,7 +39,10 @@ class QuantizationScheme:
     one per tensor. ``input_output``: element type of the graph's inputs and outputs; where it is not
     ``activations``, a QUANTIZE stands at each end, as TensorFlow's converter puts it.
     ``symmetric_activations``: zero point 0 everywhere (int8 only). ``range_method``: how activations'
-    ranges are chosen.
+    ranges are chosen. ``filter_ranges``: a filter's range is that of its weights (``minmax``), or the one
+    inside it whose quantization has the least squared error (``mse``). ``equalize``: rescale channels
+    between layers first (:mod:`export.quantize.equalize`). ``correct_bias``: take the mean error over the
+    samples out of every layer's bias (:mod:`export.quantize.bias_correction`).
 
     Filters of int8 networks are symmetric int8 in -127..127; filters of uint8 networks are asymmetric
     uint8 in 1..255, per tensor only, since no runtime takes them per channel. Raises UsageError for
@@ -51,6 +54,9 @@ class QuantizationScheme:
     input_output: Literal["int8", "uint8"] = "int8"
     symmetric_activations: bool = False
     range_method: RangeMethod = field(default_factory=RangeMethod)
+    filter_ranges: Literal["minmax", "mse"] = "minmax"
+    equalize: bool = False
+    correct_bias: bool = False
 
     def __post_init__(self) -> None:
         for name in ("activations", "input_output"):
@@ -58,6 +64,8 @@ class QuantizationScheme:
                 raise UsageError(f"{name} {getattr(self, name)!r} is neither 'int8' nor 'uint8'")
         if self.filters not in ("per_channel", "per_tensor"):
             raise UsageError(f"filters {self.filters!r} is neither 'per_channel' nor 'per_tensor'")
+        if self.filter_ranges not in ("minmax", "mse"):
+            raise UsageError(f"filter ranges {self.filter_ranges!r} are neither 'minmax' nor 'mse'")
         if self.activations == "uint8" and self.filters == "per_channel":
             raise UsageError(
                 "uint8 activations go with per-tensor filters only; use int8 for per-channel ones"

@@ -13,7 +13,8 @@ from export.quantize import (
     check_accumulators,
     quantize_model,
 )
-from export.quantize.affine import parameters_of_range, quantize_bias, quantize_filter
+from export.quantize.affine import parameters_of_range, quantize_bias
+from export.quantize.filters import quantize_filter
 from export.quantize.overflow import accumulator_reach
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError
