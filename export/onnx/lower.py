@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from export.onnx.fusions import FUSIONS
+from export.onnx.quantize_constants import leads_to_quantize, quantize_constants
 from export.onnx.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import QUANTIZED_RANGE, Graph, Quantization
@@ -32,7 +33,7 @@ def lower_qdq(graph: Graph) -> Graph:
     behind the others, are zero points and biases the file leaves out, and edges quantization spreads to.
 
     Raises ModelError for a graph that is not in ONNX layout, and UnsupportedOp where the optimizer would
-    choose new quantization parameters: two quantizations in a row, a filter in float.
+    choose new quantization parameters: two quantizations in a row.
     """
     if graph.format != "onnx":
         raise ModelError(f"graph {graph.name!r} is in {graph.format} layout; only ONNX graphs are lowered")
@@ -42,7 +43,7 @@ def lower_qdq(graph: Graph) -> Graph:
     _merge_equal_quantizations(rewriting)
     _spread_backward(rewriting)
     _spread_forward(rewriting)
-    _quantize_biases(rewriting)
+    quantize_constants(rewriting)
     _remove_clips(rewriting)
     for node in rewriting.each(*FUSIONS):
         FUSIONS[node.op](rewriting, node)
@@ -166,7 +167,7 @@ def _spread_forward(rewriting: Rewriting) -> None:
     for dequantize in rewriting.each(DEQUANTIZE):
         direct = [reader for reader, _ in rewriting.readers(dequantize.outputs[0])]
         # A reader that a QuantizeLinear follows gets a DequantizeLinear of its own first.
-        movers = [reader for reader in direct if not _leads_to_quantize(rewriting, reader)]
+        movers = [reader for reader in direct if not leads_to_quantize(rewriting, reader)]
         if len(movers) != 1 or dequantize.outputs[0] in rewriting.outputs:
             continue
         if not _constant_scalars(rewriting, dequantize):
@@ -226,55 +227,6 @@ def _quantized_twin(rewriting: Rewriting, index: int, like: Node) -> int:
     assert zero_point is not None
     parameters = Quantization.per_tensor(scale.item(), zero_point.item())
     return rewriting.add_tensor(f"{tensor.name}_q_to_dq", tensor, zero_point.dtype.name, parameters)
-
-
-def _quantize_biases(rewriting: Rewriting) -> None:
-    """A float bias between quantized input, filter and output becomes int32 in steps of their scales:
-    ``rint(f32(bias / f32(sx * sw)))``."""
-    for node in rewriting.each("Conv", "ConvTranspose", "Gemm"):
-        image, filter_ = rewriting.dequantize_of(node, 0), rewriting.dequantize_of(node, 1)
-        if image is None or not _leads_to_quantize(rewriting, node):
-            continue
-        scale = rewriting.data(image.inputs[1])
-        if scale is None or scale.ndim:
-            continue
-        if filter_ is None:
-            if rewriting.data(node.inputs[1]) is not None:
-                raise UnsupportedOp(
-                    f"{rewriting.view(node)} has a filter in float between quantized tensors; ONNX Runtime "
-                    "quantizes it with parameters of its own: quantize it in the file"
-                )
-            continue
-        bias, filter_scale = rewriting.data(node.input(2)), rewriting.data(filter_.inputs[1])
-        if bias is None or filter_scale is None or bias.ndim != 1 or bias.dtype != np.float32:
-            continue
-        if filter_scale.ndim and (filter_scale.shape != bias.shape or _filter_axis(rewriting, node, filter_)):
-            continue
-        scales = scale * filter_scale
-        steps = np.rint(bias / scales).astype(np.int32)
-        name = rewriting.tensors[node.inputs[2]].name
-        quantized = rewriting.add_constant(f"{name}_int32", steps)
-        restored = rewriting.add_tensor(f"{name}_dq", rewriting.tensors[node.inputs[2]], "float32")
-        scale_index = rewriting.add_constant(f"{name}_scale", np.asarray(scales))
-        attributes = {"axis": 0} if filter_scale.ndim else {}
-        pair = Node(DEQUANTIZE, [quantized, scale_index], [restored], dict(attributes), filter_.version)
-        rewriting.insert(rewriting.nodes.index(node), pair)
-        rewriting.read(node, 2, restored)
-
-
-def _filter_axis(rewriting: Rewriting, node: Node, filter_: Node) -> bool:
-    """True when the filter's scales are not along its output channels."""
-    axis = rewriting.view(filter_).integer("axis", 1) % len(rewriting.tensors[filter_.inputs[0]].shape)
-    expected = 1 if node.op == "Gemm" and not rewriting.view(node).integer("transB", 0) else 0
-    return axis != expected
-
-
-def _leads_to_quantize(rewriting: Rewriting, node: Node) -> bool:
-    """True when the only way on, over Relu and Clip, is a QuantizeLinear."""
-    reader = rewriting.only_reader(node)
-    while reader is not None and reader.op in ("Relu", "Clip"):
-        reader = rewriting.only_reader(reader)
-    return reader is not None and reader.op == QUANTIZE
 
 
 def _remove_clips(rewriting: Rewriting) -> None:

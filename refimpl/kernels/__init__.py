@@ -44,6 +44,7 @@ from refimpl.kernels.copies import (
 )
 from refimpl.kernels.depthwise import prepare_depthwise
 from refimpl.kernels.fully_connected import prepare_fully_connected
+from refimpl.kernels.onnx_fused import prepare_conv_transpose
 from refimpl.kernels.onnx_sums import (
     prepare_conv_integer,
     prepare_max_pool_nchw,
@@ -118,6 +119,7 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "TRANSPOSE_CONV": prepare_transposed,
         "UNPACK": prepare_unpack,
         "ConvInteger": prepare_conv_integer,
+        "ConvTranspose": prepare_conv_transpose,
         "MaxPool": prepare_max_pool_nchw,
         "QLinearConv": prepare_qlinear_conv,
         "QLinearMatMul": prepare_qlinear_matmul,

@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from refimpl.kernels.lookup import Tables, as_bytes, byte_values, pair_kernel, unary_kernel
+from refimpl.kernels.onnx_fused import fma
 from refimpl.kernels.onnx_translation import Parameters, parameters
 from refimpl.profiles.onnx_broadcast import left_is_scalar
 from refimpl.profiles.rules import Rule
-
-_intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
-
-
-@_intrinsic
-def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c`` of float32, rounded once: the machine's instruction, or the C library's fmaf."""
-    signature = types.float32(types.float32, types.float32, types.float32)
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return builder.fma(*args)
-
-    return signature, generate
 
 
 @njit(cache=True, nogil=True)
 def _sums(left: Array, right: Array, ra: np.float32, rb: np.float32, fixed: np.float32, out: Array) -> None:
     for i in range(left.size):
         for k in range(right.size):
-            out[i, k] = _fma(left[i], ra, _fma(right[k], rb, fixed))
+            out[i, k] = fma(left[i], ra, fma(right[k], rb, fixed))
 
 
 @njit(cache=True, nogil=True)
 def _shift(ra: np.float32, za: np.float32, rb: np.float32, zb: np.float32, zc: np.float32) -> np.float32:
-    return np.float32(zc - _fma(ra, za, np.float32(rb * zb)))
+    return np.float32(zc - fma(ra, za, np.float32(rb * zb)))
 
 
 def prepare_qlinear_add(view: LayerView, rule: Rule, target: Target) -> Kernel:

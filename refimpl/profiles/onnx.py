@@ -7,6 +7,7 @@ documentation, not a run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -16,6 +17,9 @@ from refimpl.profiles.rules import EXACT, Rule
 RuleTable = Mapping[str, Mapping[str, Rule]]
 
 MICROSOFT = "com.microsoft:"
+
+LONGEST_CHAIN = 128
+"""Terms of a float32 sum that MLAS adds in one piece, in order, whatever the sizes of the matrices."""
 
 COPIES = (
     "Cast", "Clip", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Max", "MaxPool",
@@ -57,8 +61,13 @@ def variant_of(view: LayerView) -> str:
     """The table key of a layer's variant: the element types of the factors where that matters.
 
     ``uint8_int8`` is uint8 data by an int8 filter; ``…_depthwise`` a convolution with one input and one
-    output channel per group. A Resize is called by its mode and element type.
+    output channel per group. A Resize is called by its mode and element type. A ConvTranspose is a
+    ``chain`` where its sums are short enough to stay in one piece, and otherwise ``split``.
     """
+    if view.op == "ConvTranspose":
+        image = view.input(0).shape
+        short = image[1] // max(view.integer("group", 1), 1) <= LONGEST_CHAIN
+        return "chain" if short and math.prod(image[2:]) > 1 else "split"
     if view.op in ("QLinearConv", "ConvInteger"):
         data, filter_ = view.input(0), view.input(3 if view.op == "QLinearConv" else 1)
         single = len(filter_.shape) > 1 and filter_.shape[1] == 1
@@ -95,6 +104,7 @@ ORT_1_31: RuleTable = {
         **_COMMON["Resize"],
         **{f"linear_{dtype}": REFERENCE for dtype in ("int8", "uint8", "float32")},
     },
+    "ConvTranspose": {"chain": FUSED, "*": Rule("unspecified")},
     "Sigmoid": _any(FUSED),
     f"{MICROSOFT}QLinearAdd": _any(FUSED),
     f"{MICROSOFT}QLinearMul": _any(FLOAT32_FIRST),

@@ -170,21 +170,25 @@ def images(seed: int) -> Array:
     return values.astype(np.float32)
 
 
-def photograph() -> Array:
-    """A piece of a photograph as an input of the networks; plain grey steps where scikit-image is absent."""
+def photograph(shape: Sequence[int] = (1, 3, SIZE, SIZE)) -> Array:
+    """A piece of a photograph as an input NCHW; plain grey steps where scikit-image is absent.
+
+    Its three colours repeat where more channels are asked for.
+    """
+    _, channels, height, width = shape
     try:
         from skimage import data
     except ImportError:
-        picture = np.add.outer(np.arange(SIZE), np.arange(SIZE))[..., None] * np.array([4, 3, 2])
+        picture = np.add.outer(np.arange(height), np.arange(width))[..., None] * np.array([4, 3, 2])
     else:
-        picture = data.astronaut()[100 : 100 + SIZE, 200 : 200 + SIZE]
-    channels_first = np.ascontiguousarray(picture.transpose(2, 0, 1)[None])
+        picture = data.astronaut()[100 : 100 + height, 200 : 200 + width]
+    channels_first = np.resize(picture.transpose(2, 0, 1), (1, channels, height, width))
     return channels_first.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def on_the_grid(scale: float) -> Array:
+def on_the_grid(scale: float, shape: Sequence[int] = (1, 3, SIZE, SIZE)) -> Array:
     """An input whose values are halves of ``scale``: each second one ties when it is quantized."""
-    steps = np.arange(3 * SIZE * SIZE).reshape(1, 3, SIZE, SIZE) % 301 - 150
+    steps = np.arange(np.prod(shape)).reshape(shape) % 301 - 150
     return steps.astype(np.float32) * np.float32(scale) / np.float32(2)
 
 
@@ -202,10 +206,12 @@ def quantized(
         def get_next(self) -> dict[str, Array] | None:
             return next(self._left, None)
 
+    own = onnx.ModelProto()
+    own.CopyFrom(model)  # quantize_static leaves references to its temporary files in what it gets
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
         quantize_static(
-            model, path, Reader(), quant_format=QuantFormat[form],
+            own, path, Reader(), quant_format=QuantFormat[form],
             activation_type=QuantType[activations], weight_type=QuantType.QInt8, per_channel=True,
         )  # fmt: skip
         return path.read_bytes()

@@ -340,6 +340,35 @@ def float_values() -> Iterator[OnnxCase]:
         yield OnnxCase(op.lower(), content, {"a": left, "b": right}, "one IEEE operation")
 
 
+TRANSPOSED: dict[str, dict[str, Any]] = {
+    "doubling": {"shape": (16, 24, 4, 4), "strides": [2, 2], "pads": [1, 1, 1, 1]},
+    "longest_chain": {"shape": (128, 8, 2, 2), "strides": [2, 2]},
+    "holes": {"shape": (5, 7, 3, 2), "strides": [4, 3], "output_padding": [1, 2]},
+    "dilated": {"shape": (4, 6, 3, 3), "strides": [1, 2], "pads": [2, 0, 1, 1], "dilations": [2, 2]},
+    "grouped": {"shape": (8, 3, 3, 3), "strides": [2, 2], "group": 4},
+    "one_filter": {"shape": (9, 1, 1, 1)},
+}
+
+
+def transposed_convolutions() -> Iterator[OnnxCase]:
+    """ConvTranspose in float32: long sums, taps on top of each other, taps that never meet."""
+    for (name, given), bias in itertools.product(TRANSPOSED.items(), (False, True)):
+        rng = seeded(name)
+        attributes = {key: value for key, value in given.items() if key != "shape"}
+        channels, wide, *taps = given["shape"]
+        x, w, b = (
+            rng.normal(size=size).astype(np.float32)
+            for size in ((2, channels, 5, 7), (channels, wide, *taps), wide * attributes.get("group", 1))
+        )
+        nodes = [node("ConvTranspose", ["x", "w", "b"][: 2 + bias], **attributes)]
+        constants = {"w": w, "b": b} if bias else {"w": w}
+        content = onnx_model(nodes, {"x": x}, {"y": "float32"}, constants)
+        yield OnnxCase(f"transposed_{name}_{bias}", content, {"x": x}, "one chain of fused multiply-adds")
+
+
 def cases() -> list[OnnxCase]:
     """All of them."""
-    return [*convolutions(), *ties(), *matrices(), *pairs(), *unary(), *float_values()]
+    return [
+        *convolutions(), *ties(), *matrices(), *pairs(), *unary(), *float_values(),
+        *transposed_convolutions(),
+    ]  # fmt: skip

@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from export.onnx import lower_qdq, read_onnx, write_onnx
+from export.onnx.quantize_constants import quantized_filter
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Graph
 from tests.export.onnx_models import (
@@ -143,6 +144,38 @@ def float_bias(s: Sketch) -> list[str]:
     return [s.pair(s.node("Conv", s.pair("x"), s.filter(4, 3, 3, 3), s.weight(4)), 6 / 255)]
 
 
+def float_filter(s: Sketch, bias: bool) -> list[str]:
+    """A filter in float becomes int8, whose parameters the optimizer chooses."""
+    filter_ = s.weight(4, 3, 3, 3)
+    return [s.pair(s.node("Conv", s.pair("x"), filter_, *([s.weight(4)] if bias else [])), 6 / 255)]
+
+
+def float_filter_transposed(s: Sketch, bias: bool) -> list[str]:
+    """... and stays in a float op where there is no integer one."""
+    filter_, more = s.weight(3, 4, 4, 4), [s.weight(4)] if bias else []
+    y = s.node("ConvTranspose", s.pair("x"), filter_, *more, strides=[2, 2])
+    return [s.pair(s.node("Relu", y), 6 / 255, 0)]
+
+
+def float_filter_product(s: Sketch) -> list[str]:
+    x = s.node("Reshape", s.pair("x"), s.constant(i64(-1, 6)))
+    return [s.pair(s.node("Gemm", x, s.weight(5, 6), s.weight(5), transB=1), 0.1)]
+
+
+def float_filter_of_an_output(s: Sketch) -> list[str]:
+    """Nothing is quantized where the result stays float."""
+    return [s.node("ConvTranspose", s.pair("x"), s.weight(3, 4, 3, 3))]
+
+
+def scale_in_a_list(s: Sketch, filter_scale: float | list[float]) -> list[str]:
+    """One scale counts as one for all, in a list of one number too."""
+    scale, zero_point = s.constant(np.array([0.05], np.float32)), s.constant(np.array([3], np.uint8))
+    x = s.node("DequantizeLinear", s.node("QuantizeLinear", "x", scale, zero_point), scale, zero_point)
+    values = s.constant(s.random.integers(-127, 128, (4, 3, 3, 3)).astype(np.int8))
+    filter_ = s.node("DequantizeLinear", values, s.constant(np.array(filter_scale, np.float32)))
+    return [s.pair(s.node("Conv", x, filter_, s.weight(4)), 6 / 255)]
+
+
 def product(s: Sketch, op: str) -> list[str]:
     """No QuantizeLinear behind it: integers in, float out."""
     x = s.node("Reshape", s.pair("x"), s.constant(i64(-1, 6)))
@@ -236,6 +269,13 @@ CASES = {
     "redundant Relu": lambda s: rectified_conv(s, 0),
     "real Relu": lambda s: rectified_conv(s, 3),
     "float bias": float_bias,
+    "float filter": lambda s: float_filter(s, False),
+    "float filter and bias": lambda s: float_filter(s, True),
+    "float filter of ConvTranspose": lambda s: float_filter_transposed(s, False),
+    "float filter and bias of ConvTranspose": lambda s: float_filter_transposed(s, True),
+    "float filter of Gemm": float_filter_product,
+    "float filter of an output": float_filter_of_an_output,
+    "scale in a list": lambda s: scale_in_a_list(s, [0.01]),
     "Gemm, float result": lambda s: product(s, "Gemm"),
     "MatMul, float result": lambda s: product(s, "MatMul"),
     "same tensor twice": same_twice,
@@ -260,6 +300,14 @@ def test_single_groups(case: str, opset: int) -> None:
         assert_computes_as_ort_does(model.SerializeToString(), lowered, model)
 
 
+def test_a_bias_whose_scale_the_optimizer_cannot_work_out_leaves_a_float_op() -> None:
+    """Data with a list of one scale, a filter with a single one."""
+    s = Sketch(7)
+    content = s.model([1, 3, 6, 6], *scale_in_a_list(s, 0.01)).SerializeToString()
+    assert "Conv" in {node.op_type for node in optimized(content).graph.node}
+    assert "Conv" in {layer.op for layer in lower_qdq(read_onnx(content)).layers}
+
+
 def test_equal_quantizations_with_shared_constants_are_one() -> None:
     """Which of the two names survives is ONNX Runtime's whim; the values are the same."""
     s = Sketch(7)
@@ -277,18 +325,36 @@ def test_equal_quantizations_with_shared_constants_are_one() -> None:
 
 
 def test_what_the_optimizer_would_invent_is_refused() -> None:
-    """ONNX Runtime makes up parameters in both cases: its graph has scales the file has not."""
+    """ONNX Runtime makes up parameters here: its graph has scales the file has not."""
     s = Sketch()
     content = s.model([1, 3, 6, 6], s.node("Tanh", s.pair(s.pair("x"), 0.2))).SerializeToString()
     merged = [node.op_type for node in optimized(content).graph.node]
     assert merged == ["QuantizeLinear", "DequantizeLinear", "Tanh"]
     with pytest.raises(UnsupportedOp, match=r"quantizes what .* just did"):
         lower_qdq(read_onnx(content))
+
+
+FILTERS = {
+    "usual": np.random.default_rng(0).normal(size=(3, 4, 5, 2)),
+    "positive": np.random.default_rng(1).random((3, 4, 5, 2)) + 1,
+    "negative": -np.random.default_rng(2).random((3, 4, 5, 2)) - 1,
+    "zero": np.zeros((3, 4, 5, 2)),
+    "ties": np.arange(-60, 60).reshape(3, 4, 5, 2) / 2,
+    "one large": np.where(np.arange(120) == 7, 1e30, 1e-30).reshape(3, 4, 5, 2),
+}
+
+
+@pytest.mark.parametrize("name", [*FILTERS])
+def test_a_float_filter_is_quantized_as_the_optimizer_does(name: str) -> None:
+    values = FILTERS[name].astype(np.float32)
     s = Sketch()
-    content = s.model([1, 3, 6, 6], s.pair(s.conv(s.pair("x"), 3, 4), 0.2)).SerializeToString()
-    with pytest.raises(UnsupportedOp, match="has a filter in float between quantized tensors"):
-        lower_qdq(read_onnx(content))
-    assert "QLinearConv" in [node.op_type for node in optimized(content).graph.node]
+    y = s.node("ConvTranspose", s.pair("x"), s.constant(values))
+    model = optimized(s.model([1, 3, 6, 6], s.pair(y, 0.2)).SerializeToString())
+    (node,) = (node for node in model.graph.node if node.op_type == "ConvTranspose")
+    (source,) = (other for other in model.graph.node if node.input[1] in other.output)
+    constants = {proto.name: numpy_helper.to_array(proto) for proto in model.graph.initializer}
+    for found, name_of in zip(quantized_filter(values), source.input, strict=True):
+        np.testing.assert_array_equal(found, constants[name_of])
 
 
 def test_graphs_without_pairs_stay() -> None:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from refimpl.contract import Op
 from refimpl.spec.onnx import (
     conv_integer,
+    conv_transpose,
     elementwise,
     moves,
     pools,
@@ -39,7 +40,7 @@ ONNX_OPS: Mapping[str, Op] = MappingProxyType(
         "Concat": Op(moves.check_concat, moves.concat),
         "Conv": Op(unspecified.check_conv, unspecified.conv),
         "ConvInteger": Op(conv_integer.check_conv_integer, conv_integer.conv_integer),
-        "ConvTranspose": Op(unspecified.check_conv_transpose, unspecified.conv_transpose),
+        "ConvTranspose": Op(conv_transpose.check_conv_transpose, conv_transpose.conv_transpose),
         "DepthToSpace": Op(moves.check_depth_to_space, moves.depth_to_space),
         "DequantizeLinear": _DEQUANTIZE,
         "Div": _BINARY,

@@ -1,4 +1,4 @@
-"""float32 ops whose last bits no runtime documents: Conv, ConvTranspose, Gemm, MatMul, pools, Tanh.
+"""float32 ops whose last bits no runtime documents: Conv, Gemm, MatMul, pools, Tanh.
 
 They are computed in float64 and rounded once, the best that can be said without knowing the order of
 a runtime's sum, so that what follows them has values to work on. Their own outputs are never compared.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.pools import count_taps
@@ -64,50 +63,6 @@ def conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: AR
                 own = slice(group * outputs, (group + 1) * outputs)
                 taps = weights[own, :, tap_y, tap_x]
                 result[:, own, out_y[:, None], out_x] += np.einsum("ncyx,oc->noyx", part, taps)
-    if len(values) > 2 and values[2] is not None:
-        result += values[2].reshape(-1, 1, 1)
-    return _rounded(result)
-
-
-def check_conv_transpose(view: LayerView) -> None:
-    """Inputs: image NCHW, filter ``[in, out, y, x]``, optional bias; one group, explicit pads."""
-    require_arity(view, 2, optional=1)
-    _require_float(view)
-    image, weights = view.input(0), view.input(1)
-    require_rank(view, image, 4)
-    require_rank(view, weights, 4)
-    if view.integer("group", 1) != 1 or view.text("auto_pad", "NOTSET") != "NOTSET":
-        raise UnsupportedOp(f"{view}: groups and auto_pad are not implemented")
-    if "output_shape" in view.layer.attributes:
-        raise UnsupportedOp(f"{view}: output_shape is not implemented; give pads")
-    require(view, weights.shape[0] == image.shape[1], f"filter {weights.shape} for an image {image.shape}")
-    strides, dilations = view.integers("strides", (1, 1)), view.integers("dilations", (1, 1))
-    pads, extra = view.integers("pads", (0, 0, 0, 0)), view.integers("output_padding", (0, 0))
-    fits = (len(strides), len(dilations), len(pads), len(extra)) == (2, 2, 4, 2)
-    require(view, fits and min((*strides, *dilations)) >= 1 and min((*pads, *extra)) >= 0, "wrong attributes")
-    sizes = (
-        (image.shape[2 + i] - 1) * strides[i]
-        + extra[i] + (weights.shape[2 + i] - 1) * dilations[i] + 1 - pads[i] - pads[2 + i]
-        for i in (0, 1)
-    )  # fmt: skip
-    require_shape(view, view.output(), (image.shape[0], weights.shape[1], *sizes))
-
-
-def conv_transpose(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
-    """Each input value adds the filter at ``in * stride + tap * dilation - pad``."""
-    image, weights = operand(values, 0).astype(np.float64), operand(values, 1).astype(np.float64)
-    strides, dilations = view.integers("strides", (1, 1)), view.integers("dilations", (1, 1))
-    pads = view.integers("pads", (0, 0, 0, 0))
-    result = np.zeros(view.output().shape)
-    for tap_y in range(weights.shape[2]):
-        for tap_x in range(weights.shape[3]):
-            rows = np.arange(image.shape[2]) * strides[0] + tap_y * dilations[0] - pads[0]
-            columns = np.arange(image.shape[3]) * strides[1] + tap_x * dilations[1] - pads[1]
-            y, x = (
-                (at >= 0) & (at < size) for at, size in zip((rows, columns), result.shape[2:], strict=True)
-            )
-            products = np.einsum("ncyx,co->noyx", image[:, :, y][:, :, :, x], weights[:, :, tap_y, tap_x])
-            result[:, :, rows[y][:, None], columns[x]] += products
     if len(values) > 2 and values[2] is not None:
         result += values[2].reshape(-1, 1, 1)
     return _rounded(result)
