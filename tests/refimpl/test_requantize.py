@@ -10,6 +10,7 @@ from refimpl.errors import UnsupportedOp
 from refimpl.graph import LayerView, Quantization
 from refimpl.kernels.multipliers import combined_scales, fixed_point_multipliers, output_bounds
 from refimpl.kernels.requantize import epilogue_for_scales, requantize_pixels
+from refimpl.kernels.requantize_block import LANES
 from refimpl.profiles.rules import Rule
 from refimpl.spec import primitives
 
@@ -69,7 +70,8 @@ def requantized(view: LayerView, rule: Rule, scales: np.ndarray, acc: np.ndarray
     output = view.output()
     epilogue = epilogue_for_scales(view, rule, scales, output, (low, high))
     result = np.zeros(acc.size, np.uint8)
-    requantize_pixels(acc.astype(np.int32), epilogue, 0, acc.shape[1], result, 0, acc.shape[1])
+    rows = np.pad(acc.astype(np.int32), ((0, 0), (0, -acc.shape[1] % LANES)), constant_values=INT32_MIN)
+    requantize_pixels(rows, epilogue, 0, acc.shape[1], result, 0, acc.shape[1])
     return result.view(output.dtype).reshape(acc.shape)
 
 

@@ -1,0 +1,212 @@
+"""Requantization of 16 channels at a time, in vector registers, for every rounding method.
+
+Numba has no vector type, and a loop over arrays is checked for overlaps at every
+pixel; here what belongs to a channel is loaded once and stays in registers for all pixels
+of a tile. No instruction of a particular machine: LLVM chooses them.
+
+Both roundings of fixed point are one shift. With p = wrap32(acc << left) * q and e places to the
+right after the multiplier's 31, floor(floor(a / 2**31) / 2**e) = floor(a / 2**(31 + e)), so ::
+
+    ruy       (p + 2**30 + 2**(30 + e)) >> (31 + e)
+    gemmlowp  the same, 2**31 less where p < 0: ties go away from zero
+
+The sign of p decides as well as that of the high half (p + 2**30) >> 31: they only differ where
+that half is 0, which rounds to 0 either way. For e = 0 nothing is rounded twice.
+No sum leaves 64 bits, because |p| <= 2**62 and e <= 31.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from refimpl.kernels.addresses import INT8, INT32, INT64, load, splat, store, vector
+
+LANES = 16
+"""Channels per block."""
+
+_intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
+_HALF_LANES = LANES // 2
+_INT32_BYTES, _INT64_BYTES = 4, 8
+
+_SUMS = vector(INT32, LANES)
+_PAIRS = vector(INT64, _HALF_LANES)
+_SINGLES = vector(ir.FloatType(), LANES)
+_DOUBLES = vector(ir.DoubleType(), LANES)
+
+_MAGIC = 3 << 22
+"""1.5 * 2**23 as a number: a float32 below 2**22 added to it is rounded to a whole number, half to even,
+and stands in the low bits of the sum."""
+_MAGIC_BITS = int(np.array([_MAGIC], np.float32).view(np.int32)[0])
+
+
+@_intrinsic
+def requantize_fixed_point(
+    _: Any,
+    acc: Any,
+    acc_stride: Any,
+    pixels: Any,
+    multiplier: Any,
+    left: Any,
+    shift: Any,
+    rounding: Any,
+    rounding_below: Any,
+    low: Any,
+    high: Any,
+    zero_point: Any,
+    out: Any,
+    out_stride: Any,
+) -> Any:
+    """Writes LANES bytes for each of ``pixels`` pixels.
+
+    Arrays are addresses: ``acc`` int32, rows ``acc_stride`` bytes apart; ``out`` bytes, rows
+    ``out_stride`` apart; ``multiplier`` and ``left`` int32 [LANES], ``shift``, ``rounding`` and
+    ``rounding_below`` int64 [LANES], as in ``Epilogue``. ``low``, ``high`` and ``zero_point`` are int32.
+    """
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        acc, acc_stride, pixels, multiplier, left, *wide, low, high, zero_point, out, out_stride = arguments
+        factors = _halves(builder, load(builder, multiplier, _SUMS, _INT32_BYTES))
+        left = load(builder, left, _SUMS, _INT32_BYTES)
+        shifts, above, below = (_interleaved(builder, address) for address in wide)
+        nothing = ir.Constant(_PAIRS, None)
+
+        def rounded(value: Any) -> Any:
+            results = []
+            values = _halves(builder, builder.shl(value, left))
+            for x, factor, shift, plain, away in zip(values, factors, shifts, above, below, strict=True):
+                product = builder.mul(x, factor)
+                negative = builder.icmp_signed("<", product, nothing)
+                total = builder.add(product, builder.select(negative, away, plain))
+                results.append(builder.bitcast(builder.ashr(total, shift), _SUMS))
+            # The low half of each sum: lane 2i from the first eight, lane 2i + 1 from the others.
+            order = [lane + (LANES if odd else 0) for lane in range(0, LANES, 2) for odd in range(2)]
+            return builder.shuffle_vector(*results, ir.Constant(_SUMS, order))
+
+        def finished(value: Any) -> Any:
+            bounded = _clamp(builder, rounded(value), low, high, builder.icmp_signed)
+            return builder.add(bounded, zero_point)
+
+        low, high, zero_point = (splat(builder, value, LANES) for value in (low, high, zero_point))
+        _for_pixels(builder, (acc, acc_stride, pixels, out, out_stride), finished)
+
+    int32 = types.int32
+    return types.void(*[types.int64] * 8, int32, int32, int32, types.int64, types.int64), codegen
+
+
+@_intrinsic
+def requantize_float32(
+    _: Any,
+    acc: Any,
+    acc_stride: Any,
+    pixels: Any,
+    scale: Any,
+    low: Any,
+    high: Any,
+    zero_point: Any,
+    out: Any,
+    out_stride: Any,
+) -> Any:
+    """The same by a float32 product, rounded half to even; ``scale`` is float32 [LANES].
+
+    Clamping before rounding changes nothing, since the bounds are whole, and leaves small numbers.
+    """
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        acc, acc_stride, pixels, scale, low, high, zero_point, out, out_stride = arguments
+        scale = load(builder, scale, _SINGLES, _INT32_BYTES)
+        floor, ceiling = (_real(builder, bound, _SINGLES) for bound in (low, high))
+        magic = ir.Constant(_SINGLES, [float(_MAGIC)] * LANES)
+        bits = builder.sub(zero_point, ir.Constant(INT32, _MAGIC_BITS))
+        from_bits = splat(builder, bits, LANES)
+
+        def finished(value: Any) -> Any:
+            product = builder.fmul(builder.sitofp(value, _SINGLES), scale)
+            bounded = _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
+            return builder.add(builder.bitcast(builder.fadd(bounded, magic), _SUMS), from_bits)
+
+        _for_pixels(builder, (acc, acc_stride, pixels, out, out_stride), finished)
+
+    int32 = types.int32
+    return types.void(*[types.int64] * 4, int32, int32, int32, types.int64, types.int64), codegen
+
+
+@_intrinsic
+def requantize_float64(
+    _: Any,
+    acc: Any,
+    acc_stride: Any,
+    pixels: Any,
+    scale: Any,
+    low: Any,
+    high: Any,
+    zero_point: Any,
+    out: Any,
+    out_stride: Any,
+) -> Any:
+    """The same by a float64 product, rounded half away from zero; ``scale`` is float64 [LANES]."""
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        acc, acc_stride, pixels, scale, low, high, zero_point, out, out_stride = arguments
+        scale = load(builder, scale, _DOUBLES, _INT64_BYTES)
+        floor, ceiling = (_real(builder, bound, _DOUBLES) for bound in (low, high))
+        nothing = ir.Constant(_DOUBLES, [0.0] * LANES)
+        # Just below one half: added to the number below one half it stays below one, and to one
+        # half it rounds up to one.
+        halves = [ir.Constant(_DOUBLES, [sign * np.nextafter(0.5, 0)] * LANES) for sign in (-1.0, 1.0)]
+        zero_point = splat(builder, zero_point, LANES)
+
+        def finished(value: Any) -> Any:
+            product = builder.fmul(builder.sitofp(value, _DOUBLES), scale)
+            bounded = _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
+            half = builder.select(builder.fcmp_ordered("<", bounded, nothing), *halves)
+            return builder.add(builder.fptosi(builder.fadd(bounded, half), _SUMS), zero_point)
+
+        _for_pixels(builder, (acc, acc_stride, pixels, out, out_stride), finished)
+
+    int32 = types.int32
+    return types.void(*[types.int64] * 4, int32, int32, int32, types.int64, types.int64), codegen
+
+
+def _for_pixels(builder: Any, arrays: tuple[Any, ...], finished: Callable[[Any], Any]) -> None:
+    """``out[p] = finished(acc[p])`` for every pixel, LANES bytes each."""
+    acc, acc_stride, pixels, out, out_stride = arrays
+    with cgutils.for_range(builder, pixels) as pixel:
+        at = builder.add(acc, builder.mul(pixel.index, acc_stride))
+        result = builder.trunc(finished(load(builder, at, _SUMS, _INT32_BYTES)), vector(INT8, LANES))
+        store(builder, result, builder.add(out, builder.mul(pixel.index, out_stride)), 1)
+
+
+def _clamp(builder: Any, value: Any, low: Any, high: Any, compare: Callable[..., Any]) -> Any:
+    value = builder.select(compare(">", value, low), value, low)
+    return builder.select(compare("<", value, high), value, high)
+
+
+def _real(builder: Any, value: Any, kind: Any) -> Any:
+    """An int32 as a floating-point number in every lane."""
+    return splat(builder, builder.sitofp(value, kind.element), LANES)
+
+
+def _halves(builder: Any, values: Any) -> tuple[Any, Any]:
+    """The even lanes and the odd ones, as int64 where they stand."""
+    pairs = builder.bitcast(values, _PAIRS)
+    places = ir.Constant(_PAIRS, [32] * _HALF_LANES)
+    return builder.ashr(builder.shl(pairs, places), places), builder.ashr(pairs, places)
+
+
+def _interleaved(builder: Any, address: Any) -> tuple[Any, Any]:
+    """int64 [LANES] in memory as its even elements and its odd ones."""
+    whole = load(builder, address, vector(INT64, LANES), _INT64_BYTES)
+    nothing = ir.Constant(whole.type, ir.Undefined)
+    index = vector(INT32, _HALF_LANES)
+    even, odd = (
+        builder.shuffle_vector(whole, nothing, ir.Constant(index, list(range(first, LANES, 2))))
+        for first in range(2)
+    )
+    return even, odd
