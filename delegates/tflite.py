@@ -61,7 +61,7 @@ class TfliteDelegate(ChildDelegate):
 
     def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:
         self.lane, self.name, self.profile = lane, lane.name, lane.profile
-        self._child = Child(lane.name, _python(lane), time_limit)
+        self._child = Child(lane.name, python_for(lane), time_limit)
         self._request: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
         if lane.device is not None:
             library = os.environ.get(EDGETPU_LIBRARY)
@@ -191,7 +191,7 @@ def _keyed(feeds: Feeds) -> tuple[list[int | str] | None, list[Array]]:
     return None, [np.asarray(array) for array in feeds]
 
 
-def _python(lane: Lane) -> str:
+def python_for(lane: Lane) -> str:
     """This interpreter if it has the lane's runtime, else the one the environment names."""
     if any(importlib.util.find_spec(package) for package in lane.packages):
         return sys.executable

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from karat.cli import delegates, demo, export, inspect, profiles, prove, quantize, run, verify, warmup
+from karat.cli import bench, delegates, demo, export, inspect, profiles, prove, quantize, run, verify, warmup
 
 COMMANDS = {
     "inspect": inspect,
@@ -20,6 +20,7 @@ COMMANDS = {
     "quantize": quantize,
     "export": export,
     "prove": prove,
+    "bench": bench,
     "delegates": delegates,
     "profiles": profiles,
     "demo": demo,
