@@ -1,8 +1,8 @@
 """The last step of every multiplying kernel: int32 accumulators to int8 or uint8.
 
-Whole blocks of channels go through ``refimpl.kernels.requantize_block``, and what is left
-of a pixel as a block of its own. Outputs are handled as bytes: an int8 and a uint8 result have
-the same low eight bits, so one compiled function serves both.
+Channels go through ``refimpl.kernels.requantize_block`` in blocks. Outputs are handled as
+bytes: an int8 and a uint8 result have the same low eight bits, so one compiled function
+serves both.
 
 Fixed point, with Q0.31 ``multiplier`` q and shift e (positive is left)::
 
@@ -167,46 +167,63 @@ def requantize_pixels(
         whole = 0
         if step == channels:
             whole = max((pixels * step - blocks - LANES) // step + 1, 0)
-            _block(acc[:whole], epilogue, blocks, channel + blocks, out, at + blocks, step)
-        part = np.empty(LANES, np.uint8)
-        for pixel in range(whole, pixels):
-            _block(acc[pixel : pixel + 1], epilogue, blocks, channel + blocks, part, 0, 0)
-            begin = at + pixel * step + blocks
-            out[begin : begin + channels - blocks] = part[: channels - blocks]
+        lanes = channels - blocks
+        _block(acc, epilogue, blocks, channel + blocks, out, at + blocks, step, whole, lanes)
     for block in range(0, blocks, LANES):
-        _block(acc, epilogue, block, channel + block, out, at + block, step)
+        _block(acc, epilogue, block, channel + block, out, at + block, step, pixels, LANES)
     if epilogue.method == FIXED_POINT and at + (pixels - 1) * step + channels > epilogue.flat_body:
         _flat_tail(acc, epilogue, channel, channels, out, at, step)
 
 
 @njit(cache=True, nogil=True)
-def _block(acc: Array, epilogue: Epilogue, lane: int, channel: int, out: Array, at: int, step: int) -> None:
-    """The LANES channels from ``channel`` on of every pixel, which lie from ``lane`` on in ``acc``."""
+def _block(
+    acc: Array,
+    epilogue: Epilogue,
+    lane: int,
+    channel: int,
+    out: Array,
+    at: int,
+    step: int,
+    whole: int,
+    lanes: int,
+) -> None:
+    """The LANES channels from ``channel`` on of every pixel, which lie from ``lane`` on in ``acc``.
+
+    From pixel ``whole`` on only the first ``lanes`` of them are written.
+    """
     e, values, target = epilogue, acc.ctypes.data + 4 * lane, out.ctypes.data + at
     low, high, zero_point = np.int32(e.low), np.int32(e.high), np.int32(e.zero_point)
     if e.method == FLOAT32:
         requantize_float32(
             values, acc.strides[0], acc.shape[0], e.scale32.ctypes.data + 4 * channel, low, high, zero_point,
-            target, step,
+            target, step, whole, lanes,
         )  # fmt: skip
     elif e.method == FLOAT64:
         requantize_float64(
             values, acc.strides[0], acc.shape[0], e.scale64.ctypes.data + 8 * channel, low, high, zero_point,
-            target, step,
+            target, step, whole, lanes,
         )  # fmt: skip
     else:
-        _fixed_point_block(acc, e, e.rounding_below, lane, channel, target, step)
+        _fixed_point_block(acc, e, e.rounding_below, lane, channel, target, step, whole, lanes)
 
 
 @njit(cache=True, nogil=True)
 def _fixed_point_block(
-    acc: Array, e: Epilogue, rounding_below: Array, lane: int, channel: int, target: int, step: int
+    acc: Array,
+    e: Epilogue,
+    rounding_below: Array,
+    lane: int,
+    channel: int,
+    target: int,
+    step: int,
+    whole: int,
+    lanes: int,
 ) -> None:
     requantize_fixed_point(
         acc.ctypes.data + 4 * lane, acc.strides[0], acc.shape[0], e.multiplier.ctypes.data + 4 * channel,
         e.left.ctypes.data + 4 * channel, e.shift.ctypes.data + 8 * channel,
         e.rounding.ctypes.data + 8 * channel, rounding_below.ctypes.data + 8 * channel,
-        np.int32(e.low), np.int32(e.high), np.int32(e.zero_point), target, step,
+        np.int32(e.low), np.int32(e.high), np.int32(e.zero_point), target, step, whole, lanes,
     )  # fmt: skip
 
 
@@ -223,8 +240,7 @@ def _flat_tail(
             return
         for block in range(body // LANES * LANES, channels, LANES):
             row = acc[pixel : pixel + 1]
-            _fixed_point_block(
-                row, epilogue, epilogue.rounding_away, block, channel + block, part.ctypes.data, 0
-            )
+            away, target = epilogue.rounding_away, part.ctypes.data
+            _fixed_point_block(row, epilogue, away, block, channel + block, target, 0, 1, LANES)
             begin, end = max(body, block), min(channels, block + LANES)
             out[first + begin : first + end] = part[begin - block : end - block]

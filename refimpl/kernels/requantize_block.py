@@ -17,7 +17,7 @@ No sum leaves 64 bits, because |p| <= 2**62 and e <= 31.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from refimpl.kernels.addresses import INT8, INT32, INT64, load, splat, store, vector
+from refimpl.kernels.addresses import INT8, INT32, INT64, load, pointer, splat, store, vector
 
 LANES = 16
 """Channels per block."""
@@ -35,6 +35,7 @@ _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, to
 _HALF_LANES = LANES // 2
 _INT32_BYTES, _INT64_BYTES = 4, 8
 
+_BYTES = vector(INT8, LANES)
 _SUMS = vector(INT32, LANES)
 _PAIRS = vector(INT64, _HALF_LANES)
 _SINGLES = vector(ir.FloatType(), LANES)
@@ -62,8 +63,10 @@ def requantize_fixed_point(
     zero_point: Any,
     out: Any,
     out_stride: Any,
+    whole: Any,
+    lanes: Any,
 ) -> Any:
-    """Writes LANES bytes for each of ``pixels`` pixels.
+    """Writes LANES bytes for each of the first ``whole`` pixels, and ``lanes`` for the others.
 
     Arrays are addresses: ``acc`` int32, rows ``acc_stride`` bytes apart; ``out`` bytes, rows
     ``out_stride`` apart; ``multiplier`` and ``left`` int32 [LANES], ``shift``, ``rounding`` and
@@ -71,7 +74,8 @@ def requantize_fixed_point(
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        acc, acc_stride, pixels, multiplier, left, *wide, low, high, zero_point, out, out_stride = arguments
+        acc, acc_stride, pixels, multiplier, left, *wide = arguments[:8]
+        low, high, zero_point, *target = arguments[8:]
         factors = _halves(builder, load(builder, multiplier, _SUMS, _INT32_BYTES))
         left = load(builder, left, _SUMS, _INT32_BYTES)
         shifts, above, below = (_interleaved(builder, address) for address in wide)
@@ -94,10 +98,10 @@ def requantize_fixed_point(
             return builder.add(bounded, zero_point)
 
         low, high, zero_point = (splat(builder, value, LANES) for value in (low, high, zero_point))
-        _for_pixels(builder, (acc, acc_stride, pixels, out, out_stride), finished)
+        _for_pixels(builder, (acc, acc_stride, pixels), target, finished)
 
     int32 = types.int32
-    return types.void(*[types.int64] * 8, int32, int32, int32, types.int64, types.int64), codegen
+    return types.void(*[types.int64] * 8, int32, int32, int32, *[types.int64] * 4), codegen
 
 
 @_intrinsic
@@ -112,6 +116,8 @@ def requantize_float32(
     zero_point: Any,
     out: Any,
     out_stride: Any,
+    whole: Any,
+    lanes: Any,
 ) -> Any:
     """The same by a float32 product, rounded half to even; ``scale`` is float32 [LANES].
 
@@ -119,7 +125,7 @@ def requantize_float32(
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        acc, acc_stride, pixels, scale, low, high, zero_point, out, out_stride = arguments
+        acc, acc_stride, pixels, scale, low, high, zero_point, *target = arguments
         scale = load(builder, scale, _SINGLES, _INT32_BYTES)
         floor, ceiling = (_real(builder, bound, _SINGLES) for bound in (low, high))
         magic = ir.Constant(_SINGLES, [float(_MAGIC)] * LANES)
@@ -131,10 +137,10 @@ def requantize_float32(
             bounded = _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
             return builder.add(builder.bitcast(builder.fadd(bounded, magic), _SUMS), from_bits)
 
-        _for_pixels(builder, (acc, acc_stride, pixels, out, out_stride), finished)
+        _for_pixels(builder, (acc, acc_stride, pixels), target, finished)
 
     int32 = types.int32
-    return types.void(*[types.int64] * 4, int32, int32, int32, types.int64, types.int64), codegen
+    return types.void(*[types.int64] * 4, int32, int32, int32, *[types.int64] * 4), codegen
 
 
 @_intrinsic
@@ -149,11 +155,13 @@ def requantize_float64(
     zero_point: Any,
     out: Any,
     out_stride: Any,
+    whole: Any,
+    lanes: Any,
 ) -> Any:
     """The same by a float64 product, rounded half away from zero; ``scale`` is float64 [LANES]."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        acc, acc_stride, pixels, scale, low, high, zero_point, out, out_stride = arguments
+        acc, acc_stride, pixels, scale, low, high, zero_point, *target = arguments
         scale = load(builder, scale, _DOUBLES, _INT64_BYTES)
         floor, ceiling = (_real(builder, bound, _DOUBLES) for bound in (low, high))
         nothing = ir.Constant(_DOUBLES, [0.0] * LANES)
@@ -168,19 +176,41 @@ def requantize_float64(
             half = builder.select(builder.fcmp_ordered("<", bounded, nothing), *halves)
             return builder.add(builder.fptosi(builder.fadd(bounded, half), _SUMS), zero_point)
 
-        _for_pixels(builder, (acc, acc_stride, pixels, out, out_stride), finished)
+        _for_pixels(builder, (acc, acc_stride, pixels), target, finished)
 
     int32 = types.int32
-    return types.void(*[types.int64] * 4, int32, int32, int32, types.int64, types.int64), codegen
+    return types.void(*[types.int64] * 4, int32, int32, int32, *[types.int64] * 4), codegen
 
 
-def _for_pixels(builder: Any, arrays: tuple[Any, ...], finished: Callable[[Any], Any]) -> None:
-    """``out[p] = finished(acc[p])`` for every pixel, LANES bytes each."""
-    acc, acc_stride, pixels, out, out_stride = arrays
-    with cgutils.for_range(builder, pixels) as pixel:
+def _for_pixels(
+    builder: Any, source: tuple[Any, ...], target: Sequence[Any], finished: Callable[[Any], Any]
+) -> None:
+    """``out[p] = finished(acc[p])`` for every pixel: LANES bytes, from pixel ``whole`` on ``lanes``."""
+    acc, acc_stride, pixels = source
+    out, out_stride, whole, lanes = target
+
+    def result(pixel: Any) -> tuple[Any, Any]:
         at = builder.add(acc, builder.mul(pixel.index, acc_stride))
-        result = builder.trunc(finished(load(builder, at, _SUMS, _INT32_BYTES)), vector(INT8, LANES))
-        store(builder, result, builder.add(out, builder.mul(pixel.index, out_stride)), 1)
+        value = builder.trunc(finished(load(builder, at, _SUMS, _INT32_BYTES)), _BYTES)
+        return value, builder.add(out, builder.mul(pixel.index, out_stride))
+
+    with cgutils.for_range(builder, whole) as pixel:
+        value, at = result(pixel)
+        store(builder, value, at, 1)
+    order = ir.Constant(_SUMS, list(range(LANES)))
+    mask = builder.icmp_signed("<", order, splat(builder, builder.trunc(lanes, INT32), LANES))
+    with cgutils.for_range(builder, pixels, start=whole) as pixel:
+        value, at = result(pixel)
+        _store_lanes(builder, value, at, mask)
+
+
+def _store_lanes(builder: Any, value: Any, address: Any, mask: Any) -> None:
+    """Writes the bytes whose lane the mask has."""
+    target = pointer(builder, address, _BYTES)
+    align = ir.Constant(INT32, 1)
+    kind = ir.FunctionType(ir.VoidType(), [_BYTES, target.type, INT32, mask.type])
+    name = f"llvm.masked.store.v{LANES}i8.p0"
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [value, target, align, mask])
 
 
 def _clamp(builder: Any, value: Any, low: Any, high: Any, compare: Callable[..., Any]) -> Any:
