@@ -22,25 +22,39 @@ LONGEST_CHAIN = 128
 """Terms of a float32 sum that MLAS adds in one piece, in order, whatever the sizes of the matrices."""
 
 COPIES = (
-    "Cast", "Clip", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "Max", "MaxPool",
-    "Min", "Pad", "Relu", "Reshape", "Shape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
-    "Transpose", "Unsqueeze",
+    "ArgMax", "ArgMin", "Cast", "Clip", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather",
+    "GlobalMaxPool", "Identity", "Max", "MaxPool", "Min", "Pad", "ReduceMax", "ReduceMin", "Relu", "Reshape",
+    "Shape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
 """Ops that move or compare values: the same bits in every runtime."""
 
-IEEE = ("Abs", "Add", "Div", "LeakyRelu", "Mul", "Neg", "Sub")
+IEEE = ("Abs", "Add", "Ceil", "Div", "Floor", "LeakyRelu", "Mul", "Neg", "PRelu", "Round", "Sqrt", "Sub")
 """float32 ops that are one correctly rounded operation, and their integer forms."""
+
+IN_STEPS = ("HardSigmoid", "HardSwish", "Reciprocal")
+"""float32 ops that ONNX Runtime and onnx.reference compute as several, each rounded."""
 
 INTEGER_SUMS = ("ConvInteger", "MatMulInteger")
 
 UNSPECIFIED = (
     "AveragePool",
+    "BatchNormalization",
     "Conv",
     "ConvTranspose",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Gelu",
     "Gemm",
     "GlobalAveragePool",
+    "Log",
     "MatMul",
+    "Pow",
+    "ReduceMean",
+    "ReduceSum",
     "Sigmoid",
+    "Softmax",
+    "Softplus",
     "Tanh",
 )
 """float32 ops whose last bits depend on the order of a sum or on a library's function."""
@@ -62,8 +76,11 @@ def variant_of(view: LayerView) -> str:
 
     ``uint8_int8`` is uint8 data by an int8 filter; ``…_depthwise`` a convolution with one input and one
     output channel per group. A Resize is called by its mode and element type. A ConvTranspose is a
-    ``chain`` where its sums are short enough to stay in one piece, and otherwise ``split``.
+    ``chain`` where its sums are short enough to stay in one piece, and otherwise ``split``. A ReduceMean
+    is ``leading`` where nothing lies before the axes it takes away, ``inner`` otherwise.
     """
+    if view.op == "ReduceMean":
+        return "leading" if _reduces_leading_axes(view) else "inner"
     if view.op == "ConvTranspose":
         image = view.input(0).shape
         short = image[1] // max(view.integer("group", 1), 1) <= LONGEST_CHAIN
@@ -80,6 +97,26 @@ def variant_of(view: LayerView) -> str:
     if view.op == "Resize":
         return f"{view.text('mode', 'nearest')}_{view.output().dtype}"
     return view.output().dtype if view.outputs else ""
+
+
+def _reduces_leading_axes(view: LayerView) -> bool:
+    """Axes of one value aside; what is left must have more than one value."""
+    shape = view.input(0).shape
+    gone = {axis % len(shape) for axis in reduced_axes(view)}
+    order = [axis in gone for axis, size in enumerate(shape) if size > 1]
+    return not all(order) and order == sorted(order, reverse=True)
+
+
+def reduced_axes(view: LayerView) -> tuple[int, ...]:
+    """The axes a reduction takes away: from input 1 or the attribute, all of them where neither says."""
+    given = view.optional_input(1)
+    if given is not None and given.data is not None:
+        axes = tuple(int(axis) for axis in given.data.reshape(-1))
+    else:
+        axes = view.integers("axes", ())
+    if not axes and not view.integer("noop_with_empty_axes", 0):
+        return tuple(range(len(view.input(0).shape)))
+    return axes
 
 
 def _any(rule: Rule) -> Mapping[str, Rule]:
@@ -99,13 +136,16 @@ _COMMON: RuleTable = {
 
 ORT_1_31: RuleTable = {
     **_COMMON,
+    **{op: _any(EXACT) for op in IN_STEPS},
     **{op: _any(FP32) for op in ACCUMULATING},
     "Resize": {
         **_COMMON["Resize"],
         **{f"linear_{dtype}": REFERENCE for dtype in ("int8", "uint8", "float32")},
     },
     "ConvTranspose": {"chain": FUSED, "*": Rule("unspecified")},
+    "ReduceMean": {"leading": REFERENCE, "*": Rule("unspecified")},
     "Sigmoid": _any(FUSED),
+    f"{MICROSOFT}MatMulIntegerToFloat": _any(REFERENCE),
     f"{MICROSOFT}QLinearAdd": _any(FUSED),
     f"{MICROSOFT}QLinearMul": _any(FLOAT32_FIRST),
     f"{MICROSOFT}QLinearConcat": _any(TABLE),
@@ -118,20 +158,24 @@ ORT_1_31: RuleTable = {
 
 ORT_1_31_AVX2: RuleTable = {
     **ORT_1_31,
-    **{op: {"uint8_int8": SATURATING, "*": FP32} for op in ACCUMULATING},
+    **{op: {**ORT_1_31[op], "uint8_int8": SATURATING} for op in ACCUMULATING},
     **{
         op: {"uint8_int8": replace(EXACT, accumulation="saturating_pairs"), "*": EXACT} for op in INTEGER_SUMS
     },
 }
 """AVX2 has no exact product of uint8 and int8; everything else is as with VNNI."""
 
-ONNX_SPEC: RuleTable = {**_COMMON, **{op: _any(FLOAT64_FIRST) for op in ("QLinearConv", "QLinearMatMul")}}
+ONNX_SPEC: RuleTable = {
+    **_COMMON,
+    **{op: _any(EXACT) for op in IN_STEPS},
+    **{op: _any(FLOAT64_FIRST) for op in ("QLinearConv", "QLinearMatMul")},
+}
 """The reference implementation: the zero point is added before rounding."""
 
 TENSORRT: RuleTable = {
     **{op: _any(Rule("unspecified")) for op in ORT_1_31},
     **_COMMON,
     "Resize": {**_COMMON["Resize"], "linear_float32": Rule("unspecified")},
-    **{op: _any(FP32) for op in ACCUMULATING},
+    **{op: ORT_1_31[op] for op in ACCUMULATING},
 }
 """Documented only. An exact tie in a fused convolution is decided by the kernel that timing chose."""

@@ -160,8 +160,33 @@ def matrices() -> Iterator[OnnxCase]:
                 nodes = [node("MatMulInteger", ["a", "b", "za", "zb"])]
                 content = onnx_model(nodes, {"a": a}, {"y": "int32"}, kept)
                 yield OnnxCase(f"matmul_integer_{name}", content, {"a": a}, "int32 sums")
+            yield _to_float(name, constants, a)
+        yield _half_scales(data, weights)
         for to_float, transposed, alpha in itertools.product((False, True), (0, 1), (1.0, 0.37)):
             yield _gemm(data, weights, to_float, transposed, alpha)
+
+
+def _to_float(name: str, constants: dict[str, Array], a: Array) -> OnnxCase:
+    """What a MatMul becomes whose result stays float32."""
+    kept = {key: constants[key] for key in ("b", "sa", "sb", "za", "zb")}
+    kept["c"] = seeded(name).normal(size=constants["b"].shape[-1]).astype(np.float32)
+    nodes = [node(f"{MS}MatMulIntegerToFloat", ["a", "b", "sa", "sb", "za", "zb", "c"])]
+    content = onnx_model(nodes, {"a": a}, {"y": "float32"}, kept)
+    return OnnxCase(f"matmul_to_float_{name}", content, {"a": a}, "float32 scale, then bias, each rounded")
+
+
+def _half_scales(data: str, weights: str) -> OnnxCase:
+    """Sums of one product, so that every multiple of the scale is met, and float16 rounds their ratio."""
+    low = QUANTIZED_RANGE[data][0]
+    constants = {
+        "b": _scalar(1, weights).reshape(1, 1), "sa": np.float16(0.0372), "sb": np.float16(0.0131),
+        "sy": np.float16(0.00097), "za": _scalar(low + 128, data), "zb": _scalar(0, weights),
+        "zy": _scalar(low + 101, data),
+    }  # fmt: skip
+    a = every_value(data).reshape(-1, 1)
+    nodes = [node("QLinearMatMul", ["a", "sa", "za", "b", "sb", "zb", "sy", "zy"])]
+    content = onnx_model(nodes, {"a": a}, {"y": data}, constants)
+    return OnnxCase(f"qlinear_matmul_half_{data}_{weights}", content, {"a": a}, "float16 scales")
 
 
 def _gemm(data: str, weights: str, to_float: bool, transposed: int, alpha: float) -> OnnxCase:
@@ -321,6 +346,13 @@ def float_values() -> Iterator[OnnxCase]:
         content = onnx_model([node(name, ins)], {"x": x}, {"y": "float32"}, constants)
         yield OnnxCase(name.lower(), content, {"x": x}, "-0, infinities, not-a-number")
     finite = x[np.isfinite(x)]
+    for name in ("HardSigmoid", "HardSwish", "Floor", "Ceil", "Round", "Reciprocal"):
+        values = finite[finite != 0]
+        content = onnx_model([node(name, "x")], {"x": values}, {"y": "float32"}, {})
+        yield OnnxCase(name.lower(), content, {"x": values}, "each step rounded to float32")
+    positive = np.abs(finite)
+    content = onnx_model([node("Sqrt", "x")], {"x": positive}, {"y": "float32"}, {})
+    yield OnnxCase("sqrt", content, {"x": positive}, "one IEEE operation")
     content = onnx_model([node("Sigmoid", "x")], {"x": finite}, {"y": "float32"}, {})
     yield OnnxCase("sigmoid", content, {"x": finite}, "MLAS's rational function")
     for zero_point in (_scalar(3, "uint8"), _scalar(-5, "int8"), _scalar(7, "int16")):
@@ -338,6 +370,45 @@ def float_values() -> Iterator[OnnxCase]:
     for op in ("Add", "Sub", "Mul", "Div"):
         content = onnx_model([node(op, "ab")], {"a": left, "b": right}, {"y": "float32"}, {})
         yield OnnxCase(op.lower(), content, {"a": left, "b": right}, "one IEEE operation")
+
+
+REDUCED: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "rows": ((300, 51), (0,)),
+    "image": ((1, 7, 9, 24), (1, 2)),
+    "stack": ((3, 8, 30, 6), (1, 0)),
+    "one_column": ((5, 300, 1, 2), (0, 1)),
+}
+"""Shapes, and axes with nothing before them."""
+
+
+def reductions() -> Iterator[OnnxCase]:
+    """Means over leading axes, greatest and least values and their positions, slopes."""
+    for name, (shape, axes) in REDUCED.items():
+        x = seeded(name).normal(size=shape).astype(np.float32)
+        for keep, opset in itertools.product((0, 1), (17, 21)):
+            given = {"axes": list(axes)} if opset < 18 else {}
+            constants = {} if given else {"axes": np.array(axes)}
+            nodes = [node("ReduceMean", ["x", *constants], keepdims=keep, **given)]
+            content = onnx_model(nodes, {"x": x}, {"y": "float32"}, constants, opset)
+            yield OnnxCase(f"mean_{name}_{keep}_{opset}", content, {"x": x}, "one slice after the other")
+    for dtype in ("uint8", "int8", "float32"):
+        rng = seeded(f"reduced {dtype}")
+        x = rng.normal(size=(2, 5, 7, 9)).astype(np.float32)
+        x = x if dtype == "float32" else some_values(rng, dtype, x.shape)
+        for op, axes in itertools.product(("ReduceMax", "ReduceMin"), ([1], [2, 3])):
+            content = onnx_model(
+                [node(op, ["x", "axes"])], {"x": x}, {"y": dtype}, {"axes": np.array(axes)}
+            )  # fmt: skip
+            yield OnnxCase(f"{op}_{dtype}_{len(axes)}", content, {"x": x}, "no value is made up")
+        for op, keep in itertools.product(("ArgMax", "ArgMin"), (0, 1)):
+            content = onnx_model([node(op, "x", axis=1, keepdims=keep)], {"x": x}, {"y": "int64"}, {})
+            yield OnnxCase(f"{op}_{dtype}_{keep}", content, {"x": x}, "the first of equal values")
+    x = seeded("slopes").normal(size=(2, 5, 4, 3)).astype(np.float32)
+    slopes = {"s": seeded("slope").normal(size=(5, 1, 1)).astype(np.float32)}
+    content = onnx_model([node("PRelu", "xs")], {"x": x}, {"y": "float32"}, slopes)
+    yield OnnxCase("prelu", content, {"x": x}, "slopes of both signs, one per channel")
+    content = onnx_model([node("GlobalMaxPool", "x")], {"x": x}, {"y": "float32"}, {})
+    yield OnnxCase("global_max_pool", content, {"x": x}, "an extreme anywhere")
 
 
 TRANSPOSED: dict[str, dict[str, Any]] = {
@@ -370,5 +441,5 @@ def cases() -> list[OnnxCase]:
     """All of them."""
     return [
         *convolutions(), *ties(), *matrices(), *pairs(), *unary(), *float_values(),
-        *transposed_convolutions(),
+        *transposed_convolutions(), *reductions(),
     ]  # fmt: skip

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 from delegates import Delegate, delegate_named
-from export.onnx import FLAVOURS, Flavour, read_onnx, write_float_onnx, write_quantized_onnx
+from export.onnx import FLAVOURS, Flavour, lower_qdq, read_onnx, write_float_onnx, write_quantized_onnx
 from export.quantize import quantize_model
 from golden.verify import verify
+from refimpl.engine import compile_graph
 from refimpl.networks import network
+from refimpl.profiles import profile_named
 from tests.cases.onnx_models import (
     ARCHITECTURES,
     float_network,
@@ -24,6 +26,8 @@ from tests.cases.onnx_models import (
     quantized,
 )
 from tests.cases.quantized import seeded
+from tests.export.onnx_models import MODELS, Sketch, feed_of
+from tests.export.onnx_models import quantized as quantized_sketch
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -118,6 +122,57 @@ def test_every_layer_of_what_this_project_writes_is_exact(
     samples = [{tensor.name: values.astype(tensor.dtype)} for values in (random, pictured)]
     assert set(verdicts(content, runtime, samples, "isolated")) == {"bit_exact"}
     assert set(verdicts(content, runtime, samples, "cumulative")) <= {"bit_exact", "not_compared"}
+
+
+WAYS_OF_FORMS = ("qdq-u8s8-channel", "qdq-s8s8-channel", "qop-u8s8", "qop-s8s8-channel")
+
+
+@pytest.mark.parametrize("way", WAYS_OF_FORMS)
+@pytest.mark.parametrize("name", ["residual", "activations", "moving", "upsampling"])
+def test_ops_of_all_kinds_between_quantized_edges(runtime: Delegate, name: str, way: str) -> None:
+    """Activation functions, moves, pools and resizes; of those that stay in float only Tanh is no
+    arithmetic anybody wrote down."""
+    content = quantized_sketch(name, way)
+    feeds = feed_of(MODELS[name](), 5)
+    (first,) = feeds
+    samples = [feeds, {first: on_the_grid(input_scale(content), feeds[first].shape)}]
+    found = verdicts(content, runtime, samples, "isolated")
+    assert set(found) <= {"bit_exact", "not_compared"}
+    assert [line.split()[0] for line in found.get("not_compared", [])] == ["Tanh"] * (name == "activations")
+    assert set(verdicts(content, runtime, samples, "cumulative")) <= {"bit_exact", "not_compared"}
+
+
+FUNCTIONS: dict[str, dict[str, Any]] = {
+    "AveragePool": {"kernel_shape": [2, 2]}, "Elu": {}, "Erf": {}, "Exp": {}, "Log": {}, "Softplus": {},
+    "Tanh": {}, "GlobalAveragePool": {}, "ReduceMean": {"axes": [2, 3]}, "Softmax": {"axis": 1},
+    "Sqrt": {}, "HardSwish": {}, "HardSigmoid": {}, "GlobalMaxPool": {}, "Reciprocal": {}, "Round": {},
+}  # fmt: skip
+"""float32 ops of one input."""
+
+
+@pytest.mark.parametrize("op", FUNCTIONS)
+def test_a_function_left_in_float_is_exact_or_not_compared(runtime: Delegate, op: str) -> None:
+    """Between uint8 and int8, which keeps it in float: nothing is refused, and what follows is compared."""
+    sketch = Sketch(3)
+    inner = sketch.node(op, sketch.pair("x", 0.04, 0), **FUNCTIONS[op])
+    content = sketch.model([1, 6, 8, 8], sketch.pair(inner, 0.02, -3, np.int8)).SerializeToString()
+    found = verdicts(content, runtime, [{"x": seeded(op).random((1, 6, 8, 8), np.float32) * 9}], "isolated")
+    specified = op in ("Sqrt", "HardSwish", "HardSigmoid", "GlobalMaxPool", "Reciprocal", "Round")
+    expected = ["QuantizeLinear", "DequantizeLinear"] * 2 + [op] * specified
+    assert sorted(line.split()[0] for line in found["bit_exact"]) == sorted(expected)
+    assert [line.split()[0] for line in found.get("not_compared", [])] == [op] * (not specified)
+    (lowered,) = (v for v in lower_qdq(read_onnx(content)).views() if v.op == op)
+    assert profile_named("ort-1.31").rule(lowered).method == ("exact" if specified else "unspecified")
+    assert_close_to_the_runtime(runtime, content)
+
+
+def assert_close_to_the_runtime(runtime: Delegate, content: bytes) -> None:
+    """What is not compared must still be that function, or nothing behind it would be worth judging."""
+    (value,) = onnx.load_from_string(content).graph.input
+    feeds = {value.name: seeded("close").random((1, 6, 8, 8), np.float32) * 9}
+    (expected,) = runtime.run(content, feeds, tensors="outputs").outputs
+    (found,) = compile_graph(lower_qdq(read_onnx(content)), "ort-1.31", 1).run(feeds).outputs
+    assert np.abs(found - expected).max() <= np.float32(0.02) * np.float32(1.001), "more than one step"
 
 
 @pytest.mark.parametrize(("channels", "size"), [(129, 4), (6, 1)])

@@ -1,7 +1,8 @@
-"""Ops of single values that are exact: Relu, Clip, Min, Max, Add, Sub, Mul, Div, Neg, Abs, Sigmoid."""
+"""Ops of single values that are exact: one IEEE operation each, or a few in a known order."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 
@@ -12,7 +13,6 @@ from refimpl.errors import UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.float32_functions import logistic
-from refimpl.spec.onnx.parameters import constant
 from refimpl.spec.requirements import (
     broadcast_shape,
     operand,
@@ -75,7 +75,7 @@ def abs_(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: AR
 
 
 def check_clip(view: LayerView) -> None:
-    """Inputs: data, optional constant bounds, single values of its type."""
+    """Inputs: data, optional bounds, single values of its type."""
     require_arity(view, 1, optional=2)
     require_dtype(view, view.output(), NUMBERS)
     require_same_dtype(view, view.output(), view.input(0))
@@ -84,7 +84,7 @@ def check_clip(view: LayerView) -> None:
         bound = view.optional_input(position)
         if bound is not None:
             require_same_dtype(view, view.output(), bound)
-            require(view, constant(view, position).size == 1, f"a bound of shape {bound.shape}")
+            require(view, math.prod(bound.shape) == 1, f"a bound of shape {bound.shape}")
 
 
 def clip(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - exact
@@ -107,6 +107,57 @@ def leaky_relu(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # no
     """``alpha * x`` below zero."""
     data = operand(values, 0)
     return SpecResult((np.where(data >= 0, data, np.float32(view.real("alpha", 0.01)) * data),))
+
+
+def prelu(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - exact
+    """``slope * x`` below zero."""
+    data, slope = operand(values, 0), operand(values, 1)
+    with np.errstate(all="ignore"):
+        return SpecResult((np.where(data < 0, data * slope, data).astype(np.float32),))
+
+
+def check_prelu(view: LayerView) -> None:
+    """float32 data and slopes that broadcast to its shape."""
+    require_arity(view, 2)
+    require_dtype(view, view.output(), ("float32",))
+    require_same_dtype(view, view.output(), view.input(0), view.input(1))
+    require_shape(view, view.output(), view.input(0).shape)
+    fits = broadcast_shape(view, view.input(0), view.input(1)) == view.input(0).shape
+    require(view, fits, f"slopes of shape {view.input(1).shape} for {view.input(0).shape}")
+
+
+ROUNDINGS: dict[str, Callable[[Array], Array]] = {
+    "Ceil": np.ceil,
+    "Floor": np.floor,
+    "Reciprocal": lambda x: np.float32(1) / x,
+    "Round": np.rint,
+    "Sqrt": np.sqrt,
+}
+
+
+def rounding(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - exact
+    """One IEEE operation; Round takes ties to even."""
+    with np.errstate(all="ignore"):
+        return SpecResult((ROUNDINGS[view.op](operand(values, 0)),))
+
+
+def hard_sigmoid(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - exact
+    """``max(0, min(1, alpha * x + beta))``, each step rounded to float32."""
+    alpha, beta = view.real("alpha", 0.2), view.real("beta", 0.5)
+    return SpecResult((_hard_sigmoid(operand(values, 0), alpha, beta),))
+
+
+def hard_swish(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - exact
+    """``x * hard_sigmoid(x)`` with alpha 1/6 and beta 1/2, each step rounded to float32."""
+    data = operand(values, 0)
+    with np.errstate(all="ignore"):
+        return SpecResult((data * _hard_sigmoid(data, 1 / 6, 0.5),))
+
+
+def _hard_sigmoid(data: Array, alpha: float, beta: float) -> Array:
+    with np.errstate(all="ignore"):
+        line = np.float32(alpha) * data + np.float32(beta)
+    return np.asarray(np.maximum(np.minimum(line, np.float32(1)), np.float32(0)))
 
 
 def sigmoid(view: LayerView, values: Values, rule: Rule) -> SpecResult:

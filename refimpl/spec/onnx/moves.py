@@ -184,7 +184,7 @@ def check_pad(view: LayerView) -> None:
     value = view.optional_input(2)
     if value is not None:
         require_same_dtype(view, view.input(0), value)
-        require(view, constant(view, 2).size == 1, f"a padding value of shape {value.shape}")
+        require(view, math.prod(value.shape) == 1, f"a padding value of shape {value.shape}")
 
 
 def _pads(view: LayerView) -> list[tuple[int, int]]:

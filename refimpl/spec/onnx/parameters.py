@@ -13,8 +13,8 @@ from refimpl.spec.requirements import require
 
 @dataclass(frozen=True)
 class Affine:
-    """``real = scale * (q - zero_point)``: float32 scales and int64 zero points, both ``[n]`` with n = 1
-    per tensor and one per channel otherwise; ``low`` and ``high`` bound q."""
+    """``real = scale * (q - zero_point)``: float32 (or float16) scales and int64 zero points, both ``[n]``
+    with n = 1 per tensor and one per channel otherwise; ``low`` and ``high`` bound q."""
 
     scale: Array
     zero_point: Array
@@ -34,16 +34,25 @@ class Affine:
         return Affine(self.scale.reshape(shape), self.zero_point.reshape(shape), self.low, self.high)
 
 
-def affine(view: LayerView, scale: int, zero_point: int, dtype: str, channels: int = 1) -> Affine:
+def affine(
+    view: LayerView,
+    scale: int,
+    zero_point: int,
+    dtype: str,
+    channels: int = 1,
+    scale_types: tuple[str, ...] = ("float32",),
+) -> Affine:
     """Parameters at inputs ``scale`` and ``zero_point`` (0 where left out) of values of type ``dtype``.
 
-    One scale, or ``channels`` of them. Raises ModelError when they do not fit, UnsupportedOp when the
-    graph computes them.
+    One scale, or ``channels`` of them, of one of ``scale_types``. Raises ModelError when they do not
+    fit, UnsupportedOp when the graph computes them.
     """
     scales = view.input(scale)
     require(view, dtype in QUANTIZED_RANGE, f"{dtype} is no quantized type")
-    if scales.dtype != "float32":
-        raise UnsupportedOp(f"{view}: the scale {scales.name!r} is {scales.dtype}; float32 is implemented")
+    if scales.dtype not in scale_types:
+        raise UnsupportedOp(
+            f"{view}: the scale {scales.name!r} is {scales.dtype}; {' and '.join(scale_types)} is implemented"
+        )
     values = constant(view, scale).reshape(-1)
     require(
         view,

@@ -8,7 +8,7 @@ from refimpl.contract import SpecResult, Values
 from refimpl.graph import DTYPES, LayerView
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.arithmetic import requantize
-from refimpl.spec.onnx.parameters import affine
+from refimpl.spec.onnx.parameters import Affine, affine
 from refimpl.spec.onnx.sums import products, zero_of
 from refimpl.spec.primitives import wrap32
 from refimpl.spec.requirements import (
@@ -19,6 +19,7 @@ from refimpl.spec.requirements import (
     require_dtype,
     require_elements,
     require_rank,
+    require_same_dtype,
     require_shape,
 )
 from refimpl.spec.scales import require_multiplier
@@ -42,24 +43,38 @@ def check_matrices(view: LayerView, left: int, right: int) -> int:
 
 def check_qlinear_matmul(view: LayerView) -> None:
     """Inputs: a, scale, zero point, b, scale, zero point, output scale, zero point. b's scales are one,
-    or one per column."""
+    or one per column. Scales are float32, or all float16."""
     require_arity(view, 8)
     for tensor in (view.input(0), view.input(3), view.output()):
         require_dtype(view, tensor, QUANTIZED_8)
     columns = check_matrices(view, 0, 3)
-    left, right = affine(view, 1, 2, view.input(0).dtype), affine(view, 4, 5, view.input(3).dtype, columns)
-    output = affine(view, 6, 7, view.output().dtype)
+    require_same_dtype(view, view.input(1), view.input(4), view.input(6))
+    left, right, output = _parameters(view, columns)
     for scale in right.scale:
         real = float(left.scale[0]) * float(scale) / float(output.scale[0])
         require_multiplier(view, real, "a_scale * b_scale / y_scale")
 
 
+def _parameters(view: LayerView, columns: int) -> tuple[Affine, Affine, Affine]:
+    """Of a, b and the output."""
+    types = ("float32", "float16")
+    return (
+        affine(view, 1, 2, view.input(0).dtype, scale_types=types),
+        affine(view, 4, 5, view.input(3).dtype, columns, types),
+        affine(view, 6, 7, view.output().dtype, scale_types=types),
+    )
+
+
 def qlinear_matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """``y = acc * f32(f32(s_a * s_b) / s_y) + zp``."""
+    """``y = acc * f32(f32(s_a * s_b) / s_y) + zp``.
+
+    Of float16 scales the specification works out the ratio in float16, ONNX Runtime in float32.
+    """
     a, b = operand(values, 0).astype(np.int64), operand(values, 3).astype(np.int64)
-    left = affine(view, 1, 2, view.input(0).dtype)
-    right = affine(view, 4, 5, view.input(3).dtype, b.shape[-1])
-    output = affine(view, 6, 7, view.output().dtype)
+    left, right, output = _parameters(view, b.shape[-1])
     acc = wrap32(products(rule, a, zero_of(left), b, right.zero_point))
-    result = requantize(view, rule, acc, left.scale * right.scale / output.scale, output)
+    scales = [parameters.scale for parameters in (left, right, output)]
+    if rule.method == "float32_half_even":
+        scales = [scale.astype(np.float32) for scale in scales]
+    result = requantize(view, rule, acc, scales[0] * scales[1] / scales[2], output)
     return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(np.int32))

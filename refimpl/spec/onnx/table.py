@@ -10,6 +10,8 @@ from refimpl.spec.onnx import (
     conv_integer,
     conv_transpose,
     elementwise,
+    float_functions,
+    matmul_integer_to_float,
     moves,
     pools,
     qgemm,
@@ -19,6 +21,7 @@ from refimpl.spec.onnx import (
     qlinear_softmax,
     qlinear_table,
     quantize_linear,
+    reductions,
     resize,
     unspecified,
 )
@@ -26,6 +29,10 @@ from refimpl.spec.onnx import (
 MICROSOFT = "com.microsoft:"
 
 _BINARY = Op(elementwise.check_binary, elementwise.binary)
+_ROUNDING = Op(elementwise.check_float_unary, elementwise.rounding)
+_FUNCTION = Op(float_functions.check_function, float_functions.function)
+_EXTREME = Op(reductions.check_reduction, reductions.reduce_extreme)
+_POSITION = Op(reductions.check_arg_extreme, reductions.arg_extreme)
 _RESHAPE = Op(moves.check_reshape, moves.reshape)
 _QUANTIZE = Op(quantize_linear.check_quantize_linear, quantize_linear.quantize_linear)
 _DEQUANTIZE = Op(quantize_linear.check_dequantize_linear, quantize_linear.dequantize_linear)
@@ -34,8 +41,14 @@ ONNX_OPS: Mapping[str, Op] = MappingProxyType(
     {
         "Abs": Op(elementwise.check_unary, elementwise.abs_),
         "Add": _BINARY,
+        "ArgMax": _POSITION,
+        "ArgMin": _POSITION,
         "AveragePool": Op(unspecified.check_average_pool, unspecified.average_pool),
+        "BatchNormalization": Op(
+            float_functions.check_batch_normalization, float_functions.batch_normalization
+        ),
         "Cast": Op(moves.check_cast, moves.cast),
+        "Ceil": _ROUNDING,
         "Clip": Op(elementwise.check_clip, elementwise.clip),
         "Concat": Op(moves.check_concat, moves.concat),
         "Conv": Op(unspecified.check_conv, unspecified.conv),
@@ -44,13 +57,22 @@ ONNX_OPS: Mapping[str, Op] = MappingProxyType(
         "DepthToSpace": Op(moves.check_depth_to_space, moves.depth_to_space),
         "DequantizeLinear": _DEQUANTIZE,
         "Div": _BINARY,
+        "Elu": _FUNCTION,
+        "Erf": _FUNCTION,
+        "Exp": _FUNCTION,
         "Expand": Op(moves.check_expand, moves.expand),
         "Flatten": _RESHAPE,
+        "Floor": _ROUNDING,
         "Gather": Op(moves.check_gather, moves.gather),
+        "Gelu": _FUNCTION,
         "Gemm": Op(unspecified.check_gemm, unspecified.gemm),
         "GlobalAveragePool": Op(unspecified.check_global_average_pool, unspecified.global_average_pool),
+        "GlobalMaxPool": Op(reductions.check_global_max_pool, reductions.global_max_pool),
+        "HardSigmoid": Op(elementwise.check_float_unary, elementwise.hard_sigmoid),
+        "HardSwish": Op(elementwise.check_float_unary, elementwise.hard_swish),
         "Identity": _RESHAPE,
         "LeakyRelu": Op(elementwise.check_float_unary, elementwise.leaky_relu),
+        "Log": _FUNCTION,
         "MatMul": Op(unspecified.check_matmul, unspecified.matmul),
         "MatMulInteger": Op(conv_integer.check_matmul_integer, conv_integer.matmul_integer),
         "Max": _BINARY,
@@ -58,27 +80,43 @@ ONNX_OPS: Mapping[str, Op] = MappingProxyType(
         "Min": _BINARY,
         "Mul": _BINARY,
         "Neg": Op(elementwise.check_unary, elementwise.neg),
+        "PRelu": Op(elementwise.check_prelu, elementwise.prelu),
         "Pad": Op(moves.check_pad, moves.pad),
+        "Pow": Op(float_functions.check_pow, float_functions.pow_),
         "QLinearConv": Op(qlinear_conv.check_qlinear_conv, qlinear_conv.qlinear_conv, accumulates=True),
         "QLinearMatMul": Op(
             qlinear_matmul.check_qlinear_matmul, qlinear_matmul.qlinear_matmul, accumulates=True
         ),
         "QuantizeLinear": _QUANTIZE,
+        "Reciprocal": _ROUNDING,
+        "ReduceMax": _EXTREME,
+        "ReduceMean": Op(reductions.check_reduction, reductions.reduce_mean),
+        "ReduceMin": _EXTREME,
+        "ReduceSum": Op(reductions.check_reduction, reductions.reduce_sum),
         "Relu": Op(elementwise.check_unary, elementwise.relu),
         "Reshape": _RESHAPE,
         "Resize": Op(resize.check_resize, resize.resize),
+        "Round": _ROUNDING,
         "Shape": Op(moves.check_shape, moves.shape),
         "Sigmoid": Op(elementwise.check_float_unary, elementwise.sigmoid),
         "Slice": Op(moves.check_slice, moves.slice_),
+        "Softmax": Op(float_functions.check_softmax, float_functions.softmax),
+        "Softplus": _FUNCTION,
         "SpaceToDepth": Op(moves.check_depth_to_space, moves.space_to_depth),
         "Split": Op(moves.check_split, moves.split),
+        "Sqrt": _ROUNDING,
         "Squeeze": _RESHAPE,
         "Sub": _BINARY,
-        "Tanh": Op(unspecified.check_tanh, unspecified.tanh),
+        "Tanh": _FUNCTION,
         "Tile": Op(moves.check_expand, moves.tile),
         "Transpose": Op(moves.check_transpose, moves.transpose),
         "Unsqueeze": _RESHAPE,
         f"{MICROSOFT}DequantizeLinear": _DEQUANTIZE,
+        f"{MICROSOFT}MatMulIntegerToFloat": Op(
+            matmul_integer_to_float.check_matmul_integer_to_float,
+            matmul_integer_to_float.matmul_integer_to_float,
+            accumulates=True,
+        ),
         f"{MICROSOFT}QGemm": Op(qgemm.check_qgemm, qgemm.qgemm, accumulates=True),
         f"{MICROSOFT}QLinearAdd": Op(qlinear_add.check_qlinear_binary, qlinear_add.qlinear_add),
         f"{MICROSOFT}QLinearAveragePool": Op(pools.check_qlinear_average_pool, pools.qlinear_average_pool),

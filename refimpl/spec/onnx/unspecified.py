@@ -1,4 +1,4 @@
-"""float32 ops whose last bits no runtime documents: Conv, Gemm, MatMul, pools, Tanh.
+"""float32 ops whose last bits no runtime documents: the sums of Conv, Gemm, MatMul, pools.
 
 They are computed in float64 and rounded once, the best that can be said without knowing the order of
 a runtime's sum, so that what follows them has values to work on. Their own outputs are never compared.
@@ -25,21 +25,23 @@ from refimpl.spec.requirements import (
 )
 
 
-def _require_float(view: LayerView) -> None:
+def require_float(view: LayerView) -> None:
+    """Every input and output is float32 and holds values."""
     for tensor in (*view.inputs, *view.outputs):
         if tensor is not None:
             require_dtype(view, tensor, ("float32",))
             require_elements(view, tensor)
 
 
-def _rounded(result: Array) -> SpecResult:
+def rounded(result: Array) -> SpecResult:
+    """The float64 values as float32."""
     return SpecResult((result.astype(np.float32),))
 
 
 def check_conv(view: LayerView) -> None:
     """Inputs: image NCHW, filter OIHW, optional bias ``[O]``."""
     require_arity(view, 2, optional=1)
-    _require_float(view)
+    require_float(view)
     check_convolution(view, 0, 1)
     bias = view.optional_input(2)
     if bias is not None:
@@ -65,13 +67,13 @@ def conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: AR
                 result[:, own, out_y[:, None], out_x] += np.einsum("ncyx,oc->noyx", part, taps)
     if len(values) > 2 and values[2] is not None:
         result += values[2].reshape(-1, 1, 1)
-    return _rounded(result)
+    return rounded(result)
 
 
 def check_gemm(view: LayerView) -> None:
     """Inputs: a, b, optional c that broadcasts."""
     require_arity(view, 2, optional=1)
-    _require_float(view)
+    require_float(view)
     a, b = view.input(0), view.input(1)
     require_rank(view, a, 2)
     require_rank(view, b, 2)
@@ -93,26 +95,26 @@ def gemm(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: AR
     result = view.real("alpha", 1.0) * (a @ b)
     if len(values) > 2 and values[2] is not None:
         result = result + view.real("beta", 1.0) * values[2]
-    return _rounded(result)
+    return rounded(result)
 
 
 def check_matmul(view: LayerView) -> None:
     """Two matrices, or stacks of them."""
     require_arity(view, 2)
-    _require_float(view)
+    require_float(view)
     a, b = view.input(0).shape, view.input(1).shape
     require(view, len(a) >= 2 and len(b) >= 2 and a[-1] == b[-2], f"{a} times {b}")
 
 
 def matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
     """MatMul."""
-    return _rounded(operand(values, 0).astype(np.float64) @ operand(values, 1).astype(np.float64))
+    return rounded(operand(values, 0).astype(np.float64) @ operand(values, 1).astype(np.float64))
 
 
 def check_global_average_pool(view: LayerView) -> None:
     """``[batch, channel, ...]`` to ``[batch, channel, 1, ...]``."""
     require_arity(view, 1)
-    _require_float(view)
+    require_float(view)
     require_rank(view, view.input(0), 3, 8)
     batch, channels, *spatial = view.input(0).shape
     require_shape(view, view.output(), (batch, channels, *[1] * len(spatial)))
@@ -121,13 +123,13 @@ def check_global_average_pool(view: LayerView) -> None:
 def global_average_pool(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
     """GlobalAveragePool."""
     data = operand(values, 0).astype(np.float64)
-    return _rounded(data.mean(axis=tuple(range(2, data.ndim)), keepdims=True))
+    return rounded(data.mean(axis=tuple(range(2, data.ndim)), keepdims=True))
 
 
 def check_average_pool(view: LayerView) -> None:
     """A pool over ``[batch, channel, y, x]``."""
     require_arity(view, 1)
-    _require_float(view)
+    require_float(view)
     over = windows(view, view.input(0).shape, view.integers("kernel_shape"))
     sizes = tuple(axis.output_size for axis in over)
     require_shape(view, view.output(), (*view.input(0).shape[:2], *sizes))
@@ -143,16 +145,4 @@ def average_pool(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # 
         for tap_x in range(over_x.taps):
             out_x, in_x = over_x.taken(tap_x)
             total[:, :, out_y[:, None], out_x] += data[:, :, in_y][:, :, :, in_x]
-    return _rounded(total / (count_taps(view, over_y, 0)[:, None] * count_taps(view, over_x, 1)))
-
-
-def check_tanh(view: LayerView) -> None:
-    """One input, an output of its shape."""
-    require_arity(view, 1)
-    _require_float(view)
-    require_shape(view, view.output(), view.input(0).shape)
-
-
-def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
-    """Tanh."""
-    return _rounded(np.tanh(operand(values, 0).astype(np.float64)))
+    return rounded(total / (count_taps(view, over_y, 0)[:, None] * count_taps(view, over_x, 1)))
