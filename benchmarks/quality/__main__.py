@@ -1,0 +1,117 @@
+"""Restoration quality and its cost: ``python -m benchmarks.quality [run|latency]``.
+
+``run`` simulates the test set, applies every method to every slice and measures; it can be interrupted
+and started again, and computes only what is missing or out of date. ``latency`` times the 64×64-tile
+restoration of one image on every runtime here, beside the figures published in 2019.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.quality.plans import WeightFiles
+from refimpl.errors import KaratError, UsageError
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    made.add_argument("command", nargs="?", choices=("run", "latency"), default="run")
+    made.add_argument("--folder", type=Path, default=Path("work/quality"), help="slices, models and records")
+    made.add_argument("--size", type=int, default=1024, help="side of the slices, a multiple of 64")
+    made.add_argument("--slices", type=int, default=66, help="about two in eleven are of a held-out family")
+    made.add_argument("--few", type=int, default=2, help="slices per family for profiles and steps")
+    made.add_argument("--processes", type=int, default=2)
+    made.add_argument(
+        "--weights", action="append", default=[], metavar="NAME=FILE",
+        help="a weight file in place of the shipped one, such as tomogan-bilinear-aware-int8=aware.npz",
+    )  # fmt: skip
+    made.add_argument("--readme", type=Path, help="document whose marked tables are replaced")
+    made.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/COMMAND-DATE.json)")
+    made.add_argument("--pictures", type=Path, help="folder for pictures (default: FOLDER/pictures)")
+    made.add_argument("--rounds", type=int, default=7, help="latency: interleaved rounds")
+    made.add_argument("--threads", type=int, help="latency: threads per runtime (default: all cores)")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the benchmark; an error is one line."""
+    options = parser().parse_args(arguments)
+    try:
+        return run_latency(options) if options.command == "latency" else run(options)
+    except KaratError as error:
+        print(f"benchmarks.quality: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures, then writes figures, tables and pictures."""
+    from benchmarks.quality import evaluate, pictures, summary, tables
+    from benchmarks.quality.cases import choose_cases
+    from benchmarks.quality.plans import prepare
+
+    if options.processes < 1 or options.few < 1:
+        raise UsageError("--processes and --few are at least 1")
+    cases = choose_cases(options.slices, options.size)
+    models = prepare(options.folder / "models", weight_files(options.weights), say)
+    settings = evaluate.Settings(options.folder, models, options.few)
+    evaluate.evaluate(settings, cases, options.processes, say)
+    entries = evaluate.results(settings, cases)
+    output = options.output or RESULTS / f"quality-{datetime.now(UTC):%Y-%m-%d}.json"
+    summary.keep(entries, options.size, models, output)
+    (options.folder / "report.md").write_text(tables.report(entries), encoding="utf-8")
+    say(tables.report(entries))
+    place(options.readme, {name: make(entries) for name, make in tables.TABLES.items()})
+    drawn = pictures.draw_all(settings, entries, cases, options.pictures or options.folder / "pictures")
+    for path in (output, options.folder / "report.md", *drawn):
+        say(f"wrote {path}")
+    return 0
+
+
+def run_latency(options: argparse.Namespace) -> int:
+    """Times; 1 when a runtime's restored image differs from the oracle's."""
+    from benchmarks.quality import latency
+
+    found = latency.measure(options.folder, options.size, weight_files(options.weights), options.rounds,
+                            options.threads, say)  # fmt: skip
+    output = options.output or RESULTS / f"latency-{datetime.now(UTC):%Y-%m-%d}.json"
+    latency.keep(found, output)
+    say(latency.table_of(found))
+    place(options.readme, {"latency": latency.table_of(found)})
+    drawn = latency.draw(found, (options.pictures or options.folder / "pictures") / "quality-latency.png")
+    for path in (output, drawn):
+        say(f"wrote {path}")
+    return 1 if found.differing else 0
+
+
+def weight_files(given: list[str]) -> WeightFiles:
+    """``NAME=FILE`` pairs. Raises UsageError."""
+    pairs = [pair.partition("=") for pair in given]
+    if any(not name or not file for name, _, file in pairs):
+        raise UsageError(f"--weights takes NAME=FILE, got {' '.join(given)}")
+    return WeightFiles(given={name: Path(file) for name, _, file in pairs})
+
+
+def place(document: Path | None, made: dict[str, str]) -> None:
+    """Puts tables into a document, if one was named."""
+    from benchmarks.quality.tables import render
+
+    if document is not None:
+        say(f"{document}: replaced {', '.join(render(document, made))}")
+
+
+def say(text: str) -> None:
+    """Prints at once, so that progress is seen through a pipe."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

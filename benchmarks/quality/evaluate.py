@@ -1,0 +1,188 @@
+"""Applying every method to every slice, in several processes, resuming where a run ended.
+
+One JSON file per slice holds what was measured, each method's entry with a fingerprint of all it depends
+on: the slice, the model's bytes, the settings. An entry whose fingerprint fits is not computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality import inclusions, metrics, peers
+from benchmarks.quality.cases import Case, load_slice, simulator_digest
+from benchmarks.quality.methods import HALO, METHODS, Kitchen, Method
+from refimpl.graph import Array
+
+SHOWN = (
+    "noisy", "nlm", "tv", "float whole", "int8 whole", "int8 tiles", "int8 tiles repaired",
+    "int8 halo", "uint8-2019 tiles", "uint8-2019 tiles repaired",
+)  # fmt: skip
+"""Methods whose images of the first slice of each family are kept for the pictures."""
+
+Record = dict[str, Any]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run depends on: where models, slices and records lie, SHA-256 of each model, how many slices
+    of each family the methods marked ``few`` see."""
+
+    folder: Path
+    models: dict[str, str]
+    few: int = 2
+
+    @property
+    def model_folder(self) -> Path:
+        """Where the prepared networks lie."""
+        return self.folder / "models"
+
+    def methods(self, case: Case) -> list[Method]:
+        """What is applied to a slice: all whose models are there."""
+        return [
+            method
+            for method in METHODS.values()
+            if (not method.model or method.model in self.models)
+            and (not method.few or case.number < self.few)
+            and (not method.after or METHODS[method.after].model in self.models)
+        ]
+
+    def fingerprint(self, case: Case, method: Method) -> str:
+        """Of everything a method's entry depends on."""
+        before = self.fingerprint(case, METHODS[method.after]) if method.after else ""
+        parts = [
+            case, simulator_digest(), method.cover, method.profile, method.counted, before,
+            self.models.get(method.model), metrics.SSIM_OPTIONS, np.__version__,
+        ]  # fmt: skip
+        if method.cover == "halo":
+            parts.append(HALO)
+        if method.name in peers.PEERS:
+            parts += [method.name, peers.PEERS[method.name][1], peers.NEIGHBOURS, peers.CROP]
+        if method.counted:
+            parts += [getattr(inclusions, name) for name in sorted(vars(inclusions)) if name.isupper()
+                      and name != "CONNECTED"]  # fmt: skip
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def record_path(settings: Settings, case: Case) -> Path:
+    """Where a slice's measurements are kept."""
+    return settings.folder / "records" / f"{case.name}-{case.size}.json"
+
+
+def image_path(settings: Settings, case: Case, method: str) -> Path:
+    """Where a restored slice is kept for the pictures."""
+    return settings.folder / "images" / f"{case.name}-{case.size}" / f"{method.replace(' ', '-')}.npy"
+
+
+def is_shown(case: Case, method: str) -> bool:
+    """Whether the image is wanted for a picture."""
+    return case.number == 0 and method in SHOWN
+
+
+def open_methods(settings: Settings, case: Case) -> list[Method]:
+    """The methods a slice still needs."""
+    kept = _kept(settings, case)
+    return [
+        method
+        for method in settings.methods(case)
+        if kept.get(method.name, {}).get("fingerprint") != settings.fingerprint(case, method)
+        or (is_shown(case, method.name) and not image_path(settings, case, method.name).is_file())
+    ]
+
+
+def evaluate(settings: Settings, cases: Sequence[Case], processes: int, say: Say) -> int:
+    """Measures what is missing; returns how many entries were computed."""
+    waiting = {case: len(open_methods(settings, case)) for case in cases}
+    todo = [case for case in cases if waiting[case]]
+    total, done, began = sum(waiting.values()), 0, time.perf_counter()
+    say(f"{len(cases)} slices, {len(todo)} of them with work left ({total} measurements)")
+    if not todo:
+        return 0
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = threads
+    # Fresh interpreters: Numba's threads do not survive a fork.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(measure, settings, case): case for case in todo}
+        for number, future in enumerate(as_completed(futures), 1):
+            entries = future.result()
+            done += waiting[futures[future]]
+            spent = time.perf_counter() - began
+            say(
+                f"[{number}/{len(todo)}] {futures[future].name}: noisy {entries['noisy']['ssim']:.3f}, "
+                f"float {entries.get('float whole', entries['noisy'])['ssim']:.3f}; "
+                f"{spent / 60:.1f} min, about {spent / done * (total - done) / 60:.1f} min left"
+            )
+    return total
+
+
+def measure(settings: Settings, case: Case) -> Record:
+    """Measures one slice and keeps what was found; returns all its entries."""
+    given = load_slice(case, settings.folder)
+    kitchen = Kitchen(settings.model_folder, case.size)
+    entries = _kept(settings, case)
+    images: dict[str, Array] = {}
+    truth: inclusions.Truth | None = None
+
+    def image_of(method: Method) -> tuple[Array, dict[str, float]]:
+        if method.after and method.after not in images:
+            images[method.after] = image_of(METHODS[method.after])[0]
+        return kitchen.apply(method, given, images)
+
+    for method in open_methods(settings, case):
+        began = time.perf_counter()
+        image, choice = image_of(method)
+        seconds = time.perf_counter() - began
+        images[method.name] = image
+        entry: Record = {
+            "fingerprint": settings.fingerprint(case, method),
+            "ssim": metrics.ssim(given.clean, image),
+            "psnr": metrics.psnr(given.clean, image),
+            "seconds": round(seconds, 3),
+        }
+        if choice:
+            entry["choice"] = choice
+        if method.counted:
+            truth = truth or inclusions.Truth(given.clean)
+            entry["inclusions"] = {name: asdict(found) for name, found in truth.compare(image).items()}
+        entries[method.name] = entry
+        if is_shown(case, method.name):
+            path = image_path(settings, case, method.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, image.astype(np.float32))
+    path = record_path(settings, case)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return entries
+
+
+def results(settings: Settings, cases: Sequence[Case]) -> dict[str, dict[str, Record]]:
+    """Entries by method and slice name, without those of methods that are gone."""
+    found: dict[str, dict[str, Record]] = {}
+    for case in cases:
+        kept = _kept(settings, case)
+        for method in settings.methods(case):
+            if method.name in kept:
+                found.setdefault(method.name, {})[case.name] = kept[method.name]
+    return found
+
+
+def _kept(settings: Settings, case: Case) -> dict[str, Record]:
+    path = record_path(settings, case)
+    if not path.is_file():
+        return {}
+    kept: dict[str, Record] = json.loads(path.read_text(encoding="utf-8"))
+    return kept

@@ -1,0 +1,251 @@
+"""How long one image takes, part by part, as in the paper's Table I: TomoGAN on 64×64 tiles, stitching,
+and Fine-Tune on the whole image, on every runtime here, in turn.
+
+Every runtime's restored image is first compared, value by value, with the oracle's under its profile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.quality.cases import Case, load_slice
+from benchmarks.quality.plans import PLANS, TILE, Say, WeightFiles, load_model, prepare
+from benchmarks.quality.tables import table
+from export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
+from export.tflite import write_tflite
+from golden.provenance import cpu_name
+from karat.restoration import Network, restore
+from refimpl.engine import compile_graph
+from refimpl.errors import UsageError
+from refimpl.graph import Array, Graph
+
+PARTS = ("tomogan", "stitching", "fine_tune")
+PAPER: Mapping[str, tuple[float, float | None, float | None]] = {
+    "Edge TPU, USB accelerator (2019)": (0.435, 0.049, 0.070),
+    "Edge TPU, Dev Board (2019)": (0.512, 0.120, 0.166),
+    "Jetson TX2 (2019)": (0.880, None, None),
+    "i7 CPU, float (2019)": (1.537, None, None),
+}
+"""Seconds for a 1024×1024 image: Abeykoon et al., "Scientific Image Restoration Anywhere", Table I."""
+
+Build = Callable[[Graph, int], Network]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A runtime: which plan's models it runs, and the oracle's profile it is compared with, if any."""
+
+    title: str
+    plan: str
+    build: Build
+    profile: str = ""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Medians in seconds by runtime and part; ``differing`` values by runtime that are not the oracle's."""
+
+    size: int
+    threads: int
+    rounds: int
+    medians: dict[str, dict[str, float]]
+    differing: dict[str, int]
+
+
+def oracle(profile: str) -> Build:
+    """The oracle under a profile."""
+
+    def build(graph: Graph, threads: int) -> Network:
+        program = compile_graph(graph, profile, threads)
+        return Network(graph, lambda values: program.run([values]).outputs[0])
+
+    return build
+
+
+def oracle_of_onnx(profile: str) -> Build:
+    """The oracle on the graph ONNX Runtime makes of the exported one."""
+
+    def build(graph: Graph, threads: int) -> Network:
+        program = compile_graph(lower_qdq(to_onnx(graph, "qdq")), profile, threads)
+        return Network(graph, _between_layouts(lambda values: program.run([values]).outputs[0]))
+
+    return build
+
+
+def litert(resolver: str) -> Build:
+    """LiteRT with one of its op resolvers, in this process."""
+
+    def build(graph: Graph, threads: int) -> Network:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        interpreter = Interpreter(
+            model_content=write_tflite(graph), num_threads=threads,
+            experimental_op_resolver_type=OpResolverType[resolver],
+        )  # fmt: skip
+        interpreter.allocate_tensors()
+        (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+        def run(values: Array) -> Array:
+            interpreter.set_tensor(given["index"], values)
+            interpreter.invoke()
+            found: Array = interpreter.get_tensor(output["index"])
+            return found
+
+        return Network(graph, run)
+
+    return build
+
+
+def onnx_runtime(graph: Graph, threads: int) -> Network:
+    """ONNX Runtime as it comes, on the exported graph."""
+    import onnxruntime
+
+    floating = graph.tensors[graph.inputs[0]].dtype == "float32"
+    model = write_float_onnx(graph) if floating else write_onnx(to_onnx(graph, "qdq"))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return Network(graph, _between_layouts(lambda values: session.run(None, {name: values})[0]))
+
+
+LANES = (
+    Lane("oracle, int8", "int8", oracle("litert-2.3-xnnpack")),
+    Lane("LiteRT XNNPACK, int8", "int8", litert("AUTO"), "litert-2.3-xnnpack"),
+    Lane("LiteRT builtin, int8", "int8", litert("BUILTIN_WITHOUT_DEFAULT_DELEGATES"), "litert-2.3-builtin"),
+    Lane("ONNX Runtime, int8", "int8", onnx_runtime, "ort-1.31"),
+    Lane("ONNX Runtime, float", "float", onnx_runtime),
+    Lane("LiteRT XNNPACK, float", "float", litert("AUTO")),
+)
+
+
+def measure(
+    folder: Path, size: int, files: WeightFiles, rounds: int, threads: int | None, say: Say
+) -> Latency:
+    """Restores one image on each runtime in turn, ``rounds`` times. Raises UsageError."""
+    if rounds < 1:
+        raise UsageError(f"{rounds} rounds; at least one is needed")
+    threads = threads or os.cpu_count() or 1
+    models = folder / "models"
+    prepare(models, files, say, [plan for plan in PLANS if plan.name in {lane.plan for lane in LANES}])
+    noisy = load_slice(Case("spheres", 0, size), folder).noisy
+    networks: dict[str, tuple[Network, Network]] = {}
+    differing = {}
+    for lane in LANES:
+        graphs = (
+            load_model(models, f"{lane.plan}/tomogan"),
+            load_model(models, f"{lane.plan}/fine-tune", size),
+        )
+        tomogan, fine_tune = (lane.build(graph, threads) for graph in graphs)
+        networks[lane.title] = tomogan, fine_tune
+        found = restore(noisy, tomogan, fine_tune)
+        if lane.profile:
+            build = oracle_of_onnx if lane.profile.startswith("ort") else oracle
+            judge = restore(noisy, *(build(lane.profile)(graph, threads) for graph in graphs))
+            differing[lane.title] = sum(
+                int(np.count_nonzero(mine != theirs))
+                for mine, theirs in ((judge.tomogan, found.tomogan), (judge.final, found.final))
+            )
+            say(f"{lane.title}: {differing[lane.title]} of {2 * size**2} values differ from {lane.profile}")
+    times: dict[str, dict[str, list[float]]] = {name: {part: [] for part in PARTS} for name in networks}
+    for number in range(rounds):
+        for name, pair in networks.items():
+            seconds = restore(noisy, *pair).seconds
+            for part in PARTS:
+                times[name][part].append(seconds[part])
+        say(f"round {number + 1} of {rounds}")
+    medians = {
+        name: {part: statistics.median(values) for part, values in parts.items()}
+        | {"total": statistics.median(map(sum, zip(*parts.values(), strict=True)))}
+        for name, parts in times.items()
+    }
+    return Latency(size, threads, rounds, medians, {name: n for name, n in differing.items() if n})
+
+
+def table_of(found: Latency) -> str:
+    """The Markdown table, the paper's rows below ours."""
+    lines = []
+    for name, parts in found.medians.items():
+        cells = [name, *(f"{parts[part]:.3f}" for part in (*PARTS, "total"))]
+        lines.append([*cells[:-1], cells[-1] + (" (differs)" if name in found.differing else "")])
+    for name, seconds in PAPER.items():
+        total = sum(value or 0.0 for value in seconds)
+        lines.append([name, *("–" if value is None else f"{value:.3f}" for value in seconds), f"{total:.3f}"])
+    tiles = (found.size // TILE) ** 2
+    heads = (
+        f"seconds, {found.size}×{found.size}",
+        f"TomoGAN, {tiles} tiles",
+        "stitching",
+        "Fine-Tune",
+        "total",
+    )
+    return table(heads, lines) + (
+        f"\nMedians of {found.rounds} interleaved rounds, {found.threads} threads, {cpu_name()}; "
+        "the rows of 2019 are the paper's, for 1024×1024.\n"
+    )
+
+
+def draw(found: Latency, path: Path) -> Path:
+    """The same as stacked bars."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows: dict[str, Any] = {name: [parts[part] for part in PARTS] for name, parts in found.medians.items()}
+    if found.size == 1024:
+        rows |= {name: [value or 0.0 for value in seconds] for name, seconds in PAPER.items()}
+    figure, axis = plt.subplots(figsize=(8.0, 0.4 * len(rows) + 1.3), constrained_layout=True)
+    left = np.zeros(len(rows))
+    for number, part in enumerate(("TomoGAN", "stitching", "Fine-Tune")):
+        widths = np.array([values[number] for values in rows.values()])
+        bars = axis.barh(list(rows), widths, left=left, label=part)
+        for bar, name in zip(bars, rows, strict=True):
+            if name in PAPER:
+                bar.set_alpha(0.45)
+        left += widths
+    for place, total in enumerate(left):
+        axis.annotate(
+            f"{total:.3f} s", (total, place), (4, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    axis.set_xlim(0, 1.15 * left.max())
+    axis.invert_yaxis()
+    axis.set_xlabel(f"seconds for one {found.size}×{found.size} image (pale: the paper's, 1024×1024)")
+    axis.legend(loc="lower right", fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def keep(found: Latency, path: Path) -> None:
+    """Writes the figures with what they depend on."""
+    content = asdict(found) | {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_name(),
+        "versions": {name: version(name) for name in ("numpy", "numba", "ai-edge-litert", "onnxruntime")},
+        "paper": PAPER,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _between_layouts(run: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """A function of NCHW images as one of NHWC images."""
+
+    def between(values: Array) -> Array:
+        given = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+        return np.ascontiguousarray(run(given).transpose(0, 2, 3, 1))
+
+    return between

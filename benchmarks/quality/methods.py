@@ -1,0 +1,149 @@
+"""What is done to every slice, as one table, and how it is done."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.quality.cases import Slice
+from benchmarks.quality.peers import PEERS, restore_by
+from benchmarks.quality.plans import PLANS, SCHEMES, TILE, load_model
+from delegates.tiling import TileGrid
+from karat.restoration import Network, on_onnx_runtime, on_oracle
+from refimpl.engine import compile_graph
+from refimpl.graph import Array, Graph
+from refimpl.profiles import CANONICAL
+
+HALO = 16
+"""Pixels that tiles with a halo overlap their neighbours by, at each side."""
+
+Cover = Literal["whole", "tiles", "halo"]
+COVERS: Mapping[Cover, str] = {
+    "whole": "whole image", "tiles": "64×64 tiles", "halo": f"64×64 tiles, halo {HALO}",
+}  # fmt: skip
+PROFILES = (
+    "litert-2.3-builtin", "litert-2.3-xnnpack", "tflite-2.14-ref", "tflite-2.14-builtin", "tflm", "ort-1.31",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to restore a slice.
+
+    ``model`` is ``<plan>/<model>``, run over ``cover`` on what the method ``after`` gave (the noisy slice
+    if empty), by the oracle under ``profile`` or, for float, by ONNX Runtime. Without a model it is a
+    peer, or no restoration at all. ``few``: on the first slices of each family only. ``counted``: its
+    inclusions are counted.
+    """
+
+    name: str
+    title: str
+    model: str = ""
+    cover: Cover = "whole"
+    after: str = ""
+    profile: str = CANONICAL
+    few: bool = False
+    counted: bool = False
+
+
+def _with_repair(plan: str, title: str, covers: tuple[Cover, ...]) -> list[Method]:
+    found = []
+    for cover in covers:
+        name = f"{plan} {cover}"
+        counted = plan != "transposed-int8" and cover == "tiles"
+        found.append(Method(name, f"{title}, {COVERS[cover]}", f"{plan}/tomogan", cover, counted=counted))
+        found.append(
+            Method(f"{name} repaired", f"{title}, {COVERS[cover]} + Fine-Tune", f"{plan}/fine-tune",
+                   after=name, counted=counted)
+        )  # fmt: skip
+    return found
+
+
+def _table() -> list[Method]:
+    table = [
+        Method("noisy", "noisy input", counted=True),
+        Method("nlm", "non-local means, tuned", counted=True),
+        Method("tv", "total variation, tuned", counted=True),
+        Method("float whole", "float, whole image", "float/tomogan", counted=True),
+        Method("float tiles", "float, 64×64 tiles", "float/tomogan", "tiles"),
+        Method(
+            "float whole repaired", "float, whole image + Fine-Tune", "float/fine-tune", after="float whole"
+        ),
+    ]
+    chained: tuple[Cover, ...] = ("whole", "tiles")
+    for scheme in SCHEMES:
+        table += _with_repair(scheme, scheme, ("whole", "tiles", "halo"))
+        table += [
+            Method(
+                f"{scheme} chain {cover}", f"{scheme}, one graph, {COVERS[cover]}", f"{scheme}/chain", cover
+            )
+            for cover in chained
+        ]
+    for scheme in SCHEMES:
+        table += _with_repair(f"aware-{scheme}", f"{scheme}, quantization-aware", ("whole", "tiles"))
+    table.append(Method("transposed whole", "transposed, float, whole image", "transposed/tomogan"))
+    table += _with_repair("transposed-int8", "transposed, int8", ("whole", "tiles"))
+    table += [
+        Method(f"{scheme} {profile}", profile, f"{scheme}/tomogan", profile=profile, few=True)
+        for scheme in SCHEMES
+        for profile in PROFILES
+    ]
+    steps = [plan.name for plan in PLANS if " " in plan.name]
+    table += [Method(plan, plan.partition(" ")[2], f"{plan}/tomogan", few=True) for plan in steps]
+    return table
+
+
+METHODS: Mapping[str, Method] = {method.name: method for method in _table()}
+"""Every method by name; one that repairs comes after the one it repairs."""
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """Applies methods to slices of one size, with the models of a folder."""
+
+    folder: Path
+    size: int
+
+    def apply(
+        self, method: Method, given: Slice, done: Mapping[str, Array]
+    ) -> tuple[Array, dict[str, float]]:
+        """The restored slice ``[y, x]`` float32, and what was chosen for it; ``done`` holds what ``after``
+        refers to."""
+        if method.name in PEERS:
+            return restore_by(method.name, given)
+        if not method.model:
+            return given.noisy[..., 1], {}
+        image = done[method.after][..., np.newaxis] if method.after else given.noisy
+        if method.cover == "whole":
+            network = _network(self.folder, method.model, self.size, method.profile)
+            return network(image[np.newaxis])[0, ..., 0], {}
+        network = _network(self.folder, method.model, TILE, method.profile)
+        halo = HALO if method.cover == "halo" else 0
+        grid = TileGrid(self.size, self.size, TILE, TILE, halo)
+        return grid.map(network, image)[..., 0], {}
+
+
+@functools.cache
+def _network(folder: Path, model: str, size: int, profile: str) -> Network:
+    graph = load_model(folder, model, size)
+    if graph.tensors[graph.inputs[0]].dtype == "float32":
+        return on_onnx_runtime(graph)
+    return _as_onnx(graph, profile) if profile.startswith("ort") else on_oracle(graph, profile)
+
+
+def _as_onnx(graph: Graph, profile: str) -> Network:
+    """The graph ONNX Runtime makes of the exported one, between NHWC images."""
+    from export.onnx import lower_qdq, to_onnx
+
+    program = compile_graph(lower_qdq(to_onnx(graph, "qdq")), profile)
+
+    def run(values: Array) -> Array:
+        (output,) = program.run([np.ascontiguousarray(values.transpose(0, 3, 1, 2))]).outputs
+        return output.transpose(0, 2, 3, 1)
+
+    return Network(graph, run)

@@ -1,0 +1,221 @@
+"""The networks that are judged: trained weights, quantized in several ways, ready for every image size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+import export.quantize
+import karat.calibration
+import karat.imaging
+import refimpl.networks
+from benchmarks.quality.cases import source_digest
+from delegates.tiling import TileGrid
+from export.quantize import PRESETS, QuantizationScheme, RangeMethod, quantize_model
+from export.tflite import read_tflite, write_tflite
+from karat.calibration import simulated, tiles_of
+from karat.restoration import on_oracle
+from refimpl.errors import KaratError, ModelError, UsageError
+from refimpl.graph import Array, Graph
+from refimpl.networks import Upsampling, chain, fine_tune, load_weights, tomogan
+from refimpl.profiles import CANONICAL
+
+TILE = 64
+"""Pixels: what the paper's accelerator takes."""
+
+CALIBRATION_SIZE = 512
+TRAINED = Path(refimpl.networks.__file__).parent / "trained"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """TomoGAN and Fine-Tune in one arithmetic.
+
+    ``scheme`` is None for float. ``weights`` names TomoGAN's weights, ``repair`` Fine-Tune's in order of
+    preference. ``alone``: TomoGAN only, no Fine-Tune.
+    """
+
+    name: str
+    scheme: QuantizationScheme | None
+    weights: str = "tomogan-bilinear"
+    repair: tuple[str, ...] = ("fine-tune",)
+    upsampling: Upsampling = "bilinear"
+    alone: bool = False
+
+
+def _bare(scheme: str) -> QuantizationScheme:
+    return replace(
+        PRESETS[scheme],
+        range_method=RangeMethod(),
+        filter_ranges="minmax",
+        equalize=False,
+        correct_bias=False,
+    )
+
+
+STEPS: Mapping[str, Callable[[QuantizationScheme], QuantizationScheme]] = {
+    "min/max": lambda scheme: scheme,
+    "percentile": lambda scheme: replace(scheme, range_method=RangeMethod("percentile")),
+    "least error": lambda scheme: replace(scheme, range_method=RangeMethod("mse")),
+    "min/max + equalization": lambda scheme: replace(scheme, equalize=True),
+    "min/max + bias correction": lambda scheme: replace(scheme, correct_bias=True),
+    "min/max + filter ranges": lambda scheme: replace(scheme, filter_ranges="mse"),
+}
+"""Steps of post-training quantization, each on its own."""
+
+SCHEMES = ("int8", "uint8-2019")
+PLANS: tuple[Plan, ...] = (
+    Plan("float", None),
+    Plan("int8", PRESETS["int8"], repair=("fine-tune-int8", "fine-tune")),
+    Plan("uint8-2019", PRESETS["uint8-2019"], repair=("fine-tune-uint8-2019", "fine-tune")),
+    *(
+        Plan(
+            f"aware-{scheme}", PRESETS[scheme], f"tomogan-bilinear-aware-{scheme}",
+            (f"fine-tune-aware-{scheme}", f"fine-tune-{scheme}", "fine-tune"),
+        )
+        for scheme in SCHEMES
+    ),
+    Plan("transposed", None, "tomogan-transposed", upsampling="transposed", alone=True),
+    Plan(
+        "transposed-int8", PRESETS["int8"], "tomogan-transposed",
+        ("fine-tune-transposed", "fine-tune-int8", "fine-tune"), "transposed",
+    ),
+    *(
+        Plan(f"{scheme} {step}", STEPS[step](_bare(scheme)), alone=True)
+        for scheme in SCHEMES
+        for step in STEPS
+    ),
+)  # fmt: skip
+"""Every plan; those called ``<scheme> <step>`` are one step of post-training quantization on its own."""
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """Where weights are found by name: given ones first, else ``<name>.npz`` in the folder."""
+
+    folder: Path = TRAINED
+    given: Mapping[str, Path] = field(default_factory=dict)
+
+    def find(self, *names: str) -> Path | None:
+        """The file of the first name that has one. Raises UsageError for a given file that is missing."""
+        for name in names:
+            path = self.given.get(name)
+            if path is not None and not path.is_file():
+                raise UsageError(f"weights {name}: {path} does not exist")
+            path = path or self.folder / f"{name}.npz"
+            if path.is_file():
+                return path
+        return None
+
+
+def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = ()) -> dict[str, str]:
+    """Writes ``<plan>/tomogan.tflite``, ``fine-tune.tflite`` and ``chain.tflite``, all for 64×64 tiles.
+
+    Returns SHA-256 by ``<plan>/<model>``. A plan whose weights are not there, or that cannot be
+    quantized, is left out with a printed reason. What is on disk is used again when it was made from
+    the same weights by the same source.
+    """
+    sources = source_digest(
+        *(Path(package.__file__).parent for package in (export.quantize, refimpl.networks, karat.imaging)),
+        Path(karat.calibration.__file__), Path(__file__),
+    )  # fmt: skip
+    digests: dict[str, str] = {}
+    images: list[Array] = []
+    for plan in plans or PLANS:
+        weights, repair = files.find(plan.weights), files.find(*plan.repair)
+        if weights is None:
+            say(f"{plan.name}: left out, no weights called {plan.weights}")
+            continue
+        origin = _origin(plan, sources, weights, repair)
+        place = folder / plan.name.replace("/", "-").replace(" ", "-")
+        record = place / "made.json"
+        if not record.is_file() or json.loads(record.read_text())["origin"] != origin:
+            say(f"{plan.name}: preparing …")
+            if not images and plan.scheme is not None:
+                images.append(simulated(CALIBRATION_SIZE, 3, 0))
+            try:
+                graphs = _graphs(plan, load_weights(weights), repair, images[0] if images else None)
+            except KaratError as error:
+                say(f"{plan.name}: left out: {error}")
+                continue
+            place.mkdir(parents=True, exist_ok=True)
+            made = {}
+            for name, graph in graphs.items():
+                content = write_tflite(graph)
+                (place / f"{name}.tflite").write_bytes(content)
+                made[name] = hashlib.sha256(content).hexdigest()
+            record.write_text(json.dumps({"origin": origin, "models": made}, indent=1) + "\n")
+        for name, digest in json.loads(record.read_text())["models"].items():
+            digests[f"{plan.name}/{name}"] = digest
+    return digests
+
+
+def model_path(folder: Path, model: str) -> Path:
+    """Where :func:`prepare` put ``<plan>/<model>``."""
+    plan, _, name = model.rpartition("/")
+    return folder / plan.replace("/", "-").replace(" ", "-") / f"{name}.tflite"
+
+
+def load_model(folder: Path, model: str, size: int = TILE) -> Graph:
+    """``<plan>/<model>`` for square images of ``size`` pixels."""
+    return resized(read_tflite(model_path(folder, model).read_bytes()), size // TILE)
+
+
+def resized(graph: Graph, factor: int) -> Graph:
+    """A network of convolutions for images ``factor`` times as high and wide; nothing else changes.
+
+    Raises ModelError for an op whose constants are not known to follow the image's size.
+    """
+    sizes: dict[int, tuple[int, ...]] = {}
+    for view in graph.views():
+        if view.op == "RESIZE_BILINEAR":
+            sizes[view.input(1).index] = (factor, factor)
+        elif view.op == "TRANSPOSE_CONV":
+            sizes[view.input(0).index] = (1, factor, factor, 1)
+        elif view.op not in {"CONV_2D", "MAX_POOL_2D", "CONCATENATION", "RELU", "QUANTIZE"}:
+            raise ModelError(f"{view}: what a larger image does to {view.op} is not known here")
+    tensors = []
+    for tensor in graph.tensors:
+        if tensor.index in sizes and tensor.data is not None:
+            data = (tensor.data * np.array(sizes[tensor.index], np.int32)).astype(tensor.data.dtype)
+            tensor = replace(tensor, data=data)
+        elif not tensor.is_constant:
+            batch, height, width, channels = tensor.shape
+            tensor = replace(
+                tensor, shape=(batch, height * factor, width * factor, channels), shape_signature=None
+            )
+        tensors.append(tensor)
+    return replace(graph, tensors=tuple(tensors))
+
+
+def _origin(plan: Plan, sources: str, weights: Path, repair: Path | None) -> str:
+    digest = hashlib.sha256(f"{plan} {sources}".encode())
+    for path in (weights, repair):
+        digest.update(b"none" if path is None or plan.alone else path.read_bytes())
+    return digest.hexdigest()
+
+
+def _graphs(
+    plan: Plan, weights: Mapping[str, Array], repair: Path | None, images: Array | None
+) -> dict[str, Graph]:
+    """The plan's graphs for tiles; ``images`` ``[slice, y, x, 3]`` are calibrated on."""
+    exact = tomogan(TILE, TILE, plan.upsampling, weights)
+    fixes = None if plan.alone or repair is None else fine_tune(TILE, TILE, load_weights(repair))
+    if plan.scheme is None:
+        return {"tomogan": exact} | ({} if fixes is None else {"fine-tune": fixes})
+    assert images is not None
+    first = quantize_model(exact, tiles_of(images, TILE, TILE), plan.scheme)
+    graphs = {"tomogan": first}
+    if fixes is not None:
+        # Fine-Tune is calibrated on what it will see: slices restored by the quantized TomoGAN, in tiles.
+        network, grid = on_oracle(first, CANONICAL), TileGrid(*images.shape[1:3], TILE, TILE)
+        restored = [grid.map(network, image) for image in images]
+        graphs["fine-tune"] = quantize_model(fixes, tiles_of(restored, TILE, TILE), plan.scheme)
+        graphs["chain"] = chain(first, graphs["fine-tune"])
+    return graphs

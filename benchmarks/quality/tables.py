@@ -1,0 +1,164 @@
+"""Markdown tables of the figures, and putting them between markers of a document.
+
+A document says where a table belongs by a pair of lines, between which everything is replaced::
+
+    <!-- quality: schemes -->
+    <!-- end of quality: schemes -->
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.quality.cases import HELD_OUT
+from benchmarks.quality.methods import HALO, METHODS, PROFILES
+from benchmarks.quality.plans import SCHEMES, STEPS
+from benchmarks.quality.summary import Entries, counts, families, of_family, row
+from refimpl.errors import UsageError
+from refimpl.profiles import CANONICAL
+
+COUNTED = ("noisy", "nlm", "tv", "float whole", "int8 tiles", "int8 tiles repaired",
+           "uint8-2019 tiles", "uint8-2019 tiles repaired")  # fmt: skip
+
+
+def schemes(entries: Entries) -> str:
+    """Every method that saw all slices."""
+    lines = []
+    for name in entries:
+        if METHODS[name].few:
+            continue
+        found = row(entries, name)
+        to_float = "" if found.to_float is None or name == "noisy" else f"{found.to_float:+.4f}"
+        gain = "" if name == "noisy" else f"{found.gain:+.4f}"
+        lines.append(
+            (found.title, f"{found.ssim:.4f}", gain, to_float, f"{found.psnr:.2f}",
+             f"{found.worst_ssim:.3f} ({found.worst})")
+        )  # fmt: skip
+    return table(("", "SSIM", "over noisy", "over float", "PSNR dB", "worst slice"), lines)
+
+
+def by_family(entries: Entries) -> str:
+    """Mean SSIM of the main methods for each family; those never trained on are in bold."""
+    names = [
+        name for name in (*COUNTED[:4], "int8 halo repaired", "uint8-2019 halo repaired") if name in entries
+    ]
+    lines = []
+    for family in families(entries):
+        slices = of_family(entries, family)
+        title = f"**{family}**" if family in HELD_OUT else family
+        lines.append(
+            (f"{title} ({len(slices)})", *(f"{row(entries, name, slices).ssim:.4f}" for name in names))
+        )
+    heads = [METHODS[name].title.replace(f", 64×64 tiles, halo {HALO}", ", halo") for name in names]
+    return table(("family (slices)", *heads), lines)
+
+
+def profiles(entries: Entries) -> str:
+    """Whether a runtime's rounding matters: mean SSIM over a few slices, difference to the canonical one."""
+    lines = []
+    for profile in (CANONICAL, *PROFILES):
+        cells = []
+        for scheme in SCHEMES:
+            name = f"{scheme} whole" if profile == CANONICAL else f"{scheme} {profile}"
+            cells.append(_against(entries, name, f"{scheme} whole"))
+        lines.append((f"`{profile}`", *cells))
+    return table(("whole image", *SCHEMES), lines) + _seen(entries, f"{SCHEMES[0]} {PROFILES[0]}")
+
+
+def steps(entries: Entries) -> str:
+    """What each step of post-training quantization gives on its own."""
+    lines = []
+    first = next(iter(STEPS))
+    for step in STEPS:
+        cells = [_against(entries, f"{scheme} {step}", f"{scheme} {first}") for scheme in SCHEMES]
+        lines.append((step, *cells))
+    floats = [f"{row(entries, 'float whole', entries[f'{s} {first}']).ssim:.4f}" if f"{s} {first}" in entries
+              else "" for s in SCHEMES]  # fmt: skip
+    lines.append(("float", *floats))
+    return table(("whole image", *SCHEMES), lines) + _seen(entries, f"{SCHEMES[0]} {first}")
+
+
+def inclusions(entries: Entries) -> str:
+    """Bright and dark inclusions kept, lost and invented, over all slices and over the held-out families."""
+    everything, held_out = list(entries["noisy"]), of_family(entries, *HELD_OUT)
+    lines = []
+    for name in COUNTED:
+        if name not in entries:
+            continue
+        cells = []
+        for slices in (everything, held_out):
+            for polarity, found in counts(entries, name, slices).items():
+                assert polarity in ("bright", "dark")
+                cells.append(f"{found['kept']} / {found['lost']} / {found['invented']}")
+        lines.append((METHODS[name].title, *cells))
+    held = ", ".join(HELD_OUT)
+    heads = ("kept / lost / invented", "bright", "dark", f"bright, {held}", f"dark, {held}")
+    return table(heads, lines)
+
+
+TABLES: Mapping[str, Callable[[Entries], str]] = {
+    "schemes": schemes, "families": by_family, "profiles": profiles, "steps": steps, "inclusions": inclusions,
+}  # fmt: skip
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others figures."""
+    rule = ["---", *["---:"] * (len(heads) - 1)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, rule, *lines))
+
+
+def report(entries: Entries) -> str:
+    """All tables, each between its markers."""
+    return "\n".join(f"{_begin(name)}\n{make(entries)}{_end(name)}\n" for name, make in TABLES.items())
+
+
+def render(document: Path, made: Mapping[str, str]) -> list[str]:
+    """Puts tables where a document has markers for them; returns their names.
+
+    Raises UsageError for a document with no marker of these tables, or one that is not closed.
+    """
+    text = document.read_text(encoding="utf-8")
+    placed = []
+    for name, content in made.items():
+        if _begin(name) not in text:
+            continue
+        pattern = re.compile(re.escape(_begin(name)) + r"\n.*?" + re.escape(_end(name)), re.DOTALL)
+        text, times = pattern.subn(lambda _: f"{_begin(name)}\n{content}{_end(name)}", text)  # noqa: B023
+        if not times:
+            raise UsageError(f"{document}: {_begin(name)} is not followed by {_end(name)}")
+        placed.append(name)
+    if not placed:
+        raise UsageError(
+            f"{document}: no place for a table; put the lines {_begin('NAME')} and {_end('NAME')} "
+            f"where it belongs, NAME being one of {', '.join(made)}"
+        )
+    document.write_text(text, encoding="utf-8")
+    return placed
+
+
+def _against(entries: Entries, name: str, base: str) -> str:
+    """Mean SSIM and its difference to another method on the same slices."""
+    if name not in entries or base not in entries:
+        return "not run"
+    slices = [key for key in entries[name] if METHODS[name].few or key in _few(entries)]
+    found, reference = row(entries, name, slices), row(entries, base, slices)
+    return f"{found.ssim:.5f}" + ("" if name == base else f" ({found.ssim - reference.ssim:+.5f})")
+
+
+def _few(entries: Entries) -> set[str]:
+    """The slices that methods marked ``few`` saw."""
+    return {key for name, own in entries.items() if METHODS[name].few for key in own}
+
+
+def _seen(entries: Entries, name: str) -> str:
+    return f"\nMean SSIM over {len(entries[name])} slices.\n" if name in entries else ""
+
+
+def _begin(name: str) -> str:
+    return f"<!-- quality: {name} -->"
+
+
+def _end(name: str) -> str:
+    return f"<!-- end of quality: {name} -->"
