@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numba
@@ -23,8 +24,10 @@ from refimpl.graph import DTYPES, Array, Graph, LayerView
 from refimpl.kernels import KERNELS
 from refimpl.kernels.isa import chosen_isa
 from refimpl.ops import OPS, remedy, unsupported_ops
+from refimpl.planning import MemoryPlan, plan_memory
 from refimpl.profiles import Profile, Rule, profile_for
 from refimpl.trace import Trace
+from refimpl.workspace import Workspace
 
 Implementation = Literal["kernels", "spec"]
 Feeds = Mapping[str, Array] | Mapping[int, Array] | Sequence[Array]
@@ -99,7 +102,7 @@ def compile_graph(
         prepare_step(view, profile, target, implementation, last_use[view.layer.index])
         for view in graph.views()
     ]
-    return Program(graph, profile, target, tuple(steps))
+    return Program(graph, profile, target, tuple(steps), implementation == "kernels")
 
 
 def prepare_step(
@@ -169,12 +172,17 @@ def _spec_as_kernel(view: LayerView, rule: Rule) -> Kernel:
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled graph. Safe to share between Python threads; runs are serialized."""
+    """A compiled graph. Safe to share between Python threads; runs are serialized.
+
+    A ``planned`` program runs in memory of its own, laid out once (``memory_plan``); with a trace, and
+    where specs run, every layer gets new arrays. The bits are the same.
+    """
 
     graph: Graph
     profile: Profile
     target: Target
     steps: tuple[Step, ...]
+    planned: bool = True
 
     def run(
         self,
@@ -190,10 +198,12 @@ class Program:
         adds the int32 accumulators (and implies ``trace``). ``progress`` wraps the
         iteration over steps, to show a bar. Raises FeedError for a feed that does not fit.
         """
-        values = {t.index: t.data for t in self.graph.tensors if t.data is not None}
         fed = resolve_feeds(self.graph, feeds)
-        values.update(fed)
         keep = trace or accumulators
+        if self.planned and not keep:
+            return RunResult(self._run_planned(fed, progress))
+        values = {t.index: t.data for t in self.graph.tensors if t.data is not None}
+        values.update(fed)
         recorded: dict[int, Array] = dict(fed)
         recorded_accumulators: dict[int, Array] = {}
         with _numba_threads(self.target.threads):
@@ -212,6 +222,35 @@ class Program:
         if not keep:
             return RunResult(outputs)
         return RunResult(outputs, self._trace(recorded, recorded_accumulators))
+
+    def _run_planned(self, fed: dict[int, Array], progress: Progress | None) -> tuple[Array, ...]:
+        with _numba_threads(self.target.threads):
+            workspace = self._workspace
+            workspace.feed(fed)
+            if progress is None:
+                for call in workspace.calls:
+                    if call is not None:
+                        call()
+            else:
+                for step in progress(self.steps):
+                    call = workspace.calls[step.view.layer.index]
+                    if call is not None:
+                        call()
+            return workspace.results()
+
+    @cached_property
+    def memory_plan(self) -> MemoryPlan:
+        """Where a run without a trace keeps every tensor."""
+        return plan_memory(self.graph, [step.kernel for step in self.steps])
+
+    @cached_property
+    def _workspace(self) -> Workspace:
+        """Made by the first run that needs it, kept for the next ones; runs take turns."""
+        return Workspace(self.graph, [step.kernel for step in self.steps], self.memory_plan)
+
+    def describe(self) -> str:
+        """The memory plan as a table: what each layer writes, where, how many bytes, and until when."""
+        return self.memory_plan.describe(self.graph)
 
     def _trace(self, tensors: dict[int, Array], accumulators: dict[int, Array]) -> Trace:
         return Trace(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,30 +23,55 @@ _CHUNK_BYTES = 1 << 16
 """Bytes one thread copies at a time, about."""
 
 
+@dataclass(frozen=True)
+class Concatenation:
+    """A prepared CONCATENATION along ``axis``: ``rows`` times the bytes of each input, ``widths``.
+
+    ``tables`` holds None for an input that is copied as it is. Inputs in ``written`` are in
+    the output already.
+    """
+
+    axis: int
+    rows: int
+    widths: tuple[int, ...]
+    tables: tuple[NDArray[np.uint8] | None, ...]
+    written: frozenset[int] = frozenset()
+
+    @property
+    def copied(self) -> tuple[bool, ...]:
+        """For each input whether its bytes are copied as they are."""
+        return tuple(table is None for table in self.tables)
+
+    def without(self, written: Sequence[int]) -> Concatenation:
+        """The same for a caller who has written these inputs into the output already."""
+        return replace(self, written=frozenset(written))
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        out, start = outputs[0].reshape(-1).view(np.uint8).reshape(self.rows, sum(self.widths)), 0
+        for position, (table, width) in enumerate(zip(self.tables, self.widths, strict=True)):
+            if position not in self.written:
+                part = buffer(inputs, position).reshape(-1).view(np.uint8).reshape(self.rows, width)
+                if table is None:
+                    share(part.size // 8, _copy_rows, part, start, out)
+                else:
+                    out[:, start : start + width] = table[part]
+            start += width
+
+
 def prepare_concatenation(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """CONCATENATION: a copy; uint8 inputs with parameters of their own go through a table."""
     if rule.method not in ("reference", "exact"):
         raise UnsupportedOp(f"{view}: no kernel concatenates by {rule}")
-    output = view.output()
+    output, parts = view.output(), [view.input(position) for position in range(len(view.inputs))]
     axis = view.integer("axis") % len(output.shape)
-    rows = math.prod(output.shape[:axis])
-    width = math.prod(output.shape[axis:]) * DTYPES[output.dtype].itemsize
-    widths = [
-        math.prod(view.input(i).shape[axis:]) * DTYPES[output.dtype].itemsize for i in range(len(view.inputs))
-    ]
-    tables = [_rescale_table(view.input(i), output) for i in range(len(view.inputs))]
-
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        out, start = outputs[0].reshape(-1).view(np.uint8).reshape(rows, width), 0
-        for position, (table, part_width) in enumerate(zip(tables, widths, strict=True)):
-            part = buffer(inputs, position).reshape(-1).view(np.uint8).reshape(rows, part_width)
-            if table is None:
-                share(part.size // 8, _copy_rows, part, start, out)
-            else:
-                out[:, start : start + part_width] = table[part]
-            start += part_width
-
-    return run
+    size = DTYPES[output.dtype].itemsize
+    return Concatenation(
+        axis,
+        math.prod(output.shape[:axis]),
+        tuple(math.prod(part.shape[axis:]) * size for part in parts),
+        tuple(_rescale_table(part, output) for part in parts),
+    )
 
 
 def _rescale_table(tensor: Tensor, output: Tensor) -> NDArray[np.uint8] | None:

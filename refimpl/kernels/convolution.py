@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ from refimpl.kernels.patches import (
     widening_for,
     writable_bytes,
 )
+from refimpl.kernels.pixels import whole_pixels
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
 from refimpl.kernels.threads import Direct
 from refimpl.kernels.tiling import (
@@ -43,7 +46,10 @@ from refimpl.profiles.rules import Rule
 
 @dataclass(frozen=True)
 class DenseConvolution:
-    """A prepared CONV_2D, TRANSPOSE_CONV or FULLY_CONNECTED; input ``position`` is its data."""
+    """A prepared CONV_2D, TRANSPOSE_CONV or FULLY_CONNECTED; input ``position`` is its data.
+
+    ``apart_outputs``: as in ``refimpl.kernels.pixels``; not where the flat index decides how to round.
+    """
 
     position: int
     plan: TilePlan
@@ -52,22 +58,33 @@ class DenseConvolution:
     folded: NDArray[np.int32]
     epilogue: Epilogue
     compiled: Direct
+    apart_outputs: bool
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
-        data = inputs[self.position]
+        self._bind(inputs, outputs, accumulator)()
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+        """The layer on these arrays, to be run again and again."""
+        return self._bind(inputs, outputs, None)
+
+    def _bind(
+        self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None
+    ) -> Callable[[], None]:
+        data, out = inputs[self.position], whole_pixels(outputs[0])
         assert data is not None
-        plan, d = self.plan, self.plan.dimensions
-        patch = np.empty(0, plan.microkernel.element)
-        constants = (
-            plan.microkernel.blocking, patch, as_bytes(data), self.widening, d, plan.phases,
-            plan.offsets, self.weights, self.folded, self.epilogue,
+        plan, d, epilogue = self.plan, self.plan.dimensions, self.epilogue
+        if out is not outputs[0]:
+            assert self.apart_outputs
+            assert accumulator is None
+            d = d._replace(out_pitch=out.shape[-1])
+            epilogue = epilogue._replace(flat_body=out.size)
+        arguments = (
+            plan.microkernel.blocking, np.empty(0, plan.microkernel.element), as_bytes(data), self.widening,
+            d, plan.phases, plan.offsets, self.weights, self.folded, epilogue,
         )  # fmt: skip
-        results = (writable_bytes(outputs[0]), flat_accumulator(accumulator))
-        if d.threads == 1:
-            self.compiled(*constants, 0, d.tasks, *results)
-        else:
-            self.compiled(*constants, *results)
+        tasks = (0, d.tasks) if d.threads == 1 else ()
+        return partial(self.compiled, *arguments, *tasks, writable_bytes(out), flat_accumulator(accumulator))
 
 
 class Shapes(NamedTuple):
@@ -94,11 +111,12 @@ def prepare_dense(
         len(microkernel.split(centred)),
     )  # fmt: skip
     widening = widening_for(data, microkernel.element)
+    epilogue = prepare_epilogue(view, rule, data, filters, view.output())
     return DenseConvolution(
         positions[0], plan, widening,
         plan.pack(centred), plan.fold(centred, None if bias is None else bias.data, widening.border),
-        prepare_epilogue(view, rule, data, filters, view.output()),
-        Direct(convolve_tasks if plan.dimensions.threads == 1 else convolve_parallel),
+        epilogue, Direct(convolve_tasks if plan.dimensions.threads == 1 else convolve_parallel),
+        epilogue.flat_body >= math.prod(view.output().shape),
     )  # fmt: skip
 
 
@@ -177,7 +195,7 @@ def _convolve_tile(
     out_y = phase[_OUT_Y] + row * phase[_OUT_Y_STEP]
     out_row = (batch * d.out_height + out_y) * d.out_width
     out_x = phase[_OUT_X] + first_column * phase[_OUT_X_STEP]
-    out_step = phase[_OUT_X_STEP] * d.out_channels
+    out_step = phase[_OUT_X_STEP] * d.out_pitch
     patch_address, acc_address = patch.ctypes.data, acc.ctypes.data
     offsets_address, weights_address = offsets.ctypes.data, weights.ctypes.data
     folded_address = folded[index].ctypes.data
@@ -194,7 +212,7 @@ def _convolve_tile(
                     acc_address + 4 * (pixel * width + lane), width,
                 )  # fmt: skip
         channel = group * d.group_filters + first_filter
-        at = (out_row + out_x) * d.out_channels + channel
+        at = (out_row + out_x) * d.out_pitch + channel
         requantize_pixels(values[:pixels], epilogue, channel, filters, out, at, out_step)
         if acc_out.size:
             for pixel in range(pixels):

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.kernels.lookup import buffer
 from refimpl.kernels.multipliers import output_bounds
+from refimpl.kernels.pixels import PixelKernel, whole_image, whole_pixels
 from refimpl.kernels.threads import share, shared
 from refimpl.profiles.rules import Rule
 
@@ -35,12 +35,14 @@ def _prepare_pool(view: LayerView, rule: Rule, pool: Any) -> Kernel:
         DTYPES[output.dtype].type(bound) for bound in output_bounds(output, activation, rule.clamp, view)
     )
     rows, columns = _spans(view, 1, "h", "height"), _spans(view, 2, "w", "width")
+    channels = output.shape[3]
     work = math.prod(output.shape) * view.integer("filter_height") * view.integer("filter_width")
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        share(work, pool, buffer(inputs, 0), rows, columns, low, high, outputs[0])
+        image, out = whole_image(inputs, 0), whole_pixels(outputs[0])
+        share(work, pool, image, rows, columns, channels, low, high, out)
 
-    return run
+    return PixelKernel(run, apart_inputs=True, apart_outputs=True)
 
 
 def _spans(view: LayerView, axis: int, stride_name: str, size_name: str) -> NDArray[np.int64]:
@@ -55,8 +57,8 @@ def _spans(view: LayerView, axis: int, stride_name: str, size_name: str) -> NDAr
 
 
 @shared()
-def _max_pool(image: Any, rows: Any, columns: Any, low: Any, high: Any, out: Any) -> None:
-    batches, out_height, out_width, channels = out.shape
+def _max_pool(image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any) -> None:
+    batches, out_height, out_width, _ = out.shape
     for row in prange(batches * out_height):
         batch, out_y = row // out_height, row % out_height
         y_begin, y_end = rows[out_y, 0], rows[out_y, 1]
@@ -76,8 +78,8 @@ def _max_pool(image: Any, rows: Any, columns: Any, low: Any, high: Any, out: Any
 
 
 @shared(error_model="numpy")
-def _average_pool(image: Any, rows: Any, columns: Any, low: Any, high: Any, out: Any) -> None:
-    batches, out_height, out_width, channels = out.shape
+def _average_pool(image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any) -> None:
+    batches, out_height, out_width, _ = out.shape
     floor, ceiling = np.int32(low), np.int32(high)
     for row in prange(batches * out_height):
         batch, out_y = row // out_height, row % out_height

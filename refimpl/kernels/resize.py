@@ -17,6 +17,7 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.lookup import buffer, operand
+from refimpl.kernels.pixels import PixelKernel, whole_pixels
 from refimpl.kernels.threads import share, shared
 from refimpl.profiles.rules import Rule
 
@@ -68,9 +69,10 @@ def prepare_resize_bilinear(view: LayerView, rule: Rule, target: Target) -> Kern
     vertical, horizontal = place(Modes.of(view, 1)), place(Modes.of(view, 2))
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        share(4 * outputs[0].size, interpolate, buffer(inputs, 0), vertical, horizontal, outputs[0])
+        out = whole_pixels(outputs[0])
+        share(4 * outputs[0].size, interpolate, buffer(inputs, 0), vertical, horizontal, out)
 
-    return run
+    return PixelKernel(run, apart_outputs=True)
 
 
 def _ten_bit_places(modes: Modes) -> Between:
@@ -112,7 +114,8 @@ def _eleven_bit_places(modes: Modes) -> Between:
 @shared()
 def _ten_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
     """Sums of 2**20 weights, |sum| < 2**31 because |weight| <= 1536, rounded half away from zero."""
-    batches, out_height, out_width, channels = out.shape
+    batches, out_height, out_width, _ = out.shape
+    channels = image.shape[3]
     for row in prange(batches * out_height):
         batch, y = row // out_height, row % out_height
         above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
@@ -140,7 +143,8 @@ def _ten_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
 @shared()
 def _eleven_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
     """Sums of 2**22 weights, |sum| <= 255 * 2**22 < 2**31, rounded half up."""
-    batches, out_height, out_width, channels = out.shape
+    batches, out_height, out_width, _ = out.shape
+    channels = image.shape[3]
     for row in prange(batches * out_height):
         batch, y = row // out_height, row % out_height
         above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
@@ -166,7 +170,8 @@ def _eleven_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
 @shared()
 def _float_weight_by_weight(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
     """Each pixel times its row's weight, then times its column's; TFLite's reference order."""
-    batches, out_height, out_width, channels = out.shape
+    batches, out_height, out_width, _ = out.shape
+    channels = image.shape[3]
     half = np.float32(0.5)
     for row in prange(batches * out_height):
         batch, y = row // out_height, row % out_height
@@ -188,7 +193,8 @@ def _float_weight_by_weight(image: Any, vertical: Any, horizontal: Any, out: Any
 @shared()
 def _float_weights_first(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
     """Each pixel times the product of its two weights; TFLite's optimised order."""
-    batches, out_height, out_width, channels = out.shape
+    batches, out_height, out_width, _ = out.shape
+    channels = image.shape[3]
     half = np.float32(0.5)
     for row in prange(batches * out_height):
         batch, y = row // out_height, row % out_height

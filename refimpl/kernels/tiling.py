@@ -118,14 +118,18 @@ def transposed_sampling(
 
 
 class Dimensions(NamedTuple):
-    """Sizes the compiled loops need; one compiled function serves every shape."""
+    """Sizes the compiled loops need; one compiled function serves every shape.
+
+    ``out_pitch``: bytes from an output pixel to the next, more than its channels where it is part of a
+    wider image.
+    """
 
     in_height: int
     in_width: int
     in_channels: int
     out_height: int
     out_width: int
-    out_channels: int
+    out_pitch: int
     groups: int
     group_channels: int
     group_filters: int

@@ -1,0 +1,48 @@
+"""Images whose pixels lie apart: the channels of one are a part of those of a wider image.
+
+Where a layer writes straight into its part of a concatenation, or reads from one, the engine hands its
+kernel such a view, ``wide[..., first : first + channels]``. Compiled loops take arrays without gaps, so
+they get the memory of the whole pixels from the view's first value on, and use the first channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from refimpl.contract import Kernel, Values
+from refimpl.graph import Array
+from refimpl.kernels.lookup import buffer
+
+
+def whole_pixels(values: Array) -> Array:
+    """``values`` ``[..., channel]`` as ``[..., pitch]`` without gaps; itself when it has none.
+
+    Index [..., c] is the same element in both for every channel of ``values``. The others belong to
+    somebody else, and those of the last pixel may lie behind the end of the memory.
+    """
+    if values.flags.c_contiguous:
+        return values
+    shape = (*values.shape[:-1], values.strides[-2] // values.itemsize)
+    return np.lib.stride_tricks.as_strided(values, shape, values.strides)
+
+
+def whole_image(values: Values, position: int) -> Array:
+    """The input at ``position`` in whole pixels, writable as compiled loops want it."""
+    value = values[position]
+    return buffer([None if value is None else whole_pixels(value)], 0)
+
+
+@dataclass(frozen=True)
+class PixelKernel:
+    """A kernel, and whether its inputs or its outputs may be images whose pixels lie apart."""
+
+    run: Kernel
+    apart_inputs: bool = False
+    apart_outputs: bool = False
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        """Runs the layer."""
+        self.run(inputs, outputs, accumulator)

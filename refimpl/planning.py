@@ -1,0 +1,199 @@
+"""Where the tensors of a run lie: one block of memory for all, planned from their lifetimes.
+
+A tensor lives from the layer that writes it to the last one that reads it; two that never live
+at once may share memory. A concatenation that only copies is nothing but a place: the layers
+before it write straight into their part of its output, if they can, and the copy is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl.contract import Kernel
+from refimpl.graph import DTYPES, Graph, Layer, Tensor
+from refimpl.kernels.concatenation import Concatenation
+
+ALIGNMENT = 64
+"""Buffers start at multiples of this many bytes, a cache line."""
+
+
+class Span(NamedTuple):
+    """Bytes needed from layer ``first`` to layer ``last``, both included."""
+
+    size: int
+    first: int
+    last: int
+
+    def meets(self, other: Span) -> bool:
+        """True if both live at the same time."""
+        return self.first <= other.last and other.first <= self.last
+
+
+class Part(NamedTuple):
+    """A tensor written into another one: ``whole``, along ``axis``, from index ``start`` on."""
+
+    whole: int
+    axis: int
+    start: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """``offsets``: where each buffer starts, by tensor; ``parts``: the tensors that lie in another's
+    buffer; ``spans``: size and lifetime of the buffers; ``size``: bytes of all together."""
+
+    offsets: Mapping[int, int]
+    parts: Mapping[int, Part]
+    spans: Mapping[int, Span]
+    size: int
+
+    def describe(self, graph: Graph) -> str:
+        """The plan as a table, one line per tensor, in the order they are written."""
+        header = f"{'layer':>5} {'op':24} {'tensor':>6} {'offset':>11} {'bytes':>11} {'until':>5}  where"
+        lines = [f"{len(self.offsets)} buffers in {self.size} bytes", header]
+        for layer, op, index in _written(graph):
+            root, path = index, []
+            while root in self.parts:
+                part = self.parts[root]
+                path.append(f"in tensor {part.whole}, axis {part.axis} from {part.start}")
+                root = part.whole
+            span = self.spans[root]
+            where = "; ".join(path) or "its own"
+            size = nbytes(graph.tensors[index])
+            lines.append(
+                f"{layer:5} {op:24} {index:6} {self.offsets[root]:11} {size:11} {span.last:5}  {where}"
+            )
+        return "\n".join(lines)
+
+
+def _written(graph: Graph) -> Iterator[tuple[int, str, int]]:
+    for index in graph.inputs:
+        yield -1, "(input)", index
+    for layer in graph.layers:
+        for index in layer.outputs:
+            yield layer.index, layer.op, index
+
+
+def plan_memory(graph: Graph, kernels: Sequence[Kernel]) -> MemoryPlan:
+    """The plan for a graph whose layers run with these kernels."""
+    parts = _parts(graph, kernels)
+    lifetimes = _lifetimes(graph)
+    spans: dict[int, Span] = {}
+    for index, (first, last) in lifetimes.items():
+        root = index
+        while root in parts:
+            root = parts[root].whole
+        size = nbytes(graph.tensors[root])
+        known = spans.get(root, Span(size, first, last))
+        spans[root] = Span(size, min(known.first, first), max(known.last, last))
+    offsets, size = allocate(list(spans.values()))
+    return MemoryPlan(
+        MappingProxyType(dict(zip(spans, offsets, strict=True))),
+        MappingProxyType(parts),
+        MappingProxyType(spans),
+        size,
+    )
+
+
+def nbytes(tensor: Tensor) -> int:
+    """Bytes of a tensor's values."""
+    return math.prod(tensor.shape) * np.dtype(DTYPES[tensor.dtype]).itemsize
+
+
+def allocate(spans: Sequence[Span]) -> tuple[list[int], int]:
+    """An offset for each span, and the size of the whole: no two that meet overlap.
+
+    Largest first, each in the lowest gap that holds it. Offsets are multiples of ALIGNMENT.
+    """
+    offsets = [0] * len(spans)
+    placed: list[int] = []
+    for index in sorted(range(len(spans)), key=lambda i: (-spans[i].size, spans[i].first)):
+        size, start = spans[index].size, 0
+        for other in placed:  # in order of their offsets
+            if spans[other].meets(spans[index]):
+                if start + size <= offsets[other]:
+                    break
+                end = offsets[other] + spans[other].size
+                start = max(start, -(-end // ALIGNMENT) * ALIGNMENT)
+        offsets[index] = start
+        placed.append(index)
+        placed.sort(key=lambda i: offsets[i])
+    size = max((offset + span.size for offset, span in zip(offsets, spans, strict=True)), default=0)
+    return offsets, size
+
+
+def _lifetimes(graph: Graph) -> dict[int, tuple[int, int]]:
+    """First and last layer of every tensor that is written; inputs come before the first layer,
+    outputs stay till behind the last."""
+    first = dict.fromkeys(graph.inputs, -1)
+    first |= {index: layer.index for layer in graph.layers for index in layer.outputs}
+    last = dict(first)
+    for layer in graph.layers:
+        for index in layer.inputs:
+            if index in last:
+                last[index] = layer.index
+    for index in graph.outputs:
+        if index in last:
+            last[index] = len(graph.layers)
+    return {index: (first[index], last[index]) for index in first}
+
+
+def strides_of(graph: Graph, parts: Mapping[int, Part], index: int) -> tuple[int, ...]:
+    """Elements between neighbours along each axis of a tensor where it lies."""
+    shape = graph.tensors[parts[index].whole if index in parts else index].shape
+    if index in parts and parts[index].whole in parts:
+        return strides_of(graph, parts, parts[index].whole)
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def _lies_apart(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    return any(
+        size > 1 and stride != math.prod(shape[axis + 1 :])
+        for axis, (size, stride) in enumerate(zip(shape, strides, strict=True))
+    )
+
+
+def _parts(graph: Graph, kernels: Sequence[Kernel]) -> dict[int, Part]:
+    """Inputs of concatenations that can be written in place; the last concatenation first, so that where
+    its output lies is known when its inputs are looked at."""
+    writers = {index: layer for layer in graph.layers for index in layer.outputs}
+    readers: dict[int, list[Layer]] = {}
+    for layer in graph.layers:
+        for index in layer.inputs:
+            readers.setdefault(index, []).append(layer)
+    parts: dict[int, Part] = {}
+    for layer in reversed(graph.layers):
+        kernel = kernels[layer.index]
+        if not isinstance(kernel, Concatenation):
+            continue
+        start = 0
+        for position, index in enumerate(layer.inputs):
+            part = Part(layer.outputs[0], kernel.axis, start)
+            shape = graph.tensors[index].shape
+            start += shape[kernel.axis]
+            if not kernel.copied[position] or index in parts or index not in writers:
+                continue
+            if index in graph.outputs or layer.inputs.count(index) > 1:
+                continue
+            strides = strides_of(graph, {**parts, index: part}, index)
+            if _lies_apart(shape, strides):
+                others = [reader for reader in readers[index] if reader is not layer]
+                able = part.axis == len(shape) - 1 and _writes_apart(kernels[writers[index].index])
+                if not able or not all(_reads_apart(kernels[other.index]) for other in others):
+                    continue
+            parts[index] = part
+    return parts
+
+
+def _writes_apart(kernel: Kernel) -> bool:
+    return bool(getattr(kernel, "apart_outputs", False))
+
+
+def _reads_apart(kernel: Kernel) -> bool:
+    return bool(getattr(kernel, "apart_inputs", False))

@@ -1,0 +1,67 @@
+"""A program's memory, and its layers bound to it: what a run without a trace goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from refimpl.contract import Kernel
+from refimpl.graph import DTYPES, Array, Graph
+from refimpl.kernels.concatenation import Concatenation
+from refimpl.planning import ALIGNMENT, MemoryPlan
+
+Call = Callable[[], None]
+
+
+class Workspace:
+    """Arrays for all tensors of a graph, placed as ``plan`` says, and one call per layer.
+
+    ``calls`` follow the order of the layers; one whose work its neighbours do is None.
+    Only one run at a time may use it.
+    """
+
+    def __init__(self, graph: Graph, kernels: Sequence[Kernel], plan: MemoryPlan) -> None:
+        memory = np.empty(plan.size + 2 * ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        self.memory: Array = memory[start : start + plan.size + ALIGNMENT]
+        self._graph, self._plan = graph, plan
+        self._arrays: dict[int, Array] = {t.index: t.data for t in graph.tensors if t.data is not None}
+        for index in (*plan.offsets, *plan.parts):
+            self._place(index)
+        self.calls = tuple(self._bind(kernels[index], index) for index in range(len(graph.layers)))
+
+    def feed(self, values: Mapping[int, Array]) -> None:
+        """Copies the graph's inputs to their places."""
+        for index, value in values.items():
+            self._arrays[index][...] = value
+
+    def results(self) -> tuple[Array, ...]:
+        """Copies of the graph's outputs."""
+        return tuple(self._arrays[index].copy() for index in self._graph.outputs)
+
+    def _place(self, index: int) -> Array:
+        if index not in self._arrays:
+            tensor, part = self._graph.tensors[index], self._plan.parts.get(index)
+            if part is None:
+                dtype, offset = np.dtype(DTYPES[tensor.dtype]), self._plan.offsets[index]
+                self._arrays[index] = np.ndarray(tensor.shape, dtype, self.memory, offset)
+            else:
+                inside = slice(part.start, part.start + tensor.shape[part.axis])
+                self._arrays[index] = self._place(part.whole)[(slice(None),) * part.axis + (inside,)]
+        return self._arrays[index]
+
+    def _bind(self, kernel: Kernel, index: int) -> Call | None:
+        layer = self._graph.layers[index]
+        if isinstance(kernel, Concatenation):
+            places = [self._plan.parts.get(tensor) for tensor in layer.inputs]
+            written = [n for n, part in enumerate(places) if part and part.whole == layer.outputs[0]]
+            if len(written) == len(layer.inputs):
+                return None
+            kernel = kernel.without(written)
+        inputs = [None if tensor == -1 else self._arrays[tensor] for tensor in layer.inputs]
+        outputs = [self._arrays[tensor] for tensor in layer.outputs]
+        bind = getattr(kernel, "bind", None)
+        call: Call = bind(inputs, outputs) if bind else partial(kernel, inputs, outputs, None)
+        return call
