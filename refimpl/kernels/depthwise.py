@@ -1,9 +1,14 @@
-"""DEPTHWISE_CONV_2D: every channel has filters of its own, so the loops run along the channels."""
+"""DEPTHWISE_CONV_2D: every channel has filters of its own, so the loops run along the channels.
+
+Where the instruction set multiplies four bytes at a time, a 3x3 filter takes three instructions per
+16 channels: its rows are the bytes of a word (``refimpl.kernels.depthwise_patch``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +18,19 @@ from numpy.typing import NDArray
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.convolution import centred_filter
-from refimpl.kernels.microkernel import CHANNELS, PIXELS, multiply_channels
+from refimpl.kernels.depthwise_patch import fill_words
+from refimpl.kernels.microkernel import (
+    CHANNELS,
+    PIXELS,
+    Blocking,
+    Microkernel,
+    microkernel_for,
+    multiply_channels,
+)
 from refimpl.kernels.patches import (
     Reading,
     Widening,
     as_bytes,
-    fill_patch,
     flat_accumulator,
     widening_for,
     writable_bytes,
@@ -26,6 +38,7 @@ from refimpl.kernels.patches import (
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
 from refimpl.kernels.threads import Direct
 from refimpl.kernels.tiling import convolution_sampling, tap_starts, threads_for, tile_size
+from refimpl.kernels.vector_blocks import WORD_BYTES
 from refimpl.profiles.rules import Rule
 
 
@@ -42,41 +55,50 @@ class DepthwiseGeometry(NamedTuple):
     pixel_step: int
     tasks: int
     threads: int
+    per_word: int
 
 
 @dataclass(frozen=True)
 class DepthwiseConvolution:
     """A prepared DEPTHWISE_CONV_2D.
 
-    ``offsets`` int64 [tap]: where a pixel's channels lie in the patch, tap by tap.
-    ``weights`` int16 [tap, lane], ``folded`` int32 [lane]: bias less what the
-    input's zero point adds. Lanes are the output channels, padded with zeros to
+    ``offsets`` int64 [tap]: where a pixel's channels lie in the patch, tap by tap; one above the
+    other count as one. ``weights`` int32 [tap, lane], words like those of the patch; ``folded`` int32
+    [lane]: bias less what the patch's zero adds. Lanes are the output channels, padded with zeros to
     whole blocks.
     """
 
+    blocking: Blocking
     geometry: DepthwiseGeometry
     reading: Reading
     offsets: NDArray[np.int64]
+    borders: NDArray[np.uint8]
     widening: Widening
-    weights: NDArray[np.int16]
+    weights: NDArray[np.int32]
     folded: NDArray[np.int32]
     epilogue: Epilogue
     compiled: Direct
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
+        self._bind(inputs, outputs, accumulator)()
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+        """The layer on these arrays, to be run again and again."""
+        return self._bind(inputs, outputs, None)
+
+    def _bind(
+        self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None
+    ) -> Callable[[], None]:
         data = inputs[0]
         assert data is not None
         g = self.geometry
-        constants = (
-            as_bytes(data), self.widening, g, self.reading, self.offsets, self.weights, self.folded,
-            self.epilogue,
+        tasks = (0, g.tasks) if g.threads == 1 else ()
+        return partial(
+            self.compiled, self.blocking, as_bytes(data), self.borders, self.widening, g, self.reading,
+            self.offsets, self.weights, self.folded, self.epilogue, *tasks, writable_bytes(outputs[0]),
+            flat_accumulator(accumulator),
         )  # fmt: skip
-        results = (writable_bytes(outputs[0]), flat_accumulator(accumulator))
-        if g.threads == 1:
-            self.compiled(*constants, 0, g.tasks, *results)
-        else:
-            self.compiled(*constants, *results)
 
 
 def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -91,43 +113,62 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     (y,) = convolution_sampling(in_height, out_height, taps_y, strides[0], dilations[0], padding)
     (x,) = convolution_sampling(in_width, out_width, taps_x, strides[1], dilations[1], padding)
 
-    tile = tile_size(out_width, (2 * taps_y + 4) * channels, PIXELS)
+    kernel = microkernel_for(target.isa, 1)
+    per_word = WORD_BYTES // np.dtype(kernel.element).itemsize
+    groups = -(-taps_y // per_word)
+    tile = tile_size(out_width, WORD_BYTES * (groups + 1) * channels, PIXELS)
     layout = x.layout(tile)
     reading = Reading(
         in_height, in_width, in_channels, channels // in_channels, y.tap_step, taps_y,
         x.in_step, x.tap_step, taps_x, layout.columns, layout.gathered,
     )  # fmt: skip
-    weights, folded = _pack(
-        centred_filter(filters).reshape(-1, channels), None if bias is None else bias.data, data.zero_point
-    )
+    widening = widening_for(data, kernel.element)
+    taps = centred_filter(filters).reshape(taps_y, taps_x, channels)
+    parts = kernel.split(taps)
     outputs = batches * out_height * out_width * channels
     geometry = DepthwiseGeometry(
         batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, layout.pixel_step,
         batches * out_height * -(-out_width // tile),
-        threads_for(outputs * taps_y * taps_x, outputs, target.threads),
+        threads_for(outputs * taps_y * taps_x, outputs, target.threads), per_word,
     )  # fmt: skip
+    starts = tap_starts(groups, taps_x, layout, layout.columns, channels) * len(parts)
+    borders = np.full(layout.columns * in_channels, data.zero_point & 0xFF, np.uint8)
     return DepthwiseConvolution(
-        geometry, reading,
-        np.array(tap_starts(taps_y, taps_x, layout, layout.columns, channels), np.int64),
-        widening_for(data), weights, folded, prepare_epilogue(view, rule, data, filters, view.output()),
+        kernel.blocking, geometry, reading, np.array(starts, np.int64), as_bytes(borders), widening,
+        np.concatenate([_words(part, kernel, per_word) for part in parts]),
+        _fold(taps, None if bias is None else bias.data, widening.border),
+        prepare_epilogue(view, rule, data, filters, view.output()),
         Direct(depthwise_tasks if geometry.threads == 1 else depthwise_parallel),
     )  # fmt: skip
 
 
-def _pack(
-    taps: NDArray[np.int16], bias: Array | None, input_zero_point: int
-) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
-    """Weights and folded bias from filter taps [tap, channel], padded to whole blocks of channels."""
-    padding = (0, -taps.shape[1] % CHANNELS)
-    folded = -input_zero_point * taps.sum(axis=0, dtype=np.int64)
+def _words(taps: NDArray[np.int16], kernel: Microkernel, per_word: int) -> NDArray[np.int32]:
+    """Taps [y, x, channel] as words int32 [y / per_word * x, lane]: rows of a word, lowest first."""
+    height, width, channels = taps.shape
+    padded = np.pad(taps, ((0, -height % per_word), (0, 0), (0, -channels % CHANNELS)))
+    split = padded.astype(kernel.weight).reshape(-1, per_word, width, padded.shape[2])
+    together = np.ascontiguousarray(split.transpose(0, 2, 3, 1))
+    return (
+        together.astype(together.dtype.newbyteorder("<"))
+        .view("<i4")
+        .astype(np.int32)
+        .reshape(-1, padded.shape[2])
+    )
+
+
+def _fold(taps: NDArray[np.int16], bias: Array | None, zero: int) -> NDArray[np.int32]:
+    """``bias - zero * sum(filter)`` per lane, wrapped to 32 bits; ``zero`` stands for 0 in the patch."""
+    folded = -zero * taps.sum(axis=(0, 1), dtype=np.int64)
     if bias is not None:
         folded = folded + bias.astype(np.int64)
-    return np.pad(taps, ((0, 0), padding)), np.pad(folded.astype(np.int32), padding)
+    return np.pad(folded.astype(np.int32), (0, -taps.shape[2] % CHANNELS))
 
 
 @njit(cache=True, nogil=True)
 def _depthwise_tile(
+    blocking: Blocking,
     image: Array,
+    borders: Array,
     widening: Widening,
     g: DepthwiseGeometry,
     reading: Reading,
@@ -151,7 +192,7 @@ def _depthwise_tile(
 
     in_y = g.in_y + out_y * g.stride_y
     in_x = g.in_x + first_column * reading.in_x_step
-    fill_patch(image, widening, reading, batch, in_y, in_x, pixels, patch)
+    fill_words(image, borders, widening, g.per_word, reading, batch, in_y, in_x, pixels, patch)
 
     stride = g.pixel_step * channels
     patch_address, acc_address = patch.ctypes.data, acc.ctypes.data
@@ -160,8 +201,8 @@ def _depthwise_tile(
     for pixel in range(0, pixels, PIXELS):
         for lane in range(0, lanes, CHANNELS):
             multiply_channels(
-                patch_address + 2 * (pixel * stride + lane), stride, offsets_address, offsets.size,
-                weights_address + 2 * lane, lanes, folded_address + 4 * lane,
+                blocking, patch_address + 4 * (pixel * stride + lane), stride, offsets_address, offsets.size,
+                weights_address + 4 * lane, lanes, folded_address + 4 * lane,
                 acc_address + 4 * (pixel * lanes + lane), lanes,
             )  # fmt: skip
     at = (out_row * g.out_width + first_column) * channels
@@ -174,7 +215,9 @@ def _depthwise_tile(
 
 @njit(cache=True, nogil=True)
 def depthwise_tasks(
+    blocking: Blocking,
     image: Array,
+    borders: Array,
     widening: Widening,
     g: DepthwiseGeometry,
     reading: Reading,
@@ -189,18 +232,21 @@ def depthwise_tasks(
 ) -> None:
     """Runs tiles ``begin`` … ``end - 1`` on this thread. Sums wrap at 32 bits."""
     # The last block of channels reads past its pixel, and of the last pixel past the patch.
-    patch_size = reading.taps_y * reading.patch_columns * reading.in_channels * reading.copies + CHANNELS
-    patch = np.empty(patch_size, np.int16)
+    rows = (reading.taps_y + g.per_word - 1) // g.per_word
+    patch = np.empty(rows * reading.patch_columns * reading.in_channels * reading.copies + CHANNELS, np.int32)
     acc = np.empty((g.tile, folded.size), np.int32)
     for task in range(begin, end):
         _depthwise_tile(
-            image, widening, g, reading, offsets, weights, folded, epilogue, task, patch, acc, out, acc_out
-        )
+            blocking, image, borders, widening, g, reading, offsets, weights, folded, epilogue, task, patch,
+            acc, out, acc_out,
+        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def depthwise_parallel(
+    blocking: Blocking,
     image: Array,
+    borders: Array,
     widening: Widening,
     g: DepthwiseGeometry,
     reading: Reading,
@@ -216,5 +262,6 @@ def depthwise_parallel(
         begin = g.tasks * worker // g.threads
         end = g.tasks * (worker + 1) // g.threads
         depthwise_tasks(
-            image, widening, g, reading, offsets, weights, folded, epilogue, begin, end, out, acc_out
-        )
+            blocking, image, borders, widening, g, reading, offsets, weights, folded, epilogue, begin, end,
+            out, acc_out,
+        )  # fmt: skip

@@ -161,70 +161,35 @@ def requantize_pixels(
     Where the pixels lie side by side, what is left behind whole blocks is written as a
     whole block, too: its surplus falls on bytes of later pixels, which are written after it.
     """
-    pixels = acc.shape[0]
-    blocks = channels // LANES * LANES
-    if blocks < channels:
-        whole = 0
-        if step == channels:
-            whole = max((pixels * step - blocks - LANES) // step + 1, 0)
-        lanes = channels - blocks
-        _block(acc, epilogue, blocks, channel + blocks, out, at + blocks, step, whole, lanes)
-    for block in range(0, blocks, LANES):
-        _block(acc, epilogue, block, channel + block, out, at + block, step, pixels, LANES)
-    if epilogue.method == FIXED_POINT and at + (pixels - 1) * step + channels > epilogue.flat_body:
-        _flat_tail(acc, epilogue, channel, channels, out, at, step)
-
-
-@njit(cache=True, nogil=True)
-def _block(
-    acc: Array,
-    epilogue: Epilogue,
-    lane: int,
-    channel: int,
-    out: Array,
-    at: int,
-    step: int,
-    whole: int,
-    lanes: int,
-) -> None:
-    """The LANES channels from ``channel`` on of every pixel, which lie from ``lane`` on in ``acc``.
-
-    From pixel ``whole`` on only the first ``lanes`` of them are written.
-    """
-    e, values, target = epilogue, acc.ctypes.data + 4 * lane, out.ctypes.data + at
+    e, pixels = epilogue, acc.shape[0]
     low, high, zero_point = np.int32(e.low), np.int32(e.high), np.int32(e.zero_point)
-    if e.method == FLOAT32:
-        requantize_float32(
-            values, acc.strides[0], acc.shape[0], e.scale32.ctypes.data + 4 * channel, low, high, zero_point,
-            target, step, whole, lanes,
-        )  # fmt: skip
-    elif e.method == FLOAT64:
-        requantize_float64(
-            values, acc.strides[0], acc.shape[0], e.scale64.ctypes.data + 8 * channel, low, high, zero_point,
-            target, step, whole, lanes,
-        )  # fmt: skip
-    else:
-        _fixed_point_block(acc, e, e.rounding_below, lane, channel, target, step, whole, lanes)
-
-
-@njit(cache=True, nogil=True)
-def _fixed_point_block(
-    acc: Array,
-    e: Epilogue,
-    rounding_below: Array,
-    lane: int,
-    channel: int,
-    target: int,
-    step: int,
-    whole: int,
-    lanes: int,
-) -> None:
-    requantize_fixed_point(
-        acc.ctypes.data + 4 * lane, acc.strides[0], acc.shape[0], e.multiplier.ctypes.data + 4 * channel,
-        e.left.ctypes.data + 4 * channel, e.shift.ctypes.data + 8 * channel,
-        e.rounding.ctypes.data + 8 * channel, rounding_below.ctypes.data + 8 * channel,
-        np.int32(e.low), np.int32(e.high), np.int32(e.zero_point), target, step, whole, lanes,
-    )  # fmt: skip
+    # All in one function: to hand an epilogue on takes longer than a block of a few pixels.
+    for block in range((channels - 1) // LANES * LANES, -1, -LANES):
+        lanes = min(channels - block, LANES)
+        whole = pixels
+        if lanes < LANES:
+            whole = max((pixels * step - block - LANES) // step + 1, 0) if step == channels else 0
+        at_channel = channel + block
+        values, target = acc.ctypes.data + 4 * block, out.ctypes.data + at + block
+        if e.method == FLOAT32:
+            requantize_float32(
+                values, acc.strides[0], pixels, e.scale32.ctypes.data + 4 * at_channel, low, high, zero_point,
+                target, step, whole, lanes,
+            )  # fmt: skip
+        elif e.method == FLOAT64:
+            requantize_float64(
+                values, acc.strides[0], pixels, e.scale64.ctypes.data + 8 * at_channel, low, high, zero_point,
+                target, step, whole, lanes,
+            )  # fmt: skip
+        else:
+            requantize_fixed_point(
+                values, acc.strides[0], pixels, e.multiplier.ctypes.data + 4 * at_channel,
+                e.left.ctypes.data + 4 * at_channel, e.shift.ctypes.data + 8 * at_channel,
+                e.rounding.ctypes.data + 8 * at_channel, e.rounding_below.ctypes.data + 8 * at_channel,
+                low, high, zero_point, target, step, whole, lanes,
+            )  # fmt: skip
+    if e.method == FIXED_POINT and at + (pixels - 1) * step + channels > e.flat_body:
+        _flat_tail(acc, epilogue, channel, channels, out, at, step)
 
 
 @njit(cache=True, nogil=True)
@@ -232,15 +197,20 @@ def _flat_tail(
     acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
 ) -> None:
     """Once more, as gemmlowp, for elements behind the last whole block of the flattened output."""
-    part = np.empty(LANES, np.uint8)
+    e, part = epilogue, np.empty(LANES, np.uint8)
     for pixel in range(acc.shape[0] - 1, -1, -1):
         first = at + pixel * step
-        body = min(max(epilogue.flat_body - first, 0), channels)
+        body = min(max(e.flat_body - first, 0), channels)
         if body == channels:
             return
         for block in range(body // LANES * LANES, channels, LANES):
-            row = acc[pixel : pixel + 1]
-            away, target = epilogue.rounding_away, part.ctypes.data
-            _fixed_point_block(row, epilogue, away, block, channel + block, target, 0, 1, LANES)
+            at_channel = channel + block
+            requantize_fixed_point(
+                acc.ctypes.data + pixel * acc.strides[0] + 4 * block, 0, 1,
+                e.multiplier.ctypes.data + 4 * at_channel, e.left.ctypes.data + 4 * at_channel,
+                e.shift.ctypes.data + 8 * at_channel, e.rounding.ctypes.data + 8 * at_channel,
+                e.rounding_away.ctypes.data + 8 * at_channel, np.int32(e.low), np.int32(e.high),
+                np.int32(e.zero_point), part.ctypes.data, 0, 1, LANES,
+            )  # fmt: skip
             begin, end = max(body, block), min(channels, block + LANES)
             out[first + begin : first + end] = part[begin - block : end - block]

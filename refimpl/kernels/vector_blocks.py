@@ -39,7 +39,7 @@ WORD_BYTES = 4
 _INT64_BYTES = 8
 
 Dot: TypeAlias = Callable[[Any, Any, Any, Any], Any]
-"""(builder, sums, values, weights) to new sums: vectors of int32, the values alike in each lane."""
+"""(builder, sums, values, weights) to new sums: vectors of int32."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,42 @@ class VectorBlock:
             for start, total in zip(starts, totals, strict=True):
                 builder.store(start, total)
         return sums
+
+
+@dataclass(frozen=True)
+class ChannelBlock:
+    """``pixels`` times ``vectors * lanes`` channels, each multiplied by weights of its own."""
+
+    pixels: int
+    lanes: int
+    vectors: int
+    dot: Dot
+
+    def emit(self, builder: Any, arguments: Sequence[Any]) -> None:
+        """Writes the code of ``multiply_channels`` (see there); ``arguments`` are its addresses and sizes."""
+        patch, pixel_stride, offsets, taps, weights, weight_stride, initial, acc, acc_stride = arguments
+        row_bytes = builder.mul(pixel_stride, constant(WORD_BYTES))
+        columns = [index * self.lanes * WORD_BYTES for index in range(self.vectors)]
+        kind = vector(INT32, self.lanes)
+
+        def vectors(address: Any) -> list[Any]:
+            return [load(builder, builder.add(address, constant(at)), kind, 1) for at in columns]
+
+        starts = vectors(initial)
+        # Stack slots by name, registers after LLVM's optimization.
+        sums = [[cgutils.alloca_once_value(builder, start) for start in starts] for _ in range(self.pixels)]
+        with cgutils.for_range(builder, taps) as tap:
+            offset = load(builder, element(builder, offsets, tap.index, _INT64_BYTES), INT64, _INT64_BYTES)
+            tap_at = element(builder, patch, offset, WORD_BYTES)
+            factors = vectors(element(builder, weights, builder.mul(tap.index, weight_stride), WORD_BYTES))
+            for pixel, totals in enumerate(sums):
+                values = vectors(element(builder, tap_at, row_bytes, pixel))
+                for total, value, factor in zip(totals, values, factors, strict=True):
+                    builder.store(self.dot(builder, builder.load(total), value, factor), total)
+        for pixel, totals in enumerate(sums):
+            row = element(builder, acc, acc_stride, pixel * WORD_BYTES)
+            for total, at in zip(totals, columns, strict=True):
+                store(builder, builder.load(total), builder.add(row, constant(at)), 1)
 
 
 def dot_portable(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
