@@ -1,0 +1,252 @@
+"""Memory plans: nothing that lives is overwritten, and a run in planned memory gives the traced bits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from karat.feeds import random_feeds
+from refimpl.builder import GraphBuilder
+from refimpl.engine import Program, compile_graph
+from refimpl.graph import Graph, Quantization
+from refimpl.planning import ALIGNMENT, Span, allocate, nbytes
+
+SCALE = Quantization.per_tensor(2.0**-5, 3)
+WINDOW = {"padding": "SAME", "stride_w": 1, "stride_h": 1, "fused_activation_function": "NONE"}
+POOL = {**WINDOW, "filter_width": 2, "filter_height": 2, "stride_w": 2, "stride_h": 2}
+
+spans = st.builds(
+    lambda size, first, length: Span(size, first, first + length),
+    st.integers(0, 1000), st.integers(-1, 20), st.integers(0, 8),
+)  # fmt: skip
+
+
+@given(st.lists(spans, max_size=30))
+@settings(deadline=None)
+def test_no_two_that_live_at_once_overlap(wanted: list[Span]) -> None:
+    offsets, size = allocate(wanted)
+    for i, (span, offset) in enumerate(zip(wanted, offsets, strict=True)):
+        assert offset % ALIGNMENT == 0
+        assert offset + span.size <= size
+        for other, at in zip(wanted[:i], offsets[:i], strict=True):
+            alive = other.first <= span.last and span.first <= other.last
+            apart = offset + span.size <= at or at + other.size <= offset
+            assert apart or not alive or 0 in (span.size, other.size)
+
+
+class Net:
+    """Layers over ``[1, y, x, channel]`` int8 images, drawn one after the other."""
+
+    def __init__(self, seed: int, dtype: str = "int8") -> None:
+        self.builder, self.dtype = GraphBuilder(), dtype
+        self.random = np.random.default_rng(seed)
+
+    def input(self, *shape: int) -> int:
+        return self.builder.input("image", shape, self.dtype, SCALE)
+
+    def _next(self, op: str, inputs: list[int], shape: tuple[int, ...], **attributes: object) -> int:
+        output = self.builder.tensor(f"{op}{self.random.integers(1 << 30)}", shape, self.dtype, SCALE)
+        return self.builder.layer(op, inputs, [output], 1, **attributes)  # type: ignore[arg-type]
+
+    def conv(self, x: int, filters: int, taps: int = 3) -> int:
+        batch, height, width, channels = self.builder.shape(x)
+        low, high = (-128, 128) if self.dtype == "int8" else (0, 256)
+        weights = self.random.integers(low, high, (filters, taps, taps, channels)).astype(self.dtype)
+        quantization = Quantization.per_tensor(2.0**-9, 0 if self.dtype == "int8" else 128)
+        inputs = [x, self.builder.constant("filter", weights, quantization)]
+        inputs.append(self.builder.constant("bias", self.random.integers(-99, 99, filters).astype(np.int32)))
+        return self._next("CONV_2D", inputs, (batch, height, width, filters), **WINDOW)
+
+    def double(self, x: int, op: str = "RESIZE_BILINEAR") -> int:
+        batch, height, width, channels = self.builder.shape(x)
+        size = self.builder.constant("size", np.array([2 * height, 2 * width], np.int32))
+        modes = {"align_corners": False, "half_pixel_centers": True}
+        return self._next(op, [x, size], (batch, 2 * height, 2 * width, channels), **modes)
+
+    def transposed(self, x: int, filters: int) -> int:
+        batch, height, width, channels = self.builder.shape(x)
+        shape = (batch, 2 * height, 2 * width, filters)
+        low, high = (-128, 128) if self.dtype == "int8" else (0, 256)
+        weights = self.random.integers(low, high, (filters, 4, 4, channels)).astype(self.dtype)
+        quantization = Quantization.per_tensor(2.0**-9, 0 if self.dtype == "int8" else 128)
+        inputs = [
+            self.builder.constant("shape", np.array(shape, np.int32)),
+            self.builder.constant("filter", weights, quantization),
+            x,
+        ]
+        attributes = {**WINDOW, "stride_w": 2, "stride_h": 2}
+        return self._next("TRANSPOSE_CONV", inputs, shape, **attributes)
+
+    def pool(self, x: int, op: str = "MAX_POOL_2D") -> int:
+        batch, height, width, channels = self.builder.shape(x)
+        return self._next(op, [x], (batch, -(-height // 2), -(-width // 2), channels), **POOL)
+
+    def add(self, x: int, y: int) -> int:
+        return self._next("ADD", [x, y], self.builder.shape(x), fused_activation_function="NONE")
+
+    def concat(self, parts: list[int], axis: int = 3) -> int:
+        shape = list(self.builder.shape(parts[0]))
+        shape[axis] = sum(self.builder.shape(part)[axis] for part in parts)
+        attributes = {"axis": axis, "fused_activation_function": "NONE"}
+        return self._next("CONCATENATION", parts, tuple(shape), **attributes)
+
+
+def assert_planned_equals_traced(graph: Graph, profile: str | None = None) -> Program:
+    """Any number of threads, whatever the memory held before, twice."""
+    for threads in (1, 2):
+        program = compile_graph(graph, profile, threads)
+        for seed in range(2):
+            feeds = random_feeds(graph, seed)
+            trace = program.run(feeds, trace=True).trace
+            assert trace is not None
+            for dirt in (0x00, 0xA5):
+                program._workspace.memory[...] = dirt
+                for index, value in zip(graph.outputs, program.run(feeds).outputs, strict=True):
+                    np.testing.assert_array_equal(value, trace.tensors[index])
+    return program
+
+
+def assert_plan_is_sound(program: Program) -> None:
+    """Every pair of tensors that live at once lies in bytes of its own, parts inside their whole."""
+    graph, plan = program.graph, program.memory_plan
+    roots = {}
+    for index in (*plan.offsets, *plan.parts):
+        root = index
+        while root in plan.parts:
+            root = plan.parts[root].whole
+        roots[index] = root
+    for layer in graph.layers:
+        reading = {roots[index] for index in layer.inputs if index in roots}
+        for index in (*reading, *(roots[index] for index in layer.outputs)):
+            assert plan.spans[index].first <= layer.index <= plan.spans[index].last
+    for index, span in plan.spans.items():
+        assert span.size >= nbytes(graph.tensors[index])
+        for other, against in plan.spans.items():
+            if other != index and span.meets(against) and span.size and against.size:
+                ends = [plan.offsets[i] + plan.spans[i].size for i in (index, other)]
+                assert ends[0] <= plan.offsets[other] or ends[1] <= plan.offsets[index]
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Graph:
+    """Random graphs of convolutions, pools, upsampling, sums and concatenations; tensors of any age are read
+    again, some are outputs, some are read by nobody."""
+    net = Net(draw(st.integers(0, 99)), draw(st.sampled_from(["int8", "uint8"])))
+    height, width = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    tensors = [net.input(1, height, width, draw(st.integers(1, 5)))]
+    for _ in range(draw(st.integers(1, 12))):
+        x = draw(st.sampled_from(tensors))
+        shape = net.builder.shape(x)
+        alike = [t for t in tensors if net.builder.shape(t)[:3] == shape[:3]]
+        kind = draw(
+            st.sampled_from(["conv", "concat", "concat", "pool", "double", "transposed", "add", "rows"])
+        )
+        if kind == "conv":
+            x = net.conv(x, draw(st.sampled_from([1, 5, 16, 19])), draw(st.sampled_from([1, 3])))
+        elif kind == "concat":
+            x = net.concat([x, *draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3))])
+        elif kind == "rows":
+            x = net.concat([x, x], axis=draw(st.sampled_from([0, 1, 2])))
+        elif kind == "pool":
+            x = net.pool(x, draw(st.sampled_from(["MAX_POOL_2D", "AVERAGE_POOL_2D"])))
+        elif kind == "add":
+            x = net.add(x, draw(st.sampled_from([t for t in alike if net.builder.shape(t) == shape])))
+        elif math.prod(shape) < 2000:
+            x = net.transposed(x, draw(st.integers(1, 4))) if kind == "transposed" else net.double(x)
+        if math.prod(net.builder.shape(x)) < 20000:
+            tensors.append(x)
+    outputs = draw(st.lists(st.sampled_from(tensors[1:] or tensors), min_size=1, max_size=3, unique=True))
+    return net.builder.build(outputs)
+
+
+@given(networks())
+@settings(deadline=None, max_examples=60)
+def test_random_networks_give_the_traced_bits(graph: Graph) -> None:
+    assert_plan_is_sound(assert_planned_equals_traced(graph))
+
+
+def u_net(height: int, width: int, dtype: str = "int8", upsampling: str = "bilinear") -> Graph:
+    """A skip connection pooled and kept, and an upsampled branch, both parts of one concatenation."""
+    net = Net(1, dtype)
+    image = net.input(1, height, width, 3)
+    skip = net.conv(image, 20)
+    x = net.conv(net.pool(skip), 24)
+    x = net.double(x) if upsampling == "bilinear" else net.transposed(x, 7)
+    return net.builder.build([net.conv(net.concat([skip, x]), 5)])
+
+
+@pytest.mark.parametrize("profile", ["litert-2.3-ref", "litert-2.3-builtin", "litert-2.3-xnnpack"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("upsampling", ["bilinear", "transposed"])
+@pytest.mark.parametrize("size", [(2, 2), (6, 130), (64, 66)])
+def test_skip_connections_are_written_in_place(
+    profile: str, dtype: str, upsampling: str, size: tuple[int, int]
+) -> None:
+    """Of one task, of tails of every kind, and large enough for several threads."""
+    program = assert_planned_equals_traced(u_net(*size, dtype, upsampling), profile)
+    in_place = [index for index, part in program.memory_plan.parts.items() if part.axis == 3]
+    by_flat_index = any(step.rule.tail and step.rule.block_axis == "flat" for step in program.steps)
+    assert len(in_place) == 2 or (by_flat_index and profile == "litert-2.3-builtin")
+
+
+def test_what_cannot_be_written_in_place_is_copied() -> None:
+    """An input of the graph, an output, a tensor listed twice, a part of two concatenations, and one
+    read by a layer that wants it without gaps."""
+    net = Net(2)
+    image = net.input(1, 3, 5, 4)
+    shown, twice, shared, read, free = (net.conv(image, 6) for _ in range(5))
+    other = net.conv(read, 2)
+    whole = net.concat([image, shown, twice, twice, shared, read, free, other])
+    second = net.concat([shared, other])
+    graph = net.builder.build([whole, second, shown])
+    program = assert_planned_equals_traced(graph)
+    parts = program.memory_plan.parts
+    assert free in parts
+    assert not {image, shown, twice, shared, read} & set(parts)
+    assert_plan_is_sound(program)
+
+
+def test_concatenations_of_rows_nest() -> None:
+    """Parts along the first axis have no gaps: anybody may write them, concatenations included."""
+    net = Net(3)
+    image = net.input(1, 4, 4, 4)
+    inner = net.concat([net.conv(image, 8), net.conv(image, 8)], axis=1)
+    outer = net.concat([inner, net.conv(net.concat([image, image], axis=1), 8)], axis=1)
+    program = assert_planned_equals_traced(net.builder.build([outer]))
+    assert len(program.memory_plan.parts) == 4
+    assert len(program.memory_plan.offsets) == 3
+
+
+def test_results_are_the_callers() -> None:
+    """The next run does not change what an earlier one returned, and feeds are not written to."""
+    graph = u_net(8, 8)
+    program = compile_graph(graph)
+    feeds = [random_feeds(graph, seed) for seed in range(2)]
+    first = program.run(feeds[0]).outputs[0]
+    before = first.copy()
+    program.run(feeds[1])
+    np.testing.assert_array_equal(first, before)
+    assert not np.shares_memory(first, program._workspace.memory)
+
+
+def test_an_output_that_is_an_input_or_a_constant_is_returned() -> None:
+    net = Net(4)
+    image = net.input(1, 2, 2, 1)
+    constant = net.builder.constant("answer", np.array([42], np.int32))
+    graph = net.builder.build([image, constant, net.conv(image, 1)], signature=None)
+    feeds = random_feeds(graph, 0)
+    given_back, answer, _ = compile_graph(graph).run(feeds).outputs
+    np.testing.assert_array_equal(given_back, feeds[image])
+    assert answer.tolist() == [42]
+
+
+def test_the_plan_can_be_read() -> None:
+    graph = u_net(8, 8)
+    text = compile_graph(graph).describe()
+    assert text.splitlines()[0].endswith(f"in {compile_graph(graph).memory_plan.size} bytes")
+    assert "axis 3 from 20" in text
+    assert len(text.splitlines()) == 2 + len(graph.inputs) + len(graph.layers)
