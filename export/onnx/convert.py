@@ -270,18 +270,27 @@ class Converter:
         ]
         self.node("Clip", [linear, *ends], index)
 
-    def move(self, op: str, source: int, output: int, *others: int, **attributes: AttributeValue) -> int:
-        """An op that only moves values, from one quantized tensor to another of equal parameters."""
-        if self.on_integers:
-            return self.node(op, [source, *others], output, **attributes)
-        moved = self.edge(f"{self._tensors[output].name}/float", self.shape(output))
-        self.node(op, [self.restored(source), *others], moved, **attributes)
-        return self.node("QuantizeLinear", [moved, *self.parameters(output)], output)
+    def move(
+        self, op: str, source: int, output: int | Sequence[int], *others: int, **attributes: AttributeValue
+    ) -> int:
+        """An op that only moves values, from one quantized tensor to others of equal parameters.
 
-    def moved_output(self, view: LayerView) -> int:
-        """The layer's output, which must have the parameters of input 0."""
-        output = quantized_output(view)
-        if (output.quantization, output.dtype) != (view.input(0).quantization, view.input(0).dtype):
+        Returns the first of them.
+        """
+        outputs = (output,) if isinstance(output, int) else tuple(output)
+        if self.on_integers:
+            return self.node(op, [source, *others], outputs, **attributes)
+        moved = [self.edge(f"{self._tensors[index].name}/float", self.shape(index)) for index in outputs]
+        self.node(op, [self.restored(source), *others], moved, **attributes)
+        for part, index in zip(moved, outputs, strict=True):
+            self.node("QuantizeLinear", [part, *self.parameters(index)], index)
+        return outputs[0]
+
+    def moved_output(self, view: LayerView, source: int = 0, number: int = 0) -> int:
+        """An output of the layer, which must have the parameters of the input at ``source``."""
+        output, data = view.outputs[number], view.input(source)
+        _require_quantized(view, output)
+        if (output.quantization, output.dtype) != (data.quantization, data.dtype):
             raise UnsupportedOp(f"{view}: input and output have different quantization parameters")
         index = self.edge(self.name(output), layout(output.shape), output)
         self.register(output, index)
@@ -301,9 +310,13 @@ def layout(shape: tuple[int, ...]) -> tuple[int, ...]:
 def quantized_output(view: LayerView) -> Tensor:
     """The layer's output, which must be 8-bit and quantized per tensor."""
     output = view.output()
+    _require_quantized(view, output)
+    return output
+
+
+def _require_quantized(view: LayerView, output: Tensor) -> None:
     if output.dtype not in EIGHT_BITS or output.quantization is None or output.quantization.per_channel:
         raise UnsupportedOp(f"{view} gives {output.dtype}; only tensors quantized to 8 bits convert")
-    return output
 
 
 def integer_bounds(view: LayerView, output: Tensor) -> tuple[int, int] | None:

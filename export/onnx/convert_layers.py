@@ -9,6 +9,7 @@ import numpy as np
 
 from export.onnx.convert import Converter, layout, quantized_output, strides
 from export.onnx.convert_affine import conv, depthwise, fully_connected, transpose_conv
+from export.onnx.convert_moves import gather, slice_, split, split_v, strided_slice, transpose
 from export.onnx.convert_reshape import reshaped
 from export.onnx.float_graph import TO_NCHW, window_pads
 from export.onnx.schema import MICROSOFT
@@ -231,7 +232,9 @@ CONVERTERS: Mapping[str, Convert] = MappingProxyType(
         "CONV_2D": conv,
         "DEPTHWISE_CONV_2D": depthwise,
         "DEQUANTIZE": _dequantize,
+        "EXPAND_DIMS": _reshape,
         "FULLY_CONNECTED": fully_connected,
+        "GATHER": gather,
         "HARD_SWISH": _unary("HardSwish", integers=False),
         "LEAKY_RELU": _leaky_relu,
         "LOGISTIC": _unary("Sigmoid"),
@@ -247,11 +250,15 @@ CONVERTERS: Mapping[str, Convert] = MappingProxyType(
         "RESIZE_BILINEAR": _resize_bilinear,
         "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,
         "SHAPE": _size_arithmetic,
+        "SLICE": slice_,
         "SOFTMAX": _softmax,
+        "SPLIT": split,
+        "SPLIT_V": split_v,
         "SQUEEZE": _reshape,
-        "STRIDED_SLICE": _size_arithmetic,
+        "STRIDED_SLICE": strided_slice,
         "SUB": _binary("Sub"),
         "TANH": _unary("Tanh", integers=False),
+        "TRANSPOSE": transpose,
         "TRANSPOSE_CONV": transpose_conv,
     }
 )

@@ -9,6 +9,14 @@ from export.onnx.float_graph import TO_NCHW, TO_NHWC
 from refimpl.graph import Tensor
 
 
+def in_tflite_order(converter: Converter, source: Tensor, index: int, name: str) -> int:
+    """Images NCHW as NHWC, where that moves values or not; tensors of other ranks as they are."""
+    if len(source.shape) != 4:
+        return index
+    target = converter.edge(f"{name}/nhwc", source.shape, source)
+    return converter.move("Transpose", index, target, perm=TO_NHWC)
+
+
 def reshaped(
     converter: Converter,
     source: Tensor,
@@ -19,9 +27,7 @@ def reshaped(
 ) -> int:
     """Values in TFLite's order in another shape; NCHW tensors go through NHWC where that moves values."""
     if len(source.shape) == 4 and _order_matters(source.shape):
-        index = converter.move(
-            "Transpose", index, converter.edge(f"{name}/nhwc", source.shape, source), perm=TO_NHWC
-        )
+        index = in_tflite_order(converter, source, index, name)
     back = len(shape) == 4 and _order_matters(shape)
     if back or output is None:
         target = converter.edge(f"{name}/reshaped" if back else name, shape, source)

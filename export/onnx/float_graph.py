@@ -193,10 +193,13 @@ def window_pads(
 
 
 def _write_conv(writer: _Writer, view: LayerView) -> None:
+    """CONV_2D, OHWI to OIHW; DEPTHWISE_CONV_2D, ``[1, y, x, out]`` to ``[out, 1, y, x]``, is a convolution
+    with a group for every input channel."""
+    depthwise = view.op == "DEPTHWISE_CONV_2D"
     image, filter_, output = view.input(0).shape, view.input(1).shape, view.output().shape
     dilations = (view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1))
     windows = [(size - 1) * dilation + 1 for size, dilation in zip(filter_[1:3], dilations, strict=True)]
-    inputs = [writer.input(view, 0), writer.constant(view, 1, TO_NCHW)]
+    inputs = [writer.input(view, 0), writer.constant(view, 1, (3, 0, 1, 2) if depthwise else TO_NCHW)]
     if view.optional_input(2) is not None:
         inputs.append(writer.constant(view, 2))
     writer.node(
@@ -206,7 +209,7 @@ def _write_conv(writer: _Writer, view: LayerView) -> None:
         kernel_shape=filter_[1:3],
         strides=(view.integer("stride_h"), view.integer("stride_w")),
         dilations=dilations,
-        group=image[3] // filter_[3],
+        group=image[3] if depthwise else image[3] // filter_[3],
         pads=window_pads(view, image, output, windows),
     )
     writer.activate(view)
@@ -292,6 +295,7 @@ def _write_relu(writer: _Writer, view: LayerView) -> None:
 WRITERS: Mapping[str, Callable[[_Writer, LayerView], None]] = MappingProxyType(
     {
         "CONV_2D": _write_conv,
+        "DEPTHWISE_CONV_2D": _write_conv,
         "TRANSPOSE_CONV": _write_transpose_conv,
         "MAX_POOL_2D": _write_max_pool,
         "RESIZE_BILINEAR": _write_resize_bilinear,

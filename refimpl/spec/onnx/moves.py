@@ -10,7 +10,6 @@ from refimpl.contract import SpecResult, Values
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView
 from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.parameters import constant
 from refimpl.spec.requirements import (
     MAX_RANK,
     constant_integers,
@@ -216,19 +215,28 @@ def pad(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG
 
 
 def check_gather(view: LayerView) -> None:
-    """Inputs: data, constant indices; attribute ``axis``."""
+    """Inputs: data, indices; attribute ``axis``."""
     _require_first(view, 2)
-    shape, indices = view.input(0).shape, constant(view, 1)
+    shape, indices = view.input(0).shape, view.input(1)
     axis = resolve_axis(view, view.integer("axis", 0), len(shape))
-    require(view, view.input(1).dtype in ("int32", "int64"), "indices are no integers")
+    require(view, indices.dtype in ("int32", "int64"), "indices are no integers")
+    require_shape(view, view.output(), (*shape[:axis], *indices.shape, *shape[axis + 1 :]))
+    if indices.data is not None:
+        _require_inside(view, indices.data)
+
+
+def _require_inside(view: LayerView, indices: Array) -> None:
+    shape = view.input(0).shape
+    axis = resolve_axis(view, view.integer("axis", 0), len(shape))
     inside = bool(((indices >= -shape[axis]) & (indices < shape[axis])).all())
     require(view, inside, f"an index lies outside axis {axis} of {shape}")
-    require_shape(view, view.output(), (*shape[:axis], *indices.shape, *shape[axis + 1 :]))
 
 
 def gather(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - a copy
-    """Rows along ``axis``."""
-    return SpecResult((np.take(operand(values, 0), operand(values, 1), axis=view.integer("axis", 0)),))
+    """Rows along ``axis``. Raises ModelError for a computed index outside it."""
+    indices = operand(values, 1)
+    _require_inside(view, indices)
+    return SpecResult((np.take(operand(values, 0), indices, axis=view.integer("axis", 0)),))
 
 
 def check_cast(view: LayerView) -> None:
