@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import numpy as np
 from delegates.tiling import TileGrid
 from refimpl.errors import FeedError
 from refimpl.graph import Array, Graph
-from refimpl.profiles import CANONICAL
 
 SLICES = 4
 TILES_PER_SLICE = 16
@@ -33,7 +31,14 @@ def calibration_samples(graph: Graph, path: Path | None = None, seed: int = 0) -
     return tiles_of(simulated(max(height, width, 256), channels, seed), height, width)
 
 
-def simulated(size: int, channels: int, seed: int) -> Array:
+def held_out_samples(graph: Graph, seed: int = 0) -> list[Array]:
+    """Inputs to judge a quantized network on: simulated as for :func:`calibration_samples`, but samples of
+    the validation split, which neither training nor calibration sees."""
+    _, height, width, channels = graph.tensors[graph.inputs[0]].shape
+    return tiles_of(simulated(max(height, width, 256), channels, seed, "validation"), height, width)
+
+
+def simulated(size: int, channels: int, seed: int, split: str = "train") -> Array:
     """Simulated slices ``[sample, size, size, channels]``, one per training family."""
     from karat.imaging.families import TRAINING_FAMILIES
     from karat.imaging.simulate import simulate_slices
@@ -41,7 +46,7 @@ def simulated(size: int, channels: int, seed: int) -> Array:
     slices = []
     for number in range(SLICES):
         family = TRAINING_FAMILIES[number % len(TRAINING_FAMILIES)]
-        scan = simulate_slices(family, size, FIRST_SEED + SLICES * seed + number)
+        scan = simulate_slices(family, size, FIRST_SEED + SLICES * seed + number, split=split)
         slices.append(scan.noisy[0] if channels == 3 else scan.clean[0][..., None])
     return np.stack(slices)
 
@@ -71,16 +76,10 @@ def signal_to_noise(float_graph: Graph, quantized: Graph, samples: Sequence[Arra
 
     Over at most ``most`` of the samples; the oracle runs the quantized network. Infinite without error.
     """
-    from export.quantize import float_runner
-    from karat.restoration import on_oracle
+    from export.quantize.measure import deviation, float_outputs, quantized_outputs
 
-    exact, network = float_runner(float_graph), on_oracle(quantized, CANONICAL)
-    signal = noise = 0.0
-    for sample in spread(samples, most):
-        expected = exact(sample)[0].astype(np.float64)
-        signal += float((expected**2).sum())
-        noise += float(((network(sample) - expected) ** 2).sum())
-    return math.inf if noise == 0 else 10 * math.log10(max(signal, 1e-300) / noise)
+    chosen = spread(samples, most)
+    return deviation(float_outputs(float_graph, chosen), quantized_outputs(quantized, chosen)).snr_db
 
 
 def _load(path: Path, channels: int) -> Array:

@@ -1,7 +1,10 @@
-"""Post-training quantization: observe a float network, choose ranges, write it in 8 bits."""
+"""Post-training quantization: observe a float network, choose ranges, correct it, write it in 8 bits."""
 
 from export.quantize.affine import Range
+from export.quantize.bias_correction import correct_biases
 from export.quantize.calibration import calibrate, float_runner, observe, run_float
+from export.quantize.equalization import equalize
+from export.quantize.measure import Deviation, Gain, best_of, gains
 from export.quantize.overflow import check_accumulators
 from export.quantize.quantize import quantize_graph, quantize_model
 from export.quantize.scheme import (
@@ -20,12 +23,18 @@ __all__ = [
     "PER_TENSOR_UINT8",
     "PRESETS",
     "SYMMETRIC_INT8",
+    "Deviation",
+    "Gain",
     "QuantizationScheme",
     "Range",
     "RangeMethod",
+    "best_of",
     "calibrate",
     "check_accumulators",
+    "correct_biases",
+    "equalize",
     "float_runner",
+    "gains",
     "observe",
     "quantize_graph",
     "quantize_model",

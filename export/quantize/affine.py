@@ -17,6 +17,7 @@ MIN_SCALE = 2.0**-40
 """No scale is smaller: a product of three of them, of which multipliers and biases are made, is still a
 normal float32 number."""
 
+
 class Range(NamedTuple):
     """Least and greatest real value a tensor is taken to have."""
 

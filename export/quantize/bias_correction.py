@@ -48,7 +48,8 @@ def correct_biases(float_graph: Graph, quantized: Graph, samples: Iterable[Array
         if affine is None or bias is None:
             prefix.advance(view)
             continue
-        assert bias.data is not None and bias.quantization is not None
+        assert bias.data is not None
+        assert bias.quantization is not None
         scales = np.array(bias.quantization.scale)
         shift = np.rint((targets[pairs[view.layer.index]] - prefix.mean_accumulator(view) * scales) / scales)
         data = np.clip(bias.data + shift, -MAX_BIAS, MAX_BIAS).astype(np.int32)

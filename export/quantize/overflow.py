@@ -51,7 +51,7 @@ def accumulator_reach(view: LayerView) -> int:
     layer = AFFINE_LAYERS[view.op]
     image, filter_ = view.input(layer.input), view.input(layer.filter)
     qmin, qmax = QUANTIZED_RANGE[image.dtype]
-    weights = _centered(filter_, view).reshape(filter_.shape[0], -1)
+    weights = _centered(filter_, view, layer.channel_axis)
     positive, negative = np.maximum(weights, 0).sum(axis=1), np.minimum(weights, 0).sum(axis=1)
     above, below = qmax - image.zero_point, qmin - image.zero_point
     highest = positive * above + negative * below
@@ -61,13 +61,14 @@ def accumulator_reach(view: LayerView) -> int:
     return max(int(bound.max()) for bound in bounds)
 
 
-def _centered(filter_: Tensor, view: LayerView) -> Array:
-    """The filter's values less its zero point, int64, output channel first."""
+def _centered(filter_: Tensor, view: LayerView, channel_axis: int) -> Array:
+    """The filter's values less its zero point, int64 ``[out_channel, rest]``."""
     if filter_.data is None:
         raise ModelError(f"{view}: filter {filter_.name!r} is no constant; its accumulators have no bound")
     assert filter_.quantization is not None
     zero_points = np.array(filter_.quantization.zero_point, np.int64)
-    return filter_.data.astype(np.int64) - zero_points.reshape(-1, *[1] * (len(filter_.shape) - 1))
+    rows = np.moveaxis(filter_.data, channel_axis, 0).reshape(filter_.shape[channel_axis], -1)
+    return rows.astype(np.int64) - zero_points[:, None]
 
 
 def _bias(view: LayerView) -> Array:

@@ -9,10 +9,12 @@ import numpy as np
 from export.quantize.affine import Range, parameters_of_range, quantize_bias
 from export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
 from export.quantize.bias_correction import correct_biases
-from export.quantize.calibration import calibrate
-from export.quantize.equalize import equalize
+from export.quantize.calibration import observe
+from export.quantize.equalization import equalize
 from export.quantize.filters import quantize_filter
+from export.quantize.histogram import Histogram
 from export.quantize.overflow import check_accumulators
+from export.quantize.ranges import choose_range
 from export.quantize.scheme import PER_CHANNEL_INT8, QuantizationScheme
 from export.quantize.sharing import KEEPING, SHARING, share_ranges
 from export.tflite import with_lowest_versions
@@ -33,11 +35,26 @@ def quantize_model(
     are its, :func:`quantize_graph`'s and :func:`correct_biases`'s.
     """
     check_quantizable(graph)
-    if scheme.equalize:
-        graph = equalize(graph)
     if scheme.correct_bias:
         samples = list(samples)
-    ranges = calibrate(graph, samples, scheme.range_method, scheme.symmetric_activations)
+    graph = prepared(graph, scheme)
+    return quantize_observed(graph, observe(graph, samples), samples, scheme)
+
+
+def prepared(graph: Graph, scheme: QuantizationScheme) -> Graph:
+    """The float32 graph to be observed and quantized: equalized, if the scheme says so."""
+    return equalize(graph) if scheme.equalize else graph
+
+
+def quantize_observed(
+    graph: Graph, seen: Mapping[int, Histogram], samples: Iterable[Array], scheme: QuantizationScheme
+) -> Graph:
+    """Quantizes a prepared graph, given what :func:`observe` saw of it over ``samples``, which are read
+    again only to correct biases."""
+    ranges = {
+        index: choose_range(histogram, scheme.range_method, scheme.symmetric_activations)
+        for index, histogram in seen.items()
+    }
     quantized = quantize_graph(graph, ranges, scheme)
     return correct_biases(graph, quantized, samples) if scheme.correct_bias else quantized
 

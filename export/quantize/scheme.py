@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -41,7 +41,7 @@ class QuantizationScheme:
     ``symmetric_activations``: zero point 0 everywhere (int8 only). ``range_method``: how activations'
     ranges are chosen. ``filter_ranges``: a filter's range is that of its weights (``minmax``), or the one
     inside it whose quantization has the least squared error (``mse``). ``equalize``: rescale channels
-    between layers first (:mod:`export.quantize.equalize`). ``correct_bias``: take the mean error over the
+    between layers first (:mod:`export.quantize.equalization`). ``correct_bias``: take the mean error over the
     samples out of every layer's bias (:mod:`export.quantize.bias_correction`).
 
     Filters of int8 networks are symmetric int8 in -127..127; filters of uint8 networks are asymmetric
@@ -74,16 +74,21 @@ class QuantizationScheme:
             raise UsageError("symmetric activations (zero point 0) are int8; uint8 has no negative values")
 
 
-PER_CHANNEL_INT8 = QuantizationScheme()
-"""Today's scheme: per-channel symmetric int8 filters, asymmetric int8 activations."""
+PER_CHANNEL_INT8 = QuantizationScheme(filter_ranges="mse", correct_bias=True)
+"""Today's scheme: per-channel symmetric int8 filters, asymmetric int8 activations. (Equalization gained
+nothing where each channel has a scale of its own.)"""
 
-MOBILE_INT8 = QuantizationScheme(input_output="uint8")
+MOBILE_INT8 = replace(PER_CHANNEL_INT8, input_output="uint8")
 """The same with uint8 inputs and outputs, as mobile applications and the Edge TPU compiler expect."""
 
-PER_TENSOR_UINT8 = QuantizationScheme("uint8", "per_tensor", "uint8")
+PER_TENSOR_UINT8 = QuantizationScheme(
+    "uint8", "per_tensor", "uint8", filter_ranges="mse", equalize=True, correct_bias=True
+)
 """The scheme of 2019, with which TomoGAN first ran on the Edge TPU: all uint8, one scale per tensor."""
 
-SYMMETRIC_INT8 = QuantizationScheme(symmetric_activations=True)
+SYMMETRIC_INT8 = QuantizationScheme(
+    symmetric_activations=True, filter_ranges="mse", equalize=True, correct_bias=True
+)
 """int8 with zero point 0 throughout, as TensorRT requires."""
 
 PRESETS: Mapping[str, QuantizationScheme] = MappingProxyType(
@@ -94,4 +99,5 @@ PRESETS: Mapping[str, QuantizationScheme] = MappingProxyType(
         "int8-symmetric": SYMMETRIC_INT8,
     }
 )
-"""Schemes by the name the command line knows them by."""
+"""Schemes by the name the command line knows them by. What corrects each is what gained on trained TomoGAN
+(:func:`export.quantize.gains`)."""

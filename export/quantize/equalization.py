@@ -171,22 +171,25 @@ def _read_channels(view: LayerView, affine: AffineLayer) -> Array:
 def _settle(links: list[_Link], number: int) -> Array:
     """The factor of each class: what its channels are divided by where they are made."""
     factors = np.ones(number)
+    made_by = [np.unique(link.makes[link.makes != KEPT]) for link in links]
+    touching = [
+        [link for link in links if np.isin(link.makes, mine).any() or np.isin(link.reads, mine).any()]
+        for mine in made_by
+    ]
     for _ in range(MOST_SWEEPS):
         before = factors.copy()
-        for own in links:
-            _balance(own, links, factors)
+        for mine, around in zip(made_by, touching, strict=True):
+            _balance(mine, around, factors)
         if np.abs(np.log(factors / before)).max() < SETTLED:
             break
     return factors
 
 
-def _balance(own: _Link, links: list[_Link], factors: Array) -> None:
-    """Sets the factors of the channels one layer makes so that their ranges on both sides agree."""
+def _balance(mine: Array, links: list[_Link], factors: Array) -> None:
+    """Sets the factors of the classes ``mine`` so that their ranges on both sides agree; ``links`` are all
+    that make or read them."""
     made, read = np.zeros(len(factors)), np.zeros(len(factors))
-    mine = np.unique(own.makes[own.makes != KEPT])
     for link in links:
-        if not (np.isin(link.makes, mine).any() or np.isin(link.reads, mine).any()):
-            continue
         scaled = link.sizes * factors[link.reads] / factors[link.makes][:, None]
         np.maximum.at(made, link.makes, scaled.max(axis=1))
         np.maximum.at(read, link.reads, scaled.max(axis=0))

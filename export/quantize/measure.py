@@ -14,8 +14,9 @@ from types import MappingProxyType
 import numpy as np
 
 from export.quantize.affine import quantize_array
-from export.quantize.calibration import float_runner
-from export.quantize.quantize import quantize_model
+from export.quantize.calibration import float_runner, observe
+from export.quantize.histogram import Histogram
+from export.quantize.quantize import check_quantizable, prepared, quantize_observed
 from export.quantize.scheme import QuantizationScheme, RangeMethod
 from refimpl.engine import compile_graph
 from refimpl.graph import QUANTIZED_RANGE, Array, Graph
@@ -74,13 +75,23 @@ def gains(
     ``progress`` wraps the iteration over the steps' names. Errors are those of :func:`quantize_model`.
     """
     calibration, held_out = list(calibration), list(held_out)
+    check_quantizable(graph)
     exact = float_outputs(graph, held_out)
+    observed: dict[bool, tuple[Graph, Mapping[int, Histogram]]] = {}
+
+    def outputs(tried: QuantizationScheme) -> list[Array]:
+        if tried.equalize not in observed:
+            changed = prepared(graph, tried)
+            observed[tried.equalize] = changed, observe(changed, calibration)
+        changed, seen = observed[tried.equalize]
+        return quantized_outputs(quantize_observed(changed, seen, calibration, tried), held_out)
+
     best = replace(scheme, filter_ranges="minmax", equalize=False, correct_bias=False)
     rows: list[Gain] = []
     reached = -math.inf
     for name in progress(STEPS):
         tried = STEPS[name](best)
-        found = deviation(exact, quantized_outputs(quantize_model(graph, calibration, tried), held_out))
+        found = deviation(exact, outputs(tried))
         kept = found.snr_db > reached
         rows.append(Gain(name, tried, found, kept))
         if kept:
@@ -113,7 +124,7 @@ def quantized_outputs(graph: Graph, samples: Iterable[Array]) -> list[Array]:
 
 
 def deviation(exact: Sequence[Array], found: Sequence[Array]) -> Deviation:
-    """How far ``found`` is from ``exact``, array by array of the same shapes; infinite dB if they are equal."""
+    """How far ``found`` is from ``exact``, array by array; infinite dB where all are equal."""
     reference = np.concatenate([values.reshape(-1).astype(np.float64) for values in exact])
     error = np.concatenate([values.reshape(-1).astype(np.float64) for values in found]) - reference
     noise = float(np.mean(error**2))
