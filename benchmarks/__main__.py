@@ -1,185 +1,157 @@
-"""Times the oracle beside LiteRT's lanes: ``python -m benchmarks [MODEL ...]``.
-
-Each model's outputs are compared bit by bit first; a model that differs is not
-timed. Then oracle and runtime take turns, and medians and their ratio are
-printed and kept in ``benchmarks/results/`` with versions and the processor.
+"""Times the oracle beside real runtimes: ``python -m benchmarks``, and renders what was kept:
+``python -m benchmarks render FILE --readme README.md``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from export.quantize import PRESETS, quantize_model
-from export.tflite import read_tflite, write_tflite
-from golden.provenance import cpu_name
-from karat.feeds import random_feeds
-from refimpl.cost import count
+from benchmarks.models import FLAGSHIPS, Model, all_models
+from benchmarks.plan import GROUPS, Unit, units
+from benchmarks.render import markdown, put_between_markers
+from benchmarks.results import compact, default_path, keep, load
+from karat.benchmark.contest import Rules, hold
+from karat.benchmark.figures import Contest
+from karat.benchmark.table import table
 from refimpl.engine import compile_graph
 from refimpl.errors import KaratError
-from refimpl.graph import Array, Graph
-from refimpl.networks import network
+from refimpl.kernels.isa import FEATURES
 
-ROOT = Path(__file__).resolve().parent.parent
-LANES = {
-    "litert-ref": "litert-2.3-ref",
-    "litert-builtin": "litert-2.3-builtin",
-    "litert-xnnpack": "litert-2.3-xnnpack",
-}
-SIZES = (64, 1024)
+EPILOG = (
+    "contestants:\n"
+    + "\n".join(f"  {name:9} {text}" for name, text in GROUPS.items())
+    + """
 
-
-@dataclass(frozen=True)
-class Timing:
-    """Medians in seconds; ``ratio`` is runtime over oracle (above 1: the oracle is faster)."""
-
-    model: str
-    lane: str
-    threads: int
-    macs: int
-    oracle_s: float
-    runtime_s: float
-    ratio: float
-    runs: int
+Everything kept is not measured again (--again does): end it at any moment, and go on later.
+`python -m benchmarks render FILE` prints the tables of a file of results as Markdown; with --readme
+FILE.md it puts them between that document's markers."""
+)
 
 
-def litert(model: bytes, lane: str, threads: int) -> Any:
-    """A LiteRT interpreter for the lane, tensors allocated."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    resolver = {
-        "litert-ref": OpResolverType.BUILTIN_REF,
-        "litert-builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        "litert-xnnpack": OpResolverType.AUTO,
-    }[lane]
-    interpreter = Interpreter(
-        model_content=model, experimental_op_resolver_type=resolver, num_threads=threads
-    )
-    interpreter.allocate_tensors()
-    return interpreter
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures or renders; 0, or 1 where outputs differ, 2 for wrong use, 3 where somebody was stopped."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return render(given[1:]) if given[:1] == ["render"] else measure(given)
+    except KaratError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("benchmarks: interrupted; what is finished is kept", file=sys.stderr)
+        return 130
 
 
-def compare_and_time(
-    name: str, model: bytes, graph: Graph, lane: str, threads: int, seconds: float
-) -> Timing | str:
-    """The timing, or why there is none."""
-    program = compile_graph(graph, LANES[lane], threads)
-    feeds = random_feeds(graph, 0)
-    interpreter = litert(model, lane, threads)
-    for detail in interpreter.get_input_details():
-        interpreter.set_tensor(detail["index"], feeds[detail["index"]])
-    interpreter.invoke()
-    found = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
-    expected = program.run(feeds).outputs
-    differing = sum(int((a != b).sum()) for a, b in zip(expected, found, strict=True))
-    if differing:
-        return f"not timed: {differing} output values differ"
-    oracle, runtime = interleave(lambda: program.run(feeds), interpreter.invoke, seconds)
-    mine, theirs = statistics.median(oracle), statistics.median(runtime)
-    return Timing(name, lane, threads, count(graph).macs, mine, theirs, theirs / mine, len(oracle))
+def render(arguments: Sequence[str]) -> int:
+    """The tables of a file of results, printed or put into a document."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks render")
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--readme", type=Path, metavar="FILE.md", help="document with the two markers")
+    options = parser.parse_args(arguments)
+    text = markdown(load(options.results))
+    if options.readme is None:
+        print(text, end="")
+    else:
+        put_between_markers(options.readme, text)
+    return 0
 
 
-def interleave(
-    first: Callable[[], object], second: Callable[[], object], seconds: float
-) -> tuple[list[float], list[float]]:
-    """Times both in turn for about ``seconds``, three to fifty times each."""
-    times: tuple[list[float], list[float]] = ([], [])
-    start = time.perf_counter()
-    while len(times[0]) < 3 or (time.perf_counter() - start < seconds and len(times[0]) < 50):
-        for run, kept in zip((first, second), times, strict=True):
-            before = time.perf_counter()
-            run()
-            kept.append(time.perf_counter() - before)
-    return times
-
-
-def flagship_models(sizes: tuple[int, ...]) -> dict[str, bytes]:
-    """TomoGAN, both variants, and Fine-Tune, quantized to int8 at the given sizes."""
-    models = {}
-    for name, upsampling in (("tomogan", "bilinear"), ("tomogan", "transposed"), ("fine-tune", "bilinear")):
-        for size in sizes:
-            graph = network(name, size, size, upsampling)
-            shape = graph.tensors[graph.inputs[0]].shape
-            sample: Array = np.random.default_rng(0).random(shape, np.float32)
-            title = f"{name} {upsampling if name == 'tomogan' else ''} {size}".replace("  ", " ")
-            models[title] = write_tflite(quantize_model(graph, [sample], PRESETS["int8"]))
-    return models
-
-
-def main() -> int:
-    """Runs the benchmark and returns 0 when every model that was timed had parity."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+def build_parser() -> argparse.ArgumentParser:
+    """The measuring command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument(
-        "models", nargs="*", type=Path, help="model files (default: public models + flagships)"
+        "--models", nargs="+", default=[""], metavar="TEXT",
+        help=f"models whose name holds one of these ({', '.join(FLAGSHIPS)}, public ones as folder/name)",
+    )  # fmt: skip
+    parser.add_argument("--sizes", nargs="*", type=int, default=[64, 1024, 2560], help="of the flagships")
+    parser.add_argument("--contestants", nargs="+", default=list(GROUPS), choices=list(GROUPS))
+    parser.add_argument(
+        "--isa", nargs="+", choices=list(FEATURES), help="instruction sets (default: all this machine has)"
     )
-    parser.add_argument("--lanes", nargs="+", default=list(LANES), choices=list(LANES))
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=3.0, help="time to spend per model and lane")
-    parser.add_argument("--sizes", nargs="*", type=int, default=list(SIZES), help="sizes of the flagships")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=60.0, help="per contest; at least 3 rounds are run")
+    parser.add_argument("--time-limit", type=float, default=180.0, help="seconds for one turn or start")
+    parser.add_argument("--quick", action="store_true", help="3 rounds, 64 and 1024 only, XNNPACK only")
+    parser.add_argument("--again", action="store_true", help="measure what is kept already, too")
+    parser.add_argument("--list", action="store_true", help="only say which contests there would be")
     parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/DATE-CPU.json)")
-    options = parser.parse_args()
-    models = {path.name: path.read_bytes() for path in options.models}
-    if not models:
-        folder = Path(os.environ.get("KARAT_MODELS", ROOT.parent / "shared" / "models"))
-        models = {path.name: path.read_bytes() for path in sorted(folder.glob("*/*.tflite"))}
-        models |= flagship_models(tuple(options.sizes))
-    timings: list[Timing] = []
-    wrong = 0
-    print(f"{'model':44} {'lane':15} {'MMAC':>9} {'oracle ms':>10} {'runtime ms':>11} {'ratio':>7}")
-    for name, content in models.items():
-        try:
-            graph = read_tflite(content)
-            compile_graph(graph, threads=options.threads)
-        except KaratError as error:
-            print(f"{name:44} skipped: {str(error)[:90]}")
+    return parser
+
+
+def measure(arguments: Sequence[str]) -> int:
+    """Holds every contest that is not kept yet and keeps it."""
+    options = build_parser().parse_args(arguments)
+    if options.quick:
+        options.sizes = [size for size in options.sizes if size <= 1024]
+        options.contestants, options.rounds = ["xnnpack"], 3
+    rules = Rules(rounds=options.rounds, seconds=options.seconds, time_limit=options.time_limit)
+    models = [m for m in all_models(options.sizes) if any(text in m.name for text in options.models)]
+    path = options.output or default_path()
+    content = load(path)
+    planned = list(units(models, options.contestants, options.threads, options.isa))
+    waiting = [unit for unit in planned if options.again or unit.key not in content["contests"]]
+    print(f"{len(planned)} contests, {len(planned) - len(waiting)} of them kept in {path}", flush=True)
+    if options.list:
+        print("\n".join(unit.key for unit in waiting))
+        return 0
+    refused: set[str] = set()
+    worst = 0
+    begun = time.perf_counter()
+    for number, unit in enumerate(waiting):
+        spent = time.perf_counter() - begun
+        left = f", about {spent / number * (len(waiting) - number) / 60:.0f} min to go" if number else ""
+        print(f"\n[{number + 1}/{len(waiting)}{left}] {unit.key}", flush=True)
+        if unit.model.name in refused:
             continue
-        for lane in options.lanes:
-            timing = compare_and_time(name, content, graph, lane, options.threads, options.seconds)
-            if isinstance(timing, str):
-                wrong += 1
-                print(f"{name:44} {lane:15} {timing}")
-                continue
-            timings.append(timing)
-            print(
-                f"{name:44} {lane:15} {timing.macs / 1e6:9.1f} {timing.oracle_s * 1e3:10.3f} "
-                f"{timing.runtime_s * 1e3:11.3f} {timing.ratio:7.2f}",
-                flush=True,
-            )
-    keep(timings, options.output)
-    return 1 if wrong else 0
+        try:
+            contest = _hold(unit, rules)
+        except KaratError as error:
+            print(f"skipped: {error}", flush=True)
+            content["skipped"][unit.key] = str(error)
+            keep(path, content)
+            if _hopeless(unit.model):
+                refused.add(unit.model.name)
+            continue
+        print(table(contest), flush=True)
+        content["contests"][unit.key] = compact(contest.to_dict())
+        content["skipped"].pop(unit.key, None)
+        keep(path, content)
+        worst = _worse(worst, contest)
+    print(f"\n{markdown(content)}\nkept in {path}")
+    return worst
 
 
-def keep(timings: list[Timing], path: Path | None) -> None:
-    """Writes the figures with what they depend on."""
-    now = datetime.now(UTC)
-    cpu = cpu_name()
-    if path is None:
-        slug = "".join(c if c.isalnum() else "-" for c in cpu.lower()).strip("-")
-        path = ROOT / "benchmarks" / "results" / f"{now:%Y-%m-%d}-{slug}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "date": now.isoformat(timespec="seconds"),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("numpy", "numba", "ai-edge-litert")},
-        "timings": [asdict(timing) for timing in timings],
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(f"kept in {path}")
+def _hold(unit: Unit, rules: Rules) -> Contest:
+    subject, contestants = unit.contestants()
+    return hold(unit.model.name, subject, contestants, unit.rules(rules), _say)
+
+
+def _say(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{what}", end="\r", file=sys.stderr, flush=True)
+
+
+def _hopeless(model: Model) -> bool:
+    """Whether the oracle cannot run the model at all, in any group."""
+    try:
+        compile_graph(model.quantized())
+    except KaratError:
+        return True
+    return False
+
+
+def _worse(code: int, contest: Contest) -> int:
+    """1 beats 3 beats 0; a float network, which nobody judges, counts for nothing."""
+    if code == 1 or any(parity.verdict == "differs" for parity in contest.parity):
+        return 1
+    return 3 if code == 3 or any(entry.stopped for entry in contest.entries) else 0
 
 
 if __name__ == "__main__":

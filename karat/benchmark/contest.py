@@ -240,7 +240,9 @@ def _take_turns(states: Sequence[_State], rules: Rules, say: Say) -> None:
 
             def turn(entrant: Entrant, index: int = index, state: _State = state) -> None:
                 if index not in counts:
-                    counts[index] = runs_per_turn(min(entrant.time(0, 3)))
+                    counts[index] = runs_per_turn(*entrant.time(0, 1))
+                    if counts[index] > 1:  # not judged by the first run, which may have woken the machine
+                        counts[index] = runs_per_turn(min(entrant.time(0, 3)))
                 state.seconds += entrant.time(int(counts[index] > 1), counts[index])
 
             state.attempt(turn)

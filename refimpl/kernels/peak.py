@@ -24,15 +24,13 @@ from refimpl.kernels.microkernel import (
 RUN = 256
 """Elements of a run: with the widest block, weights and values take 16 KB of a cache of at least 32."""
 
-BURSTS = 20
-"""At most so many bursts: each shorter than a time slice, so that some are not interrupted."""
-
 WIDE = 64
 """So many filters that the widest micro-kernel of an instruction set is taken."""
 
 
 def measure_peak(isa: str, threads: int, seconds: float = 0.5) -> float:
-    """Multiplication-additions per second, all threads together: the best of several short bursts.
+    """Multiplication-additions per second, all threads together: the best of several bursts, each
+    twice as long as the one before, so that waking threads counts for nothing in the end.
 
     ``seconds`` is about what it takes once compiled. Raises UsageError for an unknown instruction set.
     """
@@ -48,10 +46,8 @@ def measure_peak(isa: str, threads: int, seconds: float = 0.5) -> float:
         _repeat(kernel.blocking, *data, steps, calls, threads)
         took = time.perf_counter() - start
         best = max(best, calls * work / took)
-        if calls * work / best < seconds / BURSTS:  # too short for the clock and for waking threads
-            calls *= 4
-        else:
-            spent += took
+        spent += took
+        calls *= 2
     return best
 
 

@@ -83,8 +83,9 @@ def halving() -> Graph:
     builder = GraphBuilder("halving")
     image = builder.input("image", (1, 4, 4, 4), "int8", Quantization.per_tensor(1.0))
     identity = np.eye(4, dtype=np.int8).reshape(4, 1, 1, 4)
-    filter_ = builder.constant("filter", identity, Quantization((0.5,) * 4, (0,) * 4, 0))
-    bias = builder.constant("bias", np.zeros(4, np.int32))
+    halves = Quantization((0.5,) * 4, (0,) * 4, 0)
+    filter_ = builder.constant("filter", identity, halves)
+    bias = builder.constant("bias", np.zeros(4, np.int32), halves)
     output = builder.tensor("half", (1, 4, 4, 4), "int8", Quantization.per_tensor(1.0))
     builder.layer(
         "CONV_2D", [image, filter_, bias], [output], 3,
