@@ -7,8 +7,8 @@ openings and closings", 1993). Edges, fringes and bends, however steep, are no i
 a bright one of the negative. The slice is smoothed a little first, so that single pixels do not count.
 
 Counted is what stands out by at least a threshold on at least ``SMALLEST`` pixels. The threshold is the
-same for all restorations of a slice and follows from its clean image: ``max(LEAST, SPREAD · robust
-deviation of the fine detail)``, so that a material's own texture is not counted one by one.
+same for all restorations of a slice and follows from its clean image: ``SPREAD · robust deviation of
+the fine detail``, so that a material's own texture is not counted one by one, but from ``LEAST`` to ``MOST``.
 
 An inclusion of the clean slice is *kept* when, somewhere on it, the restoration has an island that stands
 out by at least half the threshold, and *lost* otherwise. *Invented* is the same with the two exchanged.
@@ -33,7 +33,7 @@ SMALLEST, LARGEST = 4, 200
 """Pixels: about 2 to 16 across when round."""
 
 NEAR = 3
-LEAST = 0.08
+LEAST, MOST = 0.08, 0.2
 SPREAD = 5.0
 FINE = 5.0
 """Fine detail is what a Gaussian of this width, pixels, removes."""
@@ -100,7 +100,7 @@ class Truth:
     def __init__(self, clean: Array) -> None:
         self._clean = {polarity: Islands.of(clean, polarity) for polarity in POLARITIES}
         fine = clean - ndimage.gaussian_filter(clean, FINE)
-        self.threshold = max(LEAST, SPREAD * 1.4826 * float(np.median(np.abs(fine))))
+        self.threshold = min(max(SPREAD * 1.4826 * float(np.median(np.abs(fine))), LEAST), MOST)
 
     def compare(self, image: Array) -> dict[str, Counts]:
         """Counts of a restoration ``[y, x]``, for ``bright`` and ``dark``."""

@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks.quality.cases import Case, load_slice
 from benchmarks.quality.plans import PLANS, TILE, Say, WeightFiles, load_model, prepare
 from benchmarks.quality.tables import table
+from delegates.onnxruntime import INTEGER_LANE
 from export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
 from export.tflite import write_tflite
 from golden.provenance import cpu_name
@@ -107,7 +108,7 @@ def litert(resolver: str) -> Build:
 
 
 def onnx_runtime(graph: Graph, threads: int) -> Network:
-    """ONNX Runtime as it comes, on the exported graph."""
+    """ONNX Runtime on the exported graph, int8 kept integer as in the lane ``ort``."""
     import onnxruntime
 
     floating = graph.tensors[graph.inputs[0]].dtype == "float32"
@@ -115,6 +116,8 @@ def onnx_runtime(graph: Graph, threads: int) -> Network:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    for key, value in INTEGER_LANE.items():
+        options.add_session_config_entry(key, value)
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return Network(graph, _between_layouts(lambda values: session.run(None, {name: values})[0]))

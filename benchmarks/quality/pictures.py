@@ -30,8 +30,11 @@ SHEET = ("noisy", "float whole", "int8 tiles", "int8 tiles repaired")
 SHORT = {"noisy": "noisy", "float whole": "float, whole", "int8 tiles": "int8, tiles",
          "int8 tiles repaired": "int8, tiles + Fine-Tune", "int8 halo": "int8, tiles with halo",
          "int8 whole": "int8, whole"}  # fmt: skip
-GREYS = 64
+GREYS = 40
 """Grey levels kept in a picture file: noise compresses badly."""
+
+LOST, INVENTED = (255, 127, 14), (214, 39, 40)
+"""Colours of the marks, red, green, blue."""
 
 
 def draw_all(settings: Settings, entries: Entries, cases: Sequence[Case], folder: Path) -> list[Path]:
@@ -98,10 +101,13 @@ def seam(settings: Settings, case: Case, path: Path) -> Path:
     _show(axes[1, 0], load_slice(case, settings.folder).clean[part], "clean")
     assert shown is not None
     bar = figure.colorbar(shown, ax=axes[1, 1:], orientation="horizontal", shrink=0.6, aspect=40)
+    bar.set_ticks([-amplified, -amplified / 2, 0, amplified / 2, amplified])
     bar.set_label(f"grey, ten times amplified; tiles meet every {TILE} pixels", fontsize=9)
     figure.savefig(path, dpi=100)
     plt.close(figure)
-    return _shrink(path, 128)
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    return path
 
 
 def sheet(settings: Settings, entries: Entries, cases: Sequence[Case], path: Path) -> Path:
@@ -111,20 +117,20 @@ def sheet(settings: Settings, entries: Entries, cases: Sequence[Case], path: Pat
         len(cases), columns, figsize=(2.0 * columns, 2.28 * len(cases) + 0.2), squeeze=False,
         constrained_layout=True,
     )  # fmt: skip
-    for line, case in zip(axes, cases, strict=True):
+    for number, (line, case) in enumerate(zip(axes, cases, strict=True)):
         for axis, name in zip(line, SHEET, strict=False):
-            _show(axis, _load(settings, case, name), SHORT[name] if line is axes[0] else "")
+            _show(axis, _load(settings, case, name), SHORT[name] if number == 0 else "")
             axis.text(
                 0.5, -0.03, f"SSIM {entries[name][case.name]['ssim']:.4f}",
                 transform=axis.transAxes, ha="center", va="top", fontsize=9,
             )  # fmt: skip
-        _show(line[-1], load_slice(case, settings.folder).clean, "clean" if line is axes[0] else "")
+        _show(line[-1], load_slice(case, settings.folder).clean, "clean" if number == 0 else "")
         line[-1].text(
             0.5, -0.03, case.family, transform=line[-1].transAxes, ha="center", va="top", fontsize=9
         )
     figure.savefig(path, dpi=100)
     plt.close(figure)
-    return _shrink(path, GREYS)
+    return _shrink(path)
 
 
 def details(settings: Settings, case: Case, path: Path) -> Path:
@@ -142,15 +148,15 @@ def details(settings: Settings, case: Case, path: Path) -> Path:
         numbers["lost"] += len(lost)
         numbers["invented"] += len(invented)
         numbers["kept"] += len(_inside(places.present, start, side)) - len(lost)
-        axes[1].plot(lost[:, 1], lost[:, 0], "o", mfc="none", mec="tab:orange", ms=11)
-        axes[0].plot(invented[:, 1], invented[:, 0], "s", mfc="none", mec="tab:red", ms=11)
+        axes[1].plot(lost[:, 1], lost[:, 0], "o", mfc="none", mec=_fraction(LOST), ms=11)
+        axes[0].plot(invented[:, 1], invented[:, 0], "s", mfc="none", mec=_fraction(INVENTED), ms=11)
     figure.supxlabel(
         f"inclusions here: {numbers['kept']} kept, {numbers['lost']} lost (circles), "
         f"{numbers['invented']} invented (squares)", fontsize=9,
     )  # fmt: skip
     figure.savefig(path, dpi=100)
     plt.close(figure)
-    return _shrink(path, 128)
+    return _shrink(path)
 
 
 def _inside(places: Array, start: int, side: int) -> Array:
@@ -188,8 +194,18 @@ def _load(settings: Settings, case: Case, method: str) -> Array:
     return image
 
 
-def _shrink(path: Path, colours: int) -> Path:
-    """Stores the picture with a palette."""
+def _fraction(colour: tuple[int, int, int]) -> tuple[float, ...]:
+    return tuple(value / 255 for value in colour)
+
+
+def _shrink(path: Path) -> Path:
+    """Stores the picture with a palette of greys and the colours of the marks."""
+    greys = np.repeat(np.linspace(0, 255, GREYS).round().astype(np.uint8)[:, np.newaxis], 3, axis=1)
+    # Marks are smoothed at their borders: their colours also mixed with greys.
+    shades = [mark + (np.array(grey) - mark) * part for mark in np.array([LOST, INVENTED])
+              for grey in (0, 80, 160, 255) for part in (0.0, 0.4, 0.7)]  # fmt: skip
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([greys, np.array(shades).round().astype(np.uint8)]).tobytes())
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
     return path
