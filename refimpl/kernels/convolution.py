@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView, Tensor
+from refimpl.kernels.handout import SHARES, draw
 from refimpl.kernels.microkernel import Blocking, close_block, microkernel_for, multiply_block, open_block
 from refimpl.kernels.patches import (
     Reading,
@@ -269,11 +270,14 @@ def convolve_parallel(
     out: Array,
     acc_out: Array,
 ) -> None:
-    """Every task of a plan, shared out in order over its threads."""
-    for worker in prange(d.threads):
-        begin = d.tasks * worker // d.threads
-        end = d.tasks * (worker + 1) // d.threads
-        convolve_tasks(
-            blocking, empty_patch, image, widening, d, phases, offsets, weights, folded, epilogue, begin, end,
-            out, acc_out,
-        )  # fmt: skip
+    """Every task of a plan, a handful at a time to whichever of its threads is free."""
+    counter = np.zeros(1, np.int64)
+    handful = max(d.tasks // (d.threads * SHARES), 1)
+    for _ in prange(d.threads):
+        begin = draw(counter.ctypes.data, handful)
+        while begin < d.tasks:
+            convolve_tasks(
+                blocking, empty_patch, image, widening, d, phases, offsets, weights, folded, epilogue, begin,
+                min(begin + handful, d.tasks), out, acc_out,
+            )  # fmt: skip
+            begin = draw(counter.ctypes.data, handful)
