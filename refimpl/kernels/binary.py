@@ -22,24 +22,28 @@ from refimpl.kernels.activations import REAL_BOUNDS, ratio32
 from refimpl.kernels.fixed_point import fixed_point, rescale
 from refimpl.kernels.lookup import Tables, as_bytes, byte_values, full_range, operand, pair_kernel
 from refimpl.kernels.multipliers import combined_scales, output_bounds
+from refimpl.kernels.sums import Operand, Scaling, SumKernel, scaled_sums, weighted_sums
 from refimpl.profiles.rules import Method, Rule
 
 _LEFT_SHIFT = 20
 """Bits ADD's and SUB's operands gain before they are scaled."""
+
+_MAX_XNNPACK_SHIFT = 30
+"""Up to here two products of 9 and 21 bits and half a step fit 32 bits."""
 
 
 def prepare_add(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """ADD: ``a * s_a + b * s_b``."""
     if not _quantized(view):
         return _plain(view, np.add)
-    return _paired(view, rule, lambda method: _sums(view, method, 1))
+    return _sum_kernel(view, rule, 1) or _paired(view, rule, lambda method: _sums(view, method, 1))
 
 
 def prepare_sub(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """SUB: ``a * s_a - b * s_b``."""
     if not _quantized(view):
         return _plain(view, np.subtract)
-    return _paired(view, rule, lambda method: _sums(view, method, -1))
+    return _sum_kernel(view, rule, -1) or _paired(view, rule, lambda method: _sums(view, method, -1))
 
 
 def prepare_mul(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -164,17 +168,47 @@ def _wrap16(values: NDArray[np.int64]) -> NDArray[np.int64]:
 # ---- ADD, SUB
 
 
+def _sum_kernel(view: LayerView, rule: Rule, sign: int) -> Kernel | None:
+    """The layer by arithmetic; None where only the table does: repeated operands, mixed rounding."""
+    left, right, output = view.input(0), view.input(1), view.output()
+    if rule.tail is not None or not left.shape == right.shape == output.shape:
+        return None
+    activation = view.text("fused_activation_function", "NONE")
+    bounds = output_bounds(output, activation, rule.clamp, view)
+    operands = Operand.of(left), Operand.of(right)
+    if rule.method == "xnnpack":
+        weights, shift = _xnnpack_weights(view)
+        if shift > _MAX_XNNPACK_SHIFT:
+            return None
+        weighted = weights[0], sign * weights[1], shift, output.zero_point
+        return SumKernel(weighted_sums.direct(), *operands, weighted, *bounds)
+    if rule.method != "gemmlowp":
+        return None
+    factors, (multiplier, shift) = _fixed_point_factors(view)
+    if shift > 0:
+        return None
+    first, second = (Scaling.gemmlowp(factor, -places, _LEFT_SHIFT) for factor, places in factors)
+    scaled = first, second, sign, Scaling.gemmlowp(multiplier, -shift, 0), output.zero_point
+    return SumKernel(scaled_sums.direct(), *operands, scaled, *bounds)
+
+
+def _fixed_point_factors(view: LayerView) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Each operand's factor and the output's: operands are fractions of twice the larger scale."""
+    scales = view.input(0).scale, view.input(1).scale
+    twice = 2.0 * max(scales)
+    factors = [fixed_point(scale / twice, view) for scale in scales]
+    return factors, fixed_point(twice / (2.0**_LEFT_SHIFT * view.output().scale), view)
+
+
 def _sums(view: LayerView, method: Method, sign: int) -> NDArray[np.int64]:
     """The output value, not yet clamped, of each pair of input bytes, for ``a + sign * b``."""
     left, right = _operands(view)
     zero_point = view.output().zero_point
     if method == "xnnpack":
-        return _xnnpack_sums(view, left, sign * right) + zero_point
-    # t = 2 * max(s_a, s_b): both operands become fractions of t, at most one half.
-    scales = view.input(0).scale, view.input(1).scale
-    twice = 2.0 * max(scales)
-    factors = [fixed_point(scale / twice, view) for scale in scales]
-    to_output = fixed_point(twice / (2.0**_LEFT_SHIFT * view.output().scale), view)
+        (first, second), shift = _xnnpack_weights(view)
+        total = left[:, None] * first + sign * right[None, :] * second + (1 << (shift - 1))
+        return (total >> shift) + zero_point
+    factors, to_output = _fixed_point_factors(view)
     if method not in ("gemmlowp", "sse"):
         raise UnsupportedOp(f"{view}: no kernel adds by {method!r}")
     floors = view.output().dtype == "uint8" or inner_loop(view).one_scalar
@@ -201,8 +235,8 @@ def _sse_scaled(values: NDArray[np.int64], factor: tuple[int, int], floors: bool
     return rescale(values << kept if kept >= 0 else values >> -kept, (multiplier, 0), "ruy")
 
 
-def _xnnpack_sums(view: LayerView, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """21-bit multipliers of a common exponent, one half-up shift."""
+def _xnnpack_weights(view: LayerView) -> tuple[tuple[int, int], int]:
+    """Both operands' 21-bit multipliers of a common exponent, and the one half-up shift."""
     out_scale = np.float32(view.output().scale)
     with np.errstate(over="ignore"):
         ratios = [float(np.float32(view.input(position).scale) / out_scale) for position in (0, 1)]
@@ -212,7 +246,7 @@ def _xnnpack_sums(view: LayerView, left: NDArray[np.int64], right: NDArray[np.in
         )
     shift = 21 - math.frexp(max(ratios))[1]
     first, second = (int(np.rint(math.ldexp(ratio, shift))) for ratio in ratios)
-    return (left[:, None] * first + right[None, :] * second + (1 << (shift - 1))) >> shift
+    return (first, second), shift
 
 
 # ---- MUL

@@ -89,12 +89,7 @@ def test_threads_do_not_change_a_bit(profile: str, case: Case, monkeypatch: pyte
 def test_small_work_and_one_thread_never_enter_the_thread_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    @sharing.shared()
-    def either() -> None:
-        raise AssertionError("replaced below")
-
-    monkeypatch.setattr(either, "alone", lambda: ran.append("alone"))
-    monkeypatch.setattr(either, "several", lambda: ran.append("several"))
+    either = sharing.Shared(lambda: ran.append("alone"), lambda: ran.append("several"))
     for count in (2, 1):
         monkeypatch.setattr(sharing.numba, "get_num_threads", lambda count=count: count)
         sharing.share(sharing.SMALL_WORK - 1, either)

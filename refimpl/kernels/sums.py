@@ -1,0 +1,125 @@
+"""ADD and SUB of two tensors of one shape, computed instead of looked up.
+
+A table of all pairs does not fit the first-level cache; where one formula holds for the
+whole tensor, vector arithmetic is several times faster. Other layers keep the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import prange
+
+from refimpl.contract import Values
+from refimpl.graph import Array, Tensor
+from refimpl.kernels.int32 import add32, mul32, shift_right32, sub32
+from refimpl.kernels.lookup import buffer, flat_bytes
+from refimpl.kernels.threads import Shared, share, shared
+
+_CHUNK = 1 << 15
+"""Elements one thread takes at a time."""
+
+_HIGH = 31
+"""Places that a Q0.31 multiplier shifts to the right."""
+
+
+class Operand(NamedTuple):
+    """A byte stands for the value ``(byte ^ flip) - offset``, zero point and all."""
+
+    flip: int
+    offset: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Operand:
+        """The operand that an int8 or uint8 tensor is."""
+        flip = 128 if tensor.dtype == "int8" else 0
+        return cls(flip, flip + tensor.zero_point)
+
+
+class Scaling(NamedTuple):
+    """``x * multiplier + (rounding, or rounding_below where the product is negative) >> shift``."""
+
+    multiplier: int
+    rounding: int
+    rounding_below: int
+    shift: int
+
+    @classmethod
+    def gemmlowp(cls, multiplier: int, right: int, gained: int) -> Scaling:
+        """gemmlowp's of ``x << gained``, shifted to the right by ``right`` behind the multiplier.
+
+        Two floors in a row are one, and every constant is a multiple of ``2**gained``
+        (``refimpl.kernels.requantize_block`` says why the sign of the product decides ties).
+        """
+        rounding = (1 << (_HIGH - 1)) + ((1 << (_HIGH - 1 + right)) if right else 0)
+        below = rounding - ((1 << _HIGH) if right else 0)
+        return cls(multiplier, rounding >> gained, below >> gained, _HIGH + right - gained)
+
+
+@dataclass(frozen=True)
+class SumKernel:
+    """A prepared ADD or SUB; ``constants`` are those of ``compiled``."""
+
+    compiled: Shared
+    left: Operand
+    right: Operand
+    constants: tuple[Any, ...]
+    low: int
+    high: int
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002 - of all kernels
+        """Runs the layer."""
+        left, right = (flat_bytes(buffer(inputs, position)) for position in (0, 1))
+        out = flat_bytes(outputs[0])
+        bounds = self.low, self.high
+        share(
+            out.size, self.compiled, left, right, self.left, self.right, *self.constants, *bounds, out
+        )  # fmt: skip
+
+
+@shared()
+def scaled_sums(
+    left: Any, right: Any, a: Any, b: Any, a_scale: Any, b_scale: Any, sign: int, scale: Any,
+    zero_point: int, low: int, high: int, out: Any,
+) -> None:  # fmt: skip
+    """Each operand scaled, their sum or difference scaled; every product is one of two 32-bit numbers."""
+    minus = np.int64(-1 if sign < 0 else 0)
+    a_flip, b_flip = np.uint8(a.flip), np.uint8(b.flip)
+    a_offset, b_offset = np.int32(a.offset), np.int32(b.offset)
+    a_factor, b_factor = np.int32(a_scale.multiplier), np.int32(b_scale.multiplier)
+    factor, zero = np.int32(scale.multiplier), np.int32(zero_point)
+    floor, ceiling = np.int32(low), np.int32(high)
+    for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
+        begin, end = chunk * _CHUNK, min((chunk + 1) * _CHUNK, out.size)
+        x, y, z = left[begin:end], right[begin:end], out[begin:end]
+        for i in range(z.size):
+            p = np.int64(sub32(x[i] ^ a_flip, a_offset)) * np.int64(a_factor)
+            q = np.int64(sub32(y[i] ^ b_flip, b_offset)) * np.int64(b_factor)
+            p = (p + (a_scale.rounding_below if p < 0 else a_scale.rounding)) >> a_scale.shift
+            q = (q + (b_scale.rounding_below if q < 0 else b_scale.rounding)) >> b_scale.shift
+            s = np.int64(np.int32(p + ((q ^ minus) - minus))) * np.int64(factor)
+            s = (s + (scale.rounding_below if s < 0 else scale.rounding)) >> scale.shift
+            z[i] = np.uint8(min(max(add32(s, zero), floor), ceiling))
+
+
+@shared()
+def weighted_sums(
+    left: Any, right: Any, a: Any, b: Any, a_weight: int, b_weight: int, shift: int, zero_point: int,
+    low: int, high: int, out: Any,
+) -> None:  # fmt: skip
+    """Integer weights, one shift that rounds half up; everything fits 32 bits."""
+    a_flip, b_flip = np.uint8(a.flip), np.uint8(b.flip)
+    a_factor, b_factor, places = np.int32(a_weight), np.int32(b_weight), np.int32(shift)
+    start = np.int32((1 << (shift - 1)) - a.offset * a_weight - b.offset * b_weight)
+    floor, ceiling, zero = np.int32(low), np.int32(high), np.int32(zero_point)
+    for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
+        begin, end = chunk * _CHUNK, min((chunk + 1) * _CHUNK, out.size)
+        x, y, z = left[begin:end], right[begin:end], out[begin:end]
+        for i in range(z.size):
+            p = mul32(x[i] ^ a_flip, a_factor)
+            q = mul32(y[i] ^ b_flip, b_factor)
+            s = shift_right32(add32(add32(p, q), start), places)
+            z[i] = np.uint8(min(max(add32(s, zero), floor), ceiling))
