@@ -11,6 +11,7 @@ engine needs between two layers, unless the environment says how to wait.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
