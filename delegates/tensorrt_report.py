@@ -5,18 +5,25 @@ The report is the ``Layers:`` block a builder logs at detailed profiling verbosi
     Name: N, LayerType: correlation, Inputs: [ { Name: …, Dimensions: [1,3,64,64], …, Datatype: Int8, … }],
     Constants: [ … ], Outputs: [ … ], TacticName: T, StreamId: 0, Metadata: [ONNX Layer: A][ONNX Layer: B]
 
-Established on TensorRT for RTX 1.7.1.116. The words the engine inspector of TensorRT itself is known
-to use instead (``CaskConvolution``, ``Format/Datatype``, ``Weights: {"Type": "Int8", …}``) are read too,
-but have not been held against a real report yet.
+or the engine inspector's, on lines or as JSON (``trtexec --exportLayerInfo``), with the same words and
+others: types as ``Format/Datatype: Thirty-two wide channel vectorized row major Int8 format``, the filter
+as ``Weights: {"Type": "Int8", "Count": 9408}``. Where a report of a TensorRT before 8.6 has no Metadata, a
+layer's name tells its ONNX nodes, joined by ``+``; two convolutions of one input, computed by one kernel,
+are joined by ``||``. Where shapes are dynamic the types are missing, and the kernel's own name tells them:
+``…_i8i8_i8i32_f32_…`` is int8 in, int8 out, by int8 into int32.
+
+Established on TensorRT for RTX 1.7.1.116; the inspector's words are those of public reports of
+TensorRT 8.5 to 10, none of which was made here.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 Verdict: TypeAlias = Literal["int8", "float", "not found"]
 
@@ -30,9 +37,18 @@ _TACTIC = re.compile(r", TacticName: (?P<name>[^,\n]*)")
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 _TYPE_WORDS: Mapping[str, str] = {
     "Int8": "int8", "Float": "float32", "FP32": "float32", "Half": "float16", "FP16": "float16",
-    "BFloat16": "bfloat16", "BF16": "bfloat16", "FP8": "float8",
+    "BFloat16": "bfloat16", "BF16": "bfloat16", "FP8": "float8", "Int32": "int32", "Int64": "int64",
+    "Bool": "bool", "UInt8": "uint8", "Int4": "int4",
 }  # fmt: skip
-_FLOATS = frozenset(_TYPE_WORDS.values()) - {"int8"}
+_FLOATS = frozenset({"float32", "float16", "bfloat16", "float8"})
+_KERNEL_WORDS: Mapping[str, str] = {
+    "i8": "int8", "f32": "float32", "tf32": "float32", "f16": "float16", "bf16": "bfloat16",
+    "e4m3": "float8",
+}  # fmt: skip
+_KERNEL_TYPES = re.compile(
+    r"_(?P<input>i8|t?f32|b?f16|e4m3)(?:i8|i32|f32|b?f16|e4m3)_(?P<filter>i8|t?f32|b?f16|e4m3)(?:i32|f32|f16)_"
+)
+_NODE_NAMES = re.compile(r" \+ | \|\| ")
 _CONVOLVES = re.compile(r"correlation|conv|gemm|matmul", re.IGNORECASE)
 
 
@@ -82,12 +98,24 @@ class BuiltLayer:
         """Data types of the input and of the filter; ``?`` where the report does not say.
 
         The filter is the largest of the other operands, the first of those as large: the rest are
-        scales and biases, of one value per channel.
+        scales and biases, of one value per channel. What the operands do not say the kernel's name may.
         """
         input_type = self.inputs[0].dtype if self.inputs else "?"
         others = (*self.inputs[1:], *self.constants)
         largest = max((operand for operand in others), key=lambda o: math.prod(o.shape), default=None)
-        return input_type, self.weights or (largest.dtype if largest else "?")
+        filter_type = self.weights or (largest.dtype if largest else "?")
+        named = _KERNEL_TYPES.search(self.tactic)
+        if named is None:
+            return input_type, filter_type
+        return (
+            _KERNEL_WORDS[named["input"]] if input_type == "?" else input_type,
+            _KERNEL_WORDS[named["filter"]] if filter_type == "?" else filter_type,
+        )
+
+    def computes_each(self, names: Set[str]) -> bool:
+        """Whether its name says that it computes just these ONNX nodes side by side, of one input."""
+        parts = [names & set(part.split(" + ")) for part in self.name.split(" || ")]
+        return len(parts) == len(names) and all(len(part) == 1 for part in parts)
 
 
 @dataclass(frozen=True)
@@ -108,9 +136,46 @@ class ConvolutionProof:
 
 
 def parse_layers(report: str) -> tuple[BuiltLayer, ...]:
-    """The layers of a report, in order. Lines that are not a layer are passed over."""
+    """The layers of a report, in order; what is not a layer, or one by name only, is passed over."""
+    if report.lstrip().startswith("{"):
+        return _from_json(report)
     lines = report.partition("Layers:\n")[2].splitlines()
     return tuple(_layer(line, match) for line in lines if (match := _LAYER.match(line)))
+
+
+def _from_json(report: str) -> tuple[BuiltLayer, ...]:
+    try:
+        whole = json.loads(report)
+    except json.JSONDecodeError:
+        return ()
+    entries = [entry for entry in _entries(whole, "Layers") if "Name" in entry and "LayerType" in entry]
+    return tuple(
+        BuiltLayer(
+            str(entry["Name"]), str(entry["LayerType"]),
+            *(tuple(map(_json_operand, _entries(entry, key))) for key in ("Inputs", "Constants", "Outputs")),
+            str(entry.get("TacticName", "")),
+            _onnx_layers(str(entry.get("Metadata", "")), str(entry["Name"])),
+            _dtype(str(entry["Weights"].get("Type", ""))) if isinstance(entry.get("Weights"), dict) else "",
+        )
+        for entry in entries
+    )  # fmt: skip
+
+
+def _entries(holder: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found = holder.get(key)
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def _json_operand(entry: Mapping[str, Any]) -> Operand:
+    sizes = entry.get("Dimensions")
+    shape = tuple(size for size in sizes if isinstance(size, int)) if isinstance(sizes, list) else ()
+    described = entry.get("Datatype", entry.get("Format/Datatype", ""))
+    return Operand(str(entry.get("Name", "")), shape, _dtype(str(described)))
+
+
+def _onnx_layers(metadata: str, name: str) -> tuple[str, ...]:
+    """The ONNX nodes of a layer: from its metadata, where there is none from its name."""
+    return tuple(_ONNX_LAYER.findall(metadata)) or tuple(_NODE_NAMES.split(name))
 
 
 def _layer(line: str, match: re.Match[str]) -> BuiltLayer:
@@ -125,7 +190,7 @@ def _layer(line: str, match: re.Match[str]) -> BuiltLayer:
         match["name"], match["type"],
         sections.get("Inputs", ()), sections.get("Constants", ()), sections.get("Outputs", ()),
         tactic["name"] if tactic else "",
-        tuple(_ONNX_LAYER.findall(line)),
+        _onnx_layers(line, match["name"]),
         _dtype(weights["type"]) if weights else "",
     )  # fmt: skip
 
@@ -136,9 +201,10 @@ def _operand(match: re.Match[str]) -> Operand:
 
 
 def _dtype(text: str) -> str:
-    """The first data type a description names: ``Int8``, or ``Row major linear FP32 format``."""
-    words = text.split()
-    return next((_TYPE_WORDS[word] for word in words if word in _TYPE_WORDS), text.strip().lower() or "?")
+    """The first data type a description names: ``Int8``, or ``Row major linear FP32 format``; ``?`` for
+    none, as in ``N/A due to dynamic shapes``."""
+    words = (word.rstrip(".,") for word in text.split())
+    return next((_TYPE_WORDS[word] for word in words if word in _TYPE_WORDS), "?")
 
 
 def judge(convolutions: Mapping[str, str], layers: Sequence[BuiltLayer]) -> tuple[ConvolutionProof, ...]:
@@ -155,16 +221,32 @@ def _owners(convolutions: Mapping[str, str], kernels: Sequence[BuiltLayer]) -> d
 
     A kernel may name a neighbour whose last step was fused into it. So a convolution that has a kernel
     of its own is struck from the others, until nothing changes; a kernel still claimed twice is nobody's.
+    Except where its name says that it computes several side by side: it is the kernel of each.
     """
-    claims = [({name for name in kernel.onnx_layers if name in convolutions}, kernel) for kernel in kernels]
     owned: dict[str, list[BuiltLayer]] = {name: [] for name in convolutions}
+    claims = []
+    for kernel in kernels:
+        names = convolutions.keys() & set(kernel.onnx_layers)
+        if kernel.computes_each(names):
+            for name in names:
+                owned[name].append(kernel)
+        else:
+            claims.append((names, kernel))
+    claims = _left(claims, owned)
     while any(len(names) == 1 for names, _ in claims):
         for names, kernel in claims:
             if len(names) == 1:
                 owned[next(iter(names))].append(kernel)
-        found = {name for name, own in owned.items() if own}
-        claims = [(names - found, kernel) for names, kernel in claims if names - found]
+        claims = _left(claims, owned)
     return owned
+
+
+def _left(
+    claims: Sequence[tuple[set[str], BuiltLayer]], owned: Mapping[str, Sequence[BuiltLayer]]
+) -> list[tuple[set[str], BuiltLayer]]:
+    """The claims without the convolutions that have a kernel."""
+    found = {name for name, own in owned.items() if own}
+    return [(names - found, kernel) for names, kernel in claims if names - found]
 
 
 def _verdict(

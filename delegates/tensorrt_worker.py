@@ -186,7 +186,7 @@ class Lane:
             reason = f"{self.library} {self.version} logs no layer report, and reading one needs a driver"
             raise Refused("error", reason)
         inspector = self.deserialize(engine).create_engine_inspector()
-        return str(inspector.get_engine_information(self.trt.LayerInformationFormat.ONELINE))
+        return str(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
 
     def deserialize(self, engine: bytes) -> Any:
         """The engine on the first device. Raises Refused without a driver, or on a device it cannot use."""
