@@ -149,15 +149,18 @@ def _from_json(report: str) -> tuple[BuiltLayer, ...]:
     except json.JSONDecodeError:
         return ()
     entries = [entry for entry in _entries(whole, "Layers") if "Name" in entry and "LayerType" in entry]
-    return tuple(
-        BuiltLayer(
-            str(entry["Name"]), str(entry["LayerType"]),
-            *(tuple(map(_json_operand, _entries(entry, key))) for key in ("Inputs", "Constants", "Outputs")),
-            str(entry.get("TacticName", "")),
-            _onnx_layers(str(entry.get("Metadata", "")), str(entry["Name"])),
-            _dtype(str(entry["Weights"].get("Type", ""))) if isinstance(entry.get("Weights"), dict) else "",
-        )
-        for entry in entries
+    return tuple(map(_json_layer, entries))
+
+
+def _json_layer(entry: Mapping[str, Any]) -> BuiltLayer:
+    inputs, constants, outputs = (
+        tuple(map(_json_operand, _entries(entry, key))) for key in ("Inputs", "Constants", "Outputs")
+    )
+    name, weights = str(entry["Name"]), entry.get("Weights")
+    return BuiltLayer(
+        name, str(entry["LayerType"]), inputs, constants, outputs, str(entry.get("TacticName", "")),
+        _onnx_layers(str(entry.get("Metadata", "")), name),
+        _dtype(str(weights.get("Type", ""))) if isinstance(weights, dict) else "",
     )  # fmt: skip
 
 
