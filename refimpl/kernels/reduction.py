@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import njit
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
-from refimpl.kernels.fixed_point import fixed_point, rescale
-from refimpl.kernels.lookup import as_bytes, buffer, flat_bytes, full_range, operand
+from refimpl.kernels.fixed_point import fixed_point, gemmlowp, ruy
+from refimpl.kernels.lookup import buffer, flat_bytes, full_range, operand
 from refimpl.profiles.rules import Method, Rule
 
 
@@ -23,17 +24,19 @@ def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
     data, output = view.input(0), view.output()
     axes = _axes(view, 1)
     count = math.prod(data.shape[axis] for axis in axes)
-    bounds = full_range(output.dtype)
+    low, high = full_range(output.dtype)
     channels = output.shape[-1] if output.shape else 1
-    rows = math.prod(output.shape[:-1])
+    shape = math.prod(output.shape[:-1]), channels
     body = channels if rule.tail is None else channels // rule.block * rule.block
+    finish = _finisher(view, rule.method, count)
+    finish_tail = _finisher(view, rule.tail or rule.method, count)
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        sums = _sum(buffer(inputs, 0), axes).reshape(rows, channels)
-        means = _mean(view, rule.method, sums, count)
+        sums = _sum(buffer(inputs, 0), axes).reshape(shape)
+        out = flat_bytes(outputs[0]).reshape(shape)
+        finish(sums, 0, body, low, high, out)
         if body < channels:
-            means[:, body:] = _mean(view, rule.tail or rule.method, sums[:, body:], count)
-        flat_bytes(outputs[0])[...] = as_bytes(means, *bounds).reshape(-1)
+            finish_tail(sums, body, channels, low, high, out)
 
     return run
 
@@ -46,10 +49,10 @@ def _axes(view: LayerView, position: int) -> tuple[int, ...]:
     return tuple(sorted({int(axis) % rank for axis in axes.reshape(-1)}))
 
 
-def _sum(data: Array, axes: tuple[int, ...]) -> NDArray[np.int64]:
+def _sum(data: Array, axes: tuple[int, ...]) -> NDArray[np.int32]:
     """Sums over ``axes``, flattened in the order of the axes that stay."""
     if not axes:
-        return data.reshape(-1).astype(np.int64)
+        return data.reshape(-1).astype(np.int32)
     if axes != tuple(range(axes[0], axes[-1] + 1)):
         kept = [axis for axis in range(data.ndim) if axis not in axes]
         data = np.ascontiguousarray(data.transpose(*kept, *axes))
@@ -60,7 +63,7 @@ def _sum(data: Array, axes: tuple[int, ...]) -> NDArray[np.int64]:
     )
     sums = np.zeros((outer, inner), np.int32)
     _sum_middle(data.reshape(outer, count, inner), sums)
-    return sums.astype(np.int64)
+    return sums
 
 
 @njit(cache=True, nogil=True)
@@ -81,15 +84,21 @@ def _sum_middle(data: Any, sums: Any) -> None:
                     row[k] += np.int32(values[k])
 
 
-def _mean(view: LayerView, method: Method, sums: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Means in the output's quantization, not yet clamped."""
+Finish: TypeAlias = Callable[[Array, int, int, int, int, Array], None]
+"""(sums [row, channel], first channel, end, low, high, bytes [row, channel]): writes the means."""
+
+
+def _finisher(view: LayerView, method: Method, count: int) -> Finish:
+    """From sums of ``count`` values to means in the output's quantization."""
     data, output = view.input(0), view.output()
     if method == "reference":
         multiplier, shift = fixed_point(data.scale / output.scale, view)
         # The division goes into the multiplier, which first takes on as many more bits as fit.
         more = min(count.bit_length() - 1, 32, 31 + shift)
-        divided = (multiplier << more) // count, shift - more
-        return rescale(sums - count * data.zero_point, divided, "gemmlowp") + output.zero_point
+        divided = (multiplier << more) // count
+        return partial(
+            _fixed_point_means, count * data.zero_point, divided, shift - more, True, output.zero_point
+        )
     scale, out_scale = np.float32(data.scale), np.float32(output.scale)
     if method in ("spatial", "spatial_ruy"):
         # The zero points become one bias, rounded half away from zero on its own.
@@ -97,13 +106,36 @@ def _mean(view: LayerView, method: Method, sums: NDArray[np.int64], count: int) 
         nudge = np.float32(0.5 if offset > 0 else -0.5)
         bias = output.zero_point - int(offset + nudge)
         factor = fixed_point(float(scale / (np.float32(count) * out_scale)), view)
-        return rescale(sums, factor, "gemmlowp" if method == "spatial" else "ruy") + bias
+        return partial(_fixed_point_means, 0, *factor, method == "spatial", bias)
     if method == "xnnpack":
         factor32 = scale / out_scale * (np.float32(1) / np.float32(count))
         shift32 = np.float32(data.zero_point) * np.float32(count) * factor32
-        steps = sums.astype(np.float32) * factor32 + (np.float32(output.zero_point) - shift32)
-        return np.asarray(np.rint(np.clip(steps, np.float32(-65536), np.float32(65536))), np.int64)
+        return partial(_float_means, factor32, np.float32(output.zero_point) - shift32)
     raise UnsupportedOp(f"{view}: no kernel takes a mean by {method!r}")
+
+
+@njit(cache=True, nogil=True)
+def _fixed_point_means(
+    offset: int, multiplier: int, shift: int, away: bool, bias: int,
+    sums: Any, begin: int, end: int, low: int, high: int, out: Any,
+) -> None:  # fmt: skip
+    for row in range(sums.shape[0]):
+        for c in range(begin, end):
+            value: Any = np.int64(sums[row, c]) - offset
+            mean = gemmlowp(value, multiplier, shift) if away else ruy(value, multiplier, shift)
+            out[row, c] = np.uint8(min(max(mean + bias, low), high))
+
+
+@njit(cache=True, nogil=True)
+def _float_means(
+    factor: Any, constant: Any, sums: Any, begin: int, end: int, low: int, high: int, out: Any
+) -> None:
+    # Clamping before rounding changes nothing: the bounds are whole.
+    floor, ceiling = np.float32(low), np.float32(high)
+    for row in range(sums.shape[0]):
+        for c in range(begin, end):
+            steps = np.float32(np.float32(np.float32(sums[row, c]) * factor) + constant)
+            out[row, c] = np.uint8(np.int32(np.rint(min(max(steps, floor), ceiling))))
 
 
 def prepare_arg_max(view: LayerView, rule: Rule, target: Target) -> Kernel:
