@@ -4,7 +4,7 @@ Small work stays on the calling thread: waking the others costs microseconds on 
 machine and, where other programs run, as long as those are given (measured: 60 microseconds).
 
 GNU's OpenMP lets idle threads spin for milliseconds before they sleep, time that is taken from the
-others as soon as anything else runs on the machine (measured: 3.7 times the processor time for
+others as soon as anything else runs on the machine (measured: 3.4 times the processor time for
 MobileNetV2). Importing this module bounds it to about a tenth of a millisecond, longer than the
 engine needs between two layers, unless the environment says how to wait.
 """
