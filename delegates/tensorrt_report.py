@@ -6,14 +6,15 @@ The report is the ``Layers:`` block a builder logs at detailed profiling verbosi
     Constants: [ … ], Outputs: [ … ], TacticName: T, StreamId: 0, Metadata: [ONNX Layer: A][ONNX Layer: B]
 
 or the engine inspector's, on lines or as JSON (``trtexec --exportLayerInfo``), with the same words and
-others: types as ``Format/Datatype: Thirty-two wide channel vectorized row major Int8 format``, the filter
-as ``Weights: {"Type": "Int8", "Count": 9408}``. Where a report of a TensorRT before 8.6 has no Metadata, a
-layer's name tells its ONNX nodes, joined by ``+``; two convolutions of one input, computed by one kernel,
-are joined by ``||``. Where shapes are dynamic the types are missing, and the kernel's own name tells them:
-``…_i8i8_i8i32_f32_…`` is int8 in, int8 out, by int8 into int32.
+others: types as ``Format/Datatype: Thirty-two wide channel vectorized row major Int8 format``, in
+TensorRT 11 as ``Format`` and ``DataType`` apart, the filter as ``Weights: {"Type": "Int8", "Count": 9408}``.
+Where a report of a TensorRT before 8.6 has no Metadata, a layer's name tells its ONNX nodes, joined by
+``+``; two convolutions of one input, computed by one kernel, are joined by ``||``. Where shapes are dynamic
+the types are missing, and the kernel's own name tells them: ``…_i8i8_i8i32_f32_…`` is int8 in, int8 out,
+by int8 into int32.
 
 Established on TensorRT for RTX 1.7.1.116; the inspector's words are those of public reports of
-TensorRT 8.5 to 10, none of which was made here.
+TensorRT 8.5 to 11, none of which was made here.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Verdict: TypeAlias = Literal["int8", "float", "not found"]
 _LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<type>\w+)")
 _SECTION = re.compile(r", (Inputs|Constants|Outputs): \[")
 _OPERAND = re.compile(
-    r"\{ Name: (?P<name>.*?),[^{}]*?Dimensions: \[(?P<dims>[\d, -]*)\][^{}]*?Datatype: (?P<type>[^,}]*)"
+    r"\{ Name: (?P<name>.*?),[^{}]*?Dimensions: \[(?P<dims>[\d, -]*)\][^{}]*?Data[tT]ype: (?P<type>[^,}]*)"
 )
 _WEIGHTS = re.compile(r'Weights: \{\s*"?Type"?: "?(?P<type>\w+)')
 _TACTIC = re.compile(r", TacticName: (?P<name>[^,\n]*)")
@@ -172,8 +173,9 @@ def _entries(holder: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def _json_operand(entry: Mapping[str, Any]) -> Operand:
     sizes = entry.get("Dimensions")
     shape = tuple(size for size in sizes if isinstance(size, int)) if isinstance(sizes, list) else ()
-    described = entry.get("Datatype", entry.get("Format/Datatype", ""))
-    return Operand(str(entry.get("Name", "")), shape, _dtype(str(described)))
+    described = {key.rpartition("/")[2].lower(): str(value) for key, value in entry.items()}
+    text = described.get("datatype", described.get("format", ""))
+    return Operand(str(entry.get("Name", "")), shape, _dtype(text))
 
 
 def _onnx_layers(metadata: str, name: str) -> tuple[str, ...]:

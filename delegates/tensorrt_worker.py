@@ -162,7 +162,7 @@ class Lane:
         network = self.builder.create_network(flag)
         parser = trt.OnnxParser(network, self.logger)
         with open(path, "rb") as file:
-            parsed = parser.parse(file.read())
+            parsed = parser.parse(file.read(), path)  # values in other files lie beside it
         if not parsed:
             raise Refused("error", refusal(parser))
         config = self.builder.create_builder_config()

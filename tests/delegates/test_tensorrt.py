@@ -9,6 +9,8 @@ import ctypes
 import importlib
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -213,6 +215,31 @@ class TestProof:
             delegate.run(chain(), [np.zeros((1, 16, 8, 8), np.float32)])
         assert "\n" not in str(caught.value)
         assert delegate.prove(chain()).all_int8, "and proving goes on"
+
+
+BUILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import tensorrt_worker
+print(len(tensorrt_worker.Lane(sys.argv[3:]).build(sys.argv[2])))
+"""
+
+
+@needs_tensorrt
+def test_values_beside_the_model_are_found(tmp_path: Path) -> None:
+    """The engine of a model whose constants lie in another file, which the parser must be told where."""
+    folder, sizes = str(Path(lane.__file__).parent), []
+    for name, beside in (("whole.onnx", False), ("parts.onnx", True)):
+        path = tmp_path / name
+        onnx.save(onnx.load_from_string(chain()), path, save_as_external_data=beside, location="values.bin",
+                  size_threshold=16)  # fmt: skip
+        command = [sys.executable, "-c", BUILD, folder, str(path), *lane.MODULES]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd="/")
+        assert done.returncode == 0, done.stderr[-2000:]
+        sizes.append(int(done.stdout))
+    assert sizes[0] > 1000
+    if not DRIVER:
+        assert sizes[0] == sizes[1]
 
 
 @needs_tensorrt

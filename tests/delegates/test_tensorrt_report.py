@@ -62,7 +62,8 @@ def verdicts(layers: list[Any], *names: str) -> list[str]:
 
 def as_json(layers: list[Any]) -> str:
     """As ``trtexec --exportLayerInfo`` writes it."""
-    return json.dumps({"Layers": layers, "Bindings": ["image", "y"]}, indent=1)
+    public = [{"Name": "image", "IOMode": "Input", "DataType": "Float"}]
+    return json.dumps({"Layers": layers, "Bindings": ["image", "y"], "I/O Tensors": public}, indent=1)
 
 
 def as_lines(layers: list[Any]) -> str:
@@ -139,6 +140,17 @@ def test_with_dynamic_shapes_the_kernel_tells(types: str, verdict: str) -> None:
     described = "N/A due to dynamic shapes"
     layer = convolution("conv1", "conv1", read=described, types=types)
     del layer["Weights"]
+    assert verdicts([layer], "conv1") == [verdict]
+
+
+@pytest.mark.parametrize("spelling", ["DataType", "Datatype"])
+@pytest.mark.parametrize(("word", "verdict"), [("Int8", "int8"), ("Half", "float"), ("Float", "float")])
+def test_types_apart_from_formats(spelling: str, word: str, verdict: str) -> None:
+    """TensorRT 11 gives both a field of their own."""
+    layer = convolution("conv1", "conv1")
+    for tensor in (*layer["Inputs"], *layer["Outputs"]):
+        tensor["Format"] = tensor.pop("Format/Datatype").replace("Int8 ", "")
+        tensor[spelling] = word
     assert verdicts([layer], "conv1") == [verdict]
 
 
