@@ -136,13 +136,14 @@ class Contest:
 
 
 def ratios(entries: Sequence[Entry]) -> tuple[Ratio, ...]:
-    """Every runtime's median over every oracle's, of those that were timed."""
+    """Every runtime's median over every oracle's, of those that were timed; no runtime keeps a trace."""
     timed = [entry for entry in entries if entry.quartiles is not None]
     return tuple(
         Ratio(mine.name, theirs.name, theirs.quartiles.median / mine.quartiles.median)
         for mine in timed
         for theirs in timed
-        if mine.kind == "oracle" and theirs.kind != "oracle" and mine.quartiles and theirs.quartiles
+        if mine.kind == "oracle" and not mine.traced and theirs.kind != "oracle"
+        if mine.quartiles and theirs.quartiles
     )
 
 

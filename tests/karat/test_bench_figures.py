@@ -45,11 +45,12 @@ def test_quartiles(seconds: list[float], expected: tuple[float, float, float]) -
 
 
 def test_a_ratio_is_the_runtime_over_the_oracle() -> None:
-    """Medians, not means: one slow run changes nothing. Never oracle over oracle, nor of somebody stopped."""
+    """Medians, not means: one slow run changes nothing. Not for a trace, nor of somebody stopped."""
     found = ratios(
         [
             entry("a", "oracle", [1.0, 2.0, 100.0]),
             entry("b", "oracle", [4.0]),
+            entry("a traced", "oracle", [5.0], traced=True),
             entry("x", "tflite", [3.0]),
             entry("y", "onnx", []),
         ]
