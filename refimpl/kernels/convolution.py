@@ -106,7 +106,8 @@ def prepare_dense(
     bias = view.optional_input(positions[2])
     centred = centred_filter(filters).reshape(shapes.filter)
     groups = shapes.input[3] // shapes.filter[3]
-    microkernel = microkernel_for(target.isa, shapes.filter[0] // groups)
+    widest = max((x.outputs for x in shapes.columns), default=1)
+    microkernel = microkernel_for(target.isa, shapes.filter[0] // groups, widest)
     plan = plan_tiles(
         shapes.input, shapes.output, groups, shapes.rows, shapes.columns, microkernel, target.threads,
         len(microkernel.split(centred)),

@@ -38,6 +38,9 @@ PIXELS, CHANNELS = 4, 16
 """Block of :func:`multiply_channels`: its accumulators fill 8 of the 16 vector registers of AVX2, 16 of
 the 32 of Arm; four pixels waste little of a small image."""
 
+FEW_PIXELS = 2
+"""Rows of this many pixels are computed pixel by pixel."""
+
 ALIGNMENT = 64
 """Packed weights start at a multiple of this, so that no vector of them straddles two cache lines."""
 
@@ -94,7 +97,25 @@ class ArmDot(NamedTuple):
     depth: int = 4
 
 
-Blocking: TypeAlias = Portable | Avx2 | Avx512Vnni | Avx512VnniNarrow | Amx | ArmDot
+class Avx512VnniSingle(NamedTuple):
+    """Block of the AVX512-VNNI kernel for one pixel: as many channels as hide the sums' latency."""
+
+    pixels: int = 1
+    channels: int = 64
+    depth: int = 4
+
+
+class Avx2Single(NamedTuple):
+    """Block of the AVX2 kernel for one pixel."""
+
+    pixels: int = 1
+    channels: int = 64
+    depth: int = 2
+
+
+Blocking: TypeAlias = (
+    Portable | Avx2 | Avx2Single | Avx512Vnni | Avx512VnniNarrow | Avx512VnniSingle | Amx | ArmDot
+)
 Emit: TypeAlias = Callable[[Any, Sequence[Any]], None]
 
 
@@ -194,14 +215,29 @@ MICROKERNELS: Mapping[str, tuple[Microkernel, ...]] = MappingProxyType(
 )
 """Instruction set to micro-kernels, fewest output channels first."""
 
-_BY_BLOCKING = {type(k.blocking): k for kernels in MICROKERNELS.values() for k in kernels}
+_AVX512VNNI_SINGLE = _vector_kernel(Avx512VnniSingle(), 16, np.uint8, dot_avx512vnni)
+
+SINGLE_PIXEL: Mapping[str, Microkernel] = MappingProxyType(
+    {
+        "amx": _AVX512VNNI_SINGLE,
+        "avx512vnni": _AVX512VNNI_SINGLE,
+        "avx2": _vector_kernel(Avx2Single(), 8, np.int16, dot_avx2),
+    }
+)
+"""Micro-kernels for a layer of one or two pixels, where there are any: the others would compute a block."""
+
+_BY_BLOCKING = {
+    type(k.blocking): k for k in (*SINGLE_PIXEL.values(), *(k for ks in MICROKERNELS.values() for k in ks))
+}
 
 
-def microkernel_for(isa: str, filters: int) -> Microkernel:
-    """The micro-kernel of an instruction set for that many filters (of one group).
+def microkernel_for(isa: str, filters: int, pixels: int | None = None) -> Microkernel:
+    """The micro-kernel of an instruction set for that many filters (of one group) and pixels of a row.
 
     Raises UsageError listing the known instruction sets.
     """
+    if pixels is not None and pixels <= FEW_PIXELS and isa in SINGLE_PIXEL:
+        return SINGLE_PIXEL[isa]
     try:
         kernels = MICROKERNELS[isa]
     except KeyError:

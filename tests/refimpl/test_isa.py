@@ -17,7 +17,7 @@ from refimpl.engine import compile_graph
 from refimpl.errors import UsageError
 from refimpl.kernels import isa
 from refimpl.kernels.convolution import DenseConvolution
-from refimpl.kernels.microkernel import MICROKERNELS, Microkernel, microkernel_for
+from refimpl.kernels.microkernel import MICROKERNELS, SINGLE_PIXEL, Microkernel, microkernel_for
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 from tests.karat.small import small_graph
@@ -63,6 +63,23 @@ def test_the_micro_kernel_compiles_to_its_instructions(name: str) -> None:
         text = assembly(kernel, triple, cpu)
         for instruction in instructions:
             assert instruction in text, f"{name} {kernel.blocking}"
+
+
+@pytest.mark.parametrize("name", ["avx512vnni", "avx2"])
+def test_a_single_pixel_has_a_kernel_of_its_own(name: str) -> None:
+    """Four or eight vectors of sums in registers; taken for one pixel and two, not for three."""
+    triple, cpu, (multiply, *_) = MACHINES[name]
+    kernel = SINGLE_PIXEL[name]
+    lines = assembly(kernel, triple, cpu).splitlines()
+    vectors = kernel.blocking.channels // {"avx2": 8, "avx512vnni": 16}[name]
+    assert sum(multiply in line for line in lines) % vectors == 0
+    assert not [line for line in lines if multiply in line and "rsp" in line]
+    assert [microkernel_for(name, 5, pixels) is kernel for pixels in (1, 2, 3, None)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("name", ["avx2", "avx512vnni", "dotprod"])
