@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 from benchmarks.quality import inclusions, metrics, peers
 from benchmarks.quality.cases import Case, load_slice, simulator_digest
 from benchmarks.quality.methods import HALO, METHODS, Kitchen, Method
+from refimpl.errors import UsageError
 from refimpl.graph import Array
 
 SHOWN = (
@@ -116,7 +118,13 @@ def evaluate(settings: Settings, cases: Sequence[Case], processes: int, say: Say
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         futures = {pool.submit(measure, settings, case): case for case in todo}
         for number, future in enumerate(as_completed(futures), 1):
-            entries = future.result()
+            try:
+                entries = future.result()
+            except BrokenProcessPool as died:
+                raise UsageError(
+                    f"a process died, for want of memory perhaps, near {futures[future].name}; what is "
+                    "finished is kept: start again, with fewer --processes or a smaller --size"
+                ) from died
             done += waiting[futures[future]]
             spent = time.perf_counter() - began
             say(
