@@ -49,7 +49,7 @@ def _quantize_filter(rewriting: Rewriting, node: Node, version: int) -> Node | N
     """A float32 constant becomes int8, one scale and zero point for all of it; None for anything else."""
     index = node.inputs[1]
     values = rewriting.data(index)
-    if values is None or values.dtype != np.float32:
+    if values is None or values.dtype != np.float32 or not values.size:
         return None
     stored, scale, zero_point = quantized_filter(values)
     source = rewriting.tensors[index]

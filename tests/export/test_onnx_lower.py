@@ -357,6 +357,18 @@ def test_a_float_filter_is_quantized_as_the_optimizer_does(name: str) -> None:
         np.testing.assert_array_equal(found, constants[name_of])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_a_float_filter_without_a_range_is_refused_or_quantized(value: float) -> None:
+    """Values no scale fits are a clear error, not a crash."""
+    s = Sketch()
+    values = np.full((3, 4, 2, 2), value, np.float32)
+    values[0] = -value
+    y = s.node("ConvTranspose", s.pair("x"), s.constant(values))
+    graph = read_onnx(s.model([1, 3, 6, 6], s.pair(y, 0.2)).SerializeToString())
+    with pytest.raises(ModelError, match="scale"):
+        lower_qdq(graph)
+
+
 def test_graphs_without_pairs_stay() -> None:
     graph = read_onnx(quantized("residual", "qop-u8s8"))
     assert lower_qdq(graph).layers == graph.layers

@@ -13,7 +13,9 @@ from export.onnx import read_onnx
 from refimpl.engine import Implementation, compile_graph
 from refimpl.graph import Array
 from tests.cases import onnx_ops
+from tests.cases.onnx_models import node, onnx_model
 from tests.cases.onnx_ops import OnnxCase
+from tests.cases.quantized import seeded
 
 CASES = onnx_ops.cases()
 CPU = Path("/proc/cpuinfo")
@@ -46,6 +48,20 @@ def test_spec_and_kernel_equal_the_runtime(runtime: Delegate, case: OnnxCase) ->
     for implementation in ("spec", "kernels"):
         (found,) = outputs(case, implementation)  # type: ignore[arg-type]
         assert same(found, expected), f"{case.edge}: {np.count_nonzero(found != expected)} differ"
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_a_transposed_convolution_is_one_chain_with_any_number_of_threads(
+    runtime: Delegate, threads: int
+) -> None:
+    """The most channels that stay in one piece, and pixels that threads divide unevenly."""
+    draw = seeded("threads")
+    x, w = (draw.normal(size=shape).astype(np.float32) for shape in ((1, 128, 17, 33), (128, 24, 4, 4)))
+    nodes = [node("ConvTranspose", ["x", "w"], strides=[2, 2], pads=[1, 1, 1, 1])]
+    content = onnx_model(nodes, {"x": x}, {"y": "float32"}, {"w": w})
+    (expected,) = runtime.run(content, {"x": x}, tensors="outputs", threads=threads).outputs
+    (found,) = compile_graph(read_onnx(content), "ort-1.31").run({"x": x}).outputs
+    assert same(found, expected)
 
 
 def test_cases_meet_both_ends_of_the_range() -> None:
