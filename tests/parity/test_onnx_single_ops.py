@@ -12,12 +12,12 @@ from delegates import Delegate, delegate_named
 from export.onnx import read_onnx
 from refimpl.engine import Implementation, compile_graph
 from refimpl.graph import Array
-from tests.cases import onnx_ops
+from tests.cases import onnx_float_ops, onnx_ops
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.onnx_ops import OnnxCase
 from tests.cases.quantized import seeded
 
-CASES = onnx_ops.cases()
+CASES = onnx_ops.cases() + onnx_float_ops.cases()
 CPU = Path("/proc/cpuinfo")
 
 
