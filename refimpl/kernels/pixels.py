@@ -9,12 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from refimpl.contract import Kernel, Values
 from refimpl.graph import Array
 from refimpl.kernels.lookup import buffer
+
+
+def lies_apart(values: Array) -> bool:
+    """True if ``values`` ``[..., channel]`` are the channels of pixels at equal distances."""
+    rows = list(zip(values.shape[:-1], values.strides[:-1], strict=True))
+    return (
+        len(rows) > 0
+        and values.strides[-1] == values.itemsize
+        and rows[-1][1] % values.itemsize == 0
+        and rows[-1][1] >= values.shape[-1] * values.itemsize
+        and all(outer[1] == inner[0] * inner[1] for outer, inner in pairwise(rows))
+    )
 
 
 def whole_pixels(values: Array) -> Array:
@@ -25,14 +38,16 @@ def whole_pixels(values: Array) -> Array:
     """
     if values.flags.c_contiguous:
         return values
+    assert lies_apart(values)
     shape = (*values.shape[:-1], values.strides[-2] // values.itemsize)
     return np.lib.stride_tricks.as_strided(values, shape, values.strides)
 
 
 def whole_image(values: Values, position: int) -> Array:
-    """The input at ``position`` in whole pixels, writable as compiled loops want it."""
+    """The input at ``position`` in whole pixels, writable as compiled loops want it; a copy where it lies
+    in memory in any other way."""
     value = values[position]
-    return buffer([None if value is None else whole_pixels(value)], 0)
+    return buffer([whole_pixels(value) if value is not None and lies_apart(value) else value], 0)
 
 
 @dataclass(frozen=True)

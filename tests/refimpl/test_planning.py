@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -11,9 +13,15 @@ from hypothesis import strategies as st
 
 from karat.feeds import random_feeds
 from refimpl.builder import GraphBuilder
-from refimpl.engine import Program, compile_graph
+from refimpl.contract import Target
+from refimpl.engine import Program, compile_graph, prepare_step
 from refimpl.graph import Graph, Quantization
+from refimpl.kernels import isa as instruction_sets
+from refimpl.kernels import threads as sharing
+from refimpl.kernels import tiling
 from refimpl.planning import ALIGNMENT, Span, allocate, nbytes
+from refimpl.profiles import PROFILES
+from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
 
 SCALE = Quantization.per_tensor(2.0**-5, 3)
 WINDOW = {"padding": "SAME", "stride_w": 1, "stride_h": 1, "fused_activation_function": "NONE"}
@@ -191,6 +199,56 @@ def test_skip_connections_are_written_in_place(
     in_place = [index for index, part in program.memory_plan.parts.items() if part.axis == 3]
     by_flat_index = any(step.rule.tail and step.rule.block_axis == "flat" for step in program.steps)
     assert len(in_place) == 2 or (by_flat_index and profile == "litert-2.3-builtin")
+
+
+def run_parts_between_guard_pages() -> None:
+    """Layers that write a part of wider pixels, the first or the last channels of memory that ends there."""
+    tiling.SERIAL_WORK = sharing.SMALL_WORK = 0  # a process of its own
+    net, pages = Net(5), GuardPages()
+    image = net.input(1, 5, 27, 19)
+    for x in (net.conv(image, 20), net.transposed(image, 3), net.pool(image), net.double(image)):
+        net.conv(x, 1)
+    graph = net.builder.build([len(net.builder._tensors) - 1])
+    data = random_feeds(graph, 0)[image]
+    runnable = [isa for isa in instruction_sets.FEATURES if instruction_sets.why_not(isa) is None]
+    for layer, isa, count in itertools.product(graph.layers, runnable, (1, 2)):
+        if layer.op == "CONV_2D" and layer.inputs[0] != image:
+            continue
+        view = graph.view(layer)
+        kernel = prepare_step(view, PROFILES["litert-2.3-ref"], Target(isa, count)).kernel
+        inputs = [data if t is not None and t.index == image else t.data for t in view.inputs if t]
+        plain = np.empty(view.output().shape, np.int8)
+        kernel(inputs, [plain], None)
+        channels, other = plain.shape[3], 5
+        for at_end in (False, True):
+            wide = pages.array(np.full((*plain.shape[:3], channels + other), 0x5A, np.int8), at_end)
+            mine = slice(other, None) if at_end else slice(channels)
+            rest = slice(other) if at_end else slice(channels, None)
+            kernel(inputs, [wide[..., mine]], None)
+            assert np.array_equal(wide[..., mine], plain), f"{view} {isa}"
+            assert (wide[..., rest] == 0x5A).all(), f"{view} {isa}"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
+def test_a_part_is_written_and_nothing_beside_it() -> None:
+    """A byte too far ends the child process; one in the neighbour's channels fails it."""
+    assert exit_code(read_behind_the_end) not in (0, None)  # the guard bites
+    assert exit_code(run_parts_between_guard_pages) == 0
+
+
+def test_inputs_may_lie_in_memory_in_any_way() -> None:
+    """A pooling layer run alone, as comparisons do: on channels of wider pixels, and on other strides."""
+    net = Net(6)
+    image = net.input(1, 5, 6, 4)
+    program = compile_graph(net.builder.build([net.pool(image)]))
+    plain = random_feeds(program.graph, 0)[image]
+    expected = program.run_layer(0, [plain]).outputs[0]
+    wide = np.full((1, 5, 6, 9), 0x5A, np.int8)
+    wide[..., 2:6] = plain
+    flipped = np.ascontiguousarray(plain[:, ::-1, :, ::-1])[:, ::-1, :, ::-1]
+    for values in (wide[..., 2:6], np.asfortranarray(plain), flipped, np.repeat(plain, 2, axis=2)[:, :, ::2]):
+        assert not values.flags.c_contiguous
+        np.testing.assert_array_equal(program.run_layer(0, [values]).outputs[0], expected)
 
 
 def test_what_cannot_be_written_in_place_is_copied() -> None:
