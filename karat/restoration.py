@@ -7,18 +7,16 @@ slice with its two neighbours ``[y, x, 3]`` goes in, a restored slice ``[y, x]``
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from delegates.tiling import TileGrid
-from export.quantize import PRESETS, float_runner, quantize_model
-from karat.calibration import tiles_of
+from export.quantize import float_runner
 from refimpl.engine import compile_graph
 from refimpl.errors import FeedError
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, Graph, Tensor
-from refimpl.networks import Upsampling, tomogan
 
 RunModel = Callable[[Array], Array]
 """A quantized model as a function of one input batch ``[1, y, x, channel]``."""
@@ -85,18 +83,6 @@ def on_onnx_runtime(graph: Graph) -> Network:
     """A float graph run by ONNX Runtime."""
     run = float_runner(graph)
     return Network(graph, lambda values: run(values)[0])
-
-
-def quantized_tomogan(
-    weights: Mapping[str, Array] | None,
-    upsampling: Upsampling,
-    slices: Array,
-    scheme: str = "int8",
-    tile: int = 64,
-) -> Graph:
-    """TomoGAN for ``tile`` × ``tile`` inputs, quantized over noisy ``slices`` ``[slice, y, x, 3]``."""
-    float_graph = tomogan(tile, tile, upsampling, weights)
-    return quantize_model(float_graph, tiles_of(slices, tile, tile), PRESETS[scheme])
 
 
 def restore(noisy: Array, tomogan: Network, fine_tune: Network | None = None, halo: int = 0) -> Restored:

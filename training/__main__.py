@@ -18,10 +18,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from export.quantize import PRESETS
 from refimpl.errors import KaratError, UsageError
+from refimpl.networks import load_weights
+from training import data
+from training.fake_quantization import FakeQuantization
 from training.loop import Schedule, train
 from training.model import FineTune, NamedConvolutions, TomoGAN
 from training.patches import patches
+from training.perceptual import PerceptualLoss
 
 
 def main() -> int:
@@ -30,32 +35,48 @@ def main() -> int:
         prog="python -m training", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    data = commands.add_parser("data", help="simulate training slices")
-    data.add_argument("--output", type=Path, required=True)
-    data.add_argument("--samples", type=int, default=120, help="samples, shared out over the families")
-    data.add_argument("--size", type=int, default=384)
-    data.add_argument("--seed", type=int, default=0)
+    simulated = commands.add_parser("data", help="simulate training slices")
+    simulated.add_argument("--output", type=Path, required=True)
+    simulated.add_argument(
+        "--samples", type=parse_samples, default=parse_samples("1024x42,512x84,320x120"), metavar="SIZExN,…",
+        help="how many samples of which size, each lot shared out over the families (default: %(default)s)",
+    )  # fmt: skip
+    simulated.add_argument("--crop", type=int, default=256, help="side of the windows kept from each sample")
+    simulated.add_argument("--seed", type=int, default=0)
     tomogan = commands.add_parser("tomogan", help="train TomoGAN")
     tomogan.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
     repair = commands.add_parser("fine-tune", help="train Fine-Tune on what the quantized TomoGAN makes")
     repair.add_argument("--tomogan", type=Path, required=True, help="TomoGAN's weights")
     repair.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
-    repair.add_argument("--scheme", default="int8", help="quantization scheme of TomoGAN")
+    repair.add_argument("--scheme", choices=sorted(PRESETS), default="int8", help="TomoGAN's quantization")
+    repair.add_argument("--tile", type=int, default=64, help="side of TomoGAN's tiles")
+    repair.add_argument("--halo", type=int, default=0, help="pixels by which its tiles overlap on each side")
     for command in (tomogan, repair):
-        command.add_argument("--data", type=Path, required=True, help="file made by 'data'")
+        command.add_argument(
+            "--data", type=Path, required=True, help="file made by 'data', or HDF5 with train_ns and train_gt"
+        )
         command.add_argument("--folder", type=Path, required=True, help="checkpoint, log and weights.npz")
         command.add_argument("--steps", type=int, default=6000)
         command.add_argument("--batch", type=int, default=8)
         command.add_argument("--patch", type=int, default=96)
         command.add_argument("--learning-rate", type=float, default=1e-3)
         command.add_argument("--adversarial", type=float, default=0.0, help="weight of the critic's verdict")
-        command.add_argument("--adversarial-from", type=int, default=1000)
+        command.add_argument("--adversarial-from", type=int, default=2000, help="step at which it joins")
+        command.add_argument("--perceptual", type=float, default=0.0, help="weight of the VGG-19 distance")
+        command.add_argument("--vgg", type=Path, help="torchvision's vgg19 weights, for --perceptual")
+        command.add_argument("--start-from", type=Path, help="weights to begin with, as far as names agree")
+        command.add_argument(
+            "--aware",
+            choices=("int8", "uint8-2019"),
+            help="round to 8 bits as this scheme does (use --start-from)",
+        )
+        command.add_argument("--threads", type=int, default=torch.get_num_threads())
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     try:
         if options.command == "data":
-            make_data(options)
+            data.simulate(options.samples, options.crop, options.seed, options.output)
         else:
             make_weights(options)
     except KaratError as error:
@@ -64,53 +85,50 @@ def main() -> int:
     return 0
 
 
-def make_data(options: argparse.Namespace) -> None:
-    """Simulates ``samples`` windows of three slices, the families in turn."""
-    from karat.imaging.families import TRAINING_FAMILIES
-    from karat.imaging.simulate import simulate_slices
-
-    noisy, clean = [], []
-    for number in range(options.samples):
-        family = TRAINING_FAMILIES[number % len(TRAINING_FAMILIES)]
-        # Calibration takes the seeds from 100 up to 1000; training starts above.
-        seed = 1000 + options.seed + number // len(TRAINING_FAMILIES)
-        scan = simulate_slices(family, options.size, seed, vary_grey=True)
-        noisy.append(scan.noisy[0].astype(np.float16))
-        clean.append(scan.clean[0].astype(np.float16))
-        if (number + 1) % 10 == 0:
-            print(f"{number + 1}/{options.samples} samples", flush=True)
-    np.savez(options.output, noisy=np.stack(noisy), clean=np.stack(clean))
-
-
-def load_data(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """``noisy [slice, y, x, 3]`` and ``clean [slice, y, x]``, float32. Raises UsageError."""
+def parse_samples(text: str) -> list[tuple[int, int]]:
+    """``"1024x42,320x120"`` → sizes and counts."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            noisy, clean = archive["noisy"].astype(np.float32), archive["clean"].astype(np.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"{path}: no training data ({error}); make it with 'python -m training data'"
-        ) from error
-    if not (np.isfinite(noisy).all() and np.isfinite(clean).all()):
-        raise UsageError(f"{path}: holds NaN or infinity")
-    return noisy, clean
+        lots = [tuple(int(part) for part in lot.split("x")) for lot in text.split(",")]
+        return [(size, count) for size, count in lots]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list like 1024x42,320x120") from None
 
 
 def make_weights(options: argparse.Namespace) -> None:
     """Trains one network and writes ``weights.npz`` into its folder."""
     torch.manual_seed(options.seed)
-    noisy, clean = load_data(options.data)
+    torch.set_num_threads(options.threads)
+    noisy, clean = data.load(options.data)
     model: NamedConvolutions
     if options.command == "tomogan":
         model = TomoGAN(options.upsampling)
     else:
-        from training.repair import restored_by_oracle
+        from training.repair import quantized_tomogan, restored_by_oracle
 
         model = FineTune()
-        noisy = restored_by_oracle(noisy, options.tomogan, options.upsampling, options.scheme)
-    schedule = Schedule(options.steps, options.learning_rate, options.adversarial, options.adversarial_from)
+        quantized = quantized_tomogan(
+            load_weights(options.tomogan), options.upsampling, options.scheme, options.tile
+        )
+        noisy = restored_by_oracle(noisy, quantized, options.halo)
+    if options.start_from:
+        model.load(load_weights(options.start_from), partly=True)
+    if options.aware:
+        model.rounding = FakeQuantization(per_channel=options.aware == "int8")
+    schedule = Schedule(
+        options.steps,
+        options.learning_rate,
+        options.adversarial,
+        options.adversarial_from,
+        perceptual=options.perceptual,
+    )
+    perceptual = None
+    if options.perceptual:
+        if options.vgg is None:
+            raise UsageError("--perceptual needs --vgg, the weights of torchvision's vgg19")
+        perceptual = PerceptualLoss(options.vgg)
     batches = patches(noisy, clean, options.patch, options.batch, options.seed)
-    model = train(model, batches, schedule, options.folder, torch.device(options.device))
+    model = train(model, batches, schedule, options.folder, torch.device(options.device), perceptual)
+    model.rounding = None
     np.savez(options.folder / "weights.npz", **model.weights())
     print(f"wrote {options.folder / 'weights.npz'}")
 

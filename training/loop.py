@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from refimpl.errors import UsageError
 from training.losses import critic_loss, pixel_loss
 from training.model import Discriminator, NamedConvolutions
 
@@ -20,16 +21,66 @@ from training.model import Discriminator, NamedConvolutions
 class Schedule:
     """How long and how hard: Adam, learning rate falling along a cosine to a hundredth.
 
-    ``adversarial`` weighs the critic's verdict against the pixel loss; the critic joins after
-    ``adversarial_from`` steps, when there is something to judge.
+    ``adversarial`` weighs the critic's verdict and ``perceptual`` the distance in VGG features against the
+    pixel loss. The critic joins after ``adversarial_from`` steps, when there is something to judge, and
+    sits on every ``adversarial_every``-th step with as many times the weight, since it costs three times as
+    much as the generator.
     """
 
     steps: int
     learning_rate: float = 1e-3
     adversarial: float = 0.0
     adversarial_from: int = 0
+    adversarial_every: int = 8
+    perceptual: float = 0.0
     checkpoint_every: int = 500
     average: float = 0.999
+
+
+@dataclass
+class State:
+    """All that a checkpoint must hold: networks, their optimizers, and the average of the weights."""
+
+    model: NamedConvolutions
+    critic: Discriminator
+    optimizer: torch.optim.Optimizer
+    judge: torch.optim.Optimizer
+    average: dict[str, Tensor]
+
+    @staticmethod
+    def of(model: NamedConvolutions, learning_rate: float, device: torch.device) -> State:
+        """The state before the first step."""
+        model = model.to(device, memory_format=torch.channels_last)
+        critic = Discriminator().to(device, memory_format=torch.channels_last)
+        return State(
+            model,
+            critic,
+            torch.optim.Adam(model.parameters(), learning_rate, betas=(0.9, 0.99)),
+            torch.optim.Adam(critic.parameters(), 2e-4, betas=(0.5, 0.9)),
+            {name: value.detach().clone() for name, value in model.state_dict().items()},
+        )
+
+    def save(self, path: Path, step: int) -> None:
+        """Writes the checkpoint so that a crash never leaves half of one."""
+        parts = {name: getattr(self, name).state_dict() for name in _PARTS}
+        kept = {"step": step, "average": self.average, "random": torch.get_rng_state(), **parts}
+        torch.save(kept, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+
+    def resume(self, path: Path) -> int:
+        """Takes a checkpoint if there is one; returns the step to go on from."""
+        if not path.is_file():
+            return 0
+        kept = torch.load(path, weights_only=True)
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(kept[name])
+        for name, value in kept["average"].items():
+            self.average[name].copy_(value)
+        torch.set_rng_state(kept["random"])
+        return int(kept["step"])
+
+
+_PARTS = ("model", "critic", "optimizer", "judge")
 
 
 def train(
@@ -38,48 +89,32 @@ def train(
     schedule: Schedule,
     folder: Path,
     device: torch.device,
+    perceptual: nn.Module | None = None,
 ) -> NamedConvolutions:
     """Trains, keeping a checkpoint and ``log.jsonl`` in ``folder``; continues from them when they exist.
 
     Returns a model holding the exponential average of the weights. bfloat16 is used for the forward
-    pass, float32 for weights and losses.
+    pass (not in quantization-aware training), float32 for weights and losses.
+
+    Raises UsageError if the folder holds a run with another schedule.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    keep_schedule(folder / "schedule.json", schedule)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    model = model.to(device, memory_format=torch.channels_last)
-    critic = Discriminator().to(device) if schedule.adversarial else None
-    optimizer = torch.optim.Adam(model.parameters(), schedule.learning_rate, betas=(0.9, 0.99))
-    judge = torch.optim.Adam(critic.parameters(), 1e-4, betas=(0.5, 0.9)) if critic else None
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    start = resume(folder / "checkpoint.pt", model, critic, optimizer, judge, average)
+    state = State.of(model, schedule.learning_rate, device)
+    start = state.resume(folder / "checkpoint.pt")
     for _ in range(start):
         next(batches)
     began = time.monotonic()
     for step in range(start, schedule.steps):
-        rate = cosine(step, schedule)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for group in state.optimizer.param_groups:
+            group["lr"] = cosine(step, schedule)
         noisy, clean = (t.to(device, memory_format=torch.channels_last) for t in next(batches))
-        with torch.autocast(device.type, torch.bfloat16):
-            restored = model(noisy)
-        restored = restored.float()
-        loss = pixel_loss(restored, clean)
-        entry = {"step": step, "loss": float(loss.detach())}
-        if critic is not None and judge is not None and step >= schedule.adversarial_from:
-            judged = critic_loss(critic, clean, restored.detach())
-            judge.zero_grad(set_to_none=True)
-            judged.backward()
-            judge.step()
-            loss = loss - schedule.adversarial * critic(restored).mean()
-            entry["critic"] = float(judged.detach())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        entry = {"step": step, **one_step(state, noisy, clean, schedule, step, perceptual)}
         with torch.no_grad():
             keep = min(schedule.average, (step + 1) / (step + 10))
-            for name, value in model.state_dict().items():
-                average[name].lerp_(value, 1 - keep)
+            for name, value in state.model.state_dict().items():
+                state.average[name].lerp_(value, 1 - keep)
         with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
         if (step + 1) % 50 == 0:
@@ -89,10 +124,52 @@ def train(
                 flush=True,
             )
         if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
-            save(folder / "checkpoint.pt", step + 1, model, critic, optimizer, judge, average)
-    (folder / "schedule.json").write_text(json.dumps(asdict(schedule), indent=1) + "\n", encoding="utf-8")
-    model.load_state_dict(average)
+            state.save(folder / "checkpoint.pt", step + 1)
+    model.load_state_dict(state.average)
     return model
+
+
+def one_step(
+    state: State, noisy: Tensor, clean: Tensor, schedule: Schedule, step: int, perceptual: nn.Module | None
+) -> dict[str, float]:
+    """One step of the generator, and of the critic where it sits; returns the losses for the log."""
+    # bfloat16 rounds about as coarsely as 8 bits do: it would hide what is to be learned.
+    with torch.autocast(noisy.device.type, torch.bfloat16, enabled=state.model.rounding is None):
+        restored = state.model(noisy)
+    restored = restored.float()
+    loss = pixel_loss(restored, clean)
+    losses = {"loss": float(loss.detach())}
+    turn = step >= schedule.adversarial_from and step % schedule.adversarial_every == 0
+    if schedule.adversarial and turn:
+        with torch.autocast(noisy.device.type, torch.bfloat16):
+            judged = critic_loss(state.critic, clean, restored.detach())
+        state.judge.zero_grad(set_to_none=True)
+        judged.backward()
+        state.judge.step()
+        with torch.autocast(noisy.device.type, torch.bfloat16):
+            verdict = state.critic(restored).mean()
+        loss = loss - schedule.adversarial * schedule.adversarial_every * verdict
+        losses["critic"] = float(judged.detach())
+    if schedule.perceptual and perceptual is not None:
+        with torch.autocast(noisy.device.type, torch.bfloat16):
+            distance = perceptual(restored, clean)
+        loss = loss + schedule.perceptual * distance.float()
+        losses["perceptual"] = float(distance.detach())
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    state.optimizer.step()
+    return losses
+
+
+def keep_schedule(path: Path, schedule: Schedule) -> None:
+    """Writes the schedule, or checks that a run to be resumed has the same one. Raises UsageError."""
+    wanted = json.dumps(asdict(schedule), indent=1) + "\n"
+    if path.is_file() and path.read_text(encoding="utf-8") != wanted:
+        raise UsageError(
+            f"{path.parent}: holds a run with another schedule ({path.name}); give another --folder"
+        )
+    path.write_text(wanted, encoding="utf-8")
 
 
 def cosine(step: int, schedule: Schedule) -> float:
@@ -100,48 +177,3 @@ def cosine(step: int, schedule: Schedule) -> float:
     warm = min(1.0, (step + 1) / 200)
     fall = 0.5 * (1 + np.cos(np.pi * step / schedule.steps))
     return float(schedule.learning_rate * warm * (0.01 + 0.99 * fall))
-
-
-def save(
-    path: Path,
-    step: int,
-    model: nn.Module,
-    critic: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    judge: torch.optim.Optimizer | None,
-    average: dict[str, Tensor],
-) -> None:
-    """Writes the checkpoint so that a crash never leaves half of one."""
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "critic": critic.state_dict() if critic else None,
-        "optimizer": optimizer.state_dict(),
-        "judge": judge.state_dict() if judge else None,
-        "average": average,
-    }
-    torch.save(state, path.with_suffix(".new"))
-    path.with_suffix(".new").replace(path)
-
-
-def resume(
-    path: Path,
-    model: nn.Module,
-    critic: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    judge: torch.optim.Optimizer | None,
-    average: dict[str, Tensor],
-) -> int:
-    """Loads a checkpoint if there is one; returns the step to go on from."""
-    if not path.is_file():
-        return 0
-    state = torch.load(path, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    if critic is not None and state["critic"] is not None:
-        critic.load_state_dict(state["critic"])
-    if judge is not None and state["judge"] is not None:
-        judge.load_state_dict(state["judge"])
-    for name, value in state["average"].items():
-        average[name].copy_(value)
-    return int(state["step"])

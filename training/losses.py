@@ -38,9 +38,12 @@ def pixel_loss(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 def critic_loss(critic: torch.nn.Module, real: Tensor, fake: Tensor, penalty: float = 10.0) -> Tensor:
-    """Wasserstein loss with gradient penalty (Gulrajani et al. 2017, equation 3)."""
+    """Wasserstein loss with gradient penalty (Gulrajani et al. 2017, equation 3).
+
+    ``real`` and ``fake`` are ``[batch, 1, y, x]``; the norm is over all pixels of an image.
+    """
     mix = torch.rand(len(real), 1, 1, 1, device=real.device, dtype=real.dtype)
     between = (mix * real + (1 - mix) * fake).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    norm = gradient.flatten(1).norm(dim=1)
+    norm = gradient.float().flatten(1).norm(dim=1)
     return critic(fake).mean() - critic(real).mean() + penalty * ((norm - 1) ** 2).mean()

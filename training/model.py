@@ -15,6 +15,8 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own custom
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from training.fake_quantization import FakeQuantization
+
 Weights = Mapping[str, NDArray[np.float32]]
 
 CONVOLUTIONS = {
@@ -46,6 +48,8 @@ class NamedConvolutions(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._layers = nn.ModuleDict()
+        self.rounding: FakeQuantization | None = None
+        """Set for quantization-aware training."""
 
     def add(self, name: str, layer: nn.Module) -> None:
         """Adds a layer, He-normal filter and zero bias."""
@@ -61,10 +65,26 @@ class NamedConvolutions(nn.Module):
         """The layer called ``name``."""
         return self._layers[name.replace("/", "_")]
 
-    def conv(self, name: str, x: Tensor, relu: bool = True) -> Tensor:
-        """Runs a convolution, then ReLU unless it is the linear last one."""
-        x = self.layer(name)(x)
-        return F.relu(x) if relu else x
+    def conv(self, name: str, x: Tensor, relu: bool = True, rounded: bool = True) -> Tensor:
+        """Runs a convolution, then ReLU unless it is the linear last one.
+
+        ``rounded=False``: what follows rounds the result, together with its other operand.
+        """
+        layer = self.layer(name)
+        transposed = isinstance(layer, nn.ConvTranspose2d)
+        weight = layer.weight
+        if self.rounding is not None:
+            weight = self.rounding.filter(weight, 1 if transposed else 0)
+        if transposed:
+            x = F.conv_transpose2d(x, weight, layer.bias, layer.stride, layer.padding)
+        else:
+            x = F.conv2d(x, weight, layer.bias, layer.stride, layer.padding)
+        x = F.relu(x) if relu else x
+        return self.round(name, x) if rounded else x
+
+    def round(self, name: str, x: Tensor) -> Tensor:
+        """The activation called ``name``, in 8 bits during quantization-aware training."""
+        return x if self.rounding is None else self.rounding.activation(name, x)
 
     def names(self) -> list[str]:
         """Layer names as in the weight file."""
@@ -81,10 +101,12 @@ class NamedConvolutions(nn.Module):
                 found[f"{name}/bias"] = _array(layer.bias)
         return found
 
-    def load(self, weights: Weights) -> None:
-        """Takes weights by name, as :meth:`weights` gives them."""
+    def load(self, weights: Weights, partly: bool = False) -> None:
+        """Takes weights by name, as :meth:`weights` gives them; ``partly`` leaves out those not given."""
         with torch.no_grad():
             for name in self.names():
+                if partly and f"{name}/filter" not in weights:
+                    continue
                 layer = self.layer(name)
                 order = (3, 0, 1, 2) if isinstance(layer, nn.ConvTranspose2d) else (0, 3, 1, 2)
                 layer.weight.copy_(torch.from_numpy(weights[f"{name}/filter"].transpose(order).copy()))
@@ -115,18 +137,19 @@ class TomoGAN(NamedConvolutions):
     def upsample(self, name: str, x: Tensor) -> Tensor:
         """Doubles height and width."""
         if self.upsampling == "transposed":
-            return F.relu(self.layer(name)(x))
+            return self.conv(name, x, rounded=False)
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Denoises the middle one of three adjacent slices."""
-        x = self.conv("mix", x)
+        x = self.conv("mix", self.round("input", x))
         box1 = self.conv("box1/conv2", self.conv("box1/conv1", x))
         box2 = self.conv("box2/conv2", self.conv("box2/conv1", F.max_pool2d(box1, 2)))
         box3 = self.conv("box3/conv2", self.conv("box3/conv1", F.max_pool2d(box2, 2)))
         x = self.conv("bottom/conv", F.max_pool2d(box3, 2))
         for number, skip in ((3, box3), (2, box2), (1, box1)):
             x = torch.cat((skip, self.upsample(f"up{number}/upsample", x)), dim=1)
+            x = self.round(f"up{number}/concat", x)
             x = self.conv(f"up{number}/conv2", self.conv(f"up{number}/conv1", x))
         return self.conv("output", self.conv("head", x), relu=False)
 
@@ -138,6 +161,16 @@ class FineTune(NamedConvolutions):
         super().__init__()
         self.add("repair", nn.Conv2d(1, 16, 3, padding=1))
         self.add("output", nn.Conv2d(16, 1, 3, padding=1))
+        self._begin_as_identity()
+
+    def _begin_as_identity(self) -> None:
+        """Lets channel 0 carry the image, lifted so that ReLU keeps grey values down to -0.25."""
+        repair, output = self.layer("repair"), self.layer("output")
+        with torch.no_grad():
+            output.weight.mul_(0.01)
+            repair.weight[0], repair.weight[0, 0, 1, 1] = 0.0, 1.0
+            output.weight[0, 0], output.weight[0, 0, 1, 1] = 0.0, 1.0
+            repair.bias[0], output.bias[0] = 0.25, -0.25
 
     def names(self) -> list[str]:
         """Layer names as in the weight file."""
@@ -145,28 +178,28 @@ class FineTune(NamedConvolutions):
 
     def forward(self, x: Tensor) -> Tensor:
         """Repairs a restored slice."""
-        return self.conv("output", self.conv("repair", x), relu=False)
+        return self.conv("output", self.conv("repair", self.round("input", x)), relu=False)
 
 
 class Discriminator(nn.Module):
     """TomoGAN's critic: six 3×3 convolutions, every second one with stride 2, then two dense layers.
 
-    Source: Liu et al., "TomoGAN", section 2; global averaging replaces its flattening, so that
-    any patch size can be judged.
+    Source: Liu et al., "TomoGAN", section 2, with half its channels, so that two cores can train it; global
+    averaging replaces its flattening, so that any patch size can be judged.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, widths: tuple[int, int, int] = (32, 64, 128)) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
-        for width in (64, 128, 256):
+        for width in widths:
             layers += [
                 nn.Conv2d(channels, width, 3, padding=1), nn.LeakyReLU(0.2),
                 nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(0.2),
             ]  # fmt: skip
             channels = width
         self.features = nn.Sequential(*layers)
-        self.score = nn.Sequential(nn.Linear(256, 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
+        self.score = nn.Sequential(nn.Linear(channels, 64), nn.LeakyReLU(0.2), nn.Linear(64, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """One score per image: ``[batch, 1, y, x]`` → ``[batch, 1]``."""

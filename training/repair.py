@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from karat.restoration import on_oracle, quantized_tomogan, restore
-from refimpl.networks import Upsampling, load_weights
+from export.quantize import PRESETS, quantize_model
+from karat.calibration import calibration_samples
+from karat.restoration import on_oracle, restore
+from refimpl.graph import Array, Graph
+from refimpl.networks import Upsampling, tomogan
 
 Float = NDArray[np.float32]
 
 
-def restored_by_oracle(noisy: Float, weights: Path, upsampling: Upsampling, scheme: str) -> Float:
-    """``[slice, y, x, 1]``: each slice restored tile by tile (64×64), bit-exact to ``litert-2.3-ref``."""
-    graph = quantized_tomogan(load_weights(weights), upsampling, noisy[:4], scheme)
+def quantized_tomogan(weights: Mapping[str, Array], upsampling: Upsampling, scheme: str, tile: int) -> Graph:
+    """TomoGAN for ``tile`` × ``tile`` inputs, quantized over the simulated calibration slices."""
+    float_graph = tomogan(tile, tile, upsampling, weights)
+    return quantize_model(float_graph, calibration_samples(float_graph), PRESETS[scheme])
+
+
+def restored_by_oracle(noisy: Float, graph: Graph, halo: int = 0) -> Float:
+    """``[slice, y, x, 3]`` to ``[slice, y, x, 1]``, each slice tile by tile under ``litert-2.3-ref``."""
     network = on_oracle(graph, "litert-2.3-ref")
-    return np.stack([restore(image, network).tomogan[..., None] for image in noisy])
+    restored = np.empty((*noisy.shape[:3], 1), np.float32)
+    for number, image in enumerate(noisy):
+        restored[number, ..., 0] = restore(image, network, halo=halo).tomogan
+        if (number + 1) % 100 == 0:
+            print(f"{number + 1}/{len(noisy)} slices restored", flush=True)
+    return restored

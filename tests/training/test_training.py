@@ -1,0 +1,227 @@
+"""The training programs: repeatable, resumable, and the same networks as the ones that ship."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+
+from karat.imaging.dataset import write_dataset  # noqa: E402
+from karat.imaging.simulate import simulate_stack  # noqa: E402
+from karat.restoration import on_onnx_runtime  # noqa: E402
+from refimpl.errors import FeedError, UsageError  # noqa: E402
+from refimpl.networks import fine_tune, tomogan  # noqa: E402
+from training import data  # noqa: E402
+from training.fake_quantization import FakeQuantization  # noqa: E402
+from training.losses import ssim  # noqa: E402
+from training.model import FineTune, TomoGAN  # noqa: E402
+from training.perceptual import PerceptualLoss  # noqa: E402
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def train(*arguments: str, code: int = 0) -> str:
+    """Runs ``python -m training`` in a process of its own, so that thread counts and seeds are its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "training", *arguments], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "train.npz"
+    train("data", "--output", str(path), "--samples", "64x6", "--crop", "64")
+    return path
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def command(windows: Path, folder: Path, steps: int = 50) -> list[str]:
+    return [
+        "tomogan", "--data", str(windows), "--folder", str(folder), "--steps", str(steps), "--patch", "32",
+        "--batch", "2", "--threads", "1", "--adversarial", "1e-3", "--adversarial-from", "16",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_same_seed_same_loss_curve(windows: Path, tmp_path: Path) -> None:
+    """Fifty steps, the critic among them: equal to the last digit, and falling."""
+    for name in ("first", "second"):
+        train(*command(windows, tmp_path / name))
+    first, second = losses(tmp_path / "first"), losses(tmp_path / "second")
+    assert len(first) == 50
+    assert first == second
+    assert sum("critic" in entry for entry in first) == 5
+    assert np.mean([e["loss"] for e in first[-5:]]) < 0.7 * np.mean([e["loss"] for e in first[:5]])
+    weights = [np.load(tmp_path / name / "weights.npz") for name in ("first", "second")]
+    assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0].files)
+
+
+def test_another_schedule_does_not_continue_a_run(windows: Path, tmp_path: Path) -> None:
+    train(*command(windows, tmp_path, steps=1))
+    assert "another schedule" in train(*command(windows, tmp_path, steps=2), code=2)
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Stopped after its first checkpoint, a run ends in the same weights as one that was not."""
+    from training.loop import Schedule
+    from training.loop import train as loop
+    from training.patches import patches
+
+    noisy = np.random.default_rng(1).random((2, 40, 40, 3), dtype=np.float32)
+    schedule = Schedule(6, adversarial=1e-3, adversarial_every=2, checkpoint_every=3)
+
+    class Stopped(Exception):
+        pass
+
+    def until(stop: int):
+        for number, batch in enumerate(patches(noisy, noisy[..., 1], 32, 2, seed=3)):
+            if number == stop:
+                raise Stopped
+            yield batch
+
+    ended = []
+    for stops in ((4, 99), (99,)):
+        folder = tmp_path / str(len(stops))
+        for stop in stops:
+            torch.manual_seed(5)
+            try:
+                model = loop(TomoGAN("bilinear"), until(stop), schedule, folder, torch.device("cpu"))
+            except Stopped:
+                continue
+        ended.append(model.weights())
+    assert all(np.array_equal(ended[0][name], ended[1][name]) for name in ended[0])
+
+
+@pytest.mark.parametrize("upsampling", ["bilinear", "transposed"])
+def test_twin_of_the_graph(upsampling: str) -> None:
+    """The same weights give what ONNX Runtime computes from the shipped graph."""
+    torch.manual_seed(0)
+    model, image = TomoGAN(upsampling), np.random.default_rng(0).random((1, 32, 40, 3), dtype=np.float32)
+    wanted = on_onnx_runtime(tomogan(32, 40, upsampling, model.weights()))(image)
+    found = model(torch.from_numpy(image.transpose(0, 3, 1, 2))).detach().numpy()[:, 0]
+    np.testing.assert_allclose(found, wanted[..., 0], atol=2e-5)
+
+
+def test_fine_tune_begins_as_identity() -> None:
+    torch.manual_seed(0)
+    image = np.random.default_rng(0).uniform(-0.2, 1.1, (1, 16, 24, 1)).astype(np.float32)
+    wanted = on_onnx_runtime(fine_tune(16, 24, FineTune().weights()))(image)
+    np.testing.assert_allclose(wanted, image, atol=0.2)
+
+
+def test_ssim_is_scikit_images() -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    a, b = np.random.default_rng(2).random((2, 48, 64))
+    wanted = metrics.structural_similarity(
+        a, b, data_range=1.0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )[1][5:-5, 5:-5].mean()
+    found = float(ssim(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None]))
+    assert found == pytest.approx(wanted, abs=1e-9)
+
+
+def test_fake_quantization_rounds_as_the_exporter_does() -> None:
+    """Per channel: the largest filter value is kept, -128 never used; zero is exact in activations."""
+    rounding = FakeQuantization()
+    weight = torch.tensor([[1.27, 0.014], [-12.7, 0.06]]).reshape(2, 2, 1, 1)
+    rounded = rounding.filter(weight, 0).flatten().tolist()
+    assert rounded == pytest.approx([1.27, 0.01, -12.7, 0.1], abs=1e-6)
+    x = torch.tensor([-0.5, 0.0, 0.3, 0.7501])
+    found = rounding.activation("x", x)
+    assert found[1] == 0.0
+    steps = found / ((0.7501 + 0.5) / 255)
+    assert torch.allclose(steps, steps.round(), atol=1e-3)
+
+
+def test_gradient_passes_inside_the_range_only() -> None:
+    rounding = FakeQuantization().eval()
+    rounding._ranges["x"] = (0.0, 1.0)
+    x = torch.tensor([0.3, 5.0], requires_grad=True)
+    rounding.activation("x", x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [1.0, 0.0]
+
+
+def test_aware_training_writes_weights(windows: Path, tmp_path: Path) -> None:
+    train(*command(windows, tmp_path / "float", steps=2))
+    start = tmp_path / "float" / "weights.npz"
+    train(*command(windows, tmp_path / "aware", steps=3), "--start-from", str(start), "--aware", "uint8-2019")
+    names = set(np.load(start).files)
+    assert set(np.load(tmp_path / "aware" / "weights.npz").files) == names
+
+
+def test_fine_tune_learns_from_the_oracle(windows: Path, tmp_path: Path) -> None:
+    train(*command(windows, tmp_path / "float", steps=2))
+    train(
+        "fine-tune", "--data", str(windows), "--tomogan", str(tmp_path / "float" / "weights.npz"),
+        "--folder", str(tmp_path / "repair"), "--steps", "3", "--patch", "32", "--batch", "2", "--halo", "8",
+    )  # fmt: skip
+    assert len(losses(tmp_path / "repair")) == 3
+
+
+def test_perceptual_loss_takes_torchvisions_names(tmp_path: Path) -> None:
+    path = tmp_path / "vgg19.pth"
+    with pytest.raises(UsageError, match="vgg19"):
+        PerceptualLoss(path)
+    torch.save({"features.0.weight": torch.zeros(1)}, path)
+    with pytest.raises(UsageError, match="vgg19"):
+        PerceptualLoss(path)
+    shapes = vgg_shapes()
+    torch.manual_seed(0)
+    torch.save({name: torch.randn(shape) * 0.02 for name, shape in shapes.items()}, path)
+    loss, image = PerceptualLoss(path), torch.rand(1, 1, 32, 32, requires_grad=True)
+    assert float(loss(image, image)) == 0.0
+    loss(image, torch.rand(1, 1, 32, 32)).backward()
+    assert image.grad is not None
+    assert float(image.grad.abs().sum()) > 0
+
+
+def vgg_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the convolutions in torchvision's ``vgg19().features``, up to conv5_4."""
+    places = [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]
+    widths = [64, 64, 128, 128, *[256] * 4, *[512] * 8]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for place, inputs, outputs in zip(places, [3, *widths], widths, strict=False):
+        shapes[f"features.{place}.weight"] = (outputs, inputs, 3, 3)
+        shapes[f"features.{place}.bias"] = (outputs,)
+    return shapes
+
+
+def test_published_layout_is_training_data(tmp_path: Path) -> None:
+    """Two samples of five slices: three windows each, none across samples."""
+    stacks = [simulate_stack("foam", 64, seed, slices=5) for seed in (0, 1)]
+    write_dataset(tmp_path / "own.h5", stacks, stacks[:1])
+    noisy, clean = data.load(tmp_path / "own.h5")
+    assert noisy.shape == (6, 64, 64, 3)
+    assert clean.shape == (6, 64, 64)
+
+
+def test_bad_data_is_one_clear_line(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.npz"
+    with pytest.raises(UsageError, match="no training data"):
+        data.load(bad)
+    bad.write_bytes(b"PK\x03\x04 not an archive")
+    with pytest.raises(UsageError, match="no training data"):
+        data.load(bad)
+    np.savez(bad, noisy=np.zeros((2, 8, 8, 3)), clean=np.zeros((2, 8, 9)))
+    with pytest.raises(UsageError, match="shape"):
+        data.load(bad)
+    np.savez(bad, noisy=np.full((2, 8, 8, 3), np.nan), clean=np.zeros((2, 8, 8)))
+    with pytest.raises(UsageError, match="NaN"):
+        data.load(bad)
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
+    with pytest.raises(FeedError, match="not a whole HDF5 file"):
+        data.load(cut)
+    message = train("tomogan", "--data", str(cut), "--folder", str(tmp_path / "x"), code=2)
+    assert message.count("\n") == 1
