@@ -75,13 +75,15 @@ class Margins:
         return all((part == 85).all() for part in self._outside)
 
 
-def assert_kernel_equals_spec(view: LayerView, values: list[Array | None], rule: Rule) -> None:
+def assert_kernel_equals_spec(
+    view: LayerView, values: list[Array | None], rule: Rule, threads: tuple[int, ...] = (1, 2)
+) -> None:
     """Outputs and accumulators, every instruction set, one thread and two; nothing else is written."""
     check, spec = SPECS[view.op]
     check(view)
     expected = spec(view, values, rule)
     assert expected.accumulator is not None
-    for target in _targets(view):
+    for target in _targets(threads):
         kernel = KERNELS[view.op](view, rule, target)
         held = [None if v is None else Margins(v.shape, v.dtype.name, v) for v in values]
         output = Margins(view.output().shape, view.output().dtype)
@@ -98,15 +100,15 @@ def assert_kernel_equals_spec(view: LayerView, values: list[Array | None], rule:
         np.testing.assert_array_equal(without, output.array)
 
 
-def _targets(view: LayerView) -> list[Target]:
-    isas = ISAS[:1] if view.op == "DEPTHWISE_CONV_2D" else ISAS  # depthwise loops are the same for all
-    return [Target(isa, threads) for isa in isas for threads in (1, 2)]
+def _targets(threads: tuple[int, ...] = (1, 2)) -> list[Target]:
+    return [Target(isa, count) for isa in ISAS for count in threads]
 
 
 def assert_all_rules(shape: Shape, seed: int = 0) -> None:
     view, values = layer(shape, seed)
-    for rule in RULES:
-        assert_kernel_equals_spec(view, values, rule)
+    for number, rule in enumerate(RULES):
+        # How tasks are shared out has nothing to do with rounding; waking threads is what takes time here.
+        assert_kernel_equals_spec(view, values, rule, (1,) if number else (1, 2))
 
 
 @functools.cache
@@ -114,17 +116,19 @@ def _judged_cases() -> list[Case]:
     return convolution.cases()
 
 
-@pytest.mark.parametrize(
-    "profile", ["litert-2.3-ref", "litert-2.3-builtin", "tflite-2.14-builtin", "xnnpack"]
-)
-def test_the_cases_judged_against_runtimes(profile: str) -> None:
-    """Every case that is compared with the runtimes themselves, as each profile rounds it."""
-    for case in _judged_cases():
+JUDGED_PROFILES = ("litert-2.3-ref", "litert-2.3-builtin", "tflite-2.14-builtin")
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_the_cases_judged_against_runtimes(part: int) -> None:
+    """Every case that is compared with the runtimes themselves, by every rule a profile has for it."""
+    for case in _judged_cases()[part::4]:
         view = case.graph.view(0)
         feeds = dict(zip(case.graph.inputs, case.feeds, strict=True))
         values = [None if t is None else feeds.get(t.index, t.data) for t in view.inputs]
-        rule = FP32 if profile == "xnnpack" else profile_named(profile).rule(view)
-        assert_kernel_equals_spec(view, values, rule)
+        rules = dict.fromkeys([FP32, *(profile_named(name).rule(view) for name in JUDGED_PROFILES)])
+        for rule in rules:
+            assert_kernel_equals_spec(view, values, rule, (1,))
 
 
 def test_wide_weights_are_split_into_sums_of_bytes() -> None:
@@ -266,7 +270,7 @@ def test_ties_injected_through_the_bias(op: str) -> None:
     for seed in range(12):  # several output scales, filter scales both powers of two and not
         view, values = layer(shape, seed, bias, weights)
         for rule in RULES:
-            assert_kernel_equals_spec(view, values, rule)
+            assert_kernel_equals_spec(view, values, rule, (1,))
             outcomes.add(SPECS[op][1](view, values, rule).outputs[0].tobytes())
     assert len(outcomes) > 12  # the rules part on these values
 
@@ -280,7 +284,7 @@ def test_sums_wrap_at_32_bits_as_the_runtimes_do(op: str, extreme: int) -> None:
     assert acc is not None
     assert (acc.astype(np.int64) * np.sign(extreme) < 0).any()  # some sum did cross the end
     for rule in RULES:
-        assert_kernel_equals_spec(view, values, rule)
+        assert_kernel_equals_spec(view, values, rule, (1,))
 
 
 @pytest.mark.parametrize("op", SPECS)
@@ -305,7 +309,7 @@ def test_a_left_shift_saturates_or_wraps_like_the_spec(op: str) -> None:
     builder.layer(op, indices, [output], **view.layer.attributes)
     steep = builder.build([output]).view(0)
     for rule in RULES:
-        assert_kernel_equals_spec(steep, values, rule)
+        assert_kernel_equals_spec(steep, values, rule, (1,))
 
 
 def test_large_strides_and_dilations_do_not_take_memory_in_proportion() -> None:
@@ -359,7 +363,7 @@ def _run_between_guard_pages() -> None:
         view, values = layer(shape, 0)
         plain = np.empty(view.output().shape, view.output().dtype)
         KERNELS[view.op](view, RULES[0], Target())(values, [plain], None)
-        for target, at_end in itertools.product(_targets(view), (False, True)):
+        for target, at_end in itertools.product(_targets(), (False, True)):
             kernel = KERNELS[view.op](view, RULES[0], target)
             inputs = [None if v is None else _guarded(v, at_end, keep) for v in values]
             output = _guarded(np.zeros_like(plain), at_end, keep)
