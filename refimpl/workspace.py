@@ -10,6 +10,7 @@ import numpy as np
 from refimpl.contract import Kernel
 from refimpl.graph import DTYPES, Array, Graph
 from refimpl.kernels.concatenation import Concatenation
+from refimpl.kernels.pixels import aligned_bytes
 from refimpl.planning import ALIGNMENT, MemoryPlan
 
 Call = Callable[[], None]
@@ -23,9 +24,7 @@ class Workspace:
     """
 
     def __init__(self, graph: Graph, kernels: Sequence[Kernel], plan: MemoryPlan) -> None:
-        memory = np.empty(plan.size + 2 * ALIGNMENT, np.uint8)
-        start = -memory.ctypes.data % ALIGNMENT
-        self.memory: Array = memory[start : start + plan.size + ALIGNMENT]
+        self.memory = aligned_bytes(plan.size + ALIGNMENT, ALIGNMENT)
         self._graph, self._plan = graph, plan
         self._arrays: dict[int, Array] = {t.index: t.data for t in graph.tensors if t.data is not None}
         for index in (*plan.offsets, *plan.parts):

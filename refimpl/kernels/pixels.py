@@ -18,6 +18,13 @@ from refimpl.graph import Array
 from refimpl.kernels.lookup import buffer
 
 
+def aligned_bytes(size: int, alignment: int) -> Array:
+    """``size`` bytes, the first at a multiple of ``alignment``; their values are undefined."""
+    memory = np.empty(size + alignment, np.uint8)
+    start = -memory.ctypes.data % alignment
+    return memory[start : start + size]
+
+
 def lies_apart(values: Array) -> bool:
     """True if ``values`` ``[..., channel]`` are the channels of pixels at equal distances."""
     rows = list(zip(values.shape[:-1], values.strides[:-1], strict=True))
