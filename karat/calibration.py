@@ -11,8 +11,8 @@ from delegates.tiling import TileGrid
 from refimpl.errors import FeedError
 from refimpl.graph import Array, Graph
 
-SLICES = 4
-TILES_PER_SLICE = 16
+SLICES = 6
+TILES_PER_SLICE = 12
 FIRST_SEED = 100
 """Calibration slices are training samples; their seeds start here."""
 

@@ -44,7 +44,7 @@ class Plan:
     name: str
     scheme: QuantizationScheme | None
     weights: str = "tomogan-bilinear"
-    repair: tuple[str, ...] = ("fine-tune",)
+    repair: tuple[str, ...] = ("fine-tune", "fine-tune-int8")
     upsampling: Upsampling = "bilinear"
     alone: bool = False
 

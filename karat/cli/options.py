@@ -151,7 +151,10 @@ def float_network(name: str, options: argparse.Namespace) -> Graph:
 
     if name not in NETWORKS:
         raise UsageError(f"no network {name!r}; known: {', '.join(NETWORKS)}")
-    weights = load_weights(options.weights) if options.weights else trained_weights(name, options.upsampling)
+    scheme = getattr(options, "scheme", "int8")
+    weights = (
+        load_weights(options.weights) if options.weights else trained_weights(name, options.upsampling, scheme)
+    )
     return network(name, options.height, options.width, options.upsampling, weights, options.seed)
 
 

@@ -103,8 +103,14 @@ class Weights:
         return None
 
 
-def trained_weights(network: str, upsampling: str = "bilinear") -> dict[str, Array] | None:
-    """The weights that ship for a network (``tomogan``, ``fine-tune``), or None when none do."""
-    name = f"tomogan-{upsampling}" if network == "tomogan" else network
+def trained_weights(
+    network: str, upsampling: str = "bilinear", scheme: str = "int8"
+) -> dict[str, Array] | None:
+    """The weights that ship for a network (``tomogan``, ``fine-tune``), or None when none do.
+
+    Fine-Tune repairs what one quantization scheme of TomoGAN cost: ``uint8-2019``, or else int8.
+    """
+    repaired = "uint8-2019" if scheme == "uint8-2019" else "int8"
+    name = f"tomogan-{upsampling}" if network == "tomogan" else f"{network}-{repaired}"
     path = Path(__file__).parent / "trained" / f"{name}.npz"
     return load_weights(path) if path.is_file() else None
