@@ -27,7 +27,13 @@ $(VENV_2_14)/.ready:
 	       echo "tflite-runtime 2.14.0 cannot be installed for this Python: its tests will be skipped"; }
 	@touch $@
 
-setup: $(VENV)/.ready $(VENV_2_14)/.ready
+# PyTorch is large and only training needs it: where it cannot be had, everything else is still tested.
+$(VENV)/.training: $(VENV)/.ready
+	@$(BIN)/python -m pip install --quiet -e '.[training]' \
+	  || echo "PyTorch cannot be installed for this Python: tests of training will be skipped"
+	@touch $@
+
+setup: $(VENV)/.ready $(VENV)/.training $(VENV_2_14)/.ready
 
 demo: $(VENV)/.ready
 	$(BIN)/karat demo --output demo-output

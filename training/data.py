@@ -41,7 +41,7 @@ def simulate(lots: list[tuple[int, int]], crop: int, seed: int, path: Path) -> N
 
 
 def corners(size: int, crop: int) -> list[tuple[int, int]]:
-    """Corners ``(y, x)`` of the square windows that fit, side by side and centred. Raises UsageError if none."""
+    """Corners ``(y, x)`` of the windows that fit side by side, centred. Raises UsageError if none does."""
     fit = size // crop
     if fit == 0:
         raise UsageError(f"a window of {crop} does not fit a sample of {size}; lower --crop")

@@ -151,10 +151,10 @@ def float_network(name: str, options: argparse.Namespace) -> Graph:
 
     if name not in NETWORKS:
         raise UsageError(f"no network {name!r}; known: {', '.join(NETWORKS)}")
-    scheme = getattr(options, "scheme", "int8")
-    weights = (
-        load_weights(options.weights) if options.weights else trained_weights(name, options.upsampling, scheme)
-    )
+    if options.weights:
+        weights: dict[str, Array] | None = load_weights(options.weights)
+    else:
+        weights = trained_weights(name, options.upsampling, getattr(options, "scheme", "int8"))
     return network(name, options.height, options.width, options.upsampling, weights, options.seed)
 
 
