@@ -180,7 +180,7 @@ def test_perceptual_loss_takes_torchvisions_names(tmp_path: Path) -> None:
     torch.manual_seed(0)
     torch.save({name: torch.randn(shape) * 0.02 for name, shape in shapes.items()}, path)
     loss, image = PerceptualLoss(path), torch.rand(1, 1, 32, 32, requires_grad=True)
-    assert float(loss(image, image)) == 0.0
+    assert loss(image, image).item() == 0.0
     loss(image, torch.rand(1, 1, 32, 32)).backward()
     assert image.grad is not None
     assert float(image.grad.abs().sum()) > 0
