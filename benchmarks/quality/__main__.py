@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--folder", type=Path, default=Path("work/quality"), help="slices, models and records")
     made.add_argument("--size", type=int, default=1024, help="side of the slices, a multiple of 64")
     made.add_argument("--slices", type=int, default=66, help="about two in eleven are of a held-out family")
-    made.add_argument("--few", type=int, default=2, help="slices per family for profiles and steps")
+    made.add_argument("--few", type=int, default=2, help="slices per family for profiles and steps (0: none)")
     made.add_argument("--processes", type=int, default=2)
     made.add_argument(
         "--weights", action="append", default=[], metavar="NAME=FILE",
@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> int:
     from benchmarks.quality.cases import choose_cases
     from benchmarks.quality.plans import prepare
 
-    if options.processes < 1 or options.few < 1:
-        raise UsageError("--processes and --few are at least 1")
+    if options.processes < 1 or options.few < 0:
+        raise UsageError("--processes is at least 1, --few at least 0")
     cases = choose_cases(options.slices, options.size)
     models = prepare(options.folder / "models", weight_files(options.weights), say)
     settings = evaluate.Settings(options.folder, models, options.few)

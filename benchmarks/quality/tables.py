@@ -143,6 +143,8 @@ def _against(entries: Entries, name: str, base: str) -> str:
     if name not in entries or base not in entries:
         return "not run"
     slices = [key for key in entries[name] if METHODS[name].few or key in _few(entries)]
+    if not slices:
+        return "not run"
     found, reference = row(entries, name, slices), row(entries, base, slices)
     return f"{found.ssim:.5f}" + ("" if name == base else f" ({found.ssim - reference.ssim:+.5f})")
 
