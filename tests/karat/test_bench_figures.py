@@ -114,3 +114,9 @@ def test_small_models_run_several_times_in_a_turn(seconds: float, runs: int) -> 
 )
 def test_seconds_in_a_fitting_unit(seconds: float, text: str) -> None:
     assert seconds_text(seconds) == text
+
+
+def test_a_contestant_is_found_by_name() -> None:
+    """Neither the first nor the last one."""
+    found = contest([entry("a", "oracle", [1.0]), entry("b", "tflite", [2.0]), entry("c", "onnx", [3.0])], [])
+    assert found.entry("b").seconds == [2.0]
