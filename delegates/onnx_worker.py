@@ -1,7 +1,8 @@
 """The child process: runs ONNX Runtime, or the onnx package's reference, and answers over a pipe.
 
-Runs as a script beside ``worker.py``, whose protocol it speaks, and imports nothing else of this
-project. What to fetch is asked for by name; names become tensor indices in the parent.
+Runs as a script beside ``worker.py`` and ``answering.py``, whose protocol it speaks, and imports
+nothing else of this project. What to fetch is asked for by name; names become tensor indices in the
+parent.
 
     python onnx_worker.py SCRATCH_DIR
 """
@@ -17,7 +18,8 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from worker import Refused, cpu, first_line, serve
+from answering import Refused, first_line, serve
+from worker import cpu
 
 sys.path.pop(0)  # this folder, where onnxruntime.py is not the runtime
 

@@ -1,6 +1,6 @@
 """The child process: builds TensorRT engines, reports on them, and runs them where there is a GPU.
 
-Runs as a script beside ``worker.py`` and ``onnx_worker.py``, whose protocol it speaks, and imports
+Runs as a script beside the other workers and ``answering.py``, whose protocol it speaks, and imports
 nothing else of this project.
 
     python tensorrt_worker.py SCRATCH_DIR
@@ -23,8 +23,9 @@ import platform
 from typing import Any
 
 import numpy as np
+from answering import Refused, first_line, serve
 from onnx_worker import Worker as OnnxWorker  # which takes this folder off the path: tensorrt.py is here
-from worker import Refused, cpu, first_line, serve
+from worker import cpu
 
 DRIVER_LIBRARY = {"Windows": "nvcuda.dll"}.get(platform.system(), "libcuda.so.1")
 

@@ -1,15 +1,12 @@
 """The child process: runs a TFLite runtime and answers over a pipe.
 
-Runs as a script, under any Python >= 3.9 with NumPy and a runtime, and imports
-nothing of this project, so that another environment's interpreter can run it
+Runs as a script beside ``answering.py``, under any Python >= 3.9 with NumPy and a runtime,
+and imports nothing else of this project, so that another environment's interpreter can run it
 (tflite-runtime 2.14 needs NumPy < 2).
 
     python worker.py SCRATCH_DIR
 
-One JSON object per line on standard input asks; one on standard output answers.
-Arrays travel as .npy files in SCRATCH_DIR. Whatever the runtime prints goes to
-standard error. The worker ends, and removes SCRATCH_DIR, as soon as standard
-input closes, even in the middle of a run: a parent that dies leaves nothing.
+Arrays travel as .npy files in SCRATCH_DIR.
 """
 
 from __future__ import annotations
@@ -19,16 +16,11 @@ import ctypes
 import json
 import os
 import platform
-import queue
-import select
-import shutil
-import sys
-import threading
-import warnings
 from importlib import metadata
 from typing import Any
 
 import numpy as np
+from answering import Refused, first_line, serve
 
 SAME_BYTES = ("RESHAPE", "EXPAND_DIMS", "SQUEEZE")
 """Ops that may share their input's buffer without changing what is in it."""
@@ -36,20 +28,6 @@ SAME_BYTES = ("RESHAPE", "EXPAND_DIMS", "SQUEEZE")
 EDGETPU_LIBRARY = {"Darwin": "libedgetpu.1.dylib", "Windows": "edgetpu.dll"}.get(
     platform.system(), "libedgetpu.so.1"
 )
-
-
-class Refused(Exception):
-    """A request the worker answers with ``kind`` and a message instead of arrays."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else ""
 
 
 def find_runtime(wanted: list[str]) -> tuple[Any, str, str]:
@@ -359,45 +337,6 @@ def load_feeds(interpreter: Any, given: dict[str, Any]) -> dict[int, Any]:
             raise Refused("feed", f"{label}: got {array.dtype} {array.shape}, the model needs {wanted}")
         arrays[index] = array
     return arrays
-
-
-def read_requests(requests: queue.Queue[dict[str, Any]], scratch: str) -> None:
-    """Feeds the queue from standard input; ends the process when its other end is gone."""
-    parent = os.getppid()
-    pending = b""
-    while True:
-        if os.name == "posix" and not select.select([0], [], [], 5.0)[0] and os.getppid() == parent:
-            continue  # a process forked from the parent may hold the pipe open after the parent died
-        chunk = os.read(0, 1 << 16) if os.getppid() == parent else b""
-        if not chunk:
-            shutil.rmtree(scratch, ignore_errors=True)
-            os._exit(0)
-        *lines, pending = (pending + chunk).split(b"\n")
-        for line in lines:
-            requests.put(json.loads(line.decode("utf-8")))
-
-
-def serve(make: Any) -> None:
-    """Answers with ``make(scratch)`` until standard input closes."""
-    scratch = sys.argv[1]
-    reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a runtime prints must not end up between two answers
-    sys.stdout = sys.stderr
-    warnings.simplefilter("ignore")
-    requests: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=read_requests, args=(requests, scratch), daemon=True).start()
-    worker = make(scratch)
-    while True:
-        request = requests.get()
-        try:
-            answer = {"id": request["id"], "ok": True, **worker.answer(request)}
-        except Refused as refused:
-            answer = {"id": request["id"], "ok": False, "kind": refused.kind, "message": str(refused)}
-        except Exception as error:  # noqa: BLE001 - whatever a runtime raises is the answer
-            message = f"{type(error).__name__}: {str(error).strip()}"
-            answer = {"id": request["id"], "ok": False, "kind": "error", "message": message}
-        reply.write(json.dumps(answer) + "\n")
-        reply.flush()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[0] = str(ROOT / "delegates")  # a script finds its own folder there
+import answering  # noqa: E402
 import worker  # noqa: E402
 
 sys.path.pop(0)
@@ -275,4 +276,4 @@ def high_water_mark() -> int:
 
 
 if __name__ == "__main__":
-    worker.serve(Stopwatch)
+    answering.serve(Stopwatch)

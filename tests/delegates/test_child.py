@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delegates.child import Child
+from delegates.child import WORKER, Child
 from delegates.protocol import DelegateRun
 from delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
 from refimpl.errors import (
@@ -229,6 +229,29 @@ def test_a_killed_parent_leaves_neither_process_nor_files(tmp_path: Path) -> Non
         time.sleep(0.02)
     assert not _running(int(pid))
     assert not Path(directory).exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="looks for processes the POSIX way")
+def test_a_worker_nobody_listens_to_removes_its_files(tmp_path: Path) -> None:
+    """The parent dies between its request and the answer; the worker may notice that by writing first."""
+    folder = tmp_path / "scratch" / "karat-test"
+    folder.mkdir()
+    (folder / "feed1.npy").write_bytes(b"x")
+    worker = subprocess.Popen(
+        [sys.executable, str(WORKER), str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+    worker.stdout.close()
+    worker.stdin.write(json.dumps({"ask": "nonsense", "id": 1}) + "\n")
+    worker.stdin.flush()
+    assert worker.wait(60) == 0
+    assert "Traceback" not in worker.stderr.read()
+    assert not folder.exists()
+    worker.stdin.close()
+    worker.stderr.close()
 
 
 def _running(pid: int) -> bool:
