@@ -1,10 +1,12 @@
-"""Loads and address arithmetic in LLVM's language, where Numba's intrinsics build their code."""
+"""Loads, calls and address arithmetic in LLVM's language, where Numba's intrinsics build their code."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 
 INT8, INT16, INT32, INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 
@@ -45,3 +47,9 @@ def splat(builder: Any, value: Any, lanes: int) -> Any:
     nothing = ir.Constant(kind, ir.Undefined)
     first = builder.insert_element(nothing, value, ir.Constant(INT32, 0))
     return builder.shuffle_vector(first, nothing, ir.Constant(vector(INT32, lanes), [0] * lanes))
+
+
+def call(builder: Any, name: str, result: Any, operands: Sequence[Any]) -> Any:
+    """Calls LLVM's function ``name``, which returns a ``result``."""
+    kind = ir.FunctionType(result, [operand.type for operand in operands])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)

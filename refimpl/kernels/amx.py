@@ -18,7 +18,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from refimpl.kernels.addresses import INT8, INT64, constant, element, load
+from refimpl.kernels.addresses import INT8, INT64, call, constant, element, load
 
 ROWS, ROW_BYTES = 16, 64
 PIXELS = CHANNELS = 2 * ROWS
@@ -85,6 +85,4 @@ def _move(builder: Any, instruction: str, tile: int, address: Any, stride: Any) 
 
 
 def _call(builder: Any, instruction: str, operands: Sequence[Any]) -> None:
-    kind = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
-    name = f"llvm.x86.{instruction}"
-    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
+    call(builder, f"llvm.x86.{instruction}", ir.VoidType(), operands)

@@ -72,6 +72,11 @@ def why_not(isa: str) -> str | None:
     return _tile_permission() if isa == "amx" else None
 
 
+def compiles_for(feature: str) -> bool:
+    """True if Numba compiles for processors with this feature, by LLVM's name."""
+    return feature in _compiled_for()[1]
+
+
 @functools.cache
 def _best() -> str:
     """The first instruction set that runs here; says in the log why better ones do not."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from refimpl.contract import Kernel, Values
 from refimpl.errors import ModelError
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
+from refimpl.kernels.byte_table import look_up_bytes
 from refimpl.kernels.threads import share, shared
 
 _CHUNK = 1 << 15
@@ -81,8 +82,12 @@ def _look_up(values: Any, blocks: Any, rest: Any, row: int, body: int, out: Any)
             in_blocks = i < start + body
             stop = min(start + body if in_blocks else start + row, end)
             table = blocks if in_blocks else rest
-            for k in range(i, stop):
-                out[k] = table[values[k]]
+            if out.itemsize == 1:
+                source, target = values.ctypes.data + i, out.ctypes.data + i
+                look_up_bytes(table.ctypes.data, source, target, 1, 0, stop - i)
+            else:
+                for k in range(i, stop):
+                    out[k] = table[values[k]]
             i = stop
 
 

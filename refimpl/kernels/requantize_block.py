@@ -26,7 +26,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from refimpl.kernels.addresses import INT8, INT32, INT64, load, pointer, splat, store, vector
+from refimpl.kernels.addresses import INT8, INT32, INT64, call, load, pointer, splat, store, vector
 
 LANES = 16
 """Channels per block."""
@@ -207,10 +207,8 @@ def _for_pixels(
 def _store_lanes(builder: Any, value: Any, address: Any, mask: Any) -> None:
     """Writes the bytes whose lane the mask has."""
     target = pointer(builder, address, _BYTES)
-    align = ir.Constant(INT32, 1)
-    kind = ir.FunctionType(ir.VoidType(), [_BYTES, target.type, INT32, mask.type])
-    name = f"llvm.masked.store.v{LANES}i8.p0"
-    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [value, target, align, mask])
+    operands = [value, target, ir.Constant(INT32, 1), mask]
+    call(builder, f"llvm.masked.store.v{LANES}i8.p0", ir.VoidType(), operands)
 
 
 def _clamp(builder: Any, value: Any, low: Any, high: Any, compare: Callable[..., Any]) -> Any:

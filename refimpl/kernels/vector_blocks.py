@@ -27,6 +27,7 @@ from refimpl.kernels.addresses import (
     INT16,
     INT32,
     INT64,
+    call,
     constant,
     element,
     load,
@@ -153,21 +154,16 @@ def dot_avx2(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
     """Pairs of int16, 256 bits: vpmaddwd."""
     pairs = vector(INT16, 2 * sums.type.count)
     operands = [builder.bitcast(operand, pairs) for operand in (values, weights)]
-    return builder.add(sums, _call(builder, "llvm.x86.avx2.pmadd.wd", sums.type, operands))
+    return builder.add(sums, call(builder, "llvm.x86.avx2.pmadd.wd", sums.type, operands))
 
 
 def dot_avx512vnni(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
     """Quadruples of uint8 and int8, 512 bits: vpdpbusd."""
-    return _call(builder, "llvm.x86.avx512.vpdpbusd.512", sums.type, [sums, values, weights])
+    return call(builder, "llvm.x86.avx512.vpdpbusd.512", sums.type, [sums, values, weights])
 
 
 def dot_arm(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
     """Quadruples of int8, 128 bits: sdot."""
     quads = vector(INT8, 4 * sums.type.count)
     operands = [sums, *(builder.bitcast(operand, quads) for operand in (values, weights))]
-    return _call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", sums.type, operands)
-
-
-def _call(builder: Any, name: str, result: Any, operands: Sequence[Any]) -> Any:
-    kind = ir.FunctionType(result, [operand.type for operand in operands])
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
+    return call(builder, "llvm.aarch64.neon.sdot.v4i32.v16i8", sums.type, operands)
