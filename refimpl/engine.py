@@ -20,6 +20,7 @@ import numpy as np
 from refimpl import __version__
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
+from refimpl.fusion import fuse
 from refimpl.graph import DTYPES, Array, Graph, LayerView
 from refimpl.kernels import KERNELS
 from refimpl.kernels.isa import chosen_isa
@@ -174,8 +175,9 @@ def _spec_as_kernel(view: LayerView, rule: Rule) -> Kernel:
 class Program:
     """A compiled graph. Safe to share between Python threads; runs are serialized.
 
-    A ``planned`` program runs in memory of its own, laid out once (``memory_plan``); with a trace, and
-    where specs run, every layer gets new arrays. The bits are the same.
+    A ``planned`` program runs in memory of its own, laid out once (``memory_plan``), and some layers along
+    with the one before (``refimpl.fusion``). With a trace, and where specs run, every layer runs by itself
+    and gets new arrays. The bits are the same.
     """
 
     graph: Graph
@@ -239,14 +241,19 @@ class Program:
             return workspace.results()
 
     @cached_property
+    def _fused(self) -> tuple[Graph, tuple[Kernel, ...]]:
+        """What a run without a trace does."""
+        return fuse(self.graph, [step.kernel for step in self.steps])
+
+    @cached_property
     def memory_plan(self) -> MemoryPlan:
         """Where a run without a trace keeps every tensor."""
-        return plan_memory(self.graph, [step.kernel for step in self.steps])
+        return plan_memory(*self._fused)
 
     @cached_property
     def _workspace(self) -> Workspace:
         """Made by the first run that needs it, kept for the next ones; runs take turns."""
-        return Workspace(self.graph, [step.kernel for step in self.steps], self.memory_plan)
+        return Workspace(*self._fused, self.memory_plan)
 
     def describe(self) -> str:
         """The memory plan as a table: what each layer writes, where, how many bytes, and until when."""

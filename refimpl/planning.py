@@ -54,22 +54,26 @@ class MemoryPlan:
     size: int
 
     def describe(self, graph: Graph) -> str:
-        """The plan as a table, one line per tensor, in the order they are written."""
+        """The plan as a table, one line per tensor of the graph, in the order they are written."""
         header = f"{'layer':>5} {'op':24} {'tensor':>6} {'offset':>11} {'bytes':>11} {'until':>5}  where"
         lines = [f"{len(self.offsets)} buffers in {self.size} bytes", header]
         for layer, op, index in _written(graph):
-            root, path = index, []
-            while root in self.parts:
-                part = self.parts[root]
-                path.append(f"in tensor {part.whole}, axis {part.axis} from {part.start}")
-                root = part.whole
-            span = self.spans[root]
-            where = "; ".join(path) or "its own"
+            offset, until, where = self._place(graph, index)
             size = nbytes(graph.tensors[index])
-            lines.append(
-                f"{layer:5} {op:24} {index:6} {self.offsets[root]:11} {size:11} {span.last:5}  {where}"
-            )
+            lines.append(f"{layer:5} {op:24} {index:6} {offset:>11} {size:11} {until:>5}  {where}")
         return "\n".join(lines)
+
+    def _place(self, graph: Graph, index: int) -> tuple[str, str, str]:
+        """A tensor's offset, the layer it lives until, and its place in words."""
+        root, path = index, []
+        while root in self.parts:
+            part = self.parts[root]
+            path.append(f"in tensor {part.whole}, axis {part.axis} from {part.start}")
+            root = part.whole
+        if root in self.spans:
+            return str(self.offsets[root]), str(self.spans[root].last), "; ".join(path) or "its own"
+        reader = next(layer.index for layer in graph.layers if index in layer.inputs)
+        return "", "", f"nowhere: layer {reader} is applied as it is computed"
 
 
 def _written(graph: Graph) -> Iterator[tuple[int, str, int]]:

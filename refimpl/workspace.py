@@ -53,6 +53,8 @@ class Workspace:
 
     def _bind(self, kernel: Kernel, index: int) -> Call | None:
         layer = self._graph.layers[index]
+        if not layer.outputs:
+            return None
         if isinstance(kernel, Concatenation):
             places = [self._plan.parts.get(tensor) for tensor in layer.inputs]
             written = [n for n, part in enumerate(places) if part and part.whole == layer.outputs[0]]

@@ -16,7 +16,7 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.fixed_point import fixed_point, rescale
-from refimpl.kernels.lookup import Tables, as_bytes, byte_values, full_range, operand, unary_kernel
+from refimpl.kernels.lookup import Lookup, Tables, as_bytes, byte_values, full_range, operand
 from refimpl.kernels.multipliers import output_bounds
 from refimpl.kernels.tanhf import tanh_float32
 from refimpl.profiles.rules import Rule
@@ -90,7 +90,7 @@ def _transcendental(
         quantized = np.rint(shifted).astype(np.int64)
     else:
         raise _no_kernel(view, rule)
-    return unary_kernel(Tables.single(as_bytes(quantized, *full_range(output.dtype))))
+    return Lookup(Tables.single(as_bytes(quantized, *full_range(output.dtype))))
 
 
 def _logistic_in_float32(reals: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -121,7 +121,7 @@ def prepare_relu(view: LayerView, rule: Rule, target: Target) -> Kernel:
         quantized = scaled + output.zero_point
     else:
         raise _no_kernel(view, rule)
-    return unary_kernel(Tables.single(as_bytes(quantized, *bounds)))
+    return Lookup(Tables.single(as_bytes(quantized, *bounds)))
 
 
 def _clamp_float(bounds: tuple[float, float]) -> Kernel:
@@ -152,7 +152,7 @@ def prepare_leaky_relu(view: LayerView, rule: Rule, target: Target) -> Kernel:
     else:
         raise _no_kernel(view, rule)
     quantized = np.where(_centred(view) < 0, below, above) + output.zero_point
-    return unary_kernel(Tables.single(as_bytes(quantized, *full_range(output.dtype))))
+    return Lookup(Tables.single(as_bytes(quantized, *full_range(output.dtype))))
 
 
 # ---- HARD_SWISH
@@ -175,7 +175,7 @@ def prepare_hard_swish(view: LayerView, rule: Rule, target: Target) -> Kernel:
         )
     quantized = [_hard_swish(int(x), to_output, to_relu) + output.zero_point for x in _centred(view)]
     wrapped = (np.array(quantized, np.int64) + 32768) % 65536 - 32768
-    return unary_kernel(Tables.single(as_bytes(wrapped, *full_range(output.dtype))))
+    return Lookup(Tables.single(as_bytes(wrapped, *full_range(output.dtype))))
 
 
 def _hard_swish(x: int, to_output: tuple[int, int], to_relu: tuple[int, int]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -68,6 +68,10 @@ class DenseConvolution:
     def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
         """The layer on these arrays, to be run again and again."""
         return self._bind(inputs, outputs, None)
+
+    def then(self, table: NDArray[np.uint8]) -> DenseConvolution:
+        """The same, every result looked up in ``table``, [256], before it leaves the cache."""
+        return replace(self, epilogue=self.epilogue.then(table))
 
     def _bind(
         self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None

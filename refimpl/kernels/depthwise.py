@@ -7,7 +7,7 @@ Where the instruction set multiplies four bytes at a time, a 3x3 filter takes th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -86,6 +86,10 @@ class DepthwiseConvolution:
     def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
         """The layer on these arrays, to be run again and again."""
         return self._bind(inputs, outputs, None)
+
+    def then(self, table: NDArray[np.uint8]) -> DepthwiseConvolution:
+        """The same, every result looked up in ``table``, [256], before it leaves the cache."""
+        return replace(self, epilogue=self.epilogue.then(table))
 
     def _bind(
         self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None

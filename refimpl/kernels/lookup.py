@@ -126,17 +126,27 @@ def flat_bytes(values: Array) -> NDArray[np.uint8]:
     return values.reshape(-1).view(np.uint8)
 
 
-def unary_kernel(tables: Tables) -> Kernel:
-    """Looks input 0 up, element by element. Entries are bytes, or float32 for a float32 output."""
+@dataclass(frozen=True)
+class Lookup:
+    """A prepared op that looks input 0 up, element by element.
 
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        out = outputs[0].reshape(-1)
+    Entries are bytes, or float32 for a float32 output.
+    """
+
+    tables: Tables
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        t, out = self.tables, outputs[0].reshape(-1)
         if out.dtype.itemsize == 1:
             out = out.view(np.uint8)
-        values = flat_bytes(buffer(inputs, 0))
-        share(out.size, _look_up, values, tables.blocks, tables.rest, tables.row, tables.body, out)
+        share(out.size, _look_up, flat_bytes(buffer(inputs, 0)), t.blocks, t.rest, t.row, t.body, out)
 
-    return run
+    @property
+    def table(self) -> NDArray[np.uint8] | None:
+        """The table of bytes that is all there is to the op; None where there are two, or one of numbers."""
+        t = self.tables
+        return t.blocks if t.blocks is t.rest and t.blocks.dtype == np.uint8 else None
 
 
 def _repeated(inputs: Values, position: int, shape: tuple[int, ...]) -> Array:

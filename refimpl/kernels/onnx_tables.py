@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from refimpl.kernels.lookup import Tables, as_bytes, byte_values, pair_kernel, unary_kernel
+from refimpl.kernels.lookup import Lookup, Tables, as_bytes, byte_values, pair_kernel
 from refimpl.kernels.onnx_fused import fma
 from refimpl.kernels.onnx_translation import Parameters, parameters
 from refimpl.profiles.onnx_broadcast import left_is_scalar
@@ -72,7 +72,7 @@ def prepare_qlinear_leaky_relu(view: LayerView, rule: Rule, target: Target) -> K
     reals = centred * np.float32(source.scales[0])
     negative = reals < 0
     reals[negative] *= np.float32(view.real("alpha", 0.01))
-    return unary_kernel(Tables.single(as_bytes(_quantized(reals, output, low, high), low, high)))
+    return Lookup(Tables.single(as_bytes(_quantized(reals, output, low, high), low, high)))
 
 
 def _quantized(reals: NDArray[np.float32], output: Parameters, low: int, high: int) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from refimpl.graph import Array, LayerView
 from refimpl.kernels.activations import coarse, ratio32
 from refimpl.kernels.fixed_point import INT32_MIN, fixed_point, rescale, wrap32
 from refimpl.kernels.lookup import (
+    Lookup,
     Tables,
     as_bytes,
     buffer,
@@ -23,7 +24,6 @@ from refimpl.kernels.lookup import (
     flat_bytes,
     full_range,
     operand,
-    unary_kernel,
 )
 from refimpl.kernels.threads import share, shared
 from refimpl.profiles.rules import Method, Rule
@@ -105,9 +105,9 @@ def _rescaled(view: LayerView, rule: Rule) -> Kernel:
     """int8/uint8 to int8/uint8: a table per rounding method."""
     blocks = _rescale_table(view, rule.method)
     if rule.tail is None:
-        return unary_kernel(Tables.single(blocks))
+        return Lookup(Tables.single(blocks))
     rest = _rescale_table(view, rule.tail)
-    return unary_kernel(Tables.mixed(blocks, rest, rule.block, math.prod(view.output().shape)))
+    return Lookup(Tables.mixed(blocks, rest, rule.block, math.prod(view.output().shape)))
 
 
 def _rescale_table(view: LayerView, method: Method) -> Array:
@@ -129,8 +129,8 @@ def prepare_dequantize(view: LayerView, rule: Rule, target: Target) -> Kernel:
     values = byte_values(view.input(0).dtype)
     blocks = _reals(view, rule.method, values)
     if rule.tail is None:
-        return unary_kernel(Tables.single(blocks))
-    return unary_kernel(Tables.mixed(blocks, _reals(view, rule.tail, values), rule.block, size))
+        return Lookup(Tables.single(blocks))
+    return Lookup(Tables.mixed(blocks, _reals(view, rule.tail, values), rule.block, size))
 
 
 def _dequantize_int16(view: LayerView, rule: Rule, size: int) -> Kernel:

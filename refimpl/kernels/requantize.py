@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView, Tensor
+from refimpl.kernels.byte_table import look_up_bytes
 from refimpl.kernels.multipliers import (
     combined_scales,
     fixed_point_multipliers,
@@ -48,7 +49,7 @@ class Epilogue(NamedTuple):
     ``multiplier``, adds ``rounding`` (``rounding_below`` to a negative product) and shifts to the
     right by ``shift``. Elements whose flat index in the output is ``flat_body`` or more are gemmlowp:
     they add ``rounding_away`` instead of ``rounding_below``. ``low`` and ``high`` bound the result before
-    ``zero_point`` is added.
+    ``zero_point`` is added. A ``table`` of 256 bytes, unless it is empty, says what becomes of the result.
     """
 
     method: int
@@ -64,6 +65,11 @@ class Epilogue(NamedTuple):
     low: int
     high: int
     zero_point: int
+    table: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def then(self, table: NDArray[np.uint8]) -> Epilogue:
+        """The same, and then its results looked up in ``table``, [256]."""
+        return self._replace(table=table[self.table] if self.table.size else table)
 
 
 def prepare_epilogue(
@@ -190,6 +196,10 @@ def requantize_pixels(
             )  # fmt: skip
     if e.method == FIXED_POINT and at + (pixels - 1) * step + channels > e.flat_body:
         _flat_tail(acc, epilogue, channel, channels, out, at, step)
+    if e.table.size:
+        target, whole_rows = out.ctypes.data + at, step == channels
+        rows, width = (1, pixels * channels) if whole_rows else (pixels, channels)
+        look_up_bytes(e.table.ctypes.data, target, target, rows, step, width)
 
 
 @njit(cache=True, nogil=True)

@@ -96,6 +96,9 @@ class Net:
     def add(self, x: int, y: int) -> int:
         return self._next("ADD", [x, y], self.builder.shape(x), fused_activation_function="NONE")
 
+    def unary(self, x: int, op: str = "RELU") -> int:
+        return self._next(op, [x], self.builder.shape(x))
+
     def concat(self, parts: list[int], axis: int = 3) -> int:
         shape = list(self.builder.shape(parts[0]))
         shape[axis] = sum(self.builder.shape(part)[axis] for part in parts)
@@ -120,7 +123,7 @@ def assert_planned_equals_traced(graph: Graph, profile: str | None = None) -> Pr
 
 def assert_plan_is_sound(program: Program) -> None:
     """Every pair of tensors that live at once lies in bytes of its own, parts inside their whole."""
-    graph, plan = program.graph, program.memory_plan
+    (graph, _), plan = program._fused, program.memory_plan
     roots = {}
     for index in (*plan.offsets, *plan.parts):
         root = index
@@ -141,8 +144,8 @@ def assert_plan_is_sound(program: Program) -> None:
 
 @st.composite
 def networks(draw: st.DrawFn) -> Graph:
-    """Random graphs of convolutions, pools, upsampling, sums and concatenations; tensors of any age are read
-    again, some are outputs, some are read by nobody."""
+    """Random graphs of convolutions, activations, pools, upsampling, sums and concatenations; tensors of any
+    age are read again, some are outputs, some are read by nobody."""
     net = Net(draw(st.integers(0, 99)), draw(st.sampled_from(["int8", "uint8"])))
     height, width = draw(st.integers(1, 5)), draw(st.integers(1, 5))
     tensors = [net.input(1, height, width, draw(st.integers(1, 5)))]
@@ -151,12 +154,16 @@ def networks(draw: st.DrawFn) -> Graph:
         shape = net.builder.shape(x)
         alike = [t for t in tensors if net.builder.shape(t)[:3] == shape[:3]]
         kind = draw(
-            st.sampled_from(["conv", "concat", "concat", "pool", "double", "transposed", "add", "rows"])
+            st.sampled_from(
+                ["conv", "concat", "concat", "pool", "double", "transposed", "add", "rows", "unary", "unary"]
+            )
         )
         if kind == "conv":
             x = net.conv(x, draw(st.sampled_from([1, 5, 16, 19])), draw(st.sampled_from([1, 3])))
         elif kind == "concat":
             x = net.concat([x, *draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3))])
+        elif kind == "unary":
+            x = net.unary(x, draw(st.sampled_from(["RELU", "RELU6", "HARD_SWISH"])))
         elif kind == "rows":
             x = net.concat([x, x], axis=draw(st.sampled_from([0, 1, 2])))
         elif kind == "pool":
