@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from delegates import Delegate, delegate_named
 from delegates.tiling import TileGrid
-from export.quantize import PRESETS, calibrate, quantize_graph, quantize_model
+from export.quantize import (
+    PRESETS,
+    QuantizationScheme,
+    calibrate,
+    output_range,
+    quantize_graph,
+    quantize_learnt,
+    quantize_model,
+)
 from export.tflite import write_tflite
 from golden.diff import diff_arrays
 from golden.report import Mode
@@ -20,7 +28,8 @@ from karat.pictures import Panel, save_panels, similarity
 from karat.restoration import on_onnx_runtime, on_oracle, quantize_values, restore
 from refimpl.errors import DelegateError
 from refimpl.graph import Array, Graph
-from refimpl.networks import Upsampling, fine_tune, tomogan, trained_weights
+from refimpl.networks import Upsampling, fine_tune, learnt_ranges, tomogan, trained_weights
+from refimpl.profiles import CANONICAL
 
 CALIBRATION_SIZE = 512
 """Slices calibrated on are no larger: ranges hold at every size."""
@@ -54,21 +63,20 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
     noisy, clean = scan.noisy[0], scan.clean[0]
     say(f"  {scan.meta['angles']} projections, {scan.beam.dose:.0f} photons per bin")
 
-    weights, repair = trained_weights("tomogan", options.upsampling), trained_weights("fine-tune")
-    if weights is None or repair is None:
-        say("  no trained weights ship for this network: random ones show the arithmetic, not a restoration")
-    say("quantizing TomoGAN and Fine-Tune over simulated slices …")
-    float_tomogan = tomogan(options.tile, options.tile, options.upsampling, weights)
-    graphs = quantized_networks(float_tomogan, repair, options)
+    say("quantizing TomoGAN and Fine-Tune …")
+    graphs = quantized_networks(options.upsampling, options)
     for name, graph in graphs.items():
         (folder / f"{name}.tflite").write_bytes(write_tflite(graph))
 
-    say("restoring on the oracle, litert-2.3-ref …")
-    oracle = {name: on_oracle(graph, "litert-2.3-ref") for name, graph in graphs.items()}
+    say("restoring on the oracle, " + CANONICAL + " …")
+    oracle = {name: on_oracle(graph, CANONICAL) for name, graph in graphs.items()}
     result = restore(noisy, oracle["tomogan"], oracle["fine-tune"], options.halo)
     say("  " + ", ".join(f"{part} {seconds:.3f} s" for part, seconds in result.seconds.items()))
 
-    float_result = restore(noisy, on_onnx_runtime(float_tomogan), None, options.halo).final
+    exact = tomogan(
+        options.size, options.size, options.upsampling, trained_weights("tomogan", options.upsampling)
+    )
+    float_result = on_onnx_runtime(exact)(noisy[None])[0, ..., 0]
     given = graphs["tomogan"].tensors[graphs["tomogan"].inputs[0]]
     grid = TileGrid(options.size, options.size, options.tile, options.tile, options.halo)
     tiles = quantize_values(grid.cut(noisy), given)
@@ -81,7 +89,7 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
 
     panels = [
         Panel("noisy", noisy[..., 1]),
-        Panel("float TomoGAN", float_result),
+        Panel("float TomoGAN, whole", float_result),
         Panel("int8 TomoGAN", result.tomogan),
         Panel("int8 + Fine-Tune", result.final),
         Panel("clean", clean),
@@ -93,19 +101,35 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
     return worst(codes)
 
 
-def quantized_networks(
-    float_tomogan: Graph, repair: Mapping[str, Array] | None, options: Options
-) -> dict[str, Graph]:
-    """TomoGAN quantized over tiles of other scans, Fine-Tune over what TomoGAN makes of one of them."""
-    size = min(options.size, CALIBRATION_SIZE)
-    slices = simulated(size, 3, options.seed)
-    restored = restore(slices[0], on_onnx_runtime(float_tomogan), halo=options.halo).tomogan
+def quantized_networks(upsampling: Upsampling, options: Options) -> dict[str, Graph]:
+    """TomoGAN and Fine-Tune in int8: trained for it where such weights ship, else calibrated."""
     scheme = PRESETS["int8"]
+    weights = trained_weights("tomogan", upsampling, aware=True)
+    repair = trained_weights("fine-tune", aware=True)
+    if weights is not None and repair is not None:
+        first = tomogan(options.tile, options.tile, upsampling, weights)
+        second = fine_tune(options.size, options.size, repair)
+        return {
+            "tomogan": quantize_learnt(first, learnt_ranges(weights), scheme),
+            "fine-tune": quantize_learnt(second, learnt_ranges(repair), scheme),
+        }
+    return calibrated_networks(upsampling, scheme, options)
+
+
+def calibrated_networks(
+    upsampling: Upsampling, scheme: QuantizationScheme, options: Options
+) -> dict[str, Graph]:
+    """TomoGAN quantized over tiles of other scans, Fine-Tune over what it makes of one of them."""
+    size = min(options.size, CALIBRATION_SIZE)
+    weights, repair = trained_weights("tomogan", upsampling), trained_weights("fine-tune")
+    slices = simulated(size, 3, options.seed)
+    exact = tomogan(options.tile, options.tile, upsampling, weights)
+    first = quantize_model(exact, tiles_of(slices, options.tile, options.tile), scheme)
+    restored = restore(slices[0], on_oracle(first, CANONICAL), halo=options.halo).tomogan
     ranges = calibrate(fine_tune(size, size, repair), [restored[None, ..., None]], scheme.range_method)
-    return {
-        "tomogan": quantize_model(float_tomogan, tiles_of(slices, options.tile, options.tile), scheme),
-        "fine-tune": quantize_graph(fine_tune(options.size, options.size, repair), ranges, scheme),
-    }
+    second = fine_tune(options.size, options.size, repair)
+    ranges[second.inputs[0]] = output_range(first)
+    return {"tomogan": first, "fine-tune": quantize_graph(second, ranges, scheme)}
 
 
 def judge(lane: str, graphs: dict[str, Graph], feeds: dict[str, Array], tiles: Array, say: Say) -> int:

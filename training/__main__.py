@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from export.quantize import PRESETS
+from export.quantize import PRESETS, output_range
 from refimpl.errors import KaratError, UsageError
-from refimpl.networks import load_weights
+from refimpl.networks import learnt_ranges, load_weights
 from training import data
-from training.fake_quantization import FakeQuantization
+from training.fake_quantization import FakeQuantization, observed
 from training.loop import Schedule, train
 from training.model import FineTune, NamedConvolutions, TomoGAN
 from training.patches import patches
@@ -63,6 +64,7 @@ def main() -> int:
         command.add_argument("--adversarial", type=float, default=0.0, help="weight of the critic's verdict")
         command.add_argument("--adversarial-from", type=int, default=2000, help="step at which it joins")
         command.add_argument("--perceptual", type=float, default=0.0, help="weight of the VGG-19 distance")
+        command.add_argument("--squared", type=float, default=0.0, help="weight of the mean squared error")
         command.add_argument("--vgg", type=Path, help="torchvision's vgg19 weights, for --perceptual")
         command.add_argument("--start-from", type=Path, help="weights to begin with, as far as names agree")
         command.add_argument(
@@ -100,6 +102,7 @@ def make_weights(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     noisy, clean = data.load(options.data)
     model: NamedConvolutions
+    fixed: dict[str, tuple[float, float]] = {}
     if options.command == "tomogan":
         model = TomoGAN(options.upsampling)
     else:
@@ -110,27 +113,38 @@ def make_weights(options: argparse.Namespace) -> None:
             load_weights(options.tomogan), options.upsampling, options.scheme, options.tile
         )
         noisy = restored_by_oracle(noisy, quantized, options.halo)
-    if options.start_from:
-        model.load(load_weights(options.start_from), partly=True)
-    if options.aware:
-        model.rounding = FakeQuantization(per_channel=options.aware == "int8")
+        fixed = {"input": output_range(quantized)}
+    start = load_weights(options.start_from) if options.start_from else None
+    if start is not None:
+        model.load(start, partly=True)
     schedule = Schedule(
         options.steps,
         options.learning_rate,
         options.adversarial,
         options.adversarial_from,
         perceptual=options.perceptual,
+        squared=options.squared,
     )
     perceptual = None
     if options.perceptual:
         if options.vgg is None:
             raise UsageError("--perceptual needs --vgg, the weights of torchvision's vgg19")
         perceptual = PerceptualLoss(options.vgg)
-    batches = patches(noisy, clean, options.patch, options.batch, options.seed)
+    # What the quantized TomoGAN made lies on its grid of 8-bit values, which another grey would leave.
+    vary_grey = options.command == "tomogan"
+    batches = patches(noisy, clean, options.patch, options.batch, options.seed, vary_grey)
+    if options.aware:
+        ranges = learnt_ranges(start) or observed(model, batches)
+        model.rounding = FakeQuantization(ranges, options.aware == "int8", fixed)
     model = train(model, batches, schedule, options.folder, torch.device(options.device), perceptual)
-    model.rounding = None
-    np.savez(options.folder / "weights.npz", **model.weights())
+    np.savez(options.folder / "weights.npz", **stored(model))
     print(f"wrote {options.folder / 'weights.npz'}")
+
+
+def stored(model: NamedConvolutions) -> dict[str, NDArray[np.float16 | np.float32]]:
+    """What a weight file holds: filters and biases as float16, which they were rounded to nothing coarser
+    than 8 bits will ever tell apart, and learnt ranges as float32."""
+    return {name: values.astype(np.float16) for name, values in model.weights().items()} | model.ranges()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,19 @@
 """Quantization-aware training: 8-bit rounding in the forward pass, its gradient passed straight through.
 
 What is rounded is what ``export.quantize`` rounds: filters per output channel (symmetric, -127…127) or per
-tensor, every activation per tensor with zero inside its range, a concatenation as one tensor. Biases stay
-float; their 32-bit rounding is far finer. Source: Jacob et al. 2018, section 3.
+tensor, every activation per tensor with zero inside its range, tensors that must share parameters in one
+range. Biases stay float; their 32-bit rounding is far finer. The ends of the activations' ranges are learnt
+with the weights: a range is as wide as pays, not as the rarest value asks.
+
+Sources: Jacob et al. 2018, section 3 (straight-through rounding); Esser et al. 2020, "Learned step size
+quantization", equations 3 and 4 (the gradient of a range).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +21,56 @@ from torch import Tensor, nn
 LEAST_WIDTH = 1e-6
 """A range is at least this wide, so that a scale is never zero."""
 
+PACE = 5.0
+"""How much faster than a weight (in the optimizer's steps) the logarithm of a range's end moves."""
+
+OBSERVED_BATCHES = 16
+"""Over which the ranges are taken that learning begins with."""
+
+Ranges = Mapping[str, tuple[float, float]]
+NONE_FIXED: Ranges = MappingProxyType({})
+
+
+class RangeObserver(nn.Module):
+    """Rounds nothing; keeps the least and greatest value of each activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ranges: dict[str, tuple[float, float]] = {}
+
+    def filter(self, weight: Tensor, out_axis: int) -> Tensor:  # noqa: ARG002 - FakeQuantization's signature
+        """The filter itself."""
+        return weight
+
+    def activation(self, name: str, x: Tensor) -> Tensor:
+        """The activation itself."""
+        low, high = (float(v) for v in torch.aminmax(x))
+        old_low, old_high = self.ranges.get(name, (0.0, 0.0))
+        self.ranges[name] = (min(low, old_low), max(high, old_high))
+        return x
+
 
 class FakeQuantization(nn.Module):
-    """Rounds filters and activations to 8 bits as training goes on.
+    """Rounds filters and activations to 8 bits as training goes on, and learns activations' ranges.
 
-    An activation's range follows the least and greatest value of each batch as a moving average.
+    ``ranges`` are those to begin with, by activation; zero is put inside each. An end at zero stays there.
+    ``fixed`` are ranges that stay as they are, of activations that are on their grid already.
     """
 
-    def __init__(self, per_channel: bool = True, momentum: float = 0.99) -> None:
+    def __init__(self, ranges: Ranges, per_channel: bool = True, fixed: Ranges = NONE_FIXED) -> None:
         super().__init__()
-        self.per_channel = per_channel
-        self.momentum = momentum
-        self._ranges: dict[str, tuple[float, float]] = {}
+        self.per_channel, self.fixed = per_channel, dict(fixed)
+        ranges = {name: ends for name, ends in ranges.items() if name not in fixed}
+        self._rows = {name: row for row, name in enumerate(ranges)}
+        start = [(min(low, 0.0), max(high, LEAST_WIDTH)) for low, high in ranges.values()]
+        self.register_buffer("start", torch.tensor(start))
+        self.growth = nn.Parameter(torch.zeros(len(ranges), 2))
+        """Logarithm of each end over where it began, divided by :data:`PACE`."""
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Least and greatest real value of each activation seen so far, by name."""
-        return dict(self._ranges)
+        """Least and greatest real value of each activation, by name."""
+        ends = self._ends().tolist()
+        return self.fixed | {name: (ends[row][0], ends[row][1]) for name, row in self._rows.items()}
 
     def filter(self, weight: Tensor, out_axis: int) -> Tensor:
         """A filter as its 8-bit copy has it; ``out_axis`` is the axis of output channels."""
@@ -39,23 +81,66 @@ class FakeQuantization(nn.Module):
             rounded: Tensor = torch.fake_quantize_per_channel_affine(weight, scale, zero, out_axis, -127, 127)
             return rounded
         low, high = float(weight.detach().min()), float(weight.detach().max())
-        return _rounded(weight, low, high, 1, 255)
+        scale_, zero_point = _parameters(low, high, 1, 255)
+        rounded = torch.fake_quantize_per_tensor_affine(weight, scale_, zero_point, 1, 255)
+        return rounded
 
     def activation(self, name: str, x: Tensor) -> Tensor:
-        """An activation as its 8-bit copy has it; in training its range is followed first."""
-        if self.training or name not in self._ranges:
-            low, high = (float(v) for v in torch.aminmax(x.detach()))
-            if name in self._ranges:
-                old_low, old_high = self._ranges[name]
-                low = self.momentum * old_low + (1 - self.momentum) * low
-                high = self.momentum * old_high + (1 - self.momentum) * high
-            self._ranges[name] = (low, high)
-        return _rounded(x, *self._ranges[name], 0, 255)
+        """An activation as its 8-bit copy has it. Raises KeyError for one that has no range."""
+        if name in self.fixed:
+            return x
+        ends = self._ends()[self._rows[name]]
+        low, high = ends.tolist()
+        scale, zero_point = _parameters(low, high, 0, 255)
+        y = torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 255)
+        grid = (-zero_point * scale, (255 - zero_point) * scale)
+        rounded: Tensor = _EndsGradient.apply(y, x.detach()[:1], ends, grid)
+        return rounded
+
+    def _ends(self) -> Tensor:
+        start: Tensor = self.start
+        return start * torch.exp(PACE * self.growth)
 
 
-def _rounded(x: Tensor, low: float, high: float, qmin: int, qmax: int) -> Tensor:
+class _EndsGradient(torch.autograd.Function):
+    """Passes rounded values on, and gives the ends of their range a gradient.
+
+    It is estimated on the first image of a batch, and damped as in "Learned step size quantization",
+    section 2.2.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, ends: Tensor, grid: tuple[float, float]) -> Tensor:  # noqa: ARG004
+        ctx.save_for_backward(x, y[:1])
+        ctx.grid = grid
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor, None]:
+        (gradient,) = gradients
+        x, y = ctx.saved_tensors
+        low, high = ctx.grid
+        first = gradient[:1]
+        inside = (x >= low) & (x <= high)
+        # Inside, an end moves the rounding error in proportion; outside it moves the value itself.
+        spread = (first * (y - x) * inside).sum() / (high - low)
+        below, above = (first * (x < low)).sum(), (first * (x > high)).sum()
+        damping = (first.numel() * 255) ** -0.5
+        return gradient, None, torch.stack([below - spread, above + spread]) * damping, None
+
+
+def _parameters(low: float, high: float, qmin: int, qmax: int) -> tuple[float, int]:
     low, high = min(low, 0.0), max(high, 0.0)
     scale = max(high - low, LEAST_WIDTH) / (qmax - qmin)
-    zero_point = min(max(round(qmin - low / scale), qmin), qmax)
-    rounded: Tensor = torch.fake_quantize_per_tensor_affine(x, scale, zero_point, qmin, qmax)
-    return rounded
+    return scale, min(max(round(qmin - low / scale), qmin), qmax)
+
+
+@torch.no_grad()
+def observed(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> Ranges:
+    """The range of each activation of ``model`` over the next :data:`OBSERVED_BATCHES` batches."""
+    observer = RangeObserver()
+    model.rounding = observer
+    for _ in range(OBSERVED_BATCHES):
+        model(next(batches)[0])
+    model.rounding = None
+    return observer.ranges

@@ -21,8 +21,9 @@ from training.model import Discriminator, NamedConvolutions
 class Schedule:
     """How long and how hard: Adam, learning rate falling along a cosine to a hundredth.
 
-    ``adversarial`` weighs the critic's verdict and ``perceptual`` the distance in VGG features against the
-    pixel loss. The critic joins after ``adversarial_from`` steps, when there is something to judge, and
+    ``adversarial`` weighs the critic's verdict, ``perceptual`` the distance in VGG features and ``squared``
+    the mean squared error against the pixel loss: squares keep learnt ranges from clipping what is rare and
+    bright. The critic joins after ``adversarial_from`` steps, when there is something to judge, and
     sits on every ``adversarial_every``-th step with as many times the weight, since it costs three times as
     much as the generator.
     """
@@ -33,6 +34,7 @@ class Schedule:
     adversarial_from: int = 0
     adversarial_every: int = 8
     perceptual: float = 0.0
+    squared: float = 0.0
     checkpoint_every: int = 500
     average: float = 0.999
 
@@ -139,6 +141,8 @@ def one_step(
     restored = restored.float()
     loss = pixel_loss(restored, clean)
     losses = {"loss": float(loss.detach())}
+    if schedule.squared:
+        loss = loss + schedule.squared * nn.functional.mse_loss(restored, clean)
     turn = step >= schedule.adversarial_from and step % schedule.adversarial_every == 0
     if schedule.adversarial and turn:
         with torch.autocast(noisy.device.type, torch.bfloat16):

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own custom
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.fake_quantization import FakeQuantization
+from training.fake_quantization import FakeQuantization, RangeObserver
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -39,6 +39,10 @@ CONVOLUTIONS = {
 }
 """Name: (input channels, output channels, filter size)."""
 
+SHARED_BY_SKIPS = {"box1/conv2": "up1/concat", "box2/conv2": "up2/concat", "box3/conv2": "up3/concat"}
+SHARED_BY_RESIZES = {"up2/conv2": "up1/concat", "up3/conv2": "up2/concat", "bottom/conv": "up3/concat"}
+"""A concatenation takes one scale, and so does a bilinear resize with its input."""
+
 UPSAMPLED_CHANNELS = {"up3/upsample": 128, "up2/upsample": 64, "up1/upsample": 32}
 
 
@@ -48,8 +52,10 @@ class NamedConvolutions(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._layers = nn.ModuleDict()
-        self.rounding: FakeQuantization | None = None
+        self.rounding: FakeQuantization | RangeObserver | None = None
         """Set for quantization-aware training."""
+        self.shares: Mapping[str, str] = {}
+        """Activations rounded in another's range, because the 8-bit graph must give both one scale."""
 
     def add(self, name: str, layer: nn.Module) -> None:
         """Adds a layer, He-normal filter and zero bias."""
@@ -84,7 +90,7 @@ class NamedConvolutions(nn.Module):
 
     def round(self, name: str, x: Tensor) -> Tensor:
         """The activation called ``name``, in 8 bits during quantization-aware training."""
-        return x if self.rounding is None else self.rounding.activation(name, x)
+        return x if self.rounding is None else self.rounding.activation(self.shares.get(name, name), x)
 
     def names(self) -> list[str]:
         """Layer names as in the weight file."""
@@ -100,6 +106,12 @@ class NamedConvolutions(nn.Module):
             if layer.bias is not None:
                 found[f"{name}/bias"] = _array(layer.bias)
         return found
+
+    def ranges(self) -> dict[str, NDArray[np.float32]]:
+        """``<activation>/range`` → ``[low, high]``, as learnt; empty without quantization-aware training."""
+        if not isinstance(self.rounding, FakeQuantization):
+            return {}
+        return {f"{name}/range": np.array(ends, np.float32) for name, ends in self.rounding.ranges().items()}
 
     def load(self, weights: Weights, partly: bool = False) -> None:
         """Takes weights by name, as :meth:`weights` gives them; ``partly`` leaves out those not given."""
@@ -124,6 +136,7 @@ class TomoGAN(NamedConvolutions):
     def __init__(self, upsampling: str) -> None:
         super().__init__()
         self.upsampling = upsampling
+        self.shares = SHARED_BY_SKIPS | (SHARED_BY_RESIZES if upsampling == "bilinear" else {})
         for name, (inputs, outputs, size) in CONVOLUTIONS.items():
             self.add(name, nn.Conv2d(inputs, outputs, size, padding=size // 2))
         if upsampling == "transposed":
@@ -137,7 +150,8 @@ class TomoGAN(NamedConvolutions):
     def upsample(self, name: str, x: Tensor) -> Tensor:
         """Doubles height and width."""
         if self.upsampling == "transposed":
-            return self.conv(name, x, rounded=False)
+            # TRANSPOSE_CONV fuses no activation in .tflite: what RELU reads is rounded on its own.
+            return F.relu(self.round(f"{name}/linear", self.conv(name, x, relu=False, rounded=False)))
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
     def forward(self, x: Tensor) -> Tensor:

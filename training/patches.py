@@ -12,12 +12,14 @@ from torch import Tensor
 Float = NDArray[np.float32]
 
 
-def patches(noisy: Float, clean: Float, size: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+def patches(
+    noisy: Float, clean: Float, size: int, batch: int, seed: int, vary_grey: bool = True
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of ``(noisy [batch, 3, size, size], clean [batch, 1, size, size])``.
 
-    ``noisy`` is ``[slice, y, x, 3]``, ``clean`` ``[slice, y, x]``. Each patch is turned, mirrored,
-    and its brightness and contrast changed a little; every second one has its neighbours swapped,
-    because a stack of slices has no preferred direction.
+    ``noisy`` is ``[slice, y, x, 3]``, ``clean`` ``[slice, y, x]``. Each patch is turned and mirrored; every
+    second one has its neighbours swapped, because a stack of slices has no preferred direction. With
+    ``vary_grey`` its brightness and contrast are changed a little.
     """
     generator = np.random.default_rng(seed)
     slices, height, width = clean.shape
@@ -35,8 +37,11 @@ def patches(noisy: Float, clean: Float, size: int, batch: int, seed: int) -> Ite
             if mirror:
                 source, target = source[:, ::-1], target[:, ::-1]
             gain, offset = generator.uniform(0.85, 1.15), generator.uniform(-0.08, 0.08)
-            inputs.append(source * np.float32(gain) + np.float32(offset))
-            targets.append(target * np.float32(gain) + np.float32(offset))
+            if vary_grey:
+                source = source * np.float32(gain) + np.float32(offset)
+                target = target * np.float32(gain) + np.float32(offset)
+            inputs.append(source)
+            targets.append(target)
         yield (
             torch.from_numpy(np.stack(inputs).transpose(0, 3, 1, 2).copy()),
             torch.from_numpy(np.stack(targets)[:, None].copy()),

@@ -7,18 +7,22 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from export.quantize import PRESETS, quantize_model
+from export.quantize import PRESETS, quantize_learnt, quantize_model
 from karat.calibration import calibration_samples
 from karat.restoration import on_oracle, restore
 from refimpl.graph import Array, Graph
-from refimpl.networks import Upsampling, tomogan
+from refimpl.networks import Upsampling, learnt_ranges, tomogan
 
 Float = NDArray[np.float32]
 
 
 def quantized_tomogan(weights: Mapping[str, Array], upsampling: Upsampling, scheme: str, tile: int) -> Graph:
-    """TomoGAN for ``tile`` × ``tile`` inputs, quantized over the simulated calibration slices."""
+    """TomoGAN for ``tile`` × ``tile`` inputs, quantized in the ranges learnt with its weights, else over the
+    simulated calibration slices."""
     float_graph = tomogan(tile, tile, upsampling, weights)
+    learnt = learnt_ranges(weights)
+    if learnt:
+        return quantize_learnt(float_graph, learnt, PRESETS[scheme])
     return quantize_model(float_graph, calibration_samples(float_graph), PRESETS[scheme])
 
 

@@ -16,13 +16,20 @@ import karat.imaging
 import refimpl.networks
 from benchmarks.quality.cases import source_digest
 from delegates.tiling import TileGrid
-from export.quantize import PRESETS, QuantizationScheme, RangeMethod, quantize_model
+from export.quantize import (
+    PRESETS,
+    QuantizationScheme,
+    RangeMethod,
+    output_range,
+    quantize_learnt,
+    quantize_model,
+)
 from export.tflite import read_tflite, write_tflite
 from karat.calibration import simulated, tiles_of
 from karat.restoration import on_oracle
 from refimpl.errors import KaratError, ModelError, UsageError
 from refimpl.graph import Array, Graph
-from refimpl.networks import Upsampling, chain, fine_tune, load_weights, tomogan
+from refimpl.networks import Upsampling, chain, fine_tune, learnt_ranges, load_weights, tomogan
 from refimpl.profiles import CANONICAL
 
 TILE = 64
@@ -47,16 +54,6 @@ class Plan:
     repair: tuple[str, ...] = ("fine-tune", "fine-tune-int8")
     upsampling: Upsampling = "bilinear"
     alone: bool = False
-
-
-def _bare(scheme: str) -> QuantizationScheme:
-    return replace(
-        PRESETS[scheme],
-        range_method=RangeMethod(),
-        filter_ranges="minmax",
-        equalize=False,
-        correct_bias=False,
-    )
 
 
 STEPS: Mapping[str, Callable[[QuantizationScheme], QuantizationScheme]] = {
@@ -87,7 +84,7 @@ PLANS: tuple[Plan, ...] = (
         ("fine-tune-transposed", "fine-tune-int8", "fine-tune"), "transposed",
     ),
     *(
-        Plan(f"{scheme} {step}", STEPS[step](_bare(scheme)), alone=True)
+        Plan(f"{scheme} {step}", STEPS[step](PRESETS[scheme].without_steps()), alone=True)
         for scheme in SCHEMES
         for step in STEPS
     ),
@@ -210,12 +207,19 @@ def _graphs(
     if plan.scheme is None:
         return {"tomogan": exact} | ({} if fixes is None else {"fine-tune": fixes})
     assert images is not None
-    first = quantize_model(exact, tiles_of(images, TILE, TILE), plan.scheme)
-    graphs = {"tomogan": first}
-    if fixes is not None:
+    learnt = learnt_ranges(weights)
+    if learnt:
+        first = quantize_learnt(exact, learnt, plan.scheme)
+    else:
+        first = quantize_model(exact, tiles_of(images, TILE, TILE), plan.scheme)
+    if fixes is None:
+        return {"tomogan": first}
+    learnt = learnt_ranges(load_weights(repair)) if repair is not None else {}
+    if learnt:
+        second = quantize_learnt(fixes, learnt, plan.scheme)
+    else:
         # Fine-Tune is calibrated on what it will see: slices restored by the quantized TomoGAN, in tiles.
         network, grid = on_oracle(first, CANONICAL), TileGrid(*images.shape[1:3], TILE, TILE)
-        restored = [grid.map(network, image) for image in images]
-        graphs["fine-tune"] = quantize_model(fixes, tiles_of(restored, TILE, TILE), plan.scheme)
-        graphs["chain"] = chain(first, graphs["fine-tune"])
-    return graphs
+        restored = tiles_of([grid.map(network, image) for image in images], TILE, TILE)
+        second = quantize_model(fixes, restored, plan.scheme, {"input": output_range(first)})
+    return {"tomogan": first, "fine-tune": second, "chain": chain(first, second)}

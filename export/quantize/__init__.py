@@ -6,7 +6,7 @@ from export.quantize.calibration import calibrate, float_runner, observe, run_fl
 from export.quantize.equalization import equalize
 from export.quantize.measure import Deviation, Gain, best_of, gains
 from export.quantize.overflow import check_accumulators
-from export.quantize.quantize import quantize_graph, quantize_model
+from export.quantize.quantize import output_range, quantize_graph, quantize_learnt, quantize_model
 from export.quantize.scheme import (
     MOBILE_INT8,
     PER_CHANNEL_INT8,
@@ -36,7 +36,9 @@ __all__ = [
     "float_runner",
     "gains",
     "observe",
+    "output_range",
     "quantize_graph",
+    "quantize_learnt",
     "quantize_model",
     "run_float",
 ]

@@ -56,6 +56,14 @@ def parameters_of_range(
     return Quantization.per_tensor(scale, min(max(zero_point, qmin), qmax))
 
 
+def range_of_parameters(parameters: Quantization, dtype: str) -> Range:
+    """The range a tensor with per-tensor parameters covers; :func:`parameters_of_range` gives them back,
+    unless they are symmetric."""
+    (scale,), (zero_point,) = parameters.scale, parameters.zero_point
+    qmin, qmax = QUANTIZED_RANGE[dtype]
+    return Range((qmin - zero_point) * scale, (qmax - zero_point) * scale)
+
+
 def quantize_array(
     values: Array, scale: Array, zero_point: Array, limits: tuple[int, int], dtype: str
 ) -> Array:

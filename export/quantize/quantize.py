@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
-from export.quantize.affine import Range, parameters_of_range, quantize_bias
+from export.quantize.affine import Range, parameters_of_range, quantize_bias, range_of_parameters
 from export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
 from export.quantize.bias_correction import correct_biases
 from export.quantize.calibration import observe
@@ -16,29 +17,49 @@ from export.quantize.histogram import Histogram
 from export.quantize.overflow import check_accumulators
 from export.quantize.ranges import choose_range
 from export.quantize.scheme import PER_CHANNEL_INT8, QuantizationScheme
-from export.quantize.sharing import KEEPING, SHARING, share_ranges
+from export.quantize.sharing import KEEPING, SHARING, share_ranges, spread_ranges
 from export.tflite import with_lowest_versions
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Array, Graph, LayerView, Quantization, Tensor
+
+NONE_GIVEN: Mapping[str, Range] = MappingProxyType({})
 
 RESCALING = frozenset({"RELU"})
 """Ops with one input and an output in parameters of its own."""
 
 
 def quantize_model(
-    graph: Graph, samples: Iterable[Array], scheme: QuantizationScheme = PER_CHANNEL_INT8
+    graph: Graph,
+    samples: Iterable[Array],
+    scheme: QuantizationScheme = PER_CHANNEL_INT8,
+    given: Mapping[str, Range] = NONE_GIVEN,
 ) -> Graph:
     """Calibrates a float32 graph on ``samples`` and quantizes it; the same input gives the same graph.
 
-    ``samples`` as for :func:`calibrate`; with ``scheme.correct_bias`` all of them are held at once. Errors
-    are its, :func:`quantize_graph`'s and :func:`correct_biases`'s.
+    ``samples`` as for :func:`calibrate`; with ``scheme.correct_bias`` all of them are held at once. ``given``
+    are ranges of activations, by name, that are known beforehand: an input fed by another quantized network
+    is best read in that one's parameters, or its values are rounded twice. Errors are :func:`calibrate`'s,
+    :func:`quantize_graph`'s and :func:`correct_biases`'s, and ModelError for a name that is no activation.
     """
     check_quantizable(graph)
     if scheme.correct_bias:
         samples = list(samples)
     graph = prepared(graph, scheme)
-    return quantize_observed(graph, observe(graph, samples), samples, scheme)
+    return quantize_observed(graph, observe(graph, samples), samples, scheme, given)
+
+
+def quantize_learnt(
+    graph: Graph, ranges: Mapping[str, tuple[float, float]], scheme: QuantizationScheme = PER_CHANNEL_INT8
+) -> Graph:
+    """Quantizes a float32 graph as it was trained to be: in the ranges it learnt, by activation.
+
+    Of tensors that share parameters one named is enough. Of ``scheme`` the types and granularity are used;
+    its steps would undo what was learnt. Errors are :func:`quantize_graph`'s, and ModelError for a name that
+    is no activation or an activation without a range.
+    """
+    named = {name: Range(*ends) for name, ends in ranges.items()}
+    return quantize_graph(graph, spread_ranges(graph, named), scheme.without_steps())
 
 
 def prepared(graph: Graph, scheme: QuantizationScheme) -> Graph:
@@ -47,14 +68,23 @@ def prepared(graph: Graph, scheme: QuantizationScheme) -> Graph:
 
 
 def quantize_observed(
-    graph: Graph, seen: Mapping[int, Histogram], samples: Iterable[Array], scheme: QuantizationScheme
+    graph: Graph,
+    seen: Mapping[int, Histogram],
+    samples: Iterable[Array],
+    scheme: QuantizationScheme,
+    given: Mapping[str, Range] = NONE_GIVEN,
 ) -> Graph:
     """Quantizes a prepared graph, given what :func:`observe` saw of it over ``samples``, which are read
-    again only to correct biases."""
+    again only to correct biases, and ranges known beforehand."""
     ranges = {
         index: choose_range(histogram, scheme.range_method, scheme.symmetric_activations)
         for index, histogram in seen.items()
     }
+    by_name = {graph.tensors[index].name: index for index in seen}
+    for name, values in given.items():
+        if name not in by_name:
+            raise ModelError(f"graph {graph.name!r} has no activation {name!r}, for which a range is given")
+        ranges[by_name[name]] = values
     quantized = quantize_graph(graph, ranges, scheme)
     return correct_biases(graph, quantized, samples) if scheme.correct_bias else quantized
 
@@ -77,6 +107,15 @@ def quantize_graph(
     quantized = with_lowest_versions(_Quantizer(graph, ranges, scheme).run())
     check_accumulators(quantized)
     return quantized
+
+
+def output_range(graph: Graph) -> Range:
+    """The real values a quantized graph's first output can take: what a network that reads it is to be
+    ``given`` for its input."""
+    tensor = graph.tensors[graph.outputs[0]]
+    if tensor.quantization is None:
+        raise ModelError(f"{graph.label(tensor.index)} is not quantized")
+    return range_of_parameters(tensor.quantization, tensor.dtype)
 
 
 def check_quantizable(graph: Graph) -> None:

@@ -73,6 +73,12 @@ class QuantizationScheme:
         if self.activations == "uint8" and self.symmetric_activations:
             raise UsageError("symmetric activations (zero point 0) are int8; uint8 has no negative values")
 
+    def without_steps(self) -> QuantizationScheme:
+        """The same types and granularity, min/max ranges throughout, and nothing corrected."""
+        return replace(
+            self, range_method=RangeMethod(), filter_ranges="minmax", equalize=False, correct_bias=False
+        )
+
 
 PER_CHANNEL_INT8 = QuantizationScheme(filter_ranges="mse", correct_bias=True)
 """Today's scheme: per-channel symmetric int8 filters, asymmetric int8 activations. (Equalization gained

@@ -36,6 +36,38 @@ def share_ranges(graph: Graph, ranges: Mapping[int, Range]) -> dict[int, Range]:
     mix values of the group (a pool's output, a concatenation) add nothing. Raises ModelError for an
     activation without a range.
     """
+    group_of, moved = _groups(graph)
+    group_range: dict[int, Range] = {}
+    for index, group in group_of.items():
+        if index in moved:
+            continue
+        if index not in ranges:
+            raise ModelError(f"no range for {graph.label(index)}: it was not calibrated")
+        group_range[group] = ranges[index].hull(group_range.get(group, ranges[index]))
+    return {index: group_range[group] for index, group in group_of.items()}
+
+
+def spread_ranges(graph: Graph, named: Mapping[str, Range]) -> dict[int, Range]:
+    """A range for every activation, from ranges of some by name: each group has that of its members named,
+    or the hull of several. Raises ModelError for a name that is no activation, or a group without one."""
+    group_of, _ = _groups(graph)
+    by_name = {graph.tensors[index].name: index for index in group_of}
+    group_range: dict[int, Range] = {}
+    for name, values in named.items():
+        if name not in by_name:
+            raise ModelError(f"graph {graph.name!r} has no activation {name!r}, for which a range is given")
+        group = group_of[by_name[name]]
+        group_range[group] = values.hull(group_range.get(group, values))
+    for index, group in group_of.items():
+        if group not in group_range:
+            raise ModelError(
+                f"no range for {graph.label(index)}, nor for a tensor that shares its parameters"
+            )
+    return {index: group_range[group] for index, group in group_of.items()}
+
+
+def _groups(graph: Graph) -> tuple[dict[int, int], set[int]]:
+    """Each activation's group, and the activations whose values are moved or mixed, not computed."""
     leader = {tensor.index: tensor.index for tensor in graph.tensors if not tensor.is_constant}
 
     def lead(index: int) -> int:
@@ -51,13 +83,4 @@ def share_ranges(graph: Graph, ranges: Mapping[int, Range]) -> dict[int, Range]:
                 raise ModelError(f"{view} reads the constant {graph.label(index)}, which cannot be quantized")
             leader[lead(index)] = lead(view.output().index)
             moved.add(view.output().index)
-
-    group_range: dict[int, Range] = {}
-    for index in leader:
-        if index in moved:
-            continue
-        if index not in ranges:
-            raise ModelError(f"no range for {graph.label(index)}: it was not calibrated")
-        group = lead(index)
-        group_range[group] = ranges[index].hull(group_range.get(group, ranges[index]))
-    return {index: group_range[lead(index)] for index in leader}
+    return {index: lead(index) for index in leader}, moved

@@ -144,17 +144,36 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of whatever is random")
 
 
-def float_network(name: str, options: argparse.Namespace) -> Graph:
-    """The named network with the weights asked for. Raises UsageError for an unknown name."""
+def network_weights(name: str, options: argparse.Namespace) -> dict[str, Array] | None:
+    """The weights asked for, else the trained ones that ship, else None.
+
+    Raises UsageError for an unknown network, an unreadable file, or a scheme nothing was trained for.
+    """
     from refimpl.errors import UsageError
-    from refimpl.networks import NETWORKS, load_weights, network, trained_weights
+    from refimpl.networks import NETWORKS, load_weights, trained_weights
 
     if name not in NETWORKS:
         raise UsageError(f"no network {name!r}; known: {', '.join(NETWORKS)}")
+    aware, scheme = getattr(options, "aware", False), getattr(options, "scheme", "int8")
     if options.weights:
-        weights: dict[str, Array] | None = load_weights(options.weights)
-    else:
-        weights = trained_weights(name, options.upsampling, getattr(options, "scheme", "int8"))
+        if aware:
+            raise UsageError("--aware names shipped weights and --weights a file; give one of the two")
+        return load_weights(options.weights)
+    weights = trained_weights(name, options.upsampling, scheme, aware)
+    if aware and weights is None:
+        raise UsageError(
+            f"no weights ship for {name} ({options.upsampling}) trained to be quantized in {scheme}; "
+            "leave out --aware"
+        )
+    return weights
+
+
+def float_network(name: str, options: argparse.Namespace, weights: dict[str, Array] | None = None) -> Graph:
+    """The named network with ``weights``, else those of :func:`network_weights`, whose errors it raises."""
+    from refimpl.networks import network
+
+    if weights is None:
+        weights = network_weights(name, options)
     return network(name, options.height, options.width, options.upsampling, weights, options.seed)
 
 

@@ -17,6 +17,7 @@ HELP = "quantize one of the shipped networks over a representative dataset and w
 EPILOG = """examples:
   karat quantize tomogan --height 64 --width 64 --output tomogan.tflite
   karat quantize tomogan --calibration slices.npy --scheme uint8-2019 --output tomogan.tflite
+  karat quantize tomogan --aware --output tomogan.tflite
   karat quantize tomogan --ranges mse --no-equalize --output tomogan.tflite
   karat quantize tomogan --scheme uint8-2019 --report-gains
   karat quantize tomogan --calibration slices.npy --best --output tomogan.tflite
@@ -45,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "uint8-2019 (one scale per tensor, as in 2019), int8-symmetric (default: int8)",
     )  # fmt: skip
     shared.complete_with(scheme, shared.scheme_names)
+    parser.add_argument(
+        "--aware", action="store_true",
+        help="the shipped weights trained to be quantized in this scheme, in the ranges they learnt; nothing "
+        "is calibrated (--weights with learnt ranges in the file does the same)",
+    )  # fmt: skip
     steps = parser.add_argument_group("steps (default: those that gained on trained TomoGAN in the scheme)")
     steps.add_argument(
         "--ranges", default=None, choices=("minmax", "percentile", "mse"),
@@ -77,15 +83,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Calibrates, quantizes, writes; or reports."""
-    from export.quantize import PRESETS, best_of
+    from export.quantize import PRESETS, best_of, quantize_learnt, quantize_model
     from karat.calibration import calibration_samples
     from refimpl.errors import UsageError
+    from refimpl.networks import learnt_ranges
 
     _check(options)
     if options.scheme not in PRESETS:
         raise UsageError(f"no scheme {options.scheme!r}; known: {', '.join(PRESETS)}")
     scheme = _with_steps(PRESETS[options.scheme], options)
-    graph = shared.float_network(options.network, options)
+    weights = shared.network_weights(options.network, options)
+    graph = shared.float_network(options.network, options, weights)
+    learnt = learnt_ranges(weights)
+    if learnt:
+        _check_learnt(options)
     samples = calibration_samples(graph, options.calibration, options.seed)
     if options.best or options.report_gains:
         rows = _gains(graph, samples, scheme, options)
@@ -94,7 +105,10 @@ def run(options: argparse.Namespace) -> int:
         if options.best:
             scheme = best_of(rows)
     if options.output is not None:
-        _write(graph, samples, scheme, options)
+        quantized = (
+            quantize_learnt(graph, learnt, scheme) if learnt else quantize_model(graph, samples, scheme)
+        )
+        _write(graph, quantized, samples, scheme, options)
     return 0
 
 
@@ -115,6 +129,17 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(
             "--best chooses the steps itself; leave out --ranges, --filter-ranges, --equalize and "
             "--correct-bias"
+        )
+
+
+def _check_learnt(options: argparse.Namespace) -> None:
+    from refimpl.errors import UsageError
+
+    chosen = (options.ranges, options.filter_ranges, options.equalize, options.correct_bias)
+    if options.best or options.report_gains or any(value is not None for value in chosen):
+        raise UsageError(
+            "these weights come with the ranges they learnt, which leaves no step to choose; "
+            "leave out --ranges, --filter-ranges, --equalize, --correct-bias, --best and --report-gains"
         )
 
 
@@ -188,14 +213,17 @@ def _print(rows: Sequence[Gain], options: argparse.Namespace) -> None:
 
 
 def _write(
-    graph: Graph, samples: Sequence[Array], scheme: QuantizationScheme, options: argparse.Namespace
+    graph: Graph,
+    quantized: Graph,
+    samples: Sequence[Array],
+    scheme: QuantizationScheme,
+    options: argparse.Namespace,
 ) -> None:
     from dataclasses import replace
 
     from export.quantize import quantize_model
     from karat.calibration import signal_to_noise
 
-    quantized = quantize_model(graph, samples, scheme)
     shared.write_graph(quantized, options.output)
     cost = f"signal to noise against the float network: {signal_to_noise(graph, quantized, samples):.1f} dB"
     if scheme.symmetric_activations:

@@ -9,13 +9,14 @@ from refimpl.graph import Array, Graph
 from refimpl.networks.chain import chain
 from refimpl.networks.fine_tune import fine_tune
 from refimpl.networks.tomogan import Upsampling, tomogan
-from refimpl.networks.weights import load_weights, trained_weights
+from refimpl.networks.weights import learnt_ranges, load_weights, trained_weights
 
 __all__ = [
     "NETWORKS",
     "Upsampling",
     "chain",
     "fine_tune",
+    "learnt_ranges",
     "load_weights",
     "network",
     "tomogan",

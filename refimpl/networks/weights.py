@@ -1,7 +1,9 @@
 """Weights of a network: given by name, loaded from an .npz file, or seeded.
 
 Names are the constants' names in the graph (``box1/conv1/filter``); filters are
-laid out OHWI, ``[out_channel, y, x, in_channel]``, biases ``[out_channel]``, all float32.
+laid out OHWI, ``[out_channel, y, x, in_channel]``, biases ``[out_channel]``, computed with in float32.
+Weights of quantization-aware training come with ``<activation>/range``, ``[low, high]``: the ranges the
+network was trained to be rounded in. They are the quantizer's; the float networks pass over them.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from refimpl.graph import Array
 
 SEEDED_BIAS_DEVIATION = 0.05
 """Seeded biases are small but not zero, so that a runtime that drops a bias is seen."""
+
+RANGE = "/range"
+"""How the names of learnt ranges end."""
 
 UNREADABLE = (
     OSError, ValueError, EOFError, RuntimeError, MemoryError, KeyError, struct.error,
@@ -43,6 +48,26 @@ def load_weights(path: str | Path) -> dict[str, Array]:
             return {name: archive[name] for name in archive.files}
     except UNREADABLE as failure:
         raise UsageError(f"weights file {path} cannot be read as .npz: {failure}") from failure
+
+
+def learnt_ranges(weights: Mapping[str, Array] | None) -> dict[str, tuple[float, float]]:
+    """Least and greatest real value of activations, by name, as far as ``weights`` hold them.
+
+    Raises ModelError for a range that is not two finite ascending numbers.
+    """
+    found = {}
+    for name, values in (weights or {}).items():
+        if name.endswith(RANGE):
+            ends = np.asarray(values)
+            if (
+                ends.shape != (2,)
+                or ends.dtype.kind != "f"
+                or not np.isfinite(ends).all()
+                or ends[0] > ends[1]
+            ):
+                raise ModelError(f"weights: {name!r} is no range [low, high]: {ends.tolist()}")
+            found[name.removesuffix(RANGE)] = (float(ends[0]), float(ends[1]))
+    return found
 
 
 class Weights:
@@ -71,7 +96,8 @@ class Weights:
 
     def finish(self) -> None:
         """Raises ModelError listing every missing, extra and unfit array."""
-        for name in sorted(set(self._given or ()) - self._asked):
+        extra = {name for name in self._given or () if not name.endswith(RANGE)} - self._asked
+        for name in sorted(extra):
             self._problems.append(f"{name!r} is not a weight of this network")
         if self._problems:
             raise ModelError(f"weights do not fit {self._network}: " + "; ".join(self._problems))
@@ -104,13 +130,18 @@ class Weights:
 
 
 def trained_weights(
-    network: str, upsampling: str = "bilinear", scheme: str = "int8"
+    network: str, upsampling: str = "bilinear", scheme: str = "int8", aware: bool = False
 ) -> dict[str, Array] | None:
     """The weights that ship for a network (``tomogan``, ``fine-tune``), or None when none do.
 
-    Fine-Tune repairs what one quantization scheme of TomoGAN cost: ``uint8-2019``, or else int8.
+    ``aware``: those trained to be quantized in ``scheme``, with their ranges. Otherwise TomoGAN's are the
+    same for every scheme, while Fine-Tune repairs what one cost TomoGAN: ``uint8-2019``, or else int8.
     """
-    repaired = "uint8-2019" if scheme == "uint8-2019" else "int8"
-    name = f"tomogan-{upsampling}" if network == "tomogan" else f"{network}-{repaired}"
+    rounded = "int8" if scheme == "int8-mobile" else scheme
+    kind = f"aware-{rounded}" if aware else scheme if scheme == "uint8-2019" else "int8"
+    if network == "tomogan":
+        name = f"tomogan-{upsampling}" + (f"-{kind}" if aware else "")
+    else:
+        name = f"{network}-{kind}"
     path = Path(__file__).parent / "trained" / f"{name}.npz"
     return load_weights(path) if path.is_file() else None

@@ -11,6 +11,7 @@ import pytest
 from export.quantize.measure import STEPS
 from export.tflite import read_tflite
 from karat.cli import main
+from refimpl.networks import fine_tune, learnt_ranges, trained_weights
 
 SIZE = ["--height", "32", "--width", "32"]
 
@@ -106,3 +107,47 @@ def test_wrong_use_is_one_line(
     errors = capsys.readouterr().err
     assert said in errors
     assert errors.count("\n") == 1
+
+
+def test_weights_that_learnt_their_ranges_are_quantized_in_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a file, and the shipped ones by name; there is no step left to choose."""
+    weights = {t.name: t.data for t in fine_tune(32, 32).tensors if t.data is not None}
+    ranges = {"input": (-0.25, 1.5), "repair": (0.0, 2.0), "output": (-0.1, 1.2)}
+    np.savez(tmp_path / "w.npz", **weights, **{f"{k}/range": np.float32(v) for k, v in ranges.items()})
+    command = ["quantize", "fine-tune", *SIZE, "--weights", str(tmp_path / "w.npz")]
+    path = tmp_path / "x.tflite"
+    assert main([*command, "--output", str(path)]) == 0
+    graph = read_tflite(path.read_bytes())
+    scales = {t.name: t.quantization.scale for t in graph.tensors if t.name in ranges and t.quantization}
+    assert scales == {k: (np.float32((high - low) / 255),) for k, (low, high) in ranges.items()}
+    capsys.readouterr()
+    for more in (
+        ["--report-gains"],
+        ["--output", str(path), "--equalize"],
+        ["--output", str(path), "--aware"],
+    ):
+        assert main([*command, *more]) == 2
+        assert "learnt" in capsys.readouterr().err or "--aware" in more
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-mobile", "uint8-2019"])
+@pytest.mark.parametrize("network", ["tomogan", "fine-tune"])
+def test_shipped_weights_trained_to_be_quantized(network: str, scheme: str, tmp_path: Path) -> None:
+    """The file's output has the range the weights learnt."""
+    path = tmp_path / "x.tflite"
+    assert main(["quantize", network, *SIZE, "--aware", "--scheme", scheme, "--output", str(path)]) == 0
+    graph = read_tflite(path.read_bytes())
+    learnt = learnt_ranges(trained_weights(network, scheme=scheme, aware=True))
+    quantization = graph.tensors[graph.outputs[0]].quantization
+    assert quantization is not None
+    low, high = learnt["output"]
+    assert quantization.scale == (np.float32((high - low) / 255),)
+
+
+def test_a_scheme_nothing_was_trained_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "x.tflite")
+    for more in (["--scheme", "int8-symmetric"], ["--upsampling", "transposed"]):
+        assert main(["quantize", "tomogan", "--aware", "--output", path, *more]) == 2
+        assert "no weights ship for tomogan" in capsys.readouterr().err

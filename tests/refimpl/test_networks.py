@@ -9,7 +9,7 @@ from refimpl.builder import GraphBuilder
 from refimpl.cost import count
 from refimpl.errors import ModelError, UsageError
 from refimpl.graph import Graph, Quantization
-from refimpl.networks import chain, fine_tune, load_weights, tomogan
+from refimpl.networks import chain, fine_tune, learnt_ranges, load_weights, tomogan
 
 CONV = ("CONV_2D", 1)
 ENCODER = [CONV] + [CONV, CONV, ("MAX_POOL_2D", 1)] * 3 + [CONV]
@@ -112,6 +112,20 @@ def test_weights_survive_a_file(network, tmp_path) -> None:
     graph = network(8, 8, seed=7)
     np.savez(tmp_path / "weights.npz", **weights_of(graph))
     assert network(8, 8, weights=load_weights(tmp_path / "weights.npz")) == graph
+
+
+def test_learnt_ranges_travel_with_the_weights() -> None:
+    """The float network passes over them; what is no range is named."""
+    weights = weights_of(fine_tune(8, 8))
+    ranged = weights | {"repair/range": np.array([0, 2.5], np.float32)}
+    assert fine_tune(8, 8, ranged) == fine_tune(8, 8, weights)
+    assert learnt_ranges(ranged) == {"repair": (0.0, 2.5)}
+    assert learnt_ranges(weights) == learnt_ranges(None) == {}
+    for wrong in ([1.0], [2.0, 1.0], [0.0, np.nan], [0.0, np.inf], [[0.0, 1.0]]):
+        with pytest.raises(ModelError, match="repair/range"):
+            learnt_ranges({"repair/range": np.array(wrong, np.float32)})
+    with pytest.raises(ModelError, match="repair/range"):
+        learnt_ranges({"repair/range": np.array([0, 1])})
 
 
 def test_every_weight_that_does_not_fit_is_listed() -> None:

@@ -12,15 +12,18 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 
+from export.quantize import PRESETS, quantize_learnt  # noqa: E402
 from karat.imaging.dataset import write_dataset  # noqa: E402
 from karat.imaging.simulate import simulate_stack  # noqa: E402
-from karat.restoration import on_onnx_runtime  # noqa: E402
+from karat.restoration import on_onnx_runtime, on_oracle  # noqa: E402
 from refimpl.errors import FeedError, UsageError  # noqa: E402
-from refimpl.networks import fine_tune, tomogan  # noqa: E402
+from refimpl.networks import fine_tune, learnt_ranges, tomogan  # noqa: E402
 from training import data  # noqa: E402
-from training.fake_quantization import FakeQuantization  # noqa: E402
+from training.__main__ import stored  # noqa: E402
+from training.fake_quantization import FakeQuantization, observed  # noqa: E402
 from training.losses import ssim  # noqa: E402
 from training.model import FineTune, TomoGAN  # noqa: E402
+from training.patches import patches  # noqa: E402
 from training.perceptual import PerceptualLoss  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
@@ -76,7 +79,6 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path) -> None:
     """Stopped after its first checkpoint, a run ends in the same weights as one that was not."""
     from training.loop import Schedule
     from training.loop import train as loop
-    from training.patches import patches
 
     noisy = np.random.default_rng(1).random((2, 40, 40, 3), dtype=np.float32)
     schedule = Schedule(6, adversarial=1e-3, adversarial_every=2, checkpoint_every=3)
@@ -132,7 +134,7 @@ def test_ssim_is_scikit_images() -> None:
 
 def test_fake_quantization_rounds_as_the_exporter_does() -> None:
     """Per channel: the largest filter value is kept, -128 never used; zero is exact in activations."""
-    rounding = FakeQuantization()
+    rounding = FakeQuantization({"x": (-0.5, 0.7501)})
     weight = torch.tensor([[1.27, 0.014], [-12.7, 0.06]]).reshape(2, 2, 1, 1)
     rounded = rounding.filter(weight, 0).flatten().tolist()
     assert rounded == pytest.approx([1.27, 0.01, -12.7, 0.1], abs=1e-6)
@@ -144,20 +146,66 @@ def test_fake_quantization_rounds_as_the_exporter_does() -> None:
 
 
 def test_gradient_passes_inside_the_range_only() -> None:
-    rounding = FakeQuantization().eval()
-    rounding._ranges["x"] = (0.0, 1.0)
+    rounding = FakeQuantization({"x": (0.0, 1.0)})
     x = torch.tensor([0.3, 5.0], requires_grad=True)
     rounding.activation("x", x).sum().backward()
     assert x.grad is not None
     assert x.grad.tolist() == [1.0, 0.0]
 
 
+def test_a_range_widens_for_what_it_clips_and_narrows_for_what_it_rounds() -> None:
+    """The signs of an end's gradient: many values clipped; none clipped and all between two steps."""
+    for values, wider in ((torch.full((1, 8), 3.0), True), (torch.linspace(0.001, 0.003, 8)[None], False)):
+        rounding = FakeQuantization({"x": (-1.0, 1.0)})
+        ((rounding.activation("x", values) - values) ** 2).sum().backward()
+        assert rounding.growth.grad is not None
+        high = float(rounding.growth.grad[0, 1])
+        assert (high < 0) if wider else (high > 0)
+
+
+def test_a_fixed_range_is_kept_and_rounds_nothing() -> None:
+    """Values on another network's grid already; the range goes to the weight file as it is."""
+    rounding = FakeQuantization({"x": (0.0, 9.0), "y": (0.0, 1.0)}, fixed={"x": (-0.1, 2.0)})
+    x = torch.tensor([[0.123456, 7.0]])
+    assert torch.equal(rounding.activation("x", x), x)
+    assert rounding.ranges() == {"x": (-0.1, 2.0), "y": (0.0, 1.0)}
+
+
+@pytest.mark.parametrize("scheme", ["int8", "uint8-2019"])
+@pytest.mark.parametrize("upsampling", ["bilinear", "transposed"])
+def test_rounded_twin_of_the_quantized_graph(upsampling: str, scheme: str) -> None:
+    """Trained with what the exported graph computes: the same groups of activations share a range. Single
+    values fall to either side of a tie and part from there on; on average the two agree, while the network
+    without rounding lies elsewhere."""
+    torch.manual_seed(0)
+    model, image = TomoGAN(upsampling), np.random.default_rng(0).random((1, 32, 40, 3), dtype=np.float32)
+    given = torch.from_numpy(image.transpose(0, 3, 1, 2))
+    model.rounding = FakeQuantization(observed(model, iter([(given, given)] * 16)), scheme == "int8")
+    exact = tomogan(32, 40, upsampling, model.weights())
+    learnt = learnt_ranges(stored(model))
+    network = on_oracle(quantize_learnt(exact, learnt, PRESETS[scheme]), "litert-2.3-ref")
+    step = (learnt["output"][1] - learnt["output"][0]) / 255
+    found = network(image)[..., 0]
+    rounded = model(given).detach().numpy()[:, 0] - found
+    unrounded = on_onnx_runtime(exact)(image)[..., 0] - found
+    assert abs(rounded.mean()) < 0.1 * step < abs(unrounded.mean())
+    assert np.abs(rounded).mean() < 0.8 * np.abs(unrounded).mean()
+
+
 def test_aware_training_writes_weights(windows: Path, tmp_path: Path) -> None:
     train(*command(windows, tmp_path / "float", steps=2))
     start = tmp_path / "float" / "weights.npz"
     train(*command(windows, tmp_path / "aware", steps=3), "--start-from", str(start), "--aware", "uint8-2019")
-    names = set(np.load(start).files)
-    assert set(np.load(tmp_path / "aware" / "weights.npz").files) == names
+    trained = dict(np.load(tmp_path / "aware" / "weights.npz"))
+    graph = tomogan(32, 32, "bilinear", trained)
+    assert {name for name in trained if not name.endswith("/range")} == set(np.load(start).files)
+    assert quantize_learnt(graph, learnt_ranges(trained), PRESETS["uint8-2019"]).inputs
+    # Ranges that come with the weights are gone on with, not observed anew.
+    more = ("--start-from", str(tmp_path / "aware" / "weights.npz"), "--learning-rate", "0")
+    train(*command(windows, tmp_path / "more", steps=1), *more, "--aware", "uint8-2019", "--squared", "10")
+    again = dict(np.load(tmp_path / "more" / "weights.npz"))
+    for name, ends in learnt_ranges(trained).items():
+        assert learnt_ranges(again)[name] == pytest.approx(ends, rel=1e-6)
 
 
 def test_fine_tune_learns_from_the_oracle(windows: Path, tmp_path: Path) -> None:
@@ -167,6 +215,30 @@ def test_fine_tune_learns_from_the_oracle(windows: Path, tmp_path: Path) -> None
         "--folder", str(tmp_path / "repair"), "--steps", "3", "--patch", "32", "--batch", "2", "--halo", "8",
     )  # fmt: skip
     assert len(losses(tmp_path / "repair")) == 3
+
+
+def test_fine_tune_reads_what_tomogan_gives(windows: Path, tmp_path: Path) -> None:
+    """Its input's range is TomoGAN's output's, so that nothing is rounded twice between the two."""
+    train(*command(windows, tmp_path / "float", steps=2))
+    start = str(tmp_path / "float" / "weights.npz")
+    train(*command(windows, tmp_path / "aware", steps=2), "--start-from", start, "--aware", "int8")
+    first = dict(np.load(tmp_path / "aware" / "weights.npz"))
+    train(
+        "fine-tune", "--data", str(windows), "--tomogan", str(tmp_path / "aware" / "weights.npz"),
+        "--folder", str(tmp_path / "repair"), "--steps", "2", "--patch", "32", "--batch", "2",
+        "--aware", "int8",
+    )  # fmt: skip
+    second = dict(np.load(tmp_path / "repair" / "weights.npz"))
+    one = quantize_learnt(tomogan(32, 32, "bilinear", first), learnt_ranges(first))
+    two = quantize_learnt(fine_tune(32, 32, second), learnt_ranges(second))
+    assert one.tensors[one.outputs[0]].quantization == two.tensors[two.inputs[0]].quantization
+
+
+def test_patches_keep_their_grey_where_they_must() -> None:
+    noisy = np.random.default_rng(1).random((1, 16, 16, 3), dtype=np.float32)
+    kept, changed = (next(patches(noisy, noisy[..., 1], 16, 1, 0, vary)) for vary in (False, True))
+    assert sorted(kept[1].flatten().tolist()) == sorted(noisy[..., 1].flatten().tolist())
+    assert sorted(changed[1].flatten().tolist()) != sorted(noisy[..., 1].flatten().tolist())
 
 
 def test_perceptual_loss_takes_torchvisions_names(tmp_path: Path) -> None:
