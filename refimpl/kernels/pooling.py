@@ -14,6 +14,7 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import DTYPES, Array, LayerView
 from refimpl.kernels.multipliers import output_bounds
 from refimpl.kernels.pixels import PixelKernel, whole_image, whole_pixels
+from refimpl.kernels.pool_block import largest_of_window
 from refimpl.kernels.threads import share, shared
 from refimpl.profiles.rules import Rule
 
@@ -64,17 +65,11 @@ def _max_pool(image: Any, rows: Any, columns: Any, channels: int, low: Any, high
         y_begin, y_end = rows[out_y, 0], rows[out_y, 1]
         for out_x in range(out_width):
             x_begin, x_end = columns[out_x, 0], columns[out_x, 1]
-            cell, first = out[batch, out_y, out_x], image[batch, y_begin, x_begin]
-            for c in range(channels):
-                cell[c] = first[c]
-            for y in range(y_begin, y_end):
-                for x in range(x_begin, x_end):
-                    tap = image[batch, y, x]
-                    for c in range(channels):
-                        cell[c] = tap[c] if tap[c] > cell[c] else cell[c]
-            for c in range(channels):
-                below = high if cell[c] > high else cell[c]
-                cell[c] = low if below < low else below
+            window = image[batch, y_begin:, x_begin:]
+            largest_of_window(
+                window.ctypes.data, y_end - y_begin, window.strides[0], x_end - x_begin, window.strides[1],
+                channels, low, high, out[batch, out_y, out_x:].ctypes.data,
+            )  # fmt: skip
 
 
 @shared(error_model="numpy")

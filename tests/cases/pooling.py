@@ -11,7 +11,7 @@ from tests.cases.case import Case
 from tests.cases.single_layer import Feed, Result, indices, noise, ramp, single_layer
 
 QUANTIZED = ("int8", "uint8")
-CHANNELS = (1, 3, 8, 15, 16, 17, 33)
+CHANNELS = (1, 3, 8, 15, 16, 17, 33, 83)
 
 
 def cases() -> list[Case]:
