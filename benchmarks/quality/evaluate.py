@@ -28,7 +28,7 @@ from refimpl.graph import Array
 
 SHOWN = (
     "noisy", "nlm", "tv", "float whole", "int8 whole", "int8 tiles", "int8 tiles repaired",
-    "int8 halo", "uint8-2019 tiles", "uint8-2019 tiles repaired",
+    "int8 halo", "aware-int8 halo repaired",
 )  # fmt: skip
 """Methods whose images of the first slice of each family are kept for the pictures."""
 

@@ -26,6 +26,11 @@ Cover = Literal["whole", "tiles", "halo"]
 COVERS: Mapping[Cover, str] = {
     "whole": "whole image", "tiles": "64×64 tiles", "halo": f"64×64 tiles, halo {HALO}",
 }  # fmt: skip
+COUNTED_COVER: Mapping[str, Cover] = {
+    "int8": "tiles", "uint8-2019": "tiles", "aware-int8": "halo", "aware-uint8-2019": "halo",
+}  # fmt: skip
+"""By plan, over which cover the inclusions are counted."""
+
 PROFILES = (
     "litert-2.3-builtin", "litert-2.3-xnnpack", "tflite-2.14-ref", "tflite-2.14-builtin", "tflm", "ort-1.31",
 )  # fmt: skip
@@ -55,7 +60,7 @@ def _with_repair(plan: str, title: str, covers: tuple[Cover, ...]) -> list[Metho
     found = []
     for cover in covers:
         name = f"{plan} {cover}"
-        counted = plan != "transposed-int8" and cover == "tiles"
+        counted = plan in COUNTED_COVER and cover == COUNTED_COVER[plan]
         found.append(Method(name, f"{title}, {COVERS[cover]}", f"{plan}/tomogan", cover, counted=counted))
         found.append(
             Method(f"{name} repaired", f"{title}, {COVERS[cover]} + Fine-Tune", f"{plan}/fine-tune",
@@ -85,7 +90,12 @@ def _table() -> list[Method]:
             for cover in chained
         ]
     for scheme in SCHEMES:
-        table += _with_repair(f"aware-{scheme}", f"{scheme}, quantization-aware", ("whole", "tiles"))
+        covers: tuple[Cover, ...] = ("whole", "tiles", "halo")
+        table += _with_repair(f"aware-{scheme}", f"{scheme}, quantization-aware", covers)
+        table.append(
+            Method(f"aware-{scheme} unrounded", f"{scheme}, quantization-aware, run in float",
+                   f"aware-{scheme}/unrounded")
+        )  # fmt: skip
     table.append(Method("transposed whole", "transposed, float, whole image", "transposed/tomogan"))
     table += _with_repair("transposed-int8", "transposed, int8", ("whole", "tiles"))
     table += [

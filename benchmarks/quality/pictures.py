@@ -23,12 +23,14 @@ from refimpl.graph import Array
 
 BOXES = (
     "noisy", "nlm", "tv", "float whole", "float tiles", "int8 whole", "int8 tiles", "int8 tiles repaired",
-    "int8 halo repaired", "aware-int8 tiles repaired", "uint8-2019 whole", "uint8-2019 tiles",
-    "uint8-2019 tiles repaired", "uint8-2019 halo repaired", "aware-uint8-2019 tiles repaired",
+    "int8 halo repaired", "aware-int8 whole", "aware-int8 halo", "aware-int8 halo repaired",
+    "uint8-2019 whole", "uint8-2019 tiles", "uint8-2019 tiles repaired", "uint8-2019 halo repaired",
+    "aware-uint8-2019 whole", "aware-uint8-2019 halo", "aware-uint8-2019 halo repaired",
 )  # fmt: skip
-SHEET = ("noisy", "float whole", "int8 tiles", "int8 tiles repaired")
+BEST = "aware-int8 halo repaired"
+SHEET = ("noisy", "float whole", "int8 tiles", BEST)
 SHORT = {"noisy": "noisy", "float whole": "float, whole", "int8 tiles": "int8, tiles",
-         "int8 tiles repaired": "int8, tiles + Fine-Tune", "int8 halo": "int8, tiles with halo",
+         BEST: "int8, trained, halo\n+ Fine-Tune", "int8 halo": "int8, tiles with halo",
          "int8 whole": "int8, whole"}  # fmt: skip
 GREYS = 40
 """Grey levels kept in a picture file: noise compresses badly."""
@@ -135,12 +137,12 @@ def sheet(settings: Settings, entries: Entries, cases: Sequence[Case], path: Pat
 
 def details(settings: Settings, case: Case, path: Path) -> Path:
     """The middle of a slice, pixel by pixel: repaired beside clean, lost and invented inclusions marked."""
-    restored, clean = _load(settings, case, "int8 tiles repaired"), load_slice(case, settings.folder).clean
+    restored, clean = _load(settings, case, BEST), load_slice(case, settings.folder).clean
     side = min(256, case.size)
     start = (case.size - side) // 2
     part = (slice(start, start + side),) * 2
     figure, axes = plt.subplots(1, 2, figsize=(8.0, 4.5), constrained_layout=True)
-    _show(axes[0], restored[part], "int8, 64×64 tiles + Fine-Tune")
+    _show(axes[0], restored[part], METHODS[BEST].title)
     _show(axes[1], clean[part], f"clean ({case.family})")
     numbers = {"kept": 0, "lost": 0, "invented": 0}
     for places in Truth(clean).places(restored).values():

@@ -112,7 +112,8 @@ class WeightFiles:
 
 
 def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = ()) -> dict[str, str]:
-    """Writes ``<plan>/tomogan.tflite``, ``fine-tune.tflite`` and ``chain.tflite``, all for 64×64 tiles.
+    """Writes ``<plan>/tomogan.tflite``, ``fine-tune.tflite`` and ``chain.tflite``, all for 64×64 tiles;
+    for weights trained to be quantized also ``unrounded.tflite``, the same in float.
 
     Returns SHA-256 by ``<plan>/<model>``. A plan whose weights are not there, or that cannot be
     quantized, is left out with a printed reason. What is on disk is used again when it was made from
@@ -222,4 +223,5 @@ def _graphs(
         network, grid = on_oracle(first, CANONICAL), TileGrid(*images.shape[1:3], TILE, TILE)
         restored = tiles_of([grid.map(network, image) for image in images], TILE, TILE)
         second = quantize_model(fixes, restored, plan.scheme, {"input": output_range(first)})
-    return {"tomogan": first, "fine-tune": second, "chain": chain(first, second)}
+    graphs = {"tomogan": first, "fine-tune": second, "chain": chain(first, second)}
+    return graphs | ({"unrounded": exact} if learnt_ranges(weights) else {})

@@ -20,7 +20,9 @@ from refimpl.errors import UsageError
 from refimpl.profiles import CANONICAL
 
 COUNTED = ("noisy", "nlm", "tv", "float whole", "int8 tiles", "int8 tiles repaired",
-           "uint8-2019 tiles", "uint8-2019 tiles repaired")  # fmt: skip
+           "uint8-2019 tiles", "uint8-2019 tiles repaired", "aware-int8 halo", "aware-int8 halo repaired",
+           "aware-uint8-2019 halo", "aware-uint8-2019 halo repaired")  # fmt: skip
+BEST = ("aware-int8 halo repaired", "aware-uint8-2019 halo repaired")
 
 
 def schemes(entries: Entries) -> str:
@@ -41,9 +43,7 @@ def schemes(entries: Entries) -> str:
 
 def by_family(entries: Entries) -> str:
     """Mean SSIM of the main methods for each family; those never trained on are in bold."""
-    names = [
-        name for name in (*COUNTED[:4], "int8 halo repaired", "uint8-2019 halo repaired") if name in entries
-    ]
+    names = [name for name in (*COUNTED[:4], *BEST) if name in entries]
     lines = []
     for family in families(entries):
         slices = of_family(entries, family)
@@ -51,7 +51,10 @@ def by_family(entries: Entries) -> str:
         lines.append(
             (f"{title} ({len(slices)})", *(f"{row(entries, name, slices).ssim:.4f}" for name in names))
         )
-    heads = [METHODS[name].title.replace(f", 64×64 tiles, halo {HALO}", ", halo") for name in names]
+    heads = [
+        METHODS[name].title.replace(f", quantization-aware, 64×64 tiles, halo {HALO}", ", halo")
+        for name in names
+    ]
     return table(("family (slices)", *heads), lines)
 
 
