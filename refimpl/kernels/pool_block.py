@@ -34,8 +34,8 @@ def largest_of_window(
 ) -> Any:
     """``out[c] = min(max(largest of window[y, x, c], low), high)`` for every channel c.
 
-    ``window`` and ``out`` are addresses of bytes: int8 or uint8, as ``low`` and ``high`` are. Rows and columns
-    lie ``row_step`` and ``column_step`` bytes apart.
+    ``window`` and ``out`` are addresses of bytes: int8 or uint8, as ``low`` and ``high`` are. Rows lie
+    ``row_step`` bytes apart, columns ``column_step``.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
