@@ -1,0 +1,92 @@
+"""QLinearAveragePool over ``[batch, channel, y, x]``: float32 sums, tap after tap, planes in parallel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.graph import Array, LayerView
+from refimpl.kernels.lookup import buffer, byte_values, flat_bytes, full_range
+from refimpl.kernels.onnx_translation import parameters, window
+from refimpl.kernels.threads import share, shared
+from refimpl.profiles.rules import Rule
+
+
+def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """QLinearAveragePool: rint(f32(f32(sum / n) / s_y) + z_y) of the values' float32 sum.
+
+    n counts the taps inside the image, or with ``count_include_pad`` those in the padding, too.
+    """
+    image, output = view.input(0), view.output()
+    source, result = parameters(view, 1, 2), parameters(view, 3, 4)
+    centred = byte_values(image.dtype) - source.zero_points[0]
+    reals = centred.astype(np.float32) * np.float32(source.scales[0])
+    rows, columns = _taps(view, 0), _taps(view, 1)
+    dilations = view.integers("dilations", (1, 1))
+    steps = dilations[0] * image.shape[3], dilations[1]
+    scale, zero_point = np.float32(result.scales[0]), np.float32(result.zero_points[0])
+    low, high = (np.float32(bound) for bound in full_range(output.dtype))
+    planes, work = (
+        math.prod(image.shape[:2]),
+        math.prod(output.shape) * math.prod(view.integers("kernel_shape")),
+    )
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        values = flat_bytes(buffer(inputs, 0)).reshape(planes, -1)
+        out = flat_bytes(outputs[0]).reshape(planes, len(rows), len(columns))
+        windows = image.shape[3], rows, columns, steps
+        share(work, _average, values, reals, *windows, scale, zero_point, low, high, out)
+
+    return run
+
+
+def _taps(view: LayerView, axis: int) -> NDArray[np.int64]:
+    """For each window along a spatial axis ``[first tap inside the image, taps inside, taps that count]``."""
+    size, count = view.input(0).shape[2 + axis], view.output().shape[2 + axis]
+    kernel = view.integers("kernel_shape")
+    over, taps = window(view, (kernel[0], kernel[1])), np.arange(kernel[axis])
+    positions = (
+        np.arange(count)[:, None] * over.strides[axis] - over.before[axis] + taps * over.dilations[axis]
+    )
+    inside = (positions >= 0) & (positions < size)
+    first = np.take_along_axis(positions, inside.argmax(axis=1)[:, None], axis=1)[:, 0]
+    counted = inside
+    if view.integer("count_include_pad", 0):
+        behind = view.integers("pads", (0, 0, 0, 0))[2 + axis]
+        counted = positions < size + (behind if view.text("auto_pad", "NOTSET") == "NOTSET" else 0)
+    return np.stack([first, inside.sum(axis=1), counted.sum(axis=1)], axis=1).astype(np.int64)
+
+
+@shared(error_model="numpy")
+def _average(
+    values: Any,
+    reals: Any,
+    width: int,
+    rows: Any,
+    columns: Any,
+    steps: Any,
+    scale: Any,
+    zero_point: Any,
+    low: Any,
+    high: Any,
+    out: Any,
+) -> None:
+    planes, height, across = out.shape
+    for row in prange(planes * height):
+        plane, y = row // height, row % height
+        image, line = values[plane], out[plane, y]
+        for x in range(across):
+            total = np.float32(0)
+            for tap_y in range(rows[y, 1]):
+                begin = rows[y, 0] * width + tap_y * steps[0] + columns[x, 0]
+                for tap_x in range(columns[x, 1]):
+                    total += reals[image[begin + tap_x * steps[1]]]
+            mean = total / np.float32(rows[y, 2] * columns[x, 2])
+            whole = np.rint(np.float32(mean / scale) + zero_point)
+            line[x] = np.uint8(np.int64(min(max(whole, low), high)))

@@ -1,0 +1,58 @@
+"""QLinearAveragePool's kernel against its spec: every way windows are cut, counted, spread and shared out."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.onnx import read_onnx
+from refimpl.engine import compile_graph
+from refimpl.graph import Graph
+from refimpl.kernels import KERNELS
+from refimpl.kernels import threads as sharing
+from tests.cases.onnx_models import node, onnx_model
+from tests.cases.quantized import seeded, some_values
+
+WINDOWS: tuple[dict[str, Any], ...] = (
+    {"kernel_shape": [1, 1]},
+    {"kernel_shape": [2, 2], "strides": [2, 2]},
+    {"kernel_shape": [3, 2], "pads": [2, 1, 1, 0], "strides": [2, 1]},
+    {"kernel_shape": [3, 3], "pads": [1, 2, 2, 1], "dilations": [2, 3]},
+    {"kernel_shape": [2, 3], "dilations": [3, 1], "strides": [1, 3], "ceil_mode": 1},
+    {"kernel_shape": [5, 4], "strides": [3, 3], "auto_pad": "SAME_LOWER"},
+    {"kernel_shape": [4, 5], "strides": [3, 3], "auto_pad": "SAME_UPPER"},
+    {"kernel_shape": [7, 9], "strides": [2, 2], "auto_pad": "VALID"},
+)
+
+
+def pool(dtype: str, scales: tuple[float, float], attributes: dict[str, Any]) -> tuple[Graph, Any]:
+    low = int(np.iinfo(dtype).min)
+    x = some_values(seeded(f"{dtype} {scales}"), dtype, (2, 3, 9, 11))
+    constants = {
+        "sx": np.float32(scales[0]), "zx": np.array(low + 101, dtype),
+        "sy": np.float32(scales[1]), "zy": np.array(low + 57, dtype),
+    }  # fmt: skip
+    nodes = [node("com.microsoft:QLinearAveragePool", ["x", "sx", "zx", "sy", "zy"], **attributes)]
+    constants = {name: np.asarray(value) for name, value in constants.items()}
+    return read_onnx(onnx_model(nodes, {"x": x}, {"y": dtype}, constants)), x
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("attributes", WINDOWS, ids=str)
+def test_kernel_equals_spec(dtype: str, attributes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ties, both saturations; on one thread and shared out."""
+    monkeypatch.setattr(sharing, "SMALL_WORK", 0)
+    seen = set[int]()
+    for scales, padding in itertools.product(((0.037, 0.021), (0.5, 0.125), (0.1, 0.9)), (0, 1)):
+        graph, x = pool(dtype, scales, {**attributes, "count_include_pad": padding})
+        (expected,) = compile_graph(graph, "ort-1.31", 1, "spec").run([x]).outputs
+        for threads in (1, 2):
+            (found,) = compile_graph(graph, "ort-1.31", threads).run([x]).outputs
+            np.testing.assert_array_equal(found, expected)
+        seen |= {int(expected.min()), int(expected.max())}
+    assert graph.layers[0].op in KERNELS
+    if attributes == WINDOWS[0]:  # means of many values stay away from the ends
+        assert {np.iinfo(dtype).min, np.iinfo(dtype).max} <= seen
