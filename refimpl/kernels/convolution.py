@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -16,6 +15,7 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.handout import SHARES, draw
 from refimpl.kernels.microkernel import Blocking, close_block, microkernel_for, multiply_block, open_block
+from refimpl.kernels.neighbours import Shapes, as_channels, neighbours
 from refimpl.kernels.patches import (
     Reading,
     Widening,
@@ -31,7 +31,6 @@ from refimpl.kernels.threads import Direct
 from refimpl.kernels.tiling import (
     PHASE_FIELDS,
     Dimensions,
-    Sampling,
     TilePlan,
     convolution_sampling,
     plan_tiles,
@@ -49,7 +48,8 @@ from refimpl.profiles.rules import Rule
 class DenseConvolution:
     """A prepared CONV_2D, TRANSPOSE_CONV or FULLY_CONNECTED; input ``position`` is its data.
 
-    ``apart_outputs``: as in ``refimpl.kernels.pixels``; not where the flat index decides how to round.
+    ``apart_outputs``: as in ``refimpl.kernels.pixels``; not where the flat index decides how to round, nor
+    where neighbouring pixels are channels of one.
     """
 
     position: int
@@ -92,16 +92,6 @@ class DenseConvolution:
         return partial(self.compiled, *arguments, *tasks, writable_bytes(out), flat_accumulator(accumulator))
 
 
-class Shapes(NamedTuple):
-    """What a dense convolution looks like: input and output NHWC, filter OHWI, samplings along y and x."""
-
-    input: tuple[int, ...]
-    output: tuple[int, ...]
-    filter: tuple[int, int, int, int]
-    rows: Sequence[Sampling]
-    columns: Sequence[Sampling]
-
-
 def prepare_dense(
     view: LayerView, rule: Rule, target: Target, shapes: Shapes, positions: tuple[int, int, int]
 ) -> DenseConvolution:
@@ -109,6 +99,11 @@ def prepare_dense(
     data, filters = view.input(positions[0]), view.input(positions[1])
     bias = view.optional_input(positions[2])
     centred = centred_filter(filters).reshape(shapes.filter)
+    epilogue = prepare_epilogue(view, rule, data, filters, view.output())
+    side_by_side = neighbours(shapes)
+    if side_by_side > 1:
+        shapes, centred = as_channels(shapes, centred, side_by_side)
+        epilogue = epilogue.repeated(side_by_side)
     groups = shapes.input[3] // shapes.filter[3]
     widest = max((x.outputs for x in shapes.columns), default=1)
     microkernel = microkernel_for(target.isa, shapes.filter[0] // groups, widest)
@@ -117,12 +112,11 @@ def prepare_dense(
         len(microkernel.split(centred)),
     )  # fmt: skip
     widening = widening_for(data, microkernel.element)
-    epilogue = prepare_epilogue(view, rule, data, filters, view.output())
+    biases = None if bias is None or bias.data is None else np.tile(bias.data, side_by_side)
     return DenseConvolution(
-        positions[0], plan, widening,
-        plan.pack(centred), plan.fold(centred, None if bias is None else bias.data, widening.border),
+        positions[0], plan, widening, plan.pack(centred), plan.fold(centred, biases, widening.border),
         epilogue, Direct(convolve_tasks if plan.dimensions.threads == 1 else convolve_parallel),
-        epilogue.flat_body >= math.prod(view.output().shape),
+        side_by_side == 1 and epilogue.flat_body >= math.prod(view.output().shape),
     )  # fmt: skip
 
 

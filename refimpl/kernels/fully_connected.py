@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from refimpl.contract import Kernel, Target
 from refimpl.graph import LayerView
-from refimpl.kernels.convolution import Shapes, prepare_dense
+from refimpl.kernels.convolution import prepare_dense
+from refimpl.kernels.neighbours import Shapes
 from refimpl.kernels.tiling import convolution_sampling
 from refimpl.profiles.rules import Rule
 

@@ -67,6 +67,15 @@ class Epilogue(NamedTuple):
     zero_point: int
     table: NDArray[np.uint8] = np.empty(0, np.uint8)
 
+    def repeated(self, count: int) -> Epilogue:
+        """The same for ``count`` times the channels, all of them one after the other each time."""
+        columns = {
+            name: _column(np.tile(values[:-LANES], count), values.dtype)
+            for name, values in self._asdict().items()
+            if isinstance(values, np.ndarray) and name != "table"
+        }
+        return Epilogue(**(self._asdict() | columns))
+
     def then(self, table: NDArray[np.uint8]) -> Epilogue:
         """The same, and then its results looked up in ``table``, [256]."""
         return self._replace(table=table[self.table] if self.table.size else table)
@@ -150,7 +159,7 @@ def _away(rule: Rule, channels: int) -> NDArray[np.bool_]:
     return away
 
 
-def _column(values: NDArray[Any], dtype: type[Any]) -> NDArray[Any]:
+def _column(values: NDArray[Any], dtype: type[Any] | np.dtype[Any]) -> NDArray[Any]:
     """The values and a block of zeros: the last block of channels may be loaded whole."""
     return np.concatenate([values.astype(dtype), np.zeros(LANES, dtype)])
 

@@ -101,7 +101,7 @@ def test_what_is_fused_is_written_into_its_concatenation(upsampling: str) -> Non
     net = Net(1)
     image = net.input(1, 6, 70, 3)
     skip = net.unary(net.conv(image, 20))
-    x = net.transposed(net.pool(skip), 7) if upsampling == "transposed" else net.conv(image, 7)
+    x = net.transposed(net.pool(skip), 7) if upsampling == "transposed" else net.conv(image, 17)
     graph = net.builder.build([net.conv(net.concat([skip, net.unary(x, "HARD_SWISH")]), 5)])
     program = assert_planned_equals_traced(graph)
     assert_plan_is_sound(program)
