@@ -65,6 +65,7 @@ def main() -> int:
         command.add_argument("--adversarial-from", type=int, default=2000, help="step at which it joins")
         command.add_argument("--perceptual", type=float, default=0.0, help="weight of the VGG-19 distance")
         command.add_argument("--squared", type=float, default=0.0, help="weight of the mean squared error")
+        command.add_argument("--similarity", type=float, default=0.2, help="weight of 1 - SSIM beside L1")
         command.add_argument("--vgg", type=Path, help="torchvision's vgg19 weights, for --perceptual")
         command.add_argument("--start-from", type=Path, help="weights to begin with, as far as names agree")
         command.add_argument(
@@ -124,6 +125,7 @@ def make_weights(options: argparse.Namespace) -> None:
         options.adversarial_from,
         perceptual=options.perceptual,
         squared=options.squared,
+        similarity=options.similarity,
     )
     perceptual = None
     if options.perceptual:

@@ -21,11 +21,11 @@ from training.model import Discriminator, NamedConvolutions
 class Schedule:
     """How long and how hard: Adam, learning rate falling along a cosine to a hundredth.
 
-    ``adversarial`` weighs the critic's verdict, ``perceptual`` the distance in VGG features and ``squared``
-    the mean squared error against the pixel loss: squares keep learnt ranges from clipping what is rare and
-    bright. The critic joins after ``adversarial_from`` steps, when there is something to judge, and
-    sits on every ``adversarial_every``-th step with as many times the weight, since it costs three times as
-    much as the generator.
+    The pixel loss is ``L1 + similarity (1 - SSIM)``. Against it ``adversarial`` weighs the critic's verdict,
+    ``perceptual`` the distance in VGG features and ``squared`` the mean squared error, which keeps learnt
+    ranges from clipping what is rare and bright. The critic joins after ``adversarial_from`` steps, when there
+    is something to judge, and sits on every ``adversarial_every``-th step with as many times the weight, since
+    it costs three times as much as the generator.
     """
 
     steps: int
@@ -35,6 +35,7 @@ class Schedule:
     adversarial_every: int = 8
     perceptual: float = 0.0
     squared: float = 0.0
+    similarity: float = 0.2
     checkpoint_every: int = 500
     average: float = 0.999
 
@@ -139,7 +140,7 @@ def one_step(
     with torch.autocast(noisy.device.type, torch.bfloat16, enabled=state.model.rounding is None):
         restored = state.model(noisy)
     restored = restored.float()
-    loss = pixel_loss(restored, clean)
+    loss = pixel_loss(restored, clean, schedule.similarity)
     losses = {"loss": float(loss.detach())}
     if schedule.squared:
         loss = loss + schedule.squared * nn.functional.mse_loss(restored, clean)

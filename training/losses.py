@@ -32,9 +32,9 @@ def ssim(first: Tensor, second: Tensor, data_range: float = 1.0) -> Tensor:
     return (numerator / denominator).mean()
 
 
-def pixel_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """``L1 + 0.2 (1 - SSIM)``: sharp edges without ringing."""
-    return F.l1_loss(found, wanted) + 0.2 * (1 - ssim(found, wanted))
+def pixel_loss(found: Tensor, wanted: Tensor, similarity: float = 0.2) -> Tensor:
+    """``L1 + similarity (1 - SSIM)``: sharp edges without ringing."""
+    return F.l1_loss(found, wanted) + similarity * (1 - ssim(found, wanted))
 
 
 def critic_loss(critic: torch.nn.Module, real: Tensor, fake: Tensor, penalty: float = 10.0) -> Tensor:

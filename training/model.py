@@ -168,6 +168,11 @@ class TomoGAN(NamedConvolutions):
         return self.conv("output", self.conv("head", x), relu=False)
 
 
+CARRIERS = 8
+STEP = 1.5 / 255
+"""Grey per 8-bit step, about, where an activation holds a restored slice."""
+
+
 class FineTune(NamedConvolutions):
     """The two-layer repair network: ``[batch, 1, y, x]`` → ``[batch, 1, y, x]``."""
 
@@ -178,13 +183,18 @@ class FineTune(NamedConvolutions):
         self._begin_as_identity()
 
     def _begin_as_identity(self) -> None:
-        """Lets channel 0 carry the image, lifted so that ReLU keeps grey values down to -0.25."""
+        """Lets half the channels carry the image, lifted so that ReLU keeps grey values down to -0.25.
+
+        Each is lifted by another fraction of an 8-bit step, so that their roundings differ and the mean is
+        finer than any of them.
+        """
         repair, output = self.layer("repair"), self.layer("output")
+        lifts = 0.25 + torch.arange(CARRIERS) / CARRIERS * STEP
         with torch.no_grad():
             output.weight.mul_(0.01)
-            repair.weight[0], repair.weight[0, 0, 1, 1] = 0.0, 1.0
-            output.weight[0, 0], output.weight[0, 0, 1, 1] = 0.0, 1.0
-            repair.bias[0], output.bias[0] = 0.25, -0.25
+            repair.weight[:CARRIERS], repair.weight[:CARRIERS, 0, 1, 1] = 0.0, 1.0
+            output.weight[0, :CARRIERS], output.weight[0, :CARRIERS, 1, 1] = 0.0, 1 / CARRIERS
+            repair.bias[:CARRIERS], output.bias[0] = lifts, -lifts.mean()
 
     def names(self) -> list[str]:
         """Layer names as in the weight file."""
