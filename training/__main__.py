@@ -26,7 +26,7 @@ from training import data
 from training.fake_quantization import FakeQuantization, observed
 from training.loop import Schedule, train
 from training.model import FineTune, NamedConvolutions, TomoGAN
-from training.patches import patches
+from training.patches import patches, taught
 from training.perceptual import PerceptualLoss
 
 
@@ -46,6 +46,9 @@ def main() -> int:
     simulated.add_argument("--seed", type=int, default=0)
     tomogan = commands.add_parser("tomogan", help="train TomoGAN")
     tomogan.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
+    tomogan.add_argument(
+        "--teacher", type=Path, help="weights whose float output is the target, in place of the clean slices"
+    )
     repair = commands.add_parser("fine-tune", help="train Fine-Tune on what the quantized TomoGAN makes")
     repair.add_argument("--tomogan", type=Path, required=True, help="TomoGAN's weights")
     repair.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
@@ -73,6 +76,7 @@ def main() -> int:
             choices=("int8", "uint8-2019"),
             help="round to 8 bits as this scheme does (use --start-from)",
         )
+        command.add_argument("--ranges", type=Path, help="weights whose learnt ranges to begin with")
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -135,8 +139,13 @@ def make_weights(options: argparse.Namespace) -> None:
     # What the quantized TomoGAN made lies on its grid of 8-bit values, which another grey would leave.
     vary_grey = options.command == "tomogan"
     batches = patches(noisy, clean, options.patch, options.batch, options.seed, vary_grey)
+    if options.command == "tomogan" and options.teacher:
+        teacher = TomoGAN(options.upsampling)
+        teacher.load(load_weights(options.teacher))
+        batches = taught(batches, teacher)
     if options.aware:
-        ranges = learnt_ranges(start) or observed(model, batches)
+        ranges = learnt_ranges(load_weights(options.ranges) if options.ranges else start)
+        ranges = ranges or observed(model, batches)
         model.rounding = FakeQuantization(ranges, options.aware == "int8", fixed)
     model = train(model, batches, schedule, options.folder, torch.device(options.device), perceptual)
     np.savez(options.folder / "weights.npz", **stored(model))

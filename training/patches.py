@@ -12,6 +12,17 @@ from torch import Tensor
 Float = NDArray[np.float32]
 
 
+def taught(
+    batches: Iterator[tuple[Tensor, Tensor]], teacher: torch.nn.Module
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same noisy batches with what ``teacher`` makes of them in place of the clean ones."""
+    teacher = teacher.eval().to(memory_format=torch.channels_last)
+    for noisy, _ in batches:
+        with torch.no_grad():
+            target = teacher(noisy.to(memory_format=torch.channels_last))
+        yield noisy, target
+
+
 def patches(
     noisy: Float, clean: Float, size: int, batch: int, seed: int, vary_grey: bool = True
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -23,7 +23,7 @@ from training.__main__ import stored  # noqa: E402
 from training.fake_quantization import FakeQuantization, observed  # noqa: E402
 from training.losses import ssim  # noqa: E402
 from training.model import FineTune, TomoGAN  # noqa: E402
-from training.patches import patches  # noqa: E402
+from training.patches import patches, taught  # noqa: E402
 from training.perceptual import PerceptualLoss  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
@@ -206,6 +206,35 @@ def test_aware_training_writes_weights(windows: Path, tmp_path: Path) -> None:
     again = dict(np.load(tmp_path / "more" / "weights.npz"))
     for name, ends in learnt_ranges(trained).items():
         assert learnt_ranges(again)[name] == pytest.approx(ends, rel=1e-6)
+
+
+def test_a_teacher_gives_the_target(windows: Path, tmp_path: Path) -> None:
+    """From its own weights, unrounded, there is nothing to learn; rounding leaves something."""
+    train(*command(windows, tmp_path / "float", steps=2))
+    start = str(tmp_path / "float" / "weights.npz")
+    taught_by = ("--start-from", start, "--teacher", start, "--adversarial", "0", "--learning-rate", "0")
+    train(*command(windows, tmp_path / "rounded", steps=1), *taught_by, "--aware", "int8")
+    train(*command(windows, tmp_path / "ranged", steps=1), *taught_by, "--aware", "int8",
+          "--ranges", str(tmp_path / "rounded" / "weights.npz"))  # fmt: skip
+    train(*command(windows, tmp_path / "plain", steps=1), *taught_by)
+    plain, rounded = (losses(tmp_path / name)[0]["loss"] for name in ("plain", "rounded"))
+    assert plain < 0.02  # bfloat16 in the student, none in the teacher
+    assert rounded > 0
+    first, second = (dict(np.load(tmp_path / name / "weights.npz")) for name in ("rounded", "ranged"))
+    for name, ends in learnt_ranges(first).items():
+        assert learnt_ranges(second)[name] == pytest.approx(ends, rel=1e-6)
+
+
+def test_a_taught_batch_can_be_learnt_from() -> None:
+    """The teacher's gradients are off, the student's stay on."""
+    torch.manual_seed(0)
+    teacher, student = TomoGAN("bilinear"), TomoGAN("bilinear")
+    noisy = torch.rand(1, 3, 16, 16)
+    given, target = next(taught(iter([(noisy, noisy[:, :1])]), teacher))
+    assert torch.equal(given, noisy)
+    assert torch.equal(target, teacher(noisy).detach())
+    (student(given) - target).square().sum().backward()
+    assert student.layer("output").weight.grad.abs().sum() > 0
 
 
 def test_fine_tune_learns_from_the_oracle(windows: Path, tmp_path: Path) -> None:
