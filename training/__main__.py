@@ -46,9 +46,6 @@ def main() -> int:
     simulated.add_argument("--seed", type=int, default=0)
     tomogan = commands.add_parser("tomogan", help="train TomoGAN")
     tomogan.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
-    tomogan.add_argument(
-        "--teacher", type=Path, help="weights whose float output is the target, in place of the clean slices"
-    )
     repair = commands.add_parser("fine-tune", help="train Fine-Tune on what the quantized TomoGAN makes")
     repair.add_argument("--tomogan", type=Path, required=True, help="TomoGAN's weights")
     repair.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
@@ -59,6 +56,11 @@ def main() -> int:
         command.add_argument(
             "--data", type=Path, required=True, help="file made by 'data', or HDF5 with train_ns and train_gt"
         )
+        command.add_argument("--every", type=int, default=1, metavar="N", help="use every N-th window only")
+        command.add_argument(
+            "--teacher", type=Path, metavar="F.npz",
+            help="TomoGAN's weights whose float output is the target, in place of the clean slices",
+        )  # fmt: skip
         command.add_argument("--folder", type=Path, required=True, help="checkpoint, log and weights.npz")
         command.add_argument("--steps", type=int, default=6000)
         command.add_argument("--batch", type=int, default=8)
@@ -105,18 +107,21 @@ def make_weights(options: argparse.Namespace) -> None:
     """Trains one network and writes ``weights.npz`` into its folder."""
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    noisy, clean = data.load(options.data)
+    noisy, clean = (slices[:: options.every] for slices in data.load(options.data))
+    taught_by = load_weights(options.teacher) if options.teacher else None
     model: NamedConvolutions
     fixed: dict[str, tuple[float, float]] = {}
     if options.command == "tomogan":
         model = TomoGAN(options.upsampling)
     else:
-        from training.repair import quantized_tomogan, restored_by_oracle
+        from training.repair import quantized_tomogan, restored_by_oracle, restored_in_float
 
         model = FineTune()
         quantized = quantized_tomogan(
             load_weights(options.tomogan), options.upsampling, options.scheme, options.tile
         )
+        if taught_by is not None:
+            clean = restored_in_float(noisy, taught_by, options.upsampling)
         noisy = restored_by_oracle(noisy, quantized, options.halo)
         fixed = {"input": output_range(quantized)}
     start = load_weights(options.start_from) if options.start_from else None
@@ -139,9 +144,9 @@ def make_weights(options: argparse.Namespace) -> None:
     # What the quantized TomoGAN made lies on its grid of 8-bit values, which another grey would leave.
     vary_grey = options.command == "tomogan"
     batches = patches(noisy, clean, options.patch, options.batch, options.seed, vary_grey)
-    if options.command == "tomogan" and options.teacher:
+    if options.command == "tomogan" and taught_by is not None:
         teacher = TomoGAN(options.upsampling)
-        teacher.load(load_weights(options.teacher))
+        teacher.load(taught_by)
         batches = taught(batches, teacher)
     if options.aware:
         ranges = learnt_ranges(load_weights(options.ranges) if options.ranges else start)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from export.quantize import PRESETS, quantize_learnt, quantize_model
 from karat.calibration import calibration_samples
-from karat.restoration import on_oracle, restore
+from karat.restoration import on_onnx_runtime, on_oracle, restore
 from refimpl.graph import Array, Graph
 from refimpl.networks import Upsampling, learnt_ranges, tomogan
 
@@ -24,6 +24,12 @@ def quantized_tomogan(weights: Mapping[str, Array], upsampling: Upsampling, sche
     if learnt:
         return quantize_learnt(float_graph, learnt, PRESETS[scheme])
     return quantize_model(float_graph, calibration_samples(float_graph), PRESETS[scheme])
+
+
+def restored_in_float(noisy: Float, weights: Mapping[str, Array], upsampling: Upsampling) -> Float:
+    """``[slice, y, x, 3]`` to ``[slice, y, x]``: what the network gives before anything is rounded."""
+    network = on_onnx_runtime(tomogan(*noisy.shape[1:3], upsampling, weights))
+    return np.concatenate([network(image[None])[..., 0] for image in noisy])
 
 
 def restored_by_oracle(noisy: Float, graph: Graph, halo: int = 0) -> Float:
