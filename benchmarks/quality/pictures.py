@@ -27,10 +27,11 @@ BOXES = (
     "uint8-2019 whole", "uint8-2019 tiles", "uint8-2019 tiles repaired", "uint8-2019 halo repaired",
     "aware-uint8-2019 whole", "aware-uint8-2019 halo", "aware-uint8-2019 halo repaired",
 )  # fmt: skip
-BEST = "aware-int8 halo repaired"
-SHEET = ("noisy", "float whole", "int8 tiles", BEST)
+REPAIRED = ("aware-int8 halo repaired", "int8 tiles repaired")
+"""Which repaired slices are shown: the first that was measured."""
 SHORT = {"noisy": "noisy", "float whole": "float, whole", "int8 tiles": "int8, tiles",
-         BEST: "int8, trained, halo\n+ Fine-Tune", "int8 halo": "int8, tiles with halo",
+         "int8 tiles repaired": "int8, tiles + Fine-Tune",
+         "aware-int8 halo repaired": "int8, trained, halo\n+ Fine-Tune", "int8 halo": "int8, tiles with halo",
          "int8 whole": "int8, whole"}  # fmt: skip
 GREYS = 40
 """Grey levels kept in a picture file: noise compresses badly."""
@@ -50,7 +51,9 @@ def draw_all(settings: Settings, entries: Entries, cases: Sequence[Case], folder
         written.append(
             sheet(settings, entries, first[start : start + 4], folder / f"quality-sheet-{number}.png")
         )
-    written += [details(settings, case, folder / f"quality-detail-{case.family}.png") for case in first]
+    written += [
+        details(settings, entries, case, folder / f"quality-detail-{case.family}.png") for case in first
+    ]
     return written
 
 
@@ -114,13 +117,14 @@ def seam(settings: Settings, case: Case, path: Path) -> Path:
 
 def sheet(settings: Settings, entries: Entries, cases: Sequence[Case], path: Path) -> Path:
     """One slice per row: noisy, float, int8, repaired, clean, with SSIM under each."""
-    columns = len(SHEET) + 1
+    shown = ("noisy", "float whole", "int8 tiles", _repaired(entries))
+    columns = len(shown) + 1
     figure, axes = plt.subplots(
         len(cases), columns, figsize=(2.0 * columns, 2.28 * len(cases) + 0.2), squeeze=False,
         constrained_layout=True,
     )  # fmt: skip
     for number, (line, case) in enumerate(zip(axes, cases, strict=True)):
-        for axis, name in zip(line, SHEET, strict=False):
+        for axis, name in zip(line, shown, strict=False):
             _show(axis, _load(settings, case, name), SHORT[name] if number == 0 else "")
             axis.text(
                 0.5, -0.03, f"SSIM {entries[name][case.name]['ssim']:.4f}",
@@ -135,14 +139,15 @@ def sheet(settings: Settings, entries: Entries, cases: Sequence[Case], path: Pat
     return _shrink(path)
 
 
-def details(settings: Settings, case: Case, path: Path) -> Path:
+def details(settings: Settings, entries: Entries, case: Case, path: Path) -> Path:
     """The middle of a slice, pixel by pixel: repaired beside clean, lost and invented inclusions marked."""
-    restored, clean = _load(settings, case, BEST), load_slice(case, settings.folder).clean
+    name = _repaired(entries)
+    restored, clean = _load(settings, case, name), load_slice(case, settings.folder).clean
     side = min(256, case.size)
     start = (case.size - side) // 2
     part = (slice(start, start + side),) * 2
     figure, axes = plt.subplots(1, 2, figsize=(8.0, 4.5), constrained_layout=True)
-    _show(axes[0], restored[part], METHODS[BEST].title)
+    _show(axes[0], restored[part], METHODS[name].title)
     _show(axes[1], clean[part], f"clean ({case.family})")
     numbers = {"kept": 0, "lost": 0, "invented": 0}
     for places in Truth(clean).places(restored).values():
@@ -159,6 +164,10 @@ def details(settings: Settings, case: Case, path: Path) -> Path:
     figure.savefig(path, dpi=100)
     plt.close(figure)
     return _shrink(path)
+
+
+def _repaired(entries: Entries) -> str:
+    return next((name for name in REPAIRED if name in entries), REPAIRED[-1])
 
 
 def _inside(places: Array, start: int, side: int) -> Array:
