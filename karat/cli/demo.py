@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", "-o", type=Path, default=Path("demo-output"), metavar="FOLDER")
     parser.add_argument("--size", type=shared.positive, default=1024, help="slice size, a multiple of 8")
     parser.add_argument("--tile", type=shared.positive, default=64, help="tile size, a multiple of 8")
-    parser.add_argument("--halo", type=int, default=0, help="pixels of overlap on each side of a tile")
+    parser.add_argument(
+        "--halo", type=int, default=16, help="pixels by which tiles overlap, each side (default: 16)"
+    )
     parser.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
     parser.add_argument("--family", default="spheres", help="kind of sample (default: spheres)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
