@@ -61,7 +61,7 @@ def boxes(entries: Entries, path: Path) -> Path:
     """SSIM over the test set, one box per method: quartiles, whiskers to 1.5 times their distance, the
     mean as a diamond."""
     names = [name for name in BOXES if name in entries]
-    figure, axis = plt.subplots(figsize=(8.2, 0.36 * len(names) + 1.1), constrained_layout=True)
+    figure, axis = plt.subplots(figsize=(9.0, 0.36 * len(names) + 1.1), constrained_layout=True)
     values = [[entry["ssim"] for entry in entries[name].values()] for name in names]
     drawn = axis.boxplot(
         values, orientation="horizontal", showmeans=True, patch_artist=True, widths=0.6,
@@ -77,9 +77,7 @@ def boxes(entries: Entries, path: Path) -> Path:
             f"{row(entries, name).ssim:.3f}", (1.0, place), (6, 0), xycoords=("axes fraction", "data"),
             textcoords="offset points", va="center", fontsize=9,
         )  # fmt: skip
-    axis.set_xlabel(
-        f"structural similarity to the clean slice, {len(values[0])} slices; the mean at the right"
-    )
+    axis.set_xlabel(f"SSIM over {len(values[0])} slices; mean at the right")
     axis.grid(axis="x", alpha=0.4)
     figure.savefig(path, dpi=110)
     plt.close(figure)
