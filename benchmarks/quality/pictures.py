@@ -145,7 +145,7 @@ def details(settings: Settings, entries: Entries, case: Case, path: Path) -> Pat
     start = (case.size - side) // 2
     part = (slice(start, start + side),) * 2
     figure, axes = plt.subplots(1, 2, figsize=(8.0, 4.5), constrained_layout=True)
-    _show(axes[0], restored[part], METHODS[name].title)
+    _show(axes[0], restored[part], SHORT[name])
     _show(axes[1], clean[part], f"clean ({case.family})")
     numbers = {"kept": 0, "lost": 0, "invented": 0}
     for places in Truth(clean).places(restored).values():
