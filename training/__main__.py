@@ -105,6 +105,10 @@ def parse_samples(text: str) -> list[tuple[int, int]]:
 
 def make_weights(options: argparse.Namespace) -> None:
     """Trains one network and writes ``weights.npz`` into its folder."""
+    if options.every < 1:
+        raise UsageError(f"--every is {options.every}; at least 1 is needed")
+    if options.ranges and not options.aware:
+        raise UsageError("--ranges are those of --aware, which is not given")
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     noisy, clean = (slices[:: options.every] for slices in data.load(options.data))
@@ -158,8 +162,8 @@ def make_weights(options: argparse.Namespace) -> None:
 
 
 def stored(model: NamedConvolutions) -> dict[str, NDArray[np.float16 | np.float32]]:
-    """What a weight file holds: filters and biases as float16, which they were rounded to nothing coarser
-    than 8 bits will ever tell apart, and learnt ranges as float32."""
+    """What a weight file holds: filters and biases as float16, eight times as fine as 8 bits, and learnt
+    ranges as float32."""
     return {name: values.astype(np.float16) for name, values in model.weights().items()} | model.ranges()
 
 

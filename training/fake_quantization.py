@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from refimpl.errors import UsageError
+
 LEAST_WIDTH = 1e-6
 """A range is at least this wide, so that a scale is never zero."""
 
@@ -86,9 +88,13 @@ class FakeQuantization(nn.Module):
         return rounded
 
     def activation(self, name: str, x: Tensor) -> Tensor:
-        """An activation as its 8-bit copy has it. Raises KeyError for one that has no range."""
+        """An activation as its 8-bit copy has it. Raises UsageError for one that has no range."""
         if name in self.fixed:
             return x
+        if name not in self._rows:
+            raise UsageError(
+                f"no range for the activation {name!r} comes with the weights; they are another network's"
+            )
         ends = self._ends()[self._rows[name]]
         low, high = ends.tolist()
         scale, zero_point = _parameters(low, high, 0, 255)

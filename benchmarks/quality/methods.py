@@ -60,7 +60,7 @@ def _with_repair(plan: str, title: str, covers: tuple[Cover, ...]) -> list[Metho
     found = []
     for cover in covers:
         name = f"{plan} {cover}"
-        counted = plan in COUNTED_COVER and cover == COUNTED_COVER[plan]
+        counted = COUNTED_COVER.get(plan) == cover
         found.append(Method(name, f"{title}, {COVERS[cover]}", f"{plan}/tomogan", cover, counted=counted))
         found.append(
             Method(f"{name} repaired", f"{title}, {COVERS[cover]} + Fine-Tune", f"{plan}/fine-tune",

@@ -137,11 +137,12 @@ def trained_weights(
     ``aware``: those trained to be quantized in ``scheme``, with their ranges. Otherwise TomoGAN's are the
     same for every scheme, while Fine-Tune repairs what one cost TomoGAN: ``uint8-2019``, or else int8.
     """
-    rounded = "int8" if scheme == "int8-mobile" else scheme
-    kind = f"aware-{rounded}" if aware else scheme if scheme == "uint8-2019" else "int8"
-    if network == "tomogan":
-        name = f"tomogan-{upsampling}" + (f"-{kind}" if aware else "")
+    if aware:
+        kind = "aware-int8" if scheme == "int8-mobile" else f"aware-{scheme}"
     else:
-        name = f"{network}-{kind}"
+        kind = "uint8-2019" if scheme == "uint8-2019" else "int8"
+    name = f"{network}-{kind}"
+    if network == "tomogan":
+        name = f"tomogan-{upsampling}-{kind}" if aware else f"tomogan-{upsampling}"
     path = Path(__file__).parent / "trained" / f"{name}.npz"
     return load_weights(path) if path.is_file() else None

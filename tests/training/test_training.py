@@ -163,6 +163,13 @@ def test_a_range_widens_for_what_it_clips_and_narrows_for_what_it_rounds() -> No
         assert (high < 0) if wider else (high > 0)
 
 
+def test_ranges_of_another_network_are_named() -> None:
+    """A transposed TomoGAN has activations a bilinear one has not."""
+    rounding = FakeQuantization({"up3/concat": (0.0, 1.0)})
+    with pytest.raises(UsageError, match="up3/upsample/linear"):
+        rounding.activation("up3/upsample/linear", torch.zeros(1, 4))
+
+
 def test_a_fixed_range_is_kept_and_rounds_nothing() -> None:
     """Values on another network's grid already; the range goes to the weight file as it is."""
     rounding = FakeQuantization({"x": (0.0, 9.0), "y": (0.0, 1.0)}, fixed={"x": (-0.1, 2.0)})
@@ -324,5 +331,7 @@ def test_bad_data_is_one_clear_line(tmp_path: Path) -> None:
     cut.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
     with pytest.raises(FeedError, match="not a whole HDF5 file"):
         data.load(cut)
-    message = train("tomogan", "--data", str(cut), "--folder", str(tmp_path / "x"), code=2)
-    assert message.count("\n") == 1
+    for wrong in ((), ("--every", "0"), ("--ranges", "w.npz")):
+        message = train("tomogan", "--data", str(cut), "--folder", str(tmp_path / "x"), *wrong, code=2)
+        assert message.count("\n") == 1
+        assert not wrong or wrong[0] in message
