@@ -1,9 +1,11 @@
 """Cutting an image into tiles of a fixed size and stitching what a network made of them.
 
 Devices with a fixed input size (the paper's 64×64 on an Edge TPU) see an image
-tile by tile. Without a halo a network sees a false border at every seam; with a
-halo the tiles overlap and what lies within ``halo`` pixels of a seam is computed
-twice and kept from neither border.
+tile by tile. Without overlap a network sees a false border at every seam. With a
+halo the tiles overlap, and what lies within ``halo`` pixels of a seam is computed
+twice and kept from neither border. Blended, what overlaps is averaged instead, each
+tile weighing less towards its border: the same work, nothing of it thrown away, and
+the average of values rounded in several ways is finer than any of them.
 """
 
 from __future__ import annotations
@@ -30,18 +32,28 @@ class _Span:
         return slice(self.kept.start - self.start, self.kept.stop - self.start)
 
 
+def _ramp(size: int) -> Array:
+    """Weights ``[size]``: 1 at both borders of a tile, rising by 1 for each pixel inwards."""
+    rising = np.arange(1.0, size + 1.0)
+    ramp: Array = np.minimum(rising, rising[::-1])
+    return ramp
+
+
 @dataclass(frozen=True)
 class TileGrid:
     """How an image of ``height`` × ``width`` is covered by tiles of one size.
 
     Neighbouring tiles overlap by ``2 * halo`` and meet in the middle of the
-    overlap. Tiles stay inside the image: the last of a row or column is shifted
-    back to end at the border, and only an image smaller than a tile is enlarged,
-    by repeating its border pixels. A network that pools by 8 computes the same
-    in a tile as in the whole image only where tiles start at multiples of 8:
-    choose sizes and halo so that ``tile - 2 * halo`` and ``image - tile`` are.
+    overlap, or by ``blend`` and are averaged there, with weights falling linearly
+    to each tile's border. Tiles stay inside the image: the last of a row or column
+    is shifted back to end at the border, and only an image smaller than a tile is
+    enlarged, by repeating its border pixels. A network that pools by 8 computes the
+    same in a tile as in the whole image only where tiles start at multiples of 8:
+    with a halo, choose sizes so that ``tile - 2 * halo`` and ``image - tile`` are.
+    Blended tiles had better not: with an odd ``tile - blend``, what is averaged was
+    pooled at every phase.
 
-    Raises UsageError for sizes below 1 and a halo that leaves nothing to keep.
+    Raises UsageError for sizes below 1, for an overlap as wide as a tile, and for both overlaps at once.
     """
 
     height: int
@@ -49,13 +61,24 @@ class TileGrid:
     tile_height: int = 64
     tile_width: int = 64
     halo: int = 0
+    blend: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width, self.tile_height, self.tile_width) < 1 or self.halo < 0:
-            raise UsageError(f"{self}: sizes must be at least 1 and the halo at least 0")
+        if min(self.height, self.width, self.tile_height, self.tile_width) < 1:
+            raise UsageError(f"{self}: sizes must be at least 1")
+        if min(self.halo, self.blend) < 0:
+            raise UsageError(f"{self}: halo and blend must be at least 0")
+        if self.halo and self.blend:
+            raise UsageError(f"{self}: tiles have a halo or are blended, not both")
         for image, tile in ((self.height, self.tile_height), (self.width, self.tile_width)):
-            if tile < image and tile <= 2 * self.halo:
-                raise UsageError(f"a halo of {self.halo} leaves nothing of tiles of {tile}")
+            if tile < image and tile <= self.overlap:
+                name, pixels = ("blend", self.blend) if self.blend else ("halo", self.halo)
+                raise UsageError(f"a {name} of {pixels} leaves nothing of tiles of {tile}")
+
+    @property
+    def overlap(self) -> int:
+        """Pixels by which neighbouring tiles overlap; the last of a row or column may overlap by more."""
+        return self.blend or 2 * self.halo
 
     @property
     def rows(self) -> int:
@@ -80,9 +103,9 @@ class TileGrid:
         while kept < image:
             last = start + tile >= image
             start = image - tile if last else start
-            end = image if last else start + tile - self.halo
+            end = image if last else start + tile - self.overlap // 2
             spans.append(_Span(start, slice(kept, end)))
-            kept, start = end, end - self.halo
+            kept, start = end, start + tile - self.overlap
         return spans
 
     def _tiles(self) -> Iterator[tuple[_Span, _Span]]:
@@ -113,17 +136,37 @@ class TileGrid:
     def stitch(self, tiles: Array) -> Array:
         """The image [y, x, channel] whose tiles, in row order, are ``tiles`` [tile, y, x, channel].
 
-        Overlaps are discarded, not blended, so ``stitch(cut(image))`` is the
-        image. Raises FeedError for another number or size of tiles.
+        ``stitch(cut(image))`` is the image: overlaps are discarded, or, blended, averaged in float64
+        and rounded to the tiles' type. Raises FeedError for another number or size of tiles, and for
+        integers where tiles are blended: an average of them is no integer.
         """
         if tiles.ndim != 4 or tiles.shape[:3] != (self.count, self.tile_height, self.tile_width):
             raise FeedError(
                 f"the grid stitches tiles of shape ({self.count}, {self.tile_height}, {self.tile_width}, "
                 f"channels), got {tiles.shape}"
             )
+        if self.blend:
+            return self._blended(tiles)
         image = np.empty((self.height, self.width, tiles.shape[3]), tiles.dtype)
         for tile, (row, column) in zip(tiles, self._tiles(), strict=True):
             image[row.kept, column.kept] = tile[row.inside, column.inside]
+        return image
+
+    def _blended(self, tiles: Array) -> Array:
+        if not np.issubdtype(tiles.dtype, np.floating):
+            raise FeedError(f"tiles of {tiles.dtype} cannot be blended; dequantize them first")
+        weight = np.outer(_ramp(self.tile_height), _ramp(self.tile_width))[..., np.newaxis]
+        # Small images were enlarged; what was added is cut off at the end.
+        shape = (max(self.height, self.tile_height), max(self.width, self.tile_width))
+        total, weights = np.zeros((*shape, tiles.shape[3])), np.zeros((*shape, 1))
+        for tile, (row, column) in zip(tiles, self._tiles(), strict=True):
+            place = (
+                slice(row.start, row.start + self.tile_height),
+                slice(column.start, column.start + self.tile_width),
+            )
+            total[place] += weight * tile
+            weights[place] += weight
+        image: Array = (total / weights)[: self.height, : self.width].astype(tiles.dtype)
         return image
 
     def map(self, run: Callable[[Array], Array], image: Array, batch: int = 1) -> Array:

@@ -46,14 +46,22 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What to demonstrate: image and tile size in pixels, halo of the tiles, TomoGAN's variant, seed."""
+    """What to demonstrate: image and tile size in pixels, how tiles overlap (see ``TileGrid``), TomoGAN's
+    variant, the sample's family and seed."""
 
     size: int = 1024
     tile: int = 64
-    halo: int = 16
+    halo: int = 0
+    blend: int = 31
     upsampling: Upsampling = "bilinear"
     family: str = "spheres"
     seed: int = 0
+
+    @property
+    def repaired(self) -> tuple[int, int]:
+        """Height and width of what Fine-Tune sees."""
+        side = self.tile if self.blend else self.size
+        return side, side
 
 
 def run_demo(options: Options, folder: Path, say: Say) -> int:
@@ -75,22 +83,22 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
 
     say("restoring on the oracle, " + CANONICAL + " …")
     oracle = {name: on_oracle(graph, CANONICAL) for name, graph in graphs.items()}
-    result = restore(noisy, oracle["tomogan"], oracle["fine-tune"], options.halo)
+    result = restore(noisy, oracle["tomogan"], oracle["fine-tune"], options.halo, options.blend)
     say("  " + ", ".join(f"{part} {seconds:.3f} s" for part, seconds in result.seconds.items()))
 
     exact = tomogan(
         options.size, options.size, options.upsampling, trained_weights("tomogan", options.upsampling)
     )
     float_result = on_onnx_runtime(exact)(noisy[None])[0, ..., 0]
-    given = graphs["tomogan"].tensors[graphs["tomogan"].inputs[0]]
-    grid = TileGrid(options.size, options.size, options.tile, options.tile, options.halo)
-    tiles = quantize_values(grid.cut(noisy), given)
-    repaired = graphs["fine-tune"].tensors[graphs["fine-tune"].inputs[0]]
+    grid = TileGrid(options.size, options.size, options.tile, options.tile, options.halo, options.blend)
+    tiles = np.stack(spread(grid.cut(noisy), MOST_JUDGED))
+    seen = {"tomogan": tiles, "fine-tune": result.tomogan[None, ..., None]}
+    if options.blend:
+        seen["fine-tune"] = np.concatenate([oracle["tomogan"](tile[None]) for tile in tiles])
     feeds = {
-        "tomogan": tiles[len(tiles) // 2][None],
-        "fine-tune": quantize_values(result.tomogan[None, ..., None], repaired),
+        name: quantize_values(seen[name], graph.tensors[graph.inputs[0]]) for name, graph in graphs.items()
     }
-    codes = [judge(lane, graphs, feeds, tiles, say) for lane in LANES]
+    codes = [judge(lane, graphs, feeds, grid.count, say) for lane in LANES]
 
     panels = [
         Panel("noisy", noisy[..., 1]),
@@ -107,13 +115,14 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
 
 
 def quantized_networks(upsampling: Upsampling, options: Options) -> dict[str, Graph]:
-    """TomoGAN and Fine-Tune in int8: trained for it where such weights ship, else calibrated."""
+    """TomoGAN for tiles and Fine-Tune for what follows them (the image, or tiles that are to be blended), in
+    int8: trained for it where such weights ship, else calibrated."""
     scheme = PRESETS["int8"]
     weights = trained_weights("tomogan", upsampling, aware=True)
     repair = trained_weights("fine-tune", aware=True)
     if weights is not None and repair is not None:
         first = tomogan(options.tile, options.tile, upsampling, weights)
-        second = fine_tune(options.size, options.size, repair)
+        second = fine_tune(*options.repaired, repair)
         return {
             "tomogan": quantize_learnt(first, learnt_ranges(weights), scheme),
             "fine-tune": quantize_learnt(second, learnt_ranges(repair), scheme),
@@ -132,13 +141,16 @@ def calibrated_networks(
     first = quantize_model(exact, tiles_of(slices, options.tile, options.tile), scheme)
     restored = restore(slices[0], on_oracle(first, CANONICAL), halo=options.halo).tomogan
     ranges = calibrate(fine_tune(size, size, repair), [restored[None, ..., None]], scheme.range_method)
-    second = fine_tune(options.size, options.size, repair)
+    second = fine_tune(*options.repaired, repair)
     ranges[second.inputs[0]] = output_range(first)
     return {"tomogan": first, "fine-tune": quantize_graph(second, ranges, scheme)}
 
 
-def judge(lane: str, graphs: dict[str, Graph], feeds: dict[str, Array], tiles: Array, say: Say) -> int:
-    """Holds one runtime to its profile: every layer of each graph, then the whole image, tile by tile."""
+def judge(lane: str, graphs: dict[str, Graph], feeds: dict[str, Array], tiles: int, say: Say) -> int:
+    """Holds one runtime to its profile: every layer of each graph on one input, the output of all.
+
+    ``feeds`` are quantized inputs ``[n, y, x, channel]`` by graph, of ``tiles`` tiles in the image.
+    """
     with delegate_named(lane) as delegate:
         probe = delegate.probe()
         if not probe.available:
@@ -146,31 +158,33 @@ def judge(lane: str, graphs: dict[str, Graph], feeds: dict[str, Array], tiles: A
             return 3
         codes = []
         for name, graph in graphs.items():
+            middle = feeds[name][len(feeds[name]) // 2][None]
             for mode in MODES:
-                report = verify(write_tflite(graph), graph, delegate, [[feeds[name]]], mode=mode)
+                report = verify(write_tflite(graph), graph, delegate, [[middle]], mode=mode)
                 say(f"{name}: {report.table()}")
                 codes.append(report.exit_code())
-        codes.append(judge_tiles(delegate, graphs["tomogan"], tiles, say))
+        for name, graph in graphs.items():
+            shown = f"{name}, {len(feeds[name])} of {tiles} tiles" if len(feeds[name]) > 1 else name
+            codes.append(judge_outputs(delegate, graph, feeds[name], shown, say))
     return worst(codes)
 
 
-def judge_tiles(delegate: Delegate, graph: Graph, tiles: Array, say: Say) -> int:
-    """Compares every output value of tiles ``[tile, y, x, channel]``, at most :data:`MOST_JUDGED` of them."""
-    total, tiles = len(tiles), np.stack(spread(tiles, MOST_JUDGED))
+def judge_outputs(delegate: Delegate, graph: Graph, feeds: Array, shown: str, say: Say) -> int:
+    """Compares every output value for inputs ``[n, y, x, channel]``; ``shown`` says what they are."""
     model, expected = write_tflite(graph), on_oracle(graph, delegate.profile)
     began = time.perf_counter()
-    answers = list(delegate.run_many([(model, [tile[None]]) for tile in tiles]))
+    answers = list(delegate.run_many([(model, [given[None]]) for given in feeds]))
     middle = time.perf_counter()
     differing = values = 0
-    for tile, answer in zip(tiles, answers, strict=True):
+    for given, answer in zip(feeds, answers, strict=True):
         if isinstance(answer, DelegateError):
             say(f"{delegate.name}: cannot be compared: {answer}")
             return 3
-        diff = diff_arrays(expected.run(tile[None]), answer.outputs[0])
+        diff = diff_arrays(expected.run(given[None]), answer.outputs[0])
         differing += diff.mismatch_count
         values += diff.elements
     say(
-        f"{len(tiles)} of {total} tiles: {differing} of {values} values differ between {delegate.name} "
+        f"{shown}: {differing} of {values} values differ between {delegate.name} "
         f"({middle - began:.1f} s) and {delegate.profile} ({time.perf_counter() - middle:.1f} s)"
     )
     return 1 if differing else 0

@@ -1,4 +1,4 @@
-"""Restoring a tomography slice: TomoGAN tile by tile, stitched, then Fine-Tune on the whole.
+"""Restoring a tomography slice: TomoGAN tile by tile, and Fine-Tune on what the tiles give.
 
 Images are float32 in the networks' own units (see ``karat.imaging``): a noisy
 slice with its two neighbours ``[y, x, 3]`` goes in, a restored slice ``[y, x]`` comes out.
@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from delegates.tiling import TileGrid
 from export.quantize import float_runner
 from refimpl.engine import compile_graph
-from refimpl.errors import FeedError
+from refimpl.errors import FeedError, UsageError
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, Graph, Tensor
 
 RunModel = Callable[[Array], Array]
@@ -85,35 +86,57 @@ def on_onnx_runtime(graph: Graph) -> Network:
     return Network(graph, lambda values: run(values)[0])
 
 
-def restore(noisy: Array, tomogan: Network, fine_tune: Network | None = None, halo: int = 0) -> Restored:
+def restore(
+    noisy: Array, tomogan: Network, fine_tune: Network | None = None, halo: int = 0, blend: int = 0
+) -> Restored:
     """Restores one slice of any size.
 
-    ``tomogan`` sees tiles of its own size, overlapping by ``2 * halo``; ``fine_tune`` sees the
-    stitched image, whole when it has that size and in tiles otherwise. Raises FeedError for an
-    image that is not ``[y, x, 3]`` or holds NaN or infinity.
+    ``tomogan`` sees tiles of its own size. They overlap by ``2 * halo``, and ``fine_tune`` sees the stitched
+    image, whole when it has that size and in tiles otherwise. Or they overlap by ``blend`` and are averaged
+    there: then ``fine_tune`` sees them one by one before, since an average lies between the 8-bit values
+    that it takes. Raises FeedError for an image that is not ``[y, x, 3]`` or holds NaN or infinity, and
+    UsageError for overlaps no tile has or, blended, networks of two sizes.
     """
     if noisy.ndim != 3 or noisy.shape[2] != 3:
         raise FeedError(f"a slice with its two neighbours is [y, x, 3], got {noisy.shape}")
     if not np.isfinite(noisy).all():
         raise FeedError("the slice holds NaN or infinity; mask or replace those pixels first")
     height, width, _ = noisy.shape
-    seconds: dict[str, float] = {}
-    stitched = _tiled(noisy, tomogan, TileGrid(height, width, *tomogan.size, halo), seconds, "tomogan")
-    repaired = None
-    if fine_tune is not None:
+    grid = TileGrid(height, width, *tomogan.size, halo, blend)
+    clock = _Clock()
+    tiles = clock.measure("stitching", grid.cut, noisy)
+    restored = clock.measure("tomogan", _each, tomogan, tiles)
+    stitched = clock.measure("stitching", grid.stitch, restored)
+    if fine_tune is None:
+        return Restored(stitched[..., 0], None, clock.seconds)
+    if blend:
+        if fine_tune.size != tomogan.size:
+            raise UsageError(
+                f"blended tiles are {tomogan.size}, and Fine-Tune takes {fine_tune.size}; give both one size"
+            )
+    else:
         grid = TileGrid(height, width, *fine_tune.size, 0 if fine_tune.size == (height, width) else 2)
-        repaired = _tiled(stitched, fine_tune, grid, seconds, "fine_tune")[..., 0]
-    return Restored(stitched[..., 0], repaired, seconds)
+        restored = clock.measure("stitching", grid.cut, stitched)
+    repaired = clock.measure("fine_tune", _each, fine_tune, restored)
+    return Restored(
+        stitched[..., 0], clock.measure("stitching", grid.stitch, repaired)[..., 0], clock.seconds
+    )
 
 
-def _tiled(image: Array, network: Network, grid: TileGrid, seconds: dict[str, float], part: str) -> Array:
-    """Runs the network over the grid; cutting and stitching count as 'stitching'."""
-    began = time.perf_counter()
-    tiles = grid.cut(image)
-    middle = time.perf_counter()
-    results = np.concatenate([network(tile[None]) for tile in tiles])
-    ended = time.perf_counter()
-    stitched = grid.stitch(results)
-    seconds[part] = ended - middle
-    seconds["stitching"] = seconds.get("stitching", 0.0) + (middle - began) + (time.perf_counter() - ended)
-    return stitched
+class _Clock:
+    """Adds up the seconds that each part of the work takes."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def measure(self, part: str, work: Callable[..., Array], *arguments: Any) -> Array:
+        """The result of ``work(*arguments)``, whose time counts for ``part``."""
+        began = time.perf_counter()
+        result = work(*arguments)
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
+        return result
+
+
+def _each(network: Network, tiles: Array) -> Array:
+    """The network's result for every tile, ``[tile, y, x, channel]``."""
+    return np.concatenate([network(tile[None]) for tile in tiles])

@@ -22,13 +22,13 @@ import numpy as np
 
 from benchmarks.quality import inclusions, metrics, peers
 from benchmarks.quality.cases import Case, load_slice, simulator_digest
-from benchmarks.quality.methods import HALO, METHODS, Kitchen, Method
+from benchmarks.quality.methods import BLEND, HALO, METHODS, Kitchen, Method
 from refimpl.errors import UsageError
 from refimpl.graph import Array
 
 SHOWN = (
     "noisy", "nlm", "tv", "float whole", "int8 whole", "int8 tiles", "int8 tiles repaired",
-    "int8 halo", "aware-int8 halo repaired",
+    "int8 halo", "aware-int8 blend repaired",
 )  # fmt: skip
 """Methods whose images of the first slice of each family are kept for the pictures."""
 
@@ -69,6 +69,8 @@ class Settings:
         ]  # fmt: skip
         if method.cover == "halo":
             parts.append(HALO)
+        if method.cover == "blend":
+            parts.append(BLEND)
         if method.name in peers.PEERS:
             parts += [method.name, peers.PEERS[method.name][1], peers.NEIGHBOURS, peers.CROP]
         if method.counted:

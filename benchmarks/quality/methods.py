@@ -22,12 +22,16 @@ from refimpl.profiles import CANONICAL
 HALO = 16
 """Pixels that tiles with a halo overlap their neighbours by, at each side."""
 
-Cover = Literal["whole", "tiles", "halo"]
+BLEND = 31
+"""Pixels by which tiles that are averaged overlap: as many tiles as with the halo."""
+
+Cover = Literal["whole", "tiles", "halo", "blend"]
 COVERS: Mapping[Cover, str] = {
     "whole": "whole image", "tiles": "64×64 tiles", "halo": f"64×64 tiles, halo {HALO}",
+    "blend": "64×64 tiles, blended",
 }  # fmt: skip
 COUNTED_COVER: Mapping[str, Cover] = {
-    "int8": "tiles", "uint8-2019": "tiles", "aware-int8": "halo", "aware-uint8-2019": "halo",
+    "int8": "tiles", "uint8-2019": "tiles", "aware-int8": "blend", "aware-uint8-2019": "blend",
 }  # fmt: skip
 """By plan, over which cover the inclusions are counted."""
 
@@ -62,10 +66,11 @@ def _with_repair(plan: str, title: str, covers: tuple[Cover, ...]) -> list[Metho
         name = f"{plan} {cover}"
         counted = COUNTED_COVER.get(plan) == cover
         found.append(Method(name, f"{title}, {COVERS[cover]}", f"{plan}/tomogan", cover, counted=counted))
-        found.append(
-            Method(f"{name} repaired", f"{title}, {COVERS[cover]} + Fine-Tune", f"{plan}/fine-tune",
-                   after=name, counted=counted)
-        )  # fmt: skip
+        repaired, said = f"{name} repaired", f"{title}, {COVERS[cover]} + Fine-Tune"
+        if cover == "blend":  # Each tile is repaired before it is averaged with others.
+            found.append(Method(repaired, said, f"{plan}/chain", cover, counted=counted))
+        else:
+            found.append(Method(repaired, said, f"{plan}/fine-tune", after=name, counted=counted))
     return found
 
 
@@ -76,13 +81,14 @@ def _table() -> list[Method]:
         Method("tv", "total variation, tuned", counted=True),
         Method("float whole", "float, whole image", "float/tomogan", counted=True),
         Method("float tiles", "float, 64×64 tiles", "float/tomogan", "tiles"),
+        Method("float blend", f"float, {COVERS['blend']}", "float/tomogan", "blend"),
         Method(
             "float whole repaired", "float, whole image + Fine-Tune", "float/fine-tune", after="float whole"
         ),
     ]
     chained: tuple[Cover, ...] = ("whole", "tiles")
     for scheme in SCHEMES:
-        table += _with_repair(scheme, scheme, ("whole", "tiles", "halo"))
+        table += _with_repair(scheme, scheme, tuple(COVERS))
         table += [
             Method(
                 f"{scheme} chain {cover}", f"{scheme}, one graph, {COVERS[cover]}", f"{scheme}/chain", cover
@@ -90,8 +96,7 @@ def _table() -> list[Method]:
             for cover in chained
         ]
     for scheme in SCHEMES:
-        covers: tuple[Cover, ...] = ("whole", "tiles", "halo")
-        table += _with_repair(f"aware-{scheme}", f"{scheme}, quantization-aware", covers)
+        table += _with_repair(f"aware-{scheme}", f"{scheme}, quantization-aware", tuple(COVERS))
         table.append(
             Method(f"aware-{scheme} unrounded", f"{scheme}, quantization-aware, run in float",
                    f"aware-{scheme}/unrounded")
@@ -133,8 +138,8 @@ class Kitchen:
             network = _network(self.folder, method.model, self.size, method.profile)
             return network(image[np.newaxis])[0, ..., 0], {}
         network = _network(self.folder, method.model, TILE, method.profile)
-        halo = HALO if method.cover == "halo" else 0
-        grid = TileGrid(self.size, self.size, TILE, TILE, halo)
+        halo, blend = HALO * (method.cover == "halo"), BLEND * (method.cover == "blend")
+        grid = TileGrid(self.size, self.size, TILE, TILE, halo, blend)
         return grid.map(network, image)[..., 0], {}
 
 

@@ -23,16 +23,16 @@ from refimpl.graph import Array
 
 BOXES = (
     "noisy", "nlm", "tv", "float whole", "float tiles", "int8 whole", "int8 tiles", "int8 tiles repaired",
-    "int8 halo repaired", "aware-int8 whole", "aware-int8 halo", "aware-int8 halo repaired",
-    "uint8-2019 whole", "uint8-2019 tiles", "uint8-2019 tiles repaired", "uint8-2019 halo repaired",
-    "aware-uint8-2019 whole", "aware-uint8-2019 halo", "aware-uint8-2019 halo repaired",
+    "int8 blend repaired", "aware-int8 whole", "aware-int8 blend", "aware-int8 blend repaired",
+    "uint8-2019 whole", "uint8-2019 tiles", "uint8-2019 tiles repaired", "uint8-2019 blend repaired",
+    "aware-uint8-2019 whole", "aware-uint8-2019 blend", "aware-uint8-2019 blend repaired",
 )  # fmt: skip
-REPAIRED = ("aware-int8 halo repaired", "int8 tiles repaired")
+REPAIRED = ("aware-int8 blend repaired", "int8 tiles repaired")
 """Which repaired slices are shown: the first that was measured."""
 SHORT = {"noisy": "noisy", "float whole": "float, whole", "int8 tiles": "int8, tiles",
          "int8 tiles repaired": "int8, tiles + Fine-Tune",
-         "aware-int8 halo repaired": "int8, trained, halo\n+ Fine-Tune", "int8 halo": "int8, tiles with halo",
-         "int8 whole": "int8, whole"}  # fmt: skip
+         "aware-int8 blend repaired": "int8, trained, blended\n+ Fine-Tune",
+         "int8 halo": "int8, tiles with halo", "int8 whole": "int8, whole"}  # fmt: skip
 GREYS = 40
 """Grey levels kept in a picture file: noise compresses badly."""
 

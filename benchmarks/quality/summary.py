@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.quality.cases import HELD_OUT
-from benchmarks.quality.methods import HALO, METHODS
+from benchmarks.quality.methods import BLEND, HALO, METHODS
 from golden.provenance import cpu_name
 
 Entries = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -108,6 +108,7 @@ def keep(entries: Entries, size: int, models: Mapping[str, str], path: Path) -> 
         "versions": {name: version(name) for name in ("numpy", "numba", "onnxruntime", "scikit-image")},
         "size": size,
         "halo": HALO,
+        "blend": BLEND,
         "models_sha256": {name: digest[:16] for name, digest in models.items()},
         "methods": methods,
     }

@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.quality.cases import HELD_OUT
-from benchmarks.quality.methods import HALO, METHODS, PROFILES
+from benchmarks.quality.methods import COVERS, METHODS, PROFILES
 from benchmarks.quality.plans import SCHEMES, STEPS
 from benchmarks.quality.summary import Entries, counts, families, of_family, row
 from refimpl.errors import UsageError
 from refimpl.profiles import CANONICAL
 
 COUNTED = ("noisy", "nlm", "tv", "float whole", "int8 tiles", "int8 tiles repaired",
-           "uint8-2019 tiles", "uint8-2019 tiles repaired", "aware-int8 halo", "aware-int8 halo repaired",
-           "aware-uint8-2019 halo", "aware-uint8-2019 halo repaired")  # fmt: skip
-BEST = ("aware-int8 halo repaired", "aware-uint8-2019 halo repaired")
+           "uint8-2019 tiles", "uint8-2019 tiles repaired", "aware-int8 blend", "aware-int8 blend repaired",
+           "aware-uint8-2019 blend", "aware-uint8-2019 blend repaired")  # fmt: skip
+BEST = ("aware-int8 blend repaired", "aware-uint8-2019 blend repaired")
 
 
 def schemes(entries: Entries) -> str:
@@ -52,8 +52,7 @@ def by_family(entries: Entries) -> str:
             (f"{title} ({len(slices)})", *(f"{row(entries, name, slices).ssim:.4f}" for name in names))
         )
     heads = [
-        METHODS[name].title.replace(f", quantization-aware, 64×64 tiles, halo {HALO}", ", halo")
-        for name in names
+        METHODS[name].title.replace(f", quantization-aware, {COVERS['blend']}", ", blended") for name in names
     ]
     return table(("family (slices)", *heads), lines)
 

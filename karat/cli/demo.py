@@ -19,9 +19,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", "-o", type=Path, default=Path("demo-output"), metavar="FOLDER")
     parser.add_argument("--size", type=shared.positive, default=1024, help="slice size, a multiple of 8")
     parser.add_argument("--tile", type=shared.positive, default=64, help="tile size, a multiple of 8")
-    parser.add_argument(
-        "--halo", type=int, default=16, help="pixels by which tiles overlap, each side (default: 16)"
-    )
+    overlap = parser.add_mutually_exclusive_group()
+    overlap.add_argument(
+        "--blend", type=int, metavar="PIXELS",
+        help="tiles overlap by this and are averaged, after Fine-Tune (default: half a tile less 1)",
+    )  # fmt: skip
+    overlap.add_argument(
+        "--halo", type=int, metavar="PIXELS",
+        help="tiles overlap by this on each side, which is discarded; Fine-Tune sees the stitched image",
+    )  # fmt: skip
     parser.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
     parser.add_argument("--family", default="spheres", help="kind of sample (default: spheres)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
@@ -34,7 +40,10 @@ def run(options: argparse.Namespace) -> int:
 
     if options.output.exists() and not options.output.is_dir():
         raise UsageError(f"{options.output}: is a file; name a folder")
+    halo, blend = options.halo or 0, options.blend or 0
+    if options.halo is None and options.blend is None:
+        blend = max(options.tile // 2 - 1, 0)
     chosen = Options(
-        options.size, options.tile, options.halo, options.upsampling, options.family, options.seed
+        options.size, options.tile, halo, blend, options.upsampling, options.family, options.seed
     )
     return run_demo(chosen, options.output, lambda line: print(line, flush=True))

@@ -21,6 +21,13 @@ def grids(draw: st.DrawFn) -> TileGrid:
     return TileGrid(draw(SIZES), draw(SIZES), tile_height, tile_width, halo)
 
 
+@st.composite
+def blended(draw: st.DrawFn) -> TileGrid:
+    tile_height, tile_width = draw(SIZES), draw(SIZES)
+    blend = draw(st.integers(0, min(tile_height, tile_width) - 1))
+    return TileGrid(draw(SIZES), draw(SIZES), tile_height, tile_width, blend=blend)
+
+
 def numbered(grid: TileGrid) -> Array:
     """An image whose every pixel is its own number."""
     return np.arange(grid.height * grid.width * 2, dtype=np.int32).reshape(grid.height, grid.width, 2)
@@ -31,6 +38,30 @@ def numbered(grid: TileGrid) -> Array:
 def test_stitching_what_was_cut_gives_the_image(grid: TileGrid) -> None:
     image = numbered(grid)
     assert np.array_equal(grid.stitch(grid.cut(image)), image)
+
+
+@given(blended())
+@settings(deadline=None, max_examples=200)
+def test_blending_what_was_cut_gives_the_image(grid: TileGrid) -> None:
+    """Equal values average to themselves, exactly: float32 values have 24 bits, weights at most 9."""
+    image = numbered(grid).astype(np.float32) + np.float32(0.1)
+    assert np.array_equal(grid.stitch(grid.cut(image)), image)
+
+
+def test_a_blended_pixel_is_the_mean_weighted_by_the_distance_to_borders() -> None:
+    """Tiles of 4 on 6 pixels, blend 2: pixels 2 and 3 lie in both, 2 and 1 (1 and 2) pixels from a border."""
+    grid = TileGrid(4, 6, 4, 4, blend=2)
+    tiles = np.stack([np.full((4, 4, 1), 3.0, np.float32), np.full((4, 4, 1), 9.0, np.float32)])
+    assert grid.count == 2
+    assert grid.stitch(tiles)[..., 0].tolist() == [[3.0, 3.0, 5.0, 7.0, 9.0, 9.0]] * 4
+
+
+def test_blended_tiles_start_at_every_phase_of_a_pool_by_eight() -> None:
+    """The default of the demonstration: 64×64 tiles, 33 apart, as many as with a halo of 16."""
+    grid = TileGrid(1024, 1024, blend=31)
+    starts = grid.cut(numbered(grid)[:, :, :1])[: grid.columns, 0, 0, 0] // 2
+    assert grid.count == TileGrid(1024, 1024, halo=16).count == 31 * 31
+    assert set(starts % 8) == set(range(8))
 
 
 @given(grids())
@@ -118,7 +149,15 @@ def test_wrong_sizes_are_refused() -> None:
         grid.stitch(np.zeros((3, 4, 4, 1)))
     with pytest.raises(UsageError, match="leaves nothing"):
         TileGrid(8, 8, 4, 4, halo=2)
+    with pytest.raises(UsageError, match="a blend of 4 leaves nothing"):
+        TileGrid(8, 8, 4, 4, blend=4)
+    with pytest.raises(UsageError, match="not both"):
+        TileGrid(8, 8, 4, 4, halo=1, blend=1)
     with pytest.raises(UsageError, match="at least 1"):
         TileGrid(0, 8)
+    with pytest.raises(UsageError, match="at least 0"):
+        TileGrid(8, 8, 4, 4, blend=-1)
+    with pytest.raises(FeedError, match="int8 cannot be blended"):
+        TileGrid(8, 8, 4, 4, blend=1).stitch(np.zeros((9, 4, 4, 1), np.int8))
     with pytest.raises(UsageError, match="batch of 0"):
         grid.map(lambda tiles: tiles, np.zeros((8, 8, 1)), 0)

@@ -20,12 +20,13 @@ def _one_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_demo_restores_judges_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Weights trained to be rounded, tiles with a halo; of more tiles than are judged it says so."""
+    """Weights trained to be rounded, blended tiles; of more tiles than are judged it says so."""
     monkeypatch.setattr(demo, "MOST_JUDGED", 3)
     assert main(["demo", "--size", "128", "--output", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert said.count("BIT_EXACT") == 4
-    assert "3 of 9 tiles: 0 of 12288 values differ" in said
+    for network in ("tomogan", "fine-tune"):
+        assert f"{network}, 3 of 9 tiles: 0 of 12288 values differ" in said
     assert "int8 + Fine-Tune 0." in said
     names = {path.name for path in tmp_path.iterdir()}
     assert {"restoration.png", "noisy.png", "tomogan.tflite", "fine-tune.tflite"} <= names
@@ -42,7 +43,9 @@ def test_demo_calibrates_what_was_not_trained_to_be_rounded(
     """Transposed upsampling; Fine-Tune reads TomoGAN's output in the same parameters."""
     options = ["--upsampling", "transposed", "--size", "64", "--halo", "0"]
     assert main(["demo", *options, "--output", str(tmp_path)]) == 0
-    assert "1 of 1 tiles: 0 of 4096 values differ" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for network in ("tomogan", "fine-tune"):
+        assert f"{network}: 0 of 4096 values differ" in said
     first, second = (
         read_tflite((tmp_path / f"{name}.tflite").read_bytes()) for name in ("tomogan", "fine-tune")
     )
@@ -54,3 +57,12 @@ def test_demo_wants_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (tmp_path / "file").write_text("")
     assert main(["demo", "--output", str(tmp_path / "file")]) == 2
     assert "name a folder" in capsys.readouterr().err
+
+
+def test_tiles_overlap_in_one_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both overlaps, and one as wide as a tile."""
+    with pytest.raises(SystemExit):
+        main(["demo", "--halo", "8", "--blend", "8", "--output", str(tmp_path)])
+    assert "not allowed with" in capsys.readouterr().err
+    assert main(["demo", "--size", "128", "--blend", "64", "--output", str(tmp_path)]) == 2
+    assert "a blend of 64 leaves nothing of tiles of 64" in capsys.readouterr().err
