@@ -19,6 +19,15 @@ from benchmarks.quality.summary import Entries, counts, families, of_family, row
 from refimpl.errors import UsageError
 from refimpl.profiles import CANONICAL
 
+_WAYS = ("whole", "tiles", "tiles repaired", "halo", "halo repaired", "blend", "blend repaired")
+MAIN = (
+    "noisy", "nlm", "tv", "float whole", "float tiles", "float blend",
+    *(f"{scheme} {way}" for scheme in SCHEMES for way in _WAYS),
+    *(f"aware-{scheme} {way}" for scheme in SCHEMES for way in (*_WAYS, "unrounded")),
+    "transposed whole", "transposed-int8 whole",
+)  # fmt: skip
+"""The methods of the table that people read first; the others are in the report and the JSON file."""
+
 COUNTED = ("noisy", "nlm", "tv", "float whole", "int8 tiles", "int8 tiles repaired",
            "uint8-2019 tiles", "uint8-2019 tiles repaired", "aware-int8 blend", "aware-int8 blend repaired",
            "aware-uint8-2019 blend", "aware-uint8-2019 blend repaired")  # fmt: skip
@@ -26,11 +35,18 @@ BEST = ("aware-int8 blend repaired", "aware-uint8-2019 blend repaired")
 
 
 def schemes(entries: Entries) -> str:
-    """Every method that saw all slices."""
+    """The main methods."""
+    return _methods(entries, [name for name in entries if name in MAIN])
+
+
+def others(entries: Entries) -> str:
+    """Every other method that saw all slices."""
+    return _methods(entries, [name for name in entries if name not in MAIN and not METHODS[name].few])
+
+
+def _methods(entries: Entries, names: Sequence[str]) -> str:
     lines = []
-    for name in entries:
-        if METHODS[name].few:
-            continue
+    for name in names:
         found = row(entries, name)
         to_float = "" if found.to_float is None or name == "noisy" else f"{found.to_float:+.4f}"
         gain = "" if name == "noisy" else f"{found.gain:+.4f}"
@@ -101,7 +117,8 @@ def inclusions(entries: Entries) -> str:
 
 
 TABLES: Mapping[str, Callable[[Entries], str]] = {
-    "schemes": schemes, "families": by_family, "profiles": profiles, "steps": steps, "inclusions": inclusions,
+    "schemes": schemes, "others": others, "families": by_family, "profiles": profiles, "steps": steps,
+    "inclusions": inclusions,
 }  # fmt: skip
 
 
