@@ -32,11 +32,12 @@ class _Span:
         return slice(self.kept.start - self.start, self.kept.stop - self.start)
 
 
-def _ramp(size: int) -> Array:
-    """Weights ``[size]``: 1 at both borders of a tile, rising by 1 for each pixel inwards."""
-    rising = np.arange(1.0, size + 1.0)
-    ramp: Array = np.minimum(rising, rising[::-1])
-    return ramp
+def tile_weights(height: int, width: int) -> Array:
+    """What each pixel of a blended tile weighs, float64 ``[y, x]``: 1 in a corner, rising linearly from
+    every border."""
+    rows, columns = (np.minimum(np.arange(1.0, n + 1.0), np.arange(n, 0.0, -1.0)) for n in (height, width))
+    weights: Array = np.outer(rows, columns)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class TileGrid:
     def _blended(self, tiles: Array) -> Array:
         if not np.issubdtype(tiles.dtype, np.floating):
             raise FeedError(f"tiles of {tiles.dtype} cannot be blended; dequantize them first")
-        weight = np.outer(_ramp(self.tile_height), _ramp(self.tile_width))[..., np.newaxis]
+        weight = tile_weights(self.tile_height, self.tile_width)[..., np.newaxis]
         # Small images were enlarged; what was added is cut off at the end.
         shape = (max(self.height, self.tile_height), max(self.width, self.tile_width))
         total, weights = np.zeros((*shape, tiles.shape[3])), np.zeros((*shape, 1))

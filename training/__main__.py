@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from delegates.tiling import TileGrid
 from export.quantize import PRESETS, output_range
 from refimpl.errors import KaratError, UsageError
 from refimpl.networks import learnt_ranges, load_weights
 from training import data
+from training.blending import BlendedFineTune, blocks
 from training.fake_quantization import FakeQuantization, observed
 from training.loop import Schedule, train
 from training.model import FineTune, NamedConvolutions, TomoGAN
@@ -51,11 +55,16 @@ def main() -> int:
     repair.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
     repair.add_argument("--scheme", choices=sorted(PRESETS), default="int8", help="TomoGAN's quantization")
     repair.add_argument("--tile", type=int, default=64, help="side of TomoGAN's tiles")
-    repair.add_argument("--halo", type=int, default=0, help="pixels by which its tiles overlap on each side")
+    overlap = repair.add_mutually_exclusive_group()
+    overlap.add_argument("--halo", type=int, default=0, help="pixels by which its tiles overlap on each side")
+    overlap.add_argument(
+        "--blend", type=int, default=0, help="pixels by which they overlap to be averaged after Fine-Tune"
+    )
     for command in (tomogan, repair):
         command.add_argument(
-            "--data", type=Path, required=True, help="file made by 'data', or HDF5 with train_ns and train_gt"
-        )
+            "--data", type=Path, required=True, nargs="+",
+            help="files made by 'data', or HDF5 with train_ns and train_gt",
+        )  # fmt: skip
         command.add_argument("--every", type=int, default=1, metavar="N", help="use every N-th window only")
         command.add_argument(
             "--teacher", type=Path, metavar="F.npz",
@@ -111,23 +120,10 @@ def make_weights(options: argparse.Namespace) -> None:
         raise UsageError("--ranges are those of --aware, which is not given")
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    noisy, clean = (slices[:: options.every] for slices in data.load(options.data))
-    taught_by = load_weights(options.teacher) if options.teacher else None
-    model: NamedConvolutions
-    fixed: dict[str, tuple[float, float]] = {}
-    if options.command == "tomogan":
-        model = TomoGAN(options.upsampling)
-    else:
-        from training.repair import quantized_tomogan, restored_by_oracle, restored_in_float
-
-        model = FineTune()
-        quantized = quantized_tomogan(
-            load_weights(options.tomogan), options.upsampling, options.scheme, options.tile
-        )
-        if taught_by is not None:
-            clean = restored_in_float(noisy, taught_by, options.upsampling)
-        noisy = restored_by_oracle(noisy, quantized, options.halo)
-        fixed = {"input": output_range(quantized)}
+    noisy, clean = (slices[:: options.every] for slices in data.load_all(options.data))
+    model, batches, fixed = (tomogan_lesson if options.command == "tomogan" else repair_lesson)(
+        options, noisy, clean
+    )
     start = load_weights(options.start_from) if options.start_from else None
     if start is not None:
         model.load(start, partly=True)
@@ -145,13 +141,6 @@ def make_weights(options: argparse.Namespace) -> None:
         if options.vgg is None:
             raise UsageError("--perceptual needs --vgg, the weights of torchvision's vgg19")
         perceptual = PerceptualLoss(options.vgg)
-    # What the quantized TomoGAN made lies on its grid of 8-bit values, which another grey would leave.
-    vary_grey = options.command == "tomogan"
-    batches = patches(noisy, clean, options.patch, options.batch, options.seed, vary_grey)
-    if options.command == "tomogan" and taught_by is not None:
-        teacher = TomoGAN(options.upsampling)
-        teacher.load(taught_by)
-        batches = taught(batches, teacher)
     if options.aware:
         ranges = learnt_ranges(load_weights(options.ranges) if options.ranges else start)
         ranges = ranges or observed(model, batches)
@@ -159,6 +148,41 @@ def make_weights(options: argparse.Namespace) -> None:
     model = train(model, batches, schedule, options.folder, torch.device(options.device), perceptual)
     np.savez(options.folder / "weights.npz", **stored(model))
     print(f"wrote {options.folder / 'weights.npz'}")
+
+
+Lesson = tuple[NamedConvolutions, Iterator[tuple[Tensor, Tensor]], dict[str, tuple[float, float]]]
+"""A network, batches of what it is given and should make of it, and ranges that are given."""
+
+
+def tomogan_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.Float) -> Lesson:
+    """TomoGAN, and patches of noisy slices with the clean ones or what a teacher makes of them."""
+    model = TomoGAN(options.upsampling)
+    batches = patches(noisy, clean, options.patch, options.batch, options.seed)
+    if options.teacher:
+        teacher = TomoGAN(options.upsampling)
+        teacher.load(load_weights(options.teacher))
+        batches = taught(batches, teacher)
+    return model, batches, {}
+
+
+def repair_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.Float) -> Lesson:
+    """Fine-Tune, and what the quantized TomoGAN makes of noisy slices; its input's range is given."""
+    from training.repair import quantized_tomogan, restored_by_oracle, restored_in_float, tiles_by_oracle
+
+    weights = load_weights(options.tomogan)
+    quantized = quantized_tomogan(weights, options.upsampling, options.scheme, options.tile)
+    fixed = {"input": output_range(quantized)}
+    if options.teacher:
+        clean = restored_in_float(noisy, load_weights(options.teacher), options.upsampling)
+    if options.blend:
+        grid = TileGrid(*clean.shape[1:], options.tile, options.tile, blend=options.blend)
+        tiles = tiles_by_oracle(noisy, quantized, grid)
+        model = BlendedFineTune(options.tile - options.blend)
+        return model, blocks(tiles, clean, grid, options.batch, options.seed), fixed
+    restored = restored_by_oracle(noisy, quantized, options.halo)
+    # Restored values lie on the grid of 8 bits, which another grey would leave.
+    batches = patches(restored, clean, options.patch, options.batch, options.seed, vary_grey=False)
+    return FineTune(), batches, fixed
 
 
 def stored(model: NamedConvolutions) -> dict[str, NDArray[np.float16 | np.float32]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -48,6 +49,17 @@ def corners(size: int, crop: int) -> list[tuple[int, int]]:
     first = (size - fit * crop) // 2
     starts = [first + n * crop for n in range(fit)]
     return [(y, x) for y in starts for x in starts]
+
+
+def load_all(paths: Sequence[Path]) -> tuple[Float, Float]:
+    """What :func:`load` reads from each file, joined. Raises UsageError for slices of different sizes."""
+    parts = [load(path) for path in paths]
+    sizes = {clean.shape[1:] for _, clean in parts}
+    if len(sizes) > 1:
+        raise UsageError(f"{', '.join(map(str, paths))}: slices of different sizes, {sorted(sizes)}")
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([noisy for noisy, _ in parts]), np.concatenate([clean for _, clean in parts])
 
 
 def load(path: Path) -> tuple[Float, Float]:

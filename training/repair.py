@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from delegates.tiling import TileGrid
 from export.quantize import PRESETS, quantize_learnt, quantize_model
 from karat.calibration import calibration_samples
 from karat.restoration import on_onnx_runtime, on_oracle, restore
 from refimpl.graph import Array, Graph
 from refimpl.networks import Upsampling, learnt_ranges, tomogan
+from refimpl.profiles import CANONICAL
 
 Float = NDArray[np.float32]
 
@@ -34,10 +36,23 @@ def restored_in_float(noisy: Float, weights: Mapping[str, Array], upsampling: Up
 
 def restored_by_oracle(noisy: Float, graph: Graph, halo: int = 0) -> Float:
     """``[slice, y, x, 3]`` to ``[slice, y, x, 1]``, each slice tile by tile under ``litert-2.3-ref``."""
-    network = on_oracle(graph, "litert-2.3-ref")
-    restored = np.empty((*noisy.shape[:3], 1), np.float32)
-    for number, image in enumerate(noisy):
-        restored[number, ..., 0] = restore(image, network, halo=halo).tomogan
-        if (number + 1) % 100 == 0:
-            print(f"{number + 1}/{len(noisy)} slices restored", flush=True)
-    return restored
+    network = on_oracle(graph, CANONICAL)
+    return _each(noisy, lambda image: restore(image, network, halo=halo).tomogan[..., None])
+
+
+def tiles_by_oracle(noisy: Float, graph: Graph, grid: TileGrid) -> Float:
+    """``[slice, y, x, 3]`` to ``[slice, tile, y, x]``, the tiles of ``grid`` under ``litert-2.3-ref``."""
+    network = on_oracle(graph, CANONICAL)
+    return _each(
+        noisy, lambda image: np.concatenate([network(tile[None])[..., 0] for tile in grid.cut(image)])
+    )
+
+
+def _each(noisy: Float, restored: Callable[[Float], Float]) -> Float:
+    """One result per slice, saying how far it is."""
+    results = []
+    for number, image in enumerate(noisy, 1):
+        results.append(restored(image))
+        if number % 100 == 0:
+            print(f"{number}/{len(noisy)} slices restored", flush=True)
+    return np.stack(results)

@@ -251,6 +251,12 @@ def test_fine_tune_learns_from_the_oracle(windows: Path, tmp_path: Path) -> None
         "--folder", str(tmp_path / "repair"), "--steps", "3", "--patch", "32", "--batch", "2", "--halo", "8",
     )  # fmt: skip
     assert len(losses(tmp_path / "repair")) == 3
+    train(
+        "fine-tune", "--data", str(windows), str(windows), "--folder", str(tmp_path / "blended"),
+        "--tomogan", str(tmp_path / "float" / "weights.npz"), "--tile", "16", "--blend", "7",
+        "--steps", "3", "--batch", "2", "--aware", "int8",
+    )  # fmt: skip
+    assert len(losses(tmp_path / "blended")) == 3
 
 
 def test_fine_tune_reads_what_tomogan_gives(windows: Path, tmp_path: Path) -> None:
@@ -312,6 +318,16 @@ def test_published_layout_is_training_data(tmp_path: Path) -> None:
     noisy, clean = data.load(tmp_path / "own.h5")
     assert noisy.shape == (6, 64, 64, 3)
     assert clean.shape == (6, 64, 64)
+
+
+def test_several_files_are_joined(windows: Path, tmp_path: Path) -> None:
+    (noisy, clean), (one_noisy, one_clean) = data.load_all([windows, windows]), data.load(windows)
+    assert np.array_equal(noisy, np.concatenate([one_noisy, one_noisy]))
+    assert np.array_equal(clean, np.concatenate([one_clean, one_clean]))
+    other = tmp_path / "other.npz"
+    np.savez(other, noisy=np.zeros((1, 8, 8, 3), np.float16), clean=np.zeros((1, 8, 8), np.float16))
+    with pytest.raises(UsageError, match=r"different sizes, \[\(8, 8\), \(64, 64\)\]"):
+        data.load_all([windows, other])
 
 
 def test_bad_data_is_one_clear_line(tmp_path: Path) -> None:
