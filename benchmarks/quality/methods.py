@@ -96,7 +96,8 @@ def _table() -> list[Method]:
             for cover in chained
         ]
     for scheme in SCHEMES:
-        table += _with_repair(f"aware-{scheme}", f"{scheme}, quantization-aware", tuple(COVERS))
+        covers: tuple[Cover, ...] = ("whole", "tiles", "blend")
+        table += _with_repair(f"aware-{scheme}", f"{scheme}, quantization-aware", covers)
         table.append(
             Method(f"aware-{scheme} unrounded", f"{scheme}, quantization-aware, run in float",
                    f"aware-{scheme}/unrounded")
