@@ -33,8 +33,11 @@ TILE_CONFIG = bytes([1, *[0] * 15]) + bytes([ROW_BYTES, 0] * 8) + bytes(16) + by
 
 
 def emit_block(builder: Any, arguments: Sequence[Any]) -> None:
-    """Writes the code of ``multiply_block`` (see there); a step is 64 bytes of a run."""
-    patch, pixel_stride, offsets, runs, steps, weights, initial, acc, acc_stride = arguments
+    """Writes the code of ``multiply_block`` (see there); a step is 64 bytes of a run.
+
+    All PIXELS are computed every time.
+    """
+    _, patch, pixel_stride, offsets, runs, steps, weights, initial, acc, acc_stride = arguments
     for sums in _SUMS:
         for half, tile in enumerate(sums):
             # Row stride 0: every pixel starts from the same 16 channels.

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.handout import SHARES, draw
-from refimpl.kernels.microkernel import Blocking, close_block, microkernel_for, multiply_block, open_block
+from refimpl.kernels.microkernel import (
+    Blocking,
+    close_block,
+    microkernel_for,
+    multiply_block,
+    open_block,
+    pixels_at_once,
+)
 from refimpl.kernels.neighbours import Shapes, as_channels, neighbours
 from refimpl.kernels.patches import (
     Reading,
@@ -204,13 +211,17 @@ def _convolve_tile(
         for block in range(first_block, end_block):
             lane = (block - first_block) * blocking.channels
             panel_at = phase[_WEIGHTS] + (group * blocks + block) * panel
-            for pixel in range(0, pixels, blocking.pixels):
+            pixel = 0
+            while pixel < pixels:
+                size = pixels_at_once(blocking, pixels - pixel)
+                values_at = pixel * stride + group * d.group_channels
                 multiply_block(
-                    blocking, patch_address + patch.itemsize * (pixel * stride + group * d.group_channels),
-                    stride, offsets_address, runs, steps, weights_address + weights.itemsize * panel_at,
+                    blocking, size, patch_address + patch.itemsize * values_at, stride, offsets_address, runs,
+                    steps, weights_address + weights.itemsize * panel_at,
                     folded_address + 4 * (group * blocks + block) * blocking.channels,
                     acc_address + 4 * (pixel * width + lane), width,
                 )  # fmt: skip
+                pixel += size
         channel = group * d.group_filters + first_filter
         at = (out_row + out_x) * d.out_pitch + channel
         requantize_pixels(values[:pixels], epilogue, channel, filters, out, at, out_step)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -50,11 +50,16 @@ _INT16_BYTES = 2
 
 
 class Portable(NamedTuple):
-    """Block of the kernel for any machine: pixels, output channels, and elements of a run per step."""
+    """Block of the kernel for any machine: pixels, output channels, and elements of a run per step.
+
+    It also comes with fewer pixels, multiples of ``part``: as many as a row needs, and still sums enough
+    to keep the multipliers busy.
+    """
 
     pixels: int = 6
     channels: int = 16
     depth: int = 2
+    part: int = 2
 
 
 class Avx2(NamedTuple):
@@ -63,6 +68,7 @@ class Avx2(NamedTuple):
     pixels: int = 6
     channels: int = 16
     depth: int = 2
+    part: int = 2
 
 
 class Avx512Vnni(NamedTuple):
@@ -71,6 +77,7 @@ class Avx512Vnni(NamedTuple):
     pixels: int = 12
     channels: int = 32
     depth: int = 4
+    part: int = 4
 
 
 class Avx512VnniNarrow(NamedTuple):
@@ -79,6 +86,7 @@ class Avx512VnniNarrow(NamedTuple):
     pixels: int = 24
     channels: int = 16
     depth: int = 4
+    part: int = 8
 
 
 class Amx(NamedTuple):
@@ -87,6 +95,7 @@ class Amx(NamedTuple):
     pixels: int = amx.PIXELS
     channels: int = amx.CHANNELS
     depth: int = amx.ROW_BYTES
+    part: int = amx.PIXELS
 
 
 class ArmDot(NamedTuple):
@@ -95,6 +104,7 @@ class ArmDot(NamedTuple):
     pixels: int = 6
     channels: int = 16
     depth: int = 4
+    part: int = 2
 
 
 class Avx512VnniSingle(NamedTuple):
@@ -103,6 +113,7 @@ class Avx512VnniSingle(NamedTuple):
     pixels: int = 1
     channels: int = 64
     depth: int = 4
+    part: int = 1
 
 
 class Avx2Single(NamedTuple):
@@ -111,6 +122,7 @@ class Avx2Single(NamedTuple):
     pixels: int = 1
     channels: int = 64
     depth: int = 2
+    part: int = 1
 
 
 Blocking: TypeAlias = (
@@ -160,7 +172,7 @@ class Microkernel:
         missing filters of the last block and missing elements of a run are zero.
         """
         count, runs, length = filters.shape
-        _, channels, depth = self.blocking
+        channels, depth = self.blocking.channels, self.blocking.depth
         blocks, steps = -(-count // channels), -(-length // depth)
         padded = np.zeros((blocks * channels, runs, steps * depth), self.weight)
         padded[:count, :, :length] = filters
@@ -177,7 +189,8 @@ def _vector_kernel(
     dot: Dot,
 ) -> Microkernel:
     size = np.dtype(element_type).itemsize
-    block = VectorBlock(blocking.pixels, lanes, blocking.channels // lanes, size, dot)
+    sizes = tuple(range(blocking.part, blocking.pixels + 1, blocking.part))
+    block = VectorBlock(sizes, lanes, blocking.channels // lanes, size, dot)
     weight = np.int16 if size == _INT16_BYTES else np.int8
     channelwise = _channel_block(lanes, dot)
     return Microkernel(
@@ -252,10 +265,19 @@ def _kernel_of(blocking: Any) -> Microkernel:
     return _BY_BLOCKING[blocking.instance_class]
 
 
+@njit(cache=True, nogil=True)
+def pixels_at_once(blocking: Blocking, left: int) -> int:
+    """How many of the ``left`` pixels of a row to multiply next: blocks of one size, rounded up to parts."""
+    blocks = (left + blocking.pixels - 1) // blocking.pixels
+    share = (left + blocks - 1) // blocks
+    return (share + blocking.part - 1) // blocking.part * blocking.part
+
+
 @_intrinsic
 def multiply_block(
     _: Any,
     blocking: Any,
+    pixels: Any,
     patch: Any,
     pixel_stride: Any,
     offsets: Any,
@@ -269,18 +291,18 @@ def multiply_block(
     """Pixels times filters: ``acc[p, c] = initial[c] + sum of value(p, r, k) * weights[r, k, c]``.
 
     The sum is over runs r and their elements k; ``value(p, r, k)`` is
-    ``patch[p * pixel_stride + offsets[r] + k]``. All arrays are addresses:
-    ``patch`` of the kernel's elements; ``offsets`` int64 [runs]; ``weights`` as
-    packed by the kernel; ``initial`` int32 [channels]; ``acc`` int32, rows
-    ``acc_stride`` apart, overwritten for every pixel and channel of the block. A run is
-    ``steps * depth`` neighbouring elements; offsets and strides count elements.
-    Sums wrap at 32 bits. Reads what is named above and nothing else.
+    ``patch[p * pixel_stride + offsets[r] + k]``, for p < ``pixels``, one of the
+    block's sizes. All arrays are addresses: ``patch`` of the kernel's elements;
+    ``offsets`` int64 [runs]; ``weights`` as packed by the kernel; ``initial`` int32
+    [channels]; ``acc`` int32, rows ``acc_stride`` apart, overwritten for every pixel and
+    channel of the block. A run is ``steps * depth`` neighbouring elements; offsets and
+    strides count elements. Sums wrap at 32 bits. Reads what is named above and nothing else.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
         _kernel_of(blocking).emit(builder, arguments[1:])
 
-    return types.void(blocking, *[types.int64] * 9), codegen
+    return types.void(blocking, *[types.int64] * 10), codegen
 
 
 @_intrinsic

@@ -35,7 +35,7 @@ def measure_peak(isa: str, threads: int, seconds: float = 0.5) -> float:
     ``seconds`` is about what it takes once compiled. Raises UsageError for an unknown instruction set.
     """
     kernel = microkernel_for(isa, WIDE)
-    pixels, channels, depth = kernel.blocking
+    pixels, channels, depth, _ = kernel.blocking
     steps = RUN // depth
     data = _data(kernel, steps, threads)
     work = threads * pixels * channels * steps * depth
@@ -53,7 +53,7 @@ def measure_peak(isa: str, threads: int, seconds: float = 0.5) -> float:
 
 def _data(kernel: Microkernel, steps: int, threads: int) -> tuple[Array, Array, Array, Array, Array]:
     """Per thread: patches, packed weights, first sums and sums; and the offset of the one run."""
-    pixels, channels, depth = kernel.blocking
+    pixels, channels, depth, _ = kernel.blocking
     run = steps * depth
     generator = np.random.default_rng(0)
     patches = generator.integers(0, 100, (threads, pixels * run)).astype(kernel.element)
@@ -81,7 +81,7 @@ def _repeat(
         open_block(blocking)
         for _ in range(calls):
             multiply_block(
-                blocking, patch.ctypes.data, steps * blocking.depth, offsets.ctypes.data, 1, steps,
-                weight.ctypes.data, first.ctypes.data, total.ctypes.data, blocking.channels,
+                blocking, blocking.pixels, patch.ctypes.data, steps * blocking.depth, offsets.ctypes.data, 1,
+                steps, weight.ctypes.data, first.ctypes.data, total.ctypes.data, blocking.channels,
             )  # fmt: skip
         close_block(blocking)

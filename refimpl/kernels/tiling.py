@@ -214,7 +214,7 @@ def plan_tiles(
 
     ``parts``: into how many the micro-kernel splits the weights.
     """
-    block_pixels, block_channels, depth = microkernel.blocking
+    block_pixels, block_channels, depth, _ = microkernel.blocking
     batches, in_height, in_width, in_channels = input_shape
     _, out_height, out_width, out_channels = output_shape
     group_channels, group_filters = in_channels // groups, out_channels // groups

@@ -45,9 +45,12 @@ Dot: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 
 @dataclass(frozen=True)
 class VectorBlock:
-    """``pixels`` times ``vectors * lanes`` channels; ``element_bytes`` of one value."""
+    """Pixels times ``vectors * lanes`` channels; ``element_bytes`` of one value.
 
-    pixels: int
+    ``sizes``: the numbers of pixels there is code for.
+    """
+
+    sizes: tuple[int, ...]
     lanes: int
     vectors: int
     element_bytes: int
@@ -55,11 +58,17 @@ class VectorBlock:
 
     def emit(self, builder: Any, arguments: Sequence[Any]) -> None:
         """Writes the code of ``multiply_block`` (see there); ``arguments`` are its addresses and sizes."""
+        for size in self.sizes:
+            with builder.if_then(builder.icmp_signed("==", arguments[0], constant(size))):
+                self._emit_size(builder, size, arguments[1:])
+
+    def _emit_size(self, builder: Any, pixels: int, arguments: Sequence[Any]) -> None:
         patch, pixel_stride, offsets, runs, steps, weights, initial, acc, acc_stride = arguments
         row_bytes = builder.mul(pixel_stride, constant(self.element_bytes))
         # Stack slots by name, registers after LLVM's optimization.
-        sums = self._start(builder, initial)
-        panel = cgutils.alloca_once_value(builder, weights)
+        sums = self._start(builder, pixels, initial)
+        panel = cgutils.alloca_once(builder, INT64)
+        builder.store(weights, panel)
         with cgutils.for_range(builder, runs) as run:
             offset = load(builder, element(builder, offsets, run.index, _INT64_BYTES), INT64, _INT64_BYTES)
             run_at = element(builder, patch, offset, self.element_bytes)
@@ -90,12 +99,12 @@ class VectorBlock:
         """Byte offset of each vector in a row of accumulators, and in a step of weights."""
         return [index * self.lanes * WORD_BYTES for index in range(self.vectors)]
 
-    def _start(self, builder: Any, initial: Any) -> list[list[Any]]:
+    def _start(self, builder: Any, pixels: int, initial: Any) -> list[list[Any]]:
         starts = [
             load(builder, builder.add(initial, constant(at)), self._vector, WORD_BYTES)
             for at in self._columns()
         ]
-        sums = [[cgutils.alloca_once(builder, self._vector) for _ in starts] for _ in range(self.pixels)]
+        sums = [[cgutils.alloca_once(builder, self._vector) for _ in starts] for _ in range(pixels)]
         for totals in sums:
             for start, total in zip(starts, totals, strict=True):
                 builder.store(start, total)

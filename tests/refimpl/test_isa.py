@@ -17,7 +17,14 @@ from refimpl.engine import compile_graph
 from refimpl.errors import UsageError
 from refimpl.kernels import isa
 from refimpl.kernels.convolution import DenseConvolution
-from refimpl.kernels.microkernel import MICROKERNELS, SINGLE_PIXEL, Microkernel, microkernel_for
+from refimpl.kernels.microkernel import (
+    _BY_BLOCKING,
+    MICROKERNELS,
+    SINGLE_PIXEL,
+    Microkernel,
+    microkernel_for,
+    pixels_at_once,
+)
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 from tests.karat.small import small_graph
@@ -34,15 +41,17 @@ MACHINES = {
 """Instruction set to a machine that has it, and what its code must contain."""
 
 
-def assembly(kernel: Microkernel, triple: str, cpu: str) -> str:
-    """The micro-kernel alone, compiled and optimized for a machine that need not be this one."""
+def assembly(kernel: Microkernel, triple: str, cpu: str, pixels: int | None = None) -> str:
+    """The micro-kernel alone, compiled and optimized for a machine that need not be this one; only its
+    code for so many pixels, if they are given."""
     module = ir.Module()
     module.triple = triple
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9), "block")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 10), "block")
     builder = ir.IRBuilder(function.append_basic_block())
     if kernel.open is not None:
         kernel.open(builder)
-    kernel.emit(builder, function.args)
+    known = function.args[0] if pixels is None else ir.Constant(ir.IntType(64), pixels)
+    kernel.emit(builder, [known, *function.args[1:]])
     if kernel.close is not None:
         kernel.close(builder)
     builder.ret_void()
@@ -88,10 +97,12 @@ def test_sums_stay_in_registers(name: str) -> None:
     triple, cpu, (multiply, *_) = MACHINES[name]
     for kernel in MICROKERNELS[name]:
         lanes = {"avx2": 8, "avx512vnni": 16, "dotprod": 4}[name]
-        lines = assembly(kernel, triple, cpu).splitlines()
-        count = sum(multiply in line for line in lines)
-        assert count % (kernel.blocking.pixels * kernel.blocking.channels // lanes) == 0
-        assert not [line for line in lines if multiply in line and ("rsp" in line or "[sp" in line)]
+        block = kernel.blocking
+        for pixels in range(block.part, block.pixels + 1, block.part):
+            lines = assembly(kernel, triple, cpu, pixels).splitlines()
+            count = sum(multiply in line for line in lines)
+            assert count % (pixels * block.channels // lanes) == 0
+            assert not [line for line in lines if multiply in line and ("rsp" in line or "[sp" in line)]
 
 
 def test_avx2_uses_nothing_wider_than_256_bits() -> None:
@@ -104,7 +115,7 @@ def test_portable_names_no_instruction_of_any_machine() -> None:
     for triple, cpu in ((X86, "x86-64"), ("aarch64-unknown-linux-gnu", "generic")):
         assert assembly(kernel, triple, cpu)
     module = ir.Module()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9), "block")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 10), "block")
     kernel.emit(ir.IRBuilder(function.append_basic_block()), function.args)
     assert "llvm.x86" not in str(module)
     assert "llvm.aarch64" not in str(module)
@@ -124,6 +135,19 @@ def test_kernels_of_each_instruction_set_equal_the_spec(name: str) -> None:
 def test_narrow_layers_take_the_narrow_kernel() -> None:
     assert microkernel_for("avx512vnni", 16).blocking.channels == 16
     assert microkernel_for("avx512vnni", 17).blocking.channels == 32
+
+
+def test_rows_are_cut_into_the_blocks_there_is_code_for() -> None:
+    """No more pixels computed than a part of a block too many, whatever the row's length."""
+    for kernel in _BY_BLOCKING.values():
+        blocking = kernel.blocking
+        for pixels in range(1, 4 * blocking.pixels):
+            done = 0
+            while done < pixels:
+                size = pixels_at_once.py_func(blocking, pixels - done)
+                assert size in range(blocking.part, blocking.pixels + 1, blocking.part)
+                done += size
+            assert done < pixels + blocking.part, (blocking, pixels)
 
 
 def test_bytes_of_weights_come_back_in_sum() -> None:

@@ -259,6 +259,15 @@ def test_edges_equal_the_spec_under_every_rule(edge: str) -> None:
     assert_all_rules(EDGES[edge])
 
 
+@pytest.mark.parametrize("filters", [16, 17])
+def test_rows_of_every_length_equal_the_spec(filters: int) -> None:
+    """Up to twice the longest block of pixels: blocks of every size, alone and behind others."""
+    for width in range(1, 51):
+        shape = Shape("CONV_2D", size=(2, width), channels=2, filters=filters, taps=(1, 3))
+        view, values = layer(shape, width)
+        assert_kernel_equals_spec(view, values, RULES[0])
+
+
 @pytest.mark.parametrize("op", SPECS)
 def test_ties_injected_through_the_bias(op: str) -> None:
     """Filters at their zero point leave the bias as accumulator: odd multiples of half a step, both signs."""
