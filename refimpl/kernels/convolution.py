@@ -281,7 +281,8 @@ def convolve_parallel(
     acc_out: Array,
 ) -> None:
     """Every task of a plan, a handful at a time to whichever of its threads is free."""
-    counter = np.zeros(1, np.int64)
+    counter = np.empty(1, np.int64)  # np.zeros would be a parallel loop of its own here
+    counter[0] = 0
     handful = max(d.tasks // (d.threads * SHARES), 1)
     for _ in prange(d.threads):
         begin = draw(counter.ctypes.data, handful)
