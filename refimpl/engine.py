@@ -333,6 +333,9 @@ def _feeds_by_index(graph: Graph, feeds: Feeds) -> dict[int, Array]:
 def _numba_threads(threads: int) -> Iterator[None]:
     with _NUMBA_LOCK:
         before = numba.get_num_threads()
+        if before == threads:  # as a rule; setting it costs as much as a small layer
+            yield
+            return
         numba.set_num_threads(threads)
         try:
             yield

@@ -10,7 +10,7 @@ import numpy as np
 from refimpl.contract import Kernel
 from refimpl.graph import DTYPES, Array, Graph
 from refimpl.kernels.concatenation import Concatenation
-from refimpl.kernels.pixels import aligned_bytes
+from refimpl.kernels.pixels import aligned_bytes, lies_apart
 from refimpl.planning import ALIGNMENT, MemoryPlan
 
 Call = Callable[[], None]
@@ -63,6 +63,8 @@ class Workspace:
             kernel = kernel.without(written)
         inputs = [None if tensor == -1 else self._arrays[tensor] for tensor in layer.inputs]
         outputs = [self._arrays[tensor] for tensor in layer.outputs]
+        # A bound call must see what is written later: nothing it reads may be copied on the way.
+        assert all(x is None or x.flags.c_contiguous or lies_apart(x) for x in inputs)
         bind = getattr(kernel, "bind", None)
         call: Call = bind(inputs, outputs) if bind else partial(kernel, inputs, outputs, None)
         return call

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numba import njit, prange
@@ -96,7 +95,7 @@ class DenseConvolution:
             d, plan.phases, plan.offsets, self.weights, self.folded, epilogue,
         )  # fmt: skip
         tasks = (0, d.tasks) if d.threads == 1 else ()
-        return partial(self.compiled, *arguments, *tasks, writable_bytes(out), flat_accumulator(accumulator))
+        return self.compiled.bound(*arguments, *tasks, writable_bytes(out), flat_accumulator(accumulator))
 
 
 def prepare_dense(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -98,8 +97,8 @@ class DepthwiseConvolution:
         assert data is not None
         g = self.geometry
         tasks = (0, g.tasks) if g.threads == 1 else ()
-        return partial(
-            self.compiled, self.blocking, as_bytes(data), self.borders, self.widening, g, self.reading,
+        return self.compiled.bound(
+            self.blocking, as_bytes(data), self.borders, self.widening, g, self.reading,
             self.offsets, self.weights, self.folded, self.epilogue, *tasks, writable_bytes(outputs[0]),
             flat_accumulator(accumulator),
         )  # fmt: skip

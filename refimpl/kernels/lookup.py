@@ -12,7 +12,7 @@ each row take one table, those behind it another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,10 +137,17 @@ class Lookup:
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
         """Runs the layer."""
+        share(outputs[0].size, _look_up, *self._arguments(inputs, outputs))
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+        """The layer on these arrays, to be run again and again."""
+        return _look_up.bound(outputs[0].size, *self._arguments(inputs, outputs))
+
+    def _arguments(self, inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         t, out = self.tables, outputs[0].reshape(-1)
         if out.dtype.itemsize == 1:
             out = out.view(np.uint8)
-        share(out.size, _look_up, flat_bytes(buffer(inputs, 0)), t.blocks, t.rest, t.row, t.body, out)
+        return flat_bytes(buffer(inputs, 0)), t.blocks, t.rest, t.row, t.body, out
 
     @property
     def table(self) -> NDArray[np.uint8] | None:

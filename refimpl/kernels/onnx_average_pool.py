@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.lookup import buffer, byte_values, flat_bytes, full_range
+from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.kernels.onnx_translation import parameters, window
-from refimpl.kernels.threads import share, shared
+from refimpl.kernels.threads import shared
 from refimpl.profiles.rules import Rule
 
 
@@ -37,13 +38,12 @@ def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) ->
         math.prod(output.shape) * math.prod(view.integers("kernel_shape")),
     )
 
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+    def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         values = flat_bytes(buffer(inputs, 0)).reshape(planes, -1)
         out = flat_bytes(outputs[0]).reshape(planes, len(rows), len(columns))
-        windows = image.shape[3], rows, columns, steps
-        share(work, _average, values, reals, *windows, scale, zero_point, low, high, out)
+        return values, reals, image.shape[3], rows, columns, steps, scale, zero_point, low, high, out
 
-    return run
+    return LoopKernel(work, _average, arguments)
 
 
 def _taps(view: LayerView, axis: int) -> NDArray[np.int64]:

@@ -7,13 +7,11 @@ they get the memory of the whole pixels from the view's first value on, and use 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from refimpl.contract import Kernel, Values
+from refimpl.contract import Values
 from refimpl.graph import Array
 from refimpl.kernels.lookup import buffer
 
@@ -55,16 +53,3 @@ def whole_image(values: Values, position: int) -> Array:
     in memory in any other way."""
     value = values[position]
     return buffer([whole_pixels(value) if value is not None and lies_apart(value) else value], 0)
-
-
-@dataclass(frozen=True)
-class PixelKernel:
-    """A kernel, and whether its inputs or its outputs may be images whose pixels lie apart."""
-
-    run: Kernel
-    apart_inputs: bool = False
-    apart_outputs: bool = False
-
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        """Runs the layer."""
-        self.run(inputs, outputs, accumulator)

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import DTYPES, Array, LayerView
+from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.kernels.multipliers import output_bounds
-from refimpl.kernels.pixels import PixelKernel, whole_image, whole_pixels
+from refimpl.kernels.pixels import whole_image, whole_pixels
 from refimpl.kernels.pool_block import largest_of_window
-from refimpl.kernels.threads import share, shared
+from refimpl.kernels.threads import Shared, shared
 from refimpl.profiles.rules import Rule
 
 
@@ -29,7 +30,7 @@ def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     return _prepare_pool(view, rule, _average_pool)
 
 
-def _prepare_pool(view: LayerView, rule: Rule, pool: Any) -> Kernel:
+def _prepare_pool(view: LayerView, rule: Rule, pool: Shared) -> Kernel:
     output = view.output()
     activation = view.text("fused_activation_function", "NONE")
     low, high = (
@@ -39,11 +40,11 @@ def _prepare_pool(view: LayerView, rule: Rule, pool: Any) -> Kernel:
     channels = output.shape[3]
     work = math.prod(output.shape) * view.integer("filter_height") * view.integer("filter_width")
 
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+    def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         image, out = whole_image(inputs, 0), whole_pixels(outputs[0])
-        share(work, pool, image, rows, columns, channels, low, high, out)
+        return image, rows, columns, channels, low, high, out
 
-    return PixelKernel(run, apart_inputs=True, apart_outputs=True)
+    return LoopKernel(work, pool, arguments, apart_inputs=True, apart_outputs=True)
 
 
 def _spans(view: LayerView, axis: int, stride_name: str, size_name: str) -> NDArray[np.int64]:

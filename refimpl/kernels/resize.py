@@ -6,6 +6,7 @@ column when the layer is prepared; the loops only weigh four pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,8 +18,9 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.lookup import buffer, operand
-from refimpl.kernels.pixels import PixelKernel, whole_pixels
-from refimpl.kernels.threads import share, shared
+from refimpl.kernels.loop_kernel import LoopKernel
+from refimpl.kernels.pixels import whole_pixels
+from refimpl.kernels.threads import shared
 from refimpl.profiles.rules import Rule
 
 
@@ -68,11 +70,10 @@ def prepare_resize_bilinear(view: LayerView, rule: Rule, target: Target) -> Kern
         interpolate = _float_weight_by_weight if rule.method == "reference" else _float_weights_first
     vertical, horizontal = place(Modes.of(view, 1)), place(Modes.of(view, 2))
 
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        out = whole_pixels(outputs[0])
-        share(4 * outputs[0].size, interpolate, buffer(inputs, 0), vertical, horizontal, out)
+    def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        return buffer(inputs, 0), vertical, horizontal, whole_pixels(outputs[0])
 
-    return PixelKernel(run, apart_outputs=True)
+    return LoopKernel(4 * math.prod(view.output().shape), interpolate, arguments, apart_outputs=True)
 
 
 def _ten_bit_places(modes: Modes) -> Between:

@@ -22,7 +22,8 @@ from refimpl.kernels.fixed_point import (
     reciprocal,
 )
 from refimpl.kernels.lookup import buffer, byte_values, flat_bytes
-from refimpl.kernels.threads import share, shared
+from refimpl.kernels.loop_kernel import LoopKernel
+from refimpl.kernels.threads import shared
 from refimpl.profiles.rules import Rule
 
 _SUM_INTEGER_BITS = 12
@@ -33,25 +34,22 @@ def prepare_softmax(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """SOFTMAX over the last axis; the output has scale 1/256 and the element type's minimum as zero."""
     # Bytes of int8 sort like numbers once their sign bit is flipped; of uint8, as they are.
     sign = np.uint8(0x80 if view.output().dtype == "int8" else 0)
+    work = 8 * math.prod(view.output().shape)
     if rule.method == "fixed_point":
         exponentials = _fixed_point_exponentials(view)
 
-        def fixed(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-            values = buffer(inputs, 0)
-            share(8 * values.size, _softmax_fixed_point, _rows(values), sign, exponentials, _rows(outputs[0]))
+        def fixed(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+            return _rows(buffer(inputs, 0)), sign, exponentials, _rows(outputs[0])
 
-        return fixed
+        return LoopKernel(work, _softmax_fixed_point, fixed)
     if rule.method == "float_table":
         table = _float_exponentials(view)
         scale, half_up = np.float32(view.output().scale), view.output().dtype == "uint8"
 
-        def by_table(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-            values = buffer(inputs, 0)
-            share(
-                8 * values.size, _softmax_float, _rows(values), sign, table, scale, half_up, _rows(outputs[0])
-            )
+        def by_table(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+            return _rows(buffer(inputs, 0)), sign, table, scale, half_up, _rows(outputs[0])
 
-        return by_table
+        return LoopKernel(work, _softmax_float, by_table)
     raise UnsupportedOp(f"{view}: no kernel takes a softmax by {rule}")
 
 

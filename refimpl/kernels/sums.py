@@ -6,7 +6,7 @@ whole tensor, vector arithmetic is several times faster. Other layers keep the t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -72,12 +72,16 @@ class SumKernel:
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002 - of all kernels
         """Runs the layer."""
+        share(outputs[0].size, self.compiled, *self._arguments(inputs, outputs))
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+        """The layer on these arrays, to be run again and again."""
+        return self.compiled.bound(outputs[0].size, *self._arguments(inputs, outputs))
+
+    def _arguments(self, inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         left, right = (flat_bytes(buffer(inputs, position)) for position in (0, 1))
-        out = flat_bytes(outputs[0])
-        bounds = self.low, self.high
-        share(
-            out.size, self.compiled, left, right, self.left, self.right, *self.constants, *bounds, out
-        )  # fmt: skip
+        operands, bounds = (left, right, self.left, self.right), (self.low, self.high)
+        return *operands, *self.constants, *bounds, flat_bytes(outputs[0])
 
 
 @shared()

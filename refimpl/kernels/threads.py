@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -46,6 +47,18 @@ class Shared:
         """The same for one prepared layer, whose arguments never change their types."""
         return Shared(Direct(self.alone), Direct(self.several))
 
+    def bound(self, work: int, *arguments: Any) -> Callable[[], None]:
+        """The call :func:`share` makes with these arguments, to be made again and again.
+
+        One thread or several is settled now, by the number of threads in force.
+        """
+        chosen = self._chosen(work)
+        return (chosen if isinstance(chosen, Direct) else Direct(chosen)).bound(*arguments)
+
+    def _chosen(self, work: int) -> Callable[..., None]:
+        alone = work < SMALL_WORK or numba.get_num_threads() == 1
+        return self.alone if alone else self.several
+
 
 def shared(**options: Any) -> Callable[[Any], Shared]:
     """Decorator: compiles a function for :func:`share`, with Numba's ``options``."""
@@ -70,10 +83,7 @@ def share(work: int, compiled: Shared, *arguments: Any) -> None:
 
     The result is the same either way.
     """
-    if work < SMALL_WORK or numba.get_num_threads() == 1:
-        compiled.alone(*arguments)
-    else:
-        compiled.several(*arguments)
+    compiled._chosen(work)(*arguments)
 
 
 class Direct:
@@ -89,6 +99,13 @@ class Direct:
 
     def __call__(self, *arguments: Any) -> None:
         """Calls the function; arguments of other types than the first time's are not noticed."""
+        self._compiled(arguments)(*arguments)
+
+    def bound(self, *arguments: Any) -> Callable[[], None]:
+        """The call with these arguments, to be made again and again."""
+        return partial(self._compiled(arguments), *arguments)
+
+    def _compiled(self, arguments: tuple[Any, ...]) -> Callable[..., None]:
         if self._entry is None:
             self._entry = self._function.compile(tuple(numba.typeof(value) for value in arguments))
-        self._entry(*arguments)
+        return self._entry

@@ -105,6 +105,38 @@ def test_a_direct_call_compiles_for_its_own_types() -> None:
         np.testing.assert_array_equal(values, np.arange(3).astype(dtype) * 4)
 
 
+def test_a_bound_call_sees_what_its_arrays_hold_later() -> None:
+    values, direct = np.ones(3, np.int16), sharing.Direct(_double)
+    plain, prepared = sharing.Shared(_double, _double), sharing.Shared(direct, direct)
+    for bound in (direct.bound(values), plain.bound(0, values), prepared.bound(0, values)):
+        values[:] = 5
+        bound()
+        np.testing.assert_array_equal(values, np.full(3, 10, np.int16))
+
+
+def test_a_bound_call_settles_for_one_thread_or_several_as_a_plain_one_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    either = sharing.Shared(sharing.Direct(_double), sharing.Direct(_triple))
+    for count, work, factor in (
+        (2, sharing.SMALL_WORK - 1, 2),
+        (2, sharing.SMALL_WORK, 3),
+        (1, sharing.SMALL_WORK, 2),
+    ):
+        values = np.ones(3, np.int16)
+        monkeypatch.setattr(sharing.numba, "get_num_threads", lambda count=count: count)
+        bound = either.bound(work, values)
+        monkeypatch.setattr(sharing.numba, "get_num_threads", lambda: 3)
+        bound()
+        np.testing.assert_array_equal(values, np.full(3, factor, np.int16))
+
+
+@njit
+def _triple(values: Array) -> None:
+    for i in range(values.size):
+        values[i] *= 3
+
+
 @njit
 def _double(values: Array) -> None:
     for i in range(values.size):
