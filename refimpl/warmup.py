@@ -92,10 +92,10 @@ def _layers_of(dtype: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Graph]
     half = (1, height // 2, width // 2, channels)
     for op in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
         yield op, _layer(op, dtype, [shape], half, attributes=_POOL)
-    double = (1, 2 * height, 2 * width, channels)
-    size = np.array(double[1:3], np.int32)
-    for op in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
-        yield op, _layer(op, dtype, [shape], double, constants=[size], attributes=_RESIZE)
+    for op, times in (("RESIZE_BILINEAR", 2), ("RESIZE_BILINEAR", 3), ("RESIZE_NEAREST_NEIGHBOR", 2)):
+        resized = (1, times * height, times * width, channels)  # thirds do not fit 16 bits
+        size = np.array(resized[1:3], np.int32)
+        yield op, _layer(op, dtype, [shape], resized, constants=[size], attributes=_RESIZE)
     for op in ("RELU", "RELU6"):
         yield op, _layer(op, dtype, [shape], shape)
     yield "LEAKY_RELU", _layer("LEAKY_RELU", dtype, [shape], shape, attributes={"alpha": 0.125})

@@ -20,17 +20,12 @@ from refimpl.graph import Array, LayerView
 from refimpl.kernels.lookup import buffer, operand
 from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.kernels.pixels import whole_pixels
+from refimpl.kernels.resize_short import Between, in_short, resize_short
 from refimpl.kernels.threads import shared
 from refimpl.profiles.rules import Rule
 
-
-class Between(NamedTuple):
-    """Along one dimension, per output index: the input indices around it and their weights."""
-
-    lower: NDArray[np.int64]
-    upper: NDArray[np.int64]
-    lower_weight: Array
-    upper_weight: Array
+_TEN_BITS, _ELEVEN_BITS = 20, 22
+"""Bits of the product of two weights."""
 
 
 class Modes(NamedTuple):
@@ -69,11 +64,18 @@ def prepare_resize_bilinear(view: LayerView, rule: Rule, target: Target) -> Kern
         place = _float_places
         interpolate = _float_weight_by_weight if rule.method == "reference" else _float_weights_first
     vertical, horizontal = place(Modes.of(view, 1)), place(Modes.of(view, 2))
+    constants: tuple[Any, ...] = vertical, horizontal
+    work = 4 * math.prod(view.output().shape)
+    bits = {_ten_bit: _TEN_BITS, _eleven_bit: _ELEVEN_BITS}.get(interpolate)
+    if bits is not None:
+        short = in_short(vertical, horizontal, view.input(0).dtype, bits, interpolate is _ten_bit)
+        if short is not None:
+            interpolate, constants, work = resize_short, short, work // 8
 
     def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
-        return buffer(inputs, 0), vertical, horizontal, whole_pixels(outputs[0])
+        return buffer(inputs, 0), *constants, whole_pixels(outputs[0])
 
-    return LoopKernel(4 * math.prod(view.output().shape), interpolate, arguments, apart_outputs=True)
+    return LoopKernel(work, interpolate, arguments, apart_outputs=True)
 
 
 def _ten_bit_places(modes: Modes) -> Between:
