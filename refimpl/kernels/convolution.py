@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView, Tensor
-from refimpl.kernels.handout import SHARES, draw
+from refimpl.kernels.handout import COUNTER_STEP, SHARES, draw
 from refimpl.kernels.microkernel import (
     Blocking,
     close_block,
@@ -279,15 +279,20 @@ def convolve_parallel(
     out: Array,
     acc_out: Array,
 ) -> None:
-    """Every task of a plan, a handful at a time to whichever of its threads is free."""
-    counter = np.empty(1, np.int64)  # np.zeros would be a parallel loop of its own here
-    counter[0] = 0
+    """Every task of a plan, a handful at a time; who has done his own share takes over others'."""
+    counters = np.empty(d.threads * COUNTER_STEP, np.int64)
+    for worker in range(d.threads):  # np.zeros would be a parallel loop of its own here
+        counters[worker * COUNTER_STEP] = 0
     handful = max(d.tasks // (d.threads * SHARES), 1)
-    for _ in prange(d.threads):
-        begin = draw(counter.ctypes.data, handful)
-        while begin < d.tasks:
-            convolve_tasks(
-                blocking, empty_patch, image, widening, d, phases, offsets, weights, folded, epilogue, begin,
-                min(begin + handful, d.tasks), out, acc_out,
-            )  # fmt: skip
-            begin = draw(counter.ctypes.data, handful)
+    for worker in prange(d.threads):
+        for turn in range(d.threads):
+            owner = (worker + turn) % d.threads
+            counter = counters.ctypes.data + owner * COUNTER_STEP * counters.itemsize
+            first, end = d.tasks * owner // d.threads, d.tasks * (owner + 1) // d.threads
+            begin = first + draw(counter, handful)
+            while begin < end:
+                convolve_tasks(
+                    blocking, empty_patch, image, widening, d, phases, offsets, weights, folded, epilogue,
+                    begin, min(begin + handful, end), out, acc_out,
+                )  # fmt: skip
+                begin = first + draw(counter, handful)

@@ -40,6 +40,9 @@ from refimpl.kernels.tiling import convolution_sampling, tap_starts, threads_for
 from refimpl.kernels.vector_blocks import WORD_BYTES
 from refimpl.profiles.rules import Rule
 
+PRODUCT_WORK = 8
+"""What a product of a depthwise filter takes, in products of a dense one."""
+
 
 class DepthwiseGeometry(NamedTuple):
     """Sizes and steps the compiled loop needs; one compiled function serves every shape."""
@@ -132,7 +135,7 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     geometry = DepthwiseGeometry(
         batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, layout.pixel_step,
         batches * out_height * -(-out_width // tile),
-        threads_for(outputs * taps_y * taps_x, outputs, target.threads), per_word,
+        threads_for(PRODUCT_WORK * outputs * taps_y * taps_x, outputs, target.threads), per_word,
     )  # fmt: skip
     starts = tap_starts(groups, taps_x, layout, layout.columns, channels) * len(parts)
     borders = np.full(layout.columns * in_channels, data.zero_point & 0xFF, np.uint8)

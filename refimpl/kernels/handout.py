@@ -1,7 +1,9 @@
-"""Tasks handed out to whichever thread is free: one that other programs hold up takes fewer of them.
+"""Tasks handed out a handful at a time: a thread that other programs hold up does fewer of them.
 
-Numba shares a ``prange`` out in advance, and then everybody waits for the slowest. Here the threads
-draw numbers from a common counter; which thread runs a task changes no bit.
+Numba shares a ``prange`` out in advance, and then everybody waits for the slowest. Here each thread draws
+numbers from the counter of its own share, and when that is done from the others'. Shares are the same
+parts of the image in every layer, so most of what a thread reads it has written itself, and need not
+be fetched from another core's cache. Which thread runs a task changes no bit.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from refimpl.kernels.addresses import INT64, pointer
 
 SHARES = 16
 """Handfuls per thread: few enough to keep neighbouring tasks on one thread, whose cache holds their rows."""
+
+COUNTER_STEP = 8
+"""int64s from a share's counter to the next: they lie in cache lines of their own."""
 
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 

@@ -30,8 +30,9 @@ PATCH_BYTES = 32 * 1024
 MIN_TILE, MAX_TILE = 48, 192
 """Pixels per tile; below the minimum, streaming the weights would cost more than the cache gains."""
 
-SERIAL_WORK = 1 << 20
-"""Layers of less work (products, plus 32 per output) run on one thread: waking others costs more."""
+SERIAL_WORK = 1 << 21
+"""Layers of less work (products, plus 32 per output; about 10 µs) run on one thread: to start others, to
+wait for the last one and to share the caches costs as much as they gain."""
 
 MAX_SPARSENESS = 4
 """Columns of a patch row per column needed, above which the needed ones are gathered (large strides)."""
