@@ -44,7 +44,10 @@ from refimpl.kernels.copies import (
 )
 from refimpl.kernels.depthwise import prepare_depthwise
 from refimpl.kernels.fully_connected import prepare_fully_connected
-from refimpl.kernels.onnx_average_pool import prepare_qlinear_average_pool
+from refimpl.kernels.onnx_average_pool import (
+    prepare_qlinear_average_pool,
+    prepare_qlinear_global_average_pool,
+)
 from refimpl.kernels.onnx_fused import prepare_conv_transpose
 from refimpl.kernels.onnx_sums import (
     prepare_conv_integer,
@@ -127,6 +130,7 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "com.microsoft:QGemm": prepare_qlinear_matmul,
         "com.microsoft:QLinearAdd": prepare_qlinear_add,
         "com.microsoft:QLinearAveragePool": prepare_qlinear_average_pool,
+        "com.microsoft:QLinearGlobalAveragePool": prepare_qlinear_global_average_pool,
         "com.microsoft:QLinearLeakyRelu": prepare_qlinear_leaky_relu,
         "com.microsoft:QLinearMul": prepare_qlinear_mul,
     }

@@ -1,4 +1,7 @@
-"""QLinearAveragePool over ``[batch, channel, y, x]``: float32 sums, tap after tap, planes in parallel."""
+"""QLinearAveragePool and QLinearGlobalAveragePool over ``[batch, channel, y, x]``, planes in parallel.
+
+The first adds float32 values up, tap after tap; the second adds integers and scales their sum.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
+from refimpl.kernels.int32 import add32
 from refimpl.kernels.lookup import buffer, byte_values, flat_bytes, full_range
 from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.kernels.onnx_translation import parameters, window
@@ -44,6 +48,29 @@ def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) ->
         return values, reals, image.shape[3], rows, columns, steps, scale, zero_point, low, high, out
 
     return LoopKernel(work, _average, arguments)
+
+
+def prepare_qlinear_global_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+    """QLinearGlobalAveragePool: rint(f32(sum of x - z_x) * f32(s_x / f32(s_y * n))) + z_y.
+
+    None for another rounding than to the nearest float32 product.
+    """
+    if rule.method != "float32_half_even":
+        return None
+    image, output = view.input(0), view.output()
+    source, result = parameters(view, 1, 2), parameters(view, 3, 4)
+    planes, count = math.prod(image.shape[:2]), math.prod(image.shape[2:])
+    scale = np.float32(source.scales[0]) / (np.float32(result.scales[0]) * np.float32(count))
+    # A byte of int8 with its sign bit flipped is 128 more than its value.
+    flip = 128 if image.dtype == "int8" else 0
+    offset, zero_point = count * (flip + source.zero_points[0]), result.zero_points[0]
+    low, high = (np.float32(bound - zero_point) for bound in full_range(output.dtype))
+
+    def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        values, out = flat_bytes(buffer(inputs, 0)).reshape(planes, count), flat_bytes(outputs[0])
+        return values, np.uint8(flip), offset, scale, zero_point, low, high, out
+
+    return LoopKernel(planes * count, _global_average, arguments)
 
 
 def _taps(view: LayerView, axis: int) -> NDArray[np.int64]:
@@ -90,3 +117,16 @@ def _average(
             mean = total / np.float32(rows[y, 2] * columns[x, 2])
             whole = np.rint(np.float32(mean / scale) + zero_point)
             line[x] = np.uint8(np.int64(min(max(whole, low), high)))
+
+
+@shared()
+def _global_average(
+    values: Any, flip: Any, offset: int, scale: Any, zero_point: int, low: Any, high: Any, out: Any
+) -> None:
+    for plane in prange(out.size):
+        total, row = np.int32(0), values[plane]
+        for i in range(row.size):
+            total = add32(total, row[i] ^ flip)
+        # Clamping before rounding changes nothing: the bounds are whole.
+        steps = np.float32(np.float32(total - offset) * scale)
+        out[plane] = np.uint8(np.int64(np.rint(min(max(steps, low), high))) + zero_point)

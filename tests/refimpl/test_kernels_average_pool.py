@@ -1,4 +1,7 @@
-"""QLinearAveragePool's kernel against its spec: every way windows are cut, counted, spread and shared out."""
+"""Kernels of the quantized average pools against their specs.
+
+Every way windows are cut, counted, spread and shared out; sums that end in ties, or leave the range.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,10 @@ WINDOWS: tuple[dict[str, Any], ...] = (
     {"kernel_shape": [4, 5], "strides": [3, 3], "auto_pad": "SAME_UPPER"},
     {"kernel_shape": [7, 9], "strides": [2, 2], "auto_pad": "VALID"},
 )
+
+
+GLOBAL = ((1, 1, 1, 1), (2, 5, 1, 7), (1, 3, 9, 11), (2, 70, 16), (1, 2, 3, 4, 5), (1, 2, 400, 300))
+"""The last one has sums that float32 does not hold exactly."""
 
 
 def pool(dtype: str, scales: tuple[float, float], attributes: dict[str, Any]) -> tuple[Graph, Any]:
@@ -56,3 +63,32 @@ def test_kernel_equals_spec(dtype: str, attributes: dict[str, Any], monkeypatch:
     assert graph.layers[0].op in KERNELS
     if attributes == WINDOWS[0]:  # means of many values stay away from the ends
         assert {np.iinfo(dtype).min, np.iinfo(dtype).max} <= seen
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (2, 5, 1, 7), (1, 3, 9, 11), (2, 70, 16), (1, 2, 3, 4, 5)], ids=str
+)
+def test_global_kernel_equals_spec(
+    dtype: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ties, both saturations, images of one to three spatial axes; on one thread and shared out."""
+    monkeypatch.setattr(sharing, "SMALL_WORK", 0)
+    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    x = some_values(seeded(f"{dtype} {shape}"), dtype, shape)
+    planes = x.reshape(-1, int(np.prod(shape[2:])))
+    planes[::3] = low
+    planes[1::3] = high
+    for scales in ((0.037, 0.021), (0.5, 0.125), (0.5, 1.0), (0.1, 0.9), (3.0, 1e-3)):
+        constants = {
+            "sx": np.float32(scales[0]), "zx": np.array(low + 101, dtype),
+            "sy": np.float32(scales[1]), "zy": np.array(low + 57, dtype),
+        }  # fmt: skip
+        nodes = [node("com.microsoft:QLinearGlobalAveragePool", ["x", "sx", "zx", "sy", "zy"])]
+        constants = {name: np.asarray(value) for name, value in constants.items()}
+        graph = read_onnx(onnx_model(nodes, {"x": x}, {"y": dtype}, constants))
+        assert graph.layers[0].op in KERNELS
+        (expected,) = compile_graph(graph, "ort-1.31", 1, "spec").run([x]).outputs
+        for threads in (1, 2):
+            (found,) = compile_graph(graph, "ort-1.31", threads).run([x]).outputs
+            np.testing.assert_array_equal(found, expected)
