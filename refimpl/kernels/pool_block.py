@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from refimpl.kernels.addresses import INT8, constant, load, splat, store, vector
 
-BLOCKS = (64, 16, 1)
+BLOCKS = (64, 32, 16, 1)
 """Channels at a time: as many as there are left to do, the widest first."""
 
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too

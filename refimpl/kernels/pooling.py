@@ -19,10 +19,13 @@ from refimpl.kernels.pool_block import largest_of_window
 from refimpl.kernels.threads import Shared, shared
 from refimpl.profiles.rules import Rule
 
+TAPS_AT_ONCE = 8
+"""Taps of a maximum that take as long as an elementary step of other loops."""
+
 
 def prepare_max_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """MAX_POOL_2D: the largest tap inside the input, clamped."""
-    return _prepare_pool(view, rule, _max_pool)
+    return _prepare_pool(view, rule, _max_pool, TAPS_AT_ONCE)
 
 
 def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -30,7 +33,7 @@ def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     return _prepare_pool(view, rule, _average_pool)
 
 
-def _prepare_pool(view: LayerView, rule: Rule, pool: Shared) -> Kernel:
+def _prepare_pool(view: LayerView, rule: Rule, pool: Shared, taps_per_step: int = 1) -> Kernel:
     output = view.output()
     activation = view.text("fused_activation_function", "NONE")
     low, high = (
@@ -38,13 +41,13 @@ def _prepare_pool(view: LayerView, rule: Rule, pool: Shared) -> Kernel:
     )
     rows, columns = _spans(view, 1, "h", "height"), _spans(view, 2, "w", "width")
     channels = output.shape[3]
-    work = math.prod(output.shape) * view.integer("filter_height") * view.integer("filter_width")
+    taps = math.prod(output.shape) * view.integer("filter_height") * view.integer("filter_width")
 
     def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         image, out = whole_image(inputs, 0), whole_pixels(outputs[0])
         return image, rows, columns, channels, low, high, out
 
-    return LoopKernel(work, pool, arguments, apart_inputs=True, apart_outputs=True)
+    return LoopKernel(taps // taps_per_step, pool, arguments, apart_inputs=True, apart_outputs=True)
 
 
 def _spans(view: LayerView, axis: int, stride_name: str, size_name: str) -> NDArray[np.int64]:
