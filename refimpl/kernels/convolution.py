@@ -171,22 +171,23 @@ def _convolve_tile(
     out: Array,
     acc_out: Array,
 ) -> None:
-    """One task: a tile of one output row, for some or all output channels."""
+    """One task: a tile of a few output rows, for some or all output channels."""
     index = phases.shape[0] - 1
     while phases[index, _FIRST_TASK] > task:
         index -= 1
     phase, offsets = phases[index], all_offsets[index]
     rest, split = divmod(task - phase[_FIRST_TASK], d.splits)
     rest, tile_index = divmod(rest, phase[_TILES])
-    batch, row = divmod(rest, phase[_ROWS])
-    first_column = tile_index * d.tile
-    pixels = min(d.tile, phase[_COLUMNS] - first_column)
+    batch, row_block = divmod(rest, (phase[_ROWS] + d.rows - 1) // d.rows)
+    first_column, first_row = tile_index * d.tile, row_block * d.rows
+    pixels, rows = min(d.tile, phase[_COLUMNS] - first_column), min(d.rows, phase[_ROWS] - first_row)
 
     reading = Reading(
-        d.in_height, d.in_width, d.in_channels, 1, phase[_TAP_Y_STEP], phase[_TAPS_Y],
+        d.in_height, d.in_width, d.in_channels, 1, phase[_TAP_Y_STEP],
+        phase[_TAPS_Y] + (rows - 1) * phase[_IN_Y_STEP],
         phase[_IN_X_STEP], phase[_TAP_X_STEP], phase[_TAPS_X], d.patch_columns, phase[_GATHERED],
     )  # fmt: skip
-    in_y = phase[_IN_Y] + row * phase[_IN_Y_STEP]
+    in_y = phase[_IN_Y] + first_row * phase[_IN_Y_STEP]
     in_x = phase[_IN_X] + first_column * phase[_IN_X_STEP]
     fill_patch(image, widening, reading, batch, in_y, in_x, pixels, patch)
 
@@ -198,36 +199,39 @@ def _convolve_tile(
     runs, steps = phase[_RUNS], phase[_STEPS]
     panel = runs * steps * blocking.depth * blocking.channels
     stride = phase[_PIXEL_STEP] * d.in_channels
-    out_y = phase[_OUT_Y] + row * phase[_OUT_Y_STEP]
-    out_row = (batch * d.out_height + out_y) * d.out_width
     out_x = phase[_OUT_X] + first_column * phase[_OUT_X_STEP]
     out_step = phase[_OUT_X_STEP] * d.out_pitch
-    patch_address, acc_address = patch.ctypes.data, acc.ctypes.data
+    acc_address = acc.ctypes.data
     offsets_address, weights_address = offsets.ctypes.data, weights.ctypes.data
     folded_address = folded[index].ctypes.data
     values = acc[: d.tile * width].reshape(d.tile, width)
-    for group in range(d.groups):
-        for block in range(first_block, end_block):
-            lane = (block - first_block) * blocking.channels
-            panel_at = phase[_WEIGHTS] + (group * blocks + block) * panel
-            pixel = 0
-            while pixel < pixels:
-                size = pixels_at_once(blocking, pixels - pixel)
-                values_at = pixel * stride + group * d.group_channels
-                multiply_block(
-                    blocking, size, patch_address + patch.itemsize * values_at, stride, offsets_address, runs,
-                    steps, weights_address + weights.itemsize * panel_at,
-                    folded_address + 4 * (group * blocks + block) * blocking.channels,
-                    acc_address + 4 * (pixel * width + lane), width,
-                )  # fmt: skip
-                pixel += size
-        channel = group * d.group_filters + first_filter
-        at = (out_row + out_x) * d.out_pitch + channel
-        requantize_pixels(values[:pixels], epilogue, channel, filters, out, at, out_step)
-        if acc_out.size:
-            for pixel in range(pixels):
-                begin = at + pixel * out_step
-                acc_out[begin : begin + filters] = values[pixel, :filters]
+    for row in range(rows):
+        out_y = phase[_OUT_Y] + (first_row + row) * phase[_OUT_Y_STEP]
+        out_row = (batch * d.out_height + out_y) * d.out_width
+        row_elements = row * phase[_IN_Y_STEP] * d.patch_columns * d.in_channels
+        row_address = patch.ctypes.data + patch.itemsize * row_elements
+        for group in range(d.groups):
+            for block in range(first_block, end_block):
+                lane = (block - first_block) * blocking.channels
+                panel_at = phase[_WEIGHTS] + (group * blocks + block) * panel
+                pixel = 0
+                while pixel < pixels:
+                    size = pixels_at_once(blocking, pixels - pixel)
+                    values_at = pixel * stride + group * d.group_channels
+                    multiply_block(
+                        blocking, size, row_address + patch.itemsize * values_at, stride, offsets_address,
+                        runs, steps, weights_address + weights.itemsize * panel_at,
+                        folded_address + 4 * (group * blocks + block) * blocking.channels,
+                        acc_address + 4 * (pixel * width + lane), width,
+                    )  # fmt: skip
+                    pixel += size
+            channel = group * d.group_filters + first_filter
+            at = (out_row + out_x) * d.out_pitch + channel
+            requantize_pixels(values[:pixels], epilogue, channel, filters, out, at, out_step)
+            if acc_out.size:
+                for pixel in range(pixels):
+                    begin = at + pixel * out_step
+                    acc_out[begin : begin + filters] = values[pixel, :filters]
 
 
 @njit(cache=True, nogil=True)

@@ -1,8 +1,8 @@
 """Cutting a convolution into tiles, as data the compiled loops walk through.
 
 A convolution computes its output row by row, a *tile* of neighbouring pixels at
-a time. For each tile the input it needs is copied into a *patch*
-``[filter_y, column, in_channel]``, borders filled in, small enough to stay in
+a time. The input that a tile of a few rows needs is copied into a *patch*
+``[input_row, column, in_channel]``, borders filled in, small enough to stay in
 the first-level cache. One pixel of the tile then needs a few *runs* of
 neighbouring patch elements: one per filter row, or one per tap when taps are
 dilated or channels grouped.
@@ -36,6 +36,12 @@ wait for the last one and to share the caches costs as much as they gain."""
 
 MAX_SPARSENESS = 4
 """Columns of a patch row per column needed, above which the needed ones are gathered (large strides)."""
+
+MAX_ROWS, ROWS_BYTES = 8, 24 * 1024
+"""Output rows of one task at most, and the bytes of the patch they share: the rest is for their weights."""
+
+TASKS_FOR_ROWS = 8
+"""Rows are put together only as long as every thread has so many tasks."""
 
 TASKS_PER_THREAD = 4
 """With fewer tiles than this per thread, the output channels are shared out as well."""
@@ -122,7 +128,7 @@ class Dimensions(NamedTuple):
     """Sizes the compiled loops need; one compiled function serves every shape.
 
     ``out_pitch``: bytes from an output pixel to the next, more than its channels where it is part of a
-    wider image.
+    wider image. A task computes ``tile`` pixels of each of ``rows`` output rows.
     """
 
     in_height: int
@@ -136,6 +142,7 @@ class Dimensions(NamedTuple):
     group_filters: int
     group_blocks: int
     tile: int
+    rows: int
     patch_columns: int
     patch_size: int
     splits: int
@@ -229,10 +236,13 @@ def plan_tiles(
     patch_columns = max((x.layout(tile).columns for x in columns), default=1)
 
     phases, offsets, first_task, first_weight = [], [], 0, 0
-    row_tasks = batches * sum(y.outputs * -(-x.outputs // tile) for y, x in samplings)
     taps = sum(y.outputs * y.taps for y in rows) * sum(x.outputs * x.taps for x in columns)
     products = batches * taps * group_channels * out_channels
     threads = threads_for(products, batches * out_height * out_width * out_channels, threads)
+    row_tasks = batches * sum(y.outputs * -(-x.outputs // tile) for y, x in samplings)
+    together = rows_together(rows, patch_columns * in_channels * element_bytes)
+    if threads > 1:
+        together = max(min(together, row_tasks // (TASKS_FOR_ROWS * threads)), 1)
     splits = 1
     if threads > 1 and row_tasks:
         splits = min(group_blocks, -(-TASKS_PER_THREAD * threads // row_tasks))
@@ -247,7 +257,7 @@ def plan_tiles(
              layout.pixel_step, layout.gathered, len(starts), steps, first_weight)
         )  # fmt: skip
         offsets.append(starts)
-        first_task += batches * y.outputs * tiles * splits
+        first_task += batches * -(-y.outputs // together) * tiles * splits
         weights_per_block = len(starts) * steps * depth * block_channels
         first_weight += groups * group_blocks * weights_per_block
     table = np.zeros((len(samplings), max((len(starts) for starts in offsets), default=0) or 1), np.int64)
@@ -255,8 +265,8 @@ def plan_tiles(
         row[: len(starts)] = starts
     dimensions = Dimensions(
         in_height, in_width, in_channels, out_height, out_width, out_channels,
-        groups, group_channels, group_filters, group_blocks, tile, patch_columns,
-        taps_y * patch_columns * in_channels + depth, splits, first_task, threads,
+        groups, group_channels, group_filters, group_blocks, tile, together, patch_columns,
+        patch_rows(rows, together) * patch_columns * in_channels + depth, splits, first_task, threads,
     )  # fmt: skip
     fields = np.array(phases, np.int64).reshape(len(phases), len(PHASE_FIELDS))
     return TilePlan(dimensions, fields, table, samplings, microkernel, parts)
@@ -276,6 +286,19 @@ def _aligned(pieces: Sequence[Array], dtype: type[Any]) -> Array:
 def threads_for(products: int, outputs: int, threads: int) -> int:
     """How many of ``threads`` a layer of this size should use."""
     return 1 if products + 32 * outputs < SERIAL_WORK else threads
+
+
+def rows_together(phases: Sequence[Sampling], row_bytes: int) -> int:
+    """Output rows of one task: as many as the cache holds the patch of, if they have input rows in common."""
+    if any(y.tap_step != 1 or y.in_step >= y.taps for y in phases):
+        return 1
+    fitting = (n for n in range(MAX_ROWS, 1, -1) if patch_rows(phases, n) * row_bytes <= ROWS_BYTES)
+    return next(fitting, 1)
+
+
+def patch_rows(phases: Sequence[Sampling], together: int) -> int:
+    """Rows of a patch for so many neighbouring output rows."""
+    return max((y.taps + (together - 1) * y.in_step for y in phases), default=0)
 
 
 def tile_size(pixels: int, column_bytes: int, multiple: int) -> int:

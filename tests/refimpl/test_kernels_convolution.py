@@ -22,7 +22,7 @@ from refimpl.errors import UsageError
 from refimpl.graph import Array, LayerView, Quantization
 from refimpl.kernels import KERNELS, tiling
 from refimpl.kernels.isa import FEATURES, why_not
-from refimpl.kernels.tiling import MAX_TILE, TilePlan
+from refimpl.kernels.tiling import MAX_ROWS, MAX_TILE, TilePlan
 from refimpl.profiles import profile_named
 from refimpl.profiles.rules import Rule
 from refimpl.profiles.tflite import FP32
@@ -266,6 +266,21 @@ def test_rows_of_every_length_equal_the_spec(filters: int) -> None:
         shape = Shape("CONV_2D", size=(2, width), channels=2, filters=filters, taps=(1, 3))
         view, values = layer(shape, width)
         assert_kernel_equals_spec(view, values, RULES[0])
+
+
+@pytest.mark.parametrize("op", ["CONV_2D", "TRANSPOSE_CONV"])
+def test_images_of_every_height_equal_the_spec(op: str) -> None:
+    """Rows that share a patch: whole handfuls, what is left of them, none; with and without rows skipped."""
+    together = set()
+    for height, stride, padding in itertools.product(range(1, 20), (1, 2, 3), ("SAME", "VALID")):
+        shape = Shape(op, batch=2, size=(height, 3), taps=(3, 3), strides=(stride, 1), padding=padding)
+        if shape.output_shape() is None:
+            continue
+        view, values = layer(shape, height)
+        assert_kernel_equals_spec(view, values, RULES[0])
+        plan = getattr(KERNELS[op](view, RULES[0], Target()), "plan")  # noqa: B009 - a detail of this kernel
+        together.add(plan.dimensions.rows)
+    assert together == ({1, MAX_ROWS})
 
 
 @pytest.mark.parametrize("op", SPECS)
