@@ -52,7 +52,7 @@ class Options:
     size: int = 1024
     tile: int = 64
     halo: int = 0
-    blend: int = 31
+    blend: int = 39
     upsampling: Upsampling = "bilinear"
     family: str = "spheres"
     seed: int = 0

@@ -22,8 +22,8 @@ from refimpl.profiles import CANONICAL
 HALO = 16
 """Pixels that tiles with a halo overlap their neighbours by, at each side."""
 
-BLEND = 31
-"""Pixels by which tiles that are averaged overlap: as many tiles as with the halo."""
+BLEND = 39
+"""Pixels by which tiles that are averaged overlap: 1600 of them for a slice of 1024×1024."""
 
 Cover = Literal["whole", "tiles", "halo", "blend"]
 COVERS: Mapping[Cover, str] = {

@@ -56,11 +56,12 @@ def test_a_blended_pixel_is_the_mean_weighted_by_the_distance_to_borders() -> No
     assert grid.stitch(tiles)[..., 0].tolist() == [[3.0, 3.0, 5.0, 7.0, 9.0, 9.0]] * 4
 
 
-def test_blended_tiles_start_at_every_phase_of_a_pool_by_eight() -> None:
-    """The default of the demonstration: 64×64 tiles, 33 apart, as many as with a halo of 16."""
-    grid = TileGrid(1024, 1024, blend=31)
+@pytest.mark.parametrize(("blend", "count"), [(31, 31 * 31), (39, 40 * 40)])
+def test_blended_tiles_start_at_every_phase_of_a_pool_by_eight(blend: int, count: int) -> None:
+    """As many tiles as with a halo of 16, and the default of the demonstration."""
+    grid = TileGrid(1024, 1024, blend=blend)
     starts = grid.cut(numbered(grid)[:, :, :1])[: grid.columns, 0, 0, 0] // 2
-    assert grid.count == TileGrid(1024, 1024, halo=16).count == 31 * 31
+    assert grid.count == count
     assert set(starts % 8) == set(range(8))
 
 

@@ -26,7 +26,7 @@ def test_demo_restores_judges_and_draws(
     said = capsys.readouterr().out
     assert said.count("BIT_EXACT") == 4
     for network in ("tomogan", "fine-tune"):
-        assert f"{network}, 3 of 9 tiles: 0 of 12288 values differ" in said
+        assert f"{network}, 3 of 16 tiles: 0 of 12288 values differ" in said
     assert "int8 + Fine-Tune 0." in said
     names = {path.name for path in tmp_path.iterdir()}
     assert {"restoration.png", "noisy.png", "tomogan.tflite", "fine-tune.tflite"} <= names
