@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "delegates": {"refimpl", "export"},
     "golden": {"refimpl", "export", "delegates"},
     "karat": {"refimpl", "export", "delegates", "golden"},
-    "training": {"refimpl", "export", "karat"},
+    "training": {"refimpl", "delegates", "export", "karat"},
 }
 ROOMS = {*MAY_IMPORT, "tests", "benchmarks"}
 
