@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+
 import numpy as np
 import pytest
 
@@ -49,6 +52,15 @@ def test_blended_tiles_are_repaired_before_they_are_averaged() -> None:
     assert found[0] == 0.0
     assert found[-1] == 0.5
     assert np.all(np.diff(found[16:32]) > 0)
+
+
+def test_seconds_are_added_up_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves on by a second each time it is read: tiles are cut once and stitched twice."""
+    clock = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
+    networks = (Network(picture_graph(3, 32), middle_slice), Network(picture_graph(1, 32), middle_slice))
+    found = restore(np.zeros((48, 48, 3), np.float32), *networks, blend=8)
+    assert found.seconds == {"stitching": 3.0, "tomogan": 1.0, "fine_tune": 1.0}
 
 
 def test_blended_tiles_need_networks_of_one_size() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from karat.restoration import on_onnx_runtime, on_oracle  # noqa: E402
 from refimpl.errors import FeedError, UsageError  # noqa: E402
 from refimpl.networks import fine_tune, learnt_ranges, tomogan  # noqa: E402
 from training import data  # noqa: E402
-from training.__main__ import stored  # noqa: E402
+from training.__main__ import repair_lesson, stored  # noqa: E402
 from training.fake_quantization import FakeQuantization, observed  # noqa: E402
 from training.losses import ssim  # noqa: E402
 from training.model import FineTune, TomoGAN  # noqa: E402
@@ -257,6 +258,14 @@ def test_fine_tune_learns_from_the_oracle(windows: Path, tmp_path: Path) -> None
         "--steps", "3", "--batch", "2", "--aware", "int8",
     )  # fmt: skip
     assert len(losses(tmp_path / "blended")) == 3
+    options = argparse.Namespace(
+        tomogan=tmp_path / "float" / "weights.npz", upsampling="bilinear", scheme="int8", tile=16, blend=7,
+        teacher=None, batch=2, seed=0,
+    )  # fmt: skip
+    model, batches, _ = repair_lesson(options, *data.load(windows))
+    assert model.stride == 9
+    given, target = next(batches)
+    assert model(given).shape == target.shape == (2, 1, 16, 16)
 
 
 def test_fine_tune_reads_what_tomogan_gives(windows: Path, tmp_path: Path) -> None:
