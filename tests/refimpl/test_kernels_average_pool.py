@@ -30,7 +30,6 @@ WINDOWS: tuple[dict[str, Any], ...] = (
     {"kernel_shape": [7, 9], "strides": [2, 2], "auto_pad": "VALID"},
 )
 
-
 GLOBAL = ((1, 1, 1, 1), (2, 5, 1, 7), (1, 3, 9, 11), (2, 70, 16), (1, 2, 3, 4, 5), (1, 2, 400, 300))
 """The last one has sums that float32 does not hold exactly."""
 
@@ -66,9 +65,7 @@ def test_kernel_equals_spec(dtype: str, attributes: dict[str, Any], monkeypatch:
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1, 1), (2, 5, 1, 7), (1, 3, 9, 11), (2, 70, 16), (1, 2, 3, 4, 5)], ids=str
-)
+@pytest.mark.parametrize("shape", GLOBAL, ids=str)
 def test_global_kernel_equals_spec(
     dtype: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

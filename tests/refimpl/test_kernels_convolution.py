@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import itertools
 import math
-import mmap
-import multiprocessing
-import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -83,7 +78,7 @@ def assert_kernel_equals_spec(
     check(view)
     expected = spec(view, values, rule)
     assert expected.accumulator is not None
-    for target in _targets(threads):
+    for target in targets(threads):
         kernel = KERNELS[view.op](view, rule, target)
         held = [None if v is None else Margins(v.shape, v.dtype.name, v) for v in values]
         output = Margins(view.output().shape, view.output().dtype)
@@ -100,7 +95,8 @@ def assert_kernel_equals_spec(
         np.testing.assert_array_equal(without, output.array)
 
 
-def _targets(threads: tuple[int, ...] = (1, 2)) -> list[Target]:
+def targets(threads: tuple[int, ...] = (1, 2)) -> list[Target]:
+    """Every instruction set this machine can run, with so many threads."""
     return [Target(isa, count) for isa in ISAS for count in threads]
 
 
@@ -360,58 +356,3 @@ def test_an_unknown_instruction_set_is_refused_by_name() -> None:
     view, _ = layer(Shape("CONV_2D"), 0)
     with pytest.raises(UsageError, match=r"'abacus'.*portable"):
         KERNELS["CONV_2D"](view, RULES[0], Target(isa="abacus"))
-
-
-# Guard pages: memory that kills whoever touches it, right before or right behind every buffer.
-
-
-def _guarded(contents: Array, at_end: bool, keep: list[object]) -> Array:
-    page = mmap.PAGESIZE
-    pages = -(-max(contents.nbytes, 1) // page)
-    memory = mmap.mmap(-1, (pages + 2) * page)
-    keep.append(memory)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    protect = ctypes.CDLL(None, use_errno=True).mprotect
-    for guard in (address, address + (pages + 1) * page):
-        assert protect(ctypes.c_void_p(guard), ctypes.c_size_t(page), 0) == 0
-    offset = page + (pages * page - contents.nbytes if at_end else 0)
-    array = np.frombuffer(memory, contents.dtype, contents.size, offset).reshape(contents.shape)
-    array[...] = contents
-    return array
-
-
-def _run_between_guard_pages() -> None:
-    tiling.SERIAL_WORK = 0  # a process of its own
-    keep: list[object] = []
-    for shape in EDGES.values():
-        view, values = layer(shape, 0)
-        plain = np.empty(view.output().shape, view.output().dtype)
-        KERNELS[view.op](view, RULES[0], Target())(values, [plain], None)
-        for target, at_end in itertools.product(_targets(), (False, True)):
-            kernel = KERNELS[view.op](view, RULES[0], target)
-            inputs = [None if v is None else _guarded(v, at_end, keep) for v in values]
-            output = _guarded(np.zeros_like(plain), at_end, keep)
-            acc = _guarded(np.zeros(plain.shape, np.int32), at_end, keep)
-            kernel(inputs, [output], acc)
-            if not np.array_equal(output, plain):
-                raise SystemExit(3)
-
-
-def _read_behind_the_end() -> None:
-    keep: list[object] = []
-    array = _guarded(np.zeros(10, np.uint8), True, keep)
-    ctypes.string_at(array.ctypes.data, 11)
-
-
-def _exit_code(target: Callable[[], None]) -> int | None:
-    process = multiprocessing.get_context("spawn").Process(target=target)
-    process.start()
-    process.join(120)
-    return process.exitcode
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
-def test_nothing_is_read_or_written_outside_the_buffers() -> None:
-    """Every edge above, each buffer flush with an unmapped page: a byte too far ends the child process."""
-    assert _exit_code(_read_behind_the_end) not in (0, None)  # the guard bites
-    assert _exit_code(_run_between_guard_pages) == 0

@@ -1,0 +1,39 @@
+"""Convolution kernels between guard pages: a byte read or written too far kills the process."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+
+from refimpl.contract import Target
+from refimpl.kernels import KERNELS, tiling
+from tests.cases.weighted_layer import weighted_layer as layer
+from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
+from tests.refimpl.test_kernels_convolution import EDGES, RULES, targets
+
+
+def run_between_guard_pages() -> None:
+    tiling.SERIAL_WORK = 0  # a process of its own
+    pages = GuardPages()
+    for shape in EDGES.values():
+        view, values = layer(shape, 0)
+        plain = np.empty(view.output().shape, view.output().dtype)
+        KERNELS[view.op](view, RULES[0], Target())(values, [plain], None)
+        for target, at_end in itertools.product(targets(), (False, True)):
+            kernel = KERNELS[view.op](view, RULES[0], target)
+            inputs = [None if v is None else pages.array(v, at_end) for v in values]
+            output = pages.array(np.zeros_like(plain), at_end)
+            acc = pages.array(np.zeros(plain.shape, np.int32), at_end)
+            kernel(inputs, [output], acc)
+            if not np.array_equal(output, plain):
+                raise SystemExit(3)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
+def test_nothing_is_read_or_written_outside_the_buffers() -> None:
+    """Every edge of the convolutions, each buffer flush with an unmapped page."""
+    assert exit_code(read_behind_the_end) not in (0, None)  # the guard bites
+    assert exit_code(run_between_guard_pages) == 0
