@@ -55,7 +55,7 @@ class Lane:
     def session(self, model: str | bytes, threads: int) -> Any:
         """Something with ``run(names, feeds)``. Never falls back to another provider."""
         if not self.request["provider"]:
-            return self.module.ReferenceEvaluator(model)
+            return self.module.ReferenceEvaluator(model, new_ops=older_operators(model))
         provider = self.request["provider"]
         present = self.module.get_available_providers()
         if provider not in present:
@@ -89,6 +89,27 @@ class Lane:
             "machine": platform.machine(),
             **cpu(),
         }
+
+
+def older_operators(model: str | bytes) -> list[type]:
+    """What the reference lacks of ``model``'s operator set: it has DequantizeLinear from 19 on only.
+
+    The one of 13 to 18 is the same function with fewer types and attributes. The evaluator hands what is
+    registered by name the attributes of the newest, hence the newest class.
+    """
+    import onnx
+    from onnx.reference.ops import op_dequantize_linear as module
+
+    loaded = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
+    versions = [entry.version for entry in loaded.opset_import if entry.domain in ("", "ai.onnx")]
+    known = {
+        int(name.rpartition("_")[2]): found
+        for name, found in vars(module).items()
+        if name.startswith("DequantizeLinear_")
+    }
+    if not versions or not known or versions[0] >= min(known):
+        return []
+    return [type("DequantizeLinear", (known[max(known)],), {"op_domain": ""})]
 
 
 class Worker:

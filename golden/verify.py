@@ -45,6 +45,7 @@ def verify(
     """
     name = profile or delegate.profile
     if not name:
+        delegate.versions()  # a runtime that is not here needs no profile first
         raise CannotCompare(f"no profile describes {delegate.name}; choose one with --profile")
     if graph.format == "onnx" and getattr(delegate, "fuses_qdq", False):
         from export.onnx import lower_qdq

@@ -167,6 +167,10 @@ ORT_1_31_AVX2: RuleTable = {
 
 ONNX_SPEC: RuleTable = {
     **_COMMON,
+    "Resize": {
+        **_COMMON["Resize"],
+        **{f"linear_{dtype}": Rule("unspecified") for dtype in ("int8", "uint8", "float32")},
+    },
     **{op: _any(EXACT) for op in IN_STEPS},
     **{op: _any(FLOAT64_FIRST) for op in ("QLinearConv", "QLinearMatMul")},
 }

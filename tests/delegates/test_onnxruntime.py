@@ -11,6 +11,7 @@ import pytest
 from delegates import Delegate, delegate_named
 from delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
 from export.onnx import read_onnx
+from golden.verify import verify
 from refimpl.errors import DelegateError, DelegateUnavailable, FeedError, ModelError, UsageError
 from tests.cases.onnx_models import qdq_pair, quantized_relu_chain
 
@@ -109,6 +110,8 @@ def test_a_missing_provider_is_said_and_never_replaced(name: str) -> None:
         assert "onnxruntime-gpu" in probe.remedy
         with pytest.raises(DelegateUnavailable, match="onnxruntime-gpu"):
             delegate.run(qdq_pair(), [image()])
+        with pytest.raises(DelegateUnavailable, match="onnxruntime-gpu"):
+            verify(qdq_pair(), read_onnx(qdq_pair()), delegate, [[image()]])
 
 
 def test_a_level_the_runtime_does_not_know_is_an_error_not_a_crash() -> None:

@@ -124,6 +124,30 @@ def test_every_layer_of_what_this_project_writes_is_exact(
     assert set(verdicts(content, runtime, samples, "cumulative")) <= {"bit_exact", "not_compared"}
 
 
+SUMS_IN_FLOAT = {"Conv", "ConvTranspose", "Resize"}
+"""What the reference computes in float32, in an order of its own."""
+
+
+@pytest.mark.parametrize(("name", "upsampling"), RESTORERS)
+def test_the_reference_runs_what_this_project_writes(
+    name: str, upsampling: Literal["bilinear", "transposed"]
+) -> None:
+    """The written operator set is older than the oldest DequantizeLinear the reference has."""
+    source = network(name, 16, 24, upsampling, None, 0)
+    shape = source.tensors[source.inputs[0]].shape
+    calibration = [np.random.default_rng(i).random(shape, np.float32) for i in range(2)]
+    content = write_quantized_onnx(quantize_model(source, calibration), "qdq")
+    graph = read_onnx(content)
+    (index,) = graph.inputs
+    random = np.random.default_rng(5).integers(-128, 128, shape).astype(graph.tensors[index].dtype)
+    with delegate_named("onnx-reference", time_limit=60.0) as reference:
+        report = verify(content, graph, reference, [{index: random.reshape(graph.tensors[index].shape)}])
+    found = {(layer.verdict, layer.op) for layer in report.layers}
+    assert {op for verdict, op in found if verdict == "bit_exact"} >= {"QuantizeLinear", "DequantizeLinear"}
+    assert {op for verdict, op in found if verdict != "bit_exact"} <= SUMS_IN_FLOAT
+    assert {verdict for verdict, _ in found} == {"bit_exact", "not_compared"}
+
+
 WAYS_OF_FORMS = ("qdq-u8s8-channel", "qdq-s8s8-channel", "qop-u8s8", "qop-s8s8-channel")
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Iterator
 
+import numba
 import numpy as np
 import pytest
 
 from karat.feeds import random_feeds
 from refimpl.builder import GraphBuilder
-from refimpl.engine import compile_graph
+from refimpl.engine import Step, compile_graph
 from refimpl.errors import FeedError, UnsupportedOp, UsageError
 from refimpl.graph import Quantization
 from tests.karat.small import small_graph
@@ -63,6 +65,25 @@ def test_spec_kernels_and_thread_counts_agree() -> None:
             np.testing.assert_array_equal(fast.tensors[index], value)
         for index, value in spec.accumulators.items():
             np.testing.assert_array_equal(fast.accumulators[index], value)
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Numba was started with one thread")
+@pytest.mark.parametrize("trace", [False, True])
+def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(trace: bool) -> None:
+    counts: list[int] = []
+
+    def counting(steps: Iterable[Step]) -> Iterator[Step]:
+        for step in steps:
+            counts.append(numba.get_num_threads())
+            yield step
+
+    graph = small_graph()
+    before = numba.get_num_threads()
+    for threads in (1, 2):
+        compile_graph(graph, threads=threads).run(random_feeds(graph, 0), trace, progress=counting)
+        assert counts == [threads] * len(graph.layers)
+        assert numba.get_num_threads() == before
+        counts.clear()
 
 
 def test_programs_run_from_several_python_threads() -> None:
