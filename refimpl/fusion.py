@@ -1,8 +1,10 @@
-"""Layers a run without a trace does along with the one before: a table applied to bytes just computed.
+"""Layers a run without a trace does along with a convolution beside them.
 
 A ReLU, a logistic function, a rescaling of int8 to int8: each maps one byte to one byte. Behind a
 convolution whose output nobody else reads, it is applied tile by tile while the bytes are in the cache,
-and the tensor between the two is never stored. Each step rounds as it did; the bits are the same.
+and the tensor between the two is never stored. A border of zero points before a convolution is what the
+convolution itself reads outside an image, so the padded image is not stored either. Each step rounds as
+it did; the bits are the same.
 """
 
 from __future__ import annotations
@@ -12,31 +14,68 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from refimpl.contract import Kernel
-from refimpl.graph import Graph
+from refimpl.graph import Graph, Layer
 from refimpl.kernels.lookup import Lookup
+from refimpl.kernels.padding import Padding
 
 
 def fuse(graph: Graph, kernels: Sequence[Kernel]) -> tuple[Graph, tuple[Kernel, ...]]:
     """What is left to do of a graph whose layers run with these kernels: the graph and its kernels.
 
-    Layers keep their numbers. One that is applied to a tensor as it is computed is left without inputs
-    and outputs, and the layer before writes its output.
+    Layers keep their numbers. One that a neighbour does along with its own work is left without inputs
+    and outputs; the neighbour writes its output, or reads its input.
     """
-    layers, fused = list(graph.layers), list(kernels)
-    writers = {index: layer.index for layer in graph.layers for index in layer.outputs}
-    reads = Counter(index for layer in graph.layers for index in layer.inputs)
+    fusion = _Fusion(graph, kernels)
     for layer, kernel in zip(graph.layers, kernels, strict=True):
-        if not isinstance(kernel, Lookup) or kernel.table is None:
-            continue
+        if isinstance(kernel, Lookup):
+            fusion.apply_as_computed(layer, kernel)
+        elif isinstance(kernel, Padding):
+            fusion.leave_border_to_reader(layer, kernel)
+    return replace(graph, layers=tuple(fusion.layers)), tuple(fusion.kernels)
+
+
+class _Fusion:
+    """Layers and kernels, changed step by step, and who writes and reads each tensor."""
+
+    def __init__(self, graph: Graph, kernels: Sequence[Kernel]) -> None:
+        self.layers, self.kernels = list(graph.layers), list(kernels)
+        self._kept = set(graph.outputs)
+        self._writers = {index: layer.index for layer in graph.layers for index in layer.outputs}
+        self._readers = {index: layer.index for layer in graph.layers for index in layer.inputs}
+        self._reads = Counter(index for layer in graph.layers for index in layer.inputs)
+
+    def apply_as_computed(self, layer: Layer, lookup: Lookup) -> None:
+        """Has the layer before look its results up."""
         between = layer.inputs[0]
-        if between not in writers or between in graph.outputs or reads[between] > 1:
-            continue
-        writer = writers[between]
-        then = getattr(fused[writer], "then", None)
+        if lookup.table is None or between not in self._writers or not self._is_private(between):
+            return
+        writer = self._writers[between]
+        then = getattr(self.kernels[writer], "then", None)
         if then is None:
-            continue
-        fused[writer] = then(kernel.table)
-        layers[writer] = replace(layers[writer], outputs=layer.outputs)
-        layers[layer.index] = replace(layer, inputs=(), outputs=())
-        writers[layer.outputs[0]] = writer
-    return replace(graph, layers=tuple(layers)), tuple(fused)
+            return
+        self.kernels[writer] = then(lookup.table)
+        self.layers[writer] = replace(self.layers[writer], outputs=layer.outputs)
+        self._drop(layer)
+        self._writers[layer.outputs[0]] = writer
+
+    def leave_border_to_reader(self, layer: Layer, padding: Padding) -> None:
+        """Has the layer behind read the image as it is, and its own border for the rest."""
+        (between,) = layer.outputs
+        if padding.border is None or not self._is_private(between) or between not in self._readers:
+            return
+        reader = self._readers[between]
+        behind = getattr(self.kernels[reader], "behind", None)
+        kernel = behind(padding.border) if behind is not None else None
+        if kernel is None:
+            return
+        inputs = (layer.inputs[0] if index == between else index for index in self.layers[reader].inputs)
+        self.kernels[reader] = kernel
+        self.layers[reader] = replace(self.layers[reader], inputs=tuple(inputs))
+        self._drop(layer)
+
+    def _is_private(self, tensor: int) -> bool:
+        """Whether nobody but one layer, once, reads it."""
+        return tensor not in self._kept and self._reads[tensor] <= 1
+
+    def _drop(self, layer: Layer) -> None:
+        self.layers[layer.index] = replace(layer, inputs=(), outputs=())

@@ -73,7 +73,9 @@ class MemoryPlan:
         if root in self.spans:
             return str(self.offsets[root]), str(self.spans[root].last), "; ".join(path) or "its own"
         reader = next(layer.index for layer in graph.layers if index in layer.inputs)
-        return "", "", f"nowhere: layer {reader} is applied as it is computed"
+        padded = any(index in layer.outputs for layer in graph.layers if layer.op in ("PAD", "PADV2"))
+        does = "makes the border itself" if padded else "is applied as it is computed"
+        return "", "", f"nowhere: layer {reader} {does}"
 
 
 def _written(graph: Graph) -> Iterator[tuple[int, str, int]]:

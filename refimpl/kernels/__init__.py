@@ -30,7 +30,6 @@ from refimpl.kernels.copies import (
     prepare_gather,
     prepare_mirror_pad,
     prepare_pack,
-    prepare_pad,
     prepare_reshape,
     prepare_reverse,
     prepare_shape,
@@ -60,6 +59,7 @@ from refimpl.kernels.onnx_tables import (
     prepare_qlinear_leaky_relu,
     prepare_qlinear_mul,
 )
+from refimpl.kernels.padding import prepare_pad
 from refimpl.kernels.pooling import prepare_average_pool, prepare_max_pool
 from refimpl.kernels.quantize import prepare_dequantize, prepare_quantize
 from refimpl.kernels.reduction import prepare_arg_max, prepare_mean

@@ -22,6 +22,7 @@ from refimpl.kernels.microkernel import (
     pixels_at_once,
 )
 from refimpl.kernels.neighbours import Shapes, as_channels, neighbours
+from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
     Reading,
     Widening,
@@ -78,6 +79,19 @@ class DenseConvolution:
     def then(self, table: NDArray[np.uint8]) -> DenseConvolution:
         """The same, every result looked up in ``table``, [256], before it leaves the cache."""
         return replace(self, epilogue=self.epilogue.then(table))
+
+    def behind(self, border: Border) -> DenseConvolution | None:
+        """The same, reading the image inside ``border`` in place of the padded one.
+
+        None where the rows and columns it walks through are not those of the image.
+        """
+        d, phases = self.plan.dimensions, self.plan.phases.copy()
+        if (d.in_height, d.in_width, d.in_channels) != border.outer:
+            return None
+        phases[:, _IN_Y] -= border.top
+        phases[:, _IN_X] -= border.left
+        dimensions = d._replace(in_height=border.inner[0], in_width=border.inner[1])
+        return replace(self, plan=replace(self.plan, dimensions=dimensions, phases=phases))
 
     def _bind(
         self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None
@@ -147,6 +161,10 @@ def prepare_convolution(view: LayerView, rule: Rule, target: Target) -> Kernel:
     dilations = view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1)
     rows = convolution_sampling(in_height, out_height, taps_y, strides[0], dilations[0], padding)
     columns = convolution_sampling(in_width, out_width, taps_x, strides[1], dilations[1], padding)
+    if in_width == out_width == taps_x == 1:
+        # A column lies in memory like a row, and tiles are cut along rows.
+        (in_height, in_width), (out_height, out_width) = (1, in_height), (1, out_height)
+        (taps_y, taps_x), (rows, columns) = (1, taps_y), (columns, rows)
     shapes = Shapes(
         (batch, in_height, in_width, in_channels), (batch, out_height, out_width, filters),
         (filters, taps_y, taps_x, group_channels), rows, columns,

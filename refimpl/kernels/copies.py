@@ -15,7 +15,7 @@ import numpy as np
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from refimpl.graph import Array, LayerView
 from refimpl.kernels.lookup import operand
 from refimpl.profiles.rules import Rule
 
@@ -207,22 +207,6 @@ def prepare_pack(view: LayerView, rule: Rule, target: Target) -> Kernel:
         stacked = np.moveaxis(outputs[0], axis, 0)
         for position in range(len(stacked)):
             stacked[position] = operand(inputs, position)
-
-    return run
-
-
-def prepare_pad(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """PAD with the output's zero point, PADV2 with the value of input 2."""
-    output = view.output()
-    zero = 0
-    if output.quantization is not None and output.dtype in QUANTIZED_RANGE:
-        zero = output.quantization.zero_point[0]
-    before = _constants(view, 1)[::2]
-    inner = tuple(slice(first, first + size) for first, size in zip(before, view.input(0).shape, strict=True))
-
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        outputs[0][...] = operand(inputs, 2).reshape(()) if view.op == "PADV2" else zero
-        outputs[0][inner] = operand(inputs, 0)
 
     return run
 

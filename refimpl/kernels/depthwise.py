@@ -26,6 +26,7 @@ from refimpl.kernels.microkernel import (
     microkernel_for,
     multiply_channels,
 )
+from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
     Reading,
     Widening,
@@ -93,6 +94,15 @@ class DepthwiseConvolution:
         """The same, every result looked up in ``table``, [256], before it leaves the cache."""
         return replace(self, epilogue=self.epilogue.then(table))
 
+    def behind(self, border: Border) -> DepthwiseConvolution | None:
+        """The same, reading the image inside ``border`` in place of the padded one."""
+        g, r = self.geometry, self.reading
+        if (r.in_height, r.in_width, r.in_channels) != border.outer:
+            return None
+        geometry = g._replace(in_y=g.in_y - border.top, in_x=g.in_x - border.left)
+        reading = r._replace(in_height=border.inner[0], in_width=border.inner[1])
+        return replace(self, geometry=geometry, reading=reading)
+
     def _bind(
         self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None
     ) -> Callable[[], None]:
@@ -118,6 +128,10 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     dilations = view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1)
     (y,) = convolution_sampling(in_height, out_height, taps_y, strides[0], dilations[0], padding)
     (x,) = convolution_sampling(in_width, out_width, taps_x, strides[1], dilations[1], padding)
+    if in_width == out_width == taps_x == 1:
+        # A column lies in memory like a row, and tiles are cut along rows.
+        (in_height, in_width), (out_height, out_width) = (1, in_height), (1, out_height)
+        (taps_y, taps_x), (y, x) = (1, taps_y), (x, y)
 
     kernel = microkernel_for(target.isa, 1)
     per_word = WORD_BYTES // np.dtype(kernel.element).itemsize

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,3 +135,94 @@ def test_a_trace_keeps_what_a_run_does_not_store() -> None:
     assert trace is not None
     assert {index for layer in graph.layers for index in layer.outputs} <= set(trace.tensors)
     assert applied_at_once(program) == 1
+
+
+PADDINGS = (((1, 1), (1, 1)), ((0, 1), (0, 1)), ((2, 0), (3, 4)), ((5, 6), (0, 0)), ((0, 0), (0, 0)))
+"""Rows and columns before and after: around, behind only, more on one side, more than a filter is high."""
+
+UNDER_A_BORDER = (
+    *SHAPES[:5],
+    WeightedShape("CONV_2D", size=(5, 7), channels=16, filters=20, strides=(2, 2)),
+    WeightedShape("CONV_2D", size=(6, 9), channels=3, filters=4, dilations=(2, 2), padding="VALID"),
+    WeightedShape("CONV_2D", size=(12, 1), channels=4, filters=6, taps=(3, 1), padding="VALID"),
+    WeightedShape("DEPTHWISE_CONV_2D", size=(7, 9), channels=6, strides=(2, 2), padding="VALID"),
+    WeightedShape("DEPTHWISE_CONV_2D", batch=2, size=(6, 5), channels=3, multiplier=2),
+)
+
+
+def under_a_border(shape: WeightedShape, counts: Sequence[tuple[int, int]], seed: int) -> Graph | None:
+    """The layer of that shape behind a PAD that makes its input; None if nothing is left to pad."""
+    view, _ = weighted_layer(shape, seed)
+    tensors = {t.index: t for t in (*view.inputs, *view.outputs) if t is not None}
+    data = next(t for t in tensors.values() if t.index in view.layer.inputs and not t.is_constant)
+    size = [n - sum(around) for n, around in zip(data.shape[1:3], counts, strict=True)]
+    if min(size) < 1:
+        return None
+    count = len(tensors)
+    inner = Tensor(count, "inner", (data.shape[0], *size, data.shape[3]), data.dtype, data.quantization)
+    flat = np.array([(0, 0), *counts, (0, 0)], np.int32)
+    stored = Tensor(count + 1, "paddings", flat.shape, "int32", None, flat)
+    tensors |= {count: inner, count + 1: stored}
+    layers = (
+        Layer(0, "PAD", (count, count + 1), (data.index,), {}),
+        replace(view.layer, index=1),
+    )
+    return Graph(tuple(tensors[i] for i in range(len(tensors))), layers, (count,), view.layer.outputs)
+
+
+@pytest.mark.parametrize("counts", PADDINGS, ids=str)
+@pytest.mark.parametrize("shape", UNDER_A_BORDER, ids=str)
+def test_a_convolution_makes_the_border_before_it_itself(
+    shape: WeightedShape, counts: Sequence[tuple[int, int]]
+) -> None:
+    """Except where pixels or columns were put in one row: there is no border in such an image."""
+    met = 0
+    for seed, dtype in enumerate(("int8", "uint8")):
+        graph = under_a_border(WeightedShape(**{**vars(shape), "dtype": dtype}), counts, seed)
+        if graph is None:
+            continue
+        rearranged = shape.op == "CONV_2D" and (shape.taps == (1, 1) or shape.size[1] == 1)
+        assert_equals_spec(graph, "litert-2.3-ref", fused=0 if rearranged else 1)
+        met += 1
+    assert met == 2 or min(n - sum(c) for n, c in zip(shape.size, counts, strict=True)) < 1
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_borders_under_every_instruction_set(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, isa)
+    for shape in UNDER_A_BORDER:
+        graph = under_a_border(shape, ((1, 0), (0, 0)), 7)
+        assert graph is not None
+        rearranged = shape.op == "CONV_2D" and (shape.taps == (1, 1) or shape.size[1] == 1)
+        assert_equals_spec(graph, "litert-2.3-xnnpack", fused=0 if rearranged else 1)
+
+
+def test_a_border_that_is_more_is_stored() -> None:
+    """Channels or images added, another value than the zero point, an image somebody else reads."""
+    net = Net(3)
+    image = net.input(1, 4, 5, 3)
+    more = net.pad(image, [(0, 0), (1, 1), (1, 1), (0, 2)])
+    two = net.pad(image, [(0, 1), (1, 1), (1, 1), (0, 0)])
+    other = net.pad(image, [(0, 0), (1, 1), (1, 1), (0, 0)], value=9)
+    twice = net.pad(image, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    shown = net.pad(image, [(0, 0), (2, 1), (1, 1), (0, 0)])
+    results = [net.conv(more, 4), net.conv(two, 4), net.conv(other, 4), net.conv(shown, 4), shown]
+    results += [net.add(net.conv(twice, 3), twice)]
+    program = assert_planned_equals_traced(net.builder.build(results))
+    assert_plan_is_sound(program)
+    assert applied_at_once(program) == 0
+
+
+def test_a_border_between_two_convolutions_and_a_table() -> None:
+    """Nobody stores what lies between; the plan says where it went."""
+    net = Net(4)
+    x = net.unary(net.conv(net.input(1, 6, 9, 3), 20))
+    padded = net.pad(x, [(0, 0), (1, 2), (3, 1), (0, 0)])
+    graph = net.builder.build([net.unary(net.conv(padded, 5))])
+    program = assert_planned_equals_traced(graph)
+    assert_plan_is_sound(program)
+    assert applied_at_once(program) == 3
+    assert padded not in {*program.memory_plan.offsets, *program.memory_plan.parts}
+    row = next(line for line in program.describe().splitlines() if line.split()[2:3] == [str(padded)])
+    reader = next(layer.index for layer in graph.layers if padded in layer.inputs)
+    assert row.endswith(f"nowhere: layer {reader} makes the border itself")

@@ -96,6 +96,14 @@ class Net:
     def add(self, x: int, y: int) -> int:
         return self._next("ADD", [x, y], self.builder.shape(x), fused_activation_function="NONE")
 
+    def pad(self, x: int, counts: list[tuple[int, int]], value: int | None = None) -> int:
+        """By the zero point, or by another value."""
+        shape = tuple(n + sum(around) for n, around in zip(self.builder.shape(x), counts, strict=True))
+        inputs = [x, self.builder.constant("paddings", np.array(counts, np.int32))]
+        if value is not None:
+            inputs.append(self.builder.constant("value", np.array([value], self.dtype), SCALE))
+        return self._next("PAD" if value is None else "PADV2", inputs, shape)
+
     def unary(self, x: int, op: str = "RELU") -> int:
         return self._next(op, [x], self.builder.shape(x))
 

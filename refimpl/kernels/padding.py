@@ -1,0 +1,57 @@
+"""PAD and PADV2: a border around the input, which a convolution behind it can make itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from refimpl.kernels.lookup import operand
+from refimpl.profiles.rules import Rule
+
+
+class Border(NamedTuple):
+    """``top`` rows and ``left`` columns before an NHWC image; both sizes are (height, width, channels)."""
+
+    top: int
+    left: int
+    inner: tuple[int, ...]
+    outer: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Padding:
+    """A prepared PAD or PADV2: ``before`` elements per axis of ``zero``, or of the value of input 2."""
+
+    before: tuple[int, ...]
+    inner: tuple[int, ...]
+    outer: tuple[int, ...]
+    zero: int | None
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        place = tuple(slice(first, first + size) for first, size in zip(self.before, self.inner, strict=True))
+        outputs[0][...] = operand(inputs, 2).reshape(()) if self.zero is None else self.zero
+        outputs[0][place] = operand(inputs, 0)
+
+    @property
+    def border(self) -> Border | None:
+        """Where only images grow, and by their zero point: how. A convolution's own border is that."""
+        if len(self.inner) != 4 or self.zero is None:
+            return None
+        if self.inner[0] != self.outer[0] or self.inner[3] != self.outer[3]:
+            return None
+        return Border(self.before[1], self.before[2], self.inner[1:], self.outer[1:])
+
+
+def prepare_pad(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """PAD with the output's zero point, PADV2 with the value of input 2."""
+    data, counts, output = view.input(0), view.input(1).data, view.output()
+    assert counts is not None
+    zero = 0
+    if output.quantization is not None and output.dtype in QUANTIZED_RANGE:
+        zero = output.quantization.zero_point[0]
+    before = tuple(int(count) for count in counts.reshape(-1)[::2])
+    return Padding(before, data.shape, output.shape, None if view.op == "PADV2" else zero)
