@@ -22,6 +22,7 @@ from refimpl.kernels.microkernel import (
     pixels_at_once,
 )
 from refimpl.kernels.neighbours import Shapes, as_channels, neighbours
+from refimpl.kernels.packed_call import PackedCall
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
     Reading,
@@ -34,7 +35,6 @@ from refimpl.kernels.patches import (
 )
 from refimpl.kernels.pixels import whole_pixels
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
-from refimpl.kernels.threads import Direct
 from refimpl.kernels.tiling import (
     PHASE_FIELDS,
     Dimensions,
@@ -65,7 +65,7 @@ class DenseConvolution:
     weights: Array
     folded: NDArray[np.int32]
     epilogue: Epilogue
-    compiled: Direct
+    compiled: PackedCall
     apart_outputs: bool
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
@@ -135,7 +135,7 @@ def prepare_dense(
     biases = None if bias is None or bias.data is None else np.tile(bias.data, side_by_side)
     return DenseConvolution(
         positions[0], plan, widening, plan.pack(centred), plan.fold(centred, biases, widening.border),
-        epilogue, Direct(convolve_tasks if plan.dimensions.threads == 1 else convolve_parallel),
+        epilogue, PackedCall(convolve_tasks if plan.dimensions.threads == 1 else convolve_parallel),
         side_by_side == 1 and epilogue.flat_body >= math.prod(view.output().shape),
     )  # fmt: skip
 

@@ -26,6 +26,7 @@ from refimpl.kernels.microkernel import (
     microkernel_for,
     multiply_channels,
 )
+from refimpl.kernels.packed_call import PackedCall
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
     Reading,
@@ -36,7 +37,6 @@ from refimpl.kernels.patches import (
     writable_bytes,
 )
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
-from refimpl.kernels.threads import Direct
 from refimpl.kernels.tiling import convolution_sampling, tap_starts, threads_for, tile_size
 from refimpl.kernels.vector_blocks import WORD_BYTES
 from refimpl.profiles.rules import Rule
@@ -80,7 +80,7 @@ class DepthwiseConvolution:
     weights: NDArray[np.int32]
     folded: NDArray[np.int32]
     epilogue: Epilogue
-    compiled: Direct
+    compiled: PackedCall
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
@@ -158,7 +158,7 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
         np.concatenate([_words(part, kernel, per_word) for part in parts]),
         _fold(taps, None if bias is None else bias.data, widening.border),
         prepare_epilogue(view, rule, data, filters, view.output()),
-        Direct(depthwise_tasks if geometry.threads == 1 else depthwise_parallel),
+        PackedCall(depthwise_tasks if geometry.threads == 1 else depthwise_parallel),
     )  # fmt: skip
 
 

@@ -1,0 +1,117 @@
+"""Arguments left in memory arrive as they were, whatever their types, and stay as long as the call."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from numba import njit, prange
+
+from refimpl.kernels.packed_call import PackedCall
+from refimpl.kernels.requantize import prepare_epilogue
+from refimpl.profiles.rules import Rule
+from tests.cases.weighted_layer import WeightedShape, weighted_layer
+
+
+@njit
+def weigh(number: int, yes: bool, half: Any, nested: Any, epilogue: Any, table: Any, out: Any) -> None:
+    """Every argument changes another digit of the result."""
+    small, (flag, values, ratio), wide = nested
+    for i in range(out.size):
+        total = number + 10.0 * yes + 100 * half + 1000 * small + 10_000 * flag
+        total += values[i] + ratio + wide + epilogue.low + epilogue.shift[i] + epilogue.table.size
+        for k in range(table.shape[1]):
+            total += table[i, k]
+        out[i] = total
+
+
+@njit
+def copy(source: Any, target: Any) -> None:
+    target[...] = source
+
+
+def arguments(size: int = 5) -> tuple[Any, ...]:
+    """Plain tuples and one of the kernels' own: types of this file's would stay in the kernels' cache."""
+    rng = np.random.default_rng(size)
+    nested = np.int8(-7), (True, rng.random(size, np.float32), 0.125), 1 << 40
+    table = np.asfortranarray(rng.integers(-9, 9, (size, 3)).astype(np.int16))
+    table.flags.writeable = False
+    view, _ = weighted_layer(WeightedShape("CONV_2D", filters=size + 1), size)
+    epilogue = prepare_epilogue(view, Rule("ruy", "float64"), view.input(0), view.input(1), view.output())
+    return 3, True, np.float32(0.5), nested, epilogue, table, np.zeros(size)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5])
+def test_values_arrive_as_in_a_plain_call(size: int) -> None:
+    given, expected = arguments(size), arguments(size)
+    weigh(*expected)
+    PackedCall(weigh).bound(*given)()
+    np.testing.assert_array_equal(given[-1], expected[-1])
+
+
+def test_arrays_are_read_when_the_call_is_made() -> None:
+    given = arguments()
+    call = PackedCall(weigh).bound(*given)
+    call()
+    before = given[-1].copy()
+    given[3][1][1][...] += 1
+    call()
+    np.testing.assert_allclose(given[-1], before + 1)
+
+
+def test_calls_bound_one_after_the_other_keep_their_own_arguments() -> None:
+    packed = PackedCall(weigh)
+    first, second = arguments(4), arguments(6)
+    calls = [packed.bound(*first), packed.bound(*second)]
+    for call in calls:
+        call()
+    for given, size in ((first, 4), (second, 6)):
+        expected = arguments(size)
+        weigh(*expected)
+        np.testing.assert_array_equal(given[-1], expected[-1])
+
+
+def test_arrays_live_as_long_as_the_call_and_no_longer() -> None:
+    values, out = np.arange(1000.0), np.zeros(1000)
+    before = sys.getrefcount(values)
+    call = PackedCall(copy).bound(values, out)
+    assert sys.getrefcount(values) > before
+    for _ in range(100):
+        call()
+    held = sys.getrefcount(values)
+    call()
+    assert sys.getrefcount(values) == held, "a call counts no references"
+    np.testing.assert_array_equal(out, values)
+    del call
+    gc.collect()
+    assert sys.getrefcount(values) == before
+
+
+def test_an_exception_comes_through() -> None:
+    @njit
+    def refuse(values: Any) -> None:
+        if values[0] > 2:
+            raise ValueError("more than two")
+        values[0] += 1
+
+    values = np.array([1.0])
+    call = PackedCall(refuse).bound(values)
+    call()
+    call()
+    with pytest.raises(ValueError, match="more than two"):
+        call()
+    assert values[0] == 3
+
+
+def test_parallel_loops_run() -> None:
+    @njit(parallel=True)
+    def double(values: Any, pair: Any) -> None:
+        for i in prange(values.size):
+            values[i] = pair[0] * values[i] + pair[1].sum()
+
+    values = np.arange(10_000.0)
+    PackedCall(double).bound(values, (2, np.ones(3)))()
+    np.testing.assert_array_equal(values, 2 * np.arange(10_000.0) + 3)
