@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from types import EllipsisType
 from typing import TypeAlias
 
@@ -22,13 +24,24 @@ from refimpl.profiles.rules import Rule
 Index: TypeAlias = slice | int | EllipsisType | None
 
 
-def _copying(view_of: Callable[[Array], Array], position: int = 0) -> Kernel:
-    """Assigns a view of input ``position`` to the only output."""
+@dataclass(frozen=True)
+class Copying:
+    """Assigns a view of input ``position``, or what must be made of it anew, to the only output."""
 
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        outputs[0][...] = view_of(operand(inputs, position))
+    view_of: Callable[[Array], Array]
+    position: int = 0
 
-    return run
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        outputs[0][...] = self.view_of(operand(inputs, self.position))
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+        """The layer on these arrays; a view is taken once."""
+        data = operand(inputs, self.position)
+        view = self.view_of(data)
+        if np.shares_memory(view, data):
+            return partial(np.copyto, outputs[0], view)
+        return partial(self, inputs, outputs, None)
 
 
 def _constants(view: LayerView, position: int) -> tuple[int, ...]:
@@ -54,15 +67,15 @@ def prepare_reshape(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """RESHAPE, SQUEEZE, EXPAND_DIMS. A shape computed at run time is compared with the file's."""
     shape, elements = view.output().shape, math.prod(view.output().shape)
     wanted = view.optional_input(1) if view.op == "RESHAPE" else None
-    computed = wanted is not None and not wanted.is_constant
+    if wanted is None or wanted.is_constant:
+        return Copying(lambda data: data.reshape(shape))
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        if computed:
-            given = [int(size) for size in operand(inputs, 1).reshape(-1)]
-            if given.count(-1) == 1:
-                known = math.prod(size for size in given if size != -1)
-                given[given.index(-1)] = elements // known if known > 0 else -1
-            _require_shape(view, given, shape)
+        given = [int(size) for size in operand(inputs, 1).reshape(-1)]
+        if given.count(-1) == 1:
+            known = math.prod(size for size in given if size != -1)
+            given[given.index(-1)] = elements // known if known > 0 else -1
+        _require_shape(view, given, shape)
         outputs[0].reshape(-1)[...] = operand(inputs, 0).reshape(-1)
 
     return run
@@ -71,7 +84,7 @@ def prepare_reshape(view: LayerView, rule: Rule, target: Target) -> Kernel:
 def prepare_transpose(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """TRANSPOSE."""
     permutation = _constants(view, 1)
-    return _copying(lambda data: data.transpose(permutation))
+    return Copying(lambda data: data.transpose(permutation))
 
 
 def prepare_depth_to_space(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -83,7 +96,7 @@ def prepare_depth_to_space(view: LayerView, rule: Rule, target: Target) -> Kerne
         blocks = data.reshape(batch, height, width, block, block, channels)
         return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, out_height, out_width, channels)
 
-    return _copying(spread)
+    return Copying(spread)
 
 
 def prepare_space_to_depth(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -95,7 +108,7 @@ def prepare_space_to_depth(view: LayerView, rule: Rule, target: Target) -> Kerne
         blocks = data.reshape(batch, height, block, width, block, channels)
         return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height, width, out_channels)
 
-    return _copying(gather)
+    return Copying(gather)
 
 
 # ---- a part of the values
@@ -105,13 +118,13 @@ def prepare_slice(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """SLICE: as many values as the output has, from ``begin`` on."""
     sizes = view.output().shape
     box = tuple(slice(start, start + size) for start, size in zip(_constants(view, 1), sizes, strict=True))
-    return _copying(lambda data: data[box])
+    return Copying(lambda data: data[box])
 
 
 def prepare_strided_slice(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """STRIDED_SLICE, as a NumPy index."""
     index = _strided_index(view)
-    return _copying(lambda data: np.asarray(data[index]))
+    return Copying(lambda data: np.asarray(data[index]))
 
 
 def _strided_index(view: LayerView) -> tuple[Index, ...]:
@@ -216,14 +229,14 @@ def prepare_mirror_pad(view: LayerView, rule: Rule, target: Target) -> Kernel:
     counts = _constants(view, 1)
     widths = list(zip(counts[::2], counts[1::2], strict=True))
     if view.text("mode") == "REFLECT":
-        return _copying(lambda data: np.pad(data, widths, mode="reflect"))
-    return _copying(lambda data: np.pad(data, widths, mode="symmetric"))
+        return Copying(lambda data: np.pad(data, widths, mode="reflect"))
+    return Copying(lambda data: np.pad(data, widths, mode="symmetric"))
 
 
 def prepare_tile(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """TILE."""
     multiples = _constants(view, 1)
-    return _copying(lambda data: np.tile(data, multiples))
+    return Copying(lambda data: np.tile(data, multiples))
 
 
 def prepare_broadcast_to(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -241,7 +254,7 @@ def prepare_broadcast_to(view: LayerView, rule: Rule, target: Target) -> Kernel:
 def prepare_reverse(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """REVERSE_V2."""
     axes = _constants(view, 1)
-    return _copying(lambda data: np.flip(data, axes))
+    return Copying(lambda data: np.flip(data, axes))
 
 
 def prepare_shape(view: LayerView, rule: Rule, target: Target) -> Kernel:
