@@ -226,8 +226,10 @@ class Program:
         return RunResult(outputs, self._trace(recorded, recorded_accumulators))
 
     def _run_planned(self, fed: dict[int, Array], progress: Progress | None) -> tuple[Array, ...]:
-        with _numba_threads(self.target.threads):
-            workspace = self._workspace
+        workspace = self._workspace
+        # Setting the number of threads costs more than a small layer; several must not be told two numbers.
+        alone = self.target.threads == 1 and workspace.settled
+        with workspace.lock if alone else _numba_threads(self.target.threads):
             workspace.feed(fed)
             if progress is None:
                 for call in workspace.calls:
@@ -253,7 +255,8 @@ class Program:
     @cached_property
     def _workspace(self) -> Workspace:
         """Made by the first run that needs it, kept for the next ones; runs take turns."""
-        return Workspace(*self._fused, self.memory_plan)
+        with _numba_threads(self.target.threads):
+            return Workspace(*self._fused, self.memory_plan)
 
     def describe(self) -> str:
         """The memory plan as a table: what each layer writes, where, how many bytes, and until when."""

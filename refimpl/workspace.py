@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -19,12 +20,15 @@ Call = Callable[[], None]
 class Workspace:
     """Arrays for all tensors of a graph, placed as ``plan`` says, and one call per layer.
 
-    ``calls`` follow the order of the layers; one whose work its neighbours do is None.
-    Only one run at a time may use it.
+    ``calls`` follow the order of the layers; one whose work its neighbours do is None. With ``settled``
+    none of them asks for the number of threads when it is made: it was, when the layer was bound.
+    Only one run at a time may use it: the one that holds ``lock``.
     """
 
     def __init__(self, graph: Graph, kernels: Sequence[Kernel], plan: MemoryPlan) -> None:
         self.memory = aligned_bytes(plan.size + ALIGNMENT, ALIGNMENT)
+        self.lock = threading.Lock()
+        self.settled = True
         self._graph, self._plan = graph, plan
         self._arrays: dict[int, Array] = {t.index: t.data for t in graph.tensors if t.data is not None}
         for index in (*plan.offsets, *plan.parts):
@@ -66,5 +70,8 @@ class Workspace:
         # A bound call must see what is written later: nothing it reads may be copied on the way.
         assert all(x is None or x.flags.c_contiguous or lies_apart(x) for x in inputs)
         bind = getattr(kernel, "bind", None)
-        call: Call = bind(inputs, outputs) if bind else partial(kernel, inputs, outputs, None)
+        if bind is None:
+            self.settled = False
+            return partial(kernel, inputs, outputs, None)
+        call: Call = bind(inputs, outputs)
         return call

@@ -25,6 +25,7 @@ from refimpl.kernels.lookup import (
     full_range,
     operand,
 )
+from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.kernels.threads import share, shared
 from refimpl.profiles.rules import Method, Rule
 
@@ -52,6 +53,13 @@ def _from_float(view: LayerView, rule: Rule) -> Kernel:
     scale, zero_point = np.float32(output.scale), output.zero_point
     saturates = rule.overflow == "saturates"
     low, high = full_range(output.dtype)
+
+    def whole(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        values, out = buffer(inputs, 0).reshape(-1), flat_bytes(outputs[0])
+        return values, method, saturates, scale, zero_point, low, high, out
+
+    if body == size:
+        return LoopKernel(size, _quantize, whole)
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         values, out = buffer(inputs, 0).reshape(-1), flat_bytes(outputs[0])

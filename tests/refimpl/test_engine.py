@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numba
 import numpy as np
@@ -14,6 +15,8 @@ from refimpl.builder import GraphBuilder
 from refimpl.engine import Step, compile_graph
 from refimpl.errors import FeedError, UnsupportedOp, UsageError
 from refimpl.graph import Quantization
+from refimpl.kernels import threads as sharing
+from refimpl.kernels.threads import Shared
 from tests.karat.small import small_graph
 
 
@@ -67,9 +70,14 @@ def test_spec_kernels_and_thread_counts_agree() -> None:
             np.testing.assert_array_equal(fast.accumulators[index], value)
 
 
-@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="Numba was started with one thread")
-@pytest.mark.parametrize("trace", [False, True])
-def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(trace: bool) -> None:
+several_threads = pytest.mark.skipif(
+    numba.config.NUMBA_NUM_THREADS < 2, reason="Numba was started with one thread"
+)
+
+
+@several_threads
+@pytest.mark.parametrize(("trace", "threads"), [(False, 2), (True, 1), (True, 2)])
+def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(trace: bool, threads: int) -> None:
     counts: list[int] = []
 
     def counting(steps: Iterable[Step]) -> Iterator[Step]:
@@ -79,11 +87,41 @@ def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(trace
 
     graph = small_graph()
     before = numba.get_num_threads()
-    for threads in (1, 2):
+    others = 3 - threads
+    numba.set_num_threads(others)
+    try:
         compile_graph(graph, threads=threads).run(random_feeds(graph, 0), trace, progress=counting)
-        assert counts == [threads] * len(graph.layers)
-        assert numba.get_num_threads() == before
-        counts.clear()
+        assert numba.get_num_threads() == others
+    finally:
+        numba.set_num_threads(before)
+    assert counts == [threads] * len(graph.layers)
+
+
+@several_threads
+@pytest.mark.parametrize("threads", [1, 2])
+def test_layers_are_bound_to_one_thread_or_several_whatever_numba_is_set_to(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run on one thread sets no number: what its layers call must not ask for one."""
+    bound: list[bool] = []
+    original = Shared._chosen
+
+    def recording(shared: Shared, work: int) -> Any:
+        chosen = original(shared, work)
+        bound.append(chosen is shared.alone)
+        return chosen
+
+    monkeypatch.setattr(Shared, "_chosen", recording)
+    monkeypatch.setattr(sharing, "SMALL_WORK", 0)
+    graph = small_graph()
+    program = compile_graph(graph, threads=threads)
+    program.run(random_feeds(graph, 0))
+    assert program._workspace.settled
+    assert bound
+    assert all(bound) == (threads == 1)
+    known = len(bound)
+    program.run(random_feeds(graph, 1))
+    assert len(bound) == known, "settled when it was bound"
 
 
 def test_programs_run_from_several_python_threads() -> None:
