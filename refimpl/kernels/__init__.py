@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from refimpl.contract import Prepare
-from refimpl.kernels import compile_cache  # first: it decides where compiled code is kept
+from refimpl.kernels import compile_cache, isa  # first: where compiled code is kept, and for which processor
 from refimpl.kernels.activations import (
     prepare_hard_swish,
     prepare_leaky_relu,
@@ -67,7 +67,7 @@ from refimpl.kernels.resize import prepare_resize_bilinear, prepare_resize_neare
 from refimpl.kernels.rows import prepare_l2_normalization, prepare_softmax
 from refimpl.kernels.transposed import prepare_transposed
 
-__all__ = ["KERNELS", "compile_cache"]
+__all__ = ["KERNELS", "compile_cache", "isa"]
 
 KERNELS: Mapping[str, Prepare] = MappingProxyType(
     {

@@ -85,7 +85,7 @@ def test_processors_share_a_directory_without_sharing_code(tmp_path: Path) -> No
         environment = {name: value for name, value in os.environ.items() if name != "KARAT_ISA"}
         environment |= {compile_cache.VARIABLE: str(tmp_path), **processor}
         done = subprocess.run(
-            [sys.executable, "-c", RUN_A_LAYER], env=environment, capture_output=True, text=True, timeout=300
+            [sys.executable, "-c", RUN_A_LAYER], env=environment, capture_output=True, text=True, timeout=1800
         )
         assert done.returncode == 0, done.stderr
         outcomes.append(done.stdout.split())

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refimpl.builder import GraphBuilder
@@ -191,7 +191,7 @@ def test_random_shapes_equal_the_spec(op: str) -> None:
     """Every rule and element type, sizes from 1, tails of channels, all fused activations."""
     tried = 0
 
-    @settings(max_examples=80, deadline=None, derandomize=True)
+    @settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(shape=shapes(op), seed=st.integers(0, 1000), rule=st.sampled_from(RULES))
     def check(shape: Shape, seed: int, rule: Rule) -> None:
         nonlocal tried
