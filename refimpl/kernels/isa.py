@@ -12,6 +12,7 @@ of Linux, whether the processor has it, and of LLVM, whether it writes ``sdot`` 
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import logging
 import os
@@ -171,6 +172,11 @@ def _tile_permission() -> str | None:
     libc = ctypes.CDLL(None, use_errno=True)
     result = libc.syscall(_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA)
     if result != 0:
-        error = os.strerror(ctypes.get_errno())
-        return f"Linux refused permission for AMX tiles ({error}); needs kernel 5.16 or later"
+        number = ctypes.get_errno()
+        remedy = (
+            "a thread's signal stack is too small to save them on"
+            if number == errno.ENOSPC
+            else "needs kernel 5.16 or later"
+        )
+        return f"Linux refused permission for AMX tiles ({os.strerror(number)}); {remedy}"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -173,6 +174,25 @@ def test_the_variable_forces_an_instruction_set(monkeypatch: pytest.MonkeyPatch)
     kernels = [step.kernel for step in program.steps if isinstance(step.kernel, DenseConvolution)]
     assert kernels
     assert all(type(kernel.plan.microkernel.blocking).__name__ == "Portable" for kernel in kernels)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(errno.ENOSPC, "signal stack"), (errno.EINVAL, "needs kernel"), (0, None)]
+)
+def test_a_refusal_of_tiles_says_what_would_help(
+    error: int, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        @staticmethod
+        def syscall(*_: int) -> int:
+            return -1 if error else 0
+
+    monkeypatch.setattr(isa.sys, "platform", "linux")
+    monkeypatch.setattr(isa.ctypes, "CDLL", lambda *_, **__: Library)
+    monkeypatch.setattr(isa.ctypes, "get_errno", lambda: error)
+    answer = isa._tile_permission.__wrapped__()
+    assert (answer is None) == (said is None)
+    assert said is None or said in answer
 
 
 def test_an_unknown_instruction_set_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
