@@ -47,7 +47,7 @@ def warm_up(threads: int | None = None, progress: Progress = iter) -> int:
     for _, graph in progress(list(layers())):
         feeds = [np.zeros(graph.tensors[i].shape, graph.tensors[i].dtype) for i in graph.inputs]
         for profile in PROFILES:
-            compile_graph(graph, profile, threads).run(feeds, accumulators=True)
+            compile_graph(graph, profile, threads, share_small=True).run(feeds, accumulators=True)
             runs += 1
     return runs
 

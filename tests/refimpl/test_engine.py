@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from karat.feeds import random_feeds
+from refimpl import engine
 from refimpl.builder import GraphBuilder
+from refimpl.cost import count
 from refimpl.engine import Step, compile_graph
 from refimpl.errors import FeedError, UnsupportedOp, UsageError
 from refimpl.graph import Quantization
@@ -122,6 +124,22 @@ def test_layers_are_bound_to_one_thread_or_several_whatever_numba_is_set_to(
     known = len(bound)
     program.run(random_feeds(graph, 1))
     assert len(bound) == known, "settled when it was bound"
+
+
+@several_threads
+def test_a_small_network_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image's size decides; the bits do not change."""
+    graph = small_graph()
+    work = count(graph).macs + engine.VALUE_WORK * sum(
+        graph.tensors[index].shape[0] * np.prod(graph.tensors[index].shape[1:], dtype=int)
+        for layer in graph.layers
+        for index in layer.outputs
+    )
+    for limit, threads in ((work, 2), (work + 1, 1)):
+        monkeypatch.setattr(engine, "SERIAL_WORK", limit)
+        assert compile_graph(graph, threads=2).target.threads == threads
+        assert compile_graph(graph, threads=2, share_small=True).target.threads == 2
+        assert compile_graph(graph, threads=1).target.threads == 1
 
 
 def test_programs_run_from_several_python_threads() -> None:
