@@ -41,7 +41,7 @@ def read_behind_the_end() -> None:
 
 
 def exit_code(target: Callable[[], None]) -> int | None:
-    """How a fresh process ends that runs ``target``; None when it does not within two minutes."""
+    """How a fresh process ends that runs ``target``; None when it does not within half an hour."""
     process = multiprocessing.get_context("spawn").Process(target=target)
     process.start()
     process.join(1800)  # an emulated processor compiles slowly
