@@ -68,13 +68,18 @@ def _heading(table: Table) -> str:
 def _main(table: Table) -> str:
     """One row per model; each runtime's median, and its ratio to the oracle in the same contest."""
     columns = [column for column in COLUMNS if any(group == column[0] for _, group in table.pairs)]
-    rows = []
+    rows, left_out = [], []
     for model in table.models:
         own = [
             found["quartiles"]["median"]
             for contest in table.of(model)
             if (found := canonical(contest)) and timed(found)
         ]
+        if all(
+            found["stopped"] for c in table.of(model) for found in c["entries"] if found["kind"] == "oracle"
+        ):
+            left_out.append(model)
+            continue
         mine = seconds_text(sorted(own)[len(own) // 2]) if own else ""
         rows.append([model, mine, *(_cell(table.get(model, group), name) for group, name, _ in columns)])
     heading = ["int8 model", "oracle", *(title for _, _, title in columns)]
@@ -82,6 +87,8 @@ def _main(table: Table) -> str:
         "\n×: the runtime's time over the oracle's (profile `litert-2.3-ref`, best instruction set) in the "
         "same contest; above 1 the oracle is faster.\n"
     )
+    if left_out:
+        note += f"Left out, since the oracle does not run them: {', '.join(left_out)}.\n"
     return _grid(heading, rows) + note
 
 
@@ -131,7 +138,8 @@ def _instruction_sets(table: Table) -> str:
             of_peak = f"{found['peak_fraction']:.0%}" if found["peak_fraction"] else ""
             told = ", ".join(part for part in (times, f"{found['gmac_per_s']:.0f} GMAC/s", of_peak) if part)
             cells.append(told)
-        rows.append([model, *cells])
+        if any(cells):
+            rows.append([model, *cells])
     return _grid(["XNNPACK / oracle, rate, of peak", *sets], rows)
 
 

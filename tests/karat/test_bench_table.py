@@ -127,12 +127,15 @@ def test_cells_say_ratio_difference_and_stop() -> None:
         a__xnnpack=[found(REF, 2.0, isa="avx2"), found("litert-xnnpack", 3.0)],
         a__builtin=[found(REF, 2.0), found("litert-builtin", None, stopped="it died")],
         b__xnnpack=[found(REF, None), found("litert-xnnpack", None)],
+        c__xnnpack=[found(REF, None, stopped="no such op"), found("litert-xnnpack", 3.0)],
     )
     content["contests"]["b xnnpack 2"]["parity"] = [{"other": "litert-xnnpack", "verdict": "differs"}]
     text = markdown(content)
     assert "| int8 model | oracle | LiteRT XNNPACK | LiteRT builtin |" in text
     assert "| a | 2 s | 3 s (1.50×) | stopped |" in text
     assert "| b |  | differs |  |" in text
+    assert "| c |" not in text
+    assert "the oracle does not run them: c." in text
     assert "| a | 1.50×, 12 GMAC/s, 50% |" in text
     assert "a processor, 2 cores, 2 threads; karat 0.1.0; 2026-01-02" in text
     assert "No contest" in markdown({"schema": SCHEMA, "contests": {}, "skipped": {}})
