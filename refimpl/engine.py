@@ -37,9 +37,10 @@ Feeds = Mapping[str, Array] | Mapping[int, Array] | Sequence[Array]
 Progress = Callable[[Sequence["Step"]], Iterator["Step"]]
 
 SERIAL_WORK, VALUE_WORK = 1 << 27, 32
-"""A network of less work (products, and so many more per value it computes) runs on one thread, in about half
-a millisecond. Its layers are too short for the other threads to stay awake in between, and to wake one takes
-longer than such a layer: a ResNet of 12.5 million products took 780 µs on two threads of a Zen 4, 129 on one.
+"""A network of less work (products, and so many more per value it computes) runs on one thread, in about a
+millisecond or less. Its layers are too short for the other threads to stay awake in between, and to wake one
+takes longer than such a layer: a ResNet of 12.5 million products took 780 µs on two threads of a Zen 4, 129 on
+one.
 """
 
 _NUMBA_LOCK = threading.Lock()
@@ -151,7 +152,7 @@ def _thread_count(threads: int | None) -> int:
 
 
 def _is_small(graph: Graph) -> bool:
-    """A layer that is small runs on one thread anyway (``refimpl.kernels.tiling``)."""
+    """Whether the whole network is less than SERIAL_WORK; small layers of large ones: ``kernels.tiling``."""
     values = sum(math.prod(graph.tensors[index].shape) for layer in graph.layers for index in layer.outputs)
     return count(graph).macs + VALUE_WORK * values < SERIAL_WORK
 

@@ -149,13 +149,14 @@ def _name_dot_products() -> None:
     Numba reads this when the first function is decorated: before the first kernel, unless
     the process used Numba for something else earlier. Then these processors run ``portable``.
     """
+    if not sys.platform.startswith("linux") or os.uname().machine not in _ARCHITECTURES["dotprod"]:
+        return
     import llvmlite.binding as llvm
     import numba
     from numba.core.codegen import get_host_cpu_features
 
     config: Any = numba.config  # its members are made at run time
-    told = config.CPU_NAME is not None or config.CPU_FEATURES is not None
-    if told or not sys.platform.startswith("linux") or os.uname().machine not in _ARCHITECTURES["dotprod"]:
+    if config.CPU_NAME is not None or config.CPU_FEATURES is not None:
         return
     if llvm.get_host_cpu_name() == "generic" and _processor_has_dot_products():
         config.CPU_FEATURES = ",".join(filter(None, (get_host_cpu_features(), "+dotprod")))

@@ -1,7 +1,7 @@
 """Calls with many arguments, all of them left in memory beforehand, as the compiled code sees them.
 
 A convolution takes a dozen arguments, tuples of many fields among them. Numba turns each field of each
-argument from a Python object to a number at every call: 2.3 µs, longer than a small layer. A program's
+argument from a Python object to a number at every call: 2 µs, longer than a small layer. A program's
 arguments never change, so they are turned once and kept; a call hands over one address.
 """
 

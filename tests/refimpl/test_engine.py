@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -131,9 +132,7 @@ def test_a_small_network_takes_one_thread(monkeypatch: pytest.MonkeyPatch) -> No
     """The image's size decides; the bits do not change."""
     graph = small_graph()
     work = count(graph).macs + engine.VALUE_WORK * sum(
-        graph.tensors[index].shape[0] * np.prod(graph.tensors[index].shape[1:], dtype=int)
-        for layer in graph.layers
-        for index in layer.outputs
+        math.prod(graph.tensors[index].shape) for layer in graph.layers for index in layer.outputs
     )
     for limit, threads in ((work, 2), (work + 1, 1)):
         monkeypatch.setattr(engine, "SERIAL_WORK", limit)
