@@ -38,9 +38,8 @@ Progress = Callable[[Sequence["Step"]], Iterator["Step"]]
 
 SERIAL_WORK, VALUE_WORK = 1 << 27, 32
 """A network of less work (products, and so many more per value it computes) runs on one thread, in about a
-millisecond or less. Its layers are too short for the other threads to stay awake in between, and to wake one
-takes longer than such a layer: a ResNet of 12.5 million products took 780 µs on two threads of a Zen 4, 129 on
-one.
+millisecond or less. Its layers are too short for other threads to stay awake in between, and to wake one is
+longer than such a layer: a ResNet of 12.5 million products took 780 µs on two threads of a Zen 4, 129 on one.
 """
 
 _NUMBA_LOCK = threading.Lock()

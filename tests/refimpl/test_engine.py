@@ -15,12 +15,13 @@ from karat.feeds import random_feeds
 from refimpl import engine
 from refimpl.builder import GraphBuilder
 from refimpl.cost import count
-from refimpl.engine import Step, compile_graph
+from refimpl.engine import Program, Step, compile_graph
 from refimpl.errors import FeedError, UnsupportedOp, UsageError
 from refimpl.graph import Quantization
 from refimpl.kernels import threads as sharing
 from refimpl.kernels.threads import Shared
 from tests.karat.small import small_graph
+from tests.refimpl.test_planning import Net
 
 
 def test_unsupported_ops_are_all_named_before_anything_runs() -> None:
@@ -78,9 +79,8 @@ several_threads = pytest.mark.skipif(
 )
 
 
-@several_threads
-@pytest.mark.parametrize(("trace", "threads"), [(False, 2), (True, 1), (True, 2)])
-def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(trace: bool, threads: int) -> None:
+def threads_at_each_step(program: Program, trace: bool) -> list[int]:
+    """Numba's number of threads as each layer begins."""
     counts: list[int] = []
 
     def counting(steps: Iterable[Step]) -> Iterator[Step]:
@@ -88,12 +88,19 @@ def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(trace
             counts.append(numba.get_num_threads())
             yield step
 
+    program.run(random_feeds(program.graph, 0), trace, progress=counting)
+    return counts
+
+
+@several_threads
+@pytest.mark.parametrize(("trace", "threads"), [(False, 2), (True, 1), (True, 2)])
+def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(trace: bool, threads: int) -> None:
     graph = small_graph()
     before = numba.get_num_threads()
     others = 3 - threads
     numba.set_num_threads(others)
     try:
-        compile_graph(graph, threads=threads).run(random_feeds(graph, 0), trace, progress=counting)
+        counts = threads_at_each_step(compile_graph(graph, threads=threads), trace)
         assert numba.get_num_threads() == others
     finally:
         numba.set_num_threads(before)
@@ -125,6 +132,16 @@ def test_layers_are_bound_to_one_thread_or_several_whatever_numba_is_set_to(
     known = len(bound)
     program.run(random_feeds(graph, 1))
     assert len(bound) == known, "settled when it was bound"
+
+
+@several_threads
+def test_one_thread_is_set_where_a_layer_asks_for_the_number_itself() -> None:
+    net = Net(0)
+    padded = net.pad(net.input(1, 4, 5, 3), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    graph = net.builder.build([padded])
+    program = compile_graph(graph, threads=1)
+    assert threads_at_each_step(program, trace=False) == [1]
+    assert not program._workspace.settled
 
 
 @several_threads

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numba import njit, prange
 
-from refimpl.kernels.packed_call import PackedCall
+from refimpl.kernels.packed_call import Packed, PackedCall
 from refimpl.kernels.requantize import prepare_epilogue
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
@@ -88,6 +88,14 @@ def test_arrays_live_as_long_as_the_call_and_no_longer() -> None:
     del call
     gc.collect()
     assert sys.getrefcount(values) == before
+
+
+def test_no_owner_of_an_array_is_kept_in_memory() -> None:
+    """Numba's owner of an argument is gone once the call that wrote it returns: its address must not stay."""
+    values = np.arange(7.0)
+    words = Packed(5, (values,))._memory.tolist()
+    assert words[:3] == [5, 0, 0], "the function, the array's owner, its parent"
+    assert values.ctypes.data in words
 
 
 def test_an_exception_comes_through() -> None:
