@@ -252,9 +252,8 @@ class Program:
         with workspace.lock if alone else _numba_threads(self.target.threads):
             workspace.feed(fed)
             if progress is None:
-                for call in workspace.calls:
-                    if call is not None:
-                        call()
+                for run in workspace.runs:
+                    run()
             else:
                 for step in progress(self.steps):
                     call = workspace.calls[step.view.layer.index]
@@ -275,8 +274,7 @@ class Program:
     @cached_property
     def _workspace(self) -> Workspace:
         """Made by the first run that needs it, kept for the next ones; runs take turns."""
-        with _numba_threads(self.target.threads):
-            return Workspace(*self._fused, self.memory_plan)
+        return Workspace(*self._fused, self.memory_plan, self.target.threads)
 
     def describe(self) -> str:
         """The memory plan as a table: what each layer writes, where, how many bytes, and until when."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,20 +12,22 @@ from refimpl.contract import Kernel
 from refimpl.graph import DTYPES, Array, Graph
 from refimpl.kernels.concatenation import Concatenation
 from refimpl.kernels.pixels import aligned_bytes, lies_apart
+from refimpl.kernels.stages import Stage, Stages
 from refimpl.planning import ALIGNMENT, MemoryPlan
 
 Call = Callable[[], None]
 
 
 class Workspace:
-    """Arrays for all tensors of a graph, placed as ``plan`` says, and one call per layer.
+    """Arrays for all tensors of a graph, placed as ``plan`` says, and its layers as calls.
 
-    ``calls`` follow the order of the layers; one whose work its neighbours do is None. With ``settled``
-    none of them asks for the number of threads when it is made: it was, when the layer was bound.
-    Only one run at a time may use it: the one that holds ``lock``.
+    ``calls`` follow the order of the layers; one whose work its neighbours do is None. ``runs`` are the same
+    calls, as few as can be: neighbouring layers of compiled tasks are one. With ``settled`` none of them
+    asks for the number of threads when it is made. Only one run at a time may use it: the one that holds
+    ``lock``.
     """
 
-    def __init__(self, graph: Graph, kernels: Sequence[Kernel], plan: MemoryPlan) -> None:
+    def __init__(self, graph: Graph, kernels: Sequence[Kernel], plan: MemoryPlan, threads: int) -> None:
         self.memory = aligned_bytes(plan.size + ALIGNMENT, ALIGNMENT)
         self.lock = threading.Lock()
         self.settled = True
@@ -33,7 +35,9 @@ class Workspace:
         self._arrays: dict[int, Array] = {t.index: t.data for t in graph.tensors if t.data is not None}
         for index in (*plan.offsets, *plan.parts):
             self._place(index)
-        self.calls = tuple(self._bind(kernels[index], index) for index in range(len(graph.layers)))
+        bound = [self._bind(kernels[index], index) for index in range(len(graph.layers))]
+        self.calls = tuple(Stages([call], threads) if isinstance(call, Stage) else call for call in bound)
+        self.runs = tuple(_together(bound, threads))
 
     def feed(self, values: Mapping[int, Array]) -> None:
         """Copies the graph's inputs to their places."""
@@ -75,3 +79,18 @@ class Workspace:
             return partial(kernel, inputs, outputs, None)
         call: Call = bind(inputs, outputs)
         return call
+
+
+def _together(calls: Sequence[Call | None], threads: int) -> Iterator[Call]:
+    """The same calls, neighbouring stages made one."""
+    stages: list[Stage] = []
+    for call in calls:
+        if isinstance(call, Stage):
+            stages.append(call)
+        elif call is not None:
+            if stages:
+                yield Stages(stages, threads)
+                stages = []
+            yield call
+    if stages:
+        yield Stages(stages, threads)

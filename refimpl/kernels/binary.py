@@ -181,7 +181,7 @@ def _sum_kernel(view: LayerView, rule: Rule, sign: int) -> Kernel | None:
         if shift > _MAX_XNNPACK_SHIFT:
             return None
         weighted = weights[0], sign * weights[1], shift, output.zero_point
-        return SumKernel(weighted_sums.direct(), *operands, weighted, *bounds)
+        return SumKernel(weighted_sums, *operands, weighted, *bounds)
     if rule.method != "gemmlowp":
         return None
     factors, (multiplier, shift) = _fixed_point_factors(view)
@@ -189,7 +189,7 @@ def _sum_kernel(view: LayerView, rule: Rule, sign: int) -> Kernel | None:
         return None
     first, second = (Scaling.gemmlowp(factor, -places, _LEFT_SHIFT) for factor, places in factors)
     scaled = first, second, sign, Scaling.gemmlowp(multiplier, -shift, 0), output.zero_point
-    return SumKernel(scaled_sums.direct(), *operands, scaled, *bounds)
+    return SumKernel(scaled_sums, *operands, scaled, *bounds)
 
 
 def _fixed_point_factors(view: LayerView) -> tuple[list[tuple[int, int]], tuple[int, int]]:

@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView, Tensor
 from refimpl.kernels.activations import round_half_away
+from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.lookup import as_bytes, buffer, byte_values
-from refimpl.kernels.threads import share, shared
+from refimpl.kernels.stages import Stage
 from refimpl.profiles.rules import Rule
 
-_CHUNK_BYTES = 1 << 16
-"""Bytes one thread copies at a time, about."""
+_BYTES_PER_STEP = 8
+"""Bytes copied in the time of an elementary step of other loops."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Concatenation:
             if position not in self.written:
                 part = buffer(inputs, position).reshape(-1).view(np.uint8).reshape(self.rows, width)
                 if table is None:
-                    share(part.size // 8, _copy_rows, part, start, out)
+                    Stage(_copy_rows, (part, start, out), self.rows, part.size // _BYTES_PER_STEP)()
                 else:
                     out[:, start : start + width] = table[part]
             start += width
@@ -84,14 +84,12 @@ def _rescale_table(tensor: Tensor, output: Tensor) -> NDArray[np.uint8] | None:
     return as_bytes(round_half_away(steps) + output.zero_point, 0, 255)
 
 
-@shared()
-def _copy_rows(part: Any, start: int, out: Any) -> None:
+@inner_loop
+def _copy_rows(part: Any, start: int, out: Any, begin: int, end: int) -> None:
     """``out[:, start : start + width] = part``, bytes."""
-    rows, width = part.shape
-    rows_per_chunk = max(_CHUNK_BYTES // max(width, 1), 1)
-    for chunk in prange((rows + rows_per_chunk - 1) // rows_per_chunk):
-        for row in range(chunk * rows_per_chunk, min((chunk + 1) * rows_per_chunk, rows)):
-            # Rows as arrays of their own: an index that might be negative would keep LLVM from vectorizing.
-            source, target = part[row], out[row, start : start + width]
-            for k in range(width):
-                target[k] = source[k]
+    width = part.shape[1]
+    for row in range(begin, end):
+        # Rows as arrays of their own: an index that might be negative would keep LLVM from vectorizing.
+        source, target = part[row], out[row, start : start + width]
+        for k in range(width):
+            target[k] = source[k]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView, Tensor
-from refimpl.kernels.handout import COUNTER_STEP, SHARES, draw
+from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.microkernel import (
     Blocking,
     close_block,
@@ -22,7 +22,6 @@ from refimpl.kernels.microkernel import (
     pixels_at_once,
 )
 from refimpl.kernels.neighbours import Shapes, as_channels, neighbours
-from refimpl.kernels.packed_call import PackedCall
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
     Reading,
@@ -35,6 +34,7 @@ from refimpl.kernels.patches import (
 )
 from refimpl.kernels.pixels import whole_pixels
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
+from refimpl.kernels.stages import Stage
 from refimpl.kernels.tiling import (
     PHASE_FIELDS,
     Dimensions,
@@ -65,14 +65,13 @@ class DenseConvolution:
     weights: Array
     folded: NDArray[np.int32]
     epilogue: Epilogue
-    compiled: PackedCall
     apart_outputs: bool
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
         self._bind(inputs, outputs, accumulator)()
 
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Stage:
         """The layer on these arrays, to be run again and again."""
         return self._bind(inputs, outputs, None)
 
@@ -93,9 +92,7 @@ class DenseConvolution:
         dimensions = d._replace(in_height=border.inner[0], in_width=border.inner[1])
         return replace(self, plan=replace(self.plan, dimensions=dimensions, phases=phases))
 
-    def _bind(
-        self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None
-    ) -> Callable[[], None]:
+    def _bind(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Stage:
         data, out = inputs[self.position], whole_pixels(outputs[0])
         assert data is not None
         plan, d, epilogue = self.plan, self.plan.dimensions, self.epilogue
@@ -108,8 +105,8 @@ class DenseConvolution:
             plan.microkernel.blocking, np.empty(0, plan.microkernel.element), as_bytes(data), self.widening,
             d, plan.phases, plan.offsets, self.weights, self.folded, epilogue,
         )  # fmt: skip
-        tasks = (0, d.tasks) if d.threads == 1 else ()
-        return self.compiled.bound(*arguments, *tasks, writable_bytes(out), flat_accumulator(accumulator))
+        places = writable_bytes(out), flat_accumulator(accumulator)
+        return Stage(convolve_tasks, (*arguments, *places), d.tasks, plan.work)
 
 
 def prepare_dense(
@@ -135,8 +132,7 @@ def prepare_dense(
     biases = None if bias is None or bias.data is None else np.tile(bias.data, side_by_side)
     return DenseConvolution(
         positions[0], plan, widening, plan.pack(centred), plan.fold(centred, biases, widening.border),
-        epilogue, PackedCall(convolve_tasks if plan.dimensions.threads == 1 else convolve_parallel),
-        side_by_side == 1 and epilogue.flat_body >= math.prod(view.output().shape),
+        epilogue, side_by_side == 1 and epilogue.flat_body >= math.prod(view.output().shape),
     )  # fmt: skip
 
 
@@ -172,7 +168,7 @@ def prepare_convolution(view: LayerView, rule: Rule, target: Target) -> Kernel:
     return prepare_dense(view, rule, target, shapes, (0, 1, 2))
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def _convolve_tile(
     blocking: Blocking,
     patch: Array,
@@ -248,8 +244,8 @@ def _convolve_tile(
             requantize_pixels(values[:pixels], epilogue, channel, filters, out, at, out_step)
             if acc_out.size:
                 for pixel in range(pixels):
-                    begin = at + pixel * out_step
-                    acc_out[begin : begin + filters] = values[pixel, :filters]
+                    for k in range(filters):
+                        acc_out[at + pixel * out_step + k] = values[pixel, k]
 
 
 @njit(cache=True, nogil=True)
@@ -264,10 +260,10 @@ def convolve_tasks(
     weights: Array,
     folded: Array,
     epilogue: Epilogue,
-    begin: int,
-    end: int,
     out: Array,
     acc_out: Array,
+    begin: int,
+    end: int,
 ) -> None:
     """Runs tasks ``begin`` … ``end - 1`` of a plan on this thread.
 
@@ -284,37 +280,3 @@ def convolve_tasks(
             acc_out,
         )  # fmt: skip
     close_block(blocking)
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def convolve_parallel(
-    blocking: Blocking,
-    empty_patch: Array,
-    image: Array,
-    widening: Widening,
-    d: Dimensions,
-    phases: Array,
-    offsets: Array,
-    weights: Array,
-    folded: Array,
-    epilogue: Epilogue,
-    out: Array,
-    acc_out: Array,
-) -> None:
-    """Every task of a plan, a handful at a time; who has done his own share takes over others'."""
-    counters = np.empty(d.threads * COUNTER_STEP, np.int64)
-    for worker in range(d.threads):  # np.zeros would be a parallel loop of its own here
-        counters[worker * COUNTER_STEP] = 0
-    handful = max(d.tasks // (d.threads * SHARES), 1)
-    for worker in prange(d.threads):
-        for turn in range(d.threads):
-            owner = (worker + turn) % d.threads
-            counter = counters.ctypes.data + owner * COUNTER_STEP * counters.itemsize
-            first, end = d.tasks * owner // d.threads, d.tasks * (owner + 1) // d.threads
-            begin = first + draw(counter, handful)
-            while begin < end:
-                convolve_tasks(
-                    blocking, empty_patch, image, widening, d, phases, offsets, weights, folded, epilogue,
-                    begin, min(begin + handful, end), out, acc_out,
-                )  # fmt: skip
-                begin = first + draw(counter, handful)

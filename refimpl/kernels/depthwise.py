@@ -6,18 +6,19 @@ Where the instruction set multiplies four bytes at a time, a 3x3 filter takes th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.convolution import centred_filter
 from refimpl.kernels.depthwise_patch import fill_words
+from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.microkernel import (
     CHANNELS,
     PIXELS,
@@ -26,7 +27,6 @@ from refimpl.kernels.microkernel import (
     microkernel_for,
     multiply_channels,
 )
-from refimpl.kernels.packed_call import PackedCall
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
     Reading,
@@ -37,7 +37,8 @@ from refimpl.kernels.patches import (
     writable_bytes,
 )
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
-from refimpl.kernels.tiling import convolution_sampling, tap_starts, threads_for, tile_size
+from refimpl.kernels.stages import Stage
+from refimpl.kernels.tiling import convolution_sampling, steps_of, tap_starts, tile_size
 from refimpl.kernels.vector_blocks import WORD_BYTES
 from refimpl.profiles.rules import Rule
 
@@ -57,7 +58,6 @@ class DepthwiseGeometry(NamedTuple):
     tile: int
     pixel_step: int
     tasks: int
-    threads: int
     per_word: int
 
 
@@ -80,13 +80,13 @@ class DepthwiseConvolution:
     weights: NDArray[np.int32]
     folded: NDArray[np.int32]
     epilogue: Epilogue
-    compiled: PackedCall
+    work: int
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
         self._bind(inputs, outputs, accumulator)()
 
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Stage:
         """The layer on these arrays, to be run again and again."""
         return self._bind(inputs, outputs, None)
 
@@ -103,18 +103,16 @@ class DepthwiseConvolution:
         reading = r._replace(in_height=border.inner[0], in_width=border.inner[1])
         return replace(self, geometry=geometry, reading=reading)
 
-    def _bind(
-        self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None
-    ) -> Callable[[], None]:
+    def _bind(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Stage:
         data = inputs[0]
         assert data is not None
         g = self.geometry
-        tasks = (0, g.tasks) if g.threads == 1 else ()
-        return self.compiled.bound(
+        arguments = (
             self.blocking, as_bytes(data), self.borders, self.widening, g, self.reading,
-            self.offsets, self.weights, self.folded, self.epilogue, *tasks, writable_bytes(outputs[0]),
+            self.offsets, self.weights, self.folded, self.epilogue, writable_bytes(outputs[0]),
             flat_accumulator(accumulator),
         )  # fmt: skip
+        return Stage(depthwise_tasks, arguments, g.tasks, self.work)
 
 
 def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -148,8 +146,7 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     outputs = batches * out_height * out_width * channels
     geometry = DepthwiseGeometry(
         batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, layout.pixel_step,
-        batches * out_height * -(-out_width // tile),
-        threads_for(PRODUCT_WORK * outputs * taps_y * taps_x, outputs, target.threads), per_word,
+        batches * out_height * -(-out_width // tile), per_word,
     )  # fmt: skip
     starts = tap_starts(groups, taps_x, layout, layout.columns, channels) * len(parts)
     borders = np.full(layout.columns * in_channels, data.zero_point & 0xFF, np.uint8)
@@ -158,7 +155,7 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
         np.concatenate([_words(part, kernel, per_word) for part in parts]),
         _fold(taps, None if bias is None else bias.data, widening.border),
         prepare_epilogue(view, rule, data, filters, view.output()),
-        PackedCall(depthwise_tasks if geometry.threads == 1 else depthwise_parallel),
+        steps_of(PRODUCT_WORK * outputs * taps_y * taps_x, outputs),
     )  # fmt: skip
 
 
@@ -184,7 +181,7 @@ def _fold(taps: NDArray[np.int16], bias: Array | None, zero: int) -> NDArray[np.
     return np.pad(folded.astype(np.int32), (0, -taps.shape[2] % CHANNELS))
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def _depthwise_tile(
     blocking: Blocking,
     image: Array,
@@ -229,8 +226,8 @@ def _depthwise_tile(
     requantize_pixels(acc[:pixels], epilogue, 0, channels, out, at, channels)
     if acc_out.size:
         for pixel in range(pixels):
-            begin = at + pixel * channels
-            acc_out[begin : begin + channels] = acc[pixel, :channels]
+            for k in range(channels):
+                acc_out[at + pixel * channels + k] = acc[pixel, k]
 
 
 @njit(cache=True, nogil=True)
@@ -245,10 +242,10 @@ def depthwise_tasks(
     weights: Array,
     folded: Array,
     epilogue: Epilogue,
-    begin: int,
-    end: int,
     out: Array,
     acc_out: Array,
+    begin: int,
+    end: int,
 ) -> None:
     """Runs tiles ``begin`` … ``end - 1`` on this thread. Sums wrap at 32 bits."""
     # The last block of channels reads past its pixel, and of the last pixel past the patch.
@@ -259,29 +256,4 @@ def depthwise_tasks(
         _depthwise_tile(
             blocking, image, borders, widening, g, reading, offsets, weights, folded, epilogue, task, patch,
             acc, out, acc_out,
-        )  # fmt: skip
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def depthwise_parallel(
-    blocking: Blocking,
-    image: Array,
-    borders: Array,
-    widening: Widening,
-    g: DepthwiseGeometry,
-    reading: Reading,
-    offsets: Array,
-    weights: Array,
-    folded: Array,
-    epilogue: Epilogue,
-    out: Array,
-    acc_out: Array,
-) -> None:
-    """Every tile, shared out in order over the layer's threads."""
-    for worker in prange(g.threads):
-        begin = g.tasks * worker // g.threads
-        end = g.tasks * (worker + 1) // g.threads
-        depthwise_tasks(
-            blocking, image, borders, widening, g, reading, offsets, weights, folded, epilogue, begin, end,
-            out, acc_out,
         )  # fmt: skip

@@ -12,10 +12,11 @@ import numpy as np
 from numba import njit
 
 from refimpl.graph import Array
+from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.patches import Reading, Widening
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def fill_words(
     image: Array,
     borders: Array,
@@ -56,7 +57,7 @@ def fill_words(
                 row[i * r.copies + copy] = row[i]
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def _fill_columns(
     image: Array,
     borders: Array,
@@ -96,7 +97,7 @@ def _fill_columns(
     _quads(borders, borders, borders, borders, flip, behind)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _source(
     image: Array, borders: Array, r: Reading, batch: int, in_y: int, tap_y: int, begin: int, size: int
 ) -> Array:
@@ -108,7 +109,7 @@ def _source(
     return borders[:size]
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def _pairs(a: Array, b: Array, flip: np.uint8, offset: np.int16, target: Array) -> None:
     for i in range(target.size):
         low = np.int32(np.int16(a[i] ^ flip) - offset)
@@ -116,7 +117,7 @@ def _pairs(a: Array, b: Array, flip: np.uint8, offset: np.int16, target: Array) 
         target[i] = np.int32(low & np.int32(0xFFFF)) | np.int32(high << np.int32(16))
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def _triples(a: Array, b: Array, c: Array, flip: np.uint8, target: Array) -> None:
     flips = np.uint32(flip) * np.uint32(0x010101)
     for i in range(target.size):
@@ -124,7 +125,7 @@ def _triples(a: Array, b: Array, c: Array, flip: np.uint8, target: Array) -> Non
         target[i] = np.uint32(word | np.uint32(np.uint32(c[i]) << np.uint32(16))) ^ flips
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def _quads(a: Array, b: Array, c: Array, d: Array, flip: np.uint8, target: Array) -> None:
     flips = np.uint32(flip) * np.uint32(0x01010101)
     for i in range(target.size):

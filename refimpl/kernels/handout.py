@@ -1,35 +1,102 @@
-"""Tasks handed out a handful at a time: a thread that other programs hold up does fewer of them.
+"""Numbers that threads share without locks: tasks to draw, tasks done, and how to wait for one.
 
-Numba shares a ``prange`` out in advance, and then everybody waits for the slowest. Here each thread draws
-numbers from the counter of its own share, and when that is done from the others'. Shares are the same
-parts of the image in every layer, so most of what a thread reads it has written itself, and need not
-be fetched from another core's cache. Which thread runs a task changes no bit.
+Which thread runs a task changes no bit. A number is changed indivisibly; whoever has read that a task is
+done also sees everything its thread wrote.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 from typing import Any
 
+from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-from refimpl.kernels.addresses import INT64, pointer
-
-SHARES = 16
-"""Handfuls per thread: few enough to keep neighbouring tasks on one thread, whose cache holds their rows."""
+from refimpl.kernels.addresses import INT32, INT64, call, pointer
+from refimpl.kernels.inner_loop import inner_loop
 
 COUNTER_STEP = 8
-"""int64s from a share's counter to the next: they lie in cache lines of their own."""
+"""int64s from a counter to the next: they lie in cache lines of their own."""
+
+_SPINS = 2000
+"""Turns of waiting (some 50 µs) before a thread lets the system give its processor to another."""
+
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
+_ARM = platform.machine().lower() in ("aarch64", "arm64")
+_YIELDS = hasattr(os, "sched_yield")
 
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 
 
 @_intrinsic
 def draw(_: Any, counter: Any, count: Any) -> Any:
-    """Adds ``count`` to the int64 at the address ``counter``, indivisibly, and gives what it was before."""
+    """Adds ``count`` to the int64 at the address ``counter`` and gives what it was before."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         counter, count = arguments
         return builder.atomic_rmw("add", pointer(builder, counter, INT64), count, "monotonic")
 
     return types.int64(types.int64, types.int64), codegen
+
+
+@_intrinsic
+def report(_: Any, counter: Any, count: Any) -> Any:
+    """Adds ``count`` to the int64 at the address ``counter``, after all this thread has written."""
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        counter, count = arguments
+        return builder.atomic_rmw("add", pointer(builder, counter, INT64), count, "release")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@_intrinsic
+def reported(_: Any, counter: Any) -> Any:
+    """The int64 at the address ``counter``, before all this thread reads from now on."""
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.load_atomic(pointer(builder, arguments[0], INT64), "acquire", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@_intrinsic
+def _pause(_: Any) -> Any:
+    """A moment in which the other thread of this core has it for itself."""
+
+    def codegen(context: Any, builder: Any, __: Any, ___: Any) -> Any:
+        if _X86:
+            call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        elif _ARM:
+            call(builder, "llvm.aarch64.hint", ir.VoidType(), [ir.Constant(INT32, 1)])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@_intrinsic
+def _yield(_: Any) -> Any:
+    """Lets the system run another thread on this processor."""
+
+    def codegen(context: Any, builder: Any, __: Any, ___: Any) -> Any:
+        if _YIELDS:
+            kind = ir.FunctionType(INT32, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@inner_loop
+def wait_for(counter: int, count: int) -> None:
+    """Returns when the int64 at the address ``counter`` is ``count`` or more."""
+    turns = 0
+    while reported(counter) < count:
+        turns += 1
+        if turns < _SPINS:
+            _pause()
+        else:
+            _yield()

@@ -12,22 +12,19 @@ each row take one table, those behind it another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Values
 from refimpl.errors import ModelError
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
 from refimpl.kernels.byte_table import look_up_bytes
-from refimpl.kernels.threads import share, shared
-
-_CHUNK = 1 << 15
-"""Elements one thread takes at a time."""
+from refimpl.kernels.inner_loop import inner_loop
+from refimpl.kernels.stages import Stage
 
 _ENDLESS = 1 << 40
 """Longer than any output: one row."""
@@ -72,38 +69,38 @@ class Tables:
         return cls(blocks, rest, max(row, 1), row // block * block)
 
 
-@shared()
-def _look_up(values: Any, blocks: Any, rest: Any, row: int, body: int, out: Any) -> None:
-    for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
-        i = chunk * _CHUNK
-        end = min(i + _CHUNK, out.size)
-        while i < end:
-            start = i - i % row
-            in_blocks = i < start + body
-            stop = min(start + body if in_blocks else start + row, end)
-            table = blocks if in_blocks else rest
-            if out.itemsize == 1:
-                source, target = values.ctypes.data + i, out.ctypes.data + i
-                look_up_bytes(table.ctypes.data, source, target, 1, 0, stop - i)
-            else:
-                for k in range(i, stop):
-                    out[k] = table[values[k]]
-            i = stop
-
-
-@shared()
-def _look_up_pairs(left: Any, right: Any, blocks: Any, rest: Any, row: int, body: int, out: Any) -> None:
-    for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
-        i = chunk * _CHUNK
-        end = min(i + _CHUNK, out.size)
-        while i < end:
-            start = i - i % row
-            in_blocks = i < start + body
-            stop = min(start + body if in_blocks else start + row, end)
-            table = blocks if in_blocks else rest
+@inner_loop
+def _look_up(
+    values: Any, blocks: Any, rest: Any, row: int, body: int, out: Any, begin: int, end: int
+) -> None:
+    i = begin
+    while i < end:
+        start = i - i % row
+        in_blocks = i < start + body
+        stop = min(start + body if in_blocks else start + row, end)
+        table = blocks if in_blocks else rest
+        if out.itemsize == 1:
+            source, target = values.ctypes.data + i, out.ctypes.data + i
+            look_up_bytes(table.ctypes.data, source, target, 1, 0, stop - i)
+        else:
             for k in range(i, stop):
-                out[k] = table[left[k], right[k]]
-            i = stop
+                out[k] = table[values[k]]
+        i = stop
+
+
+@inner_loop
+def _look_up_pairs(
+    left: Any, right: Any, blocks: Any, rest: Any, row: int, body: int, out: Any, begin: int, end: int
+) -> None:
+    i = begin
+    while i < end:
+        start = i - i % row
+        in_blocks = i < start + body
+        stop = min(start + body if in_blocks else start + row, end)
+        table = blocks if in_blocks else rest
+        for k in range(i, stop):
+            out[k] = table[left[k], right[k]]
+        i = stop
 
 
 def operand(values: Values, position: int) -> Array:
@@ -137,17 +134,15 @@ class Lookup:
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
         """Runs the layer."""
-        share(outputs[0].size, _look_up, *self._arguments(inputs, outputs))
+        self.bind(inputs, outputs)()
 
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Stage:
         """The layer on these arrays, to be run again and again."""
-        return _look_up.bound(outputs[0].size, *self._arguments(inputs, outputs))
-
-    def _arguments(self, inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         t, out = self.tables, outputs[0].reshape(-1)
         if out.dtype.itemsize == 1:
             out = out.view(np.uint8)
-        return flat_bytes(buffer(inputs, 0)), t.blocks, t.rest, t.row, t.body, out
+        arguments = flat_bytes(buffer(inputs, 0)), t.blocks, t.rest, t.row, t.body, out
+        return Stage(_look_up, arguments, out.size, out.size)
 
     @property
     def table(self) -> NDArray[np.uint8] | None:
@@ -171,6 +166,6 @@ def pair_kernel(tables: Tables) -> Kernel:
         left, right = (flat_bytes(_repeated(inputs, position, outputs[0].shape)) for position in (0, 1))
         out = flat_bytes(outputs[0])
         arguments = left, right, tables.blocks, tables.rest, tables.row, tables.body, out
-        share(out.size, _look_up_pairs, *arguments)
+        Stage(_look_up_pairs, arguments, out.size, out.size)()
 
     return run

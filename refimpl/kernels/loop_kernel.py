@@ -1,8 +1,4 @@
-"""Kernels that are one call of a compiled loop.
-
-On a program's own arrays the call is always the same: its arguments are made once, and what is left of a
-small layer is its loop.
-"""
+"""Kernels that are one compiled loop over tasks."""
 
 from __future__ import annotations
 
@@ -12,28 +8,29 @@ from typing import Any
 
 from refimpl.contract import Values
 from refimpl.graph import Array
-from refimpl.kernels.threads import Shared, share
+from refimpl.kernels.stages import Stage
 
 
 @dataclass(frozen=True)
 class LoopKernel:
-    """A prepared layer: ``loop`` called with ``arguments(inputs, outputs)``, ``work`` steps in all.
+    """A prepared layer: tasks 0 … ``tasks - 1`` of ``loop``, of ``work`` elementary steps in all.
 
-    ``arguments`` only looks at where arrays lie, never at their values, and copies nothing but what is
-    constant. ``apart_inputs``, ``apart_outputs``: whether they may be images whose pixels lie apart
-    (``refimpl.kernels.pixels``).
+    ``arguments(inputs, outputs)`` only looks at where arrays lie, never at their values, and copies nothing
+    but what is constant. ``apart_inputs``, ``apart_outputs``: whether they may be images whose pixels lie
+    apart (``refimpl.kernels.pixels``).
     """
 
     work: int
-    loop: Shared
+    tasks: int
+    loop: Any
     arguments: Callable[[Values, Sequence[Array]], tuple[Any, ...]]
     apart_inputs: bool = False
     apart_outputs: bool = False
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
         """Runs the layer."""
-        share(self.work, self.loop, *self.arguments(inputs, outputs))
+        self.bind(inputs, outputs)()
 
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Stage:
         """The layer on these arrays, to be run again and again."""
-        return self.loop.bound(self.work, *self.arguments(inputs, outputs))
+        return Stage(self.loop, self.arguments(inputs, outputs), self.tasks, self.work)

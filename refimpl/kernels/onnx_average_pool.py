@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
@@ -19,7 +19,6 @@ from refimpl.kernels.int32 import add32
 from refimpl.kernels.lookup import buffer, byte_values, flat_bytes, full_range
 from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.kernels.onnx_translation import parameters, window
-from refimpl.kernels.threads import shared
 from refimpl.profiles.rules import Rule
 
 
@@ -47,7 +46,7 @@ def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) ->
         out = flat_bytes(outputs[0]).reshape(planes, len(rows), len(columns))
         return values, reals, image.shape[3], rows, columns, steps, scale, zero_point, low, high, out
 
-    return LoopKernel(work, _average, arguments)
+    return LoopKernel(work, planes * len(rows), _average, arguments)
 
 
 def prepare_qlinear_global_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
@@ -70,7 +69,7 @@ def prepare_qlinear_global_average_pool(view: LayerView, rule: Rule, target: Tar
         values, out = flat_bytes(buffer(inputs, 0)).reshape(planes, count), flat_bytes(outputs[0])
         return values, np.uint8(flip), offset, scale, zero_point, low, high, out
 
-    return LoopKernel(planes * count, _global_average, arguments)
+    return LoopKernel(planes * count, planes, _global_average, arguments)
 
 
 def _taps(view: LayerView, axis: int) -> NDArray[np.int64]:
@@ -90,7 +89,7 @@ def _taps(view: LayerView, axis: int) -> NDArray[np.int64]:
     return np.stack([first, inside.sum(axis=1), counted.sum(axis=1)], axis=1).astype(np.int64)
 
 
-@shared(error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _average(
     values: Any,
     reals: Any,
@@ -103,9 +102,11 @@ def _average(
     low: Any,
     high: Any,
     out: Any,
+    begin: int,
+    end: int,
 ) -> None:
-    planes, height, across = out.shape
-    for row in prange(planes * height):
+    _, height, across = out.shape
+    for row in range(begin, end):
         plane, y = row // height, row % height
         image, line = values[plane], out[plane, y]
         for x in range(across):
@@ -119,11 +120,20 @@ def _average(
             line[x] = np.uint8(np.int64(min(max(whole, low), high)))
 
 
-@shared()
+@njit(cache=True, nogil=True)
 def _global_average(
-    values: Any, flip: Any, offset: int, scale: Any, zero_point: int, low: Any, high: Any, out: Any
+    values: Any,
+    flip: Any,
+    offset: int,
+    scale: Any,
+    zero_point: int,
+    low: Any,
+    high: Any,
+    out: Any,
+    begin: int,
+    end: int,
 ) -> None:
-    for plane in prange(out.size):
+    for plane in range(begin, end):
         total, row = np.int32(0), values[plane]
         for i in range(row.size):
             total = add32(total, row[i] ^ flip)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit, prange, types
+from numba import njit, types
 from numba.extending import intrinsic
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.lookup import operand
-from refimpl.kernels.threads import share, shared
+from refimpl.kernels.stages import Stage
 from refimpl.profiles.rules import Rule
 
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
@@ -48,15 +49,23 @@ def _add_tap(sums: Any, first_y: Any, first_x: Any, strides: Any, plane: Any) ->
                     plane[row, column] += sums[y, x]
 
 
-@shared()
+@njit(cache=True, nogil=True)
 def _transposed(
-    image: Any, weights: Any, bias: Any, strides: Any, dilations: Any, pads: Any, out: Any
+    image: Any,
+    weights: Any,
+    bias: Any,
+    strides: Any,
+    dilations: Any,
+    pads: Any,
+    out: Any,
+    begin: int,
+    end: int,
 ) -> None:
-    batch, filters = out.shape[:2]
+    filters = out.shape[1]
     _, channels, height, width = image.shape
     wide, taps_y, taps_x = weights.shape[1:]
     deep = channels // (filters // wide)
-    for job in prange(batch * filters):
+    for job in range(begin, end):
         item, filter_ = job // filters, job % filters
         first = filter_ // wide * deep
         plane = out[item, filter_]
@@ -86,9 +95,9 @@ def prepare_conv_transpose(view: LayerView, rule: Rule, target: Target) -> Kerne
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         image, weights = (np.ascontiguousarray(operand(inputs, position)) for position in (0, 1))
         bias = inputs[2] if len(inputs) > 2 else None
-        share(
-            outputs[0].size, _transposed, image, weights, nothing if bias is None else bias,
-            strides, dilations, pads, outputs[0],
+        arguments = (
+            image, weights, nothing if bias is None else bias, strides, dilations, pads, outputs[0]
         )  # fmt: skip
+        Stage(_transposed, arguments, math.prod(outputs[0].shape[:2]), outputs[0].size)()
 
     return run

@@ -7,8 +7,6 @@ arguments never change, so they are turned once and kept; a call hands over one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numba
@@ -110,48 +108,71 @@ def _store(memory: Any, arguments: Any) -> int:
 
 
 @_intrinsic
-def _call(_: Any, packed: Any) -> Any:
-    """Calls the function with the arguments."""
-    kinds = tuple(packed.arguments)
+def _call(_: Any, packed: Any, begin: Any, end: Any) -> Any:
+    """Calls the function with the arguments, ``begin`` and ``end``."""
+    kinds = (*packed.arguments, begin, end)
 
     def codegen(context: Any, builder: Any, __: Any, values: Any) -> Any:
-        (address,) = values
+        address, *tasks = values
         convention = context.call_conv
         kind = convention.get_function_type(types.none, kinds)
         function = pointer(builder, load(builder, address, INT64, 8), kind)
         first = element(builder, address, constant(_HEAD), 1)
         given = load(builder, first, context.get_value_type(packed.arguments), 8)
-        arguments = [builder.extract_value(given, index) for index in range(len(kinds))]
-        status, _ = convention.call_function(builder, function, types.none, kinds, arguments)
+        arguments = [builder.extract_value(given, index) for index in range(len(packed.arguments))]
+        status, _ = convention.call_function(builder, function, types.none, kinds, [*arguments, *tasks])
         with builder.if_then(status.is_error, likely=False):
             convention.return_status_propagate(builder, status)
         return context.get_dummy_value()
 
-    return types.void(packed), codegen
+    return types.void(packed, types.int64, types.int64), codegen
 
 
 @njit(cache=True, nogil=True)
-def _run(packed: Any) -> None:
-    _call(packed)
+def _run(packed: Any, begin: int, end: int) -> None:
+    _call(packed, begin, end)
+
+
+@_intrinsic
+def enter(_: Any, entry: Any, packed: Any, begin: Any, end: Any) -> Any:
+    """Runs tasks ``begin`` … ``end - 1`` of a :class:`PackedCall` by its two addresses.
+
+    1 where they ended in an exception, which is lost; else 0.
+    """
+    kinds = (types.int64,) * 3
+
+    def codegen(context: Any, builder: Any, __: Any, values: Any) -> Any:
+        address, *arguments = values
+        convention = context.call_conv
+        function = pointer(builder, address, convention.get_function_type(types.none, kinds))
+        status, _ = convention.call_function(builder, function, types.none, kinds, arguments)
+        return builder.zext(status.is_error, INT64)
+
+    return types.int64(types.int64, *kinds), codegen
 
 
 class PackedCall:
-    """A compiled function without a result, whose arguments have the same types at every call."""
+    """A compiled function without a result and its arguments but for the last two, ``begin`` and ``end``.
 
-    def __init__(self, function: Any) -> None:
-        self._function = function
+    ``entry`` and ``address`` are what :func:`enter` takes. Arrays may change their values at any time.
+    Raises whatever compiling the function raises.
+    """
 
-    def bound(self, *arguments: Any) -> Callable[[], None]:
-        """The call with these arguments, to be made again and again.
+    def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        kinds = tuple(numba.typeof(value) for value in arguments)
+        self._packed = Packed(_address(function, (*kinds, types.int64, types.int64)), arguments)
+        signature = (self._packed.type, types.int64, types.int64)
+        self._run = _run.compile(signature)
+        self.entry, self.address = _address(_run, signature), self._packed.address
 
-        Arrays may change their values in between. Raises whatever compiling the function raises.
-        """
-        packed = Packed(self._address(tuple(numba.typeof(value) for value in arguments)), arguments)
-        return partial(_run.compile((packed.type,)), packed)
+    def __call__(self, begin: int, end: int) -> None:
+        """Runs tasks ``begin`` … ``end - 1`` on this thread. Raises what they raise."""
+        self._run(self._packed, begin, end)
 
-    def _address(self, kinds: tuple[Any, ...]) -> int:
-        """Where the code for arguments of these types is."""
-        self._function.compile(kinds)
-        compiled = self._function.overloads[kinds]
-        address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-        return address
+
+def _address(function: Any, kinds: tuple[Any, ...]) -> int:
+    """Where the code for arguments of these types is."""
+    function.compile(kinds)
+    compiled = function.overloads[kinds]
+    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return address

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.graph import Array, Tensor
+from refimpl.kernels.inner_loop import inner_loop
 
 
 class Widening(NamedTuple):
@@ -62,7 +62,7 @@ def flat_accumulator(accumulator: Array | None) -> NDArray[np.int32]:
     return accumulator.reshape(-1)
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def _widen(source: Array, flip: np.uint8, offset: np.int16, target: Array) -> None:
     for i in range(target.size):
         target[i] = np.int16(np.int16(source[i] ^ flip) - offset)
@@ -87,7 +87,7 @@ class Reading(NamedTuple):
     gathered: int
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def fill_patch(
     image: Array,
     widening: Widening,
@@ -124,7 +124,7 @@ def fill_patch(
             _repeat_in_place(row, row_size, r.copies)
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def _repeat_in_place(row: Array, size: int, copies: int) -> None:
     """Each of the first ``size`` elements ``copies`` times; from the end, so none is lost."""
     for i in range(size - 1, -1, -1):
@@ -133,7 +133,7 @@ def _repeat_in_place(row: Array, size: int, copies: int) -> None:
             row[i * copies + copy] = value
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def _widen_columns(
     image: Array,
     widening: Widening,

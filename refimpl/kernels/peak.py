@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from refimpl.graph import Array
 from refimpl.kernels.microkernel import (
@@ -20,6 +20,8 @@ from refimpl.kernels.microkernel import (
     multiply_block,
     open_block,
 )
+from refimpl.kernels.stages import Stage
+from refimpl.kernels.threads import SMALL_WORK
 
 RUN = 256
 """Elements of a run: with the widest block, weights and values take 16 KB of a cache of at least 32."""
@@ -39,11 +41,11 @@ def measure_peak(isa: str, threads: int, seconds: float = 0.5) -> float:
     steps = RUN // depth
     data = _data(kernel, steps, threads)
     work = threads * pixels * channels * steps * depth
-    _repeat(kernel.blocking, *data, steps, 1, threads)  # compiles
     calls, best, spent = 64, 0.0, 0.0
     while spent < seconds:
+        stage = Stage(_repeat, (kernel.blocking, *data, steps, calls), threads, threads * SMALL_WORK)
         start = time.perf_counter()
-        _repeat(kernel.blocking, *data, steps, calls, threads)
+        stage()
         took = time.perf_counter() - start
         best = max(best, calls * work / took)
         spent += took
@@ -63,7 +65,7 @@ def _data(kernel: Microkernel, steps: int, threads: int) -> tuple[Array, Array, 
     return patches, weights, initial, sums, np.zeros(1, np.int64)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True)
 def _repeat(
     blocking: Blocking,
     patches: Array,
@@ -73,10 +75,11 @@ def _repeat(
     offsets: Array,
     steps: int,
     calls: int,
-    threads: int,
+    begin: int,
+    end: int,
 ) -> None:
-    """The same block ``calls`` times on each thread."""
-    for worker in prange(threads):
+    """The same block ``calls`` times for each of the tasks."""
+    for worker in range(begin, end):
         patch, weight, first, total = patches[worker], weights[worker], initial[worker], sums[worker]
         open_block(blocking)
         for _ in range(calls):

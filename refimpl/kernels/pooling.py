@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import prange
+from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import DTYPES, Array, LayerView
+from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.kernels.multipliers import output_bounds
 from refimpl.kernels.pixels import whole_image, whole_pixels
 from refimpl.kernels.pool_block import largest_of_window
-from refimpl.kernels.threads import Shared, shared
 from refimpl.profiles.rules import Rule
 
 TAPS_AT_ONCE = 8
@@ -33,7 +33,7 @@ def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     return _prepare_pool(view, rule, _average_pool)
 
 
-def _prepare_pool(view: LayerView, rule: Rule, pool: Shared, taps_per_step: int = 1) -> Kernel:
+def _prepare_pool(view: LayerView, rule: Rule, pool: Any, taps_per_step: int = 1) -> Kernel:
     output = view.output()
     activation = view.text("fused_activation_function", "NONE")
     low, high = (
@@ -47,7 +47,8 @@ def _prepare_pool(view: LayerView, rule: Rule, pool: Shared, taps_per_step: int 
         image, out = whole_image(inputs, 0), whole_pixels(outputs[0])
         return image, rows, columns, channels, low, high, out
 
-    return LoopKernel(taps // taps_per_step, pool, arguments, apart_inputs=True, apart_outputs=True)
+    tasks = output.shape[0] * output.shape[1]
+    return LoopKernel(taps // taps_per_step, tasks, pool, arguments, apart_inputs=True, apart_outputs=True)
 
 
 def _spans(view: LayerView, axis: int, stride_name: str, size_name: str) -> NDArray[np.int64]:
@@ -61,10 +62,12 @@ def _spans(view: LayerView, axis: int, stride_name: str, size_name: str) -> NDAr
     return np.stack([np.maximum(first, 0), np.minimum(first + taps, size)], axis=1)
 
 
-@shared()
-def _max_pool(image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any) -> None:
-    batches, out_height, out_width, _ = out.shape
-    for row in prange(batches * out_height):
+@inner_loop
+def _max_pool(
+    image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any, begin: int, end: int
+) -> None:
+    _, out_height, out_width, _ = out.shape
+    for row in range(begin, end):
         batch, out_y = row // out_height, row % out_height
         y_begin, y_end = rows[out_y, 0], rows[out_y, 1]
         for out_x in range(out_width):
@@ -76,11 +79,13 @@ def _max_pool(image: Any, rows: Any, columns: Any, channels: int, low: Any, high
             )  # fmt: skip
 
 
-@shared(error_model="numpy")
-def _average_pool(image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any) -> None:
-    batches, out_height, out_width, _ = out.shape
+@njit(cache=True, nogil=True, error_model="numpy")
+def _average_pool(
+    image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any, begin: int, end: int
+) -> None:
+    _, out_height, out_width, _ = out.shape
     floor, ceiling = np.int32(low), np.int32(high)
-    for row in prange(batches * out_height):
+    for row in range(begin, end):
         batch, out_y = row // out_height, row % out_height
         y_begin, y_end = rows[out_y, 0], rows[out_y, 1]
         total = np.empty(channels, np.int32)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
@@ -26,7 +26,7 @@ from refimpl.kernels.lookup import (
     operand,
 )
 from refimpl.kernels.loop_kernel import LoopKernel
-from refimpl.kernels.threads import share, shared
+from refimpl.kernels.stages import Stage
 from refimpl.profiles.rules import Method, Rule
 
 _DIVIDE_32, _DIVIDE_64, _RECIPROCAL = 0, 1, 2
@@ -35,7 +35,6 @@ _FLOAT_METHODS: dict[Method, int] = {
     "divide_float64": _DIVIDE_64,
     "reciprocal_half_even": _RECIPROCAL,
 }
-_CHUNK = 1 << 14
 
 
 def prepare_quantize(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -59,12 +58,13 @@ def _from_float(view: LayerView, rule: Rule) -> Kernel:
         return values, method, saturates, scale, zero_point, low, high, out
 
     if body == size:
-        return LoopKernel(size, _quantize, whole)
+        return LoopKernel(size, size, _quantize, whole)
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         values, out = buffer(inputs, 0).reshape(-1), flat_bytes(outputs[0])
-        share(size, _quantize, values[:body], method, saturates, scale, zero_point, low, high, out[:body])
-        share(size, _quantize, values[body:], tail, saturates, scale, zero_point, low, high, out[body:])
+        for part, by in ((slice(body), method), (slice(body, None), tail)):
+            arguments = values[part], by, saturates, scale, zero_point, low, high, out[part]
+            Stage(_quantize, arguments, out[part].size, out[part].size)()
 
     return run
 
@@ -75,29 +75,37 @@ def _float_method(view: LayerView, method: Method) -> int:
     return _FLOAT_METHODS[method]
 
 
-@shared(error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def _quantize(
-    values: Any, method: int, saturates: bool, scale: Any, zero_point: int, low: int, high: int, out: Any
+    values: Any,
+    method: int,
+    saturates: bool,
+    scale: Any,
+    zero_point: int,
+    low: int,
+    high: int,
+    out: Any,
+    begin: int,
+    end: int,
 ) -> None:
     """``values / scale`` rounded, plus the zero point, clamped to ``[low, high]``."""
     reciprocal = np.float32(1) / scale
     floor, ceiling = np.float64(low - zero_point), np.float64(high - zero_point)
-    for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
-        for i in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, out.size)):
-            if method == _DIVIDE_32:
-                steps = _half_away(np.float64(np.float32(values[i] / scale)))
-            elif method == _DIVIDE_64:
-                steps = _half_away(np.float64(values[i]) / np.float64(scale))
-            else:
-                steps = np.float64(np.rint(np.float32(values[i] * reciprocal)))
-            if saturates:
-                steps = steps if steps < ceiling else ceiling  # also what is not a number
-                steps = steps if steps > floor else floor
-            # What no int32 holds, x86 converts to the lowest one; the zero point then wraps.
-            whole: Any = INT32_MIN
-            if -2147483648.0 <= steps < 2147483648.0:
-                whole = np.int64(steps)
-            out[i] = np.uint8(min(max(wrap32(whole + zero_point), low), high))
+    for i in range(begin, end):
+        if method == _DIVIDE_32:
+            steps = _half_away(np.float64(np.float32(values[i] / scale)))
+        elif method == _DIVIDE_64:
+            steps = _half_away(np.float64(values[i]) / np.float64(scale))
+        else:
+            steps = np.float64(np.rint(np.float32(values[i] * reciprocal)))
+        if saturates:
+            steps = steps if steps < ceiling else ceiling  # also what is not a number
+            steps = steps if steps > floor else floor
+        # What no int32 holds, x86 converts to the lowest one; the zero point then wraps.
+        whole: Any = INT32_MIN
+        if -2147483648.0 <= steps < 2147483648.0:
+            whole = np.int64(steps)
+        out[i] = np.uint8(min(max(wrap32(whole + zero_point), low), high))
 
 
 @njit(cache=True, nogil=True)

@@ -18,12 +18,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.byte_table import look_up_bytes
+from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.multipliers import (
     combined_scales,
     fixed_point_multipliers,
@@ -40,6 +40,9 @@ from refimpl.profiles.rules import Method, Rule
 
 FIXED_POINT, FLOAT32, FLOAT64 = 0, 1, 2
 
+_SIGN = -(1 << 31)
+"""The sign bit of a float32."""
+
 
 class Epilogue(NamedTuple):
     """What a compiled loop needs to requantize; arrays hold one element per output
@@ -48,7 +51,9 @@ class Epilogue(NamedTuple):
     ``method`` is one of the constants above. Fixed point multiplies ``acc << left`` by
     ``multiplier``, adds ``rounding`` (``rounding_below`` to a negative product) and shifts to the
     right by ``shift``. Elements whose flat index in the output is ``flat_body`` or more are gemmlowp:
-    they add ``rounding_away`` instead of ``rounding_below``. ``low`` and ``high`` bound the result before
+    they add ``rounding_away`` instead of ``rounding_below``. ``scale32`` and ``nudge`` nearly tell the same
+    (``refimpl.kernels.requantize_block``), where ``signed`` has the sign bit of every channel
+    that rounds as gemmlowp. ``low`` and ``high`` bound the result before
     ``zero_point`` is added. A ``table`` of 256 bytes, unless it is empty, says what becomes of the result.
     """
 
@@ -60,6 +65,10 @@ class Epilogue(NamedTuple):
     rounding_below: NDArray[np.int64]
     rounding_away: NDArray[np.int64]
     flat_body: int
+    nudge: NDArray[np.float32]
+    signed: NDArray[np.int32]
+    always_signed: NDArray[np.int32]
+    half: np.float32
     scale32: NDArray[np.float32]
     scale64: NDArray[np.float64]
     low: int
@@ -118,8 +127,15 @@ def epilogue_for_scales(
     right = np.maximum(-shift, 0).astype(np.int64)
     rounding = np.int64(1 << 30) + np.where(right > 0, np.int64(1 << 30) << right, 0)
     rounding_away = rounding - np.where(right > 0, np.int64(1 << 31), 0)
+    away = _away(rule, channels)
+    nudge = np.where(right > 0, 2.0 ** -(1 + right), 0)
     with np.errstate(over="ignore"):
         scale32 = scales.astype(np.float32)
+    half = np.float32(0.5)
+    if method == FIXED_POINT:
+        scale32 = np.ldexp(per_channel(multiplier, channels), -31 - right)
+    if shift.max(initial=0) > 0:  # what wraps, only whole numbers tell: 0 is always in doubt
+        scale32, nudge, half = 0 * scale32, 0 * nudge, np.float32(0)
     zero_point = output.zero_point
     return Epilogue(
         method=method,
@@ -127,9 +143,13 @@ def epilogue_for_scales(
         left=_column(np.maximum(shift, 0), np.int32),
         shift=_column(31 + right, np.int64),
         rounding=_column(rounding, np.int64),
-        rounding_below=_column(np.where(_away(rule, channels), rounding_away, rounding), np.int64),
+        rounding_below=_column(np.where(away, rounding_away, rounding), np.int64),
         rounding_away=_column(rounding_away, np.int64),
         flat_body=size // rule.block * rule.block if rule.block_axis == "flat" else size,
+        nudge=_column(nudge, np.float32),
+        signed=_column(np.where(away, _SIGN, 0), np.int32),
+        always_signed=_column(np.full(channels, _SIGN), np.int32),
+        half=half,
         scale32=_column(per_channel(scale32, channels), np.float32),
         scale64=_column(per_channel(scales, channels), np.float64),
         low=bounds[0] - zero_point,
@@ -164,7 +184,7 @@ def _column(values: NDArray[Any], dtype: type[Any] | np.dtype[Any]) -> NDArray[A
     return np.concatenate([values.astype(dtype), np.zeros(LANES, dtype)])
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def requantize_pixels(
     acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
 ) -> None:
@@ -201,7 +221,9 @@ def requantize_pixels(
                 values, acc.strides[0], pixels, e.multiplier.ctypes.data + 4 * at_channel,
                 e.left.ctypes.data + 4 * at_channel, e.shift.ctypes.data + 8 * at_channel,
                 e.rounding.ctypes.data + 8 * at_channel, e.rounding_below.ctypes.data + 8 * at_channel,
-                low, high, zero_point, target, step, whole, lanes,
+                e.scale32.ctypes.data + 4 * at_channel, e.nudge.ctypes.data + 4 * at_channel,
+                e.signed.ctypes.data + 4 * at_channel, e.half,
+                low, high, zero_point, target, step, whole, lanes, 0,
             )  # fmt: skip
     if e.method == FIXED_POINT and at + (pixels - 1) * step + channels > e.flat_body:
         _flat_tail(acc, epilogue, channel, channels, out, at, step)
@@ -211,12 +233,12 @@ def requantize_pixels(
         look_up_bytes(e.table.ctypes.data, target, target, rows, step, width)
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def _flat_tail(
     acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
 ) -> None:
     """Once more, as gemmlowp, for elements behind the last whole block of the flattened output."""
-    e, part = epilogue, np.empty(LANES, np.uint8)
+    e = epilogue
     for pixel in range(acc.shape[0] - 1, -1, -1):
         first = at + pixel * step
         body = min(max(e.flat_body - first, 0), channels)
@@ -228,8 +250,8 @@ def _flat_tail(
                 acc.ctypes.data + pixel * acc.strides[0] + 4 * block, 0, 1,
                 e.multiplier.ctypes.data + 4 * at_channel, e.left.ctypes.data + 4 * at_channel,
                 e.shift.ctypes.data + 8 * at_channel, e.rounding.ctypes.data + 8 * at_channel,
-                e.rounding_away.ctypes.data + 8 * at_channel, np.int32(e.low), np.int32(e.high),
-                np.int32(e.zero_point), part.ctypes.data, 0, 1, LANES,
+                e.rounding_away.ctypes.data + 8 * at_channel, e.scale32.ctypes.data + 4 * at_channel,
+                e.nudge.ctypes.data + 4 * at_channel, e.always_signed.ctypes.data + 4 * at_channel, e.half,
+                np.int32(e.low), np.int32(e.high), np.int32(e.zero_point),
+                out.ctypes.data + first + block, 0, 0, min(channels - block, LANES), max(body - block, 0),
             )  # fmt: skip
-            begin, end = max(body, block), min(channels, block + LANES)
-            out[first + begin : first + end] = part[begin - block : end - block]

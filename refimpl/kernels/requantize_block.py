@@ -13,6 +13,14 @@ right after the multiplier's 31, floor(floor(a / 2**31) / 2**e) = floor(a / 2**(
 The sign of p decides as well as that of the high half (p + 2**30) >> 31: they only differ where
 that half is 0, which rounds to 0 either way. For e = 0 nothing is rounded twice.
 No sum leaves 64 bits, because |p| <= 2**62 and e <= 31.
+
+Nearly always float32 tells the same in half the instructions. With v = p / 2**(31 + e), the result is
+floor(v + 1/2 + nudge), where nudge is ``2**-(1 + e)``, negative for gemmlowp below 0, and 0 for e = 0.
+Added to 1.5 * 2**10, zero point and 1/2, v + nudge is rounded to steps of 2**-13, which the low bits of the
+sum count; above them stands the result. For what the bounds of a byte leave, accumulator and scale, each
+off by 2**-24 of itself at most, make 0.25 steps, their product and the nudge's addition 0.07 each, and the
+last rounding 0.5: less than one step. So where the low bits are not all 0, the result is certain. If those of
+any of the 16 are, all of them are computed exactly.
 """
 
 from __future__ import annotations
@@ -46,6 +54,10 @@ _MAGIC = 3 << 22
 and stands in the low bits of the sum."""
 _MAGIC_BITS = int(np.array([_MAGIC], np.float32).view(np.int32)[0])
 
+_PLACES = 13
+_FINE = 3 << (22 - _PLACES)
+"""1.5 * 2**10: a float32 below 2**9 added to it is rounded to a multiple of 2**-13."""
+
 
 @_intrinsic
 def requantize_fixed_point(
@@ -58,6 +70,10 @@ def requantize_fixed_point(
     shift: Any,
     rounding: Any,
     rounding_below: Any,
+    scale: Any,
+    nudge: Any,
+    signed: Any,
+    half: Any,
     low: Any,
     high: Any,
     zero_point: Any,
@@ -65,43 +81,77 @@ def requantize_fixed_point(
     out_stride: Any,
     whole: Any,
     lanes: Any,
+    first: Any,
 ) -> Any:
-    """Writes LANES bytes for each of the first ``whole`` pixels, and ``lanes`` for the others.
+    """Writes LANES bytes for each of the first ``whole`` pixels, ``first`` … ``lanes - 1`` for the others.
 
     Arrays are addresses: ``acc`` int32, rows ``acc_stride`` bytes apart; ``out`` bytes, rows
     ``out_stride`` apart; ``multiplier`` and ``left`` int32 [LANES], ``shift``, ``rounding`` and
-    ``rounding_below`` int64 [LANES], as in ``Epilogue``. ``low``, ``high`` and ``zero_point`` are int32.
+    ``rounding_below`` int64 [LANES], ``scale`` and ``nudge`` float32 [LANES] and ``signed`` int32 [LANES], as
+    in ``Epilogue``; so is ``half``, float32. ``low``, ``high`` and ``zero_point`` are int32.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        acc, acc_stride, pixels, multiplier, left, *wide = arguments[:8]
-        low, high, zero_point, *target = arguments[8:]
-        factors = _halves(builder, load(builder, multiplier, _SUMS, _INT32_BYTES))
-        left = load(builder, left, _SUMS, _INT32_BYTES)
-        shifts, above, below = (_interleaved(builder, address) for address in wide)
-        nothing = ir.Constant(_PAIRS, None)
-
-        def rounded(value: Any) -> Any:
-            results = []
-            values = _halves(builder, builder.shl(value, left))
-            for x, factor, shift, plain, away in zip(values, factors, shifts, above, below, strict=True):
-                product = builder.mul(x, factor)
-                negative = builder.icmp_signed("<", product, nothing)
-                total = builder.add(product, builder.select(negative, away, plain))
-                results.append(builder.bitcast(builder.ashr(total, shift), _SUMS))
-            # The low half of each sum: lane 2i from the first eight, lane 2i + 1 from the others.
-            order = [lane + (LANES if odd else 0) for lane in range(0, LANES, 2) for odd in range(2)]
-            return builder.shuffle_vector(*results, ir.Constant(_SUMS, order))
+        source, columns = arguments[:3], arguments[3:11]
+        half, low, high, zero_point, *target = arguments[11:]
+        exactly = _fixed_point_exactly(builder, *columns[:5])
+        scale, nudge = (load(builder, address, _SINGLES, _INT32_BYTES) for address in columns[5:7])
+        nudge = builder.bitcast(nudge, _SUMS)
+        signed = load(builder, columns[7], _SUMS, _INT32_BYTES)
+        floor, ceiling = (_real(builder, bound, _SINGLES) for bound in (low, high))
+        offset = builder.fadd(_real(builder, zero_point, _SINGLES), _singles(_FINE))
+        offset = builder.fadd(offset, splat(builder, half, LANES))
+        low, high, zero_point = (splat(builder, value, LANES) for value in (low, high, zero_point))
+        places, below = (ir.Constant(_SUMS, [n] * LANES) for n in (_PLACES, (1 << _PLACES) - 1))
+        nothing = ir.Constant(_SUMS, None)
 
         def finished(value: Any) -> Any:
-            bounded = _clamp(builder, rounded(value), low, high, builder.icmp_signed)
-            return builder.add(bounded, zero_point)
+            number = builder.sitofp(value, _SINGLES)
+            nudged = builder.or_(builder.and_(builder.bitcast(number, _SUMS), signed), nudge)
+            operands = [number, scale, builder.bitcast(nudged, _SINGLES)]
+            product = call(builder, f"llvm.fmuladd.v{LANES}f32", _SINGLES, operands)
+            bounded = _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
+            steps = builder.bitcast(builder.fadd(bounded, offset), _SUMS)
+            nearly = builder.ashr(steps, places)
+            doubts = builder.icmp_signed("==", builder.and_(steps, below), nothing)
+            doubts = builder.bitcast(doubts, ir.IntType(LANES))
+            decided = builder.block
+            with builder.if_then(builder.icmp_unsigned("!=", doubts, doubts.type(0)), likely=False):
+                bounded = _clamp(builder, exactly(value), low, high, builder.icmp_signed)
+                exact = builder.add(bounded, zero_point)
+                doubted = builder.block
+            result = builder.phi(_SUMS)
+            result.add_incoming(nearly, decided)
+            result.add_incoming(exact, doubted)
+            return result
 
-        low, high, zero_point = (splat(builder, value, LANES) for value in (low, high, zero_point))
-        _for_pixels(builder, (acc, acc_stride, pixels), target, finished)
+        _for_pixels(builder, source, target, finished)
 
     int32 = types.int32
-    return types.void(*[types.int64] * 8, int32, int32, int32, *[types.int64] * 4), codegen
+    numbers = types.float32, int32, int32, int32
+    return types.void(*[types.int64] * 11, *numbers, *[types.int64] * 5), codegen
+
+
+def _fixed_point_exactly(builder: Any, multiplier: Any, left: Any, *wide: Any) -> Callable[[Any], Any]:
+    """From 16 sums to their results, whole numbers not yet bounded, with these columns of an ``Epilogue``."""
+    factors = _halves(builder, load(builder, multiplier, _SUMS, _INT32_BYTES))
+    left = load(builder, left, _SUMS, _INT32_BYTES)
+    shifts, above, below = (_interleaved(builder, address) for address in wide)
+    nothing = ir.Constant(_PAIRS, None)
+
+    def rounded(value: Any) -> Any:
+        results = []
+        values = _halves(builder, builder.shl(value, left))
+        for x, factor, shift, plain, away in zip(values, factors, shifts, above, below, strict=True):
+            product = builder.mul(x, factor)
+            negative = builder.icmp_signed("<", product, nothing)
+            total = builder.add(product, builder.select(negative, away, plain))
+            results.append(builder.bitcast(builder.ashr(total, shift), _SUMS))
+        # The low half of each sum: lane 2i from the first eight, lane 2i + 1 from the others.
+        order = [lane + (LANES if odd else 0) for lane in range(0, LANES, 2) for odd in range(2)]
+        return builder.shuffle_vector(*results, ir.Constant(_SUMS, order))
+
+    return rounded
 
 
 @_intrinsic
@@ -128,7 +178,7 @@ def requantize_float32(
         acc, acc_stride, pixels, scale, low, high, zero_point, *target = arguments
         scale = load(builder, scale, _SINGLES, _INT32_BYTES)
         floor, ceiling = (_real(builder, bound, _SINGLES) for bound in (low, high))
-        magic = ir.Constant(_SINGLES, [float(_MAGIC)] * LANES)
+        magic = _singles(_MAGIC)
         bits = builder.sub(zero_point, ir.Constant(INT32, _MAGIC_BITS))
         from_bits = splat(builder, bits, LANES)
 
@@ -185,9 +235,12 @@ def requantize_float64(
 def _for_pixels(
     builder: Any, source: tuple[Any, ...], target: Sequence[Any], finished: Callable[[Any], Any]
 ) -> None:
-    """``out[p] = finished(acc[p])`` for every pixel: LANES bytes, from pixel ``whole`` on ``lanes``."""
+    """``out[p] = finished(acc[p])`` for every pixel: LANES bytes, from pixel ``whole`` on ``lanes``.
+
+    ``target`` may name a first lane, too: those before it are not written behind ``whole`` pixels.
+    """
     acc, acc_stride, pixels = source
-    out, out_stride, whole, lanes = target
+    out, out_stride, whole, lanes, *first = target
 
     def result(pixel: Any) -> tuple[Any, Any]:
         at = builder.add(acc, builder.mul(pixel.index, acc_stride))
@@ -199,6 +252,9 @@ def _for_pixels(
         store(builder, value, at, 1)
     order = ir.Constant(_SUMS, list(range(LANES)))
     mask = builder.icmp_signed("<", order, splat(builder, builder.trunc(lanes, INT32), LANES))
+    for lane in first:
+        behind = builder.icmp_signed(">=", order, splat(builder, builder.trunc(lane, INT32), LANES))
+        mask = builder.and_(mask, behind)
     with cgutils.for_range(builder, pixels, start=whole) as pixel:
         value, at = result(pixel)
         _store_lanes(builder, value, at, mask)
@@ -219,6 +275,11 @@ def _clamp(builder: Any, value: Any, low: Any, high: Any, compare: Callable[...,
 def _real(builder: Any, value: Any, kind: Any) -> Any:
     """An int32 as a floating-point number in every lane."""
     return splat(builder, builder.sitofp(value, kind.element), LANES)
+
+
+def _singles(value: float) -> Any:
+    """A float32 constant in every lane."""
+    return ir.Constant(_SINGLES, [value] * LANES)
 
 
 def _halves(builder: Any, values: Any) -> tuple[Any, Any]:

@@ -11,17 +11,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
+from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.lookup import buffer, operand
 from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.kernels.pixels import whole_pixels
 from refimpl.kernels.resize_short import Between, in_short, resize_short
-from refimpl.kernels.threads import shared
 from refimpl.profiles.rules import Rule
 
 _TEN_BITS, _ELEVEN_BITS = 20, 22
@@ -54,6 +53,7 @@ class Modes(NamedTuple):
 
 def prepare_resize_bilinear(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """RESIZE_BILINEAR: 10-bit integer (int8), float32 (uint8) or XNNPACK's 11-bit weights."""
+    interpolate: Any
     if rule.method == "xnnpack":
         place, interpolate = _eleven_bit_places, _eleven_bit
     elif rule.method not in ("reference", "optimized"):
@@ -75,7 +75,8 @@ def prepare_resize_bilinear(view: LayerView, rule: Rule, target: Target) -> Kern
     def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         return buffer(inputs, 0), *constants, whole_pixels(outputs[0])
 
-    return LoopKernel(work, interpolate, arguments, apart_outputs=True)
+    tasks = math.prod(view.output().shape[:2])
+    return LoopKernel(work, tasks, interpolate, arguments, apart_outputs=True)
 
 
 def _ten_bit_places(modes: Modes) -> Between:
@@ -114,12 +115,12 @@ def _eleven_bit_places(modes: Modes) -> Between:
     return Between(lower, upper, np.int32(2048) - fraction, fraction)
 
 
-@shared()
-def _ten_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
+@inner_loop
+def _ten_bit(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
     """Sums of 2**20 weights, |sum| < 2**31 because |weight| <= 1536, rounded half away from zero."""
-    batches, out_height, out_width, _ = out.shape
+    _, out_height, out_width, _ = out.shape
     channels = image.shape[3]
-    for row in prange(batches * out_height):
+    for row in range(begin, end):
         batch, y = row // out_height, row % out_height
         above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
         above_weight, below_weight = vertical.lower_weight[y], vertical.upper_weight[y]
@@ -143,12 +144,12 @@ def _ten_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
                 cell[k] = np.int32(rounded >> np.int32(20))
 
 
-@shared()
-def _eleven_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
+@inner_loop
+def _eleven_bit(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
     """Sums of 2**22 weights, |sum| <= 255 * 2**22 < 2**31, rounded half up."""
-    batches, out_height, out_width, _ = out.shape
+    _, out_height, out_width, _ = out.shape
     channels = image.shape[3]
-    for row in prange(batches * out_height):
+    for row in range(begin, end):
         batch, y = row // out_height, row % out_height
         above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
         above_weight, below_weight = vertical.lower_weight[y], vertical.upper_weight[y]
@@ -170,13 +171,15 @@ def _eleven_bit(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
                 cell[k] = np.int32(np.int32(total + np.int32(1 << 21)) >> np.int32(22))
 
 
-@shared()
-def _float_weight_by_weight(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
+@inner_loop
+def _float_weight_by_weight(
+    image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int
+) -> None:
     """Each pixel times its row's weight, then times its column's; TFLite's reference order."""
-    batches, out_height, out_width, _ = out.shape
+    _, out_height, out_width, _ = out.shape
     channels = image.shape[3]
     half = np.float32(0.5)
-    for row in prange(batches * out_height):
+    for row in range(begin, end):
         batch, y = row // out_height, row % out_height
         above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
         above_weight, below_weight = vertical.lower_weight[y], vertical.upper_weight[y]
@@ -193,13 +196,13 @@ def _float_weight_by_weight(image: Any, vertical: Any, horizontal: Any, out: Any
                 cell[k] = np.uint8(np.int32(total + half))
 
 
-@shared()
-def _float_weights_first(image: Any, vertical: Any, horizontal: Any, out: Any) -> None:
+@inner_loop
+def _float_weights_first(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
     """Each pixel times the product of its two weights; TFLite's optimised order."""
-    batches, out_height, out_width, _ = out.shape
+    _, out_height, out_width, _ = out.shape
     channels = image.shape[3]
     half = np.float32(0.5)
-    for row in prange(batches * out_height):
+    for row in range(begin, end):
         batch, y = row // out_height, row % out_height
         above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
         above_weight, below_weight = vertical.lower_weight[y], vertical.upper_weight[y]

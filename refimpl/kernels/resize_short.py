@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
+from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.graph import QUANTIZED_RANGE, Array
 from refimpl.kernels.resize_block import weigh_columns
-from refimpl.kernels.threads import shared
 
 _LARGEST = (1 << 15) - 1
 
@@ -75,12 +74,14 @@ def _shifted(between: Between, places: int) -> Between:
     return between._replace(lower_weight=lower, upper_weight=upper)
 
 
-@shared()
-def resize_short(image: Any, vertical: Any, horizontal: Any, rounding: Any, out: Any) -> None:
+@njit(cache=True, nogil=True)
+def resize_short(
+    image: Any, vertical: Any, horizontal: Any, rounding: Any, out: Any, begin: int, end: int
+) -> None:
     """Two rows weighed into one, then its columns; ``image`` and ``out`` ``[batch, y, x, channel]``."""
-    batches, out_height, out_width, _ = out.shape
+    _, out_height, out_width, _ = out.shape
     channels = image.shape[3]
-    for row in prange(batches * out_height):
+    for row in range(begin, end):
         batch, y = row // out_height, row % out_height
         above = image[batch, vertical.lower[y]].reshape(-1)
         below = image[batch, vertical.upper[y]].reshape(-1)

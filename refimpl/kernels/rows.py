@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
@@ -23,7 +23,6 @@ from refimpl.kernels.fixed_point import (
 )
 from refimpl.kernels.lookup import buffer, byte_values, flat_bytes
 from refimpl.kernels.loop_kernel import LoopKernel
-from refimpl.kernels.threads import shared
 from refimpl.profiles.rules import Rule
 
 _SUM_INTEGER_BITS = 12
@@ -34,14 +33,14 @@ def prepare_softmax(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """SOFTMAX over the last axis; the output has scale 1/256 and the element type's minimum as zero."""
     # Bytes of int8 sort like numbers once their sign bit is flipped; of uint8, as they are.
     sign = np.uint8(0x80 if view.output().dtype == "int8" else 0)
-    work = 8 * math.prod(view.output().shape)
+    work, tasks = 8 * math.prod(view.output().shape), math.prod(view.output().shape[:-1])
     if rule.method == "fixed_point":
         exponentials = _fixed_point_exponentials(view)
 
         def fixed(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
             return _rows(buffer(inputs, 0)), sign, exponentials, _rows(outputs[0])
 
-        return LoopKernel(work, _softmax_fixed_point, fixed)
+        return LoopKernel(work, tasks, _softmax_fixed_point, fixed)
     if rule.method == "float_table":
         table = _float_exponentials(view)
         scale, half_up = np.float32(view.output().scale), view.output().dtype == "uint8"
@@ -49,7 +48,7 @@ def prepare_softmax(view: LayerView, rule: Rule, target: Target) -> Kernel:
         def by_table(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
             return _rows(buffer(inputs, 0)), sign, table, scale, half_up, _rows(outputs[0])
 
-        return LoopKernel(work, _softmax_float, by_table)
+        return LoopKernel(work, tasks, _softmax_float, by_table)
     raise UnsupportedOp(f"{view}: no kernel takes a softmax by {rule}")
 
 
@@ -82,9 +81,9 @@ def _float_exponentials(view: LayerView) -> NDArray[np.float32]:
     return np.array([math.exp(-float(real)) for real in reals], np.float32)
 
 
-@shared()
-def _softmax_fixed_point(rows: Any, sign: Any, exponentials: Any, out: Any) -> None:
-    for i in prange(rows.shape[0]):
+@njit(cache=True, nogil=True)
+def _softmax_fixed_point(rows: Any, sign: Any, exponentials: Any, out: Any, begin: int, end: int) -> None:
+    for i in range(begin, end):
         row = rows[i]
         largest = _largest(row, sign)
         total = 0
@@ -101,9 +100,11 @@ def _softmax_fixed_point(rows: Any, sign: Any, exponentials: Any, out: Any) -> N
             out[i, k] = np.uint8(min(max(quotient, 0), 255)) ^ sign
 
 
-@shared(error_model="numpy")
-def _softmax_float(rows: Any, sign: Any, table: Any, scale: Any, half_up: bool, out: Any) -> None:
-    for i in prange(rows.shape[0]):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _softmax_float(
+    rows: Any, sign: Any, table: Any, scale: Any, half_up: bool, out: Any, begin: int, end: int
+) -> None:
+    for i in range(begin, end):
         row = rows[i]
         largest = _largest(row, sign)
         total = np.float32(0)

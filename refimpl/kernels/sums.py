@@ -6,21 +6,18 @@ whole tensor, vector arithmetic is several times faster. Other layers keep the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from refimpl.contract import Values
 from refimpl.graph import Array, Tensor
+from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.int32 import add32, mul32, shift_right32, sub32
 from refimpl.kernels.lookup import buffer, flat_bytes
-from refimpl.kernels.threads import Shared, share, shared
-
-_CHUNK = 1 << 15
-"""Elements one thread takes at a time."""
+from refimpl.kernels.stages import Stage
 
 _HIGH = 31
 """Places that a Q0.31 multiplier shifts to the right."""
@@ -63,7 +60,7 @@ class Scaling(NamedTuple):
 class SumKernel:
     """A prepared ADD or SUB; ``constants`` are those of ``compiled``."""
 
-    compiled: Shared
+    compiled: Any
     left: Operand
     right: Operand
     constants: tuple[Any, ...]
@@ -72,22 +69,20 @@ class SumKernel:
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002 - of all kernels
         """Runs the layer."""
-        share(outputs[0].size, self.compiled, *self._arguments(inputs, outputs))
+        self.bind(inputs, outputs)()
 
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Stage:
         """The layer on these arrays, to be run again and again."""
-        return self.compiled.bound(outputs[0].size, *self._arguments(inputs, outputs))
-
-    def _arguments(self, inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         left, right = (flat_bytes(buffer(inputs, position)) for position in (0, 1))
         operands, bounds = (left, right, self.left, self.right), (self.low, self.high)
-        return *operands, *self.constants, *bounds, flat_bytes(outputs[0])
+        arguments = *operands, *self.constants, *bounds, flat_bytes(outputs[0])
+        return Stage(self.compiled, arguments, outputs[0].size, outputs[0].size)
 
 
-@shared()
+@inner_loop
 def scaled_sums(
     left: Any, right: Any, a: Any, b: Any, a_scale: Any, b_scale: Any, sign: int, scale: Any,
-    zero_point: int, low: int, high: int, out: Any,
+    zero_point: int, low: int, high: int, out: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
     """Each operand scaled, their sum or difference scaled; every product is one of two 32-bit numbers."""
     minus = np.int64(-1 if sign < 0 else 0)
@@ -96,34 +91,30 @@ def scaled_sums(
     a_factor, b_factor = np.int32(a_scale.multiplier), np.int32(b_scale.multiplier)
     factor, zero = np.int32(scale.multiplier), np.int32(zero_point)
     floor, ceiling = np.int32(low), np.int32(high)
-    for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
-        begin, end = chunk * _CHUNK, min((chunk + 1) * _CHUNK, out.size)
-        x, y, z = left[begin:end], right[begin:end], out[begin:end]
-        for i in range(z.size):
-            p = np.int64(sub32(x[i] ^ a_flip, a_offset)) * np.int64(a_factor)
-            q = np.int64(sub32(y[i] ^ b_flip, b_offset)) * np.int64(b_factor)
-            p = (p + (a_scale.rounding_below if p < 0 else a_scale.rounding)) >> a_scale.shift
-            q = (q + (b_scale.rounding_below if q < 0 else b_scale.rounding)) >> b_scale.shift
-            s = np.int64(np.int32(p + ((q ^ minus) - minus))) * np.int64(factor)
-            s = (s + (scale.rounding_below if s < 0 else scale.rounding)) >> scale.shift
-            z[i] = np.uint8(min(max(add32(s, zero), floor), ceiling))
+    x, y, z = left[begin:end], right[begin:end], out[begin:end]
+    for i in range(z.size):
+        p = np.int64(sub32(x[i] ^ a_flip, a_offset)) * np.int64(a_factor)
+        q = np.int64(sub32(y[i] ^ b_flip, b_offset)) * np.int64(b_factor)
+        p = (p + (a_scale.rounding_below if p < 0 else a_scale.rounding)) >> a_scale.shift
+        q = (q + (b_scale.rounding_below if q < 0 else b_scale.rounding)) >> b_scale.shift
+        s = np.int64(np.int32(p + ((q ^ minus) - minus))) * np.int64(factor)
+        s = (s + (scale.rounding_below if s < 0 else scale.rounding)) >> scale.shift
+        z[i] = np.uint8(min(max(add32(s, zero), floor), ceiling))
 
 
-@shared()
+@inner_loop
 def weighted_sums(
     left: Any, right: Any, a: Any, b: Any, a_weight: int, b_weight: int, shift: int, zero_point: int,
-    low: int, high: int, out: Any,
+    low: int, high: int, out: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
     """Integer weights, one shift that rounds half up; everything fits 32 bits."""
     a_flip, b_flip = np.uint8(a.flip), np.uint8(b.flip)
     a_factor, b_factor, places = np.int32(a_weight), np.int32(b_weight), np.int32(shift)
     start = np.int32((1 << (shift - 1)) - a.offset * a_weight - b.offset * b_weight)
     floor, ceiling, zero = np.int32(low), np.int32(high), np.int32(zero_point)
-    for chunk in prange((out.size + _CHUNK - 1) // _CHUNK):
-        begin, end = chunk * _CHUNK, min((chunk + 1) * _CHUNK, out.size)
-        x, y, z = left[begin:end], right[begin:end], out[begin:end]
-        for i in range(z.size):
-            p = mul32(x[i] ^ a_flip, a_factor)
-            q = mul32(y[i] ^ b_flip, b_factor)
-            s = shift_right32(add32(add32(p, q), start), places)
-            z[i] = np.uint8(min(max(add32(s, zero), floor), ceiling))
+    x, y, z = left[begin:end], right[begin:end], out[begin:end]
+    for i in range(z.size):
+        p = mul32(x[i] ^ a_flip, a_factor)
+        q = mul32(y[i] ^ b_flip, b_factor)
+        s = shift_right32(add32(add32(p, q), start), places)
+        z[i] = np.uint8(min(max(add32(s, zero), floor), ceiling))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from refimpl.graph import Array
 from refimpl.kernels.microkernel import ALIGNMENT, Microkernel
+from refimpl.kernels.threads import threads_for
 
 PATCH_BYTES = 32 * 1024
 """Patch and accumulators of one tile should fit the first-level cache."""
@@ -30,9 +31,8 @@ PATCH_BYTES = 32 * 1024
 MIN_TILE, MAX_TILE = 48, 192
 """Pixels per tile; below the minimum, streaming the weights would cost more than the cache gains."""
 
-SERIAL_WORK = 1 << 21
-"""Layers of less work (products, plus 32 per output; about 10 µs) run on one thread: to start others, to
-wait for the last one and to share the caches costs as much as they gain."""
+PRODUCTS_PER_STEP = 32
+"""Products that take as long as an elementary step of other loops."""
 
 MAX_SPARSENESS = 4
 """Columns of a patch row per column needed, above which the needed ones are gathered (large strides)."""
@@ -147,7 +147,6 @@ class Dimensions(NamedTuple):
     patch_size: int
     splits: int
     tasks: int
-    threads: int
 
 
 PHASE_FIELDS = (
@@ -164,7 +163,7 @@ class TilePlan:
 
     ``phases`` int64 [phase, PHASE_FIELDS]; ``offsets`` int64 [phase, run], where
     each run of a pixel starts in the patch; ``samplings`` the phases they came from.
-    Weights in several ``parts`` have their runs one part after the other.
+    Weights in several ``parts`` have their runs one part after the other. ``work`` is in elementary steps.
     """
 
     dimensions: Dimensions
@@ -173,6 +172,7 @@ class TilePlan:
     samplings: tuple[tuple[Sampling, Sampling], ...]
     microkernel: Microkernel
     parts: int
+    work: int
 
     def pack(self, filters: NDArray[np.int16]) -> Array:
         """Filters OHWI (zero point removed, int16) as the phases read them, one after the other."""
@@ -238,7 +238,8 @@ def plan_tiles(
     phases, offsets, first_task, first_weight = [], [], 0, 0
     taps = sum(y.outputs * y.taps for y in rows) * sum(x.outputs * x.taps for x in columns)
     products = batches * taps * group_channels * out_channels
-    threads = threads_for(products, batches * out_height * out_width * out_channels, threads)
+    work = steps_of(products, batches * out_height * out_width * out_channels)
+    threads = threads_for(work, threads)
     row_tasks = batches * sum(y.outputs * -(-x.outputs // tile) for y, x in samplings)
     together = rows_together(rows, patch_columns * in_channels * element_bytes)
     if threads > 1:
@@ -266,10 +267,10 @@ def plan_tiles(
     dimensions = Dimensions(
         in_height, in_width, in_channels, out_height, out_width, out_channels,
         groups, group_channels, group_filters, group_blocks, tile, together, patch_columns,
-        patch_rows(rows, together) * patch_columns * in_channels + depth, splits, first_task, threads,
+        patch_rows(rows, together) * patch_columns * in_channels + depth, splits, first_task,
     )  # fmt: skip
     fields = np.array(phases, np.int64).reshape(len(phases), len(PHASE_FIELDS))
-    return TilePlan(dimensions, fields, table, samplings, microkernel, parts)
+    return TilePlan(dimensions, fields, table, samplings, microkernel, parts, work)
 
 
 def _aligned(pieces: Sequence[Array], dtype: type[Any]) -> Array:
@@ -283,9 +284,9 @@ def _aligned(pieces: Sequence[Array], dtype: type[Any]) -> Array:
     return aligned
 
 
-def threads_for(products: int, outputs: int, threads: int) -> int:
-    """How many of ``threads`` a layer of this size should use."""
-    return 1 if products + 32 * outputs < SERIAL_WORK else threads
+def steps_of(products: int, outputs: int) -> int:
+    """The elementary steps of a layer: an output takes one besides its products."""
+    return products // PRODUCTS_PER_STEP + outputs
 
 
 def rows_together(phases: Sequence[Sampling], row_bytes: int) -> int:

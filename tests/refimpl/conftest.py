@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 
 from refimpl import engine
+from refimpl.kernels import threads
 
 
 @pytest.fixture(autouse=True)
 def _threads_even_for_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "SERIAL_WORK", 0)
+
+
+@pytest.fixture
+def tiny_layers_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every layer is shared out among the threads, a task at a time."""
+    monkeypatch.setattr(threads, "SMALL_WORK", 0)
+    monkeypatch.setattr(threads, "HANDFUL_WORK", 0)

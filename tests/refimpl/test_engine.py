@@ -18,8 +18,7 @@ from refimpl.cost import count
 from refimpl.engine import Program, Step, compile_graph
 from refimpl.errors import FeedError, UnsupportedOp, UsageError
 from refimpl.graph import Quantization
-from refimpl.kernels import threads as sharing
-from refimpl.kernels.threads import Shared
+from refimpl.kernels import stages
 from tests.karat.small import small_graph
 from tests.refimpl.test_planning import Net
 
@@ -108,30 +107,30 @@ def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(trace
 
 
 @several_threads
+@pytest.mark.usefixtures("tiny_layers_shared")
 @pytest.mark.parametrize("threads", [1, 2])
-def test_layers_are_bound_to_one_thread_or_several_whatever_numba_is_set_to(
+def test_layers_run_on_the_programs_threads_whatever_numba_is_set_to(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run on one thread sets no number: what its layers call must not ask for one."""
-    bound: list[bool] = []
-    original = Shared._chosen
+    entered: list[int] = []
+    original = stages._run_together
 
-    def recording(shared: Shared, work: int) -> Any:
-        chosen = original(shared, work)
-        bound.append(chosen is shared.alone)
-        return chosen
+    def recording(table: Any, counters: Any, count: int) -> Any:
+        entered.append(count)
+        return original(table, counters, count)
 
-    monkeypatch.setattr(Shared, "_chosen", recording)
-    monkeypatch.setattr(sharing, "SMALL_WORK", 0)
+    monkeypatch.setattr(stages, "_run_together", recording)
     graph = small_graph()
     program = compile_graph(graph, threads=threads)
-    program.run(random_feeds(graph, 0))
+    expected = program.run(random_feeds(graph, 0)).outputs
     assert program._workspace.settled
-    assert bound
-    assert all(bound) == (threads == 1)
-    known = len(bound)
-    program.run(random_feeds(graph, 1))
-    assert len(bound) == known, "settled when it was bound"
+    assert set(entered) == ({2} if threads == 2 else set())
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 3 - threads)
+    for progress in (None, iter):
+        again = program.run(random_feeds(graph, 0), progress=progress).outputs
+        assert [x.tobytes() for x in again] == [x.tobytes() for x in expected]
+    assert set(entered) == ({2} if threads == 2 else set())
 
 
 @several_threads

@@ -13,11 +13,12 @@ from karat.feeds import random_feeds
 from refimpl.engine import Program, compile_graph
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Graph, Layer, Quantization, Tensor
-from refimpl.kernels import tiling
 from refimpl.kernels.isa import FEATURES, VARIABLE, why_not
 from refimpl.profiles import PROFILES
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 from tests.refimpl.test_planning import Net, assert_plan_is_sound, assert_planned_equals_traced
+
+pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
 
 TFLITE = [name for name in PROFILES if PROFILES[name].format == "tflite"]
 ISAS = tuple(isa for isa in FEATURES if why_not(isa) is None)
@@ -31,11 +32,6 @@ SHAPES = (
     WeightedShape("FULLY_CONNECTED", batch=3, channels=20, filters=130),
 )
 """Tails of every kind: of 16 channels and of 64 bytes, rows apart and side by side, one channel."""
-
-
-@pytest.fixture(autouse=True)
-def _threads_even_for_small_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiling, "SERIAL_WORK", 0)
 
 
 def behind(shape: WeightedShape, ops: Sequence[str], seed: int) -> Graph:

@@ -15,9 +15,10 @@ from export.onnx import read_onnx
 from refimpl.engine import compile_graph
 from refimpl.graph import Graph
 from refimpl.kernels import KERNELS
-from refimpl.kernels import threads as sharing
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.quantized import seeded, some_values
+
+pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
 
 WINDOWS: tuple[dict[str, Any], ...] = (
     {"kernel_shape": [1, 1]},
@@ -48,9 +49,8 @@ def pool(dtype: str, scales: tuple[float, float], attributes: dict[str, Any]) ->
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("attributes", WINDOWS, ids=str)
-def test_kernel_equals_spec(dtype: str, attributes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_equals_spec(dtype: str, attributes: dict[str, Any]) -> None:
     """Ties, both saturations; on one thread and shared out."""
-    monkeypatch.setattr(sharing, "SMALL_WORK", 0)
     seen = set[int]()
     for scales, padding in itertools.product(((0.037, 0.021), (0.5, 0.125), (0.1, 0.9)), (0, 1)):
         graph, x = pool(dtype, scales, {**attributes, "count_include_pad": padding})
@@ -66,11 +66,8 @@ def test_kernel_equals_spec(dtype: str, attributes: dict[str, Any], monkeypatch:
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("shape", GLOBAL, ids=str)
-def test_global_kernel_equals_spec(
-    dtype: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_global_kernel_equals_spec(dtype: str, shape: tuple[int, ...]) -> None:
     """Ties, both saturations, images of one to three spatial axes; on one thread and shared out."""
-    monkeypatch.setattr(sharing, "SMALL_WORK", 0)
     low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
     x = some_values(seeded(f"{dtype} {shape}"), dtype, shape)
     planes = x.reshape(-1, int(np.prod(shape[2:])))

@@ -15,8 +15,9 @@ from refimpl.builder import GraphBuilder
 from refimpl.contract import Target
 from refimpl.errors import UsageError
 from refimpl.graph import Array, LayerView, Quantization
-from refimpl.kernels import KERNELS, tiling
+from refimpl.kernels import KERNELS
 from refimpl.kernels.isa import FEATURES, why_not
+from refimpl.kernels.threads import threads_for
 from refimpl.kernels.tiling import MAX_ROWS, MAX_TILE, TilePlan
 from refimpl.profiles import profile_named
 from refimpl.profiles.rules import Rule
@@ -29,6 +30,8 @@ from tests.cases import convolution
 from tests.cases.case import Case
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer as layer
+
+pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
 
 SPECS = {
     "CONV_2D": (check_conv_2d, conv_2d),
@@ -49,11 +52,6 @@ RULES = (
     Rule("ruy", "float64", tail="gemmlowp", block=8, block_axis="channel"),
     Rule("ruy", "float32_product", tail="gemmlowp", block=16, block_axis="flat"),
 )
-
-
-@pytest.fixture(autouse=True)
-def _threads_even_for_small_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiling, "SERIAL_WORK", 0)
 
 
 class Margins:
@@ -371,8 +369,8 @@ def test_small_layers_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None
     for op in SPECS:
         view, values = layer(Shape(op), 0)
         kernel = KERNELS[op](view, RULES[0], Target(threads=2))
-        sizes = kernel.geometry if op == "DEPTHWISE_CONV_2D" else kernel.plan.dimensions  # type: ignore[attr-defined]
-        assert sizes.threads == 1
+        stage = kernel.bind(values, [np.empty(view.output().shape, view.output().dtype)])  # type: ignore[union-attr]
+        assert threads_for(stage.work, 2) == 1
         assert_kernel_equals_spec(view, values, RULES[0])
 
 

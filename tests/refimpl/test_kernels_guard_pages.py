@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from refimpl.contract import Target
-from refimpl.kernels import KERNELS, tiling
+from refimpl.kernels import KERNELS, threads
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
 from tests.refimpl.test_kernels_convolution import EDGES, RULES, targets
 
 
 def run_between_guard_pages() -> None:
-    tiling.SERIAL_WORK = 0  # a process of its own
+    threads.SMALL_WORK = threads.HANDFUL_WORK = 0  # a process of its own
     pages = GuardPages()
     for shape in EDGES.values():
         view, values = layer(shape, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numba import njit
 
 from refimpl.engine import compile_graph
 from refimpl.graph import Array
@@ -78,66 +77,9 @@ def large_cases() -> list[tuple[str, Case]]:
 @pytest.mark.parametrize(("profile", "case"), large_cases(), ids=str)
 def test_threads_do_not_change_a_bit(profile: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = compile_graph(case.graph, profile, implementation="spec").run(case.feeds).outputs[0]
-    assert expected.size > sharing.SMALL_WORK  # shared out as it is; with one chunk per call, too
-    for small in (sharing.SMALL_WORK, 1):
-        monkeypatch.setattr(sharing, "SMALL_WORK", small)
+    assert expected.size > sharing.SMALL_WORK  # shared out, in large handfuls and in small ones
+    for small in (sharing.HANDFUL_WORK, 0):
+        monkeypatch.setattr(sharing, "HANDFUL_WORK", small)
         for count in (1, 2):
             result = compile_graph(case.graph, profile, threads=count).run(case.feeds).outputs[0]
             assert result.tobytes() == expected.tobytes(), f"{count} threads"
-
-
-def test_small_work_and_one_thread_never_enter_the_thread_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[str] = []
-
-    either = sharing.Shared(lambda: ran.append("alone"), lambda: ran.append("several"))
-    for count in (2, 1):
-        monkeypatch.setattr(sharing.numba, "get_num_threads", lambda count=count: count)
-        sharing.share(sharing.SMALL_WORK - 1, either)
-        sharing.share(sharing.SMALL_WORK, either)
-    assert ran == ["alone", "several", "alone", "alone"]
-
-
-def test_a_direct_call_compiles_for_its_own_types() -> None:
-    for dtype in (np.int16, np.float32):  # a second instance of the same function sees other types
-        call, values = sharing.Direct(_double), np.arange(3).astype(dtype)
-        call(values)
-        call(values)
-        np.testing.assert_array_equal(values, np.arange(3).astype(dtype) * 4)
-
-
-def test_a_bound_call_sees_what_its_arrays_hold_later() -> None:
-    values, direct = np.ones(3, np.int16), sharing.Direct(_double)
-    plain, prepared = sharing.Shared(_double, _double), sharing.Shared(direct, direct)
-    for bound in (direct.bound(values), plain.bound(0, values), prepared.bound(0, values)):
-        values[:] = 5
-        bound()
-        np.testing.assert_array_equal(values, np.full(3, 10, np.int16))
-
-
-def test_a_bound_call_settles_for_one_thread_or_several_as_a_plain_one_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    either = sharing.Shared(sharing.Direct(_double), sharing.Direct(_triple))
-    for count, work, factor in (
-        (2, sharing.SMALL_WORK - 1, 2),
-        (2, sharing.SMALL_WORK, 3),
-        (1, sharing.SMALL_WORK, 2),
-    ):
-        values = np.ones(3, np.int16)
-        monkeypatch.setattr(sharing.numba, "get_num_threads", lambda count=count: count)
-        bound = either.bound(work, values)
-        monkeypatch.setattr(sharing.numba, "get_num_threads", lambda: 3)
-        bound()
-        np.testing.assert_array_equal(values, np.full(3, factor, np.int16))
-
-
-@njit
-def _triple(values: Array) -> None:
-    for i in range(values.size):
-        values[i] *= 3
-
-
-@njit
-def _double(values: Array) -> None:
-    for i in range(values.size):
-        values[i] *= 2

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from refimpl.contract import Target
-from refimpl.kernels import KERNELS, tiling
+from refimpl.kernels import KERNELS
 from refimpl.kernels.convolution import DenseConvolution, prepare_convolution
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer
 from tests.refimpl.test_kernels_convolution import ISAS, RULES, assert_all_rules, assert_kernel_equals_spec
+
+pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
 
 SIDE_BY_SIDE = {
     Shape("CONV_2D", size=(4, 48), channels=16, filters=1): 16,
@@ -32,11 +34,6 @@ SIDE_BY_SIDE = {
 }
 """Layers, and how many outputs of a row are computed together: as many as 16 channels, the row's length and
 the cache allow; none where taps or channels are spread, or strides leave gaps."""
-
-
-@pytest.fixture(autouse=True)
-def _threads_even_for_small_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiling, "SERIAL_WORK", 0)
 
 
 @pytest.mark.parametrize("shape", SIDE_BY_SIDE, ids=str)

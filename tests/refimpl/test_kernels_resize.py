@@ -10,11 +10,12 @@ import pytest
 from refimpl.engine import compile_graph
 from refimpl.graph import Array
 from refimpl.kernels import resize
-from refimpl.kernels import threads as sharing
 from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.kernels.resize_short import resize_short
 from tests.cases.case import Case
 from tests.cases.single_layer import Constant, Feed, Result, noise, single_layer
+
+pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
 
 PROFILES = ("litert-2.3-ref", "litert-2.3-xnnpack")
 MODES = ((False, True), (False, False), (True, False))
@@ -41,11 +42,6 @@ def assert_equals_spec(case: Case, profile: str) -> None:
     for threads in (1, 2):
         (found,) = compile_graph(case.graph, profile, threads).run(case.feeds).outputs
         np.testing.assert_array_equal(found, expected)
-
-
-@pytest.fixture(autouse=True)
-def _threads_even_for_small_layers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "SMALL_WORK", 0)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

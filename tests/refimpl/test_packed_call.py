@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numba import njit, prange
+from numba import njit
 
-from refimpl.kernels.packed_call import Packed, PackedCall
+from refimpl.kernels.packed_call import Packed, PackedCall, enter
 from refimpl.kernels.requantize import prepare_epilogue
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 
 
 @njit
-def weigh(number: int, yes: bool, half: Any, nested: Any, epilogue: Any, table: Any, out: Any) -> None:
+def weigh(
+    number: int, yes: bool, half: Any, nested: Any, epilogue: Any, table: Any, out: Any, begin: int, end: int
+) -> None:
     """Every argument changes another digit of the result."""
     small, (flag, values, ratio), wide = nested
-    for i in range(out.size):
+    for i in range(begin, end):
         total = number + 10.0 * yes + 100 * half + 1000 * small + 10_000 * flag
         total += values[i] + ratio + wide + epilogue.low + epilogue.shift[i] + epilogue.table.size
         for k in range(table.shape[1]):
@@ -29,8 +31,8 @@ def weigh(number: int, yes: bool, half: Any, nested: Any, epilogue: Any, table: 
 
 
 @njit
-def copy(source: Any, target: Any) -> None:
-    target[...] = source
+def copy(source: Any, target: Any, begin: int, end: int) -> None:
+    target[begin:end] = source[begin:end]
 
 
 def arguments(size: int = 5) -> tuple[Any, ...]:
@@ -44,45 +46,54 @@ def arguments(size: int = 5) -> tuple[Any, ...]:
     return 3, True, np.float32(0.5), nested, epilogue, table, np.zeros(size)
 
 
-@pytest.mark.parametrize("size", [0, 1, 5])
-def test_values_arrive_as_in_a_plain_call(size: int) -> None:
+@njit
+def enter_by_address(entry: int, address: int, begin: int, end: int) -> int:
+    return enter(entry, address, begin, end)
+
+
+@pytest.mark.parametrize("by_address", [False, True])
+@pytest.mark.parametrize(("size", "begin", "end"), [(0, 0, 0), (1, 0, 1), (5, 0, 5), (5, 2, 4), (5, 3, 3)])
+def test_values_arrive_as_in_a_plain_call(size: int, begin: int, end: int, by_address: bool) -> None:
     given, expected = arguments(size), arguments(size)
-    weigh(*expected)
-    PackedCall(weigh).bound(*given)()
+    weigh(*expected, begin, end)
+    call = PackedCall(weigh, given)
+    if by_address:
+        assert enter_by_address(call.entry, call.address, begin, end) == 0
+    else:
+        call(begin, end)
     np.testing.assert_array_equal(given[-1], expected[-1])
 
 
 def test_arrays_are_read_when_the_call_is_made() -> None:
     given = arguments()
-    call = PackedCall(weigh).bound(*given)
-    call()
+    call = PackedCall(weigh, given)
+    call(0, 5)
     before = given[-1].copy()
     given[3][1][1][...] += 1
-    call()
+    call(0, 5)
     np.testing.assert_allclose(given[-1], before + 1)
 
 
-def test_calls_bound_one_after_the_other_keep_their_own_arguments() -> None:
-    packed = PackedCall(weigh)
+def test_calls_made_one_after_the_other_keep_their_own_arguments() -> None:
     first, second = arguments(4), arguments(6)
-    calls = [packed.bound(*first), packed.bound(*second)]
-    for call in calls:
-        call()
+    calls = [PackedCall(weigh, first), PackedCall(weigh, second)]
+    for call, size in zip(calls, (4, 6), strict=True):
+        call(0, size)
     for given, size in ((first, 4), (second, 6)):
         expected = arguments(size)
-        weigh(*expected)
+        weigh(*expected, 0, size)
         np.testing.assert_array_equal(given[-1], expected[-1])
 
 
 def test_arrays_live_as_long_as_the_call_and_no_longer() -> None:
     values, out = np.arange(1000.0), np.zeros(1000)
     before = sys.getrefcount(values)
-    call = PackedCall(copy).bound(values, out)
+    call = PackedCall(copy, (values, out))
     assert sys.getrefcount(values) > before
     for _ in range(100):
-        call()
+        call(0, 1000)
     held = sys.getrefcount(values)
-    call()
+    call(0, 1000)
     assert sys.getrefcount(values) == held, "a call counts no references"
     np.testing.assert_array_equal(out, values)
     del call
@@ -98,28 +109,26 @@ def test_no_owner_of_an_array_is_kept_in_memory() -> None:
     assert values.ctypes.data in words
 
 
-def test_an_exception_comes_through() -> None:
-    @njit
-    def refuse(values: Any) -> None:
-        if values[0] > 2:
+@njit
+def refuse(values: Any, begin: int, end: int) -> None:
+    for i in range(begin, end):
+        if values[i] > 2:
             raise ValueError("more than two")
-        values[0] += 1
+        values[i] += 1
 
-    values = np.array([1.0])
-    call = PackedCall(refuse).bound(values)
-    call()
-    call()
+
+def test_an_exception_comes_through() -> None:
+    values = np.array([1.0, 1.0])
+    call = PackedCall(refuse, (values,))
+    call(0, 2)
+    call(0, 1)
     with pytest.raises(ValueError, match="more than two"):
-        call()
-    assert values[0] == 3
+        call(0, 2)
+    assert values.tolist() == [3, 2]
 
 
-def test_parallel_loops_run() -> None:
-    @njit(parallel=True)
-    def double(values: Any, pair: Any) -> None:
-        for i in prange(values.size):
-            values[i] = pair[0] * values[i] + pair[1].sum()
-
-    values = np.arange(10_000.0)
-    PackedCall(double).bound(values, (2, np.ones(3)))()
-    np.testing.assert_array_equal(values, 2 * np.arange(10_000.0) + 3)
+def test_by_its_address_a_call_says_that_it_failed_and_goes_on() -> None:
+    values = np.array([1.0, 3.0])
+    call = PackedCall(refuse, (values,))
+    assert [enter_by_address(call.entry, call.address, i, i + 1) for i in (0, 1, 0)] == [0, 1, 0]
+    assert values.tolist() == [3, 3]

@@ -18,7 +18,6 @@ from refimpl.engine import Program, compile_graph, prepare_step
 from refimpl.graph import Graph, Quantization
 from refimpl.kernels import isa as instruction_sets
 from refimpl.kernels import threads as sharing
-from refimpl.kernels import tiling
 from refimpl.planning import ALIGNMENT, Span, allocate, nbytes
 from refimpl.profiles import PROFILES
 from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
@@ -218,7 +217,7 @@ def test_skip_connections_are_written_in_place(
 
 def run_parts_between_guard_pages() -> None:
     """Layers that write a part of wider pixels, the first or the last channels of memory that ends there."""
-    tiling.SERIAL_WORK = sharing.SMALL_WORK = 0  # a process of its own
+    sharing.SMALL_WORK = sharing.HANDFUL_WORK = 0  # a process of its own
     net, pages = Net(5), GuardPages()
     image = net.input(1, 5, 27, 19)
     for x in (net.conv(image, 20), net.transposed(image, 3), net.pool(image), net.double(image)):

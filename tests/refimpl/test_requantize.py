@@ -146,6 +146,43 @@ def test_every_rule_equals_the_spec_on_boundary_values(rule: Rule, dtype: str, z
     assert compared > 30_000
 
 
+def accumulators_near_middles(multiplier: int, shift: int, rule: Rule) -> np.ndarray:
+    """int32 values whose results float32 barely tells: 3 of its steps (2**-13) or less from a turn.
+
+    Neighbours of each, too, since one value in ``multiplier / 2**(31 - shift)`` may be further than a step.
+    """
+    right = -shift
+    middles = np.concatenate([np.arange(-131, 130, 9), [-128, -1, 0, 126]]) + 0.5
+    nudge = 2.0 ** -(1 + right) if right else 0.0
+    turns = middles - np.where((middles < 0) & (rule.method == "gemmlowp"), -nudge, nudge)
+    wanted = turns[:, None] + np.arange(-3, 3.25, 0.25) * 2.0**-13
+    nearest = np.rint(wanted * 2.0 ** (31 + right) / multiplier).astype(np.int64)
+    values = np.unique(nearest[:, :, None] + np.arange(-1, 2))
+    return values[(values >= INT32_MIN) & (values <= INT32_MAX)]
+
+
+@pytest.mark.parametrize("rule", RULES[:2], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "zero_point", "bounds"), [("int8", -128, (-128, 127)), ("uint8", 255, (3, 255))]
+)
+def test_what_float32_tells_alone_equals_the_spec(
+    rule: Rule, dtype: str, zero_point: int, bounds: tuple[int, int]
+) -> None:
+    """One value at a time: beside another that float32 cannot tell, all 16 channels are computed exactly."""
+    rng = np.random.default_rng(7)
+    scales = np.concatenate([2.0 ** rng.uniform(-21, -0.01, 300), 2.0 ** -np.arange(2.0, 21), [0.75]])
+    compared = 0
+    for scale in scales:
+        multiplier, shift = primitives.quantize_multiplier(float(scale))
+        acc = accumulators_near_middles(multiplier, shift, rule)[:, None]
+        view = layer_writing(dtype, zero_point, acc.shape)
+        expected = primitives.requantize(acc, scale, rule, zero_point, *bounds)
+        result = requantized(view, rule, np.array([scale]), acc, *bounds)
+        np.testing.assert_array_equal(result, expected, err_msg=f"scale {float(scale).hex()}")
+        compared += acc.size
+    assert compared > 200_000
+
+
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_per_channel_scales_and_narrow_bounds(rule: Rule) -> None:
     """Every scale in a channel of its own, left and right shifts side by side, bounds inside the type."""

@@ -1,0 +1,23 @@
+"""Compiled functions that count no references.
+
+Numba counts who holds an array, in every function and at every slice, even where the count cannot matter: on
+a row of five pixels that was a third of the time. A function that allocates nothing can do without.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from numba import njit
+
+_Function = TypeVar("_Function")
+
+
+def inner_loop(function: _Function) -> _Function:
+    """Decorator: compiles a function that makes no array and returns none; nor may what it calls.
+
+    Slices are not new arrays, but Numba assigns to them through one.
+    """
+    compiled: Any = njit
+    result: _Function = compiled(cache=True, nogil=True, _nrt=False)(function)
+    return result

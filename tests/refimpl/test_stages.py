@@ -1,0 +1,217 @@
+"""Tasks are all run, each once, after those of the layer before, whatever threads come or fail to come."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from numba import njit
+
+from refimpl.graph import Array
+from refimpl.kernels import stages as module
+from refimpl.kernels import threads as policy
+from refimpl.kernels.handout import COUNTER_STEP, draw, report, reported, wait_for
+from refimpl.kernels.packed_call import PackedCall
+from refimpl.kernels.stages import Stage, Stages
+
+several_threads = pytest.mark.skipif(
+    numba.config.NUMBA_NUM_THREADS < 2, reason="Numba was started with one thread"
+)
+
+
+@njit
+def count(times: Any, begin: int, end: int) -> None:
+    for i in range(begin, end):
+        times[i] += 1
+
+
+@njit
+def double_neighbours(source: Any, target: Any, begin: int, end: int) -> None:
+    """Reads what two tasks of the stage before wrote, one of them another thread's share."""
+    for i in range(begin, end):
+        target[i] = source[i] + source[source.size - 1 - i]
+
+
+@njit
+def refuse_two(values: Any, begin: int, end: int) -> None:
+    for i in range(begin, end):
+        if values[i] == 2:
+            raise ValueError("a two")
+
+
+@njit
+def work_as(stages: Any, table: Any, counters: Any, worker: int, threads: int) -> None:
+    stages(table, counters.ctypes.data, worker, threads)
+
+
+@pytest.fixture
+def two_threads() -> Any:
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+    yield
+    numba.set_num_threads(before)
+
+
+@several_threads
+@pytest.mark.usefixtures("two_threads", "tiny_layers_shared")
+@pytest.mark.parametrize("tasks", [0, 1, 2, 3, 31, 33, 1000])
+def test_every_task_runs_once_a_run(tasks: int) -> None:
+    """Fewer tasks than threads, as many, and odd numbers of handfuls."""
+    for threads in (1, 2):
+        times = np.zeros(tasks + 1, np.int64)
+        together = Stages([Stage(count, (times,), tasks, 1)] * 3, threads)
+        for runs in (1, 2):
+            together()
+            np.testing.assert_array_equal(times[:tasks], 3 * runs)
+        assert times[tasks] == 0
+
+
+@several_threads
+@pytest.mark.usefixtures("two_threads", "tiny_layers_shared")
+@pytest.mark.parametrize("size", [2, 7, 64])
+def test_a_stage_sees_all_the_one_before_wrote(size: int) -> None:
+    """A thousand stages, each of which reads both threads' shares: one read too early changes the result."""
+    first, second = np.zeros(size), np.zeros(size)
+    ways = [
+        Stage(double_neighbours, pair, size, 1) for pair in ((first, second), (second, first))
+    ]  # fmt: skip
+    run = Stages(ways * 250, 2)
+    for seed in range(20):
+        expected = first[:] = np.random.default_rng(seed).integers(0, 9, size) * 2.0**-500
+        for _ in range(500):
+            expected = expected + expected[::-1]
+        run()
+        np.testing.assert_array_equal(first, expected)
+
+
+@several_threads
+@pytest.mark.parametrize("order", list(itertools.permutations([0, 1, 0, 1, 2])), ids=str)
+def test_threads_that_come_one_after_the_other_leave_nothing_undone(
+    order: tuple[int, ...], tiny_layers_shared: None
+) -> None:
+    """Nobody may wait for a thread that has not begun: where Numba runs all on one, it never would."""
+    times = np.zeros(10, np.int64)
+    table = Stages([Stage(count, (times,), 10, 1)] * 2, 3)._table
+    counters = np.zeros(2 * 4 * COUNTER_STEP + 1, np.int64)
+    for worker in order:
+        work_as(module._work, table, counters, worker, 3)
+        np.testing.assert_array_equal(times, 2)
+
+
+@pytest.mark.usefixtures("tiny_layers_shared")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_a_task_raises_comes_out_and_the_next_run_is_whole(threads: int) -> None:
+    if threads > numba.config.NUMBA_NUM_THREADS:
+        pytest.skip("Numba was started with one thread")
+    values, times = np.arange(40), np.zeros(40, np.int64)
+    run = Stages([Stage(refuse_two, (values,), 40, 1), Stage(count, (times,), 40, 1)], threads)
+    with pytest.raises(ValueError, match="a two"):
+        run()
+    values[2] = 3
+    times[:] = 0
+    run()
+    np.testing.assert_array_equal(times, 1)
+
+
+def test_memory_that_could_not_be_had_is_an_error_even_if_it_can_be_had_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Stages([Stage(count, (np.zeros(1, np.int64),), 1, 1)], 1)
+    monkeypatch.setattr(module, "_run_alone", lambda _: 1)
+    with pytest.raises(MemoryError):
+        run()
+
+
+def test_small_work_and_one_thread_never_enter_the_thread_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(module, "_run_alone", lambda _: ran.append("alone"))
+    monkeypatch.setattr(module, "_run_together", lambda *_: ran.append("together"))
+    for threads, work in itertools.product((2, 1), (policy.SMALL_WORK - 1, policy.SMALL_WORK)):
+        Stages([Stage(count, (np.zeros(9, np.int64),), 9, work)], threads)()
+    assert ran == ["alone", "together", "alone", "alone"]
+
+
+def test_a_layer_called_by_itself_takes_the_threads_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(module, "Stages", lambda _, threads: lambda: asked.append(threads))
+    for threads in (1, 3):
+        monkeypatch.setattr(numba, "get_num_threads", lambda threads=threads: threads)
+        Stage(count, (np.zeros(9, np.int64),), 9, 1)()
+    assert asked == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "work", "threads", "expected"),
+    [
+        (640, 10**9, 2, 20),  # a share of the tasks
+        (640, 640 * policy.HANDFUL_WORK // 64, 2, 64),  # of little work: enough to be worth drawing
+        (640, 10**9, 1, 640),  # alone
+        (3, 10**9, 2, 1),
+        (0, 0, 2, 1),
+    ],
+)
+def test_handfuls(tasks: int, work: int, threads: int, expected: int) -> None:
+    assert policy.handful_for(tasks, work, threads) == expected
+
+
+# ---- counters
+
+
+@njit
+def drawn(counters: Array, number: int) -> int:
+    return draw(counters.ctypes.data, number)
+
+
+@njit
+def added(counters: Array, number: int) -> int:
+    report(counters.ctypes.data, number)
+    return reported(counters.ctypes.data)
+
+
+@njit(nogil=True)
+def wait(counters: Array, number: int) -> None:
+    wait_for(counters.ctypes.data, number)
+
+
+def test_counters_count() -> None:
+    counters = np.array([5, 7])
+    assert [drawn(counters, 3), drawn(counters, 4)] == [5, 8]
+    assert added(counters, 2) == 14
+    wait(counters, 14)
+    assert counters.tolist() == [14, 7]
+
+
+WAITING = """
+import sys, threading, time
+import numpy as np
+from tests.refimpl.test_stages import wait
+counters = np.zeros(1, np.int64)
+wait(counters, 0)
+waiting = threading.Thread(target=wait, args=(counters, 3), daemon=True)
+waiting.start()
+time.sleep(0.2)
+early = not waiting.is_alive()
+counters[0] = 3
+waiting.join(30)
+sys.exit(1 if early else 2 if waiting.is_alive() else 0)
+"""
+
+
+def test_waiting_ends_when_the_number_is_reached_and_not_before() -> None:
+    """Beyond the turns it spins for; in a process of its own, which a failure cannot hold up."""
+    assert subprocess.run([sys.executable, "-c", WAITING], timeout=120).returncode == 0
+
+
+def test_addresses_outlive_the_calls_that_made_them() -> None:
+    """The table holds addresses only: arguments must be kept by the stages."""
+    times = np.zeros(4, np.int64)
+    run = Stages([Stage(count, (times,), 4, 1)], 1)
+    for _ in range(50):
+        PackedCall(count, (np.zeros(4, np.int64),))(0, 4)
+    run()
+    np.testing.assert_array_equal(times, 1)
