@@ -8,9 +8,7 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -26,6 +24,7 @@ from refimpl.fusion import fuse
 from refimpl.graph import DTYPES, Array, Graph, LayerView
 from refimpl.kernels import KERNELS
 from refimpl.kernels.isa import chosen_isa
+from refimpl.kernels.threads import threads_in_force
 from refimpl.ops import OPS, remedy, unsupported_ops
 from refimpl.planning import MemoryPlan, plan_memory
 from refimpl.profiles import Profile, Rule, profile_for
@@ -36,14 +35,9 @@ Implementation = Literal["kernels", "spec"]
 Feeds = Mapping[str, Array] | Mapping[int, Array] | Sequence[Array]
 Progress = Callable[[Sequence["Step"]], Iterator["Step"]]
 
-SERIAL_WORK, VALUE_WORK = 1 << 27, 32
-"""A network of less work (products, and so many more per value it computes) runs on one thread, in about a
-millisecond or less. Its layers are too short for other threads to stay awake in between, and to wake one is
-longer than such a layer: a ResNet of 12.5 million products took 780 µs on two threads of a Zen 4, 129 on one.
-"""
-
-_NUMBA_LOCK = threading.Lock()
-"""Numba's thread pool and thread count belong to the process: one program runs at a time."""
+SERIAL_WORK, VALUE_WORK = 1 << 22, 32
+"""A network of less work (products, and so many more per value it computes) runs on one thread, in some 40 µs
+or less: to call a thread that sleeps takes a good part of that."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +187,7 @@ def _spec_as_kernel(view: LayerView, rule: Rule) -> Kernel:
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled graph. Safe to share between Python threads; runs are serialized.
+    """A compiled graph. Safe to share between Python threads; runs without a trace take turns.
 
     A ``planned`` program runs in memory of its own, laid out once (``memory_plan``), and some layers along
     with the one before (``refimpl.fusion``). With a trace, and where specs run, every layer runs by itself
@@ -228,7 +222,7 @@ class Program:
         values.update(fed)
         recorded: dict[int, Array] = dict(fed)
         recorded_accumulators: dict[int, Array] = {}
-        with _numba_threads(self.target.threads):
+        with threads_in_force(self.target.threads):
             for step in progress(self.steps) if progress else self.steps:
                 inputs = [None if t is None else values[t.index] for t in step.view.inputs]
                 result = step.run(inputs, accumulators)
@@ -247,9 +241,7 @@ class Program:
 
     def _run_planned(self, fed: dict[int, Array], progress: Progress | None) -> tuple[Array, ...]:
         workspace = self._workspace
-        # Setting the number of threads costs more than a small layer; several must not be told two numbers.
-        alone = self.target.threads == 1 and workspace.settled
-        with workspace.lock if alone else _numba_threads(self.target.threads):
+        with workspace.lock, threads_in_force(self.target.threads):
             workspace.feed(fed)
             if progress is None:
                 for run in workspace.runs:
@@ -301,7 +293,7 @@ class Program:
 
     def run_step(self, step: Step, values: Values, accumulator: bool = False) -> LayerResult:
         """Runs a step, of this program or of another profile, with this program's threads."""
-        with _numba_threads(self.target.threads):
+        with threads_in_force(self.target.threads):
             return step.run(values, accumulator)
 
 
@@ -348,17 +340,3 @@ def _feeds_by_index(graph: Graph, feeds: Feeds) -> dict[int, Array]:
             raise FeedError(f"the model has no input {key!r}; it has {', '.join(map(repr, names))}")
         by_index[index] = value
     return by_index
-
-
-@contextmanager
-def _numba_threads(threads: int) -> Iterator[None]:
-    with _NUMBA_LOCK:
-        before = numba.get_num_threads()
-        if before == threads:  # as a rule; setting it costs as much as a small layer
-            yield
-            return
-        numba.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            numba.set_num_threads(before)

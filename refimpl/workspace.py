@@ -22,15 +22,13 @@ class Workspace:
     """Arrays for all tensors of a graph, placed as ``plan`` says, and its layers as calls.
 
     ``calls`` follow the order of the layers; one whose work its neighbours do is None. ``runs`` are the same
-    calls, as few as can be: neighbouring layers of compiled tasks are one. With ``settled`` none of them
-    asks for the number of threads when it is made. Only one run at a time may use it: the one that holds
-    ``lock``.
+    calls, as few as can be: neighbouring layers of compiled tasks are one. Only one run at a time may use it:
+    the one that holds ``lock``.
     """
 
     def __init__(self, graph: Graph, kernels: Sequence[Kernel], plan: MemoryPlan, threads: int) -> None:
         self.memory = aligned_bytes(plan.size + ALIGNMENT, ALIGNMENT)
         self.lock = threading.Lock()
-        self.settled = True
         self._graph, self._plan = graph, plan
         self._arrays: dict[int, Array] = {t.index: t.data for t in graph.tensors if t.data is not None}
         for index in (*plan.offsets, *plan.parts):
@@ -75,7 +73,6 @@ class Workspace:
         assert all(x is None or x.flags.c_contiguous or lies_apart(x) for x in inputs)
         bind = getattr(kernel, "bind", None)
         if bind is None:
-            self.settled = False
             return partial(kernel, inputs, outputs, None)
         call: Call = bind(inputs, outputs)
         return call

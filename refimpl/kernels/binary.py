@@ -22,7 +22,7 @@ from refimpl.kernels.activations import REAL_BOUNDS, ratio32
 from refimpl.kernels.fixed_point import fixed_point, rescale
 from refimpl.kernels.lookup import Tables, as_bytes, byte_values, full_range, operand, pair_kernel
 from refimpl.kernels.multipliers import combined_scales, output_bounds
-from refimpl.kernels.sums import Operand, Scaling, SumKernel, scaled_sums, weighted_sums
+from refimpl.kernels.sums import Operand, Scaling, SumKernel, sum_kernel, weighted_sums
 from refimpl.profiles.rules import Method, Rule
 
 _LEFT_SHIFT = 20
@@ -189,7 +189,8 @@ def _sum_kernel(view: LayerView, rule: Rule, sign: int) -> Kernel | None:
         return None
     first, second = (Scaling.gemmlowp(factor, -places, _LEFT_SHIFT) for factor, places in factors)
     scaled = first, second, sign, Scaling.gemmlowp(multiplier, -shift, 0), output.zero_point
-    return SumKernel(scaled_sums, *operands, scaled, *bounds)
+    steps = left.scale / output.scale, sign * right.scale / output.scale
+    return sum_kernel(*operands, steps, scaled, bounds)
 
 
 def _fixed_point_factors(view: LayerView) -> tuple[list[tuple[int, int]], tuple[int, int]]:

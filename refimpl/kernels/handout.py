@@ -15,18 +15,19 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from refimpl.kernels.addresses import INT32, INT64, call, pointer
+from refimpl.kernels.addresses import INT32, INT64, call, constant, element, load, pointer
 from refimpl.kernels.inner_loop import inner_loop
 
 COUNTER_STEP = 8
 """int64s from a counter to the next: they lie in cache lines of their own."""
 
-_SPINS = 2000
-"""Turns of waiting (some 50 µs) before a thread lets the system give its processor to another."""
+_SPINS = 1000
+"""Turns of waiting, some 20 µs, before a thread lets the system give its processor to another."""
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _ARM = platform.machine().lower() in ("aarch64", "arm64")
 _YIELDS = hasattr(os, "sched_yield")
+_TELLS_PROCESSOR = platform.system() == "Linux"
 
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 
@@ -44,27 +45,48 @@ def draw(_: Any, counter: Any, count: Any) -> Any:
 
 @_intrinsic
 def report(_: Any, counter: Any, count: Any) -> Any:
-    """Adds ``count`` to the int64 at the address ``counter``, after all this thread has written."""
+    """Adds ``count`` to the int64 at the address ``counter``, in one order with all reports and readings."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         counter, count = arguments
-        return builder.atomic_rmw("add", pointer(builder, counter, INT64), count, "release")
+        return builder.atomic_rmw("add", pointer(builder, counter, INT64), count, "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@_intrinsic
+def announce(_: Any, counter: Any, value: Any) -> Any:
+    """Makes the int64 at the address ``counter`` ``value``, in one order with all reports and readings."""
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        counter, value = arguments
+        return builder.atomic_rmw("xchg", pointer(builder, counter, INT64), value, "seq_cst")
 
     return types.int64(types.int64, types.int64), codegen
 
 
 @_intrinsic
 def reported(_: Any, counter: Any) -> Any:
-    """The int64 at the address ``counter``, before all this thread reads from now on."""
+    """The int64 at the address ``counter``; what its writer wrote before can be read from now on."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.load_atomic(pointer(builder, arguments[0], INT64), "acquire", 8)
+        return builder.load_atomic(pointer(builder, arguments[0], INT64), "seq_cst", 8)
 
     return types.int64(types.int64), codegen
 
 
 @_intrinsic
-def _pause(_: Any) -> Any:
+def word(_: Any, address: Any, index: Any) -> Any:
+    """The int64 ``index`` places behind an address, which nobody changes meanwhile."""
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return load(builder, element(builder, arguments[0], arguments[1], 8), INT64, 8)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@_intrinsic
+def pause(_: Any) -> Any:
     """A moment in which the other thread of this core has it for itself."""
 
     def codegen(context: Any, builder: Any, __: Any, ___: Any) -> Any:
@@ -75,6 +97,20 @@ def _pause(_: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
+
+
+@_intrinsic
+def processor(_: Any) -> Any:
+    """The number of the processor this thread runs on just now; -1 where the system does not tell."""
+
+    def codegen(_: Any, builder: Any, __: Any, ___: Any) -> Any:
+        if not _TELLS_PROCESSOR:
+            return constant(-1)
+        kind = ir.FunctionType(INT32, [])
+        told = builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_getcpu"), [])
+        return builder.sext(told, INT64)
+
+    return types.int64(), codegen
 
 
 @_intrinsic
@@ -97,6 +133,6 @@ def wait_for(counter: int, count: int) -> None:
     while reported(counter) < count:
         turns += 1
         if turns < _SPINS:
-            _pause()
+            pause()
         else:
             _yield()

@@ -21,7 +21,8 @@ from refimpl.kernels.microkernel import (
     open_block,
 )
 from refimpl.kernels.stages import Stage
-from refimpl.kernels.threads import SMALL_WORK
+from refimpl.kernels.team import WAKING_WORK
+from refimpl.kernels.threads import threads_in_force
 
 RUN = 256
 """Elements of a run: with the widest block, weights and values take 16 KB of a cache of at least 32."""
@@ -42,14 +43,17 @@ def measure_peak(isa: str, threads: int, seconds: float = 0.5) -> float:
     data = _data(kernel, steps, threads)
     work = threads * pixels * channels * steps * depth
     calls, best, spent = 64, 0.0, 0.0
-    while spent < seconds:
-        stage = Stage(_repeat, (kernel.blocking, *data, steps, calls), threads, threads * SMALL_WORK)
-        start = time.perf_counter()
-        stage()
-        took = time.perf_counter() - start
-        best = max(best, calls * work / took)
-        spent += took
-        calls *= 2
+    arguments = (kernel.blocking, *data, steps)
+    with threads_in_force(threads):
+        Stage(_repeat, (*arguments, 1), threads, threads * WAKING_WORK)()  # compiles, wakes
+        while spent < seconds:
+            burst = Stage(_repeat, (*arguments, calls), threads, threads * WAKING_WORK)
+            start = time.perf_counter()
+            burst()
+            took = time.perf_counter() - start
+            best = max(best, calls * work / took)
+            spent += took
+            calls *= 2
     return best
 
 

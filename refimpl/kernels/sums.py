@@ -15,9 +15,12 @@ import numpy as np
 from refimpl.contract import Values
 from refimpl.graph import Array, Tensor
 from refimpl.kernels.inner_loop import inner_loop
-from refimpl.kernels.int32 import add32, mul32, shift_right32, sub32
+from refimpl.kernels.int32 import add32, and32, bits_of, mul32, shift_right32, sub32
 from refimpl.kernels.lookup import buffer, flat_bytes
 from refimpl.kernels.stages import Stage
+
+_PLACES, _FINE, _DOUBT = 13, 1536, 4
+"""A float32 below 512 added to 1536 is rounded to multiples of 2**-13; four of them are near."""
 
 _HIGH = 31
 """Places that a Q0.31 multiplier shifts to the right."""
@@ -100,6 +103,104 @@ def scaled_sums(
         s = np.int64(np.int32(p + ((q ^ minus) - minus))) * np.int64(factor)
         s = (s + (scale.rounding_below if s < 0 else scale.rounding)) >> scale.shift
         z[i] = np.uint8(min(max(add32(s, zero), floor), ceiling))
+
+
+class Nearly(NamedTuple):
+    """``byte * a + byte * b + start`` in float32, bounded, is the sum in output steps, without zero point.
+
+    Added to ``offset`` it is rounded to multiples of 2**-13, and its bits hold the result as in
+    ``refimpl.kernels.requantize_block``. Those that end in less than ``2 * _DOUBT`` are near a tie.
+    """
+
+    a: np.float32
+    b: np.float32
+    start: np.float32
+    low: np.float32
+    high: np.float32
+    offset: np.float32
+
+    @classmethod
+    def of(
+        cls,
+        left: Operand,
+        right: Operand,
+        scales: tuple[float, float],
+        zero_point: int,
+        bounds: tuple[int, int],
+    ) -> Nearly:
+        """``scales``: output steps per step of each operand, negative for one that is taken off."""
+        start = -left.offset * scales[0] - right.offset * scales[1]
+        low, high = (np.float32(bound - zero_point) for bound in bounds)
+        offset = np.float32(_FINE + zero_point + 0.5 + _DOUBT * 2.0**-_PLACES)
+        return cls(np.float32(scales[0]), np.float32(scales[1]), np.float32(start), low, high, offset)
+
+
+_BLOCK = 128
+"""Elements computed exactly if one of them is near a tie."""
+
+_MOST_DOUBTS = 1 / 256
+"""Share of all pairs of bytes near a tie from which on it is faster to compute all of them exactly."""
+
+_ALL_LEFT, _ALL_RIGHT = (np.ascontiguousarray(pair).reshape(-1) for pair in np.indices((256, 256), np.uint8))
+
+
+def sum_kernel(
+    left: Operand,
+    right: Operand,
+    steps: tuple[float, float],
+    scaled: tuple[Scaling, Scaling, int, Scaling, int],
+    bounds: tuple[int, int],
+) -> SumKernel:
+    """By :func:`scaled_sums` with these constants, or where float32 tells most results, by it.
+
+    ``steps``: output steps per step of each operand, negative for one that is taken off. All pairs of bytes
+    are tried, so that nothing rests on how far off float32 may be.
+    """
+    exact = SumKernel(scaled_sums, left, right, scaled, *bounds)
+    nearly = Nearly.of(left, right, steps, scaled[-1], bounds)
+    mostly = SumKernel(nearly_scaled_sums, left, right, (nearly, *scaled), *bounds)
+    expected, result = np.empty_like(_ALL_LEFT), np.empty_like(_ALL_LEFT)
+    doubts = _add_nearly(_ALL_LEFT, _ALL_RIGHT, left, right, nearly, result, 0, result.size)
+    if doubts > _MOST_DOUBTS * result.size:
+        return exact
+    for kernel, out in ((exact, expected), (mostly, result)):
+        kernel.compiled(
+            _ALL_LEFT, _ALL_RIGHT, left, right, *kernel.constants, *bounds, out, 0, out.size
+        )  # fmt: skip
+    return mostly if (result == expected).all() else exact
+
+
+@inner_loop
+def nearly_scaled_sums(
+    left: Any, right: Any, a: Any, b: Any, nearly: Any, a_scale: Any, b_scale: Any, sign: int, scale: Any,
+    zero_point: int, low: int, high: int, out: Any, begin: int, end: int,
+) -> None:  # fmt: skip
+    """Float32 first; blocks with a sum near a tie once more, by :func:`scaled_sums`."""
+    for first in range(begin, end, _BLOCK):
+        last = min(first + _BLOCK, end)
+        if _add_nearly(left, right, a, b, nearly, out, first, last):
+            scaled_sums(
+                left, right, a, b, a_scale, b_scale, sign, scale, zero_point, low, high, out, first, last
+            )  # fmt: skip
+
+
+@inner_loop
+def _add_nearly(left: Any, right: Any, a: Any, b: Any, nearly: Any, out: Any, begin: int, end: int) -> int:
+    """How many results are doubtful."""
+    a_flip, b_flip = np.uint8(a.flip), np.uint8(b.flip)
+    nothing: Any = np.int32(0)
+    doubts = nothing
+    x, y, z = left[begin:end], right[begin:end], out[begin:end]
+    for i in range(z.size):
+        p, q = add32(x[i] ^ a_flip, nothing), add32(y[i] ^ b_flip, nothing)
+        total = np.float32(p) * nearly.a + (np.float32(q) * nearly.b + nearly.start)
+        total = total if total > nearly.low else nearly.low
+        total = total if total < nearly.high else nearly.high
+        steps = bits_of(np.float32(total + nearly.offset))
+        z[i] = np.uint8(shift_right32(steps, np.int32(_PLACES)))
+        below = and32(steps, np.int32((1 << _PLACES) - 2 * _DOUBT))
+        doubts = add32(doubts, np.int32(1) if below == nothing else nothing)
+    return int(doubts)
 
 
 @inner_loop

@@ -1,21 +1,12 @@
-"""How many threads a layer is worth, and how idle ones wait.
-
-GNU's OpenMP lets idle threads spin before they sleep. Without any spinning every run waits for a thread
-to wake; spinning as long as the library would, threads take time from others as soon as anything else runs on
-the machine. Importing this module bounds it, unless the environment says how to wait.
-"""
+"""How many threads a layer is worth, and how many are in force."""
 
 from __future__ import annotations
 
-import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-SPINS = "GOMP_SPINCOUNT"
-"""GNU OpenMP's variable, read when Numba starts its threads: rounds of waiting before a thread sleeps."""
-
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault(SPINS, "3000")
-
-SMALL_WORK = 1 << 16
+SMALL_WORK = 1 << 13
 """Elementary steps (an element looked up, a pixel weighed, 32 products) below which one thread is the
 faster: to share the caches costs as much as another thread gains."""
 
@@ -24,6 +15,23 @@ HANDFUL_WORK = 1 << 11
 
 SHARES = 16
 """Handfuls per thread: few enough to keep neighbouring tasks on one thread, whose cache holds their rows."""
+
+_local = threading.local()
+
+
+@contextmanager
+def threads_in_force(threads: int) -> Iterator[None]:
+    """Layers that this Python thread runs take so many threads meanwhile."""
+    before, _local.count = count_in_force(), threads
+    try:
+        yield
+    finally:
+        _local.count = before
+
+
+def count_in_force() -> int:
+    """The number of threads a layer that runs by itself takes: 1, unless somebody said otherwise."""
+    return getattr(_local, "count", 1)
 
 
 def threads_for(work: int, threads: int) -> int:

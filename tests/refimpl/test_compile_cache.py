@@ -17,10 +17,12 @@ KERNELS = Path(requantize.__file__).parent
 
 
 def test_an_edit_anywhere_below_changes_the_stamp_and_nothing_else_does(tmp_path: Path) -> None:
-    """convolution.py imports microkernel.py, which imports addresses.py; int32.py none of them."""
+    """convolution.py imports microkernel.py, which imports addresses.py; fixed_point.py none."""
     for source in KERNELS.glob("*.py"):
         shutil.copy(source, tmp_path)
-    files = {name: tmp_path / f"{name}.py" for name in ("convolution", "int32", "addresses", "vector_blocks")}
+    files = {
+        name: tmp_path / f"{name}.py" for name in ("convolution", "fixed_point", "addresses", "vector_blocks")
+    }
     before = {name: source_stamp(path) for name, path in files.items()}
     assert before == {name: source_stamp(KERNELS / path.name) for name, path in files.items()}
     files["addresses"].write_text(files["addresses"].read_text() + "\nCHANGED = 1\n")

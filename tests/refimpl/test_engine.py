@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numba
@@ -15,12 +14,12 @@ from karat.feeds import random_feeds
 from refimpl import engine
 from refimpl.builder import GraphBuilder
 from refimpl.cost import count
-from refimpl.engine import Program, Step, compile_graph
+from refimpl.engine import compile_graph
 from refimpl.errors import FeedError, UnsupportedOp, UsageError
 from refimpl.graph import Quantization
-from refimpl.kernels import stages
+from refimpl.kernels.team import TEAM
+from refimpl.kernels.threads import count_in_force, threads_in_force
 from tests.karat.small import small_graph
-from tests.refimpl.test_planning import Net
 
 
 def test_unsupported_ops_are_all_named_before_anything_runs() -> None:
@@ -78,69 +77,53 @@ several_threads = pytest.mark.skipif(
 )
 
 
-def threads_at_each_step(program: Program, trace: bool) -> list[int]:
-    """Numba's number of threads as each layer begins."""
-    counts: list[int] = []
-
-    def counting(steps: Iterable[Step]) -> Iterator[Step]:
-        for step in steps:
-            counts.append(numba.get_num_threads())
-            yield step
-
-    program.run(random_feeds(program.graph, 0), trace, progress=counting)
-    return counts
-
-
 @several_threads
-@pytest.mark.parametrize(("trace", "threads"), [(False, 2), (True, 1), (True, 2)])
-def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(trace: bool, threads: int) -> None:
+@pytest.mark.usefixtures("tiny_layers_shared")
+@pytest.mark.parametrize("trace", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("others", [1, 3])
+def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(
+    trace: bool, threads: int, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[int] = []
+    original = TEAM.run
+
+    def recording(table: Any, counters: Any, count: int, work: int) -> int:
+        entered.append(count)
+        return original(table, counters, count, work)
+
+    monkeypatch.setattr(TEAM, "run", recording)
     graph = small_graph()
-    before = numba.get_num_threads()
-    others = 3 - threads
-    numba.set_num_threads(others)
-    try:
-        counts = threads_at_each_step(compile_graph(graph, threads=threads), trace)
-        assert numba.get_num_threads() == others
-    finally:
-        numba.set_num_threads(before)
-    assert counts == [threads] * len(graph.layers)
+    program = compile_graph(graph, threads=threads)
+    with threads_in_force(others):
+        expected = program.run(random_feeds(graph, 0), trace).outputs
+        again = program.run(random_feeds(graph, 0), trace, progress=iter).outputs
+        assert count_in_force() == others
+    assert set(entered) == ({2} if threads == 2 else set())
+    assert [x.tobytes() for x in again] == [x.tobytes() for x in expected]
 
 
 @several_threads
 @pytest.mark.usefixtures("tiny_layers_shared")
-@pytest.mark.parametrize("threads", [1, 2])
-def test_layers_run_on_the_programs_threads_whatever_numba_is_set_to(
-    threads: int, monkeypatch: pytest.MonkeyPatch
+def test_layers_run_one_by_one_where_somebody_looks_on_and_together_where_nobody_does(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A run on one thread sets no number: what its layers call must not ask for one."""
-    entered: list[int] = []
-    original = stages._run_together
+    lengths: list[int] = []
+    original = TEAM.run
 
-    def recording(table: Any, counters: Any, count: int) -> Any:
-        entered.append(count)
-        return original(table, counters, count)
+    def recording(table: Any, counters: Any, count: int, work: int) -> int:
+        lengths.append(len(table))
+        return original(table, counters, count, work)
 
-    monkeypatch.setattr(stages, "_run_together", recording)
+    monkeypatch.setattr(TEAM, "run", recording)
     graph = small_graph()
-    program = compile_graph(graph, threads=threads)
-    expected = program.run(random_feeds(graph, 0)).outputs
-    assert program._workspace.settled
-    assert set(entered) == ({2} if threads == 2 else set())
-    monkeypatch.setattr(numba, "get_num_threads", lambda: 3 - threads)
-    for progress in (None, iter):
-        again = program.run(random_feeds(graph, 0), progress=progress).outputs
-        assert [x.tobytes() for x in again] == [x.tobytes() for x in expected]
-    assert set(entered) == ({2} if threads == 2 else set())
-
-
-@several_threads
-def test_one_thread_is_set_where_a_layer_asks_for_the_number_itself() -> None:
-    net = Net(0)
-    padded = net.pad(net.input(1, 4, 5, 3), [(0, 0), (1, 1), (1, 1), (0, 0)])
-    graph = net.builder.build([padded])
-    program = compile_graph(graph, threads=1)
-    assert threads_at_each_step(program, trace=False) == [1]
-    assert not program._workspace.settled
+    program = compile_graph(graph, threads=2)
+    program.run(random_feeds(graph, 0))
+    together = lengths.copy()
+    lengths.clear()
+    program.run(random_feeds(graph, 0), progress=iter)
+    assert lengths == [1] * sum(together)
+    assert max(together) > 1
 
 
 @several_threads

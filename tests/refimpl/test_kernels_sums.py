@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from refimpl.engine import compile_graph
 from refimpl.graph import Array
 from refimpl.kernels.binary import pair_kernel, prepare_add
-from refimpl.kernels.sums import SumKernel
+from refimpl.kernels.sums import Nearly, SumKernel, nearly_scaled_sums, scaled_sums
 from refimpl.profiles import profile_named
 from tests.cases.case import Case
 from tests.cases.single_layer import Feed, Result, single_layer
@@ -47,6 +49,35 @@ def test_every_pair_of_bytes_equals_the_spec(op: str, name: str) -> None:
             np.testing.assert_array_equal(program.run(case.feeds).outputs[0], expected)
             seen |= set(np.unique(expected).tolist())
     assert len(seen) > 4
+
+
+@pytest.mark.parametrize(
+    ("name", "loop"),
+    [
+        ("unequal and odd", nearly_scaled_sums),
+        ("powers of two: every tie there is", scaled_sums),  # too many of them
+    ],
+)
+def test_float32_is_asked_first_where_it_tells_most_sums(name: str, loop: object) -> None:
+    for op in ("ADD", "SUB"):
+        program = compile_graph(_case(op, "int8", SCALES[name], (65536,)).graph, "litert-2.3-ref")
+        kernel = program.steps[0].kernel
+        assert isinstance(kernel, SumKernel)
+        assert kernel.compiled is loop
+
+
+def test_float32_that_is_further_off_than_thought_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Nearly.of
+
+    def off(*arguments: Any) -> Nearly:
+        nearly = original(*arguments)
+        return nearly._replace(a=np.float32(nearly.a * 1.001))
+
+    monkeypatch.setattr(Nearly, "of", off)
+    case = _case("ADD", "int8", SCALES["unequal and odd"], (65536,))
+    kernel = compile_graph(case.graph, "litert-2.3-ref").steps[0].kernel
+    assert isinstance(kernel, SumKernel)
+    assert kernel.compiled is scaled_sums
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
+import threading
+import time
+from types import SimpleNamespace
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from numba import njit
@@ -15,13 +18,10 @@ from numba import njit
 from refimpl.graph import Array
 from refimpl.kernels import stages as module
 from refimpl.kernels import threads as policy
-from refimpl.kernels.handout import COUNTER_STEP, draw, report, reported, wait_for
+from refimpl.kernels.handout import announce, draw, pause, report, reported, wait_for
 from refimpl.kernels.packed_call import PackedCall
 from refimpl.kernels.stages import Stage, Stages
-
-several_threads = pytest.mark.skipif(
-    numba.config.NUMBA_NUM_THREADS < 2, reason="Numba was started with one thread"
-)
+from refimpl.kernels.team import TEAM, WAKING_WORK, Team, counters_for, work
 
 
 @njit
@@ -45,24 +45,15 @@ def refuse_two(values: Any, begin: int, end: int) -> None:
 
 
 @njit
-def work_as(stages: Any, table: Any, counters: Any, worker: int, threads: int) -> None:
-    stages(table, counters.ctypes.data, worker, threads)
+def work_as(table: Any, counters: Any, worker: int, threads: int) -> None:
+    work(table.ctypes.data, table.shape[0], counters.ctypes.data, worker, threads)
 
 
-@pytest.fixture
-def two_threads() -> Any:
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    yield
-    numba.set_num_threads(before)
-
-
-@several_threads
-@pytest.mark.usefixtures("two_threads", "tiny_layers_shared")
+@pytest.mark.usefixtures("tiny_layers_shared")
 @pytest.mark.parametrize("tasks", [0, 1, 2, 3, 31, 33, 1000])
 def test_every_task_runs_once_a_run(tasks: int) -> None:
     """Fewer tasks than threads, as many, and odd numbers of handfuls."""
-    for threads in (1, 2):
+    for threads in (1, 2, 5):
         times = np.zeros(tasks + 1, np.int64)
         together = Stages([Stage(count, (times,), tasks, 1)] * 3, threads)
         for runs in (1, 2):
@@ -71,8 +62,7 @@ def test_every_task_runs_once_a_run(tasks: int) -> None:
         assert times[tasks] == 0
 
 
-@several_threads
-@pytest.mark.usefixtures("two_threads", "tiny_layers_shared")
+@pytest.mark.usefixtures("tiny_layers_shared")
 @pytest.mark.parametrize("size", [2, 7, 64])
 def test_a_stage_sees_all_the_one_before_wrote(size: int) -> None:
     """A thousand stages, each of which reads both threads' shares: one read too early changes the result."""
@@ -89,7 +79,6 @@ def test_a_stage_sees_all_the_one_before_wrote(size: int) -> None:
         np.testing.assert_array_equal(first, expected)
 
 
-@several_threads
 @pytest.mark.parametrize("order", list(itertools.permutations([0, 1, 0, 1, 2])), ids=str)
 def test_threads_that_come_one_after_the_other_leave_nothing_undone(
     order: tuple[int, ...], tiny_layers_shared: None
@@ -97,17 +86,15 @@ def test_threads_that_come_one_after_the_other_leave_nothing_undone(
     """Nobody may wait for a thread that has not begun: where Numba runs all on one, it never would."""
     times = np.zeros(10, np.int64)
     table = Stages([Stage(count, (times,), 10, 1)] * 2, 3)._table
-    counters = np.zeros(2 * 4 * COUNTER_STEP + 1, np.int64)
+    counters = counters_for(2, 3)
     for worker in order:
-        work_as(module._work, table, counters, worker, 3)
+        work_as(table, counters, worker, 3)
         np.testing.assert_array_equal(times, 2)
 
 
 @pytest.mark.usefixtures("tiny_layers_shared")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_a_task_raises_comes_out_and_the_next_run_is_whole(threads: int) -> None:
-    if threads > numba.config.NUMBA_NUM_THREADS:
-        pytest.skip("Numba was started with one thread")
     values, times = np.arange(40), np.zeros(40, np.int64)
     run = Stages([Stage(refuse_two, (values,), 40, 1), Stage(count, (times,), 40, 1)], threads)
     with pytest.raises(ValueError, match="a two"):
@@ -130,19 +117,25 @@ def test_memory_that_could_not_be_had_is_an_error_even_if_it_can_be_had_again(
 def test_small_work_and_one_thread_never_enter_the_thread_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     monkeypatch.setattr(module, "_run_alone", lambda _: ran.append("alone"))
-    monkeypatch.setattr(module, "_run_together", lambda *_: ran.append("together"))
-    for threads, work in itertools.product((2, 1), (policy.SMALL_WORK - 1, policy.SMALL_WORK)):
-        Stages([Stage(count, (np.zeros(9, np.int64),), 9, work)], threads)()
+    monkeypatch.setattr(TEAM, "run", lambda *_: ran.append("together"))
+    for threads, steps in itertools.product((2, 1), (policy.SMALL_WORK - 1, policy.SMALL_WORK)):
+        Stages([Stage(count, (np.zeros(9, np.int64),), 9, steps)], threads)()
     assert ran == ["alone", "together", "alone", "alone"]
 
 
 def test_a_layer_called_by_itself_takes_the_threads_in_force(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(module, "Stages", lambda _, threads: lambda: asked.append(threads))
-    for threads in (1, 3):
-        monkeypatch.setattr(numba, "get_num_threads", lambda threads=threads: threads)
-        Stage(count, (np.zeros(9, np.int64),), 9, 1)()
-    assert asked == [1, 3]
+    stage = Stage(count, (np.zeros(9, np.int64),), 9, 1)
+    stage()
+    with policy.threads_in_force(3), policy.threads_in_force(2):
+        stage()
+    with policy.threads_in_force(3):
+        elsewhere = threading.Thread(target=stage)
+        elsewhere.start()
+        elsewhere.join()
+        stage()
+    assert asked == [1, 2, 1, 3]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +166,11 @@ def added(counters: Array, number: int) -> int:
     return reported(counters.ctypes.data)
 
 
+@njit
+def announced(counters: Array, value: int) -> int:
+    return announce(counters.ctypes.data, value)
+
+
 @njit(nogil=True)
 def wait(counters: Array, number: int) -> None:
     wait_for(counters.ctypes.data, number)
@@ -182,8 +180,9 @@ def test_counters_count() -> None:
     counters = np.array([5, 7])
     assert [drawn(counters, 3), drawn(counters, 4)] == [5, 8]
     assert added(counters, 2) == 14
-    wait(counters, 14)
-    assert counters.tolist() == [14, 7]
+    assert announced(counters, 3) == 14
+    wait(counters, 3)
+    assert counters.tolist() == [3, 7]
 
 
 WAITING = """
@@ -215,3 +214,101 @@ def test_addresses_outlive_the_calls_that_made_them() -> None:
         PackedCall(count, (np.zeros(4, np.int64),))(0, 4)
     run()
     np.testing.assert_array_equal(times, 1)
+
+
+# ---- the team
+
+
+@njit(nogil=True)
+def meet(present: Any, met: Any, begin: int, end: int) -> None:
+    for _ in range(begin, end):
+        report(present.ctypes.data, 1)
+        for _ in range(200_000):  # some milliseconds
+            if reported(present.ctypes.data) == 2:
+                met[0] = 1
+                break
+            pause()
+        report(present.ctypes.data, -1)
+
+
+def test_helpers_join() -> None:
+    """Two tasks at the same time: sooner or later, on a machine that is busy; alone, never."""
+    present, met = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    for threads, times in ((1, 3), (2, 500)):
+        run = Stages([Stage(meet, (present, met), 2, 1 << 40)], threads)
+        for _ in range(times):
+            run()
+            if met[0]:
+                break
+        assert met[0] == threads - 1
+
+
+def test_helpers_are_woken_for_large_jobs_and_for_jobs_that_follow_one_another() -> None:
+    team, woken = Team(), []
+    team._calls = [SimpleNamespace(put=lambda _: woken.append(True))]  # type: ignore[list-item]
+    table = Stages([Stage(count, (np.zeros(9, np.int64),), 9, 1 << 40)], 2)._table
+    for steps, gap, expected in (
+        (WAKING_WORK - 1, 0.01, 0),
+        (WAKING_WORK, 0.01, 1),
+        (WAKING_WORK - 1, 0.0, 1),
+        (WAKING_WORK - 1, 0.01, 0),
+    ):
+        time.sleep(gap)
+        if not gap:
+            team._left = time.perf_counter()  # however long this machine was busy with other things
+        team._asleep[0] = 1
+        woken.clear()
+        team.run(table, counters_for(1, 2), 2, steps)
+        assert len(woken) == expected
+        assert team._asleep[0] == 1 - expected
+
+
+def test_several_leaders_take_turns() -> None:
+    """Python threads with a job each: no task of one is lost to, or done with, another's."""
+    runs, wrong = 200, []
+
+    def lead(size: int) -> None:
+        times = np.zeros(size, np.int64)
+        stages = Stages([Stage(count, (times,), size, 1 << 40)] * 3, 3)
+        for done in range(1, runs + 1):
+            stages()
+            if not (times == 3 * done).all():
+                wrong.append((size, done))
+
+    leaders = [threading.Thread(target=lead, args=(size,)) for size in (5, 64, 333)]
+    for leader in leaders:
+        leader.start()
+    for leader in leaders:
+        leader.join()
+    assert not wrong
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from tests.refimpl.test_stages import Stage, Stages, count
+times = np.zeros(50, np.int64)
+stages = Stages([Stage(count, (times,), 50, 1 << 40)], 2)
+stages()
+child = os.fork()
+stages()
+right = (times == 2).all()
+if child == 0:
+    os._exit(0 if right else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or (0 if right else 4))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], timeout=120).returncode == 0
+
+
+def test_helpers_sleep_when_there_is_nothing_to_do() -> None:
+    """And cost no processor time: of a tenth of a second, a hundredth at most."""
+    stages = Stages([Stage(count, (np.zeros(50, np.int64),), 50, 1 << 40)], 2)
+    stages()
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.1)
+    assert time.process_time() - before < 0.01

@@ -1,0 +1,203 @@
+"""The process's threads that help whoever runs layers, asleep while nobody does.
+
+Numba's own (OpenMP's, as a rule) must all begin and end a parallel loop together: a run waits for a thread
+to wake although everything is done, and a process that forks loses them. Here the caller leads. It publishes
+a job and works at once; helpers that are awake, or wake in time, join it; when its work is done the leader
+closes the job and waits only for those who are still in it.
+
+A helper looks for a job for a moment, then says that it sleeps; who leads calls those who do, if the job is
+worth it. One that falls asleep in between misses a job, and nothing else. A helper joins a job, then looks
+whether it is still open; the leader closes it, then looks who is in it. These four happen in one order for
+everybody, so nobody works on a job whose leader has left.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from queue import SimpleQueue
+from time import perf_counter
+
+import numpy as np
+
+from refimpl.graph import Array
+from refimpl.kernels.handout import (
+    COUNTER_STEP,
+    announce,
+    draw,
+    pause,
+    processor,
+    report,
+    reported,
+    wait_for,
+    word,
+)
+from refimpl.kernels.inner_loop import inner_loop
+from refimpl.kernels.packed_call import enter
+
+TABLE_COLUMNS = 5
+ENTRY, ADDRESS, TASKS, SHARES, HANDFUL = range(TABLE_COLUMNS)
+"""Columns of a table of stages: the two addresses of a ``PackedCall``; its tasks; how many shares they
+are divided into; how many a thread draws at a time."""
+
+WAKING_WORK = 1 << 20
+"""Elementary steps, some 200 µs, from which on helpers are woken for a job. For less, they are woken where
+one job follows the other: a network run now and then is done before they are there."""
+
+_SOON = 100e-6
+"""Seconds between jobs that follow one another."""
+
+MOST_THREADS = 256
+"""There is room for so many."""
+
+_LINE = 8 * COUNTER_STEP
+_JOB, _MEMBERS, _JOBS, _TABLE, _STAGES, _COUNTERS, _THREADS, _PLACE = (line * _LINE for line in range(8))
+"""Where in the team's memory, in bytes: the job's number, 0 while there is none; how many helpers are in it,
+counted downwards; how many jobs there were; the job's table of stages, how many these are, its counters, how
+many threads it is for; the leader's processor."""
+_ASLEEP = 8 * _LINE
+"""And from here on, line by line, whether each helper sleeps."""
+
+_LOOKS = 3000
+"""How often a helper looks for the next job, some 60 µs: the next run, or more layers of this one."""
+
+
+def counters_for(stages: int, threads: int) -> Array:
+    """The memory a job of so many stages and threads counts in."""
+    return np.zeros((stages * (threads + 1) + 1) * COUNTER_STEP, np.int64)
+
+
+class Team:
+    """Threads that work together for one caller at a time."""
+
+    def __init__(self) -> None:
+        self._forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """As if no thread had been started: in a forked process, none is there."""
+        self._lock = threading.Lock()
+        self._memory = np.zeros((_ASLEEP + MOST_THREADS * _LINE) // 8, np.int64)
+        self._asleep = self._memory[_ASLEEP // 8 :: COUNTER_STEP]
+        self._left = 0.0
+        self._calls: list[SimpleQueue[None]] = []
+
+    def run(self, table: Array, counters: Array, threads: int, work: int) -> int:
+        """Runs a table of stages, int64 [stage, TABLE_COLUMNS], on at most MOST_THREADS ``threads``.
+
+        ``counters`` as made by :func:`counters_for`; ``work`` is in elementary steps. The number of handfuls
+        that ended in an exception.
+        """
+        with self._lock:
+            while len(self._calls) < threads - 1:
+                self._hire()
+            wakes = work >= WAKING_WORK or perf_counter() - self._left < _SOON
+            for index in range(threads - 1 if wakes else 0):
+                if self._asleep[index]:
+                    self._asleep[index] = 0
+                    self._calls[index].put(None)
+            # One compiled call: an interrupt could leave a job open whose arrays are gone.
+            failures: int = _lead(self._memory, table, counters, threads)
+            self._left = perf_counter()
+            return failures
+
+    def _hire(self) -> None:
+        memory, call, index = self._memory, SimpleQueue[None](), len(self._calls)
+
+        def serve() -> None:
+            while True:
+                _help(memory, index)
+                call.get()
+
+        self._calls.append(call)
+        threading.Thread(target=serve, name=f"karat-{index + 1}", daemon=True).start()
+
+
+TEAM = Team()
+
+
+@inner_loop
+def _lead(memory: Array, table: Array, counters: Array, threads: int) -> int:
+    """Opens a job, works, closes it and sees the helpers out; the number of handfuls that failed."""
+    for i in range(counters.size):
+        counters[i] = 0
+    team = memory.ctypes.data
+    memory[_TABLE // 8] = table.ctypes.data
+    memory[_STAGES // 8] = table.shape[0]
+    memory[_COUNTERS // 8] = counters.ctypes.data
+    memory[_THREADS // 8] = threads
+    memory[_PLACE // 8] = processor()
+    # Numbers only grow: nobody takes a job for the one before.
+    memory[_JOBS // 8] += 1
+    announce(team + _JOB, memory[_JOBS // 8])
+    work(table.ctypes.data, table.shape[0], counters.ctypes.data, 0, threads)
+    announce(team + _JOB, 0)
+    wait_for(team + _MEMBERS, 0)
+    failures: int = counters[counters.size - COUNTER_STEP]
+    return failures
+
+
+@inner_loop
+def _help(memory: Array, index: int) -> None:
+    """Joins every job there is, until there has been none for a while."""
+    team = memory.ctypes.data
+    asleep = team + _ASLEEP + index * _LINE
+    announce(asleep, 0)
+    last, looks = 0, 0
+    while looks < _LOOKS:
+        job = reported(team + _JOB)
+        if job not in (0, last):
+            report(team + _MEMBERS, -1)
+            job = reported(team + _JOB)
+            # It stays open at least until this helper has left.
+            if job != 0 and index + 1 < memory[_THREADS // 8] and not _is_in_the_way(memory):
+                work(
+                    memory[_TABLE // 8], memory[_STAGES // 8], memory[_COUNTERS // 8], index + 1,
+                    memory[_THREADS // 8],
+                )  # fmt: skip
+                last, looks = job, 0
+            report(team + _MEMBERS, 1)
+            if _is_in_the_way(memory):
+                break
+        looks += 1
+        pause()
+    announce(asleep, 1)
+
+
+@inner_loop
+def _is_in_the_way(memory: Array) -> bool:
+    """Whether this thread runs on the leader's processor: it would only take the leader's time.
+
+    Called again, it will be put on another one, if there is one.
+    """
+    place = processor()
+    return bool(place >= 0 and place == memory[_PLACE // 8])
+
+
+@inner_loop
+def work(table: int, stages: int, counters: int, worker: int, threads: int) -> None:
+    """All stages, as one thread does them: per stage a counter of each share, and one of tasks done.
+
+    ``table`` and ``counters`` are addresses; the number of handfuls that failed is counted last.
+    """
+    per_stage = (threads + 1) * _LINE
+    failures = counters + stages * per_stage
+    for stage in range(stages):
+        row = table + stage * TABLE_COLUMNS * 8
+        tasks, shares, handful = word(row, TASKS), word(row, SHARES), word(row, HANDFUL)
+        drawn = counters + stage * per_stage
+        done = drawn + threads * _LINE
+        if reported(done) >= tasks:
+            continue
+        for turn in range(shares):
+            owner = (worker + turn) % shares
+            first, end = tasks * owner // shares, tasks * (owner + 1) // shares
+            begin = first + draw(drawn + owner * _LINE, handful)
+            while begin < end:
+                stop = min(begin + handful, end)
+                if enter(word(row, ENTRY), word(row, ADDRESS), begin, stop):
+                    report(failures, 1)
+                report(done, stop - begin)
+                begin = first + draw(drawn + owner * _LINE, handful)
+        wait_for(done, tasks)
