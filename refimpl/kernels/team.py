@@ -61,6 +61,9 @@ _ASLEEP = 8 * _LINE
 _LOOKS = 3000
 """How often a helper looks for the next job, some 60 µs: the next run, or more layers of this one."""
 
+_LOOKS_PER_PLACE = 64
+"""How many of them between two looks where this thread runs."""
+
 
 def counters_for(stages: int, threads: int) -> Array:
     """The memory a job of so many stages and threads counts in."""
@@ -104,14 +107,30 @@ class Team:
 
     def _hire(self) -> None:
         memory, call, index = self._memory, SimpleQueue[None](), len(self._calls)
+        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
         def serve() -> None:
             while True:
-                _help(memory, index)
-                call.get()
+                if not (_help(memory, index) and _stepped_aside(memory, allowed)):
+                    memory[_ASLEEP // 8 + index * COUNTER_STEP] = 1
+                    call.get()
 
         self._calls.append(call)
         threading.Thread(target=serve, name=f"karat-{index + 1}", daemon=True).start()
+
+
+def _stepped_aside(memory: Array, allowed: set[int]) -> bool:
+    """Whether this thread now runs on another of the ``allowed`` processors than the leader.
+
+    Linux may wake it there time after time although others are idle: runs then took three times as long.
+    """
+    others = allowed - {int(memory[_PLACE // 8])}
+    try:
+        if others:
+            os.sched_setaffinity(0, others)
+    except OSError:  # the process may use fewer than it could
+        return False
+    return bool(others)
 
 
 TEAM = Team()
@@ -139,38 +158,38 @@ def _lead(memory: Array, table: Array, counters: Array, threads: int) -> int:
 
 
 @inner_loop
-def _help(memory: Array, index: int) -> None:
-    """Joins every job there is, until there has been none for a while."""
+def _help(memory: Array, index: int) -> bool:
+    """Joins every job there is, until there has been none for a while.
+
+    Or until this thread is in the way, which is the result: on the processor the leader was on last, it would
+    only take the leader's time.
+    """
     team = memory.ctypes.data
-    asleep = team + _ASLEEP + index * _LINE
-    announce(asleep, 0)
     last, looks = 0, 0
     while looks < _LOOKS:
+        if looks % _LOOKS_PER_PLACE == 0 and _is_in_the_way(memory):
+            return True
         job = reported(team + _JOB)
         if job not in (0, last):
             report(team + _MEMBERS, -1)
             job = reported(team + _JOB)
-            # It stays open at least until this helper has left.
-            if job != 0 and index + 1 < memory[_THREADS // 8] and not _is_in_the_way(memory):
+            # The job stays open at least until this helper has left.
+            threads, in_the_way = memory[_THREADS // 8], _is_in_the_way(memory)
+            if job != 0 and index + 1 < threads and not in_the_way:
                 work(
-                    memory[_TABLE // 8], memory[_STAGES // 8], memory[_COUNTERS // 8], index + 1,
-                    memory[_THREADS // 8],
+                    memory[_TABLE // 8], memory[_STAGES // 8], memory[_COUNTERS // 8], index + 1, threads
                 )  # fmt: skip
                 last, looks = job, 0
             report(team + _MEMBERS, 1)
-            if _is_in_the_way(memory):
-                break
+            if in_the_way:
+                return True
         looks += 1
         pause()
-    announce(asleep, 1)
+    return False
 
 
 @inner_loop
 def _is_in_the_way(memory: Array) -> bool:
-    """Whether this thread runs on the leader's processor: it would only take the leader's time.
-
-    Called again, it will be put on another one, if there is one.
-    """
     place = processor()
     return bool(place >= 0 and place == memory[_PLACE // 8])
 

@@ -263,6 +263,32 @@ def test_helpers_are_woken_for_large_jobs_and_for_jobs_that_follow_one_another()
         assert team._asleep[0] == 1 - expected
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs a system that tells processors apart, and two of them",
+)
+def test_a_helper_leaves_the_leaders_processor() -> None:
+    processors = os.sched_getaffinity(0)
+    place = min(processors)
+    present, met = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    stages = Stages([Stage(meet, (present, met), 2, 1 << 40)], 2)
+    stages()
+    helper = next(thread.native_id for thread in threading.enumerate() if thread.name == "karat-1")
+    assert helper is not None
+    try:
+        os.sched_setaffinity(0, {place})
+        os.sched_setaffinity(helper, {place})
+        met[0] = 0
+        for _ in range(500):
+            stages()
+            if met[0]:
+                break
+        assert place not in os.sched_getaffinity(helper)
+        assert met[0]
+    finally:
+        os.sched_setaffinity(0, processors)
+
+
 def test_several_leaders_take_turns() -> None:
     """Python threads with a job each: no task of one is lost to, or done with, another's."""
     runs, wrong = 200, []
