@@ -110,12 +110,23 @@ class DenseConvolution:
 
 
 def prepare_dense(
-    view: LayerView, rule: Rule, target: Target, shapes: Shapes, positions: tuple[int, int, int]
+    view: LayerView,
+    rule: Rule,
+    target: Target,
+    shapes: Shapes,
+    positions: tuple[int, int, int],
+    channels_last: bool = False,
 ) -> DenseConvolution:
-    """The kernel of a layer of these shapes; ``positions`` are its data, filter and bias."""
+    """The kernel of a layer of these shapes; ``positions`` are its data, filter and bias.
+
+    ``channels_last``: the filter is not OHWI, but its output channels vary fastest.
+    """
     data, filters = view.input(positions[0]), view.input(positions[1])
     bias = view.optional_input(positions[2])
-    centred = centred_filter(filters).reshape(shapes.filter)
+    centred = centred_filter(filters)
+    if channels_last:
+        centred = np.ascontiguousarray(centred.reshape(-1, shapes.filter[0]).T)
+    centred = centred.reshape(shapes.filter)
     epilogue = prepare_epilogue(view, rule, data, filters, view.output())
     side_by_side = neighbours(shapes)
     if side_by_side > 1:

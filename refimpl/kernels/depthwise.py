@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
-from refimpl.kernels.convolution import centred_filter
+from refimpl.kernels.convolution import centred_filter, prepare_dense
 from refimpl.kernels.depthwise_patch import fill_words
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.microkernel import (
@@ -27,6 +27,7 @@ from refimpl.kernels.microkernel import (
     microkernel_for,
     multiply_channels,
 )
+from refimpl.kernels.neighbours import Shapes
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
     Reading,
@@ -130,6 +131,13 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
         # A column lies in memory like a row, and tiles are cut along rows.
         (in_height, in_width), (out_height, out_width) = (1, in_height), (1, out_height)
         (taps_y, taps_x), (y, x) = (1, taps_y), (x, y)
+
+    if in_channels == 1:  # every filter reads the one channel: an ordinary convolution
+        shapes = Shapes(
+            (batches, in_height, in_width, 1), (batches, out_height, out_width, channels),
+            (channels, taps_y, taps_x, 1), (y,), (x,),
+        )  # fmt: skip
+        return prepare_dense(view, rule, target, shapes, (0, 1, 2), channels_last=True)
 
     kernel = microkernel_for(target.isa, 1)
     per_word = WORD_BYTES // np.dtype(kernel.element).itemsize

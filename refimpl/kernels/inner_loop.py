@@ -16,8 +16,8 @@ _Function = TypeVar("_Function")
 def inner_loop(function: _Function) -> _Function:
     """Decorator: compiles a function that makes no array and returns none; nor may what it calls.
 
-    Slices are not new arrays, but Numba assigns to them through one.
+    Slices are not new arrays, but Numba assigns to them through one. No divisor may be 0: none is looked at.
     """
     compiled: Any = njit
-    result: _Function = compiled(cache=True, nogil=True, _nrt=False)(function)
+    result: _Function = compiled(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
     return result

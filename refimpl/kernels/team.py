@@ -5,10 +5,10 @@ to wake although everything is done, and a process that forks loses them. Here t
 a job and works at once; helpers that are awake, or wake in time, join it; when its work is done the leader
 closes the job and waits only for those who are still in it.
 
-A helper looks for a job for a moment, then says that it sleeps; who leads calls those who do, if the job is
-worth it. One that falls asleep in between misses a job, and nothing else. A helper joins a job, then looks
-whether it is still open; the leader closes it, then looks who is in it. These four happen in one order for
-everybody, so nobody works on a job whose leader has left.
+A helper looks for a job for a moment, then says that it sleeps and looks whether somebody is about to lead;
+who leads says so, then calls those who sleep, if the job is worth it. A helper joins a job, then looks
+whether it is still open; the leader closes it, then looks who is in it. Each pair of these happens in one
+order for everybody: nobody sleeps through a job, nobody works on one whose leader has left.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ MOST_THREADS = 256
 """There is room for so many."""
 
 _LINE = 8 * COUNTER_STEP
-_JOB, _MEMBERS, _JOBS, _TABLE, _STAGES, _COUNTERS, _THREADS, _PLACE = (line * _LINE for line in range(8))
-"""Where in the team's memory, in bytes: the job's number, 0 while there is none; how many helpers are in it,
-counted downwards; how many jobs there were; the job's table of stages, how many these are, its counters, how
-many threads it is for; the leader's processor."""
-_ASLEEP = 8 * _LINE
+_COMING, _JOB, _MEMBERS, _JOBS, _TABLE, _STAGES, _COUNTERS, _THREADS, _PLACE = (n * _LINE for n in range(9))
+"""Where in the team's memory, in bytes: whether somebody leads; the job's number, 0 while there is none; how
+many helpers are in it, counted downwards; how many jobs there were; the job's table of stages, how many these
+are, its counters, how many threads it is for; the leader's processor."""
+_ASLEEP = 9 * _LINE
 """And from here on, line by line, whether each helper sleeps."""
 
 _LOOKS = 3000
@@ -96,12 +96,16 @@ class Team:
             while len(self._calls) < threads - 1:
                 self._hire()
             wakes = work >= WAKING_WORK or perf_counter() - self._left < _SOON
-            for index in range(threads - 1 if wakes else 0):
-                if self._asleep[index]:
-                    self._asleep[index] = 0
-                    self._calls[index].put(None)
-            # One compiled call: an interrupt could leave a job open whose arrays are gone.
-            failures: int = _lead(self._memory, table, counters, threads)
+            try:
+                self._memory[_COMING // 8] = 1
+                for index in range(threads - 1 if wakes else 0):
+                    if self._asleep[index]:
+                        self._asleep[index] = 0
+                        self._calls[index].put(None)
+                # One compiled call: an interrupt could leave a job open whose arrays are gone.
+                failures: int = _lead(self._memory, table, counters, threads)
+            finally:
+                self._memory[_COMING // 8] = 0
             self._left = perf_counter()
             return failures
 
@@ -111,8 +115,9 @@ class Team:
 
         def serve() -> None:
             while True:
-                if not (_help(memory, index) and _stepped_aside(memory, allowed)):
-                    memory[_ASLEEP // 8 + index * COUNTER_STEP] = 1
+                in_the_way = _help(memory, index)
+                # Asleep from the last look on: who leads meanwhile may hold Python's lock for long.
+                if not (in_the_way and _stepped_aside(memory, allowed)):
                     call.get()
 
         self._calls.append(call)
@@ -159,15 +164,18 @@ def _lead(memory: Array, table: Array, counters: Array, threads: int) -> int:
 
 @inner_loop
 def _help(memory: Array, index: int) -> bool:
-    """Joins every job there is, until there has been none for a while.
+    """Joins every job there is, until there has been none for a while; then this helper is asleep.
 
     Or until this thread is in the way, which is the result: on the processor the leader was on last, it would
     only take the leader's time.
     """
     team = memory.ctypes.data
+    asleep = team + _ASLEEP + index * _LINE
+    announce(asleep, 0)
     last, looks = 0, 0
-    while looks < _LOOKS:
+    while True:
         if looks % _LOOKS_PER_PLACE == 0 and _is_in_the_way(memory):
+            announce(asleep, 1)
             return True
         job = reported(team + _JOB)
         if job not in (0, last):
@@ -182,10 +190,16 @@ def _help(memory: Array, index: int) -> bool:
                 last, looks = job, 0
             report(team + _MEMBERS, 1)
             if in_the_way:
+                announce(asleep, 1)
                 return True
         looks += 1
         pause()
-    return False
+        if looks >= _LOOKS:
+            announce(asleep, 1)
+            if not reported(team + _COMING):
+                return False
+            announce(asleep, 0)
+            looks = 0
 
 
 @inner_loop
