@@ -243,9 +243,14 @@ def _take_turns(states: Sequence[_State], rules: Rules, say: Say) -> None:
                     counts[index] = runs_per_turn(*entrant.time(0, 1))
                     if counts[index] > 1:  # not judged by the first run, which may have woken the machine
                         counts[index] = runs_per_turn(min(entrant.time(0, 3)))
-                state.seconds += entrant.time(int(counts[index] > 1), counts[index])
+                state.seconds += entrant.time(_untimed(counts[index]), counts[index])
 
             state.attempt(turn)
+
+
+def _untimed(runs: int) -> int:
+    """Runs before those of a turn, in which threads and caches wake."""
+    return min(runs - 1, max(runs // 5, 1))
 
 
 def runs_per_turn(seconds: float) -> int:

@@ -15,7 +15,9 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.fixed_point import fixed_point, gemmlowp, ruy
+from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.lookup import buffer, flat_bytes, full_range, operand
+from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.profiles.rules import Method, Rule
 
 
@@ -141,9 +143,37 @@ def _float_means(
 def prepare_arg_max(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """ARG_MAX and ARG_MIN: the first of equal extremes along one axis."""
     (axis,) = _axes(view, 1)
+    data = view.input(0)
+    length = data.shape[-1] if data.shape else 1
+    if axis == len(data.shape) - 1 and data.dtype in ("int8", "uint8") and 0 < length < _POSITIONS:
+        rows = math.prod(data.shape[:-1])
+        # Bytes that sort as their values do, or for a minimum the other way round.
+        flip = np.uint8((0x80 if data.dtype == "int8" else 0) ^ (0xFF if view.op == "ARG_MIN" else 0))
+
+        def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+            return flat_bytes(buffer(inputs, 0)).reshape(rows, length), flip, outputs[0].reshape(-1)
+
+        return LoopKernel(rows * length // 4, rows, _first_largest, arguments)
     extreme = np.argmax if view.op == "ARG_MAX" else np.argmin
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         outputs[0][...] = extreme(operand(inputs, 0), axis=axis)
 
     return run
+
+
+_POSITIONS = 1 << 16
+"""Positions a number has room for beside a byte, in :func:`_first_largest`."""
+
+
+@inner_loop
+def _first_largest(rows: Any, flip: Any, out: Any, begin: int, end: int) -> None:
+    """The largest of numbers made of byte and position: one loop without branches for both."""
+    last = np.int32(_POSITIONS - 1)
+    for i in range(begin, end):
+        row = rows[i]
+        largest = np.int32(-1)
+        for k in range(row.size):
+            position = np.int32(last - np.int32(k))
+            largest = max(largest, np.int32(np.int32(np.int32(row[k] ^ flip) << np.int32(16)) | position))
+        out[i] = last - (largest & last)

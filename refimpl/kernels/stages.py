@@ -19,7 +19,16 @@ import numpy as np
 from refimpl.graph import Array
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.packed_call import PackedCall, enter
-from refimpl.kernels.team import ADDRESS, ENTRY, SHARES, TABLE_COLUMNS, TASKS, TEAM, counters_for
+from refimpl.kernels.team import (
+    ADDRESS,
+    ENTRY,
+    MOST_THREADS,
+    SHARES,
+    TABLE_COLUMNS,
+    TASKS,
+    TEAM,
+    counters_for,
+)
 from refimpl.kernels.threads import count_in_force, handful_for, threads_for
 
 
@@ -63,7 +72,7 @@ class Stages:
 
 
 def _row(stage: Stage, threads: int) -> tuple[int, ...]:
-    shares = threads_for(stage.work, threads)
+    shares = min(threads_for(stage.work, threads), MOST_THREADS)
     handful = handful_for(stage.tasks, stage.work, shares)
     return stage.call.entry, stage.call.address, stage.tasks, shares, handful
 

@@ -48,7 +48,7 @@ _SOON = 100e-6
 """Seconds between jobs that follow one another."""
 
 MOST_THREADS = 256
-"""There is room for so many."""
+"""There is room for so many; layers are hardly ever cut into more tasks."""
 
 _LINE = 8 * COUNTER_STEP
 _COMING, _JOB, _MEMBERS, _JOBS, _TABLE, _STAGES, _COUNTERS, _THREADS, _PLACE = (n * _LINE for n in range(9))
@@ -82,6 +82,7 @@ class Team:
         """As if no thread had been started: in a forked process, none is there."""
         self._lock = threading.Lock()
         self._memory = np.zeros((_ASLEEP + MOST_THREADS * _LINE) // 8, np.int64)
+        self._memory[_PLACE // 8] = -1
         self._asleep = self._memory[_ASLEEP // 8 :: COUNTER_STEP]
         self._left = 0.0
         self._calls: list[SimpleQueue[None]] = []
@@ -183,11 +184,13 @@ def _help(memory: Array, index: int) -> bool:
             job = reported(team + _JOB)
             # The job stays open at least until this helper has left.
             threads, in_the_way = memory[_THREADS // 8], _is_in_the_way(memory)
-            if job != 0 and index + 1 < threads and not in_the_way:
-                work(
-                    memory[_TABLE // 8], memory[_STAGES // 8], memory[_COUNTERS // 8], index + 1, threads
-                )  # fmt: skip
-                last, looks = job, 0
+            if job != 0 and not in_the_way:
+                if index + 1 < threads:
+                    work(
+                        memory[_TABLE // 8], memory[_STAGES // 8], memory[_COUNTERS // 8], index + 1, threads
+                    )  # fmt: skip
+                    looks = 0
+                last = job
             report(team + _MEMBERS, 1)
             if in_the_way:
                 announce(asleep, 1)

@@ -21,7 +21,7 @@ from refimpl.kernels import threads as policy
 from refimpl.kernels.handout import announce, draw, pause, report, reported, wait_for
 from refimpl.kernels.packed_call import PackedCall
 from refimpl.kernels.stages import Stage, Stages
-from refimpl.kernels.team import TEAM, WAKING_WORK, Team, counters_for, work
+from refimpl.kernels.team import MOST_THREADS, SHARES, TEAM, WAKING_WORK, Team, counters_for, work
 
 
 @njit
@@ -103,6 +103,12 @@ def test_what_a_task_raises_comes_out_and_the_next_run_is_whole(threads: int) ->
     times[:] = 0
     run()
     np.testing.assert_array_equal(times, 1)
+
+
+@pytest.mark.usefixtures("tiny_layers_shared")
+def test_there_are_no_more_threads_than_there_is_room_for() -> None:
+    stages = Stages([Stage(count, (np.zeros(9, np.int64),), 9, 1)], MOST_THREADS + 44)
+    assert (stages._threads, stages._table[0, SHARES]) == (MOST_THREADS, MOST_THREADS)
 
 
 def test_memory_that_could_not_be_had_is_an_error_even_if_it_can_be_had_again(
