@@ -39,7 +39,16 @@ from refimpl.kernels.patches import (
 )
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
 from refimpl.kernels.stages import Stage
-from refimpl.kernels.tiling import convolution_sampling, steps_of, tap_starts, tile_size
+from refimpl.kernels.threads import threads_for
+from refimpl.kernels.tiling import (
+    MAX_ROWS,
+    ROWS_BYTES,
+    TASKS_PER_THREAD,
+    convolution_sampling,
+    steps_of,
+    tap_starts,
+    tile_size,
+)
 from refimpl.kernels.vector_blocks import WORD_BYTES
 from refimpl.profiles.rules import Rule
 
@@ -48,7 +57,10 @@ PRODUCT_WORK = 8
 
 
 class DepthwiseGeometry(NamedTuple):
-    """Sizes and steps the compiled loop needs; one compiled function serves every shape."""
+    """Sizes and steps the compiled loop needs; one compiled function serves every shape.
+
+    A task computes ``tile`` pixels of ``rows`` output rows, more than one only where a tile is a whole row.
+    """
 
     batches: int
     out_height: int
@@ -57,6 +69,7 @@ class DepthwiseGeometry(NamedTuple):
     stride_y: int
     in_x: int
     tile: int
+    rows: int
     pixel_step: int
     tasks: int
     per_word: int
@@ -152,9 +165,17 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     taps = centred_filter(filters).reshape(taps_y, taps_x, channels)
     parts = kernel.split(taps)
     outputs = batches * out_height * out_width * channels
+    work = steps_of(PRODUCT_WORK * outputs * taps_y * taps_x, outputs)
+    tiles = -(-out_width // tile)
+    rows = 1
+    if tiles == 1:
+        threads = threads_for(work, target.threads)
+        enough = out_height if threads == 1 else batches * out_height // (TASKS_PER_THREAD * threads)
+        row_bytes = WORD_BYTES * max(out_width * channels, 1)
+        rows = max(min(MAX_ROWS, ROWS_BYTES // row_bytes, enough), 1)
     geometry = DepthwiseGeometry(
-        batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, layout.pixel_step,
-        batches * out_height * -(-out_width // tile), per_word,
+        batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, rows, layout.pixel_step,
+        batches * -(-out_height // rows) * tiles, per_word,
     )  # fmt: skip
     starts = tap_starts(groups, taps_x, layout, layout.columns, channels) * len(parts)
     borders = np.full(layout.columns * in_channels, data.zero_point & 0xFF, np.uint8)
@@ -162,8 +183,7 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
         kernel.blocking, geometry, reading, np.array(starts, np.int64), as_bytes(borders), widening,
         np.concatenate([_words(part, kernel, per_word) for part in parts]),
         _fold(taps, None if bias is None else bias.data, widening.border),
-        prepare_epilogue(view, rule, data, filters, view.output()),
-        steps_of(PRODUCT_WORK * outputs * taps_y * taps_x, outputs),
+        prepare_epilogue(view, rule, data, filters, view.output()), work,
     )  # fmt: skip
 
 
@@ -207,30 +227,33 @@ def _depthwise_tile(
     out: Array,
     acc_out: Array,
 ) -> None:
-    """One task: a tile of one output row."""
+    """One task: a tile of one output row, or a few whole rows, which are requantized together."""
     tiles = (g.out_width + g.tile - 1) // g.tile
-    out_row, tile_index = divmod(task, tiles)
-    batch, out_y = divmod(out_row, g.out_height)
-    first_column = tile_index * g.tile
-    pixels = min(g.tile, g.out_width - first_column)
+    rest, tile_index = divmod(task, tiles)
+    batch, row_block = divmod(rest, (g.out_height + g.rows - 1) // g.rows)
+    first_row, first_column = row_block * g.rows, tile_index * g.tile
+    rows, row_pixels = min(g.rows, g.out_height - first_row), min(g.tile, g.out_width - first_column)
     channels, lanes = reading.in_channels * reading.copies, folded.size
 
-    in_y = g.in_y + out_y * g.stride_y
     in_x = g.in_x + first_column * reading.in_x_step
-    fill_words(image, borders, widening, g.per_word, reading, batch, in_y, in_x, pixels, patch)
-
     stride = g.pixel_step * channels
     patch_address, acc_address = patch.ctypes.data, acc.ctypes.data
     offsets_address, weights_address = offsets.ctypes.data, weights.ctypes.data
     folded_address = folded.ctypes.data
-    for pixel in range(0, pixels, PIXELS):
-        for lane in range(0, lanes, CHANNELS):
-            multiply_channels(
-                blocking, patch_address + 4 * (pixel * stride + lane), stride, offsets_address, offsets.size,
-                weights_address + 4 * lane, lanes, folded_address + 4 * lane,
-                acc_address + 4 * (pixel * lanes + lane), lanes,
-            )  # fmt: skip
-    at = (out_row * g.out_width + first_column) * channels
+    for row in range(rows):
+        in_y = g.in_y + (first_row + row) * g.stride_y
+        fill_words(image, borders, widening, g.per_word, reading, batch, in_y, in_x, row_pixels, patch)
+        # The last block of pixels may go beyond the row: what it writes there, the next row overwrites.
+        for pixel in range(0, row_pixels, PIXELS):
+            sums = acc_address + 4 * (row * row_pixels + pixel) * lanes
+            for lane in range(0, lanes, CHANNELS):
+                multiply_channels(
+                    blocking, patch_address + 4 * (pixel * stride + lane), stride, offsets_address,
+                    offsets.size, weights_address + 4 * lane, lanes, folded_address + 4 * lane,
+                    sums + 4 * lane, lanes,
+                )  # fmt: skip
+    pixels = rows * row_pixels
+    at = ((batch * g.out_height + first_row) * g.out_width + first_column) * channels
     requantize_pixels(acc[:pixels], epilogue, 0, channels, out, at, channels)
     if acc_out.size:
         for pixel in range(pixels):
@@ -259,7 +282,7 @@ def depthwise_tasks(
     # The last block of channels reads past its pixel, and of the last pixel past the patch.
     rows = (reading.taps_y + g.per_word - 1) // g.per_word
     patch = np.empty(rows * reading.patch_columns * reading.in_channels * reading.copies + CHANNELS, np.int32)
-    acc = np.empty((g.tile, folded.size), np.int32)
+    acc = np.empty((g.rows * g.tile + PIXELS - 1, folded.size), np.int32)
     for task in range(begin, end):
         _depthwise_tile(
             blocking, image, borders, widening, g, reading, offsets, weights, folded, epilogue, task, patch,

@@ -94,7 +94,6 @@ def requantize_fixed_point(
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
         source, columns = arguments[:3], arguments[3:11]
         half, low, high, zero_point, *target = arguments[11:]
-        exactly = _fixed_point_exactly(builder, *columns[:5])
         scale, nudge = (load(builder, address, _SINGLES, _INT32_BYTES) for address in columns[5:7])
         nudge = builder.bitcast(nudge, _SUMS)
         signed = load(builder, columns[7], _SUMS, _INT32_BYTES)
@@ -117,6 +116,8 @@ def requantize_fixed_point(
             doubts = builder.bitcast(doubts, ir.IntType(LANES))
             decided = builder.block
             with builder.if_then(builder.icmp_unsigned("!=", doubts, doubts.type(0)), likely=False):
+                # Loaded here: what is rarely needed would cost every short row its time.
+                exactly = _fixed_point_exactly(builder, *columns[:5])
                 bounded = _clamp(builder, exactly(value), low, high, builder.icmp_signed)
                 exact = builder.add(bounded, zero_point)
                 doubted = builder.block

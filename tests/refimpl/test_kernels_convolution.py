@@ -16,6 +16,7 @@ from refimpl.contract import Target
 from refimpl.errors import UsageError
 from refimpl.graph import Array, LayerView, Quantization
 from refimpl.kernels import KERNELS
+from refimpl.kernels.depthwise import DepthwiseConvolution
 from refimpl.kernels.isa import FEATURES, why_not
 from refimpl.kernels.threads import threads_for
 from refimpl.kernels.tiling import MAX_ROWS, MAX_TILE, TilePlan
@@ -225,6 +226,10 @@ EDGES = {
     "depthwise, multiplied and gathered": Shape(
         "DEPTHWISE_CONV_2D", channels=3, multiplier=2, size=(3, 40), dilations=(1, 18), dtype="uint8"
     ),
+    "depthwise, rows together and a rest": Shape("DEPTHWISE_CONV_2D", batch=2, size=(19, 5), channels=17),
+    "depthwise, strided rows together": Shape(
+        "DEPTHWISE_CONV_2D", batch=2, size=(37, 6), channels=33, strides=(2, 2), dtype="uint8"
+    ),
     "depthwise, several tiles": Shape("DEPTHWISE_CONV_2D", channels=2, size=(3, 2 * MAX_TILE + 5)),
     "a column is a row": Shape("CONV_2D", batch=2, size=(70, 1), channels=5, filters=18, taps=(9, 1)),
     "a column, dilated, strided, grouped": Shape(
@@ -362,6 +367,17 @@ def test_large_strides_and_dilations_do_not_take_memory_in_proportion() -> None:
     assert isinstance(plan, TilePlan)
     assert plan.dimensions.patch_size < 1000
     assert_kernel_equals_spec(view, values, RULES[0])
+
+
+@pytest.mark.parametrize(("threads", "rows"), [(1, 8), (2, 4), (8, 1)])
+def test_rows_of_a_depthwise_layer_are_put_together_as_long_as_every_thread_has_tasks(
+    threads: int, rows: int
+) -> None:
+    view, _ = layer(EDGES["depthwise, rows together and a rest"], 0)
+    kernel = KERNELS[view.op](view, RULES[0], Target(threads=threads))
+    assert isinstance(kernel, DepthwiseConvolution)
+    assert kernel.geometry.rows == rows
+    assert kernel.geometry.tasks == 2 * -(-19 // rows)
 
 
 def test_small_layers_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
