@@ -20,7 +20,7 @@ from refimpl.errors import UnsupportedOp
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from refimpl.kernels.activations import REAL_BOUNDS, ratio32
 from refimpl.kernels.fixed_point import fixed_point, rescale
-from refimpl.kernels.lookup import Tables, as_bytes, byte_values, full_range, operand, pair_kernel
+from refimpl.kernels.lookup import PairLookup, Tables, as_bytes, byte_values, full_range, operand
 from refimpl.kernels.multipliers import combined_scales, output_bounds
 from refimpl.kernels.sums import Operand, Scaling, SumKernel, sum_kernel, weighted_sums
 from refimpl.profiles.rules import Method, Rule
@@ -61,9 +61,9 @@ def _paired(view: LayerView, rule: Rule, compute: Callable[[Method], NDArray[np.
     bounds = output_bounds(view.output(), activation, rule.clamp, view)
     blocks = as_bytes(compute(rule.method), *bounds)
     if rule.tail is None:
-        return pair_kernel(Tables.single(blocks))
+        return PairLookup(Tables.single(blocks))
     rest = as_bytes(compute(rule.tail), *bounds)
-    return pair_kernel(Tables.mixed(blocks, rest, rule.block, inner_loop(view).length))
+    return PairLookup(Tables.mixed(blocks, rest, rule.block, inner_loop(view).length))
 
 
 def prepare_prelu(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -74,7 +74,7 @@ def prepare_prelu(view: LayerView, rule: Rule, target: Target) -> Kernel:
     above = rescale(left, fixed_point(float(ratio32(view)), view), rule.method)
     below = rescale(left[:, None] * right[None, :], fixed_point(float(slope), view), rule.method)
     table = np.where(left[:, None] >= 0, above[:, None], below) + output.zero_point
-    return pair_kernel(Tables.single(as_bytes(table, *full_range(output.dtype))))
+    return PairLookup(Tables.single(as_bytes(table, *full_range(output.dtype))))
 
 
 def prepare_minimum(view: LayerView, rule: Rule, target: Target) -> Kernel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from refimpl.graph import DTYPES, Array, LayerView, Tensor
 from refimpl.kernels.activations import round_half_away
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.lookup import as_bytes, buffer, byte_values
+from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.stages import Stage
 from refimpl.profiles.rules import Rule
 
@@ -37,6 +39,10 @@ class Concatenation:
     tables: tuple[NDArray[np.uint8] | None, ...]
     written: frozenset[int] = frozenset()
 
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(_copy_rows)
+
     @property
     def copied(self) -> tuple[bool, ...]:
         """For each input whether its bytes are copied as they are."""
@@ -53,7 +59,7 @@ class Concatenation:
             if position not in self.written:
                 part = buffer(inputs, position).reshape(-1).view(np.uint8).reshape(self.rows, width)
                 if table is None:
-                    Stage(_copy_rows, (part, start, out), self.rows, part.size // _BYTES_PER_STEP)()
+                    Stage(self._tasks, (part, start, out), self.rows, part.size // _BYTES_PER_STEP)()
                 else:
                     out[:, start : start + width] = table[part]
             start += width

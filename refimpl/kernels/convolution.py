@@ -22,6 +22,7 @@ from refimpl.kernels.microkernel import (
     pixels_at_once,
 )
 from refimpl.kernels.neighbours import Shapes, as_channels, neighbours
+from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
     Reading,
@@ -65,6 +66,7 @@ class DenseConvolution:
     weights: Array
     folded: NDArray[np.int32]
     epilogue: Epilogue
+    loop: TaskLoop
     apart_outputs: bool
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
@@ -106,7 +108,7 @@ class DenseConvolution:
             d, plan.phases, plan.offsets, self.weights, self.folded, epilogue,
         )  # fmt: skip
         places = writable_bytes(out), flat_accumulator(accumulator)
-        return Stage(convolve_tasks, (*arguments, *places), d.tasks, plan.work)
+        return Stage(self.loop, (*arguments, *places), d.tasks, plan.work)
 
 
 def prepare_dense(
@@ -143,7 +145,8 @@ def prepare_dense(
     biases = None if bias is None or bias.data is None else np.tile(bias.data, side_by_side)
     return DenseConvolution(
         positions[0], plan, widening, plan.pack(centred), plan.fold(centred, biases, widening.border),
-        epilogue, side_by_side == 1 and epilogue.flat_body >= math.prod(view.output().shape),
+        epilogue, TaskLoop(convolve_tasks),
+        side_by_side == 1 and epilogue.flat_body >= math.prod(view.output().shape),
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from refimpl.kernels.microkernel import (
     multiply_channels,
 )
 from refimpl.kernels.neighbours import Shapes
+from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
     Reading,
@@ -95,6 +96,7 @@ class DepthwiseConvolution:
     folded: NDArray[np.int32]
     epilogue: Epilogue
     work: int
+    loop: TaskLoop
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
@@ -126,7 +128,7 @@ class DepthwiseConvolution:
             self.offsets, self.weights, self.folded, self.epilogue, writable_bytes(outputs[0]),
             flat_accumulator(accumulator),
         )  # fmt: skip
-        return Stage(depthwise_tasks, arguments, g.tasks, self.work)
+        return Stage(self.loop, arguments, g.tasks, self.work)
 
 
 def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -183,7 +185,7 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
         kernel.blocking, geometry, reading, np.array(starts, np.int64), as_bytes(borders), widening,
         np.concatenate([_words(part, kernel, per_word) for part in parts]),
         _fold(taps, None if bias is None else bias.data, widening.border),
-        prepare_epilogue(view, rule, data, filters, view.output()), work,
+        prepare_epilogue(view, rule, data, filters, view.output()), work, TaskLoop(depthwise_tasks),
     )  # fmt: skip
 
 

@@ -12,18 +12,20 @@ each row take one table, those behind it another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Values
+from refimpl.contract import Values
 from refimpl.errors import ModelError
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
 from refimpl.kernels.byte_table import look_up_bytes
 from refimpl.kernels.inner_loop import inner_loop
+from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.stages import Stage
 
 _ENDLESS = 1 << 40
@@ -132,6 +134,10 @@ class Lookup:
 
     tables: Tables
 
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(_look_up)
+
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
         """Runs the layer."""
         self.bind(inputs, outputs)()
@@ -142,7 +148,7 @@ class Lookup:
         if out.dtype.itemsize == 1:
             out = out.view(np.uint8)
         arguments = flat_bytes(buffer(inputs, 0)), t.blocks, t.rest, t.row, t.body, out
-        return Stage(_look_up, arguments, out.size, out.size)
+        return Stage(self._tasks, arguments, out.size, out.size)
 
     @property
     def table(self) -> NDArray[np.uint8] | None:
@@ -159,13 +165,27 @@ def _repeated(inputs: Values, position: int, shape: tuple[int, ...]) -> Array:
     return np.array(np.broadcast_to(values, shape), order="C")
 
 
-def pair_kernel(tables: Tables) -> Kernel:
-    """Looks up input 0 with input 1, broadcast to the output's shape; entries are bytes."""
+@dataclass(frozen=True)
+class PairLookup:
+    """A prepared op that looks input 0 up with input 1, both broadcast to the output; entries are bytes."""
 
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+    tables: Tables
+
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(_look_up_pairs)
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        self._stage(inputs, outputs)()
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+        """The layer on these arrays, to be run again and again; what is repeated is repeated each time."""
+        if all(operand(inputs, position).shape == outputs[0].shape for position in (0, 1)):
+            return self._stage(inputs, outputs)
+        return partial(self, inputs, outputs, None)
+
+    def _stage(self, inputs: Values, outputs: Sequence[Array]) -> Stage:
+        t, out = self.tables, flat_bytes(outputs[0])
         left, right = (flat_bytes(_repeated(inputs, position, outputs[0].shape)) for position in (0, 1))
-        out = flat_bytes(outputs[0])
-        arguments = left, right, tables.blocks, tables.rest, tables.row, tables.body, out
-        Stage(_look_up_pairs, arguments, out.size, out.size)()
-
-    return run
+        return Stage(self._tasks, (left, right, t.blocks, t.rest, t.row, t.body, out), out.size, out.size)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from refimpl.contract import Values
 from refimpl.graph import Array
+from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.stages import Stage
 
 
@@ -27,10 +29,14 @@ class LoopKernel:
     apart_inputs: bool = False
     apart_outputs: bool = False
 
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(self.loop)
+
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
         """Runs the layer."""
         self.bind(inputs, outputs)()
 
     def bind(self, inputs: Values, outputs: Sequence[Array]) -> Stage:
         """The layer on these arrays, to be run again and again."""
-        return Stage(self.loop, self.arguments(inputs, outputs), self.tasks, self.work)
+        return Stage(self._tasks, self.arguments(inputs, outputs), self.tasks, self.work)

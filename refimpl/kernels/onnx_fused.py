@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.lookup import operand
+from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.stages import Stage
 from refimpl.profiles.rules import Rule
 
@@ -90,7 +91,7 @@ def prepare_conv_transpose(view: LayerView, rule: Rule, target: Target) -> Kerne
         return None
     strides, dilations = view.integers("strides", (1, 1)), view.integers("dilations", (1, 1))
     pads = view.integers("pads", (0, 0, 0, 0))[:2]
-    nothing = np.empty(0, np.float32)
+    nothing, loop = np.empty(0, np.float32), TaskLoop(_transposed)
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         image, weights = (np.ascontiguousarray(operand(inputs, position)) for position in (0, 1))
@@ -98,6 +99,6 @@ def prepare_conv_transpose(view: LayerView, rule: Rule, target: Target) -> Kerne
         arguments = (
             image, weights, nothing if bias is None else bias, strides, dilations, pads, outputs[0]
         )  # fmt: skip
-        Stage(_transposed, arguments, math.prod(outputs[0].shape[:2]), outputs[0].size)()
+        Stage(loop, arguments, math.prod(outputs[0].shape[:2]), outputs[0].size)()
 
     return run

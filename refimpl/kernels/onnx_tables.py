@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from refimpl.kernels.lookup import Lookup, Tables, as_bytes, byte_values, pair_kernel
+from refimpl.kernels.lookup import Lookup, PairLookup, Tables, as_bytes, byte_values
 from refimpl.kernels.onnx_fused import fma
 from refimpl.kernels.onnx_translation import Parameters, parameters
 from refimpl.profiles.onnx_broadcast import left_is_scalar
@@ -56,7 +56,7 @@ def prepare_qlinear_mul(view: LayerView, rule: Rule, target: Target) -> Kernel:
 def _pairs(view: LayerView, reals: NDArray[np.float32]) -> Kernel:
     low, high = QUANTIZED_RANGE[view.output().dtype]
     whole = np.rint(np.minimum(np.maximum(reals, np.float32(low)), np.float32(high))).astype(np.int64)
-    look_up = pair_kernel(Tables.single(np.ascontiguousarray(as_bytes(whole, low, high))))
+    look_up = PairLookup(Tables.single(np.ascontiguousarray(as_bytes(whole, low, high))))
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         look_up([inputs[0], inputs[3]], outputs, accumulator)

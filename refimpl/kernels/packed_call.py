@@ -37,15 +37,12 @@ class _PackedModel(models.PrimitiveModel):
 
 
 class Packed:
-    """A compiled function and the arguments of a call, in memory that lasts as long as this."""
+    """Arguments at ``address``, in memory that lasts as long as this, behind their function's address."""
 
-    def __init__(self, function: int, arguments: tuple[Any, ...]) -> None:
-        self.type = PackedType(numba.typeof(arguments))
+    def __init__(self, kind: PackedType, memory: Any, arguments: tuple[Any, ...]) -> None:
+        self.type, self.memory = kind, memory
         self._arguments = arguments  # arrays the memory points to
-        self._memory = np.zeros(_store(np.empty(0, np.int64), arguments) // 8 + 1, np.int64)
-        self._memory[0] = function
-        _store(self._memory[_HEAD // 8 :], arguments)
-        self.address = self._memory.ctypes.data
+        self.address = memory.ctypes.data
 
 
 @typeof_impl.register(Packed)
@@ -151,6 +148,48 @@ def enter(_: Any, entry: Any, packed: Any, begin: Any, end: Any) -> Any:
     return types.int64(types.int64, *kinds), codegen
 
 
+class _Layout:
+    """What calls of one function have in common whose arguments have the same types."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        kinds = tuple(numba.typeof(value) for value in arguments)
+        self._packed = PackedType(numba.typeof(arguments))
+        self._function = _address(function, (*kinds, types.int64, types.int64))
+        signature = (self._packed, types.int64, types.int64)
+        self.run, self.entry = _run.compile(signature), _address(_run, signature)
+        self._store = _store.compile((types.Array(types.int64, 1, "C"), self._packed.arguments))
+        self._words = self._store(np.empty(0, np.int64), arguments) // 8 + 1
+
+    def pack(self, arguments: tuple[Any, ...]) -> Packed:
+        """The arguments in memory; they must have this layout's types."""
+        memory = np.zeros(_HEAD // 8 + self._words, np.int64)
+        memory[0] = self._function
+        self._store(memory[_HEAD // 8 :], arguments)
+        return Packed(self._packed, memory, arguments)
+
+
+class TaskLoop:
+    """A compiled function that ends in ``begin`` and ``end``, for one prepared layer.
+
+    Which types its arguments have is asked once for each kind of arrays. Everything but the arrays must be
+    of the same types at every call: to ask Numba each time takes a millisecond for a convolution.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self._layouts: dict[tuple[Any, ...], _Layout] = {}
+
+    def layout(self, arguments: tuple[Any, ...]) -> _Layout:
+        """The layout of these arguments. Raises whatever compiling the function raises."""
+        key = tuple(
+            (value.dtype, value.ndim, value.flags.num) if isinstance(value, np.ndarray) else None
+            for value in arguments
+        )
+        if key not in self._layouts:
+            self._layouts[key] = _Layout(self.function, arguments)
+        return self._layouts[key]
+
+
 class PackedCall:
     """A compiled function without a result and its arguments but for the last two, ``begin`` and ``end``.
 
@@ -158,12 +197,10 @@ class PackedCall:
     Raises whatever compiling the function raises.
     """
 
-    def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
-        kinds = tuple(numba.typeof(value) for value in arguments)
-        self._packed = Packed(_address(function, (*kinds, types.int64, types.int64)), arguments)
-        signature = (self._packed.type, types.int64, types.int64)
-        self._run = _run.compile(signature)
-        self.entry, self.address = _address(_run, signature), self._packed.address
+    def __init__(self, loop: Any, arguments: tuple[Any, ...]) -> None:
+        layout = (loop if isinstance(loop, TaskLoop) else TaskLoop(loop)).layout(arguments)
+        self._packed, self._run = layout.pack(arguments), layout.run
+        self.entry, self.address = layout.entry, self._packed.address
 
     def __call__(self, begin: int, end: int) -> None:
         """Runs tasks ``begin`` … ``end - 1`` on this thread. Raises what they raise."""

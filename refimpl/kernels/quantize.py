@@ -27,6 +27,7 @@ from refimpl.kernels.lookup import (
     operand,
 )
 from refimpl.kernels.loop_kernel import LoopKernel
+from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.stages import Stage
 from refimpl.profiles.rules import Method, Rule
 
@@ -71,11 +72,13 @@ def _from_float(view: LayerView, rule: Rule) -> Kernel:
     if body == size:
         return LoopKernel(size, size, _quantize, whole)
 
+    loop = TaskLoop(_quantize)
+
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         values, out = buffer(inputs, 0).reshape(-1), flat_bytes(outputs[0])
         for part, by in ((slice(body), method), (slice(body, None), tail)):
             arguments = values[part], by, saturates, scale, zero_point, low, high, out[part]
-            Stage(_quantize, arguments, out[part].size, out[part].size)()
+            Stage(loop, arguments, out[part].size, out[part].size)()
 
     return run
 

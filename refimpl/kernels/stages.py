@@ -35,8 +35,8 @@ from refimpl.kernels.threads import count_in_force, handful_for, threads_for
 class Stage:
     """``tasks`` tasks of a loop, ``work`` elementary steps in all, on these arguments.
 
-    ``loop(*arguments, begin, end)`` is compiled code. Called, it runs by itself on as many threads as are in
-    force, or one where the work is small.
+    ``loop(*arguments, begin, end)`` is compiled code, or a ``TaskLoop`` that knows such arguments. Called, it
+    runs by itself on as many threads as are in force, or one where the work is small.
     """
 
     def __init__(self, loop: Any, arguments: tuple[Any, ...], tasks: int, work: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from refimpl.graph import Array, Tensor
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.int32 import add32, and32, bits_of, mul32, shift_right32, sub32
 from refimpl.kernels.lookup import buffer, flat_bytes
+from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.stages import Stage
 
 _PLACES, _FINE, _DOUBT = 13, 1536, 4
@@ -70,6 +72,10 @@ class SumKernel:
     low: int
     high: int
 
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(self.compiled)
+
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002 - of all kernels
         """Runs the layer."""
         self.bind(inputs, outputs)()
@@ -79,7 +85,7 @@ class SumKernel:
         left, right = (flat_bytes(buffer(inputs, position)) for position in (0, 1))
         operands, bounds = (left, right, self.left, self.right), (self.low, self.high)
         arguments = *operands, *self.constants, *bounds, flat_bytes(outputs[0])
-        return Stage(self.compiled, arguments, outputs[0].size, outputs[0].size)
+        return Stage(self._tasks, arguments, outputs[0].size, outputs[0].size)
 
 
 @inner_loop

@@ -9,7 +9,7 @@ import pytest
 
 from refimpl.engine import compile_graph
 from refimpl.graph import Array
-from refimpl.kernels.binary import pair_kernel, prepare_add
+from refimpl.kernels.binary import PairLookup, prepare_add
 from refimpl.kernels.sums import Nearly, SumKernel, nearly_scaled_sums, scaled_sums
 from refimpl.profiles import profile_named
 from tests.cases.case import Case
@@ -98,4 +98,4 @@ def test_sizes_without_a_whole_vector_and_layers_that_keep_the_table(profile: st
         [Result((3, 5), "int8", 0.5, 0)], fused_activation_function="NONE",
     ).graph.view(0)  # fmt: skip
     table = prepare_add(repeated, rule, None)  # type: ignore[arg-type]
-    assert type(table) is type(pair_kernel(None))  # type: ignore[arg-type]
+    assert type(table) is PairLookup

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from refimpl.kernels.packed_call import Packed, PackedCall, enter
+from refimpl.kernels.packed_call import PackedCall, TaskLoop, enter
 from refimpl.kernels.requantize import prepare_epilogue
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
@@ -104,9 +104,21 @@ def test_arrays_live_as_long_as_the_call_and_no_longer() -> None:
 def test_no_owner_of_an_array_is_kept_in_memory() -> None:
     """Numba's owner of an argument is gone once the call that wrote it returns: its address must not stay."""
     values = np.arange(7.0)
-    words = Packed(5, (values,))._memory.tolist()
-    assert words[:3] == [5, 0, 0], "the function, the array's owner, its parent"
+    words = TaskLoop(refuse).layout((values,)).pack((values,)).memory.tolist()
+    assert words[1:3] == [0, 0], "behind the function: the array's owner, its parent"
     assert values.ctypes.data in words
+
+
+def test_a_loop_knows_arrays_of_every_kind_apart() -> None:
+    """Of another element type, rank, layout, or read-only: as in a plain call."""
+    loop, base = TaskLoop(copy), np.arange(24.0)
+    readable = base.copy()
+    readable.flags.writeable = False
+    kinds = [base, base[::2], base.astype(np.float32), readable, np.asfortranarray(base.reshape(4, 6))[:, 0]]
+    for source in [*kinds, *kinds]:
+        target = np.zeros(source.shape, source.dtype)
+        PackedCall(loop, (source, target))(0, len(source))
+        np.testing.assert_array_equal(target, source)
 
 
 @njit
