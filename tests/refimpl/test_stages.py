@@ -24,6 +24,12 @@ from refimpl.kernels.stages import Stage, Stages
 from refimpl.kernels.team import MOST_THREADS, SHARES, TEAM, WAKING_WORK, Team, counters_for, work
 
 
+several_processors = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs a system that tells processors apart, and two of them",
+)
+
+
 @njit
 def count(times: Any, begin: int, end: int) -> None:
     for i in range(begin, end):
@@ -237,6 +243,7 @@ def meet(present: Any, met: Any, begin: int, end: int) -> None:
         report(present.ctypes.data, -1)
 
 
+@several_processors
 def test_helpers_join() -> None:
     """Two tasks at the same time: sooner or later, on a machine that is busy; alone, never."""
     present, met = np.zeros(1, np.int64), np.zeros(1, np.int64)
@@ -269,10 +276,7 @@ def test_helpers_are_woken_for_large_jobs_and_for_jobs_that_follow_one_another()
         assert team._asleep[0] == 1 - expected
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
-    reason="needs a system that tells processors apart, and two of them",
-)
+@several_processors
 def test_a_helper_leaves_the_leaders_processor() -> None:
     processors = os.sched_getaffinity(0)
     place = min(processors)
