@@ -23,7 +23,6 @@ from refimpl.kernels.packed_call import PackedCall
 from refimpl.kernels.stages import Stage, Stages
 from refimpl.kernels.team import MOST_THREADS, SHARES, TEAM, WAKING_WORK, Team, counters_for, work
 
-
 several_processors = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
     reason="needs a system that tells processors apart, and two of them",
