@@ -145,7 +145,7 @@ def _thread_count(threads: int | None) -> int:
 
 
 def _is_small(graph: Graph) -> bool:
-    """Whether the whole network is less than SERIAL_WORK; small layers of large ones: ``kernels.tiling``."""
+    """Whether the whole network is less than SERIAL_WORK; small layers of large ones: ``kernels.threads``."""
     values = sum(math.prod(graph.tensors[index].shape) for layer in graph.layers for index in layer.outputs)
     return count(graph).macs + VALUE_WORK * values < SERIAL_WORK
 

@@ -1,7 +1,7 @@
 """Compiled functions that count no references.
 
-Numba counts who holds an array, in every function and at every slice, even where the count cannot matter: on
-a row of five pixels that was a third of the time. A function that allocates nothing can do without.
+Numba counts who holds an array, in every function and at every slice, even where the count cannot matter: of
+rows of a few pixels that was a quarter of the time. A function that allocates nothing can do without.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ closes the job and waits only for those who are still in it.
 
 A helper looks for a job for a moment, then says that it sleeps and looks whether somebody is about to lead;
 who leads says so, then calls those who sleep, if the job is worth it. A helper joins a job, then looks
-whether it is still open; the leader closes it, then looks who is in it. Each pair of these happens in one
-order for everybody: nobody sleeps through a job, nobody works on one whose leader has left.
+whether it is still open; the leader closes it, then looks who is in it. Joining and closing happen in one
+order for everybody, so nobody works on a job whose leader has left. Saying and calling are plain writes of
+Python's; should a helper sleep through a job after all, that job has fewer hands and nothing else is lost.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _SOON = 100e-6
 """Seconds between jobs that follow one another."""
 
 MOST_THREADS = 256
-"""There is room for so many; layers are hardly ever cut into more tasks."""
+"""There is room for so many; who asks for more gets these."""
 
 _LINE = 8 * COUNTER_STEP
 _COMING, _JOB, _MEMBERS, _JOBS, _TABLE, _STAGES, _COUNTERS, _THREADS, _PLACE = (n * _LINE for n in range(9))

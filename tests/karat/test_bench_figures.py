@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from karat.benchmark.contest import MOST_PER_TURN, _bits, runs_per_turn
+from karat.benchmark.contest import MOST_PER_TURN, _bits, _untimed, runs_per_turn
 from karat.benchmark.figures import Contest, Entry, Parity, Quartiles, layer_times, ratios
 from karat.benchmark.table import seconds_text, table, trace_costs
 
@@ -120,3 +120,8 @@ def test_a_contestant_is_found_by_name() -> None:
     """Neither the first nor the last one."""
     found = contest([entry("a", "oracle", [1.0]), entry("b", "tflite", [2.0]), entry("c", "onnx", [3.0])], [])
     assert found.entry("b").seconds == [2.0]
+
+
+@pytest.mark.parametrize(("runs", "untimed"), [(1, 0), (2, 1), (9, 1), (10, 2), (50, 10)])
+def test_a_turn_begins_with_runs_that_do_not_count_unless_it_is_a_single_one(runs: int, untimed: int) -> None:
+    assert _untimed(runs) == untimed

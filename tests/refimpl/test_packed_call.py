@@ -114,7 +114,14 @@ def test_a_loop_knows_arrays_of_every_kind_apart() -> None:
     loop, base = TaskLoop(copy), np.arange(24.0)
     readable = base.copy()
     readable.flags.writeable = False
-    kinds = [base, base[::2], base.astype(np.float32), readable, np.asfortranarray(base.reshape(4, 6))[:, 0]]
+    kinds = [
+        base,
+        base.reshape(4, 6),
+        base[::2],
+        base.astype(np.float32),
+        readable,
+        np.asfortranarray(base.reshape(4, 6))[:, 0],
+    ]
     for source in [*kinds, *kinds]:
         target = np.zeros(source.shape, source.dtype)
         PackedCall(loop, (source, target))(0, len(source))
