@@ -23,7 +23,7 @@ from refimpl.kernels.binary import (
 )
 from refimpl.kernels.cast import prepare_cast
 from refimpl.kernels.concatenation import prepare_concatenation
-from refimpl.kernels.convolution import prepare_convolution
+from refimpl.kernels.conv_2d import prepare_convolution
 from refimpl.kernels.copies import (
     prepare_broadcast_to,
     prepare_depth_to_space,

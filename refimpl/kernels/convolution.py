@@ -1,4 +1,4 @@
-"""CONV_2D, and the compiled loop every dense convolution shares."""
+"""The compiled loop every dense convolution shares."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
+from refimpl.contract import Target, Values
 from refimpl.graph import Array, LayerView, Tensor
+from refimpl.kernels.accumulating import Accumulating
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.microkernel import (
     Blocking,
@@ -40,7 +41,6 @@ from refimpl.kernels.tiling import (
     PHASE_FIELDS,
     Dimensions,
     TilePlan,
-    convolution_sampling,
     plan_tiles,
 )
 from refimpl.profiles.rules import Rule
@@ -53,7 +53,7 @@ from refimpl.profiles.rules import Rule
 
 
 @dataclass(frozen=True)
-class DenseConvolution:
+class DenseConvolution(Accumulating):
     """A prepared CONV_2D, TRANSPOSE_CONV or FULLY_CONNECTED; input ``position`` is its data.
 
     ``apart_outputs``: as in ``refimpl.kernels.pixels``; not where the flat index decides how to round, nor
@@ -65,21 +65,7 @@ class DenseConvolution:
     widening: Widening
     weights: Array
     folded: NDArray[np.int32]
-    epilogue: Epilogue
-    loop: TaskLoop
     apart_outputs: bool
-
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        """Runs the layer."""
-        self._bind(inputs, outputs, accumulator)()
-
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Stage:
-        """The layer on these arrays, to be run again and again."""
-        return self._bind(inputs, outputs, None)
-
-    def then(self, table: NDArray[np.uint8]) -> DenseConvolution:
-        """The same, every result looked up in ``table``, [256], before it leaves the cache."""
-        return replace(self, epilogue=self.epilogue.then(table))
 
     def behind(self, border: Border) -> DenseConvolution | None:
         """The same, reading the image inside ``border`` in place of the padded one.
@@ -94,7 +80,8 @@ class DenseConvolution:
         dimensions = d._replace(in_height=border.inner[0], in_width=border.inner[1])
         return replace(self, plan=replace(self.plan, dimensions=dimensions, phases=phases))
 
-    def _bind(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Stage:
+    def stage(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Stage:
+        """The layer on these arrays, and on ``accumulator`` unless it is None."""
         data, out = inputs[self.position], whole_pixels(outputs[0])
         assert data is not None
         plan, d, epilogue = self.plan, self.plan.dimensions, self.epilogue
@@ -144,8 +131,8 @@ def prepare_dense(
     widening = widening_for(data, microkernel.element)
     biases = None if bias is None or bias.data is None else np.tile(bias.data, side_by_side)
     return DenseConvolution(
-        positions[0], plan, widening, plan.pack(centred), plan.fold(centred, biases, widening.border),
-        epilogue, TaskLoop(convolve_tasks),
+        TaskLoop(convolve_tasks), epilogue, positions[0], plan, widening, plan.pack(centred),
+        plan.fold(centred, biases, widening.border),
         side_by_side == 1 and epilogue.flat_body >= math.prod(view.output().shape),
     )  # fmt: skip
 
@@ -155,31 +142,6 @@ def centred_filter(filters: Tensor) -> NDArray[np.int16]:
     assert filters.quantization is not None
     assert filters.data is not None
     return filters.data.astype(np.int16) - np.int16(filters.quantization.zero_point[0])
-
-
-def prepare_convolution(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """CONV_2D: input NHWC, filter OHWI, optional bias; strides, dilation, groups, SAME and VALID."""
-    batch, in_height, in_width, in_channels = view.input(0).shape
-    filters, taps_y, taps_x, group_channels = view.input(1).shape
-    _, out_height, out_width, _ = view.output().shape
-    padding = view.text("padding")
-    strides = view.integer("stride_h"), view.integer("stride_w")
-    if (taps_y, taps_x) == (1, 1) == strides:
-        # Pixels are independent: one long row makes full tiles of small images.
-        batch, in_height, in_width = 1, 1, batch * in_height * in_width
-        out_height, out_width = 1, in_width
-    dilations = view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1)
-    rows = convolution_sampling(in_height, out_height, taps_y, strides[0], dilations[0], padding)
-    columns = convolution_sampling(in_width, out_width, taps_x, strides[1], dilations[1], padding)
-    if in_width == out_width == taps_x == 1:
-        # A column lies in memory like a row, and tiles are cut along rows.
-        (in_height, in_width), (out_height, out_width) = (1, in_height), (1, out_height)
-        (taps_y, taps_x), (rows, columns) = (1, taps_y), (columns, rows)
-    shapes = Shapes(
-        (batch, in_height, in_width, in_channels), (batch, out_height, out_width, filters),
-        (filters, taps_y, taps_x, group_channels), rows, columns,
-    )  # fmt: skip
-    return prepare_dense(view, rule, target, shapes, (0, 1, 2))
 
 
 @inner_loop

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
+from refimpl.kernels.accumulating import Accumulating
 from refimpl.kernels.convolution import centred_filter, prepare_dense
 from refimpl.kernels.depthwise_patch import fill_words
 from refimpl.kernels.inner_loop import inner_loop
@@ -77,7 +78,7 @@ class DepthwiseGeometry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DepthwiseConvolution:
+class DepthwiseConvolution(Accumulating):
     """A prepared DEPTHWISE_CONV_2D.
 
     ``offsets`` int64 [tap]: where a pixel's channels lie in the patch, tap by tap; one above the
@@ -94,21 +95,7 @@ class DepthwiseConvolution:
     widening: Widening
     weights: NDArray[np.int32]
     folded: NDArray[np.int32]
-    epilogue: Epilogue
     work: int
-    loop: TaskLoop
-
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        """Runs the layer."""
-        self._bind(inputs, outputs, accumulator)()
-
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Stage:
-        """The layer on these arrays, to be run again and again."""
-        return self._bind(inputs, outputs, None)
-
-    def then(self, table: NDArray[np.uint8]) -> DepthwiseConvolution:
-        """The same, every result looked up in ``table``, [256], before it leaves the cache."""
-        return replace(self, epilogue=self.epilogue.then(table))
 
     def behind(self, border: Border) -> DepthwiseConvolution | None:
         """The same, reading the image inside ``border`` in place of the padded one."""
@@ -119,7 +106,8 @@ class DepthwiseConvolution:
         reading = r._replace(in_height=border.inner[0], in_width=border.inner[1])
         return replace(self, geometry=geometry, reading=reading)
 
-    def _bind(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Stage:
+    def stage(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Stage:
+        """The layer on these arrays, and on ``accumulator`` unless it is None."""
         data = inputs[0]
         assert data is not None
         g = self.geometry
@@ -182,10 +170,10 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     starts = tap_starts(groups, taps_x, layout, layout.columns, channels) * len(parts)
     borders = np.full(layout.columns * in_channels, data.zero_point & 0xFF, np.uint8)
     return DepthwiseConvolution(
+        TaskLoop(depthwise_tasks), prepare_epilogue(view, rule, data, filters, view.output()),
         kernel.blocking, geometry, reading, np.array(starts, np.int64), as_bytes(borders), widening,
         np.concatenate([_words(part, kernel, per_word) for part in parts]),
-        _fold(taps, None if bias is None else bias.data, widening.border),
-        prepare_epilogue(view, rule, data, filters, view.output()), work, TaskLoop(depthwise_tasks),
+        _fold(taps, None if bias is None else bias.data, widening.border), work,
     )  # fmt: skip
 
 

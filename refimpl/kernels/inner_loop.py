@@ -18,6 +18,15 @@ def inner_loop(function: _Function) -> _Function:
 
     Slices are not new arrays, but Numba assigns to them through one. No divisor may be 0: none is looked at.
     """
+    return _compiled(function)
+
+
+def inlined_loop(function: _Function) -> _Function:
+    """Decorator: the same, made a part of what calls it: a tuple of many fields need not be handed over."""
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: _Function, **options: bool) -> _Function:
     compiled: Any = njit
-    result: _Function = compiled(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
+    result: _Function = compiled(cache=True, nogil=True, error_model="numpy", _nrt=False, **options)(function)
     return result

@@ -31,6 +31,7 @@ from refimpl.kernels.vector_blocks import (
     dot_arm,
     dot_avx2,
     dot_avx512vnni,
+    dot_avx512vnni_pairs,
     dot_portable,
 )
 
@@ -80,6 +81,15 @@ class Avx512Vnni(NamedTuple):
     part: int = 4
 
 
+class Avx512VnniPairs(NamedTuple):
+    """Block of the AVX512-VNNI kernel for int16."""
+
+    pixels: int = 12
+    channels: int = 32
+    depth: int = 2
+    part: int = 4
+
+
 class Avx512VnniNarrow(NamedTuple):
     """Block of the AVX512-VNNI kernel for at most 16 output channels."""
 
@@ -126,7 +136,15 @@ class Avx2Single(NamedTuple):
 
 
 Blocking: TypeAlias = (
-    Portable | Avx2 | Avx2Single | Avx512Vnni | Avx512VnniNarrow | Avx512VnniSingle | Amx | ArmDot
+    Portable
+    | Avx2
+    | Avx2Single
+    | Avx512Vnni
+    | Avx512VnniNarrow
+    | Avx512VnniPairs
+    | Avx512VnniSingle
+    | Amx
+    | ArmDot
 )
 Emit: TypeAlias = Callable[[Any, Sequence[Any]], None]
 
@@ -239,8 +257,18 @@ SINGLE_PIXEL: Mapping[str, Microkernel] = MappingProxyType(
 )
 """Micro-kernels for a layer of one or two pixels, where there are any: the others would compute a block."""
 
+OF_PAIRS: Mapping[str, Microkernel] = MappingProxyType(
+    {
+        "avx512vnni": _vector_kernel(Avx512VnniPairs(), 16, np.int16, dot_avx512vnni_pairs),
+        "avx2": MICROKERNELS["avx2"][0],
+        "portable": MICROKERNELS["portable"][0],
+    }
+)
+"""Micro-kernels for int16 values and weights, where a product of such costs at most twice one of bytes."""
+
 _BY_BLOCKING = {
-    type(k.blocking): k for k in (*SINGLE_PIXEL.values(), *(k for ks in MICROKERNELS.values() for k in ks))
+    type(k.blocking): k
+    for k in (*SINGLE_PIXEL.values(), *OF_PAIRS.values(), *(k for ks in MICROKERNELS.values() for k in ks))
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import DTYPES, Array, LayerView, Tensor
-from refimpl.kernels.convolution import prepare_convolution
+from refimpl.kernels.conv_2d import prepare_convolution
 from refimpl.kernels.depthwise import prepare_depthwise
 from refimpl.kernels.fully_connected import prepare_fully_connected
 from refimpl.kernels.lookup import operand

@@ -10,10 +10,19 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from refimpl.graph import Array, Tensor
+from refimpl.kernels.addresses import INT8, INT32, call, pointer
 from refimpl.kernels.inner_loop import inner_loop
+
+CACHE_LINE = 64
+"""Bytes :func:`prefetch` brings at least."""
+
+_intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 
 
 class Widening(NamedTuple):
@@ -66,6 +75,19 @@ def flat_accumulator(accumulator: Array | None) -> NDArray[np.int32]:
 def _widen(source: Array, flip: np.uint8, offset: np.int16, target: Array) -> None:
     for i in range(target.size):
         target[i] = np.int16(np.int16(source[i] ^ flip) - offset)
+
+
+@_intrinsic
+def prefetch(_: Any, address: Any) -> Any:
+    """Asks for the cache line of an address, which will be read soon; it need not be anybody's."""
+
+    def codegen(context: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        read, second_level, data = (ir.Constant(INT32, number) for number in (0, 2, 1))
+        operands = [pointer(builder, arguments[0], INT8), read, second_level, data]
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 class Reading(NamedTuple):

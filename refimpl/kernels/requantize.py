@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.byte_table import look_up_bytes
-from refimpl.kernels.inner_loop import inner_loop
+from refimpl.kernels.inner_loop import inlined_loop, inner_loop
 from refimpl.kernels.multipliers import (
     combined_scales,
     fixed_point_multipliers,
@@ -184,7 +184,7 @@ def _column(values: NDArray[Any], dtype: type[Any] | np.dtype[Any]) -> NDArray[A
     return np.concatenate([values.astype(dtype), np.zeros(LANES, dtype)])
 
 
-@inner_loop
+@inlined_loop
 def requantize_pixels(
     acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
 ) -> None:

@@ -7,10 +7,11 @@ products are added to 32-bit sums. Only the instruction that does so differs::
     portable     no instruction of any machine; LLVM finds the best one
     avx2         vpmaddwd   int16 x int16 pairs, 8 channels; vpaddd
     avx512vnni   vpdpbusd   uint8 x int8 quadruples, 16 channels, sum included
+                 vpdpwssd   int16 x int16 pairs, 16 channels, sum included
     dotprod      sdot       int8 x int8 quadruples, 4 channels, sum included
 
-None of them saturates: the largest sum of products, 4 * 255 * 128, is far from 2**31,
-and the sums themselves wrap as the runtimes' do.
+None of them saturates: the largest sum of products, 4 * 255 * 128 of bytes and twice 12,800 * 32,767 of
+int16, is far from 2**31, and the sums themselves wrap as the runtimes' do.
 """
 
 from __future__ import annotations
@@ -169,6 +170,11 @@ def dot_avx2(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
 def dot_avx512vnni(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
     """Quadruples of uint8 and int8, 512 bits: vpdpbusd."""
     return call(builder, "llvm.x86.avx512.vpdpbusd.512", sums.type, [sums, values, weights])
+
+
+def dot_avx512vnni_pairs(builder: Any, sums: Any, values: Any, weights: Any) -> Any:
+    """Pairs of int16, 512 bits: vpdpwssd."""
+    return call(builder, "llvm.x86.avx512.vpdpwssd.512", sums.type, [sums, values, weights])
 
 
 def dot_arm(builder: Any, sums: Any, values: Any, weights: Any) -> Any:

@@ -21,6 +21,7 @@ from refimpl.kernels.convolution import DenseConvolution
 from refimpl.kernels.microkernel import (
     _BY_BLOCKING,
     MICROKERNELS,
+    OF_PAIRS,
     SINGLE_PIXEL,
     Microkernel,
     microkernel_for,
@@ -73,6 +74,17 @@ def test_the_micro_kernel_compiles_to_its_instructions(name: str) -> None:
         text = assembly(kernel, triple, cpu)
         for instruction in instructions:
             assert instruction in text, f"{name} {kernel.blocking}"
+
+
+def test_pairs_of_int16_are_multiplied_by_their_own_instruction() -> None:
+    """In the one kernel that has no bytes; for every number of pixels, sums in registers."""
+    kernel = OF_PAIRS["avx512vnni"]
+    for pixels in (4, 8, 12):
+        lines = assembly(kernel, X86, "cascadelake", pixels).splitlines()
+        products = [line for line in lines if "vpdpwssd" in line]
+        assert products
+        assert len(products) % (2 * pixels) == 0
+        assert not [line for line in products if "rsp" in line]
 
 
 @pytest.mark.parametrize("name", ["avx512vnni", "avx2"])

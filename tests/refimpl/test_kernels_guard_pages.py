@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
 
 from refimpl.contract import Target
-from refimpl.kernels import KERNELS, threads
+from refimpl.kernels import KERNELS, threads, winograd
+from tests.cases.weighted_layer import WeightedShape
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
 from tests.refimpl.test_kernels_convolution import EDGES, RULES, targets
+from tests.refimpl.test_kernels_winograd import SHAPES
 
 
-def run_between_guard_pages() -> None:
+def every_edge() -> None:
+    run_between_guard_pages(EDGES.values())
+
+
+def every_edge_of_winograds() -> None:
+    winograd.pays = lambda isa, _: isa in winograd.OF_PAIRS
+    run_between_guard_pages(SHAPES.values())
+
+
+def run_between_guard_pages(shapes: Iterable[WeightedShape]) -> None:
     threads.SMALL_WORK = threads.HANDFUL_WORK = 0  # a process of its own
     pages = GuardPages()
-    for shape in EDGES.values():
+    for shape in shapes:
         view, values = layer(shape, 0)
         plain = np.empty(view.output().shape, view.output().dtype)
         KERNELS[view.op](view, RULES[0], Target())(values, [plain], None)
@@ -33,7 +45,8 @@ def run_between_guard_pages() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="mprotect is POSIX")
-def test_nothing_is_read_or_written_outside_the_buffers() -> None:
+@pytest.mark.parametrize("run", [every_edge, every_edge_of_winograds])
+def test_nothing_is_read_or_written_outside_the_buffers(run: Callable[[], None]) -> None:
     """Every edge of the convolutions, each buffer flush with an unmapped page."""
     assert exit_code(read_behind_the_end) not in (0, None)  # the guard bites
-    assert exit_code(run_between_guard_pages) == 0
+    assert exit_code(run) == 0

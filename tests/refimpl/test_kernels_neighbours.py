@@ -6,7 +6,8 @@ import pytest
 
 from refimpl.contract import Target
 from refimpl.kernels import KERNELS
-from refimpl.kernels.convolution import DenseConvolution, prepare_convolution
+from refimpl.kernels.conv_2d import prepare_convolution
+from refimpl.kernels.convolution import DenseConvolution
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer
 from tests.refimpl.test_kernels_convolution import ISAS, RULES, assert_all_rules, assert_kernel_equals_spec
