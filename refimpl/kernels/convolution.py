@@ -46,7 +46,7 @@ from refimpl.kernels.tiling import (
 from refimpl.profiles.rules import Rule
 
 (
-    _FIRST_TASK, _TILES, _OUT_Y, _OUT_Y_STEP, _ROWS, _IN_Y, _IN_Y_STEP, _TAP_Y_STEP, _TAPS_Y,
+    _OUT_Y, _OUT_Y_STEP, _ROWS, _IN_Y, _IN_Y_STEP, _TAP_Y_STEP, _TAPS_Y,
     _OUT_X, _OUT_X_STEP, _COLUMNS, _IN_X, _IN_X_STEP, _TAP_X_STEP, _TAPS_X,
     _PIXEL_STEP, _GATHERED, _RUNS, _STEPS, _WEIGHTS,
 ) = range(len(PHASE_FIELDS))  # fmt: skip
@@ -162,15 +162,15 @@ def _convolve_tile(
     acc_out: Array,
 ) -> None:
     """One task: a tile of a few output rows, for some or all output channels."""
-    index = phases.shape[0] - 1
-    while phases[index, _FIRST_TASK] > task:
-        index -= 1
+    rest, split = divmod(task, d.splits)
+    rest, tile_index = divmod(rest, d.tiles)
+    rest, index = divmod(rest, phases.shape[0])
+    batch, row_block = divmod(rest, d.row_blocks)
     phase, offsets = phases[index], all_offsets[index]
-    rest, split = divmod(task - phase[_FIRST_TASK], d.splits)
-    rest, tile_index = divmod(rest, phase[_TILES])
-    batch, row_block = divmod(rest, (phase[_ROWS] + d.rows - 1) // d.rows)
     first_column, first_row = tile_index * d.tile, row_block * d.rows
     pixels, rows = min(d.tile, phase[_COLUMNS] - first_column), min(d.rows, phase[_ROWS] - first_row)
+    if pixels <= 0 or rows <= 0:
+        return  # another phase has more of them
 
     reading = Reading(
         d.in_height, d.in_width, d.in_channels, 1, phase[_TAP_Y_STEP],

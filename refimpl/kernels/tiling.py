@@ -128,7 +128,9 @@ class Dimensions(NamedTuple):
     """Sizes the compiled loops need; one compiled function serves every shape.
 
     ``out_pitch``: bytes from an output pixel to the next, more than its channels where it is part of a
-    wider image. A task computes ``tile`` pixels of each of ``rows`` output rows.
+    wider image. A task computes ``tile`` pixels of each of ``rows`` output rows of a phase; a phase has
+    ``row_blocks`` times ``tiles`` tasks or fewer. Tasks beside one another in the image follow one another,
+    whichever their phases: a cache line that two phases write is still in the cache.
     """
 
     in_height: int
@@ -142,7 +144,9 @@ class Dimensions(NamedTuple):
     group_filters: int
     group_blocks: int
     tile: int
+    tiles: int
     rows: int
+    row_blocks: int
     patch_columns: int
     patch_size: int
     splits: int
@@ -150,7 +154,7 @@ class Dimensions(NamedTuple):
 
 
 PHASE_FIELDS = (
-    "first_task", "tiles", "out_y", "out_y_step", "rows", "in_y", "in_y_step", "tap_y_step", "taps_y",
+    "out_y", "out_y_step", "rows", "in_y", "in_y_step", "tap_y_step", "taps_y",
     "out_x", "out_x_step", "columns", "in_x", "in_x_step", "tap_x_step", "taps_x",
     "pixel_step", "gathered", "runs", "steps", "weights",
 )  # fmt: skip
@@ -235,7 +239,7 @@ def plan_tiles(
     tile = tile_size(widest, column_bytes, block_pixels)
     patch_columns = max((x.layout(tile).columns for x in columns), default=1)
 
-    phases, offsets, first_task, first_weight = [], [], 0, 0
+    phases, offsets, first_weight = [], [], 0
     taps = sum(y.outputs * y.taps for y in rows) * sum(x.outputs * x.taps for x in columns)
     products = batches * taps * group_channels * out_channels
     work = steps_of(products, batches * out_height * out_width * out_channels)
@@ -251,23 +255,23 @@ def plan_tiles(
         layout = x.layout(tile)
         starts, length = _runs(y.taps, x.taps, layout, patch_columns, in_channels, groups)
         starts, steps = starts * parts, -(-length // depth)
-        tiles = -(-x.outputs // tile)
         phases.append(
-            (first_task, tiles, y.out_first, y.out_step, y.outputs, y.in_first, y.in_step, y.tap_step, y.taps,
+            (y.out_first, y.out_step, y.outputs, y.in_first, y.in_step, y.tap_step, y.taps,
              x.out_first, x.out_step, x.outputs, x.in_first, x.in_step, x.tap_step, x.taps,
              layout.pixel_step, layout.gathered, len(starts), steps, first_weight)
         )  # fmt: skip
         offsets.append(starts)
-        first_task += batches * -(-y.outputs // together) * tiles * splits
         weights_per_block = len(starts) * steps * depth * block_channels
         first_weight += groups * group_blocks * weights_per_block
     table = np.zeros((len(samplings), max((len(starts) for starts in offsets), default=0) or 1), np.int64)
     for row, starts in zip(table, offsets, strict=True):
         row[: len(starts)] = starts
+    row_blocks, tiles = -(-max((y.outputs for y in rows), default=0) // together), -(-widest // tile)
     dimensions = Dimensions(
         in_height, in_width, in_channels, out_height, out_width, out_channels,
-        groups, group_channels, group_filters, group_blocks, tile, together, patch_columns,
-        patch_rows(rows, together) * patch_columns * in_channels + depth, splits, first_task,
+        groups, group_channels, group_filters, group_blocks, tile, tiles, together, row_blocks,
+        patch_columns, patch_rows(rows, together) * patch_columns * in_channels + depth, splits,
+        batches * row_blocks * len(samplings) * tiles * splits,
     )  # fmt: skip
     fields = np.array(phases, np.int64).reshape(len(phases), len(PHASE_FIELDS))
     return TilePlan(dimensions, fields, table, samplings, microkernel, parts, work)

@@ -74,7 +74,7 @@ def plan_grid(shapes: Shapes, blocking: Blocking, threads: int) -> TileGrid:
 
 
 def applies(shapes: Shapes) -> bool:
-    """True for 3x3 filters on neighbouring inputs, without groups, unless pixels can be computed as channels."""
+    """True for 3x3 filters on neighbouring inputs, without groups, unless pixels are computed as channels."""
     if len(shapes.rows) > 1 or len(shapes.columns) > 1 or shapes.filter[3] != shapes.input[3]:
         return False
     if neighbours(shapes) > 1:
