@@ -156,20 +156,30 @@ def _tiles_of(g: TileGrid, task: int) -> tuple[int, int]:
 def _transform_inputs(
     image: Array, widening: Widening, g: TileGrid, first: int, count: int, patch: Array, values: Array
 ) -> None:
-    """Tiles ``first`` … ``first + count - 1`` of the input at every point, [tile, point, channel]."""
+    """Tiles ``first`` … ``first + count - 1`` of the input at every point, [tile, point, channel].
+
+    Those whose values lie in the image as the transform reads them need no patch.
+    """
+    as_it_is = widening.flip == 0 and g.in_channels % INPUT_LANES == 0
     done = 0
     while done < count:
         row, column = divmod(first + done, g.across)
         batch, down = divmod(row, g.down)
         tiles = min(g.across - column, count - done)
         columns = TILE * tiles + TAPS - 1
-        reading = Reading(g.in_height, g.in_width, g.in_channels, 1, 1, SIDE, 1, 1, TAPS, columns, 0)
         in_y, in_x = g.in_y + TILE * down, g.in_x + TILE * column
-        fill_patch(image, widening, reading, batch, in_y, in_x, TILE * tiles, patch)
+        rows_inside = 0 <= in_y and in_y + SIDE <= g.in_height
+        if as_it_is and rows_inside and 0 <= in_x and in_x + columns <= g.in_width:
+            pitch = g.in_width * g.in_channels
+            source = image.ctypes.data + (batch * g.in_height + in_y) * pitch + in_x * g.in_channels
+        else:
+            pitch, source = columns * g.in_channels, patch.ctypes.data
+            reading = Reading(g.in_height, g.in_width, g.in_channels, 1, 1, SIDE, 1, 1, TAPS, columns, 0)
+            fill_patch(image, widening, reading, batch, in_y, in_x, TILE * tiles, patch)
         target = values.ctypes.data + values.itemsize * done * POINTS * g.pitch
         for channel in range(0, g.in_channels, INPUT_LANES):
             transform_input(
-                patch.ctypes.data + channel, columns * g.in_channels, g.in_channels, tiles,
+                source + channel, pitch, g.in_channels, tiles,
                 target + values.itemsize * channel, values.itemsize * g.pitch,
             )  # fmt: skip
         done += tiles
