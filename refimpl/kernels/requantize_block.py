@@ -21,6 +21,9 @@ sum count; above them stands the result. For what the bounds of a byte leave, ac
 off by 2**-24 of itself at most, make 0.25 steps, their product and the nudge's addition 0.07 each, and the
 last rounding 0.5: less than one step. So where the low bits are not all 0, the result is certain. If those of
 any of the 16 are, all of them are computed exactly.
+
+Bounds that are those of int8 are left to the instruction that makes int8 and saturates: a float32's bits,
+read as a whole number, grow with it, so what is out of bounds stays so, however wrong its low bits are.
 """
 
 from __future__ import annotations
@@ -57,6 +60,10 @@ _MAGIC_BITS = int(np.array([_MAGIC], np.float32).view(np.int32)[0])
 _PLACES = 13
 _FINE = 3 << (22 - _PLACES)
 """1.5 * 2**10: a float32 below 2**9 added to it is rounded to a multiple of 2**-13."""
+_FINE_BITS = int(np.array([_FINE], np.float32).view(np.int32)[0])
+
+_LEAST, _MOST = -128, 127
+"""int8"""
 
 
 @_intrinsic
@@ -98,35 +105,55 @@ def requantize_fixed_point(
         nudge = builder.bitcast(nudge, _SUMS)
         signed = load(builder, columns[7], _SUMS, _INT32_BYTES)
         floor, ceiling = (_real(builder, bound, _SINGLES) for bound in (low, high))
-        offset = builder.fadd(_real(builder, zero_point, _SINGLES), _singles(_FINE))
-        offset = builder.fadd(offset, splat(builder, half, LANES))
-        low, high, zero_point = (splat(builder, value, LANES) for value in (low, high, zero_point))
-        places, below = (ir.Constant(_SUMS, [n] * LANES) for n in (_PLACES, (1 << _PLACES) - 1))
-        nothing = ir.Constant(_SUMS, None)
+        half = builder.fadd(_singles(_FINE), splat(builder, half, LANES))
+        all_of_int8 = builder.and_(
+            *(
+                builder.icmp_signed("==", builder.add(bound, zero_point), ir.Constant(INT32, extreme))
+                for bound, extreme in ((low, _LEAST), (high, _MOST))
+            )
+        )
+        low, high = (splat(builder, value, LANES) for value in (low, high))
+        places, below, fine = (_whole(n) for n in (_PLACES, (1 << _PLACES) - 1, _FINE_BITS >> _PLACES))
 
-        def finished(value: Any) -> Any:
+        def rounded(value: Any, bounded: Callable[[Any], Any]) -> Any:
+            """Whole numbers, zero point added; of those out of bounds only that is certain."""
             number = builder.sitofp(value, _SINGLES)
             nudged = builder.or_(builder.and_(builder.bitcast(number, _SUMS), signed), nudge)
             operands = [number, scale, builder.bitcast(nudged, _SINGLES)]
-            product = call(builder, f"llvm.fmuladd.v{LANES}f32", _SINGLES, operands)
-            bounded = _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
-            steps = builder.bitcast(builder.fadd(bounded, offset), _SUMS)
-            nearly = builder.ashr(steps, places)
-            doubts = builder.icmp_signed("==", builder.and_(steps, below), nothing)
+            product = bounded(call(builder, f"llvm.fmuladd.v{LANES}f32", _SINGLES, operands))
+            offset = builder.fadd(_real(builder, zero_point, _SINGLES), half)
+            steps = builder.bitcast(builder.fadd(product, offset), _SUMS)
+            nearly = builder.sub(builder.ashr(steps, places), fine)
+            doubts = builder.icmp_signed("==", builder.and_(steps, below), _whole(0))
             doubts = builder.bitcast(doubts, ir.IntType(LANES))
             decided = builder.block
             with builder.if_then(builder.icmp_unsigned("!=", doubts, doubts.type(0)), likely=False):
                 # Loaded here: what is rarely needed would cost every short row its time.
                 exactly = _fixed_point_exactly(builder, *columns[:5])
-                bounded = _clamp(builder, exactly(value), low, high, builder.icmp_signed)
-                exact = builder.add(bounded, zero_point)
+                within = _clamp(builder, exactly(value), low, high, builder.icmp_signed)
+                exact = builder.add(within, splat(builder, zero_point, LANES))
                 doubted = builder.block
             result = builder.phi(_SUMS)
             result.add_incoming(nearly, decided)
             result.add_incoming(exact, doubted)
             return result
 
-        _for_pixels(builder, source, target, finished)
+        def saturated(value: Any) -> Any:
+            whole = rounded(value, lambda product: product)
+            within = _clamp(builder, whole, _whole(_LEAST), _whole(_MOST), builder.icmp_signed)
+            return builder.trunc(within, _BYTES)
+
+        def clamped(value: Any) -> Any:
+            def bounded(product: Any) -> Any:
+                return _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
+
+            return builder.trunc(rounded(value, bounded), _BYTES)
+
+        with builder.if_else(all_of_int8) as (by_type, by_bounds):
+            with by_type:
+                _for_pixels(builder, source, target, saturated)
+            with by_bounds:
+                _for_pixels(builder, source, target, clamped)
 
     int32 = types.int32
     numbers = types.float32, int32, int32, int32
@@ -186,7 +213,8 @@ def requantize_float32(
         def finished(value: Any) -> Any:
             product = builder.fmul(builder.sitofp(value, _SINGLES), scale)
             bounded = _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
-            return builder.add(builder.bitcast(builder.fadd(bounded, magic), _SUMS), from_bits)
+            steps = builder.bitcast(builder.fadd(bounded, magic), _SUMS)
+            return builder.trunc(builder.add(steps, from_bits), _BYTES)
 
         _for_pixels(builder, (acc, acc_stride, pixels), target, finished)
 
@@ -225,7 +253,8 @@ def requantize_float64(
             product = builder.fmul(builder.sitofp(value, _DOUBLES), scale)
             bounded = _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
             half = builder.select(builder.fcmp_ordered("<", bounded, nothing), *halves)
-            return builder.add(builder.fptosi(builder.fadd(bounded, half), _SUMS), zero_point)
+            whole = builder.fptosi(builder.fadd(bounded, half), _SUMS)
+            return builder.trunc(builder.add(whole, zero_point), _BYTES)
 
         _for_pixels(builder, (acc, acc_stride, pixels), target, finished)
 
@@ -245,7 +274,7 @@ def _for_pixels(
 
     def result(pixel: Any) -> tuple[Any, Any]:
         at = builder.add(acc, builder.mul(pixel.index, acc_stride))
-        value = builder.trunc(finished(load(builder, at, _SUMS, _INT32_BYTES)), _BYTES)
+        value = finished(load(builder, at, _SUMS, _INT32_BYTES))
         return value, builder.add(out, builder.mul(pixel.index, out_stride))
 
     with cgutils.for_range(builder, whole) as pixel:
@@ -281,6 +310,11 @@ def _real(builder: Any, value: Any, kind: Any) -> Any:
 def _singles(value: float) -> Any:
     """A float32 constant in every lane."""
     return ir.Constant(_SINGLES, [value] * LANES)
+
+
+def _whole(value: int) -> Any:
+    """An int32 constant in every lane."""
+    return ir.Constant(_SUMS, [value] * LANES)
 
 
 def _halves(builder: Any, values: Any) -> tuple[Any, Any]:

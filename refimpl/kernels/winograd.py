@@ -168,8 +168,8 @@ def _transform_inputs(
         tiles = min(g.across - column, count - done)
         columns = TILE * tiles + TAPS - 1
         in_y, in_x = g.in_y + TILE * down, g.in_x + TILE * column
-        rows_inside = 0 <= in_y and in_y + SIDE <= g.in_height
-        if as_it_is and rows_inside and 0 <= in_x and in_x + columns <= g.in_width:
+        rows_inside = in_y >= 0 and in_y + SIDE <= g.in_height
+        if as_it_is and rows_inside and in_x >= 0 and in_x + columns <= g.in_width:
             pitch = g.in_width * g.in_channels
             source = image.ctypes.data + (batch * g.in_height + in_y) * pitch + in_x * g.in_channels
         else:
