@@ -143,16 +143,6 @@ def prepare_winograd(
 
 
 @inner_loop
-def _tiles_of(g: TileGrid, task: int) -> tuple[int, int]:
-    """A task's first tile, and how many it has."""
-    row, part = divmod(task, g.parts)
-    first = row * g.rows * g.across + part * g.part
-    if g.parts > 1:
-        return first, min(g.part, g.across - part * g.part)
-    return first, min(g.rows * g.across, g.batches * g.down * g.across - first)
-
-
-@inner_loop
 def _transform_inputs(
     image: Array, widening: Widening, g: TileGrid, first: int, count: int, patch: Array, values: Array
 ) -> None:
@@ -194,7 +184,7 @@ def _fetch(image: Array, g: TileGrid, first: int, point: int) -> None:
     y, x = g.in_y + TILE * down + row_of_tile, max(g.in_x + TILE * column, 0)
     if 0 <= y < g.in_height:
         at = image.ctypes.data + ((batch * g.in_height + y) * g.in_width + x) * g.in_channels
-        size = min(TILE * g.part + TAPS - 1, g.in_width - x) * g.in_channels
+        size = min(TILE * g.share + TAPS - 1, g.in_width - x) * g.in_channels
         for offset in range(piece * size // SIDE, (piece + 1) * size // SIDE, CACHE_LINE):
             prefetch(at + offset)
 
@@ -301,21 +291,19 @@ def winograd_tasks(
 
     ``image`` and ``out`` are bytes, NHWC flat; ``acc_out`` int32 like ``out``, or empty.
     """
-    width, most = blocking.channels, g.rows * g.part
-    room = (most + blocking.pixels - 1) // blocking.pixels * blocking.pixels * POINTS
-    patch = np.empty(SIDE * (TILE * g.part + TAPS - 1) * g.in_channels + INPUT_LANES, np.int8)
-    values = _aligned(np.empty(room * g.pitch + ALIGNMENT, np.int16))
-    sums = _aligned(np.empty(room * width + ALIGNMENT, np.int32))
-    acc = _aligned(np.empty(TILE * TILE * g.part * OUTPUT_LANES + ALIGNMENT, np.int32))
+    together = min(g.share, g.across)
+    points = (g.share + blocking.pixels) * POINTS  # a block of the micro-kernel may reach beyond the tiles
+    patch = np.empty(SIDE * (TILE * together + TAPS - 1) * g.in_channels + INPUT_LANES, np.int8)
+    values = _aligned(np.empty(points * g.pitch + ALIGNMENT, np.int16))
+    sums = _aligned(np.empty(points * blocking.channels + ALIGNMENT, np.int32))
+    acc = _aligned(np.empty(TILE * TILE * together * OUTPUT_LANES + ALIGNMENT, np.int32))
     no_offset = np.zeros(1, np.int64)
     for task in range(begin, end):
-        first, count = _tiles_of(g, task)
-        following = -1
-        if g.parts > 1 and task + 1 < end:
-            following, _ = _tiles_of(g, task + 1)
+        first = task * g.share
+        count = min(g.share, g.tiles - first)
         _transform_inputs(image, widening, g, first, count, patch, values)
         for block in range(g.blocks):
-            ahead = following if block == 0 else -1
+            ahead = first + count if block == 0 and task + 1 < end else -1
             _multiply_points(
                 blocking, g, block, count, image, ahead, values, no_offset, weights, initial, sums
             )

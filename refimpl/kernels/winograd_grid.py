@@ -26,12 +26,11 @@ SAVED_AT_LEAST = 1.05
 class TileGrid(NamedTuple):
     """Sizes the compiled loop needs.
 
-    Output (0, 0) reads from input (``in_y``, ``in_x``). An image is ``down`` rows of ``across`` tiles. A task
-    takes ``rows`` of them or, where ``parts`` is more than 1, one of so many parts of a row, ``part`` tiles
-    at most. ``pitch``: channels of a transformed input in memory; ``blocks`` of output channels.
+    Output (0, 0) reads from input (``in_y``, ``in_x``). An image is ``down`` rows of ``across`` tiles; a task
+    takes ``share`` of the ``tiles`` of all images, row by row. ``pitch``: channels of a transformed input in
+    memory; ``blocks`` of output channels.
     """
 
-    batches: int
     in_height: int
     in_width: int
     in_channels: int
@@ -44,15 +43,14 @@ class TileGrid(NamedTuple):
     blocks: int
     across: int
     down: int
-    parts: int
-    part: int
-    rows: int
+    tiles: int
+    share: int
     pitch: int
 
     @property
     def tasks(self) -> int:
         """Number of tasks."""
-        return -(-self.batches * self.down // self.rows) * self.parts
+        return -(-self.tiles // self.share)
 
 
 def plan_grid(shapes: Shapes, blocking: Blocking, threads: int) -> TileGrid:
@@ -61,14 +59,14 @@ def plan_grid(shapes: Shapes, blocking: Blocking, threads: int) -> TileGrid:
     _, out_height, out_width, filters = shapes.output
     (y,), (x,) = shapes.rows, shapes.columns
     across, down = -(-out_width // TILE), -(-out_height // TILE)
-    parts = -(-across // MOST_TILES)
-    rows = 1
-    if parts == 1:
-        most = batches * down if threads == 1 else batches * down // (threads * TASKS_PER_THREAD)
-        rows = max(min(MOST_TILES // across, most), 1)
+    tiles = batches * down * across
+    share = min(tiles, MOST_TILES)
+    if threads > 1:
+        least = min(blocking.pixels, -(-tiles // threads))
+        share = min(max(-(-tiles // (threads * TASKS_PER_THREAD)), least), MOST_TILES)
     return TileGrid(
-        batches, in_height, in_width, in_channels, y.in_first, x.in_first, out_height, out_width, filters,
-        filters, -(-filters // blocking.channels), across, down, parts, -(-across // parts), rows,
+        in_height, in_width, in_channels, y.in_first, x.in_first, out_height, out_width, filters, filters,
+        -(-filters // blocking.channels), across, down, tiles, -(-share // blocking.part) * blocking.part,
         -(-in_channels // INPUT_LANES) * INPUT_LANES,
     )  # fmt: skip
 
