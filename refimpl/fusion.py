@@ -3,8 +3,9 @@
 A ReLU, a logistic function, a rescaling of int8 to int8: each maps one byte to one byte. Behind a
 convolution whose output nobody else reads, it is applied tile by tile while the bytes are in the cache,
 and the tensor between the two is never stored. A border of zero points before a convolution is what the
-convolution itself reads outside an image, so the padded image is not stored either. Each step rounds as
-it did; the bits are the same.
+convolution itself reads outside an image, so the padded image is not stored either. The largest of each 2x2
+pixels is taken from a convolution's tile, and written beside it. Each step rounds as it did; the bits are the
+same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from refimpl.contract import Kernel
 from refimpl.graph import Graph, Layer
 from refimpl.kernels.lookup import Lookup
 from refimpl.kernels.padding import Padding
+from refimpl.kernels.pooling import MaxPool
 
 
 def fuse(graph: Graph, kernels: Sequence[Kernel]) -> tuple[Graph, tuple[Kernel, ...]]:
@@ -31,6 +33,8 @@ def fuse(graph: Graph, kernels: Sequence[Kernel]) -> tuple[Graph, tuple[Kernel, 
             fusion.apply_as_computed(layer, kernel)
         elif isinstance(kernel, Padding):
             fusion.leave_border_to_reader(layer, kernel)
+        elif isinstance(kernel, MaxPool):
+            fusion.pool_as_computed(layer, kernel)
     return replace(graph, layers=tuple(fusion.layers)), tuple(fusion.kernels)
 
 
@@ -57,6 +61,21 @@ class _Fusion:
         self.layers[writer] = replace(self.layers[writer], outputs=layer.outputs)
         self._drop(layer)
         self._writers[layer.outputs[0]] = writer
+
+    def pool_as_computed(self, layer: Layer, pool: MaxPool) -> None:
+        """Has the layer before write the maxima, too."""
+        (between,) = layer.inputs
+        if pool.halving is None or between not in self._writers:
+            return
+        writer = self._writers[between]
+        halved = getattr(self.kernels[writer], "halved", None)
+        if halved is None or len(self.layers[writer].outputs) > 1:
+            return
+        self.kernels[writer] = halved(pool.halving)
+        self.layers[writer] = replace(self.layers[writer], outputs=(between, *layer.outputs))
+        self._drop(layer)
+        # Nobody's results are looked up in a table, or bordered, on the way to two outputs.
+        del self._writers[between], self._writers[layer.outputs[0]]
 
     def leave_border_to_reader(self, layer: Layer, padding: Padding) -> None:
         """Has the layer behind read the image as it is, and its own border for the rest."""

@@ -81,13 +81,26 @@ def _widen(source: Array, flip: np.uint8, offset: np.int16, target: Array) -> No
 def prefetch(_: Any, address: Any) -> Any:
     """Asks for the cache line of an address, which will be read soon; it need not be anybody's."""
 
-    def codegen(context: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        read, second_level, data = (ir.Constant(INT32, number) for number in (0, 2, 1))
-        operands = [pointer(builder, arguments[0], INT8), read, second_level, data]
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
-        return context.get_dummy_value()
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        _prefetch(builder, arguments[0], 0)
 
     return types.void(types.int64), codegen
+
+
+@_intrinsic
+def prefetch_to_write(_: Any, address: Any) -> Any:
+    """The same for what will be written."""
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        _prefetch(builder, arguments[0], 1)
+
+    return types.void(types.int64), codegen
+
+
+def _prefetch(builder: Any, address: Any, write: int) -> None:
+    write, second_level, data = (ir.Constant(INT32, number) for number in (write, 2, 1))
+    operands = [pointer(builder, address, INT8), write, second_level, data]
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
 
 
 class Reading(NamedTuple):

@@ -5,7 +5,7 @@ A loop over arrays keeps the largest so far in the output, writes it for every t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import types
 from numba.core import cgutils
@@ -15,6 +15,20 @@ from refimpl.kernels.addresses import INT8, constant, load, splat, store, vector
 
 BLOCKS = (64, 32, 16, 1)
 """Channels at a time: as many as there are left to do, the widest first."""
+
+
+class Halving(NamedTuple):
+    """Maxima of 2x2 pixels side by side, to an image of that size, bounded by ``low`` and ``high``.
+
+    ``pitch``: bytes from an output pixel to the next; 0 until it is known.
+    """
+
+    height: int
+    width: int
+    low: int
+    high: int
+    pitch: int = 0
+
 
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,32 @@ from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.kernels.multipliers import output_bounds
 from refimpl.kernels.pixels import whole_image, whole_pixels
-from refimpl.kernels.pool_block import largest_of_window
+from refimpl.kernels.pool_block import Halving, largest_of_window
 from refimpl.profiles.rules import Rule
 
 TAPS_AT_ONCE = 8
 """Taps of a maximum that take as long as an elementary step of other loops."""
 
 
+@dataclass(frozen=True)
+class MaxPool(LoopKernel):
+    """A prepared MAX_POOL_2D; ``halving``: how, where its windows are 2x2 and side by side."""
+
+    halving: Halving | None = None
+
+
 def prepare_max_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """MAX_POOL_2D: the largest tap inside the input, clamped."""
-    return _prepare_pool(view, rule, _max_pool, TAPS_AT_ONCE)
+    kernel = _prepare_pool(view, rule, _max_pool, TAPS_AT_ONCE)
+    window = [view.integer(f"{name}_{axis}") for name, axis in _WINDOW]
+    halving = None
+    if window == [2] * len(window):
+        _, height, width, _ = view.output().shape
+        halving = Halving(height, width, *_bounds(view, rule))
+    return MaxPool(**vars(kernel), halving=halving)
+
+
+_WINDOW = (("filter", "height"), ("filter", "width"), ("stride", "h"), ("stride", "w"))
 
 
 def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -33,12 +50,13 @@ def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     return _prepare_pool(view, rule, _average_pool)
 
 
-def _prepare_pool(view: LayerView, rule: Rule, pool: Any, taps_per_step: int = 1) -> Kernel:
+def _bounds(view: LayerView, rule: Rule) -> tuple[int, int]:
+    return output_bounds(view.output(), view.text("fused_activation_function", "NONE"), rule.clamp, view)
+
+
+def _prepare_pool(view: LayerView, rule: Rule, pool: Any, taps_per_step: int = 1) -> LoopKernel:
     output = view.output()
-    activation = view.text("fused_activation_function", "NONE")
-    low, high = (
-        DTYPES[output.dtype].type(bound) for bound in output_bounds(output, activation, rule.clamp, view)
-    )
+    low, high = (DTYPES[output.dtype].type(bound) for bound in _bounds(view, rule))
     rows, columns = _spans(view, 1, "h", "height"), _spans(view, 2, "w", "width")
     channels = output.shape[3]
     taps = math.prod(output.shape) * view.integer("filter_height") * view.integer("filter_width")

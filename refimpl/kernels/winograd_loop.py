@@ -1,0 +1,245 @@
+"""The compiled loop of ``refimpl.kernels.winograd``: tasks of neighbouring tiles."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from refimpl.graph import Array
+from refimpl.kernels.inner_loop import inner_loop
+from refimpl.kernels.microkernel import ALIGNMENT, Blocking, multiply_block, pixels_at_once
+from refimpl.kernels.patches import CACHE_LINE, Reading, Widening, fill_patch, prefetch, prefetch_to_write
+from refimpl.kernels.pool_block import Halving, largest_of_window
+from refimpl.kernels.requantize import Epilogue, requantize_pixels
+from refimpl.kernels.winograd_grid import TileGrid
+from refimpl.kernels.winograd_transforms import (
+    INPUT_LANES,
+    ONE_POINT,
+    OUTPUT_LANES,
+    POINTS,
+    SIDE,
+    TAPS,
+    TILE,
+    transform_input,
+    transform_output,
+)
+
+HALF_TILE = TILE // 2
+
+
+@inner_loop
+def _transform_inputs(
+    image: Array, widening: Widening, g: TileGrid, first: int, count: int, patch: Array, values: Array
+) -> None:
+    """Tiles ``first`` … ``first + count - 1`` of the input at every point, [tile, point, channel].
+
+    Those whose values lie in the image as the transform reads them need no patch.
+    """
+    as_it_is = widening.flip == 0 and g.in_channels % INPUT_LANES == 0
+    done = 0
+    while done < count:
+        row, column = divmod(first + done, g.across)
+        batch, down = divmod(row, g.down)
+        tiles = min(g.across - column, count - done)
+        columns = TILE * tiles + TAPS - 1
+        in_y, in_x = g.in_y + TILE * down, g.in_x + TILE * column
+        rows_inside = in_y >= 0 and in_y + SIDE <= g.in_height
+        if as_it_is and rows_inside and in_x >= 0 and in_x + columns <= g.in_width:
+            pitch = g.in_width * g.in_channels
+            source = image.ctypes.data + (batch * g.in_height + in_y) * pitch + in_x * g.in_channels
+        else:
+            pitch, source = columns * g.in_channels, patch.ctypes.data
+            reading = Reading(g.in_height, g.in_width, g.in_channels, 1, 1, SIDE, 1, 1, TAPS, columns, 0)
+            fill_patch(image, widening, reading, batch, in_y, in_x, TILE * tiles, patch)
+        target = values.ctypes.data + values.itemsize * done * POINTS * g.pitch
+        for channel in range(0, g.in_channels, INPUT_LANES):
+            transform_input(
+                source + channel, pitch, g.in_channels, tiles,
+                target + values.itemsize * channel, values.itemsize * g.pitch,
+            )  # fmt: skip
+        done += tiles
+
+
+@inner_loop
+def _fetch(image: Array, out: Array, g: TileGrid, first: int, ahead: int, point: int) -> None:
+    """One of POINTS pieces of what the task of tile ``ahead`` reads, and of what that of ``first`` writes."""
+    row_of_tile, piece = divmod(point, SIDE)
+    row, column = divmod(ahead, g.across)
+    batch, down = divmod(row, g.down)
+    y, x = g.in_y + TILE * down + row_of_tile, max(g.in_x + TILE * column, 0)
+    if 0 <= y < g.in_height:
+        at = image.ctypes.data + ((batch * g.in_height + y) * g.in_width + x) * g.in_channels
+        size = min(TILE * g.share + TAPS - 1, g.in_width - x) * g.in_channels
+        for offset in range(piece * size // SIDE, (piece + 1) * size // SIDE, CACHE_LINE):
+            prefetch(at + offset)
+    row, column = divmod(first, g.across)
+    batch, down = divmod(row, g.down)
+    y, x = TILE * down + row_of_tile, TILE * column
+    if row_of_tile < TILE and y < g.out_height:
+        at = out.ctypes.data + ((batch * g.out_height + y) * g.out_width + x) * g.out_pitch
+        size = min(TILE * g.share, g.out_width - x) * g.out_pitch
+        for offset in range(piece * size // SIDE, (piece + 1) * size // SIDE, CACHE_LINE):
+            prefetch_to_write(at + offset)
+
+
+@inner_loop
+def _multiply_points(
+    blocking: Blocking,
+    g: TileGrid,
+    block: int,
+    count: int,
+    image: Array,
+    out: Array,
+    first: int,
+    ahead: int,
+    values: Array,
+    no_offset: Array,
+    weights: Array,
+    initial: Array,
+    sums: Array,
+) -> None:
+    """Sums over channels at every point, [tile, point, filter of the block].
+
+    Meanwhile, unless ``ahead`` is -1, the caches are filled with what the task of that tile will read and
+    what this one, of tile ``first``, will write.
+    """
+    width, steps = blocking.channels, (g.in_channels + blocking.depth - 1) // blocking.depth
+    panel = steps * blocking.depth * width
+    for point in range(POINTS):
+        if ahead >= 0:
+            _fetch(image, out, g, first, ahead, point)
+        weights_at = weights.ctypes.data + weights.itemsize * (block * POINTS + point) * panel
+        initial_at = initial.ctypes.data + 4 * width * (2 * block + (point == ONE_POINT))
+        tile = 0
+        while tile < count:
+            size = pixels_at_once(blocking, count - tile)
+            at = tile * POINTS + point
+            multiply_block(
+                blocking, size, values.ctypes.data + values.itemsize * at * g.pitch, POINTS * g.pitch,
+                no_offset.ctypes.data, 1, steps, weights_at, initial_at,
+                sums.ctypes.data + 4 * at * width, POINTS * width,
+            )  # fmt: skip
+            tile += size
+
+
+@inner_loop
+def _finish_outputs(
+    blocking: Blocking,
+    g: TileGrid,
+    block: int,
+    first: int,
+    count: int,
+    sums: Array,
+    epilogue: Epilogue,
+    acc: Array,
+    out: Array,
+    acc_out: Array,
+) -> None:
+    """Transforms a block's sums back and requantizes them."""
+    width = blocking.channels
+    done = 0
+    while done < count:
+        row, column = divmod(first + done, g.across)
+        batch, down = divmod(row, g.down)
+        tiles = min(g.across - column, count - done)
+        columns = TILE * tiles
+        pixels, rows = min(columns, g.out_width - TILE * column), min(TILE, g.out_height - TILE * down)
+        out_row = batch * g.out_height + TILE * down
+        for channel in range(block * width, min((block + 1) * width, g.filters), OUTPUT_LANES):
+            transform_output(
+                sums.ctypes.data + 4 * (done * POINTS * width + channel - block * width), 4 * width, tiles,
+                acc.ctypes.data, 4 * columns * OUTPUT_LANES, 4 * OUTPUT_LANES,
+            )  # fmt: skip
+            filters = min(OUTPUT_LANES, g.filters - channel)
+            for y in range(rows):
+                start = y * columns * OUTPUT_LANES
+                results = acc[start : start + pixels * OUTPUT_LANES].reshape(pixels, OUTPUT_LANES)
+                at = ((out_row + y) * g.out_width + TILE * column) * g.out_pitch + channel
+                requantize_pixels(results, epilogue, channel, filters, out, at, g.out_pitch)
+                if acc_out.size:
+                    for pixel in range(pixels):
+                        for k in range(filters):
+                            acc_out[at + pixel * g.out_pitch + k] = results[pixel, k]
+        done += tiles
+
+
+@inner_loop
+def _halve_outputs(
+    blocking: Blocking,
+    g: TileGrid,
+    block: int,
+    first: int,
+    count: int,
+    out: Array,
+    halving: Halving,
+    pooled: Array,
+) -> None:
+    """The largest of each 2x2 outputs of a block: tiles begin at even rows and columns."""
+    low, high = pooled.dtype.type(halving.low), pooled.dtype.type(halving.high)
+    channel = block * blocking.channels
+    filters = min(blocking.channels, g.filters - channel)
+    row_bytes = g.out_width * g.out_pitch
+    done = 0
+    while done < count:
+        row, column = divmod(first + done, g.across)
+        batch, down = divmod(row, g.down)
+        tiles = min(g.across - column, count - done)
+        for y in range(HALF_TILE * down, min(HALF_TILE * (down + 1), halving.height)):
+            source = out.ctypes.data + (batch * g.out_height + 2 * y) * row_bytes + channel
+            target = (
+                pooled.ctypes.data + (batch * halving.height + y) * halving.width * halving.pitch + channel
+            )
+            for x in range(HALF_TILE * column, min(HALF_TILE * (column + tiles), halving.width)):
+                largest_of_window(
+                    source + 2 * x * g.out_pitch, min(2, g.out_height - 2 * y), row_bytes,
+                    min(2, g.out_width - 2 * x), g.out_pitch, filters, low, high, target + x * halving.pitch,
+                )  # fmt: skip
+        done += tiles
+
+
+@njit(cache=True, nogil=True)
+def _aligned(memory: Array) -> Array:
+    """The memory from the first multiple of ALIGNMENT bytes on."""
+    return memory[-memory.ctypes.data % ALIGNMENT // memory.itemsize :]
+
+
+@njit(cache=True, nogil=True)
+def winograd_tasks(
+    blocking: Blocking,
+    image: Array,
+    widening: Widening,
+    g: TileGrid,
+    weights: Array,
+    initial: Array,
+    epilogue: Epilogue,
+    halving: Halving,
+    out: Array,
+    pooled: Array,
+    acc_out: Array,
+    begin: int,
+    end: int,
+) -> None:
+    """Runs tasks ``begin`` … ``end - 1`` on this thread.
+
+    ``image`` and ``out`` are bytes, NHWC flat; ``pooled`` int8 or uint8, the same halved, or empty;
+    ``acc_out`` int32 like ``out``, or empty.
+    """
+    together = min(g.share, g.across)
+    points = (g.share + blocking.pixels) * POINTS  # a block of the micro-kernel may reach beyond the tiles
+    patch = np.empty(SIDE * (TILE * together + TAPS - 1) * g.in_channels + INPUT_LANES, np.int8)
+    values = _aligned(np.empty(points * g.pitch + ALIGNMENT, np.int16))
+    sums = _aligned(np.empty(points * blocking.channels + ALIGNMENT, np.int32))
+    acc = _aligned(np.empty(TILE * TILE * together * OUTPUT_LANES + ALIGNMENT, np.int32))
+    no_offset = np.zeros(1, np.int64)
+    for task in range(begin, end):
+        first = task * g.share
+        count = min(g.share, g.tiles - first)
+        _transform_inputs(image, widening, g, first, count, patch, values)
+        for block in range(g.blocks):
+            ahead = first + count if block == 0 and task + 1 < end else -1
+            _multiply_points(
+                blocking, g, block, count, image, out, first, ahead, values, no_offset, weights, initial, sums
+            )
+            _finish_outputs(blocking, g, block, first, count, sums, epilogue, acc, out, acc_out)
+            if pooled.size:
+                _halve_outputs(blocking, g, block, first, count, out, halving, pooled)
