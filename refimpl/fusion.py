@@ -74,8 +74,6 @@ class _Fusion:
         self.kernels[writer] = halved(pool.halving)
         self.layers[writer] = replace(self.layers[writer], outputs=(between, *layer.outputs))
         self._drop(layer)
-        # Nobody's results are looked up in a table, or bordered, on the way to two outputs.
-        del self._writers[between], self._writers[layer.outputs[0]]
 
     def leave_border_to_reader(self, layer: Layer, padding: Padding) -> None:
         """Has the layer behind read the image as it is, and its own border for the rest."""

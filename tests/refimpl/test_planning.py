@@ -88,9 +88,19 @@ class Net:
         attributes = {**WINDOW, "stride_w": 2, "stride_h": 2}
         return self._next("TRANSPOSE_CONV", inputs, shape, **attributes)
 
-    def pool(self, x: int, op: str = "MAX_POOL_2D") -> int:
+    def pool(self, x: int, op: str = "MAX_POOL_2D", **attributes: object) -> int:
+        """By windows of 2x2 side by side, unless ``attributes`` say otherwise."""
         batch, height, width, channels = self.builder.shape(x)
-        return self._next(op, [x], (batch, -(-height // 2), -(-width // 2), channels), **POOL)
+        given = {**POOL, **attributes}
+        strides, taps = (
+            (given["stride_h"], given["stride_w"]),
+            (given["filter_height"], given["filter_width"]),
+        )
+        cut = [tap - 1 if given["padding"] == "VALID" else 0 for tap in taps]
+        sizes = (
+            -(-(size - less) // step) for size, less, step in zip((height, width), cut, strides, strict=True)
+        )
+        return self._next(op, [x], (batch, *sizes, channels), **given)
 
     def add(self, x: int, y: int) -> int:
         return self._next("ADD", [x, y], self.builder.shape(x), fused_activation_function="NONE")

@@ -128,10 +128,24 @@ def test_the_two_clamps_part_on_an_exact_tie_with_an_odd_zero_point() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-@pytest.mark.parametrize(("dtype", "zero_point"), [("int8", -3), ("int8", -128), ("uint8", 131)])
-def test_every_rule_equals_the_spec_on_boundary_values(rule: Rule, dtype: str, zero_point: int) -> None:
-    """One scale at a time, its own ties, in rows of 21 channels: two blocks of 8 and a tail of 5."""
-    low, high = (-128, 127) if dtype == "int8" else (0, 255)
+@pytest.mark.parametrize(
+    ("dtype", "zero_point", "low", "high"),
+    [
+        ("int8", -3, -128, 127),
+        ("int8", -128, -128, 127),
+        ("int8", -128, -128, 126),
+        ("int8", 127, -127, 127),
+        ("uint8", 131, 0, 255),
+        ("uint8", 0, 0, 127),
+    ],
+)
+def test_every_rule_equals_the_spec_on_boundary_values(
+    rule: Rule, dtype: str, zero_point: int, low: int, high: int
+) -> None:
+    """One scale at a time, its own ties, in rows of 21 channels: two blocks of 8 and a tail of 5.
+
+    Bounds that are those of int8, on both sides or on one, and others.
+    """
     compared = 0
     for scale in boundary_scales():
         multiplier, shift = primitives.quantize_multiplier(float(scale))
