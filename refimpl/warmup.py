@@ -26,7 +26,7 @@ SIZES = (8, 128)
 Attributes: TypeAlias = Mapping[str, AttributeValue]
 Progress: TypeAlias = Callable[[list[tuple[str, Graph]]], Iterable[tuple[str, Graph]]]
 
-_CHANNELS = 8
+_CHANNELS, _MANY_CHANNELS = 8, 64
 _NO_ACTIVATION: Attributes = {"fused_activation_function": "NONE"}
 _WINDOW: Attributes = {"padding": "SAME", "stride_w": 1, "stride_h": 1, **_NO_ACTIVATION}
 _POOL: Attributes = {**_WINDOW, "filter_width": 2, "filter_height": 2, "stride_w": 2, "stride_h": 2}
@@ -71,6 +71,8 @@ def _layers_of(dtype: str, shape: tuple[int, ...]) -> Iterator[tuple[str, Graph]
             f"CONV_2D to {filters}",
             _weighted("CONV_2D", dtype, shape, weights, (1, height, width, filters)),
         )
+    many = (1, height, width, _MANY_CHANNELS)  # some instruction sets have another loop for these
+    yield "CONV_2D of many channels", _weighted("CONV_2D", dtype, many, (_MANY_CHANNELS, 3, 3, many[3]), many)
     yield (
         "DEPTHWISE_CONV_2D",
         _weighted("DEPTHWISE_CONV_2D", dtype, shape, (1, 3, 3, channels), shape, depth_multiplier=1),

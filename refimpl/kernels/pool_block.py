@@ -20,11 +20,12 @@ BLOCKS = (64, 32, 16, 1)
 class Halving(NamedTuple):
     """Maxima of 2x2 pixels side by side, to an image of that size, bounded by ``low`` and ``high``.
 
-    ``pitch``: bytes from an output pixel to the next; 0 until it is known.
+    ``signed``: 1 for int8, 0 for uint8. ``pitch``: bytes from an output pixel to the next; 0 until known.
     """
 
     height: int
     width: int
+    signed: int
     low: int
     high: int
     pitch: int = 0

@@ -38,7 +38,7 @@ def prepare_max_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     halving = None
     if window == [2] * len(window):
         _, height, width, _ = view.output().shape
-        halving = Halving(height, width, *_bounds(view, rule))
+        halving = Halving(height, width, int(view.output().dtype == "int8"), *_bounds(view, rule))
     return MaxPool(**vars(kernel), halving=halving)
 
 

@@ -37,7 +37,7 @@ from refimpl.profiles.rules import Rule
 BOUND = 1 << 25
 """Results below this size come out exactly."""
 
-NO_POOL = Halving(0, 0, 0, 0)
+NO_POOL = Halving(0, 0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class WinogradConvolution(Accumulating):
             assert accumulator is None
             grid = grid._replace(out_pitch=out.shape[-1])
             epilogue = epilogue._replace(flat_body=out.size)
-        halving, pooled = NO_POOL, np.empty(0, np.int8)
+        halving, pooled = NO_POOL, np.empty(0, np.uint8)
         if self.halving is not None:
             whole = whole_pixels(outputs[1])
-            halving, pooled = self.halving._replace(pitch=whole.shape[-1]), whole.reshape(-1)
+            halving, pooled = self.halving._replace(pitch=whole.shape[-1]), writable_bytes(whole)
         arguments = (
             self.blocking, as_bytes(data), self.widening, grid, self.weights, self.initial, epilogue, halving,
             writable_bytes(out), pooled, flat_accumulator(accumulator),

@@ -175,7 +175,6 @@ def _halve_outputs(
     pooled: Array,
 ) -> None:
     """The largest of each 2x2 outputs of a block: tiles begin at even rows and columns."""
-    low, high = pooled.dtype.type(halving.low), pooled.dtype.type(halving.high)
     channel = block * blocking.channels
     filters = min(blocking.channels, g.filters - channel)
     row_bytes = g.out_width * g.out_pitch
@@ -189,11 +188,19 @@ def _halve_outputs(
             target = (
                 pooled.ctypes.data + (batch * halving.height + y) * halving.width * halving.pitch + channel
             )
+            rows = min(2, g.out_height - 2 * y)
             for x in range(HALF_TILE * column, min(HALF_TILE * (column + tiles), halving.width)):
-                largest_of_window(
-                    source + 2 * x * g.out_pitch, min(2, g.out_height - 2 * y), row_bytes,
-                    min(2, g.out_width - 2 * x), g.out_pitch, filters, low, high, target + x * halving.pitch,
-                )  # fmt: skip
+                window, columns, at = (
+                    source + 2 * x * g.out_pitch,
+                    min(2, g.out_width - 2 * x),
+                    target + x * halving.pitch,
+                )
+                if halving.signed:
+                    low, high = np.int8(halving.low), np.int8(halving.high)
+                    largest_of_window(window, rows, row_bytes, columns, g.out_pitch, filters, low, high, at)
+                else:
+                    least, most = np.uint8(halving.low), np.uint8(halving.high)
+                    largest_of_window(window, rows, row_bytes, columns, g.out_pitch, filters, least, most, at)
         done += tiles
 
 
@@ -221,8 +228,8 @@ def winograd_tasks(
 ) -> None:
     """Runs tasks ``begin`` … ``end - 1`` on this thread.
 
-    ``image`` and ``out`` are bytes, NHWC flat; ``pooled`` int8 or uint8, the same halved, or empty;
-    ``acc_out`` int32 like ``out``, or empty.
+    ``image`` and ``out`` are bytes, NHWC flat; ``pooled`` is ``out`` halved, or empty; ``acc_out`` is int32
+    like ``out``, or empty.
     """
     together = min(g.share, g.across)
     points = (g.share + blocking.pixels) * POINTS  # a block of the micro-kernel may reach beyond the tiles
