@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from refimpl.kernels.microkernel import OF_PAIRS, Blocking, microkernel_for
 from refimpl.kernels.neighbours import Shapes, neighbours
 from refimpl.kernels.tiling import TASKS_PER_THREAD
 from refimpl.kernels.winograd_transforms import INPUT_LANES, OUTPUT_LANES, POINTS, TAPS, TILE
 
-MOST_TILES = 36
-"""Tiles of a task: transformed, they stay in the second-level cache."""
+MOST_TILES, VALUES_BYTES = 36, 512 * 1024
+"""Tiles of a task, and the bytes of their transformed inputs: both stay in the second-level cache."""
 
 PRODUCTS_SAVED = 2
 """A quarter of the products, each of them twice as wide."""
@@ -59,15 +61,16 @@ def plan_grid(shapes: Shapes, blocking: Blocking, threads: int) -> TileGrid:
     _, out_height, out_width, filters = shapes.output
     (y,), (x,) = shapes.rows, shapes.columns
     across, down = -(-out_width // TILE), -(-out_height // TILE)
+    pitch = -(-in_channels // INPUT_LANES) * INPUT_LANES
     tiles = batches * down * across
-    share = min(tiles, MOST_TILES)
+    share = tiles
     if threads > 1:
-        least = min(blocking.pixels, -(-tiles // threads))
-        share = min(max(-(-tiles // (threads * TASKS_PER_THREAD)), least), MOST_TILES)
+        share = max(-(-tiles // (threads * TASKS_PER_THREAD)), min(blocking.pixels, -(-tiles // threads)))
+    share = max(min(share, MOST_TILES, VALUES_BYTES // (POINTS * pitch * np.dtype(np.int16).itemsize)), 1)
     return TileGrid(
         in_height, in_width, in_channels, y.in_first, x.in_first, out_height, out_width, filters, filters,
         -(-filters // blocking.channels), across, down, tiles, -(-share // blocking.part) * blocking.part,
-        -(-in_channels // INPUT_LANES) * INPUT_LANES,
+        pitch,
     )  # fmt: skip
 
 

@@ -185,16 +185,11 @@ def _halve_outputs(
         tiles = min(g.across - column, count - done)
         for y in range(HALF_TILE * down, min(HALF_TILE * (down + 1), halving.height)):
             source = out.ctypes.data + (batch * g.out_height + 2 * y) * row_bytes + channel
-            target = (
-                pooled.ctypes.data + (batch * halving.height + y) * halving.width * halving.pitch + channel
-            )
+            out_row = (batch * halving.height + y) * halving.width
             rows = min(2, g.out_height - 2 * y)
             for x in range(HALF_TILE * column, min(HALF_TILE * (column + tiles), halving.width)):
-                window, columns, at = (
-                    source + 2 * x * g.out_pitch,
-                    min(2, g.out_width - 2 * x),
-                    target + x * halving.pitch,
-                )
+                window, columns = source + 2 * x * g.out_pitch, min(2, g.out_width - 2 * x)
+                at = pooled.ctypes.data + (out_row + x) * halving.pitch + channel
                 if halving.signed:
                     low, high = np.int8(halving.low), np.int8(halving.high)
                     largest_of_window(window, rows, row_bytes, columns, g.out_pitch, filters, low, high, at)

@@ -83,7 +83,8 @@ _SUMS = vector(INT32, OUTPUT_LANES)
 
 def transformed_filter(filters: NDArray[np.int16]) -> NDArray[np.int16] | None:
     """Filters OHWI, 3x3, at every point: ``[filter, POINTS, channel]``; None where that is not int16."""
-    at_points: NDArray[np.int64] = np.einsum("iy,jx,oyxc->oijc", FILTER, FILTER, filters.astype(np.int64))
+    wide = filters.astype(np.int64)
+    at_points: NDArray[np.int64] = np.einsum("iy,jx,oyxc->oijc", FILTER, FILTER, wide, optimize=True)
     if np.abs(at_points).max(initial=0) > np.iinfo(np.int16).max:
         return None
     return at_points.reshape(len(filters), POINTS, -1).astype(np.int16)

@@ -111,6 +111,7 @@ SHAPES = {
     "inside above, below and left of the last tile": Shape(
         "CONV_2D", size=(10, 4 * MOST_TILES + 9), channels=32, filters=16
     ),
+    "so many channels that tasks are shorter": Shape("CONV_2D", size=(3, 121), channels=257, filters=16),
     "uint8": Shape("CONV_2D", size=(9, 10), channels=4, filters=20, dtype="uint8", activation="RELU6"),
     "uint8 per tensor": Shape("CONV_2D", size=(6, 6), filters=24, dtype="uint8", per_channel=False),
 }
