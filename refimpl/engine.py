@@ -35,7 +35,7 @@ Implementation = Literal["kernels", "spec"]
 Feeds = Mapping[str, Array] | Mapping[int, Array] | Sequence[Array]
 Progress = Callable[[Sequence["Step"]], Iterator["Step"]]
 
-SERIAL_WORK, VALUE_WORK = 1 << 22, 32
+SERIAL_WORK, VALUE_WORK = 3 << 20, 32
 """A network of less work (products, and so many more per value it computes) runs on one thread, in some 40 µs
 or less: to call a thread that sleeps takes a good part of that."""
 
