@@ -1,8 +1,8 @@
 """3x3 convolutions by Winograd's transforms, exactly: a quarter of the products, of int16.
 
-A task takes neighbouring tiles of 4x4 outputs (``refimpl.kernels.winograd_transforms``): their inputs are
-copied to a patch, transformed, multiplied with the filters point by point, and a row of tiles at a time the
-sums are transformed back and requantized as any convolution's are.
+A task takes neighbouring tiles of 4x4 outputs (``refimpl.kernels.winograd_transforms``). Their inputs, copied
+to a patch where they reach beyond the image, are transformed and multiplied with the filters point by point.
+The sums are transformed back, a row of tiles at a time, and requantized as any convolution's are.
 """
 
 from __future__ import annotations

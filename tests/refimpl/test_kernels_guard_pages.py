@@ -15,23 +15,24 @@ from tests.cases.weighted_layer import WeightedShape
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
 from tests.refimpl.test_kernels_convolution import EDGES, RULES, targets
-from tests.refimpl.test_kernels_winograd import SHAPES
+from tests.refimpl.test_kernels_winograd import SHAPES, seed_where_taken
 
 
 def every_edge() -> None:
-    run_between_guard_pages(EDGES.values())
+    run_between_guard_pages((shape, 0) for shape in EDGES.values())
 
 
 def every_edge_of_winograds() -> None:
     winograd.pays = lambda isa, _: isa in winograd.OF_PAIRS
-    run_between_guard_pages(SHAPES.values())
+    run_between_guard_pages((shape, seed_where_taken(shape)) for shape in SHAPES.values())
 
 
-def run_between_guard_pages(shapes: Iterable[WeightedShape]) -> None:
+def run_between_guard_pages(cases: Iterable[tuple[WeightedShape, int]]) -> None:
+    """Layers of these shapes, each made from a seed."""
     threads.SMALL_WORK = threads.HANDFUL_WORK = 0  # a process of its own
     pages = GuardPages()
-    for shape in shapes:
-        view, values = layer(shape, 0)
+    for shape, seed in cases:
+        view, values = layer(shape, seed)
         plain = np.empty(view.output().shape, view.output().dtype)
         KERNELS[view.op](view, RULES[0], Target())(values, [plain], None)
         for target, at_end in itertools.product(targets(), (False, True)):
