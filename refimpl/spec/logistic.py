@@ -50,7 +50,8 @@ def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def _logistic_float32(x: np.float32) -> np.float32:
-    exponential = np.float32(math.exp(-float(x))) if -float(x) < 89 else np.float32(np.inf)
+    with np.errstate(over="ignore"):  # exp(88.73) and more are infinite in float32
+        exponential = np.float32(math.exp(-float(x))) if -float(x) < 89 else np.float32(np.inf)
     return np.float32(1.0) / (np.float32(1.0) + exponential)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import time
 
 import numpy as np
 import onnx
@@ -81,7 +80,6 @@ def test_mutated_files_never_crash(name: str, way: str) -> None:
     ):
         read, refused = 0, 0
         for number, data in enumerate(files):
-            start = time.monotonic()
             try:
                 read_onnx(data)
                 read += 1
@@ -91,7 +89,6 @@ def test_mutated_files_never_crash(name: str, way: str) -> None:
                 assert message.startswith("model in memory: "), f"{label} {number}: {message}"
                 assert 25 < len(message) < 2000, f"{label} {number}: {message}"
                 assert "\n" not in message, f"{label} {number}: {message}"
-            assert time.monotonic() - start < 5, f"{label} {number} took too long"
         assert min(read, refused) > FILES // 20, f"{label}: {read} read, {refused} refused"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "kilobytes"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from tests.export.tflite_samples import every_feature
 from tests.shared_models import MODELS
 
 MUTATIONS = 8000
-SECONDS = 60
 SMALL_MODELS = (
     "coral/model_invoking_error.tflite",
     "litert/single_add_default_a8w8_recipe_quantized.tflite",
@@ -77,7 +75,6 @@ KINDS = (flip_bytes, flip_bit, truncate, remove, replace_word, splice, noise)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_mutated_files(kind: Callable[[bytearray, random.Random], None]) -> None:
     files, rng, outcomes = sound_files(), random.Random(kind.__name__), Counter[str]()
-    deadline = time.monotonic() + SECONDS / len(KINDS)
     for number in range(MUTATIONS // len(KINDS)):
         data = bytearray(files[number % len(files)])
         kind(data, rng)
@@ -91,7 +88,6 @@ def test_mutated_files(kind: Callable[[bytearray, random.Random], None]) -> None
         else:
             outcomes["read"] += 1
             assert isinstance(graph, Graph)
-    assert time.monotonic() < deadline
     assert outcomes["refused"] > 10, outcomes
 
 
@@ -167,10 +163,13 @@ def test_one_table_referred_to_a_million_times() -> None:
     builder.StartObject(1)
     tensors = repeated(builder, builder.EndObject(), 5 * MAX_TABLES)
     content = one_subgraph(builder, SubGraphField.TENSORS, tensors)
-    began = time.monotonic()
-    with pytest.raises(ModelError, match="tables"):
-        read_tflite(content)
-    assert time.monotonic() - began < SECONDS / 4
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="tables"):
+            read_tflite(content)
+        assert tracemalloc.get_traced_memory()[1] < 300 * MAX_TABLES  # bytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_long_vector_referred_to_many_times() -> None:
