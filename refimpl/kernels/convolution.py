@@ -15,7 +15,9 @@ from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.accumulating import Accumulating
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.microkernel import (
+    ALIGNMENT,
     Blocking,
+    aligned,
     close_block,
     microkernel_for,
     multiply_block,
@@ -248,7 +250,7 @@ def convolve_tasks(
     empty. Sums wrap at 32 bits, as the runtimes' do.
     """
     patch = np.empty(d.patch_size, empty_patch.dtype)
-    acc = np.empty(d.tile * d.group_blocks * blocking.channels, np.int32)
+    acc = aligned(np.empty(d.tile * d.group_blocks * blocking.channels + ALIGNMENT, np.int32))
     open_block(blocking)
     for task in range(begin, end):
         _convolve_tile(

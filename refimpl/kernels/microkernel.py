@@ -39,6 +39,9 @@ PIXELS, CHANNELS = 4, 16
 """Block of :func:`multiply_channels`: its accumulators fill 8 of the 16 vector registers of AVX2, 16 of
 the 32 of Arm; four pixels waste little of a small image."""
 
+LAST_STEPS = 2
+"""Of AVX512-VNNI's 32 registers, 24 are sums: there is room for the weights of two steps."""
+
 FEW_PIXELS = 2
 """Rows of this many pixels are computed pixel by pixel."""
 
@@ -205,10 +208,11 @@ def _vector_kernel(
     lanes: int,
     element_type: type[np.uint8] | type[np.int8] | type[np.int16],
     dot: Dot,
+    last_steps: int = 0,
 ) -> Microkernel:
     size = np.dtype(element_type).itemsize
     sizes = tuple(range(blocking.part, blocking.pixels + 1, blocking.part))
-    block = VectorBlock(sizes, lanes, blocking.channels // lanes, size, dot)
+    block = VectorBlock(sizes, lanes, blocking.channels // lanes, size, dot, last_steps)
     weight = np.int16 if size == _INT16_BYTES else np.int8
     channelwise = _channel_block(lanes, dot)
     return Microkernel(
@@ -236,8 +240,8 @@ MICROKERNELS: Mapping[str, tuple[Microkernel, ...]] = MappingProxyType(
             ),
         ),
         "avx512vnni": (
-            _vector_kernel(Avx512VnniNarrow(), 16, np.uint8, dot_avx512vnni),
-            _vector_kernel(Avx512Vnni(), 16, np.uint8, dot_avx512vnni),
+            _vector_kernel(Avx512VnniNarrow(), 16, np.uint8, dot_avx512vnni, LAST_STEPS),
+            _vector_kernel(Avx512Vnni(), 16, np.uint8, dot_avx512vnni, LAST_STEPS),
         ),
         "avx2": (_vector_kernel(Avx2(), 8, np.int16, dot_avx2),),
         "dotprod": (_vector_kernel(ArmDot(), 4, np.int8, dot_arm),),
@@ -259,7 +263,7 @@ SINGLE_PIXEL: Mapping[str, Microkernel] = MappingProxyType(
 
 OF_PAIRS: Mapping[str, Microkernel] = MappingProxyType(
     {
-        "avx512vnni": _vector_kernel(Avx512VnniPairs(), 16, np.int16, dot_avx512vnni_pairs),
+        "avx512vnni": _vector_kernel(Avx512VnniPairs(), 16, np.int16, dot_avx512vnni_pairs, LAST_STEPS),
         "avx2": MICROKERNELS["avx2"][0],
         "portable": MICROKERNELS["portable"][0],
     }
@@ -294,6 +298,12 @@ def _kernel_of(blocking: Any) -> Microkernel:
 
 
 @njit(cache=True, nogil=True)
+def aligned(memory: Array) -> Array:
+    """The memory from the first multiple of ALIGNMENT bytes on; at most ALIGNMENT elements are lost."""
+    return memory[-memory.ctypes.data % ALIGNMENT // memory.itemsize :]
+
+
+@njit(cache=True, nogil=True)
 def pixels_at_once(blocking: Blocking, left: int) -> int:
     """How many of the ``left`` pixels of a row to multiply next: blocks of one size, rounded up to parts."""
     blocks = (left + blocking.pixels - 1) // blocking.pixels
@@ -323,8 +333,8 @@ def multiply_block(
     block's sizes. All arrays are addresses: ``patch`` of the kernel's elements;
     ``offsets`` int64 [runs]; ``weights`` as packed by the kernel; ``initial`` int32
     [channels]; ``acc`` int32, rows ``acc_stride`` apart, overwritten for every pixel and
-    channel of the block. A run is ``steps * depth`` neighbouring elements; offsets and
-    strides count elements. Sums wrap at 32 bits. Reads what is named above and nothing else.
+    channel of the block. A run is ``steps * depth`` neighbouring elements, none where there are no runs;
+    offsets and strides count elements. Sums wrap at 32 bits. Reads what is named above and nothing else.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 from refimpl.graph import Array
 from refimpl.kernels.inner_loop import inner_loop
-from refimpl.kernels.microkernel import ALIGNMENT, Blocking, multiply_block, pixels_at_once
+from refimpl.kernels.microkernel import ALIGNMENT, Blocking, aligned, multiply_block, pixels_at_once
 from refimpl.kernels.patches import CACHE_LINE, Reading, Widening, fill_patch, prefetch, prefetch_to_write
 from refimpl.kernels.pool_block import Halving, largest_of_window
 from refimpl.kernels.requantize import Epilogue, requantize_pixels
@@ -60,25 +62,53 @@ def _transform_inputs(
         done += tiles
 
 
+class Fetched(NamedTuple):
+    """Rows of an image a task will touch: those from ``first`` on and before ``end`` of the tile's, the first
+    row (which may not be there) at address ``at``, ``pitch`` apart, ``size`` bytes each."""
+
+    at: int
+    pitch: int
+    first: int
+    end: int
+    size: int
+
+
 @inner_loop
-def _fetch(image: Array, out: Array, g: TileGrid, first: int, ahead: int, point: int) -> None:
-    """One of POINTS pieces of what the task of tile ``ahead`` reads, and of what that of ``first`` writes."""
-    row_of_tile, piece = divmod(point, SIDE)
-    row, column = divmod(ahead, g.across)
+def _rows_read(image: Array, g: TileGrid, tile: int) -> Fetched:
+    """What the task of this tile reads."""
+    row, column = divmod(tile, g.across)
     batch, down = divmod(row, g.down)
-    y, x = g.in_y + TILE * down + row_of_tile, max(g.in_x + TILE * column, 0)
-    if 0 <= y < g.in_height:
-        at = image.ctypes.data + ((batch * g.in_height + y) * g.in_width + x) * g.in_channels
-        size = min(TILE * g.share + TAPS - 1, g.in_width - x) * g.in_channels
-        for offset in range(piece * size // SIDE, (piece + 1) * size // SIDE, CACHE_LINE):
+    y, x = g.in_y + TILE * down, max(g.in_x + TILE * column, 0)
+    pitch = g.in_width * g.in_channels
+    at = image.ctypes.data + (batch * g.in_height + y) * pitch + x * g.in_channels
+    size = min(TILE * g.share + TAPS - 1, g.in_width - x) * g.in_channels
+    return Fetched(at, pitch, max(0, -y), min(SIDE, g.in_height - y), size)
+
+
+@inner_loop
+def _rows_written(out: Array, g: TileGrid, tile: int) -> Fetched:
+    """What the task of this tile writes."""
+    row, column = divmod(tile, g.across)
+    batch, down = divmod(row, g.down)
+    y, x = TILE * down, TILE * column
+    pitch = g.out_width * g.out_pitch
+    at = out.ctypes.data + (batch * g.out_height + y) * pitch + x * g.out_pitch
+    return Fetched(
+        at, pitch, 0, min(TILE, g.out_height - y), min(TILE * g.share, g.out_width - x) * g.out_pitch
+    )
+
+
+@inner_loop
+def _fetch(read: Fetched, written: Fetched, point: int) -> None:
+    """One of POINTS pieces of both."""
+    row, piece = point // SIDE, point % SIDE
+    if read.first <= row < read.end:
+        at = read.at + row * read.pitch
+        for offset in range(piece * read.size // SIDE, (piece + 1) * read.size // SIDE, CACHE_LINE):
             prefetch(at + offset)
-    row, column = divmod(first, g.across)
-    batch, down = divmod(row, g.down)
-    y, x = TILE * down + row_of_tile, TILE * column
-    if row_of_tile < TILE and y < g.out_height:
-        at = out.ctypes.data + ((batch * g.out_height + y) * g.out_width + x) * g.out_pitch
-        size = min(TILE * g.share, g.out_width - x) * g.out_pitch
-        for offset in range(piece * size // SIDE, (piece + 1) * size // SIDE, CACHE_LINE):
+    if row < written.end:
+        at = written.at + row * written.pitch
+        for offset in range(piece * written.size // SIDE, (piece + 1) * written.size // SIDE, CACHE_LINE):
             prefetch_to_write(at + offset)
 
 
@@ -105,9 +135,10 @@ def _multiply_points(
     """
     width, steps = blocking.channels, (g.in_channels + blocking.depth - 1) // blocking.depth
     panel = steps * blocking.depth * width
+    read, written = _rows_read(image, g, max(ahead, 0)), _rows_written(out, g, first)
     for point in range(POINTS):
         if ahead >= 0:
-            _fetch(image, out, g, first, ahead, point)
+            _fetch(read, written, point)
         weights_at = weights.ctypes.data + weights.itemsize * (block * POINTS + point) * panel
         initial_at = initial.ctypes.data + 4 * width * (2 * block + (point == ONE_POINT))
         tile = 0
@@ -200,12 +231,6 @@ def _halve_outputs(
 
 
 @njit(cache=True, nogil=True)
-def _aligned(memory: Array) -> Array:
-    """The memory from the first multiple of ALIGNMENT bytes on."""
-    return memory[-memory.ctypes.data % ALIGNMENT // memory.itemsize :]
-
-
-@njit(cache=True, nogil=True)
 def winograd_tasks(
     blocking: Blocking,
     image: Array,
@@ -229,9 +254,9 @@ def winograd_tasks(
     together = min(g.share, g.across)
     points = (g.share + blocking.pixels) * POINTS  # a block of the micro-kernel may reach beyond the tiles
     patch = np.empty(SIDE * (TILE * together + TAPS - 1) * g.in_channels + INPUT_LANES, np.int8)
-    values = _aligned(np.empty(points * g.pitch + ALIGNMENT, np.int16))
-    sums = _aligned(np.empty(points * blocking.channels + ALIGNMENT, np.int32))
-    acc = _aligned(np.empty(TILE * TILE * together * OUTPUT_LANES + ALIGNMENT, np.int32))
+    values = aligned(np.empty(points * g.pitch + ALIGNMENT, np.int16))
+    sums = aligned(np.empty(points * blocking.channels + ALIGNMENT, np.int32))
+    acc = aligned(np.empty(TILE * TILE * together * OUTPUT_LANES + ALIGNMENT, np.int32))
     no_offset = np.zeros(1, np.int64)
     for task in range(begin, end):
         first = task * g.share

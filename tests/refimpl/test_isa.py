@@ -81,10 +81,8 @@ def test_pairs_of_int16_are_multiplied_by_their_own_instruction() -> None:
     kernel = OF_PAIRS["avx512vnni"]
     for pixels in (4, 8, 12):
         lines = assembly(kernel, X86, "cascadelake", pixels).splitlines()
-        products = [line for line in lines if "vpdpwssd" in line]
-        assert products
-        assert len(products) % (2 * pixels) == 0
-        assert not [line for line in products if "rsp" in line]
+        assert sum("vpdpwssd" in line for line in lines) >= 2 * pixels
+        assert not [line for line in lines if "zmm" in line and "rsp" in line]
 
 
 @pytest.mark.parametrize("name", ["avx512vnni", "avx2"])
@@ -106,16 +104,17 @@ def test_a_single_pixel_has_a_kernel_of_its_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["avx2", "avx512vnni", "dotprod"])
 def test_sums_stay_in_registers(name: str) -> None:
-    """One multiplication per pixel and vector in the loop, and none of them with a spilled sum."""
+    """A multiplication per pixel and vector at least; none of them, and no store, with a spilled sum."""
     triple, cpu, (multiply, *_) = MACHINES[name]
     for kernel in MICROKERNELS[name]:
-        lanes = {"avx2": 8, "avx512vnni": 16, "dotprod": 4}[name]
+        lanes, register = {"avx2": (8, "ymm"), "avx512vnni": (16, "zmm"), "dotprod": (4, "q")}[name]
         block = kernel.blocking
         for pixels in range(block.part, block.pixels + 1, block.part):
             lines = assembly(kernel, triple, cpu, pixels).splitlines()
             count = sum(multiply in line for line in lines)
-            assert count % (pixels * block.channels // lanes) == 0
-            assert not [line for line in lines if multiply in line and ("rsp" in line or "[sp" in line)]
+            assert count >= pixels * block.channels // lanes
+            spilled = [line for line in lines if ("rsp" in line or "[sp" in line) and register in line]
+            assert not spilled
 
 
 def test_avx2_uses_nothing_wider_than_256_bits() -> None:
