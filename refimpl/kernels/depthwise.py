@@ -1,7 +1,8 @@
 """DEPTHWISE_CONV_2D: every channel has filters of its own, so the loops run along the channels.
 
 Where the instruction set multiplies four bytes at a time, a 3x3 filter takes three instructions per
-16 channels: its rows are the bytes of a word (``refimpl.kernels.depthwise_patch``).
+16 channels: its rows are the bytes of a word. For the usual 3x3 filters words are made in registers
+(``refimpl.kernels.depthwise_block``), for all others in a patch (``refimpl.kernels.depthwise_patch``).
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.accumulating import Accumulating
 from refimpl.kernels.convolution import centred_filter, prepare_dense
+from refimpl.kernels.depthwise_block import STRIDES, TAPS, multiply_columns
 from refimpl.kernels.depthwise_patch import fill_words
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.microkernel import (
+    ALIGNMENT,
     CHANNELS,
     PIXELS,
     Blocking,
     Microkernel,
+    aligned,
     microkernel_for,
     multiply_channels,
 )
@@ -35,6 +39,7 @@ from refimpl.kernels.patches import (
     Reading,
     Widening,
     as_bytes,
+    fill_patch,
     flat_accumulator,
     widening_for,
     writable_bytes,
@@ -47,6 +52,7 @@ from refimpl.kernels.tiling import (
     ROWS_BYTES,
     TASKS_PER_THREAD,
     convolution_sampling,
+    patch_rows,
     steps_of,
     tap_starts,
     tile_size,
@@ -62,6 +68,7 @@ class DepthwiseGeometry(NamedTuple):
     """Sizes and steps the compiled loop needs; one compiled function serves every shape.
 
     A task computes ``tile`` pixels of ``rows`` output rows, more than one only where a tile is a whole row.
+    ``by_columns``: the patch holds the input of all rows of a task, and words are made in registers.
     """
 
     batches: int
@@ -75,6 +82,7 @@ class DepthwiseGeometry(NamedTuple):
     pixel_step: int
     tasks: int
     per_word: int
+    by_columns: bool
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class DepthwiseConvolution(Accumulating):
     whole blocks.
     """
 
-    blocking: Blocking
+    microkernel: Microkernel
     geometry: DepthwiseGeometry
     reading: Reading
     offsets: NDArray[np.int64]
@@ -112,7 +120,8 @@ class DepthwiseConvolution(Accumulating):
         assert data is not None
         g = self.geometry
         arguments = (
-            self.blocking, as_bytes(data), self.borders, self.widening, g, self.reading,
+            self.microkernel.blocking, np.empty(0, self.microkernel.element), as_bytes(data), self.borders,
+            self.widening, g, self.reading,
             self.offsets, self.weights, self.folded, self.epilogue, writable_bytes(outputs[0]),
             flat_accumulator(accumulator),
         )  # fmt: skip
@@ -143,17 +152,19 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
         return prepare_dense(view, rule, target, shapes, (0, 1, 2), channels_last=True)
 
     kernel = microkernel_for(target.isa, 1)
-    per_word = WORD_BYTES // np.dtype(kernel.element).itemsize
+    per_word = kernel.values_per_word
     groups = -(-taps_y // per_word)
     tile = tile_size(out_width, WORD_BYTES * (groups + 1) * channels, PIXELS)
     layout = x.layout(tile)
-    reading = Reading(
-        in_height, in_width, in_channels, channels // in_channels, y.tap_step, taps_y,
-        x.in_step, x.tap_step, taps_x, layout.columns, layout.gathered,
-    )  # fmt: skip
     widening = widening_for(data, kernel.element)
     taps = centred_filter(filters).reshape(taps_y, taps_x, channels)
     parts = kernel.split(taps)
+    by_columns = (
+        (taps_y, taps_x, y.tap_step, x.tap_step) == (TAPS, TAPS, 1, 1)
+        and x.in_step in STRIDES
+        and len(parts) == 1
+        and channels == in_channels
+    )
     outputs = batches * out_height * out_width * channels
     work = steps_of(PRODUCT_WORK * outputs * taps_y * taps_x, outputs)
     tiles = -(-out_width // tile)
@@ -165,13 +176,18 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
         rows = max(min(MAX_ROWS, ROWS_BYTES // row_bytes, enough), 1)
     geometry = DepthwiseGeometry(
         batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, rows, layout.pixel_step,
-        batches * -(-out_height // rows) * tiles, per_word,
+        batches * -(-out_height // rows) * tiles, per_word, by_columns,
+    )  # fmt: skip
+    reading = Reading(
+        in_height, in_width, in_channels, channels // in_channels, y.tap_step,
+        patch_rows((y,), rows) if by_columns else taps_y,
+        x.in_step, x.tap_step, taps_x, layout.columns, layout.gathered,
     )  # fmt: skip
     starts = tap_starts(groups, taps_x, layout, layout.columns, channels) * len(parts)
     borders = np.full(layout.columns * in_channels, data.zero_point & 0xFF, np.uint8)
     return DepthwiseConvolution(
         TaskLoop(depthwise_tasks), prepare_epilogue(view, rule, data, filters, view.output()),
-        kernel.blocking, geometry, reading, np.array(starts, np.int64), as_bytes(borders), widening,
+        kernel, geometry, reading, np.array(starts, np.int64), as_bytes(borders), widening,
         np.concatenate([_words(part, kernel, per_word) for part in parts]),
         _fold(taps, None if bias is None else bias.data, widening.border), work,
     )  # fmt: skip
@@ -213,6 +229,7 @@ def _depthwise_tile(
     epilogue: Epilogue,
     task: int,
     patch: Array,
+    words: Array,
     acc: Array,
     out: Array,
     acc_out: Array,
@@ -227,18 +244,32 @@ def _depthwise_tile(
 
     in_x = g.in_x + first_column * reading.in_x_step
     stride = g.pixel_step * channels
-    patch_address, acc_address = patch.ctypes.data, acc.ctypes.data
+    words_address, acc_address = words.ctypes.data, acc.ctypes.data
     offsets_address, weights_address = offsets.ctypes.data, weights.ctypes.data
     folded_address = folded.ctypes.data
+    in_y = g.in_y + first_row * g.stride_y
+    if g.by_columns:
+        fill_patch(image, widening, reading, batch, in_y, in_x, row_pixels, patch)
+    column_bytes = patch.itemsize * channels
+    row_bytes = reading.patch_columns * column_bytes
     for row in range(rows):
-        in_y = g.in_y + (first_row + row) * g.stride_y
-        fill_words(image, borders, widening, g.per_word, reading, batch, in_y, in_x, row_pixels, patch)
+        if g.by_columns:
+            row_address = patch.ctypes.data + row * g.stride_y * row_bytes
+            for lane in range(0, lanes, CHANNELS):
+                multiply_columns(
+                    blocking, reading.in_x_step, row_pixels, row_address + patch.itemsize * lane, row_bytes,
+                    column_bytes, weights_address + 4 * lane, 4 * lanes, folded_address + 4 * lane,
+                    acc_address + 4 * (row * row_pixels * lanes + lane), 4 * lanes,
+                )  # fmt: skip
+            continue
+        row_y = in_y + row * g.stride_y
+        fill_words(image, borders, widening, g.per_word, reading, batch, row_y, in_x, row_pixels, words)
         # The last block of pixels may go beyond the row: what it writes there, the next row overwrites.
         for pixel in range(0, row_pixels, PIXELS):
             sums = acc_address + 4 * (row * row_pixels + pixel) * lanes
             for lane in range(0, lanes, CHANNELS):
                 multiply_channels(
-                    blocking, patch_address + 4 * (pixel * stride + lane), stride, offsets_address,
+                    blocking, words_address + 4 * (pixel * stride + lane), stride, offsets_address,
                     offsets.size, weights_address + 4 * lane, lanes, folded_address + 4 * lane,
                     sums + 4 * lane, lanes,
                 )  # fmt: skip
@@ -254,6 +285,7 @@ def _depthwise_tile(
 @njit(cache=True, nogil=True)
 def depthwise_tasks(
     blocking: Blocking,
+    empty_patch: Array,
     image: Array,
     borders: Array,
     widening: Widening,
@@ -270,11 +302,16 @@ def depthwise_tasks(
 ) -> None:
     """Runs tiles ``begin`` … ``end - 1`` on this thread. Sums wrap at 32 bits."""
     # The last block of channels reads past its pixel, and of the last pixel past the patch.
-    rows = (reading.taps_y + g.per_word - 1) // g.per_word
-    patch = np.empty(rows * reading.patch_columns * reading.in_channels * reading.copies + CHANNELS, np.int32)
-    acc = np.empty((g.rows * g.tile + PIXELS - 1, folded.size), np.int32)
+    row = reading.patch_columns * reading.in_channels * reading.copies
+    values, word_rows = reading.taps_y * row + CHANNELS, 0
+    if not g.by_columns:
+        values, word_rows = 0, (reading.taps_y + g.per_word - 1) // g.per_word
+    patch = np.empty(values, empty_patch.dtype)
+    words = aligned(np.empty(word_rows * row + CHANNELS + ALIGNMENT, np.int32))
+    pixels, lanes = g.rows * g.tile + PIXELS - 1, folded.size
+    acc = aligned(np.empty(pixels * lanes + ALIGNMENT, np.int32))[: pixels * lanes].reshape(pixels, lanes)
     for task in range(begin, end):
         _depthwise_tile(
             blocking, image, borders, widening, g, reading, offsets, weights, folded, epilogue, task, patch,
-            acc, out, acc_out,
+            words, acc, out, acc_out,
         )  # fmt: skip

@@ -25,6 +25,7 @@ from refimpl.errors import UsageError
 from refimpl.graph import Array
 from refimpl.kernels import amx
 from refimpl.kernels.vector_blocks import (
+    WORD_BYTES,
     ChannelBlock,
     Dot,
     VectorBlock,
@@ -172,6 +173,11 @@ class Microkernel:
     open: Callable[[Any], None] | None = None
     close: Callable[[Any], None] | None = None
 
+    @property
+    def values_per_word(self) -> int:
+        """How many values are multiplied and added by one instruction for one sum of 32 bits."""
+        return WORD_BYTES // np.dtype(self.element).itemsize
+
     def split(self, filters: NDArray[np.int16]) -> list[NDArray[np.int16]]:
         """Weights as sums of weights that fit the kernel's type; as few parts as possible, at least one.
 
@@ -292,7 +298,7 @@ def microkernel_for(isa: str, filters: int, pixels: int | None = None) -> Microk
     return next((kernel for kernel in kernels if filters <= kernel.blocking.channels), kernels[-1])
 
 
-def _kernel_of(blocking: Any) -> Microkernel:
+def kernel_of(blocking: Any) -> Microkernel:
     """The micro-kernel that goes with the Numba type of a blocking."""
     return _BY_BLOCKING[blocking.instance_class]
 
@@ -338,7 +344,7 @@ def multiply_block(
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        _kernel_of(blocking).emit(builder, arguments[1:])
+        kernel_of(blocking).emit(builder, arguments[1:])
 
     return types.void(blocking, *[types.int64] * 10), codegen
 
@@ -348,7 +354,7 @@ def open_block(_: Any, blocking: Any) -> Any:
     """Makes this thread ready for :func:`multiply_block`."""
 
     def codegen(_: Any, builder: Any, __: Any, ___: Any) -> None:
-        kernel = _kernel_of(blocking)
+        kernel = kernel_of(blocking)
         if kernel.open is not None:
             kernel.open(builder)
 
@@ -360,7 +366,7 @@ def close_block(_: Any, blocking: Any) -> Any:
     """Undoes :func:`open_block`."""
 
     def codegen(_: Any, builder: Any, __: Any, ___: Any) -> None:
-        kernel = _kernel_of(blocking)
+        kernel = kernel_of(blocking)
         if kernel.close is not None:
             kernel.close(builder)
 
@@ -390,6 +396,6 @@ def multiply_channels(
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        _kernel_of(blocking).channelwise.emit(builder, arguments[1:])
+        kernel_of(blocking).channelwise.emit(builder, arguments[1:])
 
     return types.void(blocking, *[types.int64] * 9), codegen

@@ -1,0 +1,131 @@
+"""Depthwise convolutions: words made in registers for 3x3 filters, and in a patch for all others."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from refimpl.contract import Target
+from refimpl.kernels import KERNELS
+from refimpl.kernels.depthwise import DepthwiseConvolution
+from refimpl.kernels.microkernel import CHANNELS, PIXELS
+from refimpl.kernels.tiling import MAX_ROWS, MAX_TILE
+from refimpl.profiles.rules import Rule
+from tests.cases.weighted_layer import WeightedShape as Shape
+from tests.cases.weighted_layer import weighted_layer as layer
+from tests.refimpl.test_kernels_convolution import ISAS, RULES, assert_kernel_equals_spec
+
+pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
+OP = "DEPTHWISE_CONV_2D"
+
+
+def by_columns(shape: Shape, isa: str = "portable", seed: int = 0) -> bool:
+    view, _ = layer(shape, seed)
+    kernel = KERNELS[OP](view, RULES[0], Target(isa))
+    assert isinstance(kernel, DepthwiseConvolution)
+    return kernel.geometry.by_columns
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_rows_of_every_length_equal_the_spec(padding: str, stride: int) -> None:
+    """Blocks of PIXELS, single pixels behind them, and both: words are handed on from each to the next."""
+    for width in range(1, 2 * stride * PIXELS + 6):
+        shape = Shape(OP, size=(3, width), channels=CHANNELS + 1, strides=(1, stride), padding=padding)
+        if shape.output_shape() is None:
+            continue
+        assert by_columns(shape)
+        assert_kernel_equals_spec(*layer(shape, width), RULES[width % len(RULES)])
+
+
+EDGES = {
+    "a whole block of channels": Shape(OP, size=(4, 5), channels=CHANNELS),
+    "two channels": Shape(OP, size=(4, 5), channels=2),
+    "a channel less than three blocks": Shape(OP, size=(4, 5), channels=3 * CHANNELS - 1),
+    "rows together and a rest": Shape(OP, batch=2, size=(2 * MAX_ROWS + 3, 5), channels=17),
+    "strided rows together and a rest": Shape(OP, batch=2, size=(4 * MAX_ROWS + 5, 6), strides=(2, 2)),
+    "rows far apart": Shape(OP, batch=2, size=(30, 6), strides=(5, 1)),
+    "several tiles": Shape(OP, size=(3, 2 * MAX_TILE + 5), channels=2),
+    "several strided tiles": Shape(OP, size=(3, 4 * MAX_TILE + 7), channels=2, strides=(1, 2)),
+    "a single pixel": Shape(OP, size=(1, 1), channels=5),
+    "uint8 values": Shape(OP, "uint8", size=(6, 7), channels=20, activation="RELU6"),
+}
+
+OTHERS = {
+    "5x5": Shape(OP, batch=2, size=(2 * MAX_ROWS + 3, 5), channels=17, taps=(5, 5)),
+    "3x2, strided": Shape(OP, size=(9, 9), channels=18, taps=(3, 2), strides=(2, 2)),
+    "5x3, several tiles": Shape(OP, size=(5, 2 * MAX_TILE + 5), channels=2, taps=(5, 3)),
+    "dilated along y": Shape(OP, size=(9, 9), channels=18, dilations=(2, 1)),
+    "dilated along x": Shape(OP, size=(9, 9), channels=18, dilations=(1, 2)),
+    "multiplied": Shape(OP, size=(9, 9), channels=9, multiplier=2),
+    "every third column": Shape(OP, size=(9, 20), channels=18, strides=(1, 3)),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_edges_equal_the_spec_under_every_rule(name: str) -> None:
+    assert by_columns(EDGES[name])
+    for number, rule in enumerate(RULES):
+        assert_kernel_equals_spec(*layer(EDGES[name], 0), rule, (1,) if number else (1, 2))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_others_read_their_words_from_a_patch(name: str) -> None:
+    assert not by_columns(OTHERS[name])
+    for number, rule in enumerate(RULES):
+        assert_kernel_equals_spec(*layer(OTHERS[name], 0), rule, (1,) if number else (1, 2))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_weights_of_several_parts_read_their_words_from_a_patch(isa: str) -> None:
+    """A uint8 filter far from its zero point, for kernels that multiply by int8."""
+    shape = Shape(OP, size=(5, 6), channels=18, dtype="uint8", per_channel=False)
+    assert by_columns(shape, isa) == (isa in {"avx2", "portable"})
+    assert_kernel_equals_spec(*layer(shape, 0), RULES[0])
+
+
+@pytest.mark.parametrize(("value", "weight"), [(-128, -128), (-128, 127), (127, -128), (127, 127)])
+def test_extremes_equal_the_spec(value: int, weight: int) -> None:
+    """No instruction may saturate on the way."""
+    shape = Shape(OP, size=(6, 9), channels=CHANNELS)
+    weights = np.full(shape.filter_shape(), weight, np.int8)
+    view, values = layer(shape, 1, np.zeros(CHANNELS, np.int64), weights)
+    data = np.full(shape.input_shape(), value, np.int8)
+    assert_kernel_equals_spec(view, [data, *values[1:]], RULES[0])
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    size=st.tuples(st.integers(1, 20), st.integers(1, 30)),
+    channels=st.integers(2, 50),
+    batch=st.integers(1, 3),
+    taps=st.sampled_from([(3, 3), (3, 3), (3, 3), (5, 3), (2, 3)]),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.sampled_from(["SAME", "VALID"]),
+    dtype=st.sampled_from(["int8", "uint8"]),
+    seed=st.integers(0, 1000),
+    rule=st.sampled_from(RULES),
+)
+def test_random_shapes_equal_the_spec(
+    size: tuple[int, int],
+    channels: int,
+    batch: int,
+    taps: tuple[int, int],
+    strides: tuple[int, int],
+    padding: str,
+    dtype: str,
+    seed: int,
+    rule: Rule,
+) -> None:
+    shape = Shape(
+        OP, dtype, size=size, channels=channels, batch=batch, taps=taps, strides=strides, padding=padding
+    )
+    assume(shape.output_shape() is not None)
+    assert_kernel_equals_spec(*layer(shape, seed), rule)
