@@ -95,7 +95,7 @@ def test_the_micro_kernel_compiles_to_its_instructions(name: str) -> None:
 @pytest.mark.parametrize("name", MACHINES)
 @pytest.mark.parametrize("stride", STRIDES)
 def test_columns_of_depthwise_filters_take_the_same_instruction(name: str, stride: int) -> None:
-    """Three products a pixel for a block of channels, of int16 twice as many; in 32 registers none spilled."""
+    """Three products a pixel for a block of channels, of int16 twice as many; 32 registers spill none."""
     triple, cpu, instructions = MACHINES[name]
     multiply = "vpdpbusd" if name == "amx" else instructions[0]
     kernel = microkernel_for(name, 1)
