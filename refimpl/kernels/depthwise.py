@@ -50,7 +50,6 @@ from refimpl.kernels.threads import threads_for
 from refimpl.kernels.tiling import (
     MAX_ROWS,
     ROWS_BYTES,
-    TASKS_PER_THREAD,
     convolution_sampling,
     patch_rows,
     steps_of,
@@ -60,8 +59,11 @@ from refimpl.kernels.tiling import (
 from refimpl.kernels.vector_blocks import WORD_BYTES
 from refimpl.profiles.rules import Rule
 
-PRODUCT_WORK = 8
-"""What a product of a depthwise filter takes, in products of a dense one."""
+PRODUCT_WORK, COLUMN_WORK = 8, 4
+"""What a product of a depthwise filter takes, in products of a dense one; and of one computed by columns."""
+
+ROW_TASKS_PER_THREAD = 2
+"""With more, small tasks would copy input rows that they share."""
 
 
 class DepthwiseGeometry(NamedTuple):
@@ -166,12 +168,12 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
         and channels == in_channels
     )
     outputs = batches * out_height * out_width * channels
-    work = steps_of(PRODUCT_WORK * outputs * taps_y * taps_x, outputs)
+    work = steps_of((COLUMN_WORK if by_columns else PRODUCT_WORK) * outputs * taps_y * taps_x, outputs)
     tiles = -(-out_width // tile)
     rows = 1
     if tiles == 1:
         threads = threads_for(work, target.threads)
-        enough = out_height if threads == 1 else batches * out_height // (TASKS_PER_THREAD * threads)
+        enough = out_height if threads == 1 else -(-batches * out_height // (ROW_TASKS_PER_THREAD * threads))
         row_bytes = WORD_BYTES * max(out_width * channels, 1)
         rows = max(min(MAX_ROWS, ROWS_BYTES // row_bytes, enough), 1)
     geometry = DepthwiseGeometry(

@@ -2,8 +2,10 @@
 
 A kernel's loop runs tasks ``begin … end - 1`` of a layer. One stage after the other, threads draw its tasks
 a handful at a time, each from its own share first and then from the others'; then they wait for the last
-to be done. Nobody waits for a thread to come (``refimpl.kernels.team``): who is late finds less to do, and
-who is alone does it all. A thread that sleeps, or that other programs hold up, costs what it would have done.
+to be done. A layer too small for several threads is the leader's, whose cache holds what it wrote before;
+the others go past it. Nobody waits for a thread to come (``refimpl.kernels.team``): who is late finds less to
+do, and who is alone does it all. A thread that sleeps, or that other programs hold up, costs what it would
+have done.
 
 Shares are the same parts of the image in every layer, so most of what a thread reads it has written itself,
 and need not be fetched from another core's cache. Which thread runs a task changes no bit.

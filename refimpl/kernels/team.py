@@ -216,16 +216,26 @@ def _is_in_the_way(memory: Array) -> bool:
 def work(table: int, stages: int, counters: int, worker: int, threads: int) -> None:
     """All stages, as one thread does them: per stage a counter of each share, and one of tasks done.
 
-    ``table`` and ``counters`` are addresses; the number of handfuls that failed is counted last.
+    A stage of one share is the leader's, worker 0: helpers go on to the next of several shares, and wait
+    there for the one before. ``table`` and ``counters`` are addresses; the number of handfuls that failed
+    is counted last.
     """
     per_stage = (threads + 1) * _LINE
     failures = counters + stages * per_stage
+    done, tasks = failures, 0
     for stage in range(stages):
         row = table + stage * TABLE_COLUMNS * 8
+        done_before, tasks_before = done, tasks
         tasks, shares, handful = word(row, TASKS), word(row, SHARES), word(row, HANDFUL)
         drawn = counters + stage * per_stage
         done = drawn + threads * _LINE
-        if reported(done) >= tasks:
+        if (shares == 1 and worker) or reported(done) >= tasks:
+            continue
+        wait_for(done_before, tasks_before)
+        if shares == 1:
+            if enter(word(row, ENTRY), word(row, ADDRESS), 0, tasks):
+                report(failures, 1)
+            report(done, tasks)
             continue
         for turn in range(shares):
             owner = (worker + turn) % shares
@@ -237,4 +247,5 @@ def work(table: int, stages: int, counters: int, worker: int, threads: int) -> N
                     report(failures, 1)
                 report(done, stop - begin)
                 begin = first + draw(drawn + owner * _LINE, handful)
+    if worker == 0:
         wait_for(done, tasks)

@@ -369,7 +369,7 @@ def test_large_strides_and_dilations_do_not_take_memory_in_proportion() -> None:
     assert_kernel_equals_spec(view, values, RULES[0])
 
 
-@pytest.mark.parametrize(("threads", "rows"), [(1, 8), (2, 4), (8, 1)])
+@pytest.mark.parametrize(("threads", "rows"), [(1, 8), (2, 8), (8, 3), (19, 1)])
 def test_rows_of_a_depthwise_layer_are_put_together_as_long_as_every_thread_has_tasks(
     threads: int, rows: int
 ) -> None:

@@ -85,6 +85,36 @@ def test_a_stage_sees_all_the_one_before_wrote(size: int) -> None:
         np.testing.assert_array_equal(first, expected)
 
 
+@pytest.mark.parametrize("size", [2, 7, 16])
+def test_small_stages_between_others_see_what_was_written_and_are_seen(size: int) -> None:
+    """One large, two small, and so on: helpers go past the small ones, and wait for the last of them."""
+    first, second = np.zeros(size), np.zeros(size)
+    pairs = itertools.cycle([(first, second), (second, first)])
+    works = [1 << 40, 1, 1] * 14
+    ways = [Stage(double_neighbours, pair, size, work) for pair, work in zip(pairs, works, strict=False)]
+    run = Stages(ways, 2)
+    assert run._table[:3, SHARES].tolist() == [2, 1, 1]
+    for seed in range(20):
+        expected = first[:] = np.random.default_rng(seed).integers(1, 9, size).astype(float)
+        for _ in ways:
+            expected = expected + expected[::-1]
+        run()
+        np.testing.assert_array_equal(first, expected)
+
+
+def test_small_stages_are_the_leaders() -> None:
+    """What they read and write stays in its cache; a helper finds nothing to do."""
+    times = np.zeros(10, np.int64)
+    table = Stages([Stage(count, (times,), 10, 1)] * 2, 2)._table
+    counters = counters_for(2, 2)
+    work_as(table, counters, 1, 2)
+    assert not times.any()
+    work_as(table, counters, 0, 2)
+    np.testing.assert_array_equal(times, 2)
+    work_as(table, counters, 1, 2)
+    np.testing.assert_array_equal(times, 2)
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations([0, 1, 0, 1, 2])), ids=str)
 def test_threads_that_come_one_after_the_other_leave_nothing_undone(
     order: tuple[int, ...], tiny_layers_shared: None
