@@ -270,7 +270,8 @@ class Program:
 
     def describe(self) -> str:
         """The memory plan as a table: what each layer writes, where, how many bytes, and until when."""
-        return self.memory_plan.describe(self.graph)
+        settled = {tensor.index for tensor in self._fused[0].tensors if tensor.is_constant}
+        return self.memory_plan.describe(self.graph, settled)
 
     def _trace(self, tensors: dict[int, Array], accumulators: dict[int, Array]) -> Trace:
         return Trace(

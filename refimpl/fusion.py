@@ -1,11 +1,11 @@
-"""Layers a run without a trace does along with a convolution beside them.
+"""Layers a run without a trace does along with a convolution beside them, or once for all.
 
 A ReLU, a logistic function, a rescaling of int8 to int8: each maps one byte to one byte. Behind a
 convolution whose output nobody else reads, it is applied tile by tile while the bytes are in the cache,
 and the tensor between the two is never stored. A border of zero points before a convolution is what the
 convolution itself reads outside an image, so the padded image is not stored either. The largest of each 2x2
-pixels is taken from a convolution's tile, and written beside it. Each step rounds as it did; the bits are the
-same.
+pixels is taken from a convolution's tile, and written beside it. What depends on no fed value, such as a
+shape and what is made of it, is computed once. Each step rounds as it did; the bits are the same.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from refimpl.contract import Kernel
-from refimpl.graph import Graph, Layer
+from refimpl.graph import DTYPES, Graph, Layer
+from refimpl.kernels.copies import ShapeOf
 from refimpl.kernels.lookup import Lookup
 from refimpl.kernels.padding import Padding
 from refimpl.kernels.pooling import MaxPool
@@ -29,24 +32,44 @@ def fuse(graph: Graph, kernels: Sequence[Kernel]) -> tuple[Graph, tuple[Kernel, 
     """
     fusion = _Fusion(graph, kernels)
     for layer, kernel in zip(graph.layers, kernels, strict=True):
-        if isinstance(kernel, Lookup):
+        if fusion.depends_on_no_feed(layer, kernel):
+            fusion.settle(layer, kernel)
+        elif isinstance(kernel, Lookup):
             fusion.apply_as_computed(layer, kernel)
         elif isinstance(kernel, Padding):
             fusion.leave_border_to_reader(layer, kernel)
         elif isinstance(kernel, MaxPool):
             fusion.pool_as_computed(layer, kernel)
-    return replace(graph, layers=tuple(fusion.layers)), tuple(fusion.kernels)
+    changed = replace(graph, tensors=tuple(fusion.tensors), layers=tuple(fusion.layers))
+    return changed, tuple(fusion.kernels)
 
 
 class _Fusion:
     """Layers and kernels, changed step by step, and who writes and reads each tensor."""
 
     def __init__(self, graph: Graph, kernels: Sequence[Kernel]) -> None:
-        self.layers, self.kernels = list(graph.layers), list(kernels)
+        self.tensors, self.layers, self.kernels = list(graph.tensors), list(graph.layers), list(kernels)
         self._kept = set(graph.outputs)
         self._writers = {index: layer.index for layer in graph.layers for index in layer.outputs}
         self._readers = {index: layer.index for layer in graph.layers for index in layer.inputs}
         self._reads = Counter(index for layer in graph.layers for index in layer.inputs)
+
+    def depends_on_no_feed(self, layer: Layer, kernel: Kernel) -> bool:
+        """Whether a layer computes the same in every run, and not what the caller asks for."""
+        if self._kept.intersection(layer.outputs):
+            return False
+        return isinstance(kernel, ShapeOf) or all(
+            index == -1 or self.tensors[index].is_constant for index in layer.inputs
+        )
+
+    def settle(self, layer: Layer, kernel: Kernel) -> None:
+        """Computes such a layer now: its outputs are constants from here on."""
+        inputs = [None if index == -1 else self.tensors[index].data for index in layer.inputs]
+        outputs = [np.empty(t.shape, DTYPES[t.dtype]) for t in (self.tensors[i] for i in layer.outputs)]
+        kernel(inputs, outputs, None)
+        for index, output in zip(layer.outputs, outputs, strict=True):
+            self.tensors[index] = replace(self.tensors[index], data=output)
+        self._drop(layer)
 
     def apply_as_computed(self, layer: Layer, lookup: Lookup) -> None:
         """Has the layer before look its results up."""

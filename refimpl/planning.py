@@ -8,7 +8,7 @@ before it write straight into their part of its output, if they can, and the cop
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -53,12 +53,16 @@ class MemoryPlan:
     spans: Mapping[int, Span]
     size: int
 
-    def describe(self, graph: Graph) -> str:
-        """The plan as a table, one line per tensor of the graph, in the order they are written."""
+    def describe(self, graph: Graph, settled: Collection[int] = ()) -> str:
+        """The plan as a table, one line per tensor of the graph, in the order they are written.
+
+        ``settled`` tensors are computed when a program is made ready to run.
+        """
         header = f"{'layer':>5} {'op':24} {'tensor':>6} {'offset':>11} {'bytes':>11} {'until':>5}  where"
         lines = [f"{len(self.offsets)} buffers in {self.size} bytes", header]
         for layer, op, index in _written(graph):
-            offset, until, where = self._place(graph, index)
+            once = "", "", "a constant, computed once"
+            offset, until, where = once if index in settled else self._place(graph, index)
             size = nbytes(graph.tensors[index])
             lines.append(f"{layer:5} {op:24} {index:6} {offset:>11} {size:11} {until:>5}  {where}")
         return "\n".join(lines)

@@ -21,7 +21,7 @@ from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.stages import Stage
 from refimpl.profiles.rules import Rule
 
-_BYTES_PER_STEP = 8
+BYTES_PER_STEP = 8
 """Bytes copied in the time of an elementary step of other loops."""
 
 
@@ -41,7 +41,7 @@ class Concatenation:
 
     @cached_property
     def _tasks(self) -> TaskLoop:
-        return TaskLoop(_copy_rows)
+        return TaskLoop(copy_rows)
 
     @property
     def copied(self) -> tuple[bool, ...]:
@@ -59,7 +59,7 @@ class Concatenation:
             if position not in self.written:
                 part = buffer(inputs, position).reshape(-1).view(np.uint8).reshape(self.rows, width)
                 if table is None:
-                    Stage(self._tasks, (part, start, out), self.rows, part.size // _BYTES_PER_STEP)()
+                    Stage(self._tasks, (part, start, out), self.rows, part.size // BYTES_PER_STEP)()
                 else:
                     out[:, start : start + width] = table[part]
             start += width
@@ -91,7 +91,7 @@ def _rescale_table(tensor: Tensor, output: Tensor) -> NDArray[np.uint8] | None:
 
 
 @inner_loop
-def _copy_rows(part: Any, start: int, out: Any, begin: int, end: int) -> None:
+def copy_rows(part: Any, start: int, out: Any, begin: int, end: int) -> None:
     """``out[:, start : start + width] = part``, bytes."""
     width = part.shape[1]
     for row in range(begin, end):

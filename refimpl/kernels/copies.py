@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import EllipsisType
 from typing import TypeAlias
 
@@ -18,7 +18,10 @@ import numpy as np
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Array, LayerView
+from refimpl.kernels.concatenation import BYTES_PER_STEP, copy_rows
 from refimpl.kernels.lookup import operand
+from refimpl.kernels.packed_call import TaskLoop
+from refimpl.kernels.stages import Stage
 from refimpl.profiles.rules import Rule
 
 Index: TypeAlias = slice | int | EllipsisType | None
@@ -63,22 +66,53 @@ def _require_shape(view: LayerView, computed: Sequence[int], shape: tuple[int, .
 # ---- another shape over the same values
 
 
-def prepare_reshape(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """RESHAPE, SQUEEZE, EXPAND_DIMS. A shape computed at run time is compared with the file's."""
-    shape, elements = view.output().shape, math.prod(view.output().shape)
-    wanted = view.optional_input(1) if view.op == "RESHAPE" else None
-    if wanted is None or wanted.is_constant:
-        return Copying(lambda data: data.reshape(shape))
+@dataclass(frozen=True)
+class Reshape:
+    """A prepared RESHAPE, SQUEEZE or EXPAND_DIMS; ``computed``: its second input is a shape to look at."""
 
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+    view: LayerView
+    computed: bool
+
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(copy_rows)
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        self._check(inputs)
+        outputs[0].reshape(-1)[...] = operand(inputs, 0).reshape(-1)
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Stage | Callable[[], None]:
+        """The layer on these arrays; a shape nobody can write is looked at once."""
+        if self.computed and operand(inputs, 1).flags.writeable:
+            return partial(self, inputs, outputs, None)
+        self._check(inputs)
+        size = outputs[0].nbytes
+        parts = math.gcd(size, _MOST_PARTS) if size else 1
+        source, target = (
+            data.reshape(-1).view(np.uint8).reshape(parts, -1) for data in (operand(inputs, 0), outputs[0])
+        )
+        return Stage(self._tasks, (source, 0, target), parts, size // BYTES_PER_STEP)
+
+    def _check(self, inputs: Values) -> None:
+        if not self.computed:
+            return
+        shape = self.view.output().shape
         given = [int(size) for size in operand(inputs, 1).reshape(-1)]
         if given.count(-1) == 1:
             known = math.prod(size for size in given if size != -1)
-            given[given.index(-1)] = elements // known if known > 0 else -1
-        _require_shape(view, given, shape)
-        outputs[0].reshape(-1)[...] = operand(inputs, 0).reshape(-1)
+            given[given.index(-1)] = math.prod(shape) // known if known > 0 else -1
+        _require_shape(self.view, given, shape)
 
-    return run
+
+_MOST_PARTS = 64
+"""A copy is cut into at most so many parts, which must be equal."""
+
+
+def prepare_reshape(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """RESHAPE, SQUEEZE, EXPAND_DIMS. A shape computed at run time is compared with the file's."""
+    wanted = view.optional_input(1) if view.op == "RESHAPE" else None
+    return Reshape(view, wanted is not None and not wanted.is_constant)
 
 
 def prepare_transpose(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -258,10 +292,16 @@ def prepare_reverse(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 
 def prepare_shape(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """SHAPE: known before anything runs."""
-    shape = view.input(0).shape
+    """SHAPE."""
+    return ShapeOf(view.input(0).shape)
 
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        outputs[0][...] = shape
 
-    return run
+@dataclass(frozen=True)
+class ShapeOf:
+    """A prepared SHAPE: known before anything runs."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        outputs[0][...] = self.shape

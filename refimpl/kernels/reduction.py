@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
@@ -20,6 +17,29 @@ from refimpl.kernels.lookup import buffer, flat_bytes, full_range, operand
 from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.profiles.rules import Method, Rule
 
+_BLOCK = 64
+"""Neighbouring means a task takes, at most."""
+
+_BYTES_PER_STEP = 8
+"""Bytes added up in the time of an elementary step of other loops."""
+
+
+class Finish(NamedTuple):
+    """From a sum to a mean in the output's quantization, not yet bounded.
+
+    In ``fixed`` point ``(sum - offset) * multiplier`` shifted, ties away from zero or upwards, plus ``bias``;
+    else ``sum * factor + constant`` in float32, rounded half to even.
+    """
+
+    fixed: bool
+    offset: int = 0
+    multiplier: int = 0
+    shift: int = 0
+    away: bool = False
+    bias: int = 0
+    factor: np.float32 = np.float32(0)
+    constant: np.float32 = np.float32(0)
+
 
 def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """MEAN: sums in int32, then one rescale that also divides by the number of values."""
@@ -28,17 +48,27 @@ def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
     count = math.prod(data.shape[axis] for axis in axes)
     low, high = full_range(output.dtype)
     channels = output.shape[-1] if output.shape else 1
-    shape = math.prod(output.shape[:-1]), channels
     body = channels if rule.tail is None else channels // rule.block * rule.block
     finish = _finisher(view, rule.method, count)
     finish_tail = _finisher(view, rule.tail or rule.method, count)
+    apart = axes != tuple(range(axes[0], axes[-1] + 1)) if axes else False
+    kept = [axis for axis in range(len(data.shape)) if axis not in axes]
+    after = 1 if apart or not axes else math.prod(data.shape[axes[-1] + 1 :])
+    outer, blocks = math.prod(output.shape) // max(after, 1), -(-after // _BLOCK)
+
+    def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        values, out = buffer(inputs, 0).reshape(outer, count, after), flat_bytes(outputs[0])
+        sums = np.empty((outer, after), np.int32)
+        return values, sums, blocks, channels, body, finish, finish_tail, low, high, out
+
+    kernel = LoopKernel(
+        outer * count * after // _BYTES_PER_STEP + outer * after, outer * blocks, _mean_tasks, arguments
+    )
+    if not apart:
+        return kernel
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        sums = _sum(buffer(inputs, 0), axes).reshape(shape)
-        out = flat_bytes(outputs[0]).reshape(shape)
-        finish(sums, 0, body, low, high, out)
-        if body < channels:
-            finish_tail(sums, body, channels, low, high, out)
+        kernel([np.ascontiguousarray(operand(inputs, 0).transpose(*kept, *axes))], outputs, accumulator)
 
     return run
 
@@ -51,45 +81,6 @@ def _axes(view: LayerView, position: int) -> tuple[int, ...]:
     return tuple(sorted({int(axis) % rank for axis in axes.reshape(-1)}))
 
 
-def _sum(data: Array, axes: tuple[int, ...]) -> NDArray[np.int32]:
-    """Sums over ``axes``, flattened in the order of the axes that stay."""
-    if not axes:
-        return data.reshape(-1).astype(np.int32)
-    if axes != tuple(range(axes[0], axes[-1] + 1)):
-        kept = [axis for axis in range(data.ndim) if axis not in axes]
-        data = np.ascontiguousarray(data.transpose(*kept, *axes))
-        axes = tuple(range(len(kept), data.ndim))
-    outer, count, inner = (
-        math.prod(sizes)
-        for sizes in (data.shape[: axes[0]], data.shape[axes[0] : axes[-1] + 1], data.shape[axes[-1] + 1 :])
-    )
-    sums = np.zeros((outer, inner), np.int32)
-    _sum_middle(data.reshape(outer, count, inner), sums)
-    return sums
-
-
-@njit(cache=True, nogil=True)
-def _sum_middle(data: Any, sums: Any) -> None:
-    """``sums[i, k] = sum over j of data[i, j, k]``; the check bounds the count so that int32 holds it."""
-    outer, count, inner = data.shape
-    for i in range(outer):
-        row = sums[i]
-        if inner == 1:
-            total = np.int32(0)
-            for j in range(count):
-                total += np.int32(data[i, j, 0])
-            row[0] = total
-        else:
-            for j in range(count):
-                values = data[i, j]
-                for k in range(inner):
-                    row[k] += np.int32(values[k])
-
-
-Finish: TypeAlias = Callable[[Array, int, int, int, int, Array], None]
-"""(sums [row, channel], first channel, end, low, high, bytes [row, channel]): writes the means."""
-
-
 def _finisher(view: LayerView, method: Method, count: int) -> Finish:
     """From sums of ``count`` values to means in the output's quantization."""
     data, output = view.input(0), view.output()
@@ -98,9 +89,7 @@ def _finisher(view: LayerView, method: Method, count: int) -> Finish:
         # The division goes into the multiplier, which first takes on as many more bits as fit.
         more = min(count.bit_length() - 1, 32, 31 + shift)
         divided = (multiplier << more) // count
-        return partial(
-            _fixed_point_means, count * data.zero_point, divided, shift - more, True, output.zero_point
-        )
+        return Finish(True, count * data.zero_point, divided, shift - more, True, output.zero_point)
     scale, out_scale = np.float32(data.scale), np.float32(output.scale)
     if method in ("spatial", "spatial_ruy"):
         # The zero points become one bias, rounded half away from zero on its own.
@@ -108,36 +97,62 @@ def _finisher(view: LayerView, method: Method, count: int) -> Finish:
         nudge = np.float32(0.5 if offset > 0 else -0.5)
         bias = output.zero_point - int(offset + nudge)
         factor = fixed_point(float(scale / (np.float32(count) * out_scale)), view)
-        return partial(_fixed_point_means, 0, *factor, method == "spatial", bias)
+        return Finish(True, 0, *factor, method == "spatial", bias)
     if method == "xnnpack":
         factor32 = scale / out_scale * (np.float32(1) / np.float32(count))
         shift32 = np.float32(data.zero_point) * np.float32(count) * factor32
-        return partial(_float_means, factor32, np.float32(output.zero_point) - shift32)
+        return Finish(False, factor=factor32, constant=np.float32(output.zero_point) - shift32)
     raise UnsupportedOp(f"{view}: no kernel takes a mean by {method!r}")
 
 
-@njit(cache=True, nogil=True)
-def _fixed_point_means(
-    offset: int, multiplier: int, shift: int, away: bool, bias: int,
-    sums: Any, begin: int, end: int, low: int, high: int, out: Any,
+@inner_loop
+def _mean_tasks(
+    data: Any, sums: Any, blocks: int, channels: int, body: int, finish: Finish, finish_tail: Finish,
+    low: int, high: int, out: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
-    for row in range(sums.shape[0]):
-        for c in range(begin, end):
-            value: Any = np.int64(sums[row, c]) - offset
-            mean = gemmlowp(value, multiplier, shift) if away else ruy(value, multiplier, shift)
-            out[row, c] = np.uint8(min(max(mean + bias, low), high))
+    """``out[i, k]`` = mean over j of ``data[i, j, k]``, for blocks of k.
+
+    Output channels from ``body`` on take ``finish_tail``. The check bounds the count so that int32 holds a
+    sum.
+    """
+    _, count, inner = data.shape
+    for task in range(begin, end):
+        i, block = divmod(task, blocks)
+        first, stop = block * _BLOCK, min((block + 1) * _BLOCK, inner)
+        row = sums[i, first:stop]
+        if inner == 1:
+            total = np.int32(0)
+            for j in range(count):
+                total += np.int32(data[i, j, 0])
+            row[0] = total
+        else:
+            row[:] = 0
+            for j in range(count):
+                values = data[i, j, first:stop]
+                for k in range(row.size):
+                    row[k] += np.int32(values[k])
+        at = i * inner + first
+        whole = row.size if body == channels else min(max(body - at % channels, 0), row.size)
+        _means(row[:whole], finish, low, high, out[at : at + whole])
+        if whole < row.size:
+            for k in range(whole, row.size):
+                rule = finish if (at + k) % channels < body else finish_tail
+                _means(row[k : k + 1], rule, low, high, out[at + k : at + k + 1])
 
 
-@njit(cache=True, nogil=True)
-def _float_means(
-    factor: Any, constant: Any, sums: Any, begin: int, end: int, low: int, high: int, out: Any
-) -> None:
+@inner_loop
+def _means(sums: Any, f: Finish, low: int, high: int, out: Any) -> None:
+    if f.fixed:
+        for k in range(sums.size):
+            value: Any = np.int64(sums[k]) - f.offset
+            mean = gemmlowp(value, f.multiplier, f.shift) if f.away else ruy(value, f.multiplier, f.shift)
+            out[k] = np.uint8(min(max(mean + f.bias, low), high))
+        return
     # Clamping before rounding changes nothing: the bounds are whole.
     floor, ceiling = np.float32(low), np.float32(high)
-    for row in range(sums.shape[0]):
-        for c in range(begin, end):
-            steps = np.float32(np.float32(np.float32(sums[row, c]) * factor) + constant)
-            out[row, c] = np.uint8(np.int32(np.rint(min(max(steps, floor), ceiling))))
+    for k in range(sums.size):
+        steps = np.float32(np.float32(np.float32(sums[k]) * f.factor) + f.constant)
+        out[k] = np.uint8(np.int32(np.rint(min(max(steps, floor), ceiling))))
 
 
 def prepare_arg_max(view: LayerView, rule: Rule, target: Target) -> Kernel:

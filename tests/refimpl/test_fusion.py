@@ -11,7 +11,7 @@ import pytest
 
 from karat.feeds import random_feeds
 from refimpl.engine import Program, compile_graph
-from refimpl.errors import UnsupportedOp
+from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Graph, Layer, Quantization, Tensor
 from refimpl.kernels.isa import FEATURES, VARIABLE, why_not
 from refimpl.profiles import PROFILES
@@ -222,3 +222,65 @@ def test_a_border_between_two_convolutions_and_a_table() -> None:
     row = next(line for line in program.describe().splitlines() if line.split()[2:3] == [str(padded)])
     reader = next(layer.index for layer in graph.layers if padded in layer.inputs)
     assert row.endswith(f"nowhere: layer {reader} makes the border itself")
+
+
+def reshaped(net: Net, x: int, last: int) -> int:
+    """As exporters write a reshape of an image of any batch: its first size is asked for when run."""
+    builder, (batch, *sizes) = net.builder, net.builder.shape(x)
+    rank = len(sizes) + 1
+    shape = builder.layer("SHAPE", [x], [builder.tensor("shape", (rank,), "int32")], out_type="int32")
+    bounds = [builder.constant("bound", np.array([n], np.int32)) for n in (0, 1, 1)]
+    first = builder.tensor("first", (), "int32")
+    masks = {"begin_mask": 0, "end_mask": 0, "ellipsis_mask": 0, "new_axis_mask": 0, "shrink_axis_mask": 1}
+    builder.layer("STRIDED_SLICE", [shape, *bounds], [first], **masks)
+    rest = builder.constant("rest", np.array(last, np.int32))
+    packed = builder.tensor("packed", (2,), "int32")
+    builder.layer("PACK", [first, rest], [packed], values_count=2, axis=0)
+    flat = batch, int(np.prod(sizes))
+    output = builder.tensor("flat", flat, net.dtype, Quantization.per_tensor(2.0**-6))
+    return builder.layer("RESHAPE", [x, packed], [output])
+
+
+def test_what_depends_on_no_feed_is_computed_once() -> None:
+    net = Net(3)
+    image = net.input(2, 4, 5, 3)
+    flat = reshaped(net, net.conv(image, 6), 120)
+    program = assert_planned_equals_traced(net.builder.build([flat]))
+    assert_plan_is_sound(program)
+    assert applied_at_once(program) == 3
+    assert program.describe().count("a constant, computed once") == 3
+    assert len(program._workspace.runs) == 1  # the shape is known: one call with the convolution
+
+
+def test_a_shape_computed_wrong_is_an_error_though_it_is_settled() -> None:
+    net = Net(3)
+    image = net.input(2, 4, 5, 3)
+    program = compile_graph(net.builder.build([reshaped(net, net.conv(image, 6), 119)]))
+    for trace in (False, True, False):
+        with pytest.raises(ModelError, match=r"computed shape \(2, 119\), the file says \(2, 120\)"):
+            program.run(random_feeds(program.graph, 0), trace)
+
+
+def test_a_settled_tensor_that_is_an_output_is_given() -> None:
+    net = Net(3)
+    image = net.input(1, 4, 5, 3)
+    shape = net.builder.tensor("shape", (4,), "int32")
+    net.builder.layer("SHAPE", [image], [shape], out_type="int32")
+    program = assert_planned_equals_traced(net.builder.build([shape, net.conv(image, 6)]))
+    assert applied_at_once(program) == 0
+
+
+def test_a_shape_that_is_fed_is_looked_at_in_every_run() -> None:
+    net = Net(3)
+    image = net.input(1, 4, 5, 3)
+    wanted = net.builder.input("wanted", (2,), "int32")
+    flat = net.builder.tensor("flat", (4, 15), "int8", Quantization.per_tensor(2.0**-6))
+    program = compile_graph(net.builder.build([net.builder.layer("RESHAPE", [image, wanted], [flat])]))
+    values = random_feeds(program.graph, 0)[image]
+    for sizes in ((4, 15), (-1, 15), (15, 4), (4, -1), (4, 16)):
+        feeds = {image: values, wanted: np.array(sizes, np.int32)}
+        if sizes in ((15, 4), (4, 16)):
+            with pytest.raises(ModelError, match="computed shape"):
+                program.run(feeds)
+        else:
+            np.testing.assert_array_equal(program.run(feeds).outputs[0], values.reshape(4, 15))
