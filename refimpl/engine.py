@@ -21,7 +21,7 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.cost import count
 from refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
 from refimpl.fusion import fuse
-from refimpl.graph import DTYPES, Array, Graph, LayerView
+from refimpl.graph import DTYPES, Array, Graph, LayerView, Tensor
 from refimpl.kernels import KERNELS
 from refimpl.kernels.isa import chosen_isa
 from refimpl.kernels.threads import threads_in_force
@@ -314,18 +314,22 @@ def resolve_feeds(graph: Graph, feeds: Feeds) -> dict[int, Array]:
     by_index = _feeds_by_index(graph, feeds)
     for index in graph.inputs:
         tensor = graph.tensors[index]
-        label = f"input {tensor.name!r} (tensor {index})"
-        if index not in by_index:
-            raise FeedError(f"{label}: no value given; the model needs {tensor.dtype} {tensor.shape}")
-        value = np.asarray(by_index[index])
-        if value.dtype != DTYPES[tensor.dtype]:
-            raise FeedError(f"{label}: got {value.dtype}, the model needs {tensor.dtype}")
-        if value.shape != tensor.shape:
-            dynamic = tensor.shape_signature is not None and -1 in tensor.shape_signature
-            hint = "; feed one batch of the exported size at a time" if dynamic else ""
-            raise FeedError(f"{label}: got shape {value.shape}, the model needs {tensor.shape}{hint}")
+        value = np.asarray(by_index[index]) if index in by_index else None
+        if value is None or value.dtype != DTYPES[tensor.dtype] or value.shape != tensor.shape:
+            raise FeedError(f"input {tensor.name!r} (tensor {index}): {_misfit(tensor, value)}")
         by_index[index] = np.ascontiguousarray(value).reshape(value.shape)  # keeps ()
     return by_index
+
+
+def _misfit(tensor: Tensor, value: Array | None) -> str:
+    """What is wrong with a value that is not what the tensor needs."""
+    if value is None:
+        return f"no value given; the model needs {tensor.dtype} {tensor.shape}"
+    if value.dtype != DTYPES[tensor.dtype]:
+        return f"got {value.dtype}, the model needs {tensor.dtype}"
+    dynamic = tensor.shape_signature is not None and -1 in tensor.shape_signature
+    hint = "; feed one batch of the exported size at a time" if dynamic else ""
+    return f"got shape {value.shape}, the model needs {tensor.shape}{hint}"
 
 
 def _feeds_by_index(graph: Graph, feeds: Feeds) -> dict[int, Array]:
