@@ -229,9 +229,10 @@ def draw(found: Latency, path: Path) -> Path:
             if name in PAPER:
                 bar.set_alpha(0.45)
         left += widths
-    for place, total in enumerate(left):
+    for place, (name, end) in enumerate(zip(rows, left, strict=True)):
+        total = found.medians[name]["total"] if name in found.medians else end  # as in the table
         axis.annotate(
-            f"{total:.3f} s", (total, place), (4, 0), textcoords="offset points", va="center", fontsize=9
+            f"{total:.3f} s", (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9
         )
     axis.set_xlim(0, 1.15 * left.max())
     axis.invert_yaxis()
