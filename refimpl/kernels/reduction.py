@@ -47,19 +47,19 @@ def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
     axes = _axes(view, 1)
     count = math.prod(data.shape[axis] for axis in axes)
     low, high = full_range(output.dtype)
-    channels = output.shape[-1] if output.shape else 1
-    body = channels if rule.tail is None else channels // rule.block * rule.block
     finish = _finisher(view, rule.method, count)
     finish_tail = _finisher(view, rule.tail or rule.method, count)
     apart = axes != tuple(range(axes[0], axes[-1] + 1)) if axes else False
     kept = [axis for axis in range(len(data.shape)) if axis not in axes]
     after = 1 if apart or not axes else math.prod(data.shape[axes[-1] + 1 :])
+    # A tail is one of channels, over rows and columns: what is left are the channels.
+    body = after if rule.tail is None else after // rule.block * rule.block
     outer, blocks = math.prod(output.shape) // max(after, 1), -(-after // _BLOCK)
 
     def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         values, out = buffer(inputs, 0).reshape(outer, count, after), flat_bytes(outputs[0])
         sums = np.empty((outer, after), np.int32)
-        return values, sums, blocks, channels, body, finish, finish_tail, low, high, out
+        return values, sums, blocks, body, finish, finish_tail, low, high, out
 
     kernel = LoopKernel(
         outer * count * after // _BYTES_PER_STEP + outer * after, outer * blocks, _mean_tasks, arguments
@@ -107,12 +107,12 @@ def _finisher(view: LayerView, method: Method, count: int) -> Finish:
 
 @inner_loop
 def _mean_tasks(
-    data: Any, sums: Any, blocks: int, channels: int, body: int, finish: Finish, finish_tail: Finish,
+    data: Any, sums: Any, blocks: int, body: int, finish: Finish, finish_tail: Finish,
     low: int, high: int, out: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
     """``out[i, k]`` = mean over j of ``data[i, j, k]``, for blocks of k.
 
-    Output channels from ``body`` on take ``finish_tail``. The check bounds the count so that int32 holds a
+    From k = ``body`` on they take ``finish_tail``. The check bounds the count so that int32 holds a
     sum.
     """
     _, count, inner = data.shape
@@ -131,13 +131,10 @@ def _mean_tasks(
                 values = data[i, j, first:stop]
                 for k in range(row.size):
                     row[k] += np.int32(values[k])
-        at = i * inner + first
-        whole = row.size if body == channels else min(max(body - at % channels, 0), row.size)
-        _means(row[:whole], finish, low, high, out[at : at + whole])
-        if whole < row.size:
-            for k in range(whole, row.size):
-                rule = finish if (at + k) % channels < body else finish_tail
-                _means(row[k : k + 1], rule, low, high, out[at + k : at + k + 1])
+        results = out[i * inner + first : i * inner + stop]
+        whole = min(max(body - first, 0), row.size)
+        _means(row[:whole], finish, low, high, results[:whole])
+        _means(row[whole:], finish_tail, low, high, results[whole:])
 
 
 @inner_loop

@@ -217,8 +217,8 @@ def work(table: int, stages: int, counters: int, worker: int, threads: int) -> N
     """All stages, as one thread does them: per stage a counter of each share, and one of tasks done.
 
     A stage of one share is the leader's, worker 0: helpers go on to the next of several shares, and wait
-    there for the one before. ``table`` and ``counters`` are addresses; the number of handfuls that failed
-    is counted last.
+    there for the one before. Of the last stage, other threads may still have tasks. ``table`` and
+    ``counters`` are addresses; the number of handfuls that failed is counted last.
     """
     per_stage = (threads + 1) * _LINE
     failures = counters + stages * per_stage
@@ -247,5 +247,3 @@ def work(table: int, stages: int, counters: int, worker: int, threads: int) -> N
                     report(failures, 1)
                 report(done, stop - begin)
                 begin = first + draw(drawn + owner * _LINE, handful)
-    if worker == 0:
-        wait_for(done, tasks)
