@@ -171,7 +171,7 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     work = steps_of((COLUMN_WORK if by_columns else PRODUCT_WORK) * outputs * taps_y * taps_x, outputs)
     tiles = -(-out_width // tile)
     rows = 1
-    if tiles == 1:
+    if tiles == 1 and not (by_columns and y.in_step > TAPS):  # a patch holds what lies between rows, too
         threads = threads_for(work, target.threads)
         enough = out_height if threads == 1 else -(-batches * out_height // (ROW_TASKS_PER_THREAD * threads))
         row_bytes = WORD_BYTES * max(out_width * channels, 1)

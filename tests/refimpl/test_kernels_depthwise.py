@@ -71,6 +71,15 @@ def test_edges_equal_the_spec_under_every_rule(name: str) -> None:
         assert_kernel_equals_spec(*layer(EDGES[name], 0), rule, (1,) if number else (1, 2))
 
 
+def test_rows_nobody_reads_are_not_copied() -> None:
+    for stride, rows in ((3, 7), (4, 1)):
+        view, _ = layer(Shape(OP, size=(7 * stride, 6), channels=18, strides=(stride, 1)), 0)
+        kernel = KERNELS[OP](view, RULES[0], Target())
+        assert isinstance(kernel, DepthwiseConvolution)
+        assert kernel.geometry.rows == rows
+        assert kernel.reading.taps_y == 3 + (rows - 1) * stride
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_others_read_their_words_from_a_patch(name: str) -> None:
     assert not by_columns(OTHERS[name])
