@@ -68,6 +68,7 @@ class _Fusion:
         outputs = [np.empty(t.shape, DTYPES[t.dtype]) for t in (self.tensors[i] for i in layer.outputs)]
         kernel(inputs, outputs, None)
         for index, output in zip(layer.outputs, outputs, strict=True):
+            output.flags.writeable = False  # a constant need not be copied
             self.tensors[index] = replace(self.tensors[index], data=output)
         self._drop(layer)
 

@@ -15,9 +15,7 @@ from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.accumulating import Accumulating
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.microkernel import (
-    ALIGNMENT,
     Blocking,
-    aligned,
     close_block,
     microkernel_for,
     multiply_block,
@@ -28,8 +26,10 @@ from refimpl.kernels.neighbours import Shapes, as_channels, neighbours
 from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
+    CACHE_LINE,
     Reading,
     Widening,
+    aligned,
     as_bytes,
     fill_patch,
     flat_accumulator,
@@ -250,7 +250,7 @@ def convolve_tasks(
     empty. Sums wrap at 32 bits, as the runtimes' do.
     """
     patch = np.empty(d.patch_size, empty_patch.dtype)
-    acc = aligned(np.empty(d.tile * d.group_blocks * blocking.channels + ALIGNMENT, np.int32))
+    acc = aligned(np.empty(d.tile * d.group_blocks * blocking.channels + CACHE_LINE, np.int32))
     open_block(blocking)
     for task in range(begin, end):
         _convolve_tile(

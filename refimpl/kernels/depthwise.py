@@ -23,12 +23,10 @@ from refimpl.kernels.depthwise_block import STRIDES, TAPS, multiply_columns
 from refimpl.kernels.depthwise_patch import fill_words
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.microkernel import (
-    ALIGNMENT,
     CHANNELS,
     PIXELS,
     Blocking,
     Microkernel,
-    aligned,
     microkernel_for,
     multiply_channels,
 )
@@ -36,8 +34,10 @@ from refimpl.kernels.neighbours import Shapes
 from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
+    CACHE_LINE,
     Reading,
     Widening,
+    aligned,
     as_bytes,
     fill_patch,
     flat_accumulator,
@@ -309,9 +309,9 @@ def depthwise_tasks(
     if not g.by_columns:
         values, word_rows = 0, (reading.taps_y + g.per_word - 1) // g.per_word
     patch = np.empty(values, empty_patch.dtype)
-    words = aligned(np.empty(word_rows * row + CHANNELS + ALIGNMENT, np.int32))
+    words = aligned(np.empty(word_rows * row + CHANNELS + CACHE_LINE, np.int32))
     pixels, lanes = g.rows * g.tile + PIXELS - 1, folded.size
-    acc = aligned(np.empty(pixels * lanes + ALIGNMENT, np.int32))[: pixels * lanes].reshape(pixels, lanes)
+    acc = aligned(np.empty(pixels * lanes + CACHE_LINE, np.int32))[: pixels * lanes].reshape(pixels, lanes)
     for task in range(begin, end):
         _depthwise_tile(
             blocking, image, borders, widening, g, reading, offsets, weights, folded, epilogue, task, patch,

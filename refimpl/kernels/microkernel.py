@@ -304,12 +304,6 @@ def kernel_of(blocking: Any) -> Microkernel:
 
 
 @njit(cache=True, nogil=True)
-def aligned(memory: Array) -> Array:
-    """The memory from the first multiple of ALIGNMENT bytes on; at most ALIGNMENT elements are lost."""
-    return memory[-memory.ctypes.data % ALIGNMENT // memory.itemsize :]
-
-
-@njit(cache=True, nogil=True)
 def pixels_at_once(blocking: Blocking, left: int) -> int:
     """How many of the ``left`` pixels of a row to multiply next: blocks of one size, rounded up to parts."""
     blocks = (left + blocking.pixels - 1) // blocking.pixels

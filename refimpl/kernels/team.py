@@ -213,6 +213,22 @@ def _is_in_the_way(memory: Array) -> bool:
 
 
 @inner_loop
+def _draw_tasks(row: int, drawn: int, done: int, failures: int, worker: int) -> None:
+    """Draws and runs tasks of a stage until there are none, those of this thread's share first."""
+    tasks, shares, handful = word(row, TASKS), word(row, SHARES), word(row, HANDFUL)
+    for turn in range(shares):
+        owner = (worker + turn) % shares
+        first, end = tasks * owner // shares, tasks * (owner + 1) // shares
+        begin = first + draw(drawn + owner * _LINE, handful)
+        while begin < end:
+            stop = min(begin + handful, end)
+            if enter(word(row, ENTRY), word(row, ADDRESS), begin, stop):
+                report(failures, 1)
+            report(done, stop - begin)
+            begin = first + draw(drawn + owner * _LINE, handful)
+
+
+@inner_loop
 def work(table: int, stages: int, counters: int, worker: int, threads: int) -> None:
     """All stages, as one thread does them: per stage a counter of each share, and one of tasks done.
 
@@ -222,28 +238,21 @@ def work(table: int, stages: int, counters: int, worker: int, threads: int) -> N
     """
     per_stage = (threads + 1) * _LINE
     failures = counters + stages * per_stage
-    done, tasks = failures, 0
+    done_before, tasks_before = failures, 0
     for stage in range(stages):
         row = table + stage * TABLE_COLUMNS * 8
-        done_before, tasks_before = done, tasks
-        tasks, shares, handful = word(row, TASKS), word(row, SHARES), word(row, HANDFUL)
+        tasks, shares = word(row, TASKS), word(row, SHARES)
         drawn = counters + stage * per_stage
         done = drawn + threads * _LINE
-        if (shares == 1 and worker) or reported(done) >= tasks:
+        if tasks == 0:  # nobody reports it, so the next waits for the one before
             continue
-        wait_for(done_before, tasks_before)
-        if shares == 1:
-            if enter(word(row, ENTRY), word(row, ADDRESS), 0, tasks):
-                report(failures, 1)
-            report(done, tasks)
-            continue
-        for turn in range(shares):
-            owner = (worker + turn) % shares
-            first, end = tasks * owner // shares, tasks * (owner + 1) // shares
-            begin = first + draw(drawn + owner * _LINE, handful)
-            while begin < end:
-                stop = min(begin + handful, end)
-                if enter(word(row, ENTRY), word(row, ADDRESS), begin, stop):
+        mine = shares > 1 or worker == 0
+        if mine and reported(done) < tasks:
+            wait_for(done_before, tasks_before)
+            if shares == 1:
+                if enter(word(row, ENTRY), word(row, ADDRESS), 0, tasks):
                     report(failures, 1)
-                report(done, stop - begin)
-                begin = first + draw(drawn + owner * _LINE, handful)
+                report(done, tasks)
+            else:
+                _draw_tasks(row, drawn, done, failures, worker)
+        done_before, tasks_before = done, tasks

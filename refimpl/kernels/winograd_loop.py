@@ -9,8 +9,16 @@ from numba import njit
 
 from refimpl.graph import Array
 from refimpl.kernels.inner_loop import inner_loop
-from refimpl.kernels.microkernel import ALIGNMENT, Blocking, aligned, multiply_block, pixels_at_once
-from refimpl.kernels.patches import CACHE_LINE, Reading, Widening, fill_patch, prefetch, prefetch_to_write
+from refimpl.kernels.microkernel import Blocking, multiply_block, pixels_at_once
+from refimpl.kernels.patches import (
+    CACHE_LINE,
+    Reading,
+    Widening,
+    aligned,
+    fill_patch,
+    prefetch,
+    prefetch_to_write,
+)
 from refimpl.kernels.pool_block import Halving, largest_of_window
 from refimpl.kernels.requantize import Epilogue, requantize_pixels
 from refimpl.kernels.winograd_grid import TileGrid
@@ -254,9 +262,9 @@ def winograd_tasks(
     together = min(g.share, g.across)
     points = (g.share + blocking.pixels) * POINTS  # a block of the micro-kernel may reach beyond the tiles
     patch = np.empty(SIDE * (TILE * together + TAPS - 1) * g.in_channels + INPUT_LANES, np.int8)
-    values = aligned(np.empty(points * g.pitch + ALIGNMENT, np.int16))
-    sums = aligned(np.empty(points * blocking.channels + ALIGNMENT, np.int32))
-    acc = aligned(np.empty(TILE * TILE * together * OUTPUT_LANES + ALIGNMENT, np.int32))
+    values = aligned(np.empty(points * g.pitch + CACHE_LINE, np.int16))
+    sums = aligned(np.empty(points * blocking.channels + CACHE_LINE, np.int32))
+    acc = aligned(np.empty(TILE * TILE * together * OUTPUT_LANES + CACHE_LINE, np.int32))
     no_offset = np.zeros(1, np.int64)
     for task in range(begin, end):
         first = task * g.share

@@ -69,6 +69,15 @@ class Margins:
         return all((part == 85).all() for part in self._outside)
 
 
+RANDOM_SHAPES = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+"""How often random shapes are drawn: the same ones every time."""
+
+
 def assert_kernel_equals_spec(
     view: LayerView, values: list[Array | None], rule: Rule, threads: tuple[int, ...] = (1, 2)
 ) -> None:

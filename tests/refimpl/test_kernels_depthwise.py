@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from refimpl.contract import Target
@@ -15,7 +15,12 @@ from refimpl.kernels.tiling import MAX_ROWS, MAX_TILE
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer as layer
-from tests.refimpl.test_kernels_convolution import ISAS, RULES, assert_kernel_equals_spec
+from tests.refimpl.test_kernels_convolution import (
+    ISAS,
+    RANDOM_SHAPES,
+    RULES,
+    assert_kernel_equals_spec,
+)
 
 pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
 OP = "DEPTHWISE_CONV_2D"
@@ -105,12 +110,7 @@ def test_extremes_equal_the_spec(value: int, weight: int) -> None:
     assert_kernel_equals_spec(view, [data, *values[1:]], RULES[0])
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+@RANDOM_SHAPES
 @given(
     size=st.tuples(st.integers(1, 20), st.integers(1, 30)),
     channels=st.integers(2, 50),

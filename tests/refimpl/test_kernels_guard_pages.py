@@ -15,11 +15,12 @@ from tests.cases.weighted_layer import WeightedShape
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
 from tests.refimpl.test_kernels_convolution import EDGES, RULES, targets
+from tests.refimpl.test_kernels_depthwise import EDGES as DEPTHWISE
 from tests.refimpl.test_kernels_winograd import SHAPES, seed_where_taken
 
 
 def every_edge() -> None:
-    run_between_guard_pages((shape, 0) for shape in EDGES.values())
+    run_between_guard_pages((shape, 0) for shape in (*EDGES.values(), *DEPTHWISE.values()))
 
 
 def every_edge_of_winograds() -> None:

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -37,7 +37,12 @@ from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.refimpl.test_fusion import applied_at_once
-from tests.refimpl.test_kernels_convolution import ISAS, RULES, assert_kernel_equals_spec
+from tests.refimpl.test_kernels_convolution import (
+    ISAS,
+    RANDOM_SHAPES,
+    RULES,
+    assert_kernel_equals_spec,
+)
 from tests.refimpl.test_planning import Net, assert_plan_is_sound, assert_planned_equals_traced
 
 pytestmark = pytest.mark.usefixtures("tiny_layers_shared", "taken_wherever_exact")
@@ -124,12 +129,7 @@ def test_edges_equal_the_spec_under_every_rule(name: str) -> None:
         assert_kernel_equals_spec(view, values, rule, (1,) if number else (1, 2))
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+@RANDOM_SHAPES
 @given(
     size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     channels=st.integers(1, 70),

@@ -102,6 +102,21 @@ def test_small_stages_between_others_see_what_was_written_and_are_seen(size: int
         np.testing.assert_array_equal(first, expected)
 
 
+@pytest.mark.usefixtures("tiny_layers_shared")
+def test_a_stage_behind_one_without_tasks_sees_what_was_written() -> None:
+    """Nobody reports that nothing is done: the stage before is the one to wait for."""
+    first, second = np.zeros(16), np.zeros(16)
+    ways = [Stage(double_neighbours, pair, 16, 1 << 40) for pair in ((first, second), (second, first))]
+    nothing = Stage(double_neighbours, (first, second), 0, 1)
+    run = Stages([ways[0], nothing, ways[1], nothing, nothing] * 20, 2)
+    for seed in range(20):
+        expected = first[:] = np.random.default_rng(seed).integers(1, 9, 16).astype(float)
+        for _ in range(40):
+            expected = expected + expected[::-1]
+        run()
+        np.testing.assert_array_equal(first, expected)
+
+
 def test_small_stages_are_the_leaders() -> None:
     """What they read and write stays in its cache; a helper finds nothing to do."""
     times = np.zeros(10, np.int64)
