@@ -13,15 +13,9 @@ from numpy.typing import NDArray
 from refimpl.contract import Target, Values
 from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.accumulating import Accumulating
-from refimpl.kernels.inner_loop import inner_loop
-from refimpl.kernels.microkernel import (
-    Blocking,
-    close_block,
-    microkernel_for,
-    multiply_block,
-    open_block,
-    pixels_at_once,
-)
+from refimpl.kernels.blocking import Blocking, pixels_at_once
+from refimpl.kernels.inner_loop import inlined_loop
+from refimpl.kernels.microkernel import close_block, microkernel_for, multiply_block, open_block
 from refimpl.kernels.neighbours import Shapes, as_channels, neighbours
 from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.padding import Border
@@ -146,7 +140,7 @@ def centred_filter(filters: Tensor) -> NDArray[np.int16]:
     return filters.data.astype(np.int16) - np.int16(filters.quantization.zero_point[0])
 
 
-@inner_loop
+@inlined_loop
 def _convolve_tile(
     blocking: Blocking,
     patch: Array,

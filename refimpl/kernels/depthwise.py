@@ -18,18 +18,12 @@ from numpy.typing import NDArray
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.accumulating import Accumulating
+from refimpl.kernels.blocking import Blocking
 from refimpl.kernels.convolution import centred_filter, prepare_dense
 from refimpl.kernels.depthwise_block import STRIDES, TAPS, multiply_columns
 from refimpl.kernels.depthwise_patch import fill_words
 from refimpl.kernels.inner_loop import inner_loop
-from refimpl.kernels.microkernel import (
-    CHANNELS,
-    PIXELS,
-    Blocking,
-    Microkernel,
-    microkernel_for,
-    multiply_channels,
-)
+from refimpl.kernels.microkernel import CHANNELS, PIXELS, Microkernel, microkernel_for, multiply_channels
 from refimpl.kernels.neighbours import Shapes
 from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.padding import Border

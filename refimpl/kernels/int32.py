@@ -12,8 +12,6 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
-from refimpl.kernels.addresses import INT32
-
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 
 
@@ -33,21 +31,8 @@ add32: Any = _binary(lambda builder, left, right: builder.add(left, right))
 sub32: Any = _binary(lambda builder, left, right: builder.sub(left, right))
 """``left - right``."""
 
-and32: Any = _binary(lambda builder, left, right: builder.and_(left, right))
-"""``left & right``."""
-
 mul32: Any = _binary(lambda builder, left, right: builder.mul(left, right))
 """``left * right``."""
 
 shift_right32: Any = _binary(lambda builder, left, right: builder.ashr(left, right))
 """``left`` divided by ``2**right``, rounded down; 0 <= right < 32."""
-
-
-@_intrinsic
-def bits_of(_: Any, value: Any) -> Any:
-    """The bits of a float32 as int32."""
-
-    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], INT32)
-
-    return types.int32(types.float32), codegen

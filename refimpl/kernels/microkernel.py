@@ -14,16 +14,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from refimpl.errors import UsageError
 from refimpl.graph import Array
 from refimpl.kernels import amx
+from refimpl.kernels.blocking import (
+    Amx,
+    ArmDot,
+    Avx2,
+    Avx2Single,
+    Avx512Vnni,
+    Avx512VnniNarrow,
+    Avx512VnniPairs,
+    Avx512VnniSingle,
+    Blocking,
+    Portable,
+    pixels_computed,
+)
 from refimpl.kernels.vector_blocks import (
     WORD_BYTES,
     ChannelBlock,
@@ -46,6 +59,9 @@ LAST_STEPS = 2
 FEW_PIXELS = 2
 """Rows of this many pixels are computed pixel by pixel."""
 
+MANY_PIXELS = 192
+"""In rows of so many, what fills blocks up is no matter."""
+
 ALIGNMENT = 64
 """Packed weights start at a multiple of this, so that no vector of them straddles two cache lines."""
 
@@ -54,102 +70,6 @@ _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, to
 _INT16_BYTES = 2
 
 
-class Portable(NamedTuple):
-    """Block of the kernel for any machine: pixels, output channels, and elements of a run per step.
-
-    It also comes with fewer pixels, multiples of ``part``: as many as a row needs, and still sums enough
-    to keep the multipliers busy.
-    """
-
-    pixels: int = 6
-    channels: int = 16
-    depth: int = 2
-    part: int = 2
-
-
-class Avx2(NamedTuple):
-    """Block of the AVX2 kernel: 12 accumulators of 8 channels in 16 registers."""
-
-    pixels: int = 6
-    channels: int = 16
-    depth: int = 2
-    part: int = 2
-
-
-class Avx512Vnni(NamedTuple):
-    """Block of the AVX512-VNNI kernel: 24 accumulators of 16 channels in 32 registers."""
-
-    pixels: int = 12
-    channels: int = 32
-    depth: int = 4
-    part: int = 4
-
-
-class Avx512VnniPairs(NamedTuple):
-    """Block of the AVX512-VNNI kernel for int16."""
-
-    pixels: int = 12
-    channels: int = 32
-    depth: int = 2
-    part: int = 4
-
-
-class Avx512VnniNarrow(NamedTuple):
-    """Block of the AVX512-VNNI kernel for at most 16 output channels."""
-
-    pixels: int = 24
-    channels: int = 16
-    depth: int = 4
-    part: int = 8
-
-
-class Amx(NamedTuple):
-    """Block of the AMX kernel: four tiles of accumulators."""
-
-    pixels: int = amx.PIXELS
-    channels: int = amx.CHANNELS
-    depth: int = amx.ROW_BYTES
-    part: int = amx.PIXELS
-
-
-class ArmDot(NamedTuple):
-    """Block of the Arm dot-product kernel: 24 accumulators of 4 channels in 32 registers."""
-
-    pixels: int = 6
-    channels: int = 16
-    depth: int = 4
-    part: int = 2
-
-
-class Avx512VnniSingle(NamedTuple):
-    """Block of the AVX512-VNNI kernel for one pixel: as many channels as hide the sums' latency."""
-
-    pixels: int = 1
-    channels: int = 64
-    depth: int = 4
-    part: int = 1
-
-
-class Avx2Single(NamedTuple):
-    """Block of the AVX2 kernel for one pixel."""
-
-    pixels: int = 1
-    channels: int = 64
-    depth: int = 2
-    part: int = 1
-
-
-Blocking: TypeAlias = (
-    Portable
-    | Avx2
-    | Avx2Single
-    | Avx512Vnni
-    | Avx512VnniNarrow
-    | Avx512VnniPairs
-    | Avx512VnniSingle
-    | Amx
-    | ArmDot
-)
 Emit: TypeAlias = Callable[[Any, Sequence[Any]], None]
 
 
@@ -254,7 +174,7 @@ MICROKERNELS: Mapping[str, tuple[Microkernel, ...]] = MappingProxyType(
         "portable": (_vector_kernel(Portable(), 16, np.int16, dot_portable),),
     }
 )
-"""Instruction set to micro-kernels, fewest output channels first."""
+"""Instruction set to micro-kernels, fewest output channels first; several leave fewer channels empty."""
 
 _AVX512VNNI_SINGLE = _vector_kernel(Avx512VnniSingle(), 16, np.uint8, dot_avx512vnni)
 
@@ -283,9 +203,9 @@ _BY_BLOCKING = {
 
 
 def microkernel_for(isa: str, filters: int, pixels: int | None = None) -> Microkernel:
-    """The micro-kernel of an instruction set for that many filters (of one group) and pixels of a row.
+    """The micro-kernel of an instruction set that wastes least on so many filters (of one group).
 
-    Raises UsageError listing the known instruction sets.
+    ``pixels``: those of a row, many unless given. Raises UsageError listing the known instruction sets.
     """
     if pixels is not None and pixels <= FEW_PIXELS and isa in SINGLE_PIXEL:
         return SINGLE_PIXEL[isa]
@@ -295,20 +215,18 @@ def microkernel_for(isa: str, filters: int, pixels: int | None = None) -> Microk
         raise UsageError(
             f"no kernels for instruction set {isa!r}; known: {', '.join(MICROKERNELS)}"
         ) from None
-    return next((kernel for kernel in kernels if filters <= kernel.blocking.channels), kernels[-1])
+    row = MANY_PIXELS if pixels is None else min(pixels, MANY_PIXELS)
+
+    def computed(kernel: Microkernel) -> int:
+        channels = kernel.blocking.channels
+        return -(-filters // channels) * channels * pixels_computed(kernel.blocking, row)
+
+    return min(reversed(kernels), key=computed)  # of equals, the one that reads pixels least often
 
 
 def kernel_of(blocking: Any) -> Microkernel:
     """The micro-kernel that goes with the Numba type of a blocking."""
     return _BY_BLOCKING[blocking.instance_class]
-
-
-@njit(cache=True, nogil=True)
-def pixels_at_once(blocking: Blocking, left: int) -> int:
-    """How many of the ``left`` pixels of a row to multiply next: blocks of one size, rounded up to parts."""
-    blocks = (left + blocking.pixels - 1) // blocking.pixels
-    share = (left + blocks - 1) // blocks
-    return (share + blocking.part - 1) // blocking.part * blocking.part
 
 
 @_intrinsic

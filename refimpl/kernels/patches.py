@@ -79,8 +79,12 @@ def aligned(memory: Array) -> Array:
 
 @inner_loop
 def _widen(source: Array, flip: np.uint8, offset: np.int16, target: Array) -> None:
-    for i in range(target.size):
-        target[i] = np.int16(np.int16(source[i] ^ flip) - offset)
+    if target.itemsize == 1:  # a byte has no offset
+        for i in range(target.size):
+            target[i] = source[i] ^ flip
+    else:
+        for i in range(target.size):
+            target[i] = np.int16(np.int16(source[i] ^ flip) - offset)
 
 
 @_intrinsic

@@ -12,14 +12,8 @@ import numpy as np
 from numba import njit
 
 from refimpl.graph import Array
-from refimpl.kernels.microkernel import (
-    Blocking,
-    Microkernel,
-    close_block,
-    microkernel_for,
-    multiply_block,
-    open_block,
-)
+from refimpl.kernels.blocking import Blocking
+from refimpl.kernels.microkernel import Microkernel, close_block, microkernel_for, multiply_block, open_block
 from refimpl.kernels.stages import Stage
 from refimpl.kernels.team import WAKING_WORK
 from refimpl.kernels.threads import threads_in_force

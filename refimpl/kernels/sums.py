@@ -15,14 +15,15 @@ import numpy as np
 
 from refimpl.contract import Values
 from refimpl.graph import Array, Tensor
-from refimpl.kernels.inner_loop import inner_loop
-from refimpl.kernels.int32 import add32, and32, bits_of, mul32, shift_right32, sub32
+from refimpl.kernels.inner_loop import inlined_loop, inner_loop
+from refimpl.kernels.int32 import add32, mul32, shift_right32, sub32
 from refimpl.kernels.lookup import buffer, flat_bytes
 from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.stages import Stage
+from refimpl.kernels.sum_block import LANES, PLACES, add_until_doubt
 
-_PLACES, _FINE, _DOUBT = 13, 1536, 4
-"""A float32 below 512 added to 1536 is rounded to multiples of 2**-13; four of them are near."""
+_FINE, _DOUBT = 1536, 4
+"""A float32 below 512 added to 1536 is rounded to multiples of 2**-13 (PLACES); four of them are near."""
 
 _HIGH = 31
 """Places that a Q0.31 multiplier shifts to the right."""
@@ -137,15 +138,13 @@ class Nearly(NamedTuple):
         """``scales``: output steps per step of each operand, negative for one that is taken off."""
         start = -left.offset * scales[0] - right.offset * scales[1]
         low, high = (np.float32(bound - zero_point) for bound in bounds)
-        offset = np.float32(_FINE + zero_point + 0.5 + _DOUBT * 2.0**-_PLACES)
+        offset = np.float32(_FINE + zero_point + 0.5 + _DOUBT * 2.0**-PLACES)
         return cls(np.float32(scales[0]), np.float32(scales[1]), np.float32(start), low, high, offset)
 
 
-_BLOCK = 128
-"""Elements computed exactly if one of them is near a tie."""
-
-_MOST_DOUBTS = 1 / 256
-"""Share of all pairs of bytes near a tie from which on it is faster to compute all of them exactly."""
+_MOST_DOUBTS = 1 / 16
+"""Share of blocks, of all pairs of bytes, with a sum near a tie from which on it is faster to compute all
+sums exactly."""
 
 _ALL_LEFT, _ALL_RIGHT = (np.ascontiguousarray(pair).reshape(-1) for pair in np.indices((256, 256), np.uint8))
 
@@ -166,8 +165,10 @@ def sum_kernel(
     nearly = Nearly.of(left, right, steps, scaled[-1], bounds)
     mostly = SumKernel(nearly_scaled_sums, left, right, (nearly, *scaled), *bounds)
     expected, result = np.empty_like(_ALL_LEFT), np.empty_like(_ALL_LEFT)
-    doubts = _add_nearly(_ALL_LEFT, _ALL_RIGHT, left, right, nearly, result, 0, result.size)
-    if doubts > _MOST_DOUBTS * result.size:
+    if (
+        _blocks_in_doubt(_ALL_LEFT, _ALL_RIGHT, left, right, nearly, result)
+        > _MOST_DOUBTS * (1 << 16) / LANES
+    ):
         return exact
     for kernel, out in ((exact, expected), (mostly, result)):
         kernel.compiled(
@@ -181,32 +182,40 @@ def nearly_scaled_sums(
     left: Any, right: Any, a: Any, b: Any, nearly: Any, a_scale: Any, b_scale: Any, sign: int, scale: Any,
     zero_point: int, low: int, high: int, out: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
-    """Float32 first; blocks with a sum near a tie once more, by :func:`scaled_sums`."""
-    for first in range(begin, end, _BLOCK):
-        last = min(first + _BLOCK, end)
-        if _add_nearly(left, right, a, b, nearly, out, first, last):
+    """Float32 first; blocks with a sum near a tie once more, by :func:`scaled_sums`, and so the last few."""
+    first = begin
+    while first < end:
+        first += _add_nearly(left, right, a, b, nearly, out, first, end)
+        last = min(first + LANES, end)
+        if first < last:
             scaled_sums(
                 left, right, a, b, a_scale, b_scale, sign, scale, zero_point, low, high, out, first, last
             )  # fmt: skip
+        first = last
 
 
 @inner_loop
+def _blocks_in_doubt(left: Any, right: Any, a: Any, b: Any, nearly: Any, out: Any) -> int:
+    """How many blocks float32 leaves in doubt."""
+    first, doubts = 0, 0
+    while first < out.size:
+        first += _add_nearly(left, right, a, b, nearly, out, first, out.size)
+        if first < out.size:
+            doubts += 1
+        first += LANES
+    return doubts
+
+
+@inlined_loop
 def _add_nearly(left: Any, right: Any, a: Any, b: Any, nearly: Any, out: Any, begin: int, end: int) -> int:
-    """How many results are doubtful."""
-    a_flip, b_flip = np.uint8(a.flip), np.uint8(b.flip)
-    nothing: Any = np.int32(0)
-    doubts = nothing
-    x, y, z = left[begin:end], right[begin:end], out[begin:end]
-    for i in range(z.size):
-        p, q = add32(x[i] ^ a_flip, nothing), add32(y[i] ^ b_flip, nothing)
-        total = np.float32(p) * nearly.a + (np.float32(q) * nearly.b + nearly.start)
-        total = total if total > nearly.low else nearly.low
-        total = total if total < nearly.high else nearly.high
-        steps = bits_of(np.float32(total + nearly.offset))
-        z[i] = np.uint8(shift_right32(steps, np.int32(_PLACES)))
-        below = and32(steps, np.int32((1 << _PLACES) - 2 * _DOUBT))
-        doubts = add32(doubts, np.int32(1) if below == nothing else nothing)
-    return int(doubts)
+    """How many elements were done until one was in doubt."""
+    n = nearly
+    done: int = add_until_doubt(
+        left.ctypes.data + begin, right.ctypes.data + begin, np.uint8(a.flip), np.uint8(b.flip),
+        n.a, n.b, n.start, n.low, n.high, n.offset, np.int32((1 << PLACES) - 2 * _DOUBT),
+        out.ctypes.data + begin, end - begin,
+    )  # fmt: skip
+    return done
 
 
 @inner_loop

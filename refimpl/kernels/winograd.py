@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from refimpl.contract import Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.accumulating import Accumulating
+from refimpl.kernels.blocking import Blocking
 from refimpl.kernels.convolution import centred_filter
-from refimpl.kernels.microkernel import OF_PAIRS, Blocking
+from refimpl.kernels.microkernel import OF_PAIRS
 from refimpl.kernels.neighbours import Shapes
 from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.padding import Border

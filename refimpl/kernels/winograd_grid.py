@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.microkernel import OF_PAIRS, Blocking, microkernel_for
+from refimpl.kernels.blocking import Blocking
+from refimpl.kernels.microkernel import OF_PAIRS, microkernel_for
 from refimpl.kernels.neighbours import Shapes, neighbours
 from refimpl.kernels.tiling import TASKS_PER_THREAD
 from refimpl.kernels.winograd_transforms import INPUT_LANES, OUTPUT_LANES, POINTS, TAPS, TILE

@@ -8,8 +8,9 @@ import numpy as np
 from numba import njit
 
 from refimpl.graph import Array
+from refimpl.kernels.blocking import Blocking, pixels_at_once
 from refimpl.kernels.inner_loop import inner_loop
-from refimpl.kernels.microkernel import Blocking, multiply_block, pixels_at_once
+from refimpl.kernels.microkernel import multiply_block
 from refimpl.kernels.patches import (
     CACHE_LINE,
     Reading,

@@ -19,6 +19,7 @@ from refimpl.contract import Target
 from refimpl.engine import compile_graph
 from refimpl.errors import UsageError
 from refimpl.kernels import isa
+from refimpl.kernels.blocking import pixels_at_once
 from refimpl.kernels.convolution import DenseConvolution
 from refimpl.kernels.depthwise_block import STRIDES, TAPS, emit_row
 from refimpl.kernels.microkernel import (
@@ -29,7 +30,6 @@ from refimpl.kernels.microkernel import (
     SINGLE_PIXEL,
     Microkernel,
     microkernel_for,
-    pixels_at_once,
 )
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
@@ -181,6 +181,20 @@ def test_kernels_of_each_instruction_set_equal_the_spec(name: str) -> None:
 def test_narrow_layers_take_the_narrow_kernel() -> None:
     assert microkernel_for("avx512vnni", 16).blocking.channels == 16
     assert microkernel_for("avx512vnni", 17).blocking.channels == 32
+
+
+@pytest.mark.parametrize(
+    ("filters", "pixels", "channels"),
+    [
+        (40, 98, 16),  # 48 channels, not 64
+        (144, None, 16),  # 144, not 160
+        (40, 4, 32),  # 64 channels of four pixels, not 48 of eight
+        (64, 98, 32),  # equally many: the wide kernel reads pixels half as often
+        (40, 10**9, 16),  # counted in no time
+    ],
+)
+def test_the_kernel_that_computes_least_is_taken(filters: int, pixels: int | None, channels: int) -> None:
+    assert microkernel_for("avx512vnni", filters, pixels).blocking.channels == channels
 
 
 def test_rows_are_cut_into_the_blocks_there_is_code_for() -> None:
