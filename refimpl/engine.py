@@ -241,17 +241,22 @@ class Program:
 
     def _run_planned(self, fed: dict[int, Array], progress: Progress | None) -> tuple[Array, ...]:
         workspace = self._workspace
-        with workspace.lock, threads_in_force(self.target.threads):
+        with workspace.lock:
             workspace.feed(fed)
-            if progress is None:
+            if progress is None and workspace.compiled:
                 for run in workspace.runs:
                     run()
-            else:
-                for step in progress(self.steps):
-                    call = workspace.calls[step.view.layer.index]
-                    if call is not None:
-                        call()
+                return workspace.results()
+            with threads_in_force(self.target.threads):
+                for call in workspace.runs if progress is None else self._calls(progress):
+                    call()
             return workspace.results()
+
+    def _calls(self, progress: Progress) -> Iterator[Callable[[], None]]:
+        for step in progress(self.steps):
+            call = self._workspace.calls[step.view.layer.index]
+            if call is not None:
+                yield call
 
     @cached_property
     def _fused(self) -> tuple[Graph, tuple[Kernel, ...]]:
@@ -317,7 +322,7 @@ def resolve_feeds(graph: Graph, feeds: Feeds) -> dict[int, Array]:
         value = np.asarray(by_index[index]) if index in by_index else None
         if value is None or value.dtype != DTYPES[tensor.dtype] or value.shape != tensor.shape:
             raise FeedError(f"input {tensor.name!r} (tensor {index}): {_misfit(tensor, value)}")
-        by_index[index] = np.ascontiguousarray(value).reshape(value.shape)  # keeps ()
+        by_index[index] = value if value.flags.c_contiguous else np.ascontiguousarray(value)
     return by_index
 
 
@@ -333,7 +338,7 @@ def _misfit(tensor: Tensor, value: Array | None) -> str:
 
 
 def _feeds_by_index(graph: Graph, feeds: Feeds) -> dict[int, Array]:
-    if not isinstance(feeds, Mapping):
+    if isinstance(feeds, list | tuple) or not isinstance(feeds, Mapping):  # the first takes no time
         if len(feeds) != len(graph.inputs):
             raise FeedError(f"{len(feeds)} arrays given, the model has {len(graph.inputs)} inputs")
         return dict(zip(graph.inputs, feeds, strict=True))

@@ -22,8 +22,8 @@ class Workspace:
     """Arrays for all tensors of a graph, placed as ``plan`` says, and its layers as calls.
 
     ``calls`` follow the order of the layers; one whose work its neighbours do is None. ``runs`` are the same
-    calls, as few as can be: neighbouring layers of compiled tasks are one. Only one run at a time may use it:
-    the one that holds ``lock``.
+    calls, as few as can be: neighbouring layers of compiled tasks are one. ``compiled``: all of them are, and
+    know how many threads they take. Only one run at a time may use it: the one that holds ``lock``.
     """
 
     def __init__(self, graph: Graph, kernels: Sequence[Kernel], plan: MemoryPlan, threads: int) -> None:
@@ -33,9 +33,11 @@ class Workspace:
         self._arrays: dict[int, Array] = {t.index: t.data for t in graph.tensors if t.data is not None}
         for index in (*plan.offsets, *plan.parts):
             self._place(index)
+        self._outputs = [self._arrays[index] for index in graph.outputs]
         bound = [self._bind(kernels[index], index) for index in range(len(graph.layers))]
         self.calls = tuple(Stages([call], threads) if isinstance(call, Stage) else call for call in bound)
         self.runs = tuple(_together(bound, threads))
+        self.compiled = all(isinstance(run, Stages) for run in self.runs)
 
     def feed(self, values: Mapping[int, Array]) -> None:
         """Copies the graph's inputs to their places."""
@@ -44,7 +46,7 @@ class Workspace:
 
     def results(self) -> tuple[Array, ...]:
         """Copies of the graph's outputs."""
-        return tuple(self._arrays[index].copy() for index in self._graph.outputs)
+        return tuple([output.copy() for output in self._outputs])
 
     def _place(self, index: int) -> Array:
         if index not in self._arrays:

@@ -42,7 +42,7 @@ from refimpl.kernels.tiling import (
 from refimpl.profiles.rules import Rule
 
 (
-    _OUT_Y, _OUT_Y_STEP, _ROWS, _IN_Y, _IN_Y_STEP, _TAP_Y_STEP, _TAPS_Y,
+    _OUT_Y, _OUT_Y_STEP, _ROWS, _IN_Y, _IN_Y_STEP, _TAP_Y_STEP, _TAPS_Y, _ROW_STEP,
     _OUT_X, _OUT_X_STEP, _COLUMNS, _IN_X, _IN_X_STEP, _TAP_X_STEP, _TAPS_X,
     _PIXEL_STEP, _GATHERED, _RUNS, _STEPS, _WEIGHTS,
 ) = range(len(PHASE_FIELDS))  # fmt: skip
@@ -170,7 +170,7 @@ def _convolve_tile(
 
     reading = Reading(
         d.in_height, d.in_width, d.in_channels, 1, phase[_TAP_Y_STEP],
-        phase[_TAPS_Y] + (rows - 1) * phase[_IN_Y_STEP],
+        phase[_TAPS_Y] + (rows - 1) * phase[_ROW_STEP],
         phase[_IN_X_STEP], phase[_TAP_X_STEP], phase[_TAPS_X], d.patch_columns, phase[_GATHERED],
     )  # fmt: skip
     in_y = phase[_IN_Y] + first_row * phase[_IN_Y_STEP]
@@ -194,7 +194,7 @@ def _convolve_tile(
     for row in range(rows):
         out_y = phase[_OUT_Y] + (first_row + row) * phase[_OUT_Y_STEP]
         out_row = (batch * d.out_height + out_y) * d.out_width
-        row_elements = row * phase[_IN_Y_STEP] * d.patch_columns * d.in_channels
+        row_elements = row * phase[_ROW_STEP] * d.patch_columns * d.in_channels
         row_address = patch.ctypes.data + patch.itemsize * row_elements
         for group in range(d.groups):
             for block in range(first_block, end_block):

@@ -154,11 +154,11 @@ class Dimensions(NamedTuple):
 
 
 PHASE_FIELDS = (
-    "out_y", "out_y_step", "rows", "in_y", "in_y_step", "tap_y_step", "taps_y",
+    "out_y", "out_y_step", "rows", "in_y", "in_y_step", "tap_y_step", "taps_y", "row_step",
     "out_x", "out_x_step", "columns", "in_x", "in_x_step", "tap_x_step", "taps_x",
     "pixel_step", "gathered", "runs", "steps", "weights",
 )  # fmt: skip
-"""Columns of :attr:`TilePlan.phases`."""
+"""Columns of :attr:`TilePlan.phases`; ``row_step``: from the patch rows of one output row to the next's."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def plan_tiles(
         starts, length = _runs(y.taps, x.taps, layout, patch_columns, in_channels, groups)
         starts, steps = starts * parts, -(-length // depth)
         phases.append(
-            (y.out_first, y.out_step, y.outputs, y.in_first, y.in_step, y.tap_step, y.taps,
+            (y.out_first, y.out_step, y.outputs, y.in_first, y.in_step, *_steps_of_rows(y),
              x.out_first, x.out_step, x.outputs, x.in_first, x.in_step, x.tap_step, x.taps,
              layout.pixel_step, layout.gathered, len(starts), steps, first_weight)
         )  # fmt: skip
@@ -294,8 +294,8 @@ def steps_of(products: int, outputs: int) -> int:
 
 
 def rows_together(phases: Sequence[Sampling], row_bytes: int) -> int:
-    """Output rows of one task: as many as the cache holds the patch of, if they have input rows in common."""
-    if any(y.tap_step != 1 or y.in_step >= y.taps for y in phases):
+    """Output rows of one task: as many as the cache holds the patch of, if all its rows are read."""
+    if any(y.taps != 1 and (y.tap_step != 1 or y.in_step >= y.taps) for y in phases):
         return 1
     fitting = (n for n in range(MAX_ROWS, 1, -1) if patch_rows(phases, n) * row_bytes <= ROWS_BYTES)
     return next(fitting, 1)
@@ -303,7 +303,14 @@ def rows_together(phases: Sequence[Sampling], row_bytes: int) -> int:
 
 def patch_rows(phases: Sequence[Sampling], together: int) -> int:
     """Rows of a patch for so many neighbouring output rows."""
-    return max((y.taps + (together - 1) * y.in_step for y in phases), default=0)
+    return max((y.taps + (together - 1) * _steps_of_rows(y)[-1] for y in phases), default=0)
+
+
+def _steps_of_rows(y: Sampling) -> tuple[int, int, int]:
+    """``tap_y_step``, ``taps_y`` and ``row_step``: rows of a single tap follow one another in a patch."""
+    if y.taps == 1:
+        return y.in_step, 1, 1
+    return y.tap_step, y.taps, y.in_step
 
 
 def tile_size(pixels: int, column_bytes: int, multiple: int) -> int:
