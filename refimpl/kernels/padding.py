@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from refimpl.contract import Kernel, Target, Values
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from refimpl.kernels.lookup import operand
+from refimpl.kernels.concatenation import BYTES_PER_STEP
+from refimpl.kernels.inner_loop import inner_loop
+from refimpl.kernels.lookup import buffer, flat_bytes, operand
+from refimpl.kernels.packed_call import TaskLoop
+from refimpl.kernels.stages import Stage
 from refimpl.profiles.rules import Rule
 
 
@@ -36,6 +43,23 @@ class Padding:
         outputs[0][...] = operand(inputs, 2).reshape(()) if self.zero is None else self.zero
         outputs[0][place] = operand(inputs, 0)
 
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(pad_rows)
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Stage | Callable[[], None]:
+        """The layer on these arrays, to be run again and again."""
+        border = self.border
+        if border is None or outputs[0].itemsize > 1 or self.zero is None:
+            return partial(self, inputs, outputs, None)
+        (batches, height, *_), channels = self.outer, self.outer[3]
+        rows = [
+            flat_bytes(data).reshape(batches, shape[1], shape[2] * channels)
+            for data, shape in ((buffer(inputs, 0), self.inner), (outputs[0], self.outer))
+        ]
+        arguments = rows[0], border.top, border.left * channels, np.uint8(self.zero & 0xFF), rows[1]
+        return Stage(self._tasks, arguments, batches * height, outputs[0].nbytes // BYTES_PER_STEP)
+
     @property
     def border(self) -> Border | None:
         """Where only images grow, and by their zero point: how. A convolution's own border is that."""
@@ -55,3 +79,20 @@ def prepare_pad(view: LayerView, rule: Rule, target: Target) -> Kernel:
         zero = output.quantization.zero_point[0]
     before = tuple(int(count) for count in counts.reshape(-1)[::2])
     return Padding(before, data.shape, output.shape, None if view.op == "PADV2" else zero)
+
+
+@inner_loop
+def pad_rows(image: Any, top: int, left: int, value: Any, out: Any, begin: int, end: int) -> None:
+    """Rows ``begin`` … ``end - 1`` of ``out`` [batch, row, byte]: those of ``image``, ``value`` around them."""
+    rows, width = image.shape[1], image.shape[2]
+    for task in range(begin, end):
+        batch, y = divmod(task, out.shape[1])
+        target = out[batch, y]
+        if not top <= y < top + rows:
+            target[:] = value
+            continue
+        target[:left] = value
+        target[left + width :] = value
+        source, inner = image[batch, y - top], target[left : left + width]
+        for k in range(width):
+            inner[k] = source[k]

@@ -25,6 +25,9 @@ from refimpl.kernels.lookup import buffer, byte_values, flat_bytes
 from refimpl.kernels.loop_kernel import LoopKernel
 from refimpl.profiles.rules import Rule
 
+_PAIR, _MOST = 2, 255
+"""Rows of two values, as detectors have for every box, and how far two bytes may be apart."""
+
 _SUM_INTEGER_BITS = 12
 """Sums of exponentials are Q12.19."""
 
@@ -34,22 +37,31 @@ def prepare_softmax(view: LayerView, rule: Rule, target: Target) -> Kernel:
     # Bytes of int8 sort like numbers once their sign bit is flipped; of uint8, as they are.
     sign = np.uint8(0x80 if view.output().dtype == "int8" else 0)
     work, tasks = 8 * math.prod(view.output().shape), math.prod(view.output().shape[:-1])
+    loop: Any
+    constants: tuple[Any, ...]
     if rule.method == "fixed_point":
-        exponentials = _fixed_point_exponentials(view)
-
-        def fixed(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
-            return _rows(buffer(inputs, 0)), sign, exponentials, _rows(outputs[0])
-
-        return LoopKernel(work, tasks, _softmax_fixed_point, fixed)
-    if rule.method == "float_table":
-        table = _float_exponentials(view)
+        loop, constants = _softmax_fixed_point, (_fixed_point_exponentials(view),)
+    elif rule.method == "float_table":
         scale, half_up = np.float32(view.output().scale), view.output().dtype == "uint8"
+        loop, constants = _softmax_float, (_float_exponentials(view), scale, half_up)
+    else:
+        raise UnsupportedOp(f"{view}: no kernel takes a softmax by {rule}")
+    if view.output().shape[-1] == _PAIR:
+        loop, constants, work = _softmax_pairs, (_of_pairs(loop, sign, constants),), work // 8
 
-        def by_table(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
-            return _rows(buffer(inputs, 0)), sign, table, scale, half_up, _rows(outputs[0])
+    def bound(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        return _rows(buffer(inputs, 0)), sign, *constants, _rows(outputs[0])
 
-        return LoopKernel(work, tasks, _softmax_float, by_table)
-    raise UnsupportedOp(f"{view}: no kernel takes a softmax by {rule}")
+    return LoopKernel(work, tasks, loop, bound)
+
+
+def _of_pairs(loop: Any, sign: np.uint8, constants: tuple[Any, ...]) -> NDArray[np.uint8]:
+    """What a loop makes of two values, which is a matter of their difference: [-255 … 255, value]."""
+    differences = np.arange(-_MOST, _MOST + 1)
+    rows = np.stack([np.maximum(differences, 0), np.maximum(-differences, 0)], axis=1).astype(np.uint8) ^ sign
+    results = np.empty_like(rows)
+    loop(rows, sign, *constants, results, 0, len(rows))
+    return results
 
 
 def _rows(values: Array) -> NDArray[np.uint8]:
@@ -119,6 +131,13 @@ def _softmax_float(
             )
             whole = int(half_more)
             out[i, k] = np.uint8(min(whole, 255)) ^ sign
+
+
+@njit(cache=True, nogil=True)
+def _softmax_pairs(rows: Any, sign: Any, results: Any, out: Any, begin: int, end: int) -> None:
+    for i in range(begin, end):
+        difference = _MOST + np.int64(rows[i, 0] ^ sign) - np.int64(rows[i, 1] ^ sign)
+        out[i, 0], out[i, 1] = results[difference, 0], results[difference, 1]
 
 
 @njit(cache=True, nogil=True)

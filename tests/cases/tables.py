@@ -106,6 +106,10 @@ def softmaxes() -> Iterator[Case]:
             data = np.array([row]) + _middle(dtype)
             yield _softmax(data.astype(dtype), scale, 1.0, f"near a tie {number}")
         low = _middle(dtype) - 128
+        differences = np.arange(-255, 256)
+        pairs = low + np.stack([np.maximum(differences, 0), np.maximum(-differences, 0)], axis=1)
+        for scale in (0.01, 0.0791, 0.25):
+            yield _softmax(pairs.astype(dtype), scale, 1.0, "two classes, all differences")
         for depth in (2, 3, 4, 7, 100, 256):
             yield _softmax(np.full((1, depth), low + 77, dtype), 0.1, 1.0, f"{depth} equal classes")
         one_high = np.full((3, 20), low, dtype)
