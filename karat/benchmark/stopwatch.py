@@ -96,17 +96,20 @@ class Tflite:
         self.lane = worker.Lane(lane)
         self.imported = time.perf_counter()
         self.interpreter = self.lane.interpreter(model, threads, False)
-        for detail, array in zip(self.interpreter.get_input_details(), feeds):  # noqa: B905 - Python 3.9
-            self.interpreter.set_tensor(detail["index"], array)
+        inputs = [detail["index"] for detail in self.interpreter.get_input_details()]
+        self.feeds = list(zip(inputs, feeds))  # noqa: B905 - Python 3.9
         self.outputs = [detail["index"] for detail in self.interpreter.get_output_details()]
 
-    def run(self) -> None:
-        """Runs once; the outputs stay inside until asked for."""
+    def run(self) -> Any:
+        """Runs once, from arrays to arrays: the others take their inputs and give their outputs, too."""
+        for index, array in self.feeds:
+            self.interpreter.set_tensor(index, array)
         self.interpreter.invoke()
-
-    def results(self, _: None) -> Any:
-        """Outputs of the last run, in graph order."""
         return [self.interpreter.get_tensor(index) for index in self.outputs]
+
+    def results(self, last: Any) -> Any:
+        """Outputs of the last run, in graph order."""
+        return last
 
     def layers(self, _: int) -> str:
         """Why there is nothing to tell."""

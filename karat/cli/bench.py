@@ -32,6 +32,7 @@ runtime's median to the oracle's.
   cold    from nothing to the first result in a fresh process with an empty cache of kernels
   warm    the same with the cache filled (a runtime has none: its only start)
 
+Everybody is timed from input arrays to output arrays, copies in and out included.
 A ratio of two medians of one run is meant to be quoted; times alone depend on the machine's day.
 
 exit codes: 0 equal, 1 outputs differ, 2 usage or input error, 3 cannot compare or run"""

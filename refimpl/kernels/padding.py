@@ -83,7 +83,7 @@ def prepare_pad(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 @inner_loop
 def pad_rows(image: Any, top: int, left: int, value: Any, out: Any, begin: int, end: int) -> None:
-    """Rows ``begin`` … ``end - 1`` of ``out`` [batch, row, byte]: those of ``image``, ``value`` around them."""
+    """Rows ``begin`` … ``end - 1`` of ``out`` [batch, row, byte]: ``image`` and ``value`` around it."""
     rows, width = image.shape[1], image.shape[2]
     for task in range(begin, end):
         batch, y = divmod(task, out.shape[1])
