@@ -163,8 +163,9 @@ def _convolve_tile(
     rest, index = divmod(rest, phases.shape[0])
     batch, row_block = divmod(rest, d.row_blocks)
     phase, offsets = phases[index], all_offsets[index]
-    first_column, first_row = tile_index * d.tile, row_block * d.rows
-    pixels, rows = min(d.tile, phase[_COLUMNS] - first_column), min(d.rows, phase[_ROWS] - first_row)
+    first_column, first_row = tile_index * d.tile, row_block * phase[_ROWS] // d.row_blocks
+    pixels = min(d.tile, phase[_COLUMNS] - first_column)
+    rows = (row_block + 1) * phase[_ROWS] // d.row_blocks - first_row
     if pixels <= 0 or rows <= 0:
         return  # another phase has more of them
 

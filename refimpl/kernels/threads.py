@@ -8,7 +8,7 @@ SMALL_WORK = 1 << 13
 """Elementary steps (an element looked up, a pixel weighed, 32 products) below which one thread is the
 faster: to share the caches costs as much as another thread gains."""
 
-HANDFUL_WORK = SMALL_WORK
+HANDFUL_WORK = 2 * SMALL_WORK
 """Elementary steps a handful of tasks should have, to be worth drawing."""
 
 SHARES = 16

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from refimpl.graph import Array
 from refimpl.kernels.microkernel import ALIGNMENT, Microkernel
-from refimpl.kernels.threads import threads_for
+from refimpl.kernels.threads import HANDFUL_WORK, threads_for
 
 PATCH_BYTES = 32 * 1024
 """Patch and accumulators of one tile should fit the first-level cache."""
@@ -226,7 +226,7 @@ def plan_tiles(
 
     ``parts``: into how many the micro-kernel splits the weights.
     """
-    block_pixels, block_channels, depth, _ = microkernel.blocking
+    _, block_channels, depth, part = microkernel.blocking
     batches, in_height, in_width, in_channels = input_shape
     _, out_height, out_width, out_channels = output_shape
     group_channels, group_filters = in_channels // groups, out_channels // groups
@@ -236,7 +236,7 @@ def plan_tiles(
     taps_y = max((y.taps for y in rows), default=0)
     element_bytes = np.dtype(microkernel.element).itemsize
     column_bytes = element_bytes * taps_y * in_channels + 4 * group_blocks * block_channels
-    tile = tile_size(widest, column_bytes, block_pixels)
+    tile = tile_size(widest, column_bytes, part)
     patch_columns = max((x.layout(tile).columns for x in columns), default=1)
 
     phases, offsets, first_weight = [], [], 0
@@ -247,7 +247,8 @@ def plan_tiles(
     row_tasks = batches * sum(y.outputs * -(-x.outputs // tile) for y, x in samplings)
     together = rows_together(rows, patch_columns * in_channels * element_bytes)
     if threads > 1:
-        together = max(min(together, row_tasks // (TASKS_FOR_ROWS * threads)), 1)
+        enough = max(row_tasks // (TASKS_FOR_ROWS * threads), HANDFUL_WORK * row_tasks // max(work, 1))
+        together = max(min(together, enough), 1)
     splits = 1
     if threads > 1 and row_tasks:
         splits = min(group_blocks, -(-TASKS_PER_THREAD * threads // row_tasks))
