@@ -146,7 +146,8 @@ _MOST_DOUBTS = 1 / 16
 """Share of blocks, of all pairs of bytes, with a sum near a tie from which on it is faster to compute all
 sums exactly."""
 
-_ALL_LEFT, _ALL_RIGHT = (np.ascontiguousarray(pair).reshape(-1) for pair in np.indices((256, 256), np.uint8))
+_LEFT, _RIGHT = np.indices((256, 256), np.uint8).reshape(2, -1)
+"""Both bytes of every pair."""
 
 
 def sum_kernel(
@@ -159,22 +160,19 @@ def sum_kernel(
     """By :func:`scaled_sums` with these constants, or where float32 tells most results, by it.
 
     ``steps``: output steps per step of each operand, negative for one that is taken off. All pairs of bytes
-    are tried, so that nothing rests on how far off float32 may be.
+    are tried, so that nothing rests on how far off float32 may be: each in a block of its own, where no
+    other pair's doubt could cover up that it is wrong.
     """
     exact = SumKernel(scaled_sums, left, right, scaled, *bounds)
     nearly = Nearly.of(left, right, steps, scaled[-1], bounds)
     mostly = SumKernel(nearly_scaled_sums, left, right, (nearly, *scaled), *bounds)
-    expected, result = np.empty_like(_ALL_LEFT), np.empty_like(_ALL_LEFT)
-    if (
-        _blocks_in_doubt(_ALL_LEFT, _ALL_RIGHT, left, right, nearly, result)
-        > _MOST_DOUBTS * (1 << 16) / LANES
-    ):
+    expected, result = np.empty_like(_LEFT), np.empty(_LEFT.size * LANES, np.uint8)
+    if _blocks_in_doubt(_LEFT, _RIGHT, left, right, nearly, expected) > _MOST_DOUBTS * _LEFT.size / LANES:
         return exact
-    for kernel, out in ((exact, expected), (mostly, result)):
-        kernel.compiled(
-            _ALL_LEFT, _ALL_RIGHT, left, right, *kernel.constants, *bounds, out, 0, out.size
-        )  # fmt: skip
-    return mostly if (result == expected).all() else exact
+    scaled_sums(_LEFT, _RIGHT, left, right, *scaled, *bounds, expected, 0, expected.size)
+    firsts, seconds = np.repeat(_LEFT, LANES), np.repeat(_RIGHT, LANES)
+    nearly_scaled_sums(firsts, seconds, left, right, nearly, *scaled, *bounds, result, 0, result.size)
+    return mostly if (result.reshape(-1, LANES) == expected[:, np.newaxis]).all() else exact
 
 
 @inner_loop

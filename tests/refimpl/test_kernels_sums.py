@@ -80,6 +80,21 @@ def test_float32_that_is_further_off_than_thought_is_not_asked(monkeypatch: pyte
     assert kernel.compiled is scaled_sums
 
 
+def test_no_pair_hides_behind_the_doubts_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With these scales, so far off, a single pair is wrong and not in doubt; one near it in order is."""
+    original = Nearly.of
+
+    def off(*arguments: Any) -> Nearly:
+        nearly = original(*arguments)
+        return nearly._replace(start=np.float32(nearly.start + 0.0012))
+
+    monkeypatch.setattr(Nearly, "of", off)
+    case = _case("ADD", "int8", (0.092, 0.835, 0.834), (65536,))
+    kernel = compile_graph(case.graph, "litert-2.3-ref").steps[0].kernel
+    assert isinstance(kernel, SumKernel)
+    assert kernel.compiled is scaled_sums
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_sizes_without_a_whole_vector_and_layers_that_keep_the_table(profile: str) -> None:
     case = _case("ADD", "int8", SCALES["unequal and odd"], (65536,))
