@@ -44,6 +44,7 @@ from refimpl.kernels.threads import threads_for
 from refimpl.kernels.tiling import (
     MAX_ROWS,
     ROWS_BYTES,
+    blocks_of_rows,
     convolution_sampling,
     patch_rows,
     steps_of,
@@ -63,7 +64,8 @@ ROW_TASKS_PER_THREAD = 2
 class DepthwiseGeometry(NamedTuple):
     """Sizes and steps the compiled loop needs; one compiled function serves every shape.
 
-    A task computes ``tile`` pixels of ``rows`` output rows, more than one only where a tile is a whole row.
+    A task computes ``tile`` pixels of the output rows of one of ``row_blocks``, ``rows`` of them at most:
+    one, unless a tile is a whole row.
     ``by_columns``: the patch holds the input of all rows of a task, and words are made in registers.
     """
 
@@ -75,6 +77,7 @@ class DepthwiseGeometry(NamedTuple):
     in_x: int
     tile: int
     rows: int
+    row_blocks: int
     pixel_step: int
     tasks: int
     per_word: int
@@ -164,15 +167,15 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     outputs = batches * out_height * out_width * channels
     work = steps_of((COLUMN_WORK if by_columns else PRODUCT_WORK) * outputs * taps_y * taps_x, outputs)
     tiles = -(-out_width // tile)
-    rows = 1
+    threads, rows = threads_for(work, target.threads), 1
     if tiles == 1 and not (by_columns and y.in_step > TAPS):  # a patch holds what lies between rows, too
-        threads = threads_for(work, target.threads)
         enough = out_height if threads == 1 else -(-batches * out_height // (ROW_TASKS_PER_THREAD * threads))
         row_bytes = WORD_BYTES * max(out_width * channels, 1)
         rows = max(min(MAX_ROWS, ROWS_BYTES // row_bytes, enough), 1)
+    row_blocks = blocks_of_rows(out_height, rows, threads)
     geometry = DepthwiseGeometry(
-        batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, rows, layout.pixel_step,
-        batches * -(-out_height // rows) * tiles, per_word, by_columns,
+        batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, rows, row_blocks,
+        layout.pixel_step, batches * row_blocks * tiles, per_word, by_columns,
     )  # fmt: skip
     reading = Reading(
         in_height, in_width, in_channels, channels // in_channels, y.tap_step,
@@ -233,9 +236,10 @@ def _depthwise_tile(
     """One task: a tile of one output row, or a few whole rows, which are requantized together."""
     tiles = (g.out_width + g.tile - 1) // g.tile
     rest, tile_index = divmod(task, tiles)
-    batch, row_block = divmod(rest, (g.out_height + g.rows - 1) // g.rows)
-    first_row, first_column = row_block * g.rows, tile_index * g.tile
-    rows, row_pixels = min(g.rows, g.out_height - first_row), min(g.tile, g.out_width - first_column)
+    batch, row_block = divmod(rest, g.row_blocks)
+    first_row, first_column = row_block * g.out_height // g.row_blocks, tile_index * g.tile
+    rows = (row_block + 1) * g.out_height // g.row_blocks - first_row
+    row_pixels = min(g.tile, g.out_width - first_column)
     channels, lanes = reading.in_channels * reading.copies, folded.size
 
     in_x = g.in_x + first_column * reading.in_x_step

@@ -128,9 +128,9 @@ class Dimensions(NamedTuple):
     """Sizes the compiled loops need; one compiled function serves every shape.
 
     ``out_pitch``: bytes from an output pixel to the next, more than its channels where it is part of a
-    wider image. A task computes ``tile`` pixels of each of ``rows`` output rows of a phase; a phase has
-    ``row_blocks`` times ``tiles`` tasks or fewer. Tasks beside one another in the image follow one another,
-    whichever their phases: a cache line that two phases write is still in the cache.
+    wider image. A task computes ``tile`` pixels of each output row of one of the ``row_blocks`` of a phase,
+    which has ``row_blocks`` times ``tiles`` tasks or fewer. Tasks beside one another in the image follow
+    one another, whichever their phases: a cache line that two phases write is still in the cache.
     """
 
     in_height: int
@@ -145,7 +145,6 @@ class Dimensions(NamedTuple):
     group_blocks: int
     tile: int
     tiles: int
-    rows: int
     row_blocks: int
     patch_columns: int
     patch_size: int
@@ -267,10 +266,11 @@ def plan_tiles(
     table = np.zeros((len(samplings), max((len(starts) for starts in offsets), default=0) or 1), np.int64)
     for row, starts in zip(table, offsets, strict=True):
         row[: len(starts)] = starts
-    row_blocks, tiles = -(-max((y.outputs for y in rows), default=0) // together), -(-widest // tile)
+    row_blocks = blocks_of_rows(max((y.outputs for y in rows), default=0), together, threads)
+    tiles = -(-widest // tile)
     dimensions = Dimensions(
         in_height, in_width, in_channels, out_height, out_width, out_channels,
-        groups, group_channels, group_filters, group_blocks, tile, tiles, together, row_blocks,
+        groups, group_channels, group_filters, group_blocks, tile, tiles, row_blocks,
         patch_columns, patch_rows(rows, together) * patch_columns * in_channels + depth, splits,
         batches * row_blocks * len(samplings) * tiles * splits,
     )  # fmt: skip
@@ -300,6 +300,13 @@ def rows_together(phases: Sequence[Sampling], row_bytes: int) -> int:
         return 1
     fitting = (n for n in range(MAX_ROWS, 1, -1) if patch_rows(phases, n) * row_bytes <= ROWS_BYTES)
     return next(fitting, 1)
+
+
+def blocks_of_rows(rows: int, together: int, threads: int) -> int:
+    """Into how many equal blocks of at most ``together`` rows to cut; as many for each thread, where that is
+    possible."""
+    blocks = -(-rows // together)
+    return min(-(-blocks // threads) * threads, rows)
 
 
 def patch_rows(phases: Sequence[Sampling], together: int) -> int:

@@ -66,7 +66,7 @@ from refimpl.kernels import isa
 from refimpl.kernels.convolution import convolve_tasks
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
-from tests.refimpl.test_kernels_convolution import KERNELS, SPECS
+from tests.refimpl.kernel_against_spec import KERNELS, SPECS
 import numpy as np
 view, values = weighted_layer(WeightedShape("CONV_2D"), 0)
 rule = Rule("gemmlowp", "float64")

@@ -34,7 +34,7 @@ from refimpl.kernels.microkernel import (
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 from tests.karat.small import small_graph
-from tests.refimpl.test_kernels_convolution import assert_kernel_equals_spec
+from tests.refimpl.kernel_against_spec import assert_kernel_equals_spec
 
 X86 = "x86_64-unknown-linux-gnu"
 MACHINES = {
@@ -335,7 +335,7 @@ def test_a_processor_without_any_extension_runs_portable() -> None:
         "from refimpl.contract import Target\n"
         "from refimpl.kernels import isa, tiling\n"
         "from tests.cases.weighted_layer import WeightedShape, weighted_layer\n"
-        "from tests.refimpl import test_kernels_convolution as t\n"
+        "from tests.refimpl import kernel_against_spec as t\n"
         "assert isa.chosen_isa() == 'portable' and t.ISAS == ('portable',)\n"
         "for op in t.SPECS:\n"
         "    t.assert_kernel_equals_spec(*weighted_layer(WeightedShape(op), 0), t.RULES[0])\n"

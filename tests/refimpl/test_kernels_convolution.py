@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -16,103 +15,18 @@ from refimpl.contract import Target
 from refimpl.errors import UsageError
 from refimpl.graph import Array, LayerView, Quantization
 from refimpl.kernels import KERNELS
-from refimpl.kernels.depthwise import DepthwiseConvolution
-from refimpl.kernels.isa import FEATURES, why_not
 from refimpl.kernels.threads import threads_for
-from refimpl.kernels.tiling import MAX_ROWS, MAX_TILE, TilePlan
+from refimpl.kernels.tiling import MAX_ROWS, MAX_TILE, PHASE_FIELDS, TilePlan
 from refimpl.profiles import profile_named
 from refimpl.profiles.rules import Rule
 from refimpl.profiles.tflite import FP32
-from refimpl.spec.conv_2d import check_conv_2d, conv_2d
-from refimpl.spec.depthwise_conv_2d import check_depthwise_conv_2d, depthwise_conv_2d
-from refimpl.spec.fully_connected import check_fully_connected, fully_connected
-from refimpl.spec.transpose_conv import check_transpose_conv, transpose_conv
 from tests.cases import convolution
 from tests.cases.case import Case
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer as layer
+from tests.refimpl.kernel_against_spec import RULES, SPECS, assert_all_rules, assert_kernel_equals_spec
 
 pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
-
-SPECS = {
-    "CONV_2D": (check_conv_2d, conv_2d),
-    "DEPTHWISE_CONV_2D": (check_depthwise_conv_2d, depthwise_conv_2d),
-    "FULLY_CONNECTED": (check_fully_connected, fully_connected),
-    "TRANSPOSE_CONV": (check_transpose_conv, transpose_conv),
-}
-
-ISAS = tuple(isa for isa in FEATURES if why_not(isa) is None)
-"""What this machine can run; tests/refimpl/test_isa.py names the others and the reasons."""
-
-RULES = (
-    Rule("gemmlowp", "float64"),
-    Rule("gemmlowp", "float32_product"),
-    Rule("ruy", "float64"),
-    Rule("float32_half_even", "float32", clamp="half_even"),
-    Rule("float64_half_away", "float64"),
-    Rule("ruy", "float64", tail="gemmlowp", block=8, block_axis="channel"),
-    Rule("ruy", "float32_product", tail="gemmlowp", block=16, block_axis="flat"),
-)
-
-
-class Margins:
-    """An array inside a larger one full of a known pattern: shows who writes beside it."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: str, contents: Array | None = None) -> None:
-        size, margin = math.prod(shape), 192
-        self._whole = np.full(size + 2 * margin, 85, dtype)
-        self.array = self._whole[margin : margin + size].reshape(shape)
-        self.array[...] = 86 if contents is None else contents
-        self._outside = (self._whole[:margin], self._whole[margin + size :])
-
-    def untouched(self) -> bool:
-        return all((part == 85).all() for part in self._outside)
-
-
-RANDOM_SHAPES = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-"""How often random shapes are drawn: the same ones every time."""
-
-
-def assert_kernel_equals_spec(
-    view: LayerView, values: list[Array | None], rule: Rule, threads: tuple[int, ...] = (1, 2)
-) -> None:
-    """Outputs and accumulators, every instruction set, one thread and two; nothing else is written."""
-    check, spec = SPECS[view.op]
-    check(view)
-    expected = spec(view, values, rule)
-    assert expected.accumulator is not None
-    for target in targets(threads):
-        kernel = KERNELS[view.op](view, rule, target)
-        held = [None if v is None else Margins(v.shape, v.dtype.name, v) for v in values]
-        output = Margins(view.output().shape, view.output().dtype)
-        acc = Margins(view.output().shape, "int32")
-        kernel([None if h is None else h.array for h in held], [output.array], acc.array)
-        np.testing.assert_array_equal(acc.array, expected.accumulator, err_msg=f"{view} acc, {target}")
-        np.testing.assert_array_equal(output.array, expected.outputs[0], err_msg=f"{view} {rule}, {target}")
-        assert output.untouched()
-        assert acc.untouched()
-        for copy, original in zip(held, values, strict=True):
-            assert copy is None or np.array_equal(copy.array, original)
-        without = np.empty_like(output.array)
-        kernel(values, [without], None)
-        np.testing.assert_array_equal(without, output.array)
-
-
-def targets(threads: tuple[int, ...] = (1, 2)) -> list[Target]:
-    """Every instruction set this machine can run, with so many threads."""
-    return [Target(isa, count) for isa in ISAS for count in threads]
-
-
-def assert_all_rules(shape: Shape, seed: int = 0) -> None:
-    view, values = layer(shape, seed)
-    for number, rule in enumerate(RULES):
-        # How tasks are shared out has nothing to do with rounding; waking threads is what takes time here.
-        assert_kernel_equals_spec(view, values, rule, (1,) if number else (1, 2))
 
 
 @functools.cache
@@ -309,7 +223,6 @@ def test_rows_of_every_length_equal_the_spec(filters: int) -> None:
 @pytest.mark.parametrize("op", ["CONV_2D", "TRANSPOSE_CONV"])
 def test_images_of_every_height_equal_the_spec(op: str) -> None:
     """Rows that share a patch: whole handfuls, what is left of them, none; with and without rows skipped."""
-    together = set()
     for height, stride, padding in itertools.product(range(1, 20), (1, 2, 3), ("SAME", "VALID")):
         shape = Shape(op, batch=2, size=(height, 3), taps=(3, 3), strides=(stride, 1), padding=padding)
         if shape.output_shape() is None:
@@ -317,9 +230,10 @@ def test_images_of_every_height_equal_the_spec(op: str) -> None:
         view, values = layer(shape, height)
         assert_kernel_equals_spec(view, values, RULES[0])
         plan = getattr(KERNELS[op](view, RULES[0], Target()), "plan")  # noqa: B009 - a detail of this kernel
-        together.add(plan.dimensions.rows)
-    # What a phase of a transposed one reads has no gaps; a convolution of stride 3 would skip rows of others.
-    assert together == {"CONV_2D": {1, MAX_ROWS}, "TRANSPOSE_CONV": {MAX_ROWS}}[op]
+        longest = plan.phases[:, PHASE_FIELDS.index("rows")].max()
+        # What a phase of a transposed one reads has no gaps; a convolution of stride 3 would skip rows.
+        together = 1 if op == "CONV_2D" and stride == 3 else MAX_ROWS
+        assert plan.dimensions.row_blocks == -(-longest // together)
 
 
 @pytest.mark.parametrize("op", SPECS)
@@ -383,17 +297,6 @@ def test_large_strides_and_dilations_do_not_take_memory_in_proportion() -> None:
     assert isinstance(plan, TilePlan)
     assert plan.dimensions.patch_size < 1000
     assert_kernel_equals_spec(view, values, RULES[0])
-
-
-@pytest.mark.parametrize(("threads", "rows"), [(1, 8), (2, 8), (8, 3), (19, 1)])
-def test_rows_of_a_depthwise_layer_are_put_together_as_long_as_every_thread_has_tasks(
-    threads: int, rows: int
-) -> None:
-    view, _ = layer(EDGES["depthwise, rows together and a rest"], 0)
-    kernel = KERNELS[view.op](view, RULES[0], Target(threads=threads))
-    assert isinstance(kernel, DepthwiseConvolution)
-    assert kernel.geometry.rows == rows
-    assert kernel.geometry.tasks == 2 * -(-19 // rows)
 
 
 def test_small_layers_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,7 @@ from refimpl.kernels.tiling import MAX_ROWS, MAX_TILE
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer as layer
-from tests.refimpl.test_kernels_convolution import (
-    ISAS,
-    RANDOM_SHAPES,
-    RULES,
-    assert_kernel_equals_spec,
-)
+from tests.refimpl.kernel_against_spec import ISAS, RANDOM_SHAPES, RULES, assert_kernel_equals_spec
 
 pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
 OP = "DEPTHWISE_CONV_2D"
@@ -74,6 +69,20 @@ def test_edges_equal_the_spec_under_every_rule(name: str) -> None:
     assert by_columns(EDGES[name])
     for number, rule in enumerate(RULES):
         assert_kernel_equals_spec(*layer(EDGES[name], 0), rule, (1,) if number else (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("threads", "rows", "blocks"), [(1, 8, 3), (2, 8, 4), (4, 5, 4), (8, 3, 8), (9, 3, 9)]
+)
+def test_rows_are_put_together_as_long_as_every_thread_has_tasks(
+    threads: int, rows: int, blocks: int
+) -> None:
+    """As many blocks for each thread, of the 19 rows of two images."""
+    view, _ = layer(EDGES["rows together and a rest"], 0)
+    kernel = KERNELS[OP](view, RULES[0], Target(threads=threads))
+    assert isinstance(kernel, DepthwiseConvolution)
+    g = kernel.geometry
+    assert (g.rows, g.row_blocks, g.tasks) == (rows, blocks, 2 * blocks)
 
 
 def test_rows_nobody_reads_are_not_copied() -> None:

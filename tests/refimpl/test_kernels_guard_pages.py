@@ -14,7 +14,8 @@ from refimpl.kernels import KERNELS, threads, winograd
 from tests.cases.weighted_layer import WeightedShape
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
-from tests.refimpl.test_kernels_convolution import EDGES, RULES, targets
+from tests.refimpl.kernel_against_spec import RULES, targets
+from tests.refimpl.test_kernels_convolution import EDGES
 from tests.refimpl.test_kernels_depthwise import EDGES as DEPTHWISE
 from tests.refimpl.test_kernels_winograd import SHAPES, seed_where_taken
 

@@ -10,7 +10,7 @@ from refimpl.kernels.conv_2d import prepare_convolution
 from refimpl.kernels.convolution import DenseConvolution
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer
-from tests.refimpl.test_kernels_convolution import ISAS, RULES, assert_all_rules, assert_kernel_equals_spec
+from tests.refimpl.kernel_against_spec import ISAS, RULES, assert_all_rules, assert_kernel_equals_spec
 
 pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
 

@@ -36,13 +36,13 @@ from refimpl.networks import Upsampling, network
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer as layer
-from tests.refimpl.test_fusion import applied_at_once
-from tests.refimpl.test_kernels_convolution import (
+from tests.refimpl.kernel_against_spec import (
     ISAS,
     RANDOM_SHAPES,
     RULES,
     assert_kernel_equals_spec,
 )
+from tests.refimpl.test_fusion import applied_at_once
 from tests.refimpl.test_planning import Net, assert_plan_is_sound, assert_planned_equals_traced
 
 pytestmark = pytest.mark.usefixtures("tiny_layers_shared", "taken_wherever_exact")
