@@ -7,23 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.contract import Target, Values
 from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.accumulating import Accumulating
 from refimpl.kernels.blocking import Blocking, pixels_at_once
-from refimpl.kernels.inner_loop import inlined_loop
+from refimpl.kernels.inner_loop import inlined_loop, inner_loop
 from refimpl.kernels.microkernel import close_block, microkernel_for, multiply_block, open_block
 from refimpl.kernels.neighbours import Shapes, as_channels, neighbours
 from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
-    CACHE_LINE,
     Reading,
     Widening,
-    aligned,
     as_bytes,
     fill_patch,
     flat_accumulator,
@@ -32,6 +29,7 @@ from refimpl.kernels.patches import (
 )
 from refimpl.kernels.pixels import whole_pixels
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
+from refimpl.kernels.scratch import allocate, piece, piece_size, release
 from refimpl.kernels.stages import Stage
 from refimpl.kernels.tiling import (
     PHASE_FIELDS,
@@ -221,7 +219,7 @@ def _convolve_tile(
                         acc_out[at + pixel * out_step + k] = values[pixel, k]
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def convolve_tasks(
     blocking: Blocking,
     empty_patch: Array,
@@ -244,8 +242,11 @@ def convolve_tasks(
     ``image`` and ``out`` are bytes, NHWC flat; ``acc_out`` int32 like ``out``, or
     empty. Sums wrap at 32 bits, as the runtimes' do.
     """
-    patch = np.empty(d.patch_size, empty_patch.dtype)
-    acc = aligned(np.empty(d.tile * d.group_blocks * blocking.channels + CACHE_LINE, np.int32))
+    sums = d.tile * d.group_blocks * blocking.channels
+    of_patch = piece_size(d.patch_size, empty_patch.itemsize)
+    memory = allocate(of_patch + piece_size(sums, 4))
+    patch = piece(memory, 0, d.patch_size, empty_patch.dtype)
+    acc = piece(memory, of_patch, sums, np.int32)
     open_block(blocking)
     for task in range(begin, end):
         _convolve_tile(
@@ -253,3 +254,4 @@ def convolve_tasks(
             acc_out,
         )  # fmt: skip
     close_block(blocking)
+    release(memory)

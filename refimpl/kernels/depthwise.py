@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from refimpl.contract import Kernel, Target, Values
@@ -21,17 +20,15 @@ from refimpl.kernels.accumulating import Accumulating
 from refimpl.kernels.blocking import Blocking
 from refimpl.kernels.convolution import centred_filter, prepare_dense
 from refimpl.kernels.depthwise_block import STRIDES, TAPS, multiply_columns
-from refimpl.kernels.depthwise_patch import fill_words
+from refimpl.kernels.depthwise_patch import fill_words, pack_neighbours
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.microkernel import CHANNELS, PIXELS, Microkernel, microkernel_for, multiply_channels
 from refimpl.kernels.neighbours import Shapes
 from refimpl.kernels.packed_call import TaskLoop
 from refimpl.kernels.padding import Border
 from refimpl.kernels.patches import (
-    CACHE_LINE,
     Reading,
     Widening,
-    aligned,
     as_bytes,
     fill_patch,
     flat_accumulator,
@@ -39,6 +36,7 @@ from refimpl.kernels.patches import (
     writable_bytes,
 )
 from refimpl.kernels.requantize import Epilogue, prepare_epilogue, requantize_pixels
+from refimpl.kernels.scratch import allocate, piece, piece_size, release
 from refimpl.kernels.stages import Stage
 from refimpl.kernels.threads import threads_for
 from refimpl.kernels.tiling import (
@@ -67,6 +65,7 @@ class DepthwiseGeometry(NamedTuple):
     A task computes ``tile`` pixels of the output rows of one of ``row_blocks``, ``rows`` of them at most:
     one, unless a tile is a whole row.
     ``by_columns``: the patch holds the input of all rows of a task, and words are made in registers.
+    ``neighbour``: where filters have a single row, how far apart in the patch a word's values lie; else 0.
     """
 
     batches: int
@@ -82,6 +81,7 @@ class DepthwiseGeometry(NamedTuple):
     tasks: int
     per_word: int
     by_columns: bool
+    neighbour: int
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,14 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
     kernel = microkernel_for(target.isa, 1)
     per_word = kernel.values_per_word
-    groups = -(-taps_y // per_word)
+    groups, taps = -(-taps_y // per_word), centred_filter(filters).reshape(taps_y, taps_x, channels)
     tile = tile_size(out_width, WORD_BYTES * (groups + 1) * channels, PIXELS)
-    layout = x.layout(tile)
     widening = widening_for(data, kernel.element)
-    taps = centred_filter(filters).reshape(taps_y, taps_x, channels)
+    whole_words = x._replace(filter_taps=tuple(range(-(-taps_x // per_word) * per_word)))
+    in_a_row = taps_y == 1 < taps_x and not whole_words.layout(tile).gathered
+    if in_a_row:  # its neighbouring taps share words, which those of other filters leave to rows
+        taps, x = np.pad(taps, ((0, 0), (0, whole_words.taps - taps_x), (0, 0))), whole_words
+    layout = x.layout(tile)
     parts = kernel.split(taps)
     by_columns = (
         (taps_y, taps_x, y.tap_step, x.tap_step) == (TAPS, TAPS, 1, 1)
@@ -176,17 +179,20 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     geometry = DepthwiseGeometry(
         batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, rows, row_blocks,
         layout.pixel_step, batches * row_blocks * tiles, per_word, by_columns,
+        layout.tap_step * channels if in_a_row else 0,
     )  # fmt: skip
     reading = Reading(
         in_height, in_width, in_channels, channels // in_channels, y.tap_step,
         patch_rows((y,), rows) if by_columns else taps_y,
-        x.in_step, x.tap_step, taps_x, layout.columns, layout.gathered,
+        x.in_step, x.tap_step, x.taps, layout.columns, layout.gathered,
     )  # fmt: skip
-    starts = tap_starts(groups, taps_x, layout, layout.columns, channels) * len(parts)
+    starts = tap_starts(groups, x.taps, layout, layout.columns, channels)
+    if in_a_row:
+        starts, parts = starts[::per_word], [part.transpose(1, 0, 2) for part in parts]
     borders = np.full(layout.columns * in_channels, data.zero_point & 0xFF, np.uint8)
     return DepthwiseConvolution(
         TaskLoop(depthwise_tasks), prepare_epilogue(view, rule, data, filters, view.output()),
-        kernel, geometry, reading, np.array(starts, np.int64), as_bytes(borders), widening,
+        kernel, geometry, reading, np.array(starts * len(parts), np.int64), as_bytes(borders), widening,
         np.concatenate([_words(part, kernel, per_word) for part in parts]),
         _fold(taps, None if bias is None else bias.data, widening.border), work,
     )  # fmt: skip
@@ -263,7 +269,11 @@ def _depthwise_tile(
                 )  # fmt: skip
             continue
         row_y = in_y + row * g.stride_y
-        fill_words(image, borders, widening, g.per_word, reading, batch, row_y, in_x, row_pixels, words)
+        if g.neighbour:
+            fill_patch(image, widening, reading, batch, row_y, in_x, row_pixels, patch)
+            pack_neighbours(patch, g.neighbour, row_bytes // patch.itemsize, words)
+        else:
+            fill_words(image, borders, widening, g.per_word, reading, batch, row_y, in_x, row_pixels, words)
         # The last block of pixels may go beyond the row: what it writes there, the next row overwrites.
         for pixel in range(0, row_pixels, PIXELS):
             sums = acc_address + 4 * (row * row_pixels + pixel) * lanes
@@ -282,7 +292,7 @@ def _depthwise_tile(
                 acc_out[at + pixel * channels + k] = acc[pixel, k]
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def depthwise_tasks(
     blocking: Blocking,
     empty_patch: Array,
@@ -303,15 +313,21 @@ def depthwise_tasks(
     """Runs tiles ``begin`` … ``end - 1`` on this thread. Sums wrap at 32 bits."""
     # The last block of channels reads past its pixel, and of the last pixel past the patch.
     row = reading.patch_columns * reading.in_channels * reading.copies
-    values, word_rows = reading.taps_y * row + CHANNELS, 0
-    if not g.by_columns:
-        values, word_rows = 0, (reading.taps_y + g.per_word - 1) // g.per_word
-    patch = np.empty(values, empty_patch.dtype)
-    words = aligned(np.empty(word_rows * row + CHANNELS + CACHE_LINE, np.int32))
+    values, word_rows = reading.taps_y * row + CHANNELS, (reading.taps_y + g.per_word - 1) // g.per_word
+    if g.by_columns:
+        word_rows = 0
+    elif g.neighbour == 0:
+        values = 0
+    words_count = word_rows * row + CHANNELS
     pixels, lanes = g.rows * g.tile + PIXELS - 1, folded.size
-    acc = aligned(np.empty(pixels * lanes + CACHE_LINE, np.int32))[: pixels * lanes].reshape(pixels, lanes)
+    of_patch, of_words = piece_size(values, empty_patch.itemsize), piece_size(words_count, 4)
+    memory = allocate(of_patch + of_words + piece_size(pixels * lanes, 4))
+    patch = piece(memory, 0, values, empty_patch.dtype)
+    words = piece(memory, of_patch, words_count, np.int32)
+    acc = piece(memory, of_patch + of_words, pixels * lanes, np.int32).reshape(pixels, lanes)
     for task in range(begin, end):
         _depthwise_tile(
             blocking, image, borders, widening, g, reading, offsets, weights, folded, epilogue, task, patch,
             words, acc, out, acc_out,
         )  # fmt: skip
+    release(memory)

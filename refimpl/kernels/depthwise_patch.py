@@ -129,6 +129,25 @@ def _triples(a: Array, b: Array, c: Array, flip: np.uint8, target: Array) -> Non
 def _quads(a: Array, b: Array, c: Array, d: Array, flip: np.uint8, target: Array) -> None:
     flips = np.uint32(flip) * np.uint32(0x01010101)
     for i in range(target.size):
-        low = np.uint32(a[i]) | np.uint32(np.uint32(b[i]) << np.uint32(8))
-        high = np.uint32(c[i]) | np.uint32(np.uint32(d[i]) << np.uint32(8))
+        low = np.uint32(np.uint8(a[i])) | np.uint32(np.uint32(np.uint8(b[i])) << np.uint32(8))
+        high = np.uint32(np.uint8(c[i])) | np.uint32(np.uint32(np.uint8(d[i])) << np.uint32(8))
         target[i] = np.uint32(low | np.uint32(high << np.uint32(16))) ^ flips
+
+
+@inner_loop
+def pack_neighbours(patch: Array, neighbour: int, size: int, words: Array) -> None:
+    """Words of a patch's values, each with those that lie ``neighbour`` and so many times more behind it.
+
+    From the first ``size`` values of ``patch``, already widened; as many words as have all their values.
+    """
+    if patch.itemsize > 1:
+        _pairs_of_values(patch[:size], patch[neighbour:size], words)
+    else:
+        c, d = patch[2 * neighbour : size], patch[3 * neighbour : size]
+        _quads(patch[:size], patch[neighbour:size], c, d, np.uint8(0), words[: d.size])
+
+
+@inner_loop
+def _pairs_of_values(a: Array, b: Array, target: Array) -> None:
+    for i in range(b.size):
+        target[i] = np.int32(np.int32(a[i]) & np.int32(0xFFFF)) | np.int32(np.int32(b[i]) << np.int32(16))

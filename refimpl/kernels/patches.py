@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -20,7 +20,7 @@ from refimpl.kernels.addresses import INT8, INT32, call, pointer
 from refimpl.kernels.inner_loop import inner_loop
 
 CACHE_LINE = 64
-"""Bytes :func:`prefetch` brings at least, and :func:`aligned` memory starts at a multiple of."""
+"""Bytes :func:`prefetch` brings at least."""
 
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 
@@ -69,12 +69,6 @@ def flat_accumulator(accumulator: Array | None) -> NDArray[np.int32]:
         return np.empty(0, np.int32)
     assert accumulator.flags.c_contiguous
     return accumulator.reshape(-1)
-
-
-@njit(cache=True, nogil=True)
-def aligned(memory: Array) -> Array:
-    """The memory from the first cache line on; at most CACHE_LINE elements are lost."""
-    return memory[-memory.ctypes.data % CACHE_LINE // memory.itemsize :]
 
 
 @inner_loop

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from refimpl.graph import Array
 from refimpl.kernels.blocking import Blocking, pixels_at_once
@@ -15,13 +14,13 @@ from refimpl.kernels.patches import (
     CACHE_LINE,
     Reading,
     Widening,
-    aligned,
     fill_patch,
     prefetch,
     prefetch_to_write,
 )
 from refimpl.kernels.pool_block import Halving, largest_of_window
 from refimpl.kernels.requantize import Epilogue, requantize_pixels
+from refimpl.kernels.scratch import allocate, piece, piece_size, release
 from refimpl.kernels.winograd_grid import TileGrid
 from refimpl.kernels.winograd_transforms import (
     INPUT_LANES,
@@ -239,7 +238,7 @@ def _halve_outputs(
         done += tiles
 
 
-@njit(cache=True, nogil=True)
+@inner_loop
 def winograd_tasks(
     blocking: Blocking,
     image: Array,
@@ -262,11 +261,17 @@ def winograd_tasks(
     """
     together = min(g.share, g.across)
     points = (g.share + blocking.pixels) * POINTS  # a block of the micro-kernel may reach beyond the tiles
-    patch = np.empty(SIDE * (TILE * together + TAPS - 1) * g.in_channels + INPUT_LANES, np.int8)
-    values = aligned(np.empty(points * g.pitch + CACHE_LINE, np.int16))
-    sums = aligned(np.empty(points * blocking.channels + CACHE_LINE, np.int32))
-    acc = aligned(np.empty(TILE * TILE * together * OUTPUT_LANES + CACHE_LINE, np.int32))
-    no_offset = np.zeros(1, np.int64)
+    patch_bytes = SIDE * (TILE * together + TAPS - 1) * g.in_channels + INPUT_LANES
+    results = TILE * TILE * together * OUTPUT_LANES
+    of_values, of_sums = piece_size(points * g.pitch, 2), piece_size(points * blocking.channels, 4)
+    of_acc, of_patch = piece_size(results, 4), piece_size(patch_bytes, 1)
+    memory = allocate(of_values + of_sums + of_acc + of_patch + piece_size(1, 8))
+    values = piece(memory, 0, points * g.pitch, np.int16)
+    sums = piece(memory, of_values, points * blocking.channels, np.int32)
+    acc = piece(memory, of_values + of_sums, results, np.int32)
+    patch = piece(memory, of_values + of_sums + of_acc, patch_bytes, np.int8)
+    no_offset = piece(memory, of_values + of_sums + of_acc + of_patch, 1, np.int64)
+    no_offset[0] = 0
     for task in range(begin, end):
         first = task * g.share
         count = min(g.share, g.tiles - first)
@@ -279,3 +284,4 @@ def winograd_tasks(
             _finish_outputs(blocking, g, block, first, count, sums, epilogue, acc, out, acc_out)
             if pooled.size:
                 _halve_outputs(blocking, g, block, first, count, out, halving, pooled)
+    release(memory)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from refimpl.contract import Target
 from refimpl.kernels import KERNELS
+from refimpl.kernels.convolution import centred_filter
 from refimpl.kernels.depthwise import DepthwiseConvolution
 from refimpl.kernels.microkernel import CHANNELS, PIXELS
 from refimpl.kernels.tiling import MAX_ROWS, MAX_TILE
@@ -99,6 +100,37 @@ def test_others_read_their_words_from_a_patch(name: str) -> None:
     assert not by_columns(OTHERS[name])
     for number, rule in enumerate(RULES):
         assert_kernel_equals_spec(*layer(OTHERS[name], 0), rule, (1,) if number else (1, 2))
+
+
+IN_A_ROW = {
+    "two taps": Shape(OP, size=(3, 9), channels=18, taps=(1, 2)),
+    "whole words": Shape(OP, batch=2, size=(3, 9), channels=17, taps=(1, 8)),
+    "words and a tap": Shape(OP, size=(2, 30), channels=16, taps=(1, 9), activation="RELU6"),
+    "wider than the image": Shape(OP, size=(2, 3), channels=3, taps=(1, 13)),
+    "VALID that fits once": Shape(OP, size=(3, 5), channels=3, taps=(1, 5), padding="VALID"),
+    "strided": Shape(OP, size=(5, 33), channels=18, taps=(1, 5), strides=(2, 3)),
+    "dilated": Shape(OP, size=(4, 30), channels=18, taps=(1, 7), dilations=(1, 3)),
+    "multiplied": Shape(OP, size=(4, 11), channels=5, multiplier=3, taps=(1, 6)),
+    "several tiles": Shape(OP, size=(3, 2 * MAX_TILE + 5), channels=2, taps=(1, 5)),
+    "a column": Shape(OP, batch=2, size=(50, 1), channels=20, taps=(9, 1), strides=(2, 1)),
+    "rows together": Shape(OP, batch=2, size=(2 * MAX_ROWS + 3, 5), channels=17, taps=(1, 3)),
+    "uint8 values": Shape(OP, "uint8", size=(4, 11), channels=20, taps=(1, 4)),
+    "weights of several parts": Shape(OP, "uint8", size=(4, 11), channels=18, taps=(1, 6), per_channel=False),
+}
+
+
+@pytest.mark.parametrize("name", IN_A_ROW)
+def test_neighbouring_taps_of_a_filter_with_a_single_row_share_words(name: str) -> None:
+    shape = IN_A_ROW[name]
+    for isa in ISAS:
+        view, _ = layer(shape, 0)
+        kernel = KERNELS[OP](view, RULES[0], Target(isa))
+        assert isinstance(kernel, DepthwiseConvolution)
+        parts = kernel.microkernel.split(centred_filter(view.input(1)))
+        assert len(kernel.offsets) == len(parts) * -(-max(shape.taps) // kernel.microkernel.values_per_word)
+        assert kernel.geometry.neighbour == shape.channels * shape.multiplier * max(shape.dilations)
+    for number, rule in enumerate(RULES):
+        assert_kernel_equals_spec(*layer(shape, 0), rule, (1,) if number else (1, 2))
 
 
 @pytest.mark.parametrize("isa", ISAS)

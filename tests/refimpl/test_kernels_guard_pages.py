@@ -17,11 +17,14 @@ from tests.refimpl.guard_pages import GuardPages, exit_code, read_behind_the_end
 from tests.refimpl.kernel_against_spec import RULES, targets
 from tests.refimpl.test_kernels_convolution import EDGES
 from tests.refimpl.test_kernels_depthwise import EDGES as DEPTHWISE
+from tests.refimpl.test_kernels_depthwise import IN_A_ROW
 from tests.refimpl.test_kernels_winograd import SHAPES, seed_where_taken
 
 
 def every_edge() -> None:
-    run_between_guard_pages((shape, 0) for shape in (*EDGES.values(), *DEPTHWISE.values()))
+    run_between_guard_pages(
+        (shape, 0) for shape in (*EDGES.values(), *DEPTHWISE.values(), *IN_A_ROW.values())
+    )
 
 
 def every_edge_of_winograds() -> None:
