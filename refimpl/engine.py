@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numba
 import numpy as np
@@ -316,14 +316,25 @@ def resolve_feeds(graph: Graph, feeds: Feeds) -> dict[int, Array]:
     Raises FeedError naming the input that is missing, unknown, or of another
     shape or dtype than the graph says.
     """
-    by_index = _feeds_by_index(graph, feeds)
+    fed: dict[int, Array] = {}
+    if isinstance(feeds, (list, tuple)) or not isinstance(feeds, Mapping):  # the first takes no time
+        if len(feeds) != len(graph.inputs):
+            raise FeedError(f"{len(feeds)} arrays given, the model has {len(graph.inputs)} inputs")
+        for place, index in enumerate(graph.inputs):
+            fed[index] = _fitting(graph.tensors[index], feeds[place])
+        return fed
+    given = _by_index(graph, feeds)
     for index in graph.inputs:
-        tensor = graph.tensors[index]
-        value = np.asarray(by_index[index]) if index in by_index else None
-        if value is None or value.dtype != DTYPES[tensor.dtype] or value.shape != tensor.shape:
-            raise FeedError(f"input {tensor.name!r} (tensor {index}): {_misfit(tensor, value)}")
-        by_index[index] = value if value.flags.c_contiguous else np.ascontiguousarray(value)
-    return by_index
+        fed[index] = _fitting(graph.tensors[index], given.get(index))
+    return fed
+
+
+def _fitting(tensor: Tensor, value: Any) -> Array:
+    """The value as an array the kernels can read, if it is what the tensor needs."""
+    array: Array | None = value if value is None or type(value) is np.ndarray else np.asarray(value)
+    if array is None or array.dtype != DTYPES[tensor.dtype] or array.shape != tensor.shape:
+        raise FeedError(f"input {tensor.name!r} (tensor {tensor.index}): {_misfit(tensor, array)}")
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
 
 
 def _misfit(tensor: Tensor, value: Array | None) -> str:
@@ -337,11 +348,7 @@ def _misfit(tensor: Tensor, value: Array | None) -> str:
     return f"got shape {value.shape}, the model needs {tensor.shape}{hint}"
 
 
-def _feeds_by_index(graph: Graph, feeds: Feeds) -> dict[int, Array]:
-    if isinstance(feeds, list | tuple) or not isinstance(feeds, Mapping):  # the first takes no time
-        if len(feeds) != len(graph.inputs):
-            raise FeedError(f"{len(feeds)} arrays given, the model has {len(graph.inputs)} inputs")
-        return dict(zip(graph.inputs, feeds, strict=True))
+def _by_index(graph: Graph, feeds: Mapping[str, Array] | Mapping[int, Array]) -> dict[int, Array]:
     names = {graph.tensors[index].name: index for index in graph.inputs}
     by_index: dict[int, Array] = {}
     for key, value in feeds.items():

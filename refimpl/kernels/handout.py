@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from refimpl.kernels.addresses import INT32, INT64, call, constant, element, load, pointer
+from refimpl.kernels.addresses import INT32, INT64, call, constant, element, load, pointer, store
 from refimpl.kernels.inner_loop import inner_loop
 
 COUNTER_STEP = 8
@@ -83,6 +83,17 @@ def word(_: Any, address: Any, index: Any) -> Any:
         return load(builder, element(builder, arguments[0], arguments[1], 8), INT64, 8)
 
     return types.int64(types.int64, types.int64), codegen
+
+
+@_intrinsic
+def put(_: Any, address: Any, index: Any, value: Any) -> Any:
+    """Makes that int64 ``value``."""
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        address, index, value = arguments
+        store(builder, value, element(builder, address, index, 8), 8)
+
+    return types.void(types.int64, types.int64, types.int64), codegen
 
 
 @_intrinsic

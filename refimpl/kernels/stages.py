@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.graph import Array
+from refimpl.kernels.handout import word
 from refimpl.kernels.inner_loop import inner_loop
 from refimpl.kernels.packed_call import PackedCall, enter
 from refimpl.kernels.team import (
@@ -29,7 +29,7 @@ from refimpl.kernels.team import (
     TABLE_COLUMNS,
     TASKS,
     TEAM,
-    counters_for,
+    Job,
 )
 from refimpl.kernels.threads import count_in_force, handful_for, threads_for
 
@@ -56,17 +56,14 @@ class Stages:
     def __init__(self, stages: Sequence[Stage], threads: int) -> None:
         rows = [_row(stage, threads) for stage in stages]
         self._stages = stages
-        self._threads = max((row[SHARES] for row in rows), default=1)
-        self._table = np.array(rows, np.int64).reshape(len(rows), TABLE_COLUMNS)
-        self._work = sum(stage.work for stage in stages)
-        self._counters = counters_for(len(rows), self._threads)
+        table = np.array(rows, np.int64).reshape(len(rows), TABLE_COLUMNS)
+        threads = max((row[SHARES] for row in rows), default=1)
+        self._job = Job(table, threads, sum(stage.work for stage in stages))
 
     def __call__(self) -> None:
         """Runs them all. Raises what a task raises: MemoryError, as a rule, since a tile needs some."""
-        if self._threads == 1:
-            failures = _run_alone(self._table)
-        else:
-            failures = TEAM.run(self._table, self._counters, self._threads, self._work)
+        job = self._job
+        failures = _run_alone(job.address) if job.threads == 1 else TEAM.run(job)
         if failures:
             for stage in self._stages:
                 stage.call(0, stage.tasks)  # says what was wrong
@@ -80,10 +77,11 @@ def _row(stage: Stage, threads: int) -> tuple[int, ...]:
 
 
 @inner_loop
-def _run_alone(table: Array) -> int:
+def _run_alone(job: int) -> int:
     """How many stages failed: 0, or 1 and those behind did not run."""
-    for stage in range(table.shape[0]):
-        row = table[stage]
-        if enter(row[ENTRY], row[ADDRESS], 0, row[TASKS]):
+    table, stages = word(job, 0), word(job, 1)
+    for stage in range(stages):
+        row = table + stage * TABLE_COLUMNS * 8
+        if enter(word(row, ENTRY), word(row, ADDRESS), 0, word(row, TASKS)):
             return 1
     return 0

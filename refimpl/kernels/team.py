@@ -28,6 +28,7 @@ from refimpl.kernels.handout import (
     draw,
     pause,
     processor,
+    put,
     report,
     reported,
     wait_for,
@@ -71,6 +72,23 @@ def counters_for(stages: int, threads: int) -> Array:
     return np.zeros((stages * (threads + 1) + 1) * COUNTER_STEP, np.int64)
 
 
+class Job:
+    """A table of stages, int64 [stage, TABLE_COLUMNS], for at most MOST_THREADS ``threads``.
+
+    ``work`` is in elementary steps. ``address`` is where the compiled code finds table, number of stages,
+    counters, their size and ``threads``. Only one run at a time.
+    """
+
+    def __init__(self, table: Array, threads: int, work: int) -> None:
+        self.table, self.threads, self.work = table, threads, work
+        self._counters = counters_for(len(table), threads)
+        counters = self._counters
+        self._told = np.array(
+            [table.ctypes.data, len(table), counters.ctypes.data, counters.size, threads], np.int64
+        )
+        self.address: int = self._told.ctypes.data
+
+
 class Team:
     """Threads that work together for one caller at a time."""
 
@@ -84,32 +102,33 @@ class Team:
         self._lock = threading.Lock()
         self._memory = np.zeros((_ASLEEP + MOST_THREADS * _LINE) // 8, np.int64)
         self._memory[_PLACE // 8] = -1
-        self._asleep = self._memory[_ASLEEP // 8 :: COUNTER_STEP]
+        self._address: int = self._memory.ctypes.data
+        self._words = self._memory.data  # read and written in half the time an array takes
         self._left = 0.0
         self._calls: list[SimpleQueue[None]] = []
 
-    def run(self, table: Array, counters: Array, threads: int, work: int) -> int:
-        """Runs a table of stages, int64 [stage, TABLE_COLUMNS], on at most MOST_THREADS ``threads``.
-
-        ``counters`` as made by :func:`counters_for`; ``work`` is in elementary steps. The number of handfuls
-        that ended in an exception.
-        """
+    def run(self, job: Job) -> int:
+        """Runs a job. The number of handfuls that ended in an exception."""
         with self._lock:
-            while len(self._calls) < threads - 1:
+            while len(self._calls) < job.threads - 1:
                 self._hire()
-            wakes = work >= WAKING_WORK or perf_counter() - self._left < _SOON
             try:
-                self._memory[_COMING // 8] = 1
-                for index in range(threads - 1 if wakes else 0):
-                    if self._asleep[index]:
-                        self._asleep[index] = 0
-                        self._calls[index].put(None)
+                self._words[_COMING // 8] = 1
+                if job.work >= WAKING_WORK or perf_counter() - self._left < _SOON:
+                    self._wake(job.threads - 1)
                 # One compiled call: an interrupt could leave a job open whose arrays are gone.
-                failures: int = _lead(self._memory, table, counters, threads)
+                failures: int = _lead(self._address, job.address)
             finally:
-                self._memory[_COMING // 8] = 0
+                self._words[_COMING // 8] = 0
             self._left = perf_counter()
             return failures
+
+    def _wake(self, helpers: int) -> None:
+        for index in range(helpers):
+            asleep = _ASLEEP // 8 + index * COUNTER_STEP
+            if self._words[asleep]:
+                self._words[asleep] = 0
+                self._calls[index].put(None)
 
     def _hire(self) -> None:
         memory, call, index = self._memory, SimpleQueue[None](), len(self._calls)
@@ -144,23 +163,25 @@ TEAM = Team()
 
 
 @inner_loop
-def _lead(memory: Array, table: Array, counters: Array, threads: int) -> int:
-    """Opens a job, works, closes it and sees the helpers out; the number of handfuls that failed."""
-    for i in range(counters.size):
-        counters[i] = 0
-    team = memory.ctypes.data
-    memory[_TABLE // 8] = table.ctypes.data
-    memory[_STAGES // 8] = table.shape[0]
-    memory[_COUNTERS // 8] = counters.ctypes.data
-    memory[_THREADS // 8] = threads
-    memory[_PLACE // 8] = processor()
+def _lead(team: int, job: int) -> int:
+    """Opens the job at an address, works, closes it and sees the helpers out; how many handfuls failed."""
+    table, stages, counters, size, threads = (
+        word(job, 0), word(job, 1), word(job, 2), word(job, 3), word(job, 4)
+    )  # fmt: skip
+    for i in range(size):
+        put(counters, i, 0)
+    put(team, _TABLE // 8, table)
+    put(team, _STAGES // 8, stages)
+    put(team, _COUNTERS // 8, counters)
+    put(team, _THREADS // 8, threads)
+    put(team, _PLACE // 8, processor())
     # Numbers only grow: nobody takes a job for the one before.
-    memory[_JOBS // 8] += 1
-    announce(team + _JOB, memory[_JOBS // 8])
-    work(table.ctypes.data, table.shape[0], counters.ctypes.data, 0, threads)
+    put(team, _JOBS // 8, word(team, _JOBS // 8) + 1)
+    announce(team + _JOB, word(team, _JOBS // 8))
+    work(table, stages, counters, 0, threads)
     announce(team + _JOB, 0)
     wait_for(team + _MEMBERS, 0)
-    failures: int = counters[counters.size - COUNTER_STEP]
+    failures: int = word(counters, size - COUNTER_STEP)
     return failures
 
 

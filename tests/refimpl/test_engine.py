@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any
 
 import numba
 import numpy as np
@@ -17,7 +16,7 @@ from refimpl.cost import count
 from refimpl.engine import compile_graph
 from refimpl.errors import FeedError, UnsupportedOp, UsageError
 from refimpl.graph import Quantization
-from refimpl.kernels.team import TEAM
+from refimpl.kernels.team import TEAM, Job
 from refimpl.kernels.threads import count_in_force, threads_in_force
 from tests.karat.small import small_graph
 
@@ -88,9 +87,9 @@ def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(
     entered: list[int] = []
     original = TEAM.run
 
-    def recording(table: Any, counters: Any, count: int, work: int) -> int:
-        entered.append(count)
-        return original(table, counters, count, work)
+    def recording(job: Job) -> int:
+        entered.append(job.threads)
+        return original(job)
 
     monkeypatch.setattr(TEAM, "run", recording)
     graph = small_graph()
@@ -111,9 +110,9 @@ def test_layers_run_one_by_one_where_somebody_looks_on_and_together_where_nobody
     lengths: list[int] = []
     original = TEAM.run
 
-    def recording(table: Any, counters: Any, count: int, work: int) -> int:
-        lengths.append(len(table))
-        return original(table, counters, count, work)
+    def recording(job: Job) -> int:
+        lengths.append(len(job.table))
+        return original(job)
 
     monkeypatch.setattr(TEAM, "run", recording)
     graph = small_graph()

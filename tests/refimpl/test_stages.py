@@ -22,7 +22,17 @@ from refimpl.kernels import threads as policy
 from refimpl.kernels.handout import announce, draw, pause, report, reported, wait_for
 from refimpl.kernels.packed_call import PackedCall
 from refimpl.kernels.stages import Stage, Stages
-from refimpl.kernels.team import MOST_THREADS, SHARES, TEAM, WAKING_WORK, Team, counters_for, work
+from refimpl.kernels.team import (
+    _ASLEEP,
+    MOST_THREADS,
+    SHARES,
+    TEAM,
+    WAKING_WORK,
+    Job,
+    Team,
+    counters_for,
+    work,
+)
 
 several_processors = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
@@ -93,7 +103,7 @@ def test_small_stages_between_others_see_what_was_written_and_are_seen(size: int
     works = [1 << 40, 1, 1] * 14
     ways = [Stage(double_neighbours, pair, size, work) for pair, work in zip(pairs, works, strict=False)]
     run = Stages(ways, 2)
-    assert run._table[:3, SHARES].tolist() == [2, 1, 1]
+    assert run._job.table[:3, SHARES].tolist() == [2, 1, 1]
     for seed in range(20):
         expected = first[:] = np.random.default_rng(seed).integers(1, 9, size).astype(float)
         for _ in ways:
@@ -120,7 +130,7 @@ def test_a_stage_behind_one_without_tasks_sees_what_was_written() -> None:
 def test_small_stages_are_the_leaders() -> None:
     """What they read and write stays in its cache; a helper finds nothing to do."""
     times = np.zeros(10, np.int64)
-    table = Stages([Stage(count, (times,), 10, 1)] * 2, 2)._table
+    table = Stages([Stage(count, (times,), 10, 1)] * 2, 2)._job.table
     counters = counters_for(2, 2)
     work_as(table, counters, 1, 2)
     assert not times.any()
@@ -136,7 +146,7 @@ def test_threads_that_come_one_after_the_other_leave_nothing_undone(
 ) -> None:
     """Nobody may wait for a thread that has not begun: where Numba runs all on one, it never would."""
     times = np.zeros(10, np.int64)
-    table = Stages([Stage(count, (times,), 10, 1)] * 2, 3)._table
+    table = Stages([Stage(count, (times,), 10, 1)] * 2, 3)._job.table
     counters = counters_for(2, 3)
     for worker in order:
         work_as(table, counters, worker, 3)
@@ -159,7 +169,7 @@ def test_what_a_task_raises_comes_out_and_the_next_run_is_whole(threads: int) ->
 @pytest.mark.usefixtures("tiny_layers_shared")
 def test_there_are_no_more_threads_than_there_is_room_for() -> None:
     stages = Stages([Stage(count, (np.zeros(9, np.int64),), 9, 1)], MOST_THREADS + 44)
-    assert (stages._threads, stages._table[0, SHARES]) == (MOST_THREADS, MOST_THREADS)
+    assert (stages._job.threads, stages._job.table[0, SHARES]) == (MOST_THREADS, MOST_THREADS)
 
 
 def test_memory_that_could_not_be_had_is_an_error_even_if_it_can_be_had_again(
@@ -302,9 +312,9 @@ def test_helpers_join() -> None:
 
 
 def test_helpers_are_woken_for_large_jobs_and_for_jobs_that_follow_one_another() -> None:
-    team, woken = Team(), []
+    team, woken, asleep = Team(), [], _ASLEEP // 8
     team._calls = [SimpleNamespace(put=lambda _: woken.append(True))]  # type: ignore[list-item]
-    table = Stages([Stage(count, (np.zeros(9, np.int64),), 9, 1 << 40)], 2)._table
+    table = Stages([Stage(count, (np.zeros(9, np.int64),), 9, 1 << 40)], 2)._job.table
     for steps, gap, expected in (
         (WAKING_WORK - 1, 0.01, 0),
         (WAKING_WORK, 0.01, 1),
@@ -314,11 +324,11 @@ def test_helpers_are_woken_for_large_jobs_and_for_jobs_that_follow_one_another()
         time.sleep(gap)
         if not gap:
             team._left = math.inf  # however long this machine is busy with other things
-        team._asleep[0] = 1
+        team._words[asleep] = 1
         woken.clear()
-        team.run(table, counters_for(1, 2), 2, steps)
+        team.run(Job(table, 2, steps))
         assert len(woken) == expected
-        assert team._asleep[0] == 1 - expected
+        assert team._words[asleep] == 1 - expected
 
 
 @several_processors
