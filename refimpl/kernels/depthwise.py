@@ -42,8 +42,8 @@ from refimpl.kernels.threads import threads_for
 from refimpl.kernels.tiling import (
     MAX_ROWS,
     ROWS_BYTES,
-    blocks_of_rows,
     convolution_sampling,
+    equal_blocks,
     patch_rows,
     steps_of,
     tap_starts,
@@ -54,9 +54,6 @@ from refimpl.profiles.rules import Rule
 
 PRODUCT_WORK, COLUMN_WORK = 8, 4
 """What a product of a depthwise filter takes, in products of a dense one; and of one computed by columns."""
-
-ROW_TASKS_PER_THREAD = 2
-"""With more, small tasks would copy input rows that they share."""
 
 
 class DepthwiseGeometry(NamedTuple):
@@ -172,10 +169,11 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     tiles = -(-out_width // tile)
     threads, rows = threads_for(work, target.threads), 1
     if tiles == 1 and not (by_columns and y.in_step > TAPS):  # a patch holds what lies between rows, too
-        enough = out_height if threads == 1 else -(-batches * out_height // (ROW_TASKS_PER_THREAD * threads))
+        enough = -(-batches * out_height // threads)
         row_bytes = WORD_BYTES * max(out_width * channels, 1)
         rows = max(min(MAX_ROWS, ROWS_BYTES // row_bytes, enough), 1)
-    row_blocks = blocks_of_rows(out_height, rows, threads)
+    row_blocks = equal_blocks(out_height, rows, threads)
+    rows = max(-(-out_height // max(row_blocks, 1)), 1)
     geometry = DepthwiseGeometry(
         batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, rows, row_blocks,
         layout.pixel_step, batches * row_blocks * tiles, per_word, by_columns,

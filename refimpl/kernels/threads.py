@@ -8,8 +8,8 @@ SMALL_WORK = 1 << 13
 """Elementary steps (an element looked up, a pixel weighed, 32 products) below which one thread is the
 faster: to share the caches costs as much as another thread gains."""
 
-HANDFUL_WORK = 2 * SMALL_WORK
-"""Elementary steps a handful of tasks should have, to be worth drawing."""
+HANDFUL_WORK = 8 * SMALL_WORK
+"""Elementary steps, some 12 µs, a handful of tasks should have: who draws waits for other cores."""
 
 SHARES = 16
 """Handfuls per thread: few enough to keep neighbouring tasks on one thread, whose cache holds their rows."""

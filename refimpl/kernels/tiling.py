@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from refimpl.graph import Array
 from refimpl.kernels.microkernel import ALIGNMENT, Microkernel
-from refimpl.kernels.threads import HANDFUL_WORK, threads_for
+from refimpl.kernels.threads import threads_for
 
 PATCH_BYTES = 32 * 1024
 """Patch and accumulators of one tile should fit the first-level cache."""
@@ -39,12 +39,6 @@ MAX_SPARSENESS = 4
 
 MAX_ROWS, ROWS_BYTES = 8, 24 * 1024
 """Output rows of one task at most, and the bytes of the patch they share: the rest is for their weights."""
-
-TASKS_FOR_ROWS = 8
-"""Rows are put together only as long as every thread has so many tasks."""
-
-TASKS_PER_THREAD = 4
-"""With fewer tiles than this per thread, the output channels are shared out as well."""
 
 
 class Sampling(NamedTuple):
@@ -235,22 +229,19 @@ def plan_tiles(
     taps_y = max((y.taps for y in rows), default=0)
     element_bytes = np.dtype(microkernel.element).itemsize
     column_bytes = element_bytes * taps_y * in_channels + 4 * group_blocks * block_channels
-    tile = tile_size(widest, column_bytes, part)
-    patch_columns = max((x.layout(tile).columns for x in columns), default=1)
-
-    phases, offsets, first_weight = [], [], 0
     taps = sum(y.outputs * y.taps for y in rows) * sum(x.outputs * x.taps for x in columns)
     products = batches * taps * group_channels * out_channels
     work = steps_of(products, batches * out_height * out_width * out_channels)
     threads = threads_for(work, threads)
+    tile = tile_size(widest, column_bytes, part, threads if out_height == 1 else 1)
+    patch_columns = max((x.layout(tile).columns for x in columns), default=1)
+
+    phases, offsets, first_weight = [], [], 0
     row_tasks = batches * sum(y.outputs * -(-x.outputs // tile) for y, x in samplings)
     together = rows_together(rows, patch_columns * in_channels * element_bytes)
     if threads > 1:
-        enough = max(row_tasks // (TASKS_FOR_ROWS * threads), HANDFUL_WORK * row_tasks // max(work, 1))
-        together = max(min(together, enough), 1)
-    splits = 1
-    if threads > 1 and row_tasks:
-        splits = min(group_blocks, -(-TASKS_PER_THREAD * threads // row_tasks))
+        together = max(min(together, row_tasks // threads), 1)
+    splits = min(group_blocks, -(-threads // row_tasks)) if row_tasks else 1
     for y, x in samplings:
         layout = x.layout(tile)
         starts, length = _runs(y.taps, x.taps, layout, patch_columns, in_channels, groups)
@@ -266,7 +257,9 @@ def plan_tiles(
     table = np.zeros((len(samplings), max((len(starts) for starts in offsets), default=0) or 1), np.int64)
     for row, starts in zip(table, offsets, strict=True):
         row[: len(starts)] = starts
-    row_blocks = blocks_of_rows(max((y.outputs for y in rows), default=0), together, threads)
+    longest = max((y.outputs for y in rows), default=0)
+    row_blocks = equal_blocks(longest, together, threads)
+    together = max(-(-longest // max(row_blocks, 1)), 1)
     tiles = -(-widest // tile)
     dimensions = Dimensions(
         in_height, in_width, in_channels, out_height, out_width, out_channels,
@@ -302,11 +295,14 @@ def rows_together(phases: Sequence[Sampling], row_bytes: int) -> int:
     return next(fitting, 1)
 
 
-def blocks_of_rows(rows: int, together: int, threads: int) -> int:
-    """Into how many equal blocks of at most ``together`` rows to cut; as many for each thread, where that is
-    possible."""
-    blocks = -(-rows // together)
-    return min(-(-blocks // threads) * threads, rows)
+def equal_blocks(count: int, most: int, threads: int) -> int:
+    """Into how many equal blocks of at most ``most`` to cut; as many for each thread, if there are enough.
+
+    A layer that is cut into more takes longer where it is small: threads draw tasks more often, and from
+    other threads' shares, whose results are in another cache.
+    """
+    blocks = -(-count // most)
+    return min(-(-blocks // threads) * threads, count)
 
 
 def patch_rows(phases: Sequence[Sampling], together: int) -> int:
@@ -321,11 +317,13 @@ def _steps_of_rows(y: Sampling) -> tuple[int, int, int]:
     return y.tap_step, y.taps, y.in_step
 
 
-def tile_size(pixels: int, column_bytes: int, multiple: int) -> int:
-    """Pixels per tile: as many as the cache holds, evenly shared out, a multiple of the block."""
+def tile_size(pixels: int, column_bytes: int, multiple: int, threads: int = 1) -> int:
+    """Pixels per tile: as many as the cache holds, evenly shared out, a multiple of the block.
+
+    ``threads``: those that share a row out.
+    """
     most = min(max(PATCH_BYTES // max(column_bytes, 1), MIN_TILE), MAX_TILE)
-    tiles = -(-max(pixels, 1) // most)
-    even = -(-max(pixels, 1) // tiles)
+    even = -(-max(pixels, 1) // equal_blocks(max(pixels, 1), most, threads))
     return -(-even // multiple) * multiple
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from refimpl.kernels.blocking import Blocking
 from refimpl.kernels.microkernel import OF_PAIRS, microkernel_for
 from refimpl.kernels.neighbours import Shapes, neighbours
-from refimpl.kernels.tiling import TASKS_PER_THREAD
+from refimpl.kernels.tiling import equal_blocks
 from refimpl.kernels.winograd_transforms import INPUT_LANES, OUTPUT_LANES, POINTS, TAPS, TILE
 
 MOST_TILES, VALUES_BYTES = 36, 512 * 1024
@@ -64,10 +64,8 @@ def plan_grid(shapes: Shapes, blocking: Blocking, threads: int) -> TileGrid:
     across, down = -(-out_width // TILE), -(-out_height // TILE)
     pitch = -(-in_channels // INPUT_LANES) * INPUT_LANES
     tiles = batches * down * across
-    share = tiles
-    if threads > 1:
-        share = max(-(-tiles // (threads * TASKS_PER_THREAD)), min(blocking.pixels, -(-tiles // threads)))
-    share = max(min(share, MOST_TILES, VALUES_BYTES // (POINTS * pitch * np.dtype(np.int16).itemsize)), 1)
+    most = max(min(MOST_TILES, VALUES_BYTES // (POINTS * pitch * np.dtype(np.int16).itemsize)), 1)
+    share = -(-tiles // max(equal_blocks(tiles, most, threads), 1))
     return TileGrid(
         in_height, in_width, in_channels, y.in_first, x.in_first, out_height, out_width, filters, filters,
         -(-filters // blocking.channels), across, down, tiles, -(-share // blocking.part) * blocking.part,

@@ -73,7 +73,7 @@ def test_edges_equal_the_spec_under_every_rule(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "rows", "blocks"), [(1, 8, 3), (2, 8, 4), (4, 5, 4), (8, 3, 8), (9, 3, 9)]
+    ("threads", "rows", "blocks"), [(1, 7, 3), (2, 5, 4), (4, 5, 4), (8, 3, 8), (9, 3, 9), (40, 1, 19)]
 )
 def test_rows_are_put_together_as_long_as_every_thread_has_tasks(
     threads: int, rows: int, blocks: int
