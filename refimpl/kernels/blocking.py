@@ -88,6 +88,15 @@ class Avx512VnniSingle(NamedTuple):
     part: int = 1
 
 
+class Avx512VnniSingleNarrow(NamedTuple):
+    """Block of the AVX512-VNNI kernel for one pixel and few output channels."""
+
+    pixels: int = 1
+    channels: int = 16
+    depth: int = 4
+    part: int = 1
+
+
 class Avx2Single(NamedTuple):
     """Block of the AVX2 kernel for one pixel."""
 
@@ -97,14 +106,25 @@ class Avx2Single(NamedTuple):
     part: int = 1
 
 
+class Avx2SingleNarrow(NamedTuple):
+    """Block of the AVX2 kernel for one pixel and few output channels."""
+
+    pixels: int = 1
+    channels: int = 16
+    depth: int = 2
+    part: int = 1
+
+
 Blocking: TypeAlias = (
     Portable
     | Avx2
     | Avx2Single
+    | Avx2SingleNarrow
     | Avx512Vnni
     | Avx512VnniNarrow
     | Avx512VnniPairs
     | Avx512VnniSingle
+    | Avx512VnniSingleNarrow
     | Amx
     | ArmDot
 )

@@ -29,10 +29,12 @@ from refimpl.kernels.blocking import (
     ArmDot,
     Avx2,
     Avx2Single,
+    Avx2SingleNarrow,
     Avx512Vnni,
     Avx512VnniNarrow,
     Avx512VnniPairs,
     Avx512VnniSingle,
+    Avx512VnniSingleNarrow,
     Blocking,
     Portable,
     pixels_computed,
@@ -41,6 +43,7 @@ from refimpl.kernels.vector_blocks import (
     WORD_BYTES,
     ChannelBlock,
     Dot,
+    SinglePixel,
     VectorBlock,
     dot_arm,
     dot_avx2,
@@ -68,6 +71,9 @@ ALIGNMENT = 64
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 
 _INT16_BYTES = 2
+
+_ENOUGH_SUMS = 4
+"""So many sums of one pixel keep the multipliers busy: a product is four cycles after it began."""
 
 
 Emit: TypeAlias = Callable[[Any, Sequence[Any]], None]
@@ -138,7 +144,10 @@ def _vector_kernel(
 ) -> Microkernel:
     size = np.dtype(element_type).itemsize
     sizes = tuple(range(blocking.part, blocking.pixels + 1, blocking.part))
-    block = VectorBlock(sizes, lanes, blocking.channels // lanes, size, dot, last_steps)
+    vectors = blocking.channels // lanes
+    block: VectorBlock | SinglePixel = VectorBlock(sizes, lanes, vectors, size, dot, last_steps)
+    if blocking.pixels == 1 and vectors < _ENOUGH_SUMS:
+        block = SinglePixel(lanes, vectors, size, dot)
     weight = np.int16 if size == _INT16_BYTES else np.int8
     channelwise = _channel_block(lanes, dot)
     return Microkernel(
@@ -176,16 +185,23 @@ MICROKERNELS: Mapping[str, tuple[Microkernel, ...]] = MappingProxyType(
 )
 """Instruction set to micro-kernels, fewest output channels first; several leave fewer channels empty."""
 
-_AVX512VNNI_SINGLE = _vector_kernel(Avx512VnniSingle(), 16, np.uint8, dot_avx512vnni)
+_AVX512VNNI_SINGLE = (
+    _vector_kernel(Avx512VnniSingleNarrow(), 16, np.uint8, dot_avx512vnni),
+    _vector_kernel(Avx512VnniSingle(), 16, np.uint8, dot_avx512vnni),
+)
 
-SINGLE_PIXEL: Mapping[str, Microkernel] = MappingProxyType(
+SINGLE_PIXEL: Mapping[str, tuple[Microkernel, Microkernel]] = MappingProxyType(
     {
         "amx": _AVX512VNNI_SINGLE,
         "avx512vnni": _AVX512VNNI_SINGLE,
-        "avx2": _vector_kernel(Avx2Single(), 8, np.int16, dot_avx2),
+        "avx2": (
+            _vector_kernel(Avx2SingleNarrow(), 8, np.int16, dot_avx2),
+            _vector_kernel(Avx2Single(), 8, np.int16, dot_avx2),
+        ),
     }
 )
-"""Micro-kernels for a layer of one or two pixels, where there are any: the others would compute a block."""
+"""Micro-kernels for a layer of one or two pixels, where there are any: the others would compute a block. The
+first for as many output channels as one of its blocks has, the second for more."""
 
 OF_PAIRS: Mapping[str, Microkernel] = MappingProxyType(
     {
@@ -198,7 +214,8 @@ OF_PAIRS: Mapping[str, Microkernel] = MappingProxyType(
 
 _BY_BLOCKING = {
     type(k.blocking): k
-    for k in (*SINGLE_PIXEL.values(), *OF_PAIRS.values(), *(k for ks in MICROKERNELS.values() for k in ks))
+    for kernels in (*SINGLE_PIXEL.values(), tuple(OF_PAIRS.values()), *MICROKERNELS.values())
+    for k in kernels
 }
 
 
@@ -208,7 +225,8 @@ def microkernel_for(isa: str, filters: int, pixels: int | None = None) -> Microk
     ``pixels``: those of a row, many unless given. Raises UsageError listing the known instruction sets.
     """
     if pixels is not None and pixels <= FEW_PIXELS and isa in SINGLE_PIXEL:
-        return SINGLE_PIXEL[isa]
+        narrow, wide = SINGLE_PIXEL[isa]
+        return narrow if filters <= narrow.blocking.channels else wide
     try:
         kernels = MICROKERNELS[isa]
     except KeyError:

@@ -151,6 +151,60 @@ class VectorBlock:
 
 
 @dataclass(frozen=True)
+class SinglePixel:
+    """One pixel times ``vectors * lanes`` channels, as few as are not enough to keep the multipliers busy.
+
+    Steps are added up in ``chains`` sums by turns, which need not wait for one another.
+    """
+
+    lanes: int
+    vectors: int
+    element_bytes: int
+    dot: Dot
+    chains: int = 4
+
+    def emit(self, builder: Any, arguments: Sequence[Any]) -> None:
+        """Writes the code of ``multiply_block`` (see there); ``arguments`` are its addresses and sizes."""
+        _, patch, _, offsets, runs, steps, weights, initial, acc, _ = arguments
+        kind = vector(INT32, self.lanes)
+        columns = [index * self.lanes * WORD_BYTES for index in range(self.vectors)]
+        panel_step = constant(self.vectors * self.lanes * WORD_BYTES)
+        starts = [load(builder, builder.add(initial, constant(at)), kind, WORD_BYTES) for at in columns]
+        # Stack slots by name, registers after LLVM's optimization.
+        sums = [[cgutils.alloca_once_value(builder, start) for start in starts]]
+        for _ in range(self.chains - 1):
+            sums.append([cgutils.alloca_once_value(builder, ir.Constant(kind, None)) for _ in starts])
+        panel = cgutils.alloca_once_value(builder, weights)
+
+        def multiply(word_at: Any, totals: Sequence[Any]) -> None:
+            values, panel_at = (
+                splat(builder, load(builder, word_at, INT32, 1), self.lanes),
+                builder.load(panel),
+            )
+            for total, at in zip(totals, columns, strict=True):
+                column = load(builder, builder.add(panel_at, constant(at)), kind, 1)
+                builder.store(self.dot(builder, builder.load(total), values, column), total)
+            builder.store(builder.add(panel_at, panel_step), panel)
+
+        turns = builder.sdiv(steps, constant(self.chains))
+        with cgutils.for_range(builder, runs) as run:
+            offset = load(builder, element(builder, offsets, run.index, _INT64_BYTES), INT64, _INT64_BYTES)
+            first = element(builder, patch, offset, self.element_bytes)
+            with cgutils.for_range(builder, turns) as turn:
+                word_at = element(builder, first, turn.index, self.chains * WORD_BYTES)
+                for chain, totals in enumerate(sums):
+                    multiply(builder.add(word_at, constant(chain * WORD_BYTES)), totals)
+            done = builder.mul(turns, constant(self.chains))
+            with cgutils.for_range(builder, steps, start=done) as step:
+                multiply(element(builder, first, step.index, WORD_BYTES), sums[0])
+        for index, at in enumerate(columns):
+            total = builder.load(sums[0][index])
+            for totals in sums[1:]:
+                total = builder.add(total, builder.load(totals[index]))
+            store(builder, total, builder.add(acc, constant(at)), 1)
+
+
+@dataclass(frozen=True)
 class ChannelBlock:
     """``pixels`` times ``vectors * lanes`` channels, each multiplied by weights of its own."""
 

@@ -121,19 +121,17 @@ def test_pairs_of_int16_are_multiplied_by_their_own_instruction() -> None:
 
 @pytest.mark.parametrize("name", ["avx512vnni", "avx2"])
 def test_a_single_pixel_has_a_kernel_of_its_own(name: str) -> None:
-    """Four or eight vectors of sums in registers; taken for one pixel and two, not for three."""
+    """At least four vectors of sums, in registers; taken for one pixel and two, not for three."""
     triple, cpu, (multiply, *_) = MACHINES[name]
-    kernel = SINGLE_PIXEL[name]
-    lines = assembly(kernel, triple, cpu).splitlines()
-    vectors = kernel.blocking.channels // {"avx2": 8, "avx512vnni": 16}[name]
-    assert sum(multiply in line for line in lines) % vectors == 0
-    assert not [line for line in lines if multiply in line and "rsp" in line]
-    assert [microkernel_for(name, 5, pixels) is kernel for pixels in (1, 2, 3, None)] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    for kernel, filters in zip(SINGLE_PIXEL[name], (16, 17), strict=True):
+        lines = assembly(kernel, triple, cpu).splitlines()
+        vectors = kernel.blocking.channels // {"avx2": 8, "avx512vnni": 16}[name]
+        count = sum(multiply in line for line in lines)
+        assert count >= 4
+        assert count % vectors == 0
+        assert not [line for line in lines if multiply in line and "rsp" in line]
+        taken = [microkernel_for(name, filters, pixels) is kernel for pixels in (1, 2, 3, None)]
+        assert taken == [True, True, False, False]
 
 
 @pytest.mark.parametrize("name", ["avx2", "avx512vnni", "dotprod"])

@@ -220,6 +220,17 @@ def test_rows_of_every_length_equal_the_spec(filters: int) -> None:
         assert_kernel_equals_spec(view, values, RULES[0])
 
 
+@pytest.mark.parametrize("filters", [1, 16, 17])
+def test_single_pixels_of_every_length_equal_the_spec(filters: int) -> None:
+    """Steps added up in several sums by turns, and those left over; one run of them, and three."""
+    for channels in range(1, 36):
+        view, values = layer(Shape("FULLY_CONNECTED", channels=channels, filters=filters), channels)
+        assert_kernel_equals_spec(view, values, RULES[0])
+    for channels in range(1, 9):
+        shape = Shape("CONV_2D", size=(4, 1), channels=channels, filters=filters, strides=(1, 2))
+        assert_kernel_equals_spec(*layer(shape, channels), RULES[0])
+
+
 @pytest.mark.parametrize("op", ["CONV_2D", "TRANSPOSE_CONV"])
 def test_images_of_every_height_equal_the_spec(op: str) -> None:
     """Rows that share a patch: whole handfuls, what is left of them, none; with and without rows skipped."""
