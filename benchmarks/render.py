@@ -66,12 +66,13 @@ def _heading(table: Table) -> str:
 
 
 def _main(table: Table) -> str:
-    """One row per model; each runtime's median, and its ratio to the oracle in the same contest."""
+    """One row per model: the oracle's median in the newest contest; each runtime's, and its ratio to the
+    oracle in the same contest."""
     columns = [column for column in COLUMNS if any(group == column[0] for _, group in table.pairs)]
     rows, left_out = [], []
     for model in table.models:
         own = [
-            found["quartiles"]["median"]
+            (contest["date"], found["quartiles"]["median"])
             for contest in table.of(model)
             if (found := canonical(contest)) and timed(found)
         ]
@@ -80,12 +81,12 @@ def _main(table: Table) -> str:
         ):
             left_out.append(model)
             continue
-        mine = seconds_text(sorted(own)[len(own) // 2]) if own else ""
+        mine = seconds_text(max(own)[1]) if own else ""
         rows.append([model, mine, *(_cell(table.get(model, group), name) for group, name, _ in columns)])
     heading = ["int8 model", "oracle", *(title for _, _, title in columns)]
     note = (
         "\n×: the runtime's time over the oracle's (profile `litert-2.3-ref`, best instruction set) in the "
-        "same contest; above 1 the oracle is faster.\n"
+        "same contest; above 1 the oracle is faster. Its own column is of the newest.\n"
     )
     if left_out:
         note += f"Left out, since the oracle does not run them: {', '.join(left_out)}.\n"
