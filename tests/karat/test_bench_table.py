@@ -122,6 +122,17 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert "not timed" not in markdown(kept(fine_tune_1024__builtin=[found(REF, 1.0)]))
 
 
+def test_the_oracles_own_column_is_of_the_newest_contest() -> None:
+    content = kept(
+        a__xnnpack=[found(REF, 2.0), found("litert-xnnpack", 3.0)],
+        a__builtin=[found(REF, 5.0), found("litert-builtin", 10.0)],
+        a__ref=[found(REF, None), found("litert-ref", 40.0)],
+    )
+    for group, day in (("xnnpack", 4), ("builtin", 3), ("ref", 5)):
+        content["contests"][f"a {group} 2"]["date"] = f"2026-01-0{day}T03:04:05+00:00"
+    assert "| a | 2 s | 3 s (1.50×) | 10 s (2.00×) | 40 s |" in markdown(content)
+
+
 def test_cells_say_ratio_difference_and_stop() -> None:
     content = kept(
         a__xnnpack=[found(REF, 2.0, isa="avx2"), found("litert-xnnpack", 3.0)],
