@@ -15,6 +15,7 @@ from refimpl.contract import Target
 from refimpl.errors import UsageError
 from refimpl.graph import Array, LayerView, Quantization
 from refimpl.kernels import KERNELS
+from refimpl.kernels.convolution import DenseConvolution
 from refimpl.kernels.threads import threads_for
 from refimpl.kernels.tiling import MAX_ROWS, MAX_TILE, PHASE_FIELDS, TilePlan
 from refimpl.profiles import profile_named
@@ -308,6 +309,14 @@ def test_large_strides_and_dilations_do_not_take_memory_in_proportion() -> None:
     assert isinstance(plan, TilePlan)
     assert plan.dimensions.patch_size < 1000
     assert_kernel_equals_spec(view, values, RULES[0])
+
+
+@pytest.mark.parametrize(("threads", "tasks"), [(1, 3), (2, 4), (3, 3), (8, 8)])
+def test_a_row_is_cut_into_as_many_tiles_for_each_thread(threads: int, tasks: int) -> None:
+    view, _ = layer(Shape("CONV_2D", size=(25, 20), taps=(1, 1), channels=16, filters=16), 0)
+    kernel = KERNELS["CONV_2D"](view, RULES[0], Target(threads=threads))
+    assert isinstance(kernel, DenseConvolution)
+    assert kernel.plan.dimensions.tasks == tasks
 
 
 def test_small_layers_run_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
