@@ -65,9 +65,6 @@ FEW_PIXELS = 2
 MANY_PIXELS = 192
 """In rows of so many, what fills blocks up is no matter."""
 
-ALIGNMENT = 64
-"""Packed weights start at a multiple of this, so that no vector of them straddles two cache lines."""
-
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 
 _INT16_BYTES = 2
@@ -145,9 +142,11 @@ def _vector_kernel(
     size = np.dtype(element_type).itemsize
     sizes = tuple(range(blocking.part, blocking.pixels + 1, blocking.part))
     vectors = blocking.channels // lanes
-    block: VectorBlock | SinglePixel = VectorBlock(sizes, lanes, vectors, size, dot, last_steps)
+    block: VectorBlock | SinglePixel
     if blocking.pixels == 1 and vectors < _ENOUGH_SUMS:
         block = SinglePixel(lanes, vectors, size, dot)
+    else:
+        block = VectorBlock(sizes, lanes, vectors, size, dot, last_steps)
     weight = np.int16 if size == _INT16_BYTES else np.int8
     channelwise = _channel_block(lanes, dot)
     return Microkernel(

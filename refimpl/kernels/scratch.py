@@ -17,7 +17,7 @@ from refimpl.kernels.addresses import INT8, INT64, call, constant, pointer
 from refimpl.kernels.inner_loop import inlined_loop
 
 ALIGNMENT = 64
-"""Pieces of scratch memory start at a multiple of this, a cache line and the widest vector there is."""
+"""Pieces start at a multiple of this, and packed weights: no vector of them straddles two cache lines."""
 
 _intrinsic: Any = intrinsic  # Numba's own type asks callers for the context, too
 

@@ -24,6 +24,8 @@ from refimpl.kernels.packed_call import PackedCall, enter
 from refimpl.kernels.team import (
     ADDRESS,
     ENTRY,
+    JOB_STAGES,
+    JOB_TABLE,
     MOST_THREADS,
     SHARES,
     TABLE_COLUMNS,
@@ -79,7 +81,7 @@ def _row(stage: Stage, threads: int) -> tuple[int, ...]:
 @inner_loop
 def _run_alone(job: int) -> int:
     """How many stages failed: 0, or 1 and those behind did not run."""
-    table, stages = word(job, 0), word(job, 1)
+    table, stages = word(job, JOB_TABLE), word(job, JOB_STAGES)
     for stage in range(stages):
         row = table + stage * TABLE_COLUMNS * 8
         if enter(word(row, ENTRY), word(row, ADDRESS), 0, word(row, TASKS)):

@@ -42,6 +42,9 @@ ENTRY, ADDRESS, TASKS, SHARES, HANDFUL = range(TABLE_COLUMNS)
 """Columns of a table of stages: the two addresses of a ``PackedCall``; its tasks; how many shares they
 are divided into; how many a thread draws at a time."""
 
+JOB_TABLE, JOB_STAGES, _JOB_COUNTERS, _JOB_SIZE, _JOB_THREADS = range(5)
+"""Places at a job's address: its table, how many stages, its counters, how many words these are, threads."""
+
 WAKING_WORK = 1 << 20
 """Elementary steps, some 200 µs, from which on helpers are woken for a job. For less, they are woken where
 one job follows the other: a network run now and then is done before they are there."""
@@ -75,8 +78,8 @@ def counters_for(stages: int, threads: int) -> Array:
 class Job:
     """A table of stages, int64 [stage, TABLE_COLUMNS], for at most MOST_THREADS ``threads``.
 
-    ``work`` is in elementary steps. ``address`` is where the compiled code finds table, number of stages,
-    counters, their size and ``threads``. Only one run at a time.
+    ``work`` is in elementary steps. ``address`` is where the compiled code finds all this. Only one run at a
+    time.
     """
 
     def __init__(self, table: Array, threads: int, work: int) -> None:
@@ -165,9 +168,8 @@ TEAM = Team()
 @inner_loop
 def _lead(team: int, job: int) -> int:
     """Opens the job at an address, works, closes it and sees the helpers out; how many handfuls failed."""
-    table, stages, counters, size, threads = (
-        word(job, 0), word(job, 1), word(job, 2), word(job, 3), word(job, 4)
-    )  # fmt: skip
+    table, stages, threads = word(job, JOB_TABLE), word(job, JOB_STAGES), word(job, _JOB_THREADS)
+    counters, size = word(job, _JOB_COUNTERS), word(job, _JOB_SIZE)
     for i in range(size):
         put(counters, i, 0)
     put(team, _TABLE // 8, table)

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refimpl.graph import Array
-from refimpl.kernels.microkernel import ALIGNMENT, Microkernel
+from refimpl.kernels.microkernel import Microkernel
+from refimpl.kernels.scratch import ALIGNMENT
 from refimpl.kernels.threads import threads_for
 
 PATCH_BYTES = 32 * 1024
