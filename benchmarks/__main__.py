@@ -19,7 +19,7 @@ from karat.benchmark.figures import Contest
 from karat.benchmark.table import table
 from refimpl.engine import compile_graph
 from refimpl.errors import KaratError
-from refimpl.kernels.isa import FEATURES
+from refimpl.kernels.jit.isa import FEATURES
 
 EPILOG = (
     "contestants:\n"

@@ -14,7 +14,7 @@ from karat.feeds import random_feeds
 from refimpl.cost import count
 from refimpl.errors import KaratError
 from refimpl.graph import Array, Graph
-from refimpl.kernels.isa import FEATURES, chosen_isa, why_not
+from refimpl.kernels.jit.isa import FEATURES, chosen_isa, why_not
 from refimpl.profiles import CANONICAL
 
 LARGEST_FOR_REFERENCE = 256

@@ -23,8 +23,8 @@ from refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
 from refimpl.fusion import fuse
 from refimpl.graph import DTYPES, Array, Graph, LayerView, Tensor
 from refimpl.kernels import KERNELS
-from refimpl.kernels.isa import chosen_isa
-from refimpl.kernels.threads import threads_in_force
+from refimpl.kernels.jit.isa import chosen_isa
+from refimpl.kernels.threads.thread_count import threads_in_force
 from refimpl.ops import OPS, remedy, unsupported_ops
 from refimpl.planning import MemoryPlan, plan_memory
 from refimpl.profiles import Profile, Rule, profile_for
@@ -87,7 +87,7 @@ def compile_graph(
 
     ``profile`` defaults to the canonical one of the graph's format. ``threads``
     defaults to all Numba has; a small network takes one, unless ``share_small``. Any number gives the same
-    bits, and so does every instruction set (see ``refimpl.kernels.isa``).
+    bits, and so does every instruction set (see ``refimpl.kernels.jit.isa``).
     ``implementation="spec"`` runs the slow definition of every op instead of its
     kernel. Raises UnsupportedOp for everything that cannot run, ModelError for a
     malformed layer and UsageError for a profile of another format, before anything runs.

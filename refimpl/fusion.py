@@ -18,10 +18,10 @@ import numpy as np
 
 from refimpl.contract import Kernel
 from refimpl.graph import DTYPES, Graph, Layer
-from refimpl.kernels.copies import ShapeOf
-from refimpl.kernels.lookup import Lookup
-from refimpl.kernels.padding import Padding
-from refimpl.kernels.pooling import MaxPool
+from refimpl.kernels.elementwise.lookup import Lookup
+from refimpl.kernels.images.pooling import MaxPool
+from refimpl.kernels.moves.copies import ShapeOf
+from refimpl.kernels.moves.padding import Padding
 
 
 def fuse(graph: Graph, kernels: Sequence[Kernel]) -> tuple[Graph, tuple[Kernel, ...]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from refimpl.contract import Kernel
 from refimpl.graph import DTYPES, Graph, Layer, Tensor
-from refimpl.kernels.concatenation import Concatenation
+from refimpl.kernels.moves.concatenation import Concatenation
 
 ALIGNMENT = 64
 """Buffers start at multiples of this many bytes, a cache line."""
@@ -162,7 +162,7 @@ def strides_of(graph: Graph, parts: Mapping[int, Part], index: int) -> tuple[int
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def _lies_apart(shape: Sequence[int], strides: Sequence[int]) -> bool:
+def _is_strided(shape: Sequence[int], strides: Sequence[int]) -> bool:
     return any(
         size > 1 and stride != math.prod(shape[axis + 1 :])
         for axis, (size, stride) in enumerate(zip(shape, strides, strict=True))
@@ -192,18 +192,18 @@ def _parts(graph: Graph, kernels: Sequence[Kernel]) -> dict[int, Part]:
             if index in graph.outputs or layer.inputs.count(index) > 1:
                 continue
             strides = strides_of(graph, {**parts, index: part}, index)
-            if _lies_apart(shape, strides):
+            if _is_strided(shape, strides):
                 others = [reader for reader in readers[index] if reader is not layer]
-                able = part.axis == len(shape) - 1 and _writes_apart(kernels[writers[index].index])
-                if not able or not all(_reads_apart(kernels[other.index]) for other in others):
+                able = part.axis == len(shape) - 1 and _writes_strided(kernels[writers[index].index])
+                if not able or not all(_reads_strided(kernels[other.index]) for other in others):
                     continue
             parts[index] = part
     return parts
 
 
-def _writes_apart(kernel: Kernel) -> bool:
-    return bool(getattr(kernel, "apart_outputs", False))
+def _writes_strided(kernel: Kernel) -> bool:
+    return bool(getattr(kernel, "strided_outputs", False))
 
 
-def _reads_apart(kernel: Kernel) -> bool:
-    return bool(getattr(kernel, "apart_inputs", False))
+def _reads_strided(kernel: Kernel) -> bool:
+    return bool(getattr(kernel, "strided_inputs", False))

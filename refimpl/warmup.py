@@ -1,7 +1,7 @@
 """Compiling in advance: one layer of every kind a convolutional network is made of.
 
 Kernels are compiled by Numba when they first run and kept between processes
-(``refimpl.kernels.compile_cache``). Running each of these layers once, small enough for one
+(``refimpl.kernels.jit.compile_cache``). Running each of these layers once, small enough for one
 thread and large enough for several, leaves nothing to compile for later.
 """
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from refimpl.contract import Kernel
 from refimpl.graph import DTYPES, Array, Graph
-from refimpl.kernels.concatenation import Concatenation
-from refimpl.kernels.pixels import aligned_bytes, lies_apart
-from refimpl.kernels.stages import Stage, Stages
+from refimpl.kernels.images.strided_images import aligned_bytes, is_strided
+from refimpl.kernels.moves.concatenation import Concatenation
+from refimpl.kernels.threads.layer_sequence import BoundLayer, LayerSequence
 from refimpl.planning import ALIGNMENT, MemoryPlan
 
 Call = Callable[[], None]
@@ -35,9 +35,11 @@ class Workspace:
             self._place(index)
         self._outputs = [self._arrays[index] for index in graph.outputs]
         bound = [self._bind(kernels[index], index) for index in range(len(graph.layers))]
-        self.calls = tuple(Stages([call], threads) if isinstance(call, Stage) else call for call in bound)
+        self.calls = tuple(
+            LayerSequence([call], threads) if isinstance(call, BoundLayer) else call for call in bound
+        )
         self.runs = tuple(_together(bound, threads))
-        self.compiled = all(isinstance(run, Stages) for run in self.runs)
+        self.compiled = all(isinstance(run, LayerSequence) for run in self.runs)
 
     def feed(self, values: Mapping[int, Array]) -> None:
         """Copies the graph's inputs to their places."""
@@ -72,7 +74,7 @@ class Workspace:
         inputs = [None if tensor == -1 else self._arrays[tensor] for tensor in layer.inputs]
         outputs = [self._arrays[tensor] for tensor in layer.outputs]
         # A bound call must see what is written later: nothing it reads may be copied on the way.
-        assert all(x is None or x.flags.c_contiguous or lies_apart(x) for x in inputs)
+        assert all(x is None or x.flags.c_contiguous or is_strided(x) for x in inputs)
         bind = getattr(kernel, "bind", None)
         if bind is None:
             return partial(kernel, inputs, outputs, None)
@@ -82,14 +84,14 @@ class Workspace:
 
 def _together(calls: Sequence[Call | None], threads: int) -> Iterator[Call]:
     """The same calls, neighbouring stages made one."""
-    stages: list[Stage] = []
+    stages: list[BoundLayer] = []
     for call in calls:
-        if isinstance(call, Stage):
+        if isinstance(call, BoundLayer):
             stages.append(call)
         elif call is not None:
             if stages:
-                yield Stages(stages, threads)
+                yield LayerSequence(stages, threads)
                 stages = []
             yield call
     if stages:
-        yield Stages(stages, threads)
+        yield LayerSequence(stages, threads)

@@ -97,3 +97,23 @@ def test_pointers_stay_inside_kernels() -> None:
         if "kernels" not in path.parts and pattern.search(path.read_text(encoding="utf-8"))
     ]
     assert not wrong
+
+
+KERNEL_LAYERS = (
+    "jit", "threads", "rounding", "microkernel", "elementwise", "images", "moves", "reductions",
+    "convolution", "depthwise", "onnx",
+)  # fmt: skip
+"""Folders of the kernels, lowest first."""
+
+
+def test_a_folder_of_kernels_imports_none_above_it() -> None:
+    kernels = ROOT / "refimpl" / "kernels"
+    assert {path.parent.name for path in kernels.glob("*/__init__.py")} == set(KERNEL_LAYERS)
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for number, folder in enumerate(KERNEL_LAYERS)
+        for path in sources(f"refimpl/kernels/{folder}")
+        for name in imported_modules(path)
+        if name.startswith("refimpl.kernels.") and name.split(".")[2] not in KERNEL_LAYERS[: number + 1]
+    ]
+    assert not wrong, "\n".join(wrong)

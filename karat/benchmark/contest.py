@@ -36,7 +36,7 @@ from karat.benchmark.figures import (
 from refimpl.cost import count
 from refimpl.errors import DelegateError
 from refimpl.graph import Array
-from refimpl.kernels.compile_cache import VARIABLE as CACHE
+from refimpl.kernels.jit.compile_cache import VARIABLE as CACHE
 from refimpl.profiles import profile_named
 
 TURN = 0.1

@@ -16,7 +16,7 @@ from export import graph_under
 from golden.provenance import written
 from refimpl.errors import UsageError
 from refimpl.graph import Array, Format, Graph
-from refimpl.kernels import isa
+from refimpl.kernels.jit import isa
 from refimpl.profiles import PROFILES, profile_for
 
 Kind: TypeAlias = Literal["oracle", "tflite", "onnx"]

@@ -92,7 +92,7 @@ class Entrant:
         return answer["layers"], answer.get("why_not", "")
 
     def peak(self) -> float:
-        """Multiplication-additions per second of the oracle's micro-kernel; see ``refimpl.kernels.peak``."""
+        """Multiplication-additions per second of the oracle's micro-kernel (``microkernel.peak``)."""
         return float(self._ask("peak", threads=self.contestant.threads)["macs_per_s"])
 
     def memory(self) -> int:

@@ -73,7 +73,7 @@ class Oracle:
 
     def peak(self, threads: int) -> float:
         """Multiplication-additions per second the instruction set's micro-kernel reaches."""
-        from refimpl.kernels.peak import measure_peak
+        from refimpl.kernels.microkernel.peak import measure_peak
 
         return measure_peak(self.isa, threads)
 

@@ -148,6 +148,6 @@ def _runtime_names() -> Iterable[str]:
 
 
 def _instruction_sets() -> Iterable[str]:
-    from refimpl.kernels.isa import FEATURES
+    from refimpl.kernels.jit.isa import FEATURES
 
     return FEATURES

@@ -29,8 +29,8 @@ def run(options: argparse.Namespace) -> int:
     """Compiles, with a bar on a terminal, and prints what was done where in which time."""
     import time
 
-    from refimpl.kernels.compile_cache import cache_directory
-    from refimpl.kernels.isa import chosen_isa
+    from refimpl.kernels.jit.compile_cache import cache_directory
+    from refimpl.kernels.jit.isa import chosen_isa
     from refimpl.warmup import warm_up
 
     start = time.perf_counter()

@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import refimpl.kernels.jit  # noqa: F401 - first: it says where compiled code is kept
 from refimpl.contract import Prepare
-from refimpl.kernels import compile_cache, isa  # first: where compiled code is kept, and for which processor
-from refimpl.kernels.activations import (
+from refimpl.kernels.convolution.conv_2d import prepare_convolution
+from refimpl.kernels.convolution.fully_connected import prepare_fully_connected
+from refimpl.kernels.convolution.transposed import prepare_transposed
+from refimpl.kernels.depthwise.convolution import prepare_depthwise
+from refimpl.kernels.elementwise.activations import (
     prepare_hard_swish,
     prepare_leaky_relu,
     prepare_logistic,
     prepare_relu,
     prepare_tanh,
 )
-from refimpl.kernels.binary import (
+from refimpl.kernels.elementwise.binary import (
     prepare_add,
     prepare_minimum,
     prepare_mul,
     prepare_prelu,
     prepare_sub,
 )
-from refimpl.kernels.cast import prepare_cast
-from refimpl.kernels.concatenation import prepare_concatenation
-from refimpl.kernels.conv_2d import prepare_convolution
-from refimpl.kernels.copies import (
+from refimpl.kernels.elementwise.cast import prepare_cast
+from refimpl.kernels.elementwise.quantize import prepare_dequantize, prepare_quantize
+from refimpl.kernels.images.pooling import prepare_average_pool, prepare_max_pool
+from refimpl.kernels.images.resize import prepare_resize_bilinear, prepare_resize_nearest
+from refimpl.kernels.moves.concatenation import prepare_concatenation
+from refimpl.kernels.moves.copies import (
     prepare_broadcast_to,
     prepare_depth_to_space,
     prepare_gather,
@@ -41,33 +47,28 @@ from refimpl.kernels.copies import (
     prepare_transpose,
     prepare_unpack,
 )
-from refimpl.kernels.depthwise import prepare_depthwise
-from refimpl.kernels.fully_connected import prepare_fully_connected
-from refimpl.kernels.onnx_average_pool import (
+from refimpl.kernels.moves.padding import prepare_pad
+from refimpl.kernels.onnx.average_pool import (
     prepare_qlinear_average_pool,
     prepare_qlinear_global_average_pool,
 )
-from refimpl.kernels.onnx_fused import prepare_conv_transpose
-from refimpl.kernels.onnx_sums import (
+from refimpl.kernels.onnx.conv_transpose import prepare_conv_transpose
+from refimpl.kernels.onnx.products import (
     prepare_conv_integer,
     prepare_max_pool_nchw,
     prepare_qlinear_conv,
     prepare_qlinear_matmul,
 )
-from refimpl.kernels.onnx_tables import (
+from refimpl.kernels.onnx.tables import (
     prepare_qlinear_add,
     prepare_qlinear_leaky_relu,
     prepare_qlinear_mul,
 )
-from refimpl.kernels.padding import prepare_pad
-from refimpl.kernels.pooling import prepare_average_pool, prepare_max_pool
-from refimpl.kernels.quantize import prepare_dequantize, prepare_quantize
-from refimpl.kernels.reduction import prepare_arg_max, prepare_mean
-from refimpl.kernels.resize import prepare_resize_bilinear, prepare_resize_nearest
-from refimpl.kernels.rows import prepare_l2_normalization, prepare_softmax
-from refimpl.kernels.transposed import prepare_transposed
+from refimpl.kernels.reductions.l2_normalization import prepare_l2_normalization
+from refimpl.kernels.reductions.reduction import prepare_arg_max, prepare_mean
+from refimpl.kernels.reductions.softmax import prepare_softmax
 
-__all__ = ["KERNELS", "compile_cache", "isa"]
+__all__ = ["KERNELS"]
 
 KERNELS: Mapping[str, Prepare] = MappingProxyType(
     {

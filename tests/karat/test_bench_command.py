@@ -17,7 +17,7 @@ from karat.benchmark.figures import SCHEMA, Contest, Entry
 from karat.cli import main
 from refimpl.builder import GraphBuilder
 from refimpl.graph import Graph, Quantization
-from refimpl.kernels.isa import FEATURES, why_not
+from refimpl.kernels.jit.isa import FEATURES, why_not
 from tests.karat.small import small_graph
 
 pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")

@@ -13,7 +13,7 @@ import pytest
 from export.quantize import PRESETS, quantize_model
 from karat.feeds import random_feeds
 from refimpl.engine import compile_graph
-from refimpl.kernels.compile_cache import VARIABLE
+from refimpl.kernels.jit.compile_cache import VARIABLE
 from refimpl.networks import network
 from refimpl.warmup import PROFILES, layers
 

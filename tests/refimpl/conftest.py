@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from refimpl import engine
-from refimpl.kernels import threads
+from refimpl.kernels.threads import thread_count as threads
 
 
 @pytest.fixture(autouse=True)
@@ -17,4 +17,4 @@ def _threads_even_for_small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny_layers_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every layer is shared out among the threads, a task at a time."""
     monkeypatch.setattr(threads, "SMALL_WORK", 0)
-    monkeypatch.setattr(threads, "HANDFUL_WORK", 0)
+    monkeypatch.setattr(threads, "CHUNK_WORK", 0)

@@ -16,8 +16,8 @@ from refimpl.cost import count
 from refimpl.engine import compile_graph
 from refimpl.errors import FeedError, UnsupportedOp, UsageError
 from refimpl.graph import Quantization
-from refimpl.kernels.team import TEAM, Job
-from refimpl.kernels.threads import count_in_force, threads_in_force
+from refimpl.kernels.threads.thread_count import count_in_force, threads_in_force
+from refimpl.kernels.threads.thread_pool import POOL, Job
 from tests.karat.small import small_graph
 
 
@@ -85,13 +85,13 @@ def test_a_program_runs_on_its_own_number_of_threads_and_leaves_the_others(
     trace: bool, threads: int, others: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered: list[int] = []
-    original = TEAM.run
+    original = POOL.run
 
     def recording(job: Job) -> int:
         entered.append(job.threads)
         return original(job)
 
-    monkeypatch.setattr(TEAM, "run", recording)
+    monkeypatch.setattr(POOL, "run", recording)
     graph = small_graph()
     program = compile_graph(graph, threads=threads)
     with threads_in_force(others):
@@ -108,13 +108,13 @@ def test_layers_run_one_by_one_where_somebody_looks_on_and_together_where_nobody
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lengths: list[int] = []
-    original = TEAM.run
+    original = POOL.run
 
     def recording(job: Job) -> int:
         lengths.append(len(job.table))
         return original(job)
 
-    monkeypatch.setattr(TEAM, "run", recording)
+    monkeypatch.setattr(POOL, "run", recording)
     graph = small_graph()
     program = compile_graph(graph, threads=2)
     program.run(random_feeds(graph, 0))

@@ -10,13 +10,18 @@ import numpy as np
 import pytest
 
 from karat.feeds import random_feeds
-from refimpl.engine import Program, compile_graph
+from refimpl.engine import compile_graph
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Graph, Layer, Quantization, Tensor
-from refimpl.kernels.isa import FEATURES, VARIABLE, why_not
+from refimpl.kernels.jit.isa import FEATURES, VARIABLE, why_not
 from refimpl.profiles import PROFILES
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
-from tests.refimpl.test_planning import Net, assert_plan_is_sound, assert_planned_equals_traced
+from tests.support.planned_networks import (
+    Net,
+    applied_at_once,
+    assert_plan_is_sound,
+    assert_planned_equals_traced,
+)
 
 pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
 
@@ -50,11 +55,6 @@ def behind(shape: WeightedShape, ops: Sequence[str], seed: int) -> Graph:
         tensors[after.index] = chain = after
     data = next(t.index for t in view.inputs if t is not None and not t.is_constant)
     return Graph(tuple(tensors[i] for i in range(len(tensors))), tuple(layers), (data,), (chain.index,))
-
-
-def applied_at_once(program: Program) -> int:
-    """How many layers do nothing of their own."""
-    return sum(call is None for call in program._workspace.calls)
 
 
 def assert_equals_spec(graph: Graph, profile: str, fused: int) -> None:

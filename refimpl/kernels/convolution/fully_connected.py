@@ -1,0 +1,25 @@
+"""FULLY_CONNECTED: a 1x1 convolution over one row of pixels, one per batch element."""
+
+from __future__ import annotations
+
+from refimpl.contract import Kernel, Target
+from refimpl.graph import LayerView
+from refimpl.kernels.convolution.dense import prepare_dense
+from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
+from refimpl.kernels.convolution.tiling import convolution_sampling
+from refimpl.profiles.rules import Rule
+
+
+def prepare_fully_connected(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """FULLY_CONNECTED: data of any shape read as [rows, depth], filter [filters, depth], optional bias."""
+    filters, depth = view.input(1).shape
+    size = 1
+    for extent in view.input(0).shape:
+        size *= extent
+    rows = size // depth
+    one = convolution_sampling(1, 1, 1, 1, 1, "VALID")
+    columns = convolution_sampling(rows, rows, 1, 1, 1, "VALID")
+    shapes = ConvolutionShapes(
+        (1, 1, rows, depth), (1, 1, rows, filters), (filters, 1, 1, depth), one, columns
+    )
+    return prepare_dense(view, rule, target, shapes, (0, 1, 2))

@@ -1,0 +1,177 @@
+"""Copying input bytes to patches, borders included; shared by the compiled convolutions.
+
+A patch is what one tile of output pixels reads: int16, uint8 or int8 ``[filter_y, column,
+in_channel]``, as the instruction set multiplies them. Its layouts are described in
+``refimpl.kernels.convolution.tiling``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from refimpl.graph import Array, Tensor
+from refimpl.kernels.jit.llvm_ir import INT8, INT32, call, intrinsic, pointer
+from refimpl.kernels.jit.no_refcount import no_refcount
+
+CACHE_LINE = 64
+"""Bytes :func:`prefetch` brings at least."""
+
+
+class ByteToElement(NamedTuple):
+    """How an input byte becomes a value of the patch: ``(byte ^ flip) - offset``.
+
+    Borders get ``border``, the patch's value that stands for 0. To int16, int8 flips
+    the sign bit and takes 128 off, uint8 does nothing, so one compiled function
+    serves both. To a byte of the other sign flipping is all: the values move by 128,
+    and so does what stands for 0.
+    """
+
+    flip: int
+    offset: int
+    border: int
+
+
+def byte_to_element(tensor: Tensor, element: type[Any] = np.int16) -> ByteToElement:
+    """The conversion of an int8 or uint8 tensor to a patch of that element type."""
+    signed = tensor.dtype == "int8"
+    if element is np.int16:
+        flip = 128 if signed else 0
+        return ByteToElement(flip, flip, tensor.zero_point)
+    if signed == (element is np.int8):
+        return ByteToElement(0, 0, tensor.zero_point)
+    return ByteToElement(128, 0, tensor.zero_point + (128 if signed else -128))
+
+
+@no_refcount
+def _widen(source: Array, flip: np.uint8, offset: np.int16, target: Array) -> None:
+    if target.itemsize == 1:  # a byte has no offset
+        for i in range(target.size):
+            target[i] = source[i] ^ flip
+    else:
+        for i in range(target.size):
+            target[i] = np.int16(np.int16(source[i] ^ flip) - offset)
+
+
+@intrinsic
+def prefetch(_: Any, address: Any) -> Any:
+    """Asks for the cache line of an address, which will be read soon; it need not be anybody's."""
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        _prefetch(builder, arguments[0], 0)
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def prefetch_to_write(_: Any, address: Any) -> Any:
+    """The same for what will be written."""
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        _prefetch(builder, arguments[0], 1)
+
+    return types.void(types.int64), codegen
+
+
+def _prefetch(builder: Any, address: Any, write: int) -> None:
+    write, second_level, data = (ir.Constant(INT32, number) for number in (write, 2, 1))
+    operands = [pointer(builder, address, INT8), write, second_level, data]
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), operands)
+
+
+class PatchSource(NamedTuple):
+    """What the tiles of one phase read, and how their patch is laid out.
+
+    ``copies`` repeats every channel, for depthwise filters with a multiplier.
+    """
+
+    in_height: int
+    in_width: int
+    in_channels: int
+    copies: int
+    tap_y_step: int
+    taps_y: int
+    in_x_step: int
+    tap_x_step: int
+    taps_x: int
+    patch_columns: int
+    gathered: int
+
+
+@no_refcount
+def fill_patch(
+    image: Array,
+    conversion: ByteToElement,
+    r: PatchSource,
+    batch: int,
+    in_y: int,
+    in_x: int,
+    pixels: int,
+    patch: Array,
+) -> None:
+    """Fills ``patch`` for ``pixels`` outputs, the first of which starts at ``in_y``, ``in_x``.
+
+    ``image`` is the whole input's bytes, NHWC. Positions outside it get the border.
+    """
+    row_size = r.patch_columns * r.in_channels
+    pitch = row_size * r.copies
+    for tap_y in range(r.taps_y):
+        y = in_y + tap_y * r.tap_y_step
+        start = -1
+        if 0 <= y < r.in_height:
+            start = (batch * r.in_height + y) * r.in_width * r.in_channels
+        row = patch[tap_y * pitch : (tap_y + 1) * pitch]
+        if r.gathered:
+            for pixel in range(pixels):
+                for tap_x in range(r.taps_x):
+                    column = pixel * r.taps_x + tap_x
+                    target = row[column * r.in_channels : (column + 1) * r.in_channels]
+                    x = in_x + pixel * r.in_x_step + tap_x * r.tap_x_step
+                    _widen_columns(image, conversion, start, r.in_width, r.in_channels, x, 1, target)
+        else:
+            target = row[:row_size]
+            _widen_columns(image, conversion, start, r.in_width, r.in_channels, in_x, r.patch_columns, target)
+        if r.copies > 1:
+            _repeat_in_place(row, row_size, r.copies)
+
+
+@no_refcount
+def _repeat_in_place(row: Array, size: int, copies: int) -> None:
+    """Each of the first ``size`` elements ``copies`` times; from the end, so none is lost."""
+    for i in range(size - 1, -1, -1):
+        value = row[i]
+        for copy in range(copies):
+            row[i * copies + copy] = value
+
+
+@no_refcount
+def _widen_columns(
+    image: Array,
+    conversion: ByteToElement,
+    start: int,
+    width: int,
+    channels: int,
+    first: int,
+    columns: int,
+    target: Array,
+) -> None:
+    """Fills ``target`` ([columns * channels]) with ``columns`` columns of a row from ``first`` on.
+
+    The row's bytes begin at ``image[start]`` and hold ``width`` columns; with
+    ``start < 0`` there is no such row. Columns outside the row get the border.
+    """
+    border = np.int16(conversion.border)
+    left, right = columns, columns
+    if start >= 0:
+        left = min(max(-first, 0), columns)
+        right = max(min(width - first, columns), left)
+    target[: left * channels] = border
+    if right > left:
+        begin = start + (first + left) * channels
+        source = image[begin : begin + (right - left) * channels]
+        inner = target[left * channels : right * channels]
+        _widen(source, np.uint8(conversion.flip), np.int16(conversion.offset), inner)
+    target[right * channels : columns * channels] = border

@@ -1,0 +1,131 @@
+"""3x3 convolutions by Winograd's transforms, exactly: a quarter of the products, of int16.
+
+A task takes neighbouring tiles of 4x4 outputs (``winograd.transforms``). Their inputs, copied to a patch
+where they reach beyond the image, are transformed and multiplied with the filters point by point. The sums
+are transformed back, a row of tiles at a time, and requantized as any convolution's are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.contract import Target, Values
+from refimpl.graph import Array, LayerView
+from refimpl.kernels.convolution.base import AccumulatingKernel
+from refimpl.kernels.convolution.dense import centred_filter
+from refimpl.kernels.convolution.patches import ByteToElement, byte_to_element
+from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
+from refimpl.kernels.convolution.tiling import steps_of
+from refimpl.kernels.convolution.winograd.grid import PRODUCTS_SAVED, WinogradGrid, applies, pays, plan_grid
+from refimpl.kernels.convolution.winograd.loop import winograd_tasks
+from refimpl.kernels.convolution.winograd.transforms import (
+    LARGEST_INPUT,
+    ONE_FACTOR,
+    TAPS,
+    transformed_filter,
+)
+from refimpl.kernels.images.pool_block import MaxPool2x2
+from refimpl.kernels.images.strided_images import whole_pixels
+from refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
+from refimpl.kernels.jit.packed_call import TaskLoop
+from refimpl.kernels.microkernel.blocking import Blocking
+from refimpl.kernels.microkernel.microkernel import OF_PAIRS
+from refimpl.kernels.moves.padding import Border
+from refimpl.kernels.rounding.requantize import prepare_epilogue
+from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.kernels.threads.thread_count import threads_for
+from refimpl.profiles.rules import Rule
+
+BOUND = 1 << 25
+"""Results below this size come out exactly."""
+
+NO_POOL = MaxPool2x2(0, 0, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class WinogradConvolution(AccumulatingKernel):
+    """A prepared CONV_2D.
+
+    ``weights`` int16: the filters at every point, as the micro-kernel reads them. ``initial`` int32
+    [block, 2, lane]: zeros, and what makes up for the input's zero point and adds the bias.
+    ``strided_outputs``: as for ``DenseConvolution``.
+    """
+
+    blocking: Blocking
+    grid: WinogradGrid
+    conversion: ByteToElement
+    weights: Array
+    initial: NDArray[np.int32]
+    work: int
+    strided_outputs: bool
+    halving: MaxPool2x2 | None = None
+
+    def halved(self, halving: MaxPool2x2) -> WinogradConvolution:
+        """The same, with another output: the largest of each 2x2 results."""
+        return replace(self, halving=halving)
+
+    def behind(self, border: Border) -> WinogradConvolution | None:
+        """The same, reading the image inside ``border`` in place of the padded one."""
+        g = self.grid
+        if (g.in_height, g.in_width, g.in_channels) != border.outer:
+            return None
+        height, width, _ = border.inner
+        inside = g._replace(
+            in_height=height, in_width=width, in_y=g.in_y - border.top, in_x=g.in_x - border.left
+        )
+        return replace(self, grid=inside)
+
+    def stage(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> BoundLayer:
+        """The layer on these arrays, and on ``accumulator`` unless it is None."""
+        data, out = inputs[0], whole_pixels(outputs[0])
+        assert data is not None
+        grid, epilogue = self.grid, self.epilogue
+        if out is not outputs[0]:
+            assert self.strided_outputs
+            assert accumulator is None
+            grid = grid._replace(out_pitch=out.shape[-1])
+            epilogue = epilogue._replace(flat_body=out.size)
+        halving, pooled = NO_POOL, np.empty(0, np.uint8)
+        if self.halving is not None:
+            whole = whole_pixels(outputs[1])
+            halving, pooled = self.halving._replace(pitch=whole.shape[-1]), writable_bytes(whole)
+        arguments = (
+            self.blocking, read_only_bytes(data), self.conversion, grid, self.weights, self.initial, epilogue,
+            halving, writable_bytes(out), pooled, flat_accumulator(accumulator),
+        )  # fmt: skip
+        return BoundLayer(self.loop, arguments, grid.tasks, self.work)
+
+
+def prepare_winograd(
+    view: LayerView, rule: Rule, target: Target, shapes: ConvolutionShapes
+) -> WinogradConvolution | None:
+    """The kernel of a CONV_2D of these shapes; None where it would not be exact, or not be faster."""
+    if not (applies(shapes) and pays(target.isa, shapes)):
+        return None
+    data, bias = view.input(0), view.optional_input(2)
+    filters, conversion = centred_filter(view.input(1)), byte_to_element(data, np.int8)
+    constants = -conversion.border * filters.sum(axis=(1, 2, 3), dtype=np.int64)
+    if bias is not None and bias.data is not None:
+        constants = constants + bias.data
+    largest = np.abs(constants) + LARGEST_INPUT * np.abs(filters).sum(axis=(1, 2, 3), dtype=np.int64)
+    at_points = transformed_filter(filters)
+    if largest.max() >= BOUND or at_points is None:
+        return None
+    kernel = OF_PAIRS[target.isa]
+    outputs = math.prod(shapes.output)
+    work = steps_of(outputs * TAPS * TAPS * shapes.filter[3] // PRODUCTS_SAVED, outputs)
+    grid = plan_grid(shapes, kernel.blocking, threads_for(work, target.threads))
+    initial = np.zeros((grid.blocks, 2, kernel.blocking.channels), np.int32)
+    lanes = np.zeros(grid.blocks * kernel.blocking.channels, np.int64)
+    lanes[: grid.filters] = ONE_FACTOR * constants
+    initial[:, 1] = lanes.reshape(grid.blocks, -1).astype(np.int32)
+    epilogue = prepare_epilogue(view, rule, data, view.input(1), view.output())
+    return WinogradConvolution(
+        TaskLoop(winograd_tasks), epilogue, kernel.blocking, grid, conversion, kernel.pack(at_points),
+        initial, work, epilogue.flat_body >= outputs,
+    )  # fmt: skip

@@ -1,0 +1,293 @@
+"""The compiled loop of ``refimpl.kernels.convolution.winograd.convolution``: tasks of neighbouring tiles."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from refimpl.graph import Array
+from refimpl.kernels.convolution.patches import (
+    CACHE_LINE,
+    ByteToElement,
+    PatchSource,
+    fill_patch,
+    prefetch,
+    prefetch_to_write,
+)
+from refimpl.kernels.convolution.winograd.grid import WinogradGrid
+from refimpl.kernels.convolution.winograd.transforms import (
+    INPUT_LANES,
+    ONE_POINT,
+    OUTPUT_LANES,
+    POINTS,
+    SIDE,
+    TAPS,
+    TILE,
+    transform_input,
+    transform_output,
+)
+from refimpl.kernels.images.pool_block import MaxPool2x2, largest_of_window
+from refimpl.kernels.jit.no_refcount import no_refcount
+from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
+from refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
+from refimpl.kernels.microkernel.microkernel import multiply_block
+from refimpl.kernels.rounding.requantize import Epilogue, requantize_pixels
+
+HALF_TILE = TILE // 2
+
+
+@no_refcount
+def _transform_inputs(
+    image: Array,
+    conversion: ByteToElement,
+    g: WinogradGrid,
+    first: int,
+    count: int,
+    patch: Array,
+    values: Array,
+) -> None:
+    """Tiles ``first`` … ``first + count - 1`` of the input at every point, [tile, point, channel].
+
+    Those whose values lie in the image as the transform reads them need no patch.
+    """
+    as_it_is = conversion.flip == 0 and g.in_channels % INPUT_LANES == 0
+    done = 0
+    while done < count:
+        row, column = divmod(first + done, g.across)
+        batch, down = divmod(row, g.down)
+        tiles = min(g.across - column, count - done)
+        columns = TILE * tiles + TAPS - 1
+        in_y, in_x = g.in_y + TILE * down, g.in_x + TILE * column
+        rows_inside = in_y >= 0 and in_y + SIDE <= g.in_height
+        if as_it_is and rows_inside and in_x >= 0 and in_x + columns <= g.in_width:
+            pitch = g.in_width * g.in_channels
+            source = image.ctypes.data + (batch * g.in_height + in_y) * pitch + in_x * g.in_channels
+        else:
+            pitch, source = columns * g.in_channels, patch.ctypes.data
+            reading = PatchSource(g.in_height, g.in_width, g.in_channels, 1, 1, SIDE, 1, 1, TAPS, columns, 0)
+            fill_patch(image, conversion, reading, batch, in_y, in_x, TILE * tiles, patch)
+        target = values.ctypes.data + values.itemsize * done * POINTS * g.pitch
+        for channel in range(0, g.in_channels, INPUT_LANES):
+            transform_input(
+                source + channel, pitch, g.in_channels, tiles,
+                target + values.itemsize * channel, values.itemsize * g.pitch,
+            )  # fmt: skip
+        done += tiles
+
+
+class Fetched(NamedTuple):
+    """Rows of an image a task will touch: those from ``first`` on and before ``end`` of the tile's, the first
+    row (which may not be there) at address ``at``, ``pitch`` apart, ``size`` bytes each."""
+
+    at: int
+    pitch: int
+    first: int
+    end: int
+    size: int
+
+
+@no_refcount
+def _rows_read(image: Array, g: WinogradGrid, tile: int) -> Fetched:
+    """What the task of this tile reads."""
+    row, column = divmod(tile, g.across)
+    batch, down = divmod(row, g.down)
+    y, x = g.in_y + TILE * down, max(g.in_x + TILE * column, 0)
+    pitch = g.in_width * g.in_channels
+    at = image.ctypes.data + (batch * g.in_height + y) * pitch + x * g.in_channels
+    size = min(TILE * g.share + TAPS - 1, g.in_width - x) * g.in_channels
+    return Fetched(at, pitch, max(0, -y), min(SIDE, g.in_height - y), size)
+
+
+@no_refcount
+def _rows_written(out: Array, g: WinogradGrid, tile: int) -> Fetched:
+    """What the task of this tile writes."""
+    row, column = divmod(tile, g.across)
+    batch, down = divmod(row, g.down)
+    y, x = TILE * down, TILE * column
+    pitch = g.out_width * g.out_pitch
+    at = out.ctypes.data + (batch * g.out_height + y) * pitch + x * g.out_pitch
+    return Fetched(
+        at, pitch, 0, min(TILE, g.out_height - y), min(TILE * g.share, g.out_width - x) * g.out_pitch
+    )
+
+
+@no_refcount
+def _fetch(read: Fetched, written: Fetched, point: int) -> None:
+    """One of POINTS pieces of both."""
+    row, piece = point // SIDE, point % SIDE
+    if read.first <= row < read.end:
+        at = read.at + row * read.pitch
+        for offset in range(piece * read.size // SIDE, (piece + 1) * read.size // SIDE, CACHE_LINE):
+            prefetch(at + offset)
+    if row < written.end:
+        at = written.at + row * written.pitch
+        for offset in range(piece * written.size // SIDE, (piece + 1) * written.size // SIDE, CACHE_LINE):
+            prefetch_to_write(at + offset)
+
+
+@no_refcount
+def _multiply_points(
+    blocking: Blocking,
+    g: WinogradGrid,
+    block: int,
+    count: int,
+    image: Array,
+    out: Array,
+    first: int,
+    ahead: int,
+    values: Array,
+    no_offset: Array,
+    weights: Array,
+    initial: Array,
+    sums: Array,
+) -> None:
+    """Sums over channels at every point, [tile, point, filter of the block].
+
+    Meanwhile, unless ``ahead`` is -1, the caches are filled with what the task of that tile will read and
+    what this one, of tile ``first``, will write.
+    """
+    width, steps = blocking.channels, (g.in_channels + blocking.depth - 1) // blocking.depth
+    panel = steps * blocking.depth * width
+    read, written = _rows_read(image, g, max(ahead, 0)), _rows_written(out, g, first)
+    for point in range(POINTS):
+        if ahead >= 0:
+            _fetch(read, written, point)
+        weights_at = weights.ctypes.data + weights.itemsize * (block * POINTS + point) * panel
+        initial_at = initial.ctypes.data + 4 * width * (2 * block + (point == ONE_POINT))
+        tile = 0
+        while tile < count:
+            size = pixels_at_once(blocking, count - tile)
+            at = tile * POINTS + point
+            multiply_block(
+                blocking, size, values.ctypes.data + values.itemsize * at * g.pitch, POINTS * g.pitch,
+                no_offset.ctypes.data, 1, steps, weights_at, initial_at,
+                sums.ctypes.data + 4 * at * width, POINTS * width,
+            )  # fmt: skip
+            tile += size
+
+
+@no_refcount
+def _finish_outputs(
+    blocking: Blocking,
+    g: WinogradGrid,
+    block: int,
+    first: int,
+    count: int,
+    sums: Array,
+    epilogue: Epilogue,
+    acc: Array,
+    out: Array,
+    acc_out: Array,
+) -> None:
+    """Transforms a block's sums back and requantizes them."""
+    width = blocking.channels
+    done = 0
+    while done < count:
+        row, column = divmod(first + done, g.across)
+        batch, down = divmod(row, g.down)
+        tiles = min(g.across - column, count - done)
+        columns = TILE * tiles
+        pixels, rows = min(columns, g.out_width - TILE * column), min(TILE, g.out_height - TILE * down)
+        out_row = batch * g.out_height + TILE * down
+        for channel in range(block * width, min((block + 1) * width, g.filters), OUTPUT_LANES):
+            transform_output(
+                sums.ctypes.data + 4 * (done * POINTS * width + channel - block * width), 4 * width, tiles,
+                acc.ctypes.data, 4 * columns * OUTPUT_LANES, 4 * OUTPUT_LANES,
+            )  # fmt: skip
+            filters = min(OUTPUT_LANES, g.filters - channel)
+            for y in range(rows):
+                start = y * columns * OUTPUT_LANES
+                results = acc[start : start + pixels * OUTPUT_LANES].reshape(pixels, OUTPUT_LANES)
+                at = ((out_row + y) * g.out_width + TILE * column) * g.out_pitch + channel
+                requantize_pixels(results, epilogue, channel, filters, out, at, g.out_pitch)
+                if acc_out.size:
+                    for pixel in range(pixels):
+                        for k in range(filters):
+                            acc_out[at + pixel * g.out_pitch + k] = results[pixel, k]
+        done += tiles
+
+
+@no_refcount
+def _halve_outputs(
+    blocking: Blocking,
+    g: WinogradGrid,
+    block: int,
+    first: int,
+    count: int,
+    out: Array,
+    halving: MaxPool2x2,
+    pooled: Array,
+) -> None:
+    """The largest of each 2x2 outputs of a block: tiles begin at even rows and columns."""
+    channel = block * blocking.channels
+    filters = min(blocking.channels, g.filters - channel)
+    row_bytes = g.out_width * g.out_pitch
+    done = 0
+    while done < count:
+        row, column = divmod(first + done, g.across)
+        batch, down = divmod(row, g.down)
+        tiles = min(g.across - column, count - done)
+        for y in range(HALF_TILE * down, min(HALF_TILE * (down + 1), halving.height)):
+            source = out.ctypes.data + (batch * g.out_height + 2 * y) * row_bytes + channel
+            out_row = (batch * halving.height + y) * halving.width
+            rows = min(2, g.out_height - 2 * y)
+            for x in range(HALF_TILE * column, min(HALF_TILE * (column + tiles), halving.width)):
+                window, columns = source + 2 * x * g.out_pitch, min(2, g.out_width - 2 * x)
+                at = pooled.ctypes.data + (out_row + x) * halving.pitch + channel
+                if halving.signed:
+                    low, high = np.int8(halving.low), np.int8(halving.high)
+                    largest_of_window(window, rows, row_bytes, columns, g.out_pitch, filters, low, high, at)
+                else:
+                    least, most = np.uint8(halving.low), np.uint8(halving.high)
+                    largest_of_window(window, rows, row_bytes, columns, g.out_pitch, filters, least, most, at)
+        done += tiles
+
+
+@no_refcount
+def winograd_tasks(
+    blocking: Blocking,
+    image: Array,
+    conversion: ByteToElement,
+    g: WinogradGrid,
+    weights: Array,
+    initial: Array,
+    epilogue: Epilogue,
+    halving: MaxPool2x2,
+    out: Array,
+    pooled: Array,
+    acc_out: Array,
+    begin: int,
+    end: int,
+) -> None:
+    """Runs tasks ``begin`` … ``end - 1`` on this thread.
+
+    ``image`` and ``out`` are bytes, NHWC flat; ``pooled`` is ``out`` halved, or empty; ``acc_out`` is int32
+    like ``out``, or empty.
+    """
+    together = min(g.share, g.across)
+    points = (g.share + blocking.pixels) * POINTS  # a block of the micro-kernel may reach beyond the tiles
+    patch_bytes = SIDE * (TILE * together + TAPS - 1) * g.in_channels + INPUT_LANES
+    results = TILE * TILE * together * OUTPUT_LANES
+    of_values, of_sums = piece_size(points * g.pitch, 2), piece_size(points * blocking.channels, 4)
+    of_acc, of_patch = piece_size(results, 4), piece_size(patch_bytes, 1)
+    memory = allocate(of_values + of_sums + of_acc + of_patch + piece_size(1, 8))
+    values = piece(memory, 0, points * g.pitch, np.int16)
+    sums = piece(memory, of_values, points * blocking.channels, np.int32)
+    acc = piece(memory, of_values + of_sums, results, np.int32)
+    patch = piece(memory, of_values + of_sums + of_acc, patch_bytes, np.int8)
+    no_offset = piece(memory, of_values + of_sums + of_acc + of_patch, 1, np.int64)
+    no_offset[0] = 0
+    for task in range(begin, end):
+        first = task * g.share
+        count = min(g.share, g.tiles - first)
+        _transform_inputs(image, conversion, g, first, count, patch, values)
+        for block in range(g.blocks):
+            ahead = first + count if block == 0 and task + 1 < end else -1
+            _multiply_points(
+                blocking, g, block, count, image, out, first, ahead, values, no_offset, weights, initial, sums
+            )
+            _finish_outputs(blocking, g, block, first, count, sums, epilogue, acc, out, acc_out)
+            if pooled.size:
+                _halve_outputs(blocking, g, block, first, count, out, halving, pooled)
+    release(memory)

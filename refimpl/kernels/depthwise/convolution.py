@@ -1,0 +1,330 @@
+"""DEPTHWISE_CONV_2D: every channel has filters of its own, so the loops run along the channels.
+
+Where the instruction set multiplies four bytes at a time, a 3x3 filter takes three instructions per
+16 channels: its rows are the bytes of a word. Words of the usual 3x3 filters are made in registers
+(``depthwise.row_block``), those of all others in a patch (``depthwise.word_patch``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.graph import Array, LayerView
+from refimpl.kernels.convolution.base import AccumulatingKernel
+from refimpl.kernels.convolution.dense import centred_filter, prepare_dense
+from refimpl.kernels.convolution.patches import ByteToElement, PatchSource, byte_to_element, fill_patch
+from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
+from refimpl.kernels.convolution.tiling import (
+    MAX_ROWS,
+    ROWS_BYTES,
+    convolution_sampling,
+    equal_blocks,
+    patch_rows,
+    steps_of,
+    tap_starts,
+    tile_size,
+)
+from refimpl.kernels.depthwise.row_block import STRIDES, TAPS, multiply_columns
+from refimpl.kernels.depthwise.word_patch import fill_words, pack_neighbours
+from refimpl.kernels.jit.no_refcount import no_refcount
+from refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
+from refimpl.kernels.jit.packed_call import TaskLoop
+from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
+from refimpl.kernels.microkernel.blocking import Blocking
+from refimpl.kernels.microkernel.microkernel import (
+    CHANNELS,
+    PIXELS,
+    Microkernel,
+    microkernel_for,
+    multiply_channels,
+)
+from refimpl.kernels.microkernel.vector_blocks import WORD_BYTES
+from refimpl.kernels.moves.padding import Border
+from refimpl.kernels.rounding.requantize import Epilogue, prepare_epilogue, requantize_pixels
+from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.kernels.threads.thread_count import threads_for
+from refimpl.profiles.rules import Rule
+
+PRODUCT_WORK, COLUMN_WORK = 8, 4
+"""What a product of a depthwise filter takes, in products of a dense one; and of one computed by columns."""
+
+
+class DepthwiseGeometry(NamedTuple):
+    """Sizes and steps the compiled loop needs; one compiled function serves every shape.
+
+    A task computes ``tile`` pixels of the output rows of one of ``row_blocks``, ``rows`` of them at most:
+    one, unless a tile is a whole row.
+    ``by_columns``: the patch holds the input of all rows of a task, and words are made in registers.
+    ``neighbour``: where filters have a single row, how far apart in the patch a word's values lie; else 0.
+    """
+
+    batches: int
+    out_height: int
+    out_width: int
+    in_y: int
+    stride_y: int
+    in_x: int
+    tile: int
+    rows: int
+    row_blocks: int
+    pixel_step: int
+    tasks: int
+    per_word: int
+    by_columns: bool
+    neighbour: int
+
+
+@dataclass(frozen=True)
+class DepthwiseConvolution(AccumulatingKernel):
+    """A prepared DEPTHWISE_CONV_2D.
+
+    ``offsets`` int64 [tap]: where a pixel's channels lie in the patch, tap by tap; one above the
+    other count as one. ``weights`` int32 [tap, lane], words like those of the patch; ``folded`` int32
+    [lane]: bias less what the patch's zero adds. Lanes are the output channels, padded with zeros to
+    whole blocks.
+    """
+
+    microkernel: Microkernel
+    geometry: DepthwiseGeometry
+    reading: PatchSource
+    offsets: NDArray[np.int64]
+    borders: NDArray[np.uint8]
+    conversion: ByteToElement
+    weights: NDArray[np.int32]
+    folded: NDArray[np.int32]
+    work: int
+
+    def behind(self, border: Border) -> DepthwiseConvolution | None:
+        """The same, reading the image inside ``border`` in place of the padded one."""
+        g, r = self.geometry, self.reading
+        if (r.in_height, r.in_width, r.in_channels) != border.outer:
+            return None
+        geometry = g._replace(in_y=g.in_y - border.top, in_x=g.in_x - border.left)
+        reading = r._replace(in_height=border.inner[0], in_width=border.inner[1])
+        return replace(self, geometry=geometry, reading=reading)
+
+    def stage(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> BoundLayer:
+        """The layer on these arrays, and on ``accumulator`` unless it is None."""
+        data = inputs[0]
+        assert data is not None
+        g = self.geometry
+        arguments = (
+            self.microkernel.blocking, np.empty(0, self.microkernel.element), read_only_bytes(data),
+            self.borders, self.conversion, g, self.reading, self.offsets,
+            self.weights, self.folded, self.epilogue, writable_bytes(outputs[0]),
+            flat_accumulator(accumulator),
+        )  # fmt: skip
+        return BoundLayer(self.loop, arguments, g.tasks, self.work)
+
+
+def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """DEPTHWISE_CONV_2D: input NHWC, filter 1HWC with C = in_channels * multiplier, optional bias."""
+    data, filters, bias = view.input(0), view.input(1), view.optional_input(2)
+    _, in_height, in_width, in_channels = data.shape
+    _, taps_y, taps_x, channels = filters.shape
+    batches, out_height, out_width, _ = view.output().shape
+    padding = view.text("padding")
+    strides = view.integer("stride_h"), view.integer("stride_w")
+    dilations = view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1)
+    (y,) = convolution_sampling(in_height, out_height, taps_y, strides[0], dilations[0], padding)
+    (x,) = convolution_sampling(in_width, out_width, taps_x, strides[1], dilations[1], padding)
+    if in_width == out_width == taps_x == 1:
+        # A column lies in memory like a row, and tiles are cut along rows.
+        (in_height, in_width), (out_height, out_width) = (1, in_height), (1, out_height)
+        (taps_y, taps_x), (y, x) = (1, taps_y), (x, y)
+
+    if in_channels == 1:  # every filter reads the one channel: an ordinary convolution
+        shapes = ConvolutionShapes(
+            (batches, in_height, in_width, 1), (batches, out_height, out_width, channels),
+            (channels, taps_y, taps_x, 1), (y,), (x,),
+        )  # fmt: skip
+        return prepare_dense(view, rule, target, shapes, (0, 1, 2), channels_last=True)
+
+    kernel = microkernel_for(target.isa, 1)
+    per_word = kernel.values_per_word
+    groups, taps = -(-taps_y // per_word), centred_filter(filters).reshape(taps_y, taps_x, channels)
+    tile = tile_size(out_width, WORD_BYTES * (groups + 1) * channels, PIXELS)
+    conversion = byte_to_element(data, kernel.element)
+    whole_words = x._replace(filter_taps=tuple(range(-(-taps_x // per_word) * per_word)))
+    in_a_row = taps_y == 1 < taps_x and not whole_words.layout(tile).gathered
+    if in_a_row:  # its neighbouring taps share words, which those of other filters leave to rows
+        taps, x = np.pad(taps, ((0, 0), (0, whole_words.taps - taps_x), (0, 0))), whole_words
+    layout = x.layout(tile)
+    parts = kernel.split(taps)
+    by_columns = (
+        (taps_y, taps_x, y.tap_step, x.tap_step) == (TAPS, TAPS, 1, 1)
+        and x.in_step in STRIDES
+        and len(parts) == 1
+        and channels == in_channels
+    )
+    outputs = batches * out_height * out_width * channels
+    work = steps_of((COLUMN_WORK if by_columns else PRODUCT_WORK) * outputs * taps_y * taps_x, outputs)
+    tiles = -(-out_width // tile)
+    threads, rows = threads_for(work, target.threads), 1
+    if tiles == 1 and not (by_columns and y.in_step > TAPS):  # a patch holds what lies between rows, too
+        enough = -(-batches * out_height // threads)
+        row_bytes = WORD_BYTES * max(out_width * channels, 1)
+        rows = max(min(MAX_ROWS, ROWS_BYTES // row_bytes, enough), 1)
+    row_blocks = equal_blocks(out_height, rows, threads)
+    rows = max(-(-out_height // max(row_blocks, 1)), 1)
+    geometry = DepthwiseGeometry(
+        batches, out_height, out_width, y.in_first, y.in_step, x.in_first, tile, rows, row_blocks,
+        layout.pixel_step, batches * row_blocks * tiles, per_word, by_columns,
+        layout.tap_step * channels if in_a_row else 0,
+    )  # fmt: skip
+    reading = PatchSource(
+        in_height, in_width, in_channels, channels // in_channels, y.tap_step,
+        patch_rows((y,), rows) if by_columns else taps_y,
+        x.in_step, x.tap_step, x.taps, layout.columns, layout.gathered,
+    )  # fmt: skip
+    starts = tap_starts(groups, x.taps, layout, layout.columns, channels)
+    if in_a_row:
+        starts, parts = starts[::per_word], [part.transpose(1, 0, 2) for part in parts]
+    borders = np.full(layout.columns * in_channels, data.zero_point & 0xFF, np.uint8)
+    return DepthwiseConvolution(
+        TaskLoop(depthwise_tasks), prepare_epilogue(view, rule, data, filters, view.output()),
+        kernel, geometry, reading, np.array(starts * len(parts), np.int64), read_only_bytes(borders),
+        conversion, np.concatenate([_words(part, kernel, per_word) for part in parts]),
+        _fold(taps, None if bias is None else bias.data, conversion.border), work,
+    )  # fmt: skip
+
+
+def _words(taps: NDArray[np.int16], kernel: Microkernel, per_word: int) -> NDArray[np.int32]:
+    """Taps [y, x, channel] as words int32 [y / per_word * x, lane]: rows of a word, lowest first."""
+    height, width, channels = taps.shape
+    padded = np.pad(taps, ((0, -height % per_word), (0, 0), (0, -channels % CHANNELS)))
+    split = padded.astype(kernel.weight).reshape(-1, per_word, width, padded.shape[2])
+    together = np.ascontiguousarray(split.transpose(0, 2, 3, 1))
+    return (
+        together.astype(together.dtype.newbyteorder("<"))
+        .view("<i4")
+        .astype(np.int32)
+        .reshape(-1, padded.shape[2])
+    )
+
+
+def _fold(taps: NDArray[np.int16], bias: Array | None, zero: int) -> NDArray[np.int32]:
+    """``bias - zero * sum(filter)`` per lane, wrapped to 32 bits; ``zero`` stands for 0 in the patch."""
+    folded = -zero * taps.sum(axis=(0, 1), dtype=np.int64)
+    if bias is not None:
+        folded = folded + bias.astype(np.int64)
+    return np.pad(folded.astype(np.int32), (0, -taps.shape[2] % CHANNELS))
+
+
+@no_refcount
+def _depthwise_tile(
+    blocking: Blocking,
+    image: Array,
+    borders: Array,
+    conversion: ByteToElement,
+    g: DepthwiseGeometry,
+    reading: PatchSource,
+    offsets: Array,
+    weights: Array,
+    folded: Array,
+    epilogue: Epilogue,
+    task: int,
+    patch: Array,
+    words: Array,
+    acc: Array,
+    out: Array,
+    acc_out: Array,
+) -> None:
+    """One task: a tile of one output row, or a few whole rows, which are requantized together."""
+    tiles = (g.out_width + g.tile - 1) // g.tile
+    rest, tile_index = divmod(task, tiles)
+    batch, row_block = divmod(rest, g.row_blocks)
+    first_row, first_column = row_block * g.out_height // g.row_blocks, tile_index * g.tile
+    rows = (row_block + 1) * g.out_height // g.row_blocks - first_row
+    row_pixels = min(g.tile, g.out_width - first_column)
+    channels, lanes = reading.in_channels * reading.copies, folded.size
+
+    in_x = g.in_x + first_column * reading.in_x_step
+    stride = g.pixel_step * channels
+    words_address, acc_address = words.ctypes.data, acc.ctypes.data
+    offsets_address, weights_address = offsets.ctypes.data, weights.ctypes.data
+    folded_address = folded.ctypes.data
+    in_y = g.in_y + first_row * g.stride_y
+    if g.by_columns:
+        fill_patch(image, conversion, reading, batch, in_y, in_x, row_pixels, patch)
+    column_bytes = patch.itemsize * channels
+    row_bytes = reading.patch_columns * column_bytes
+    for row in range(rows):
+        if g.by_columns:
+            row_address = patch.ctypes.data + row * g.stride_y * row_bytes
+            for lane in range(0, lanes, CHANNELS):
+                multiply_columns(
+                    blocking, reading.in_x_step, row_pixels, row_address + patch.itemsize * lane, row_bytes,
+                    column_bytes, weights_address + 4 * lane, 4 * lanes, folded_address + 4 * lane,
+                    acc_address + 4 * (row * row_pixels * lanes + lane), 4 * lanes,
+                )  # fmt: skip
+            continue
+        row_y = in_y + row * g.stride_y
+        if g.neighbour:
+            fill_patch(image, conversion, reading, batch, row_y, in_x, row_pixels, patch)
+            pack_neighbours(patch, g.neighbour, row_bytes // patch.itemsize, words)
+        else:
+            fill_words(image, borders, conversion, g.per_word, reading, batch, row_y, in_x, row_pixels, words)
+        # The last block of pixels may go beyond the row: what it writes there, the next row overwrites.
+        for pixel in range(0, row_pixels, PIXELS):
+            sums = acc_address + 4 * (row * row_pixels + pixel) * lanes
+            for lane in range(0, lanes, CHANNELS):
+                multiply_channels(
+                    blocking, words_address + 4 * (pixel * stride + lane), stride, offsets_address,
+                    offsets.size, weights_address + 4 * lane, lanes, folded_address + 4 * lane,
+                    sums + 4 * lane, lanes,
+                )  # fmt: skip
+    pixels = rows * row_pixels
+    at = ((batch * g.out_height + first_row) * g.out_width + first_column) * channels
+    requantize_pixels(acc[:pixels], epilogue, 0, channels, out, at, channels)
+    if acc_out.size:
+        for pixel in range(pixels):
+            for k in range(channels):
+                acc_out[at + pixel * channels + k] = acc[pixel, k]
+
+
+@no_refcount
+def depthwise_tasks(
+    blocking: Blocking,
+    empty_patch: Array,
+    image: Array,
+    borders: Array,
+    conversion: ByteToElement,
+    g: DepthwiseGeometry,
+    reading: PatchSource,
+    offsets: Array,
+    weights: Array,
+    folded: Array,
+    epilogue: Epilogue,
+    out: Array,
+    acc_out: Array,
+    begin: int,
+    end: int,
+) -> None:
+    """Runs tiles ``begin`` … ``end - 1`` on this thread. Sums wrap at 32 bits."""
+    # The last block of channels reads past its pixel, and of the last pixel past the patch.
+    row = reading.patch_columns * reading.in_channels * reading.copies
+    values, word_rows = reading.taps_y * row + CHANNELS, (reading.taps_y + g.per_word - 1) // g.per_word
+    if g.by_columns:
+        word_rows = 0
+    elif g.neighbour == 0:
+        values = 0
+    words_count = word_rows * row + CHANNELS
+    pixels, lanes = g.rows * g.tile + PIXELS - 1, folded.size
+    of_patch, of_words = piece_size(values, empty_patch.itemsize), piece_size(words_count, 4)
+    memory = allocate(of_patch + of_words + piece_size(pixels * lanes, 4))
+    patch = piece(memory, 0, values, empty_patch.dtype)
+    words = piece(memory, of_patch, words_count, np.int32)
+    acc = piece(memory, of_patch + of_words, pixels * lanes, np.int32).reshape(pixels, lanes)
+    for task in range(begin, end):
+        _depthwise_tile(
+            blocking, image, borders, conversion, g, reading, offsets, weights, folded, epilogue, task, patch,
+            words, acc, out, acc_out,
+        )  # fmt: skip
+    release(memory)

@@ -1,0 +1,131 @@
+"""A row of outputs of depthwise 3x3 filters, CHANNELS channels at a time, in vector registers.
+
+The instructions add up the products of the values in a 32-bit word, and in a depthwise convolution those
+belong to one channel: a word holds the values of a column, one above the other (two words, where values are
+int16). A column is read once, as bytes; its words are made in registers, and all pixels it belongs to
+take their products from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from refimpl.kernels.jit.llvm_ir import INT8, INT16, INT32, constant, element, intrinsic, load, store, vector
+from refimpl.kernels.microkernel.microkernel import CHANNELS, PIXELS, Microkernel, kernel_of
+from refimpl.kernels.microkernel.vector_blocks import WORD_BYTES, ChannelBlock
+
+TAPS = 3
+"""Rows and columns of the filters."""
+
+STRIDES = 1, 2
+"""Columns from one output to the next for which there is code."""
+
+
+@intrinsic
+def multiply_columns(
+    _: Any,
+    blocking: Any,
+    stride: Any,
+    pixels: Any,
+    patch: Any,
+    row_bytes: Any,
+    column_bytes: Any,
+    weights: Any,
+    weight_bytes: Any,
+    initial: Any,
+    acc: Any,
+    acc_bytes: Any,
+) -> Any:
+    """``acc[p, c] = initial[c] + sum of value(y, stride * p + x, c) * weight(y, x, c)`` over TAPS y and x.
+
+    For p < ``pixels``, c < CHANNELS and a ``stride`` of STRIDES. Arrays are addresses: ``patch`` of the
+    kernel's elements, rows and columns ``row_bytes`` and ``column_bytes`` apart; ``weights`` words of 32 bits
+    [row of words, x, c], those of the next x ``weight_bytes`` behind; ``initial`` int32 [c]; ``acc`` int32,
+    pixels ``acc_bytes`` apart. Sums wrap at 32 bits. Reads what is named above and nothing else.
+    """
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        kernel = kernel_of(blocking)
+        for columns in STRIDES:
+            with builder.if_then(builder.icmp_signed("==", arguments[1], constant(columns))):
+                emit_row(builder, kernel, columns, arguments[2:])
+
+    return types.void(blocking, *[types.int64] * 10), codegen
+
+
+def emit_row(builder: Any, kernel: Microkernel, stride: int, arguments: Sequence[Any]) -> None:
+    """Writes the code of :func:`multiply_columns` for one stride; its ``arguments`` from ``pixels`` on."""
+    pixels, patch, row_bytes, column_bytes, weights, weight_bytes, initial, acc, acc_bytes = arguments
+    block, per_word = kernel.channelwise, kernel.values_per_word
+    values = vector(INT8 if per_word == WORD_BYTES else INT16, CHANNELS)
+    sums = vector(INT32, block.lanes)
+    word_rows = -(-TAPS // per_word)
+
+    def vectors(address: Any) -> list[Any]:
+        places = [constant(number * block.lanes * WORD_BYTES) for number in range(block.vectors)]
+        return [load(builder, builder.add(address, place), sums, WORD_BYTES) for place in places]
+
+    def column_at(address: Any) -> list[list[Any]]:
+        rows = [load(builder, element(builder, address, row_bytes, y), values, 1) for y in range(TAPS)]
+        rows += [ir.Constant(values, None)] * (-TAPS % per_word)
+        return [_words(builder, block, rows[first : first + per_word]) for first in range(0, TAPS, per_word)]
+
+    starts = vectors(initial)
+    factors = [
+        [vectors(element(builder, weights, weight_bytes, row * TAPS + x)) for row in range(word_rows)]
+        for x in range(TAPS)
+    ]
+    # The first columns of a pixel are the last of the one before.
+    shared = [
+        [
+            [cgutils.alloca_once_value(builder, word) for word in words]
+            for words in column_at(element(builder, patch, column_bytes, number))
+        ]
+        for number in range(TAPS - stride)
+    ]
+    next_column = cgutils.alloca_once_value(builder, element(builder, patch, column_bytes, TAPS - stride))
+    target = cgutils.alloca_once_value(builder, acc)
+
+    def multiply(count: int) -> None:
+        first, row = builder.load(next_column), builder.load(target)
+        columns = [[[builder.load(slot) for slot in slots] for slots in of_column] for of_column in shared]
+        columns += [column_at(element(builder, first, column_bytes, k)) for k in range(count * stride)]
+        for pixel in range(count):
+            totals = starts
+            for x in range(TAPS):
+                for words, of_row in zip(columns[pixel * stride + x], factors[x], strict=True):
+                    totals = [block.dot(builder, *three) for three in zip(totals, words, of_row, strict=True)]
+            for number, total in enumerate(totals):
+                at = builder.add(row, constant(number * block.lanes * WORD_BYTES))
+                store(builder, total, element(builder, at, acc_bytes, pixel), WORD_BYTES)
+        for of_column, column in zip(shared, columns[count * stride :], strict=True):
+            for slots, words in zip(of_column, column, strict=True):
+                for slot, word in zip(slots, words, strict=True):
+                    builder.store(word, slot)
+        builder.store(element(builder, first, column_bytes, count * stride), next_column)
+        builder.store(element(builder, row, acc_bytes, count), target)
+
+    with cgutils.for_range(builder, builder.sdiv(pixels, constant(PIXELS))):
+        multiply(PIXELS)
+    with cgutils.for_range(builder, builder.srem(pixels, constant(PIXELS))):
+        multiply(1)
+
+
+def _words(builder: Any, block: ChannelBlock, rows: Sequence[Any]) -> list[Any]:
+    """The values of two rows or four, CHANNELS each, as words: vectors of the block's lanes."""
+    while len(rows) > 2:
+        order = ir.Constant(vector(INT32, 2 * rows[0].type.count), list(range(2 * rows[0].type.count)))
+        rows = [builder.shuffle_vector(*rows[at : at + 2], order) for at in range(0, len(rows), 2)]
+    per_word = sum(row.type.count for row in rows) // CHANNELS
+    results = []
+    for first in range(0, CHANNELS, block.lanes):
+        lanes = range(first, first + block.lanes)
+        order = [row * CHANNELS + lane for lane in lanes for row in range(per_word)]
+        joined = builder.shuffle_vector(*rows, ir.Constant(vector(INT32, len(order)), order))
+        results.append(builder.bitcast(joined, vector(INT32, block.lanes)))
+    return results

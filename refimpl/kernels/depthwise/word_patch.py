@@ -1,0 +1,153 @@
+"""Patches of depthwise convolutions: the taps of a column, one above the other, in one 32-bit word.
+
+The multiplying instructions add up the products of the values in a word: four bytes, or two
+int16. In a depthwise convolution the values that are added belong to one channel, so a
+patch is int32 ``[filter_y / values per word, column, channel]``: neighbouring rows of the filter
+share words. A word is made once and read by every tap along x.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from refimpl.graph import Array
+from refimpl.kernels.convolution.patches import ByteToElement, PatchSource
+from refimpl.kernels.jit.no_refcount import no_refcount
+
+
+@no_refcount
+def fill_words(
+    image: Array,
+    borders: Array,
+    conversion: ByteToElement,
+    per_word: int,
+    r: PatchSource,
+    batch: int,
+    in_y: int,
+    in_x: int,
+    pixels: int,
+    patch: Array,
+) -> None:
+    """Fills ``patch`` for ``pixels`` outputs, the first of which starts at ``in_y``, ``in_x``.
+
+    ``image`` is the whole input's bytes, NHWC; ``borders`` as many bytes as a row of the patch has
+    channels, all of them what stands for 0. Rows behind the filter's last hold anything: their
+    weights are zero.
+    """
+    row_size = r.patch_columns * r.in_channels
+    pitch = row_size * r.copies
+    for group in range((r.taps_y + per_word - 1) // per_word):
+        row = patch[group * pitch : (group + 1) * pitch]
+        first = group * per_word
+        if r.gathered:
+            for pixel in range(pixels):
+                for tap_x in range(r.taps_x):
+                    column = (pixel * r.taps_x + tap_x) * r.in_channels
+                    target = row[column : column + r.in_channels]
+                    x = in_x + pixel * r.in_x_step + tap_x * r.tap_x_step
+                    _fill_columns(image, borders, conversion, per_word, r, batch, in_y, first, x, 1, target)
+        else:
+            target = row[:row_size]
+            _fill_columns(
+                image, borders, conversion, per_word, r, batch, in_y, first, in_x, r.patch_columns, target
+            )
+        for i in range(row_size - 1 if r.copies > 1 else -1, -1, -1):
+            for copy in range(r.copies):  # from the end, so that none is lost
+                row[i * r.copies + copy] = row[i]
+
+
+@no_refcount
+def _fill_columns(
+    image: Array,
+    borders: Array,
+    conversion: ByteToElement,
+    per_word: int,
+    r: PatchSource,
+    batch: int,
+    in_y: int,
+    first_tap: int,
+    first: int,
+    columns: int,
+    target: Array,
+) -> None:
+    """``columns`` columns from ``first`` on, for the filter's rows from ``first_tap`` on."""
+    channels = r.in_channels
+    left = min(max(-first, 0), columns)
+    right = max(min(r.in_width - first, columns), left)
+    inside = (right - left) * channels
+    begin = (first + left) * channels
+    a = _source(image, borders, r, batch, in_y, first_tap, begin, inside)
+    b = _source(image, borders, r, batch, in_y, first_tap + 1, begin, inside)
+    inner = target[left * channels : right * channels]
+    before, behind = target[: left * channels], target[right * channels : columns * channels]
+    flip, offset = np.uint8(conversion.flip), np.int16(conversion.offset)
+    if per_word == 2:
+        _pairs(a, b, flip, offset, inner)
+        _pairs(borders, borders, flip, offset, before)
+        _pairs(borders, borders, flip, offset, behind)
+        return
+    c = _source(image, borders, r, batch, in_y, first_tap + 2, begin, inside)
+    if first_tap + 3 == r.taps_y:
+        _triples(a, b, c, flip, inner)
+    else:
+        d = _source(image, borders, r, batch, in_y, first_tap + 3, begin, inside)
+        _quads(a, b, c, d, flip, inner)
+    _quads(borders, borders, borders, borders, flip, before)
+    _quads(borders, borders, borders, borders, flip, behind)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _source(
+    image: Array, borders: Array, r: PatchSource, batch: int, in_y: int, tap_y: int, begin: int, size: int
+) -> Array:
+    """``size`` bytes of the input row that a filter row reads, or of the border."""
+    y = in_y + tap_y * r.tap_y_step
+    if tap_y < r.taps_y and 0 <= y < r.in_height:
+        start = (batch * r.in_height + y) * r.in_width * r.in_channels + begin
+        return image[start : start + size]
+    return borders[:size]
+
+
+@no_refcount
+def _pairs(a: Array, b: Array, flip: np.uint8, offset: np.int16, target: Array) -> None:
+    for i in range(target.size):
+        low = np.int32(np.int16(a[i] ^ flip) - offset)
+        high = np.int32(np.int16(b[i] ^ flip) - offset)
+        target[i] = np.int32(low & np.int32(0xFFFF)) | np.int32(high << np.int32(16))
+
+
+@no_refcount
+def _triples(a: Array, b: Array, c: Array, flip: np.uint8, target: Array) -> None:
+    flips = np.uint32(flip) * np.uint32(0x010101)
+    for i in range(target.size):
+        word = np.uint32(a[i]) | np.uint32(np.uint32(b[i]) << np.uint32(8))
+        target[i] = np.uint32(word | np.uint32(np.uint32(c[i]) << np.uint32(16))) ^ flips
+
+
+@no_refcount
+def _quads(a: Array, b: Array, c: Array, d: Array, flip: np.uint8, target: Array) -> None:
+    flips = np.uint32(flip) * np.uint32(0x01010101)
+    for i in range(target.size):
+        low = np.uint32(np.uint8(a[i])) | np.uint32(np.uint32(np.uint8(b[i])) << np.uint32(8))
+        high = np.uint32(np.uint8(c[i])) | np.uint32(np.uint32(np.uint8(d[i])) << np.uint32(8))
+        target[i] = np.uint32(low | np.uint32(high << np.uint32(16))) ^ flips
+
+
+@no_refcount
+def pack_neighbours(patch: Array, neighbour: int, size: int, words: Array) -> None:
+    """Words of a patch's values, each with those that lie ``neighbour`` and so many times more behind it.
+
+    From the first ``size`` values of ``patch``, already widened; as many words as have all their values.
+    """
+    if patch.itemsize > 1:
+        _pairs_of_values(patch[:size], patch[neighbour:size], words)
+    else:
+        c, d = patch[2 * neighbour : size], patch[3 * neighbour : size]
+        _quads(patch[:size], patch[neighbour:size], c, d, np.uint8(0), words[: d.size])
+
+
+@no_refcount
+def _pairs_of_values(a: Array, b: Array, target: Array) -> None:
+    for i in range(b.size):
+        target[i] = np.int32(np.int32(a[i]) & np.int32(0xFFFF)) | np.int32(np.int32(b[i]) << np.int32(16))

@@ -1,0 +1,234 @@
+"""ADD and SUB of two tensors of one shape, computed instead of looked up.
+
+A table of all pairs does not fit the first-level cache; where one formula holds for the
+whole tensor, vector arithmetic is several times faster. Other layers keep the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refimpl.contract import Values
+from refimpl.graph import Array, Tensor
+from refimpl.kernels.elementwise.addition_block import LANES, PLACES, add_until_doubt
+from refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
+from refimpl.kernels.jit.operands import buffer, flat_bytes
+from refimpl.kernels.jit.packed_call import TaskLoop
+from refimpl.kernels.jit.wrapping_int32 import add32, mul32, shift_right32, sub32
+from refimpl.kernels.threads.layer_sequence import BoundLayer
+
+_FINE, _DOUBT = 1536, 4
+"""A float32 below 512 added to 1536 is rounded to multiples of 2**-13 (PLACES); four of them are near."""
+
+_HIGH = 31
+"""Places that a Q0.31 multiplier shifts to the right."""
+
+
+class Operand(NamedTuple):
+    """A byte stands for the value ``(byte ^ flip) - offset``, zero point and all."""
+
+    flip: int
+    offset: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Operand:
+        """The operand that an int8 or uint8 tensor is."""
+        flip = 128 if tensor.dtype == "int8" else 0
+        return cls(flip, flip + tensor.zero_point)
+
+
+class Scaling(NamedTuple):
+    """``x * multiplier + (rounding, or rounding_below where the product is negative) >> shift``."""
+
+    multiplier: int
+    rounding: int
+    rounding_below: int
+    shift: int
+
+    @classmethod
+    def gemmlowp(cls, multiplier: int, right: int, gained: int) -> Scaling:
+        """gemmlowp's of ``x << gained``, shifted to the right by ``right`` behind the multiplier.
+
+        Two floors in a row are one, and every constant is a multiple of ``2**gained``
+        (``refimpl.kernels.rounding.requantize_block`` says why the sign of the product decides ties).
+        """
+        rounding = (1 << (_HIGH - 1)) + ((1 << (_HIGH - 1 + right)) if right else 0)
+        below = rounding - ((1 << _HIGH) if right else 0)
+        return cls(multiplier, rounding >> gained, below >> gained, _HIGH + right - gained)
+
+
+@dataclass(frozen=True)
+class SumKernel:
+    """A prepared ADD or SUB; ``constants`` are those of ``compiled``."""
+
+    compiled: Any
+    left: Operand
+    right: Operand
+    constants: tuple[Any, ...]
+    low: int
+    high: int
+
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(self.compiled)
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002 - of all kernels
+        """Runs the layer."""
+        self.bind(inputs, outputs)()
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> BoundLayer:
+        """The layer on these arrays, to be run again and again."""
+        left, right = (flat_bytes(buffer(inputs, position)) for position in (0, 1))
+        operands, bounds = (left, right, self.left, self.right), (self.low, self.high)
+        arguments = *operands, *self.constants, *bounds, flat_bytes(outputs[0])
+        return BoundLayer(self._tasks, arguments, outputs[0].size, outputs[0].size)
+
+
+@no_refcount
+def scaled_sums(
+    left: Any, right: Any, a: Any, b: Any, a_scale: Any, b_scale: Any, sign: int, scale: Any,
+    zero_point: int, low: int, high: int, out: Any, begin: int, end: int,
+) -> None:  # fmt: skip
+    """Each operand scaled, their sum or difference scaled; every product is one of two 32-bit numbers."""
+    minus = np.int64(-1 if sign < 0 else 0)
+    a_flip, b_flip = np.uint8(a.flip), np.uint8(b.flip)
+    a_offset, b_offset = np.int32(a.offset), np.int32(b.offset)
+    a_factor, b_factor = np.int32(a_scale.multiplier), np.int32(b_scale.multiplier)
+    factor, zero = np.int32(scale.multiplier), np.int32(zero_point)
+    floor, ceiling = np.int32(low), np.int32(high)
+    x, y, z = left[begin:end], right[begin:end], out[begin:end]
+    for i in range(z.size):
+        p = np.int64(sub32(x[i] ^ a_flip, a_offset)) * np.int64(a_factor)
+        q = np.int64(sub32(y[i] ^ b_flip, b_offset)) * np.int64(b_factor)
+        p = (p + (a_scale.rounding_below if p < 0 else a_scale.rounding)) >> a_scale.shift
+        q = (q + (b_scale.rounding_below if q < 0 else b_scale.rounding)) >> b_scale.shift
+        s = np.int64(np.int32(p + ((q ^ minus) - minus))) * np.int64(factor)
+        s = (s + (scale.rounding_below if s < 0 else scale.rounding)) >> scale.shift
+        z[i] = np.uint8(min(max(add32(s, zero), floor), ceiling))
+
+
+class Nearly(NamedTuple):
+    """``byte * a + byte * b + start`` in float32, bounded, is the sum in output steps, without zero point.
+
+    Added to ``offset`` it is rounded to multiples of 2**-13, and its bits hold the result as in
+    ``refimpl.kernels.rounding.requantize_block``. Those that end in less than ``2 * _DOUBT`` are near a tie.
+    """
+
+    a: np.float32
+    b: np.float32
+    start: np.float32
+    low: np.float32
+    high: np.float32
+    offset: np.float32
+
+    @classmethod
+    def of(
+        cls,
+        left: Operand,
+        right: Operand,
+        scales: tuple[float, float],
+        zero_point: int,
+        bounds: tuple[int, int],
+    ) -> Nearly:
+        """``scales``: output steps per step of each operand, negative for one that is taken off."""
+        start = -left.offset * scales[0] - right.offset * scales[1]
+        low, high = (np.float32(bound - zero_point) for bound in bounds)
+        offset = np.float32(_FINE + zero_point + 0.5 + _DOUBT * 2.0**-PLACES)
+        return cls(np.float32(scales[0]), np.float32(scales[1]), np.float32(start), low, high, offset)
+
+
+_MOST_DOUBTS = 1 / 16
+"""Share of blocks, of all pairs of bytes, with a sum near a tie from which on it is faster to compute all
+sums exactly."""
+
+_LEFT, _RIGHT = np.indices((256, 256), np.uint8).reshape(2, -1)
+"""Both bytes of every pair."""
+
+
+def sum_kernel(
+    left: Operand,
+    right: Operand,
+    steps: tuple[float, float],
+    scaled: tuple[Scaling, Scaling, int, Scaling, int],
+    bounds: tuple[int, int],
+) -> SumKernel:
+    """By :func:`scaled_sums` with these constants, or where float32 tells most results, by it.
+
+    ``steps``: output steps per step of each operand, negative for one that is taken off. All pairs of bytes
+    are tried, so that nothing rests on how far off float32 may be: each in a block of its own, where no
+    other pair's doubt could cover up that it is wrong.
+    """
+    exact = SumKernel(scaled_sums, left, right, scaled, *bounds)
+    nearly = Nearly.of(left, right, steps, scaled[-1], bounds)
+    mostly = SumKernel(nearly_scaled_sums, left, right, (nearly, *scaled), *bounds)
+    expected, result = np.empty_like(_LEFT), np.empty(_LEFT.size * LANES, np.uint8)
+    if _blocks_in_doubt(_LEFT, _RIGHT, left, right, nearly, expected) > _MOST_DOUBTS * _LEFT.size / LANES:
+        return exact
+    scaled_sums(_LEFT, _RIGHT, left, right, *scaled, *bounds, expected, 0, expected.size)
+    firsts, seconds = np.repeat(_LEFT, LANES), np.repeat(_RIGHT, LANES)
+    nearly_scaled_sums(firsts, seconds, left, right, nearly, *scaled, *bounds, result, 0, result.size)
+    return mostly if (result.reshape(-1, LANES) == expected[:, np.newaxis]).all() else exact
+
+
+@no_refcount
+def nearly_scaled_sums(
+    left: Any, right: Any, a: Any, b: Any, nearly: Any, a_scale: Any, b_scale: Any, sign: int, scale: Any,
+    zero_point: int, low: int, high: int, out: Any, begin: int, end: int,
+) -> None:  # fmt: skip
+    """Float32 first; blocks with a sum near a tie once more, by :func:`scaled_sums`, and so the last few."""
+    first = begin
+    while first < end:
+        first += _add_nearly(left, right, a, b, nearly, out, first, end)
+        last = min(first + LANES, end)
+        if first < last:
+            scaled_sums(
+                left, right, a, b, a_scale, b_scale, sign, scale, zero_point, low, high, out, first, last
+            )  # fmt: skip
+        first = last
+
+
+@no_refcount
+def _blocks_in_doubt(left: Any, right: Any, a: Any, b: Any, nearly: Any, out: Any) -> int:
+    """How many blocks float32 leaves in doubt."""
+    first, doubts = 0, 0
+    while first < out.size:
+        first += _add_nearly(left, right, a, b, nearly, out, first, out.size)
+        if first < out.size:
+            doubts += 1
+        first += LANES
+    return doubts
+
+
+@no_refcount_inlined
+def _add_nearly(left: Any, right: Any, a: Any, b: Any, nearly: Any, out: Any, begin: int, end: int) -> int:
+    """How many elements were done until one was in doubt."""
+    n = nearly
+    done: int = add_until_doubt(
+        left.ctypes.data + begin, right.ctypes.data + begin, np.uint8(a.flip), np.uint8(b.flip),
+        n.a, n.b, n.start, n.low, n.high, n.offset, np.int32((1 << PLACES) - 2 * _DOUBT),
+        out.ctypes.data + begin, end - begin,
+    )  # fmt: skip
+    return done
+
+
+@no_refcount
+def weighted_sums(
+    left: Any, right: Any, a: Any, b: Any, a_weight: int, b_weight: int, shift: int, zero_point: int,
+    low: int, high: int, out: Any, begin: int, end: int,
+) -> None:  # fmt: skip
+    """Integer weights, one shift that rounds half up; everything fits 32 bits."""
+    a_flip, b_flip = np.uint8(a.flip), np.uint8(b.flip)
+    a_factor, b_factor, places = np.int32(a_weight), np.int32(b_weight), np.int32(shift)
+    start = np.int32((1 << (shift - 1)) - a.offset * a_weight - b.offset * b_weight)
+    floor, ceiling, zero = np.int32(low), np.int32(high), np.int32(zero_point)
+    x, y, z = left[begin:end], right[begin:end], out[begin:end]
+    for i in range(z.size):
+        p = mul32(x[i] ^ a_flip, a_factor)
+        q = mul32(y[i] ^ b_flip, b_factor)
+        s = shift_right32(add32(add32(p, q), start), places)
+        z[i] = np.uint8(min(max(add32(s, zero), floor), ceiling))

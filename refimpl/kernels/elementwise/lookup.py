@@ -1,0 +1,173 @@
+"""Elementwise ops on bytes as table lookups.
+
+An op that maps one int8/uint8 value to one value is a table of 256 entries, an
+op on two is one of 256 x 256, computed once when the layer is prepared. Tables
+are indexed by raw bytes (an int8 -1 is entry 255), so one compiled function
+serves both element types.
+
+Where a runtime rounds whole blocks of elements differently from the rest, the
+flat output is seen as rows of ``row`` elements: the first ``body`` elements of
+each row take one table, those behind it another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.contract import Values
+from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
+from refimpl.kernels.jit.no_refcount import no_refcount
+from refimpl.kernels.jit.operands import buffer, flat_bytes, operand
+from refimpl.kernels.jit.packed_call import TaskLoop
+from refimpl.kernels.rounding.byte_table import look_up_bytes
+from refimpl.kernels.threads.layer_sequence import BoundLayer
+
+_ENDLESS = 1 << 40
+"""Longer than any output: one row."""
+
+
+def byte_values(dtype: str) -> NDArray[np.int64]:
+    """The int8 or uint8 value each of the 256 bytes stands for."""
+    return np.arange(256).astype(np.uint8).view(DTYPES[dtype]).astype(np.int64)
+
+
+def clamped_bytes(values: NDArray[np.int64], low: int, high: int) -> NDArray[np.uint8]:
+    """``values`` clamped to ``[low, high]``, which int8 or uint8 holds, as bytes."""
+    return (np.clip(values, low, high) & 0xFF).astype(np.uint8)
+
+
+def full_range(dtype: str) -> tuple[int, int]:
+    """``(qmin, qmax)`` of an element type."""
+    return QUANTIZED_RANGE[dtype]
+
+
+@dataclass(frozen=True)
+class Tables:
+    """One table, or one for whole blocks and one for the elements behind them.
+
+    ``body`` of every ``row`` consecutive output elements are looked up in
+    ``blocks``, the others in ``rest``.
+    """
+
+    blocks: Array
+    rest: Array
+    row: int
+    body: int
+
+    @classmethod
+    def single(cls, table: Array) -> Tables:
+        """The same table for every element."""
+        return cls(table, table, _ENDLESS, _ENDLESS)
+
+    @classmethod
+    def mixed(cls, blocks: Array, rest: Array, block: int, row: int) -> Tables:
+        """``blocks`` in the whole blocks of ``block`` elements that fit in each row, then ``rest``."""
+        return cls(blocks, rest, max(row, 1), row // block * block)
+
+
+@no_refcount
+def _look_up(
+    values: Any, blocks: Any, rest: Any, row: int, body: int, out: Any, begin: int, end: int
+) -> None:
+    i = begin
+    while i < end:
+        start = i - i % row
+        in_blocks = i < start + body
+        stop = min(start + body if in_blocks else start + row, end)
+        table = blocks if in_blocks else rest
+        if out.itemsize == 1:
+            source, target = values.ctypes.data + i, out.ctypes.data + i
+            look_up_bytes(table.ctypes.data, source, target, 1, 0, stop - i)
+        else:
+            for k in range(i, stop):
+                out[k] = table[values[k]]
+        i = stop
+
+
+@no_refcount
+def _look_up_pairs(
+    left: Any, right: Any, blocks: Any, rest: Any, row: int, body: int, out: Any, begin: int, end: int
+) -> None:
+    i = begin
+    while i < end:
+        start = i - i % row
+        in_blocks = i < start + body
+        stop = min(start + body if in_blocks else start + row, end)
+        table = blocks if in_blocks else rest
+        for k in range(i, stop):
+            out[k] = table[left[k], right[k]]
+        i = stop
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A prepared op that looks input 0 up, element by element.
+
+    Entries are bytes, or float32 for a float32 output.
+    """
+
+    tables: Tables
+
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(_look_up)
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        self.bind(inputs, outputs)()
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> BoundLayer:
+        """The layer on these arrays, to be run again and again."""
+        t, out = self.tables, outputs[0].reshape(-1)
+        if out.dtype.itemsize == 1:
+            out = out.view(np.uint8)
+        arguments = flat_bytes(buffer(inputs, 0)), t.blocks, t.rest, t.row, t.body, out
+        return BoundLayer(self._tasks, arguments, out.size, out.size)
+
+    @property
+    def table(self) -> NDArray[np.uint8] | None:
+        """The table of bytes that is all there is to the op; None where there are two, or one of numbers."""
+        t = self.tables
+        return t.blocks if t.blocks is t.rest and t.blocks.dtype == np.uint8 else None
+
+
+def _repeated(inputs: Values, position: int, shape: tuple[int, ...]) -> Array:
+    """An operand with its dimensions of size 1 repeated."""
+    values = operand(inputs, position)
+    if values.shape == shape:
+        return buffer(inputs, position)
+    return np.array(np.broadcast_to(values, shape), order="C")
+
+
+@dataclass(frozen=True)
+class PairLookup:
+    """A prepared op that looks input 0 up with input 1, both broadcast to the output; entries are bytes."""
+
+    tables: Tables
+
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(_look_up_pairs)
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        self._stage(inputs, outputs)()
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
+        """The layer on these arrays, to be run again and again; what is repeated is repeated each time."""
+        if all(operand(inputs, position).shape == outputs[0].shape for position in (0, 1)):
+            return self._stage(inputs, outputs)
+        return partial(self, inputs, outputs, None)
+
+    def _stage(self, inputs: Values, outputs: Sequence[Array]) -> BoundLayer:
+        t, out = self.tables, flat_bytes(outputs[0])
+        left, right = (flat_bytes(_repeated(inputs, position, outputs[0].shape)) for position in (0, 1))
+        return BoundLayer(
+            self._tasks, (left, right, t.blocks, t.rest, t.row, t.body, out), out.size, out.size
+        )

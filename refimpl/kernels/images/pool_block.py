@@ -1,0 +1,84 @@
+"""The largest values of one window, channel by channel, in vector registers.
+
+A loop over arrays keeps the largest so far in the output, writes it for every tap and reads it back.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numba import types
+from numba.core import cgutils
+
+from refimpl.kernels.jit.llvm_ir import INT8, constant, intrinsic, load, splat, store, vector
+
+BLOCKS = (64, 32, 16, 1)
+"""Channels at a time: as many as there are left to do, the widest first."""
+
+
+class MaxPool2x2(NamedTuple):
+    """Maxima of 2x2 pixels side by side, to an image of that size, bounded by ``low`` and ``high``.
+
+    ``signed``: 1 for int8, 0 for uint8. ``pitch``: bytes from an output pixel to the next; 0 until known.
+    """
+
+    height: int
+    width: int
+    signed: int
+    low: int
+    high: int
+    pitch: int = 0
+
+
+@intrinsic
+def largest_of_window(
+    _: Any,
+    window: Any,
+    rows: Any,
+    row_step: Any,
+    columns: Any,
+    column_step: Any,
+    channels: Any,
+    low: Any,
+    high: Any,
+    out: Any,
+) -> Any:
+    """``out[c] = min(max(largest of window[y, x, c], low), high)`` for every channel c.
+
+    ``window`` and ``out`` are addresses of bytes: int8 or uint8, as ``low`` and ``high`` are. Rows lie
+    ``row_step`` bytes apart, columns ``column_step``.
+    """
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        window, rows, row_step, columns, column_step, channels, low, high, out = arguments
+        compare = builder.icmp_signed if signature.args[6].signed else builder.icmp_unsigned
+
+        def larger(a: Any, b: Any) -> Any:
+            return builder.select(compare(">", a, b), a, b)
+
+        def smaller(a: Any, b: Any) -> Any:
+            return builder.select(compare("<", a, b), a, b)
+
+        begin: Any = constant(0)
+        for lanes in BLOCKS:
+            kind, floor, ceiling = (
+                vector(INT8, lanes),
+                splat(builder, low, lanes),
+                splat(builder, high, lanes),
+            )
+            end = builder.add(begin, builder.and_(builder.sub(channels, begin), constant(-lanes)))
+            with cgutils.for_range_slice(builder, begin, end, constant(lanes)) as (channel, _count):
+                found = cgutils.alloca_once_value(builder, floor)
+                first = builder.add(window, channel)
+                with cgutils.for_range(builder, rows) as row:
+                    at = builder.add(first, builder.mul(row.index, row_step))
+                    with cgutils.for_range(builder, columns) as column:
+                        tap = builder.add(at, builder.mul(column.index, column_step))
+                        values = load(builder, tap, kind, 1)
+                        builder.store(larger(builder.load(found), values), found)
+                store(builder, smaller(builder.load(found), ceiling), builder.add(out, channel), 1)
+            begin = end
+
+    count, bound = types.int64, types.int8 if low.signed else types.uint8
+    signature = types.void(*[count] * 6, bound, bound, count)
+    return signature, codegen

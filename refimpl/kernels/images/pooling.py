@@ -1,0 +1,127 @@
+"""MAX_POOL_2D and AVERAGE_POOL_2D over ``[batch, y, x, channel]``, output rows in parallel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.graph import DTYPES, Array, LayerView
+from refimpl.kernels.images.pool_block import MaxPool2x2, largest_of_window
+from refimpl.kernels.images.strided_images import whole_image, whole_pixels
+from refimpl.kernels.jit.no_refcount import no_refcount
+from refimpl.kernels.rounding.multipliers import output_bounds
+from refimpl.kernels.threads.task_kernel import TaskKernel
+from refimpl.profiles.rules import Rule
+
+TAPS_AT_ONCE = 8
+"""Taps of a maximum that take as long as an elementary step of other loops."""
+
+
+@dataclass(frozen=True)
+class MaxPool(TaskKernel):
+    """A prepared MAX_POOL_2D; ``halving``: how, where its windows are 2x2 and side by side."""
+
+    halving: MaxPool2x2 | None = None
+
+
+def prepare_max_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """MAX_POOL_2D: the largest tap inside the input, clamped."""
+    kernel = _prepare_pool(view, rule, _max_pool, TAPS_AT_ONCE)
+    window = [view.integer(f"{name}_{axis}") for name, axis in _WINDOW]
+    halving = None
+    if window == [2] * len(window):
+        _, height, width, _ = view.output().shape
+        halving = MaxPool2x2(height, width, int(view.output().dtype == "int8"), *_bounds(view, rule))
+    return MaxPool(**vars(kernel), halving=halving)
+
+
+_WINDOW = (("filter", "height"), ("filter", "width"), ("stride", "h"), ("stride", "w"))
+
+
+def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """AVERAGE_POOL_2D: taps inside the input only, divided half away from zero, clamped."""
+    return _prepare_pool(view, rule, _average_pool)
+
+
+def _bounds(view: LayerView, rule: Rule) -> tuple[int, int]:
+    return output_bounds(view.output(), view.text("fused_activation_function", "NONE"), rule.clamp, view)
+
+
+def _prepare_pool(view: LayerView, rule: Rule, pool: Any, taps_per_step: int = 1) -> TaskKernel:
+    output = view.output()
+    low, high = (DTYPES[output.dtype].type(bound) for bound in _bounds(view, rule))
+    rows, columns = _spans(view, 1, "h", "height"), _spans(view, 2, "w", "width")
+    channels = output.shape[3]
+    taps = math.prod(output.shape) * view.integer("filter_height") * view.integer("filter_width")
+
+    def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        image, out = whole_image(inputs, 0), whole_pixels(outputs[0])
+        return image, rows, columns, channels, low, high, out
+
+    tasks = output.shape[0] * output.shape[1]
+    return TaskKernel(
+        taps // taps_per_step, tasks, pool, arguments, strided_inputs=True, strided_outputs=True
+    )
+
+
+def _spans(view: LayerView, axis: int, stride_name: str, size_name: str) -> NDArray[np.int64]:
+    """First tap and the one after the last, ``[out, 2]``, of each output index along ``axis``."""
+    size, count = view.input(0).shape[axis], view.output().shape[axis]
+    stride, taps = view.integer(f"stride_{stride_name}"), view.integer(f"filter_{size_name}")
+    before = 0
+    if view.text("padding") == "SAME":
+        before = max((count - 1) * stride + taps - size, 0) // 2
+    first = np.arange(count, dtype=np.int64) * stride - before
+    return np.stack([np.maximum(first, 0), np.minimum(first + taps, size)], axis=1)
+
+
+@no_refcount
+def _max_pool(
+    image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any, begin: int, end: int
+) -> None:
+    _, out_height, out_width, _ = out.shape
+    for row in range(begin, end):
+        batch, out_y = row // out_height, row % out_height
+        y_begin, y_end = rows[out_y, 0], rows[out_y, 1]
+        for out_x in range(out_width):
+            x_begin, x_end = columns[out_x, 0], columns[out_x, 1]
+            window = image[batch, y_begin:, x_begin:]
+            largest_of_window(
+                window.ctypes.data, y_end - y_begin, window.strides[0], x_end - x_begin, window.strides[1],
+                channels, low, high, out[batch, out_y, out_x:].ctypes.data,
+            )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _average_pool(
+    image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any, begin: int, end: int
+) -> None:
+    _, out_height, out_width, _ = out.shape
+    floor, ceiling = np.int32(low), np.int32(high)
+    for row in range(begin, end):
+        batch, out_y = row // out_height, row % out_height
+        y_begin, y_end = rows[out_y, 0], rows[out_y, 1]
+        total = np.empty(channels, np.int32)
+        for out_x in range(out_width):
+            x_begin, x_end = columns[out_x, 0], columns[out_x, 1]
+            total[:] = 0
+            for y in range(y_begin, y_end):
+                for x in range(x_begin, x_end):
+                    tap = image[batch, y, x]
+                    for c in range(channels):
+                        total[c] += np.int32(tap[c])
+            count = (y_end - y_begin) * (x_end - x_begin)
+            half, divisor = np.float64(count // 2), np.float64(count)
+            cell = out[batch, out_y, out_x]
+            for c in range(channels):
+                # A float64 quotient of integers below 2**32 truncates to the integer quotient.
+                magnitude = np.int32((np.abs(np.float64(total[c])) + half) / divisor)
+                mean = magnitude if total[c] > 0 else -magnitude
+                cell[c] = min(max(mean, floor), ceiling)

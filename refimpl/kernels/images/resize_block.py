@@ -1,0 +1,65 @@
+"""Two columns of a row weighed against each other, channel by channel, in vector registers.
+
+A loop over arrays is vectorized for hundreds of channels at a time and does the few that a pixel has
+one by one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from refimpl.kernels.jit.llvm_ir import INT8, INT16, constant, element, intrinsic, load, splat, store, vector
+
+BLOCKS = (32, 8, 1)
+"""Channels at a time: as many as there are left to do, the widest first."""
+
+_INT16_BYTES = 2
+_SIGN = 15
+
+
+@intrinsic
+def weigh_columns(
+    _: Any,
+    left: Any,
+    right: Any,
+    left_weight: Any,
+    right_weight: Any,
+    half: Any,
+    away: Any,
+    places: Any,
+    channels: Any,
+    out: Any,
+) -> Any:
+    """``out[c] = (left[c] * left_weight + right[c] * right_weight) / 2**places``, rounded.
+
+    ``left`` and ``right`` are addresses of int16 [channels], ``out`` of bytes; all else but ``channels`` is
+    int16. ``half`` is ``2**(places - 1)``; ties go up, or with ``away`` -1 instead of 0 away from zero. Sums
+    must fit int16.
+    """
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        left, right, *scalars, channels, out = arguments
+        begin: Any = constant(0)
+        for lanes in BLOCKS:
+            kind = vector(INT16, lanes)
+            left_weight, right_weight, half, away, places = (splat(builder, x, lanes) for x in scalars)
+            sign = ir.Constant(kind, [_SIGN] * lanes)
+            end = builder.add(begin, builder.and_(builder.sub(channels, begin), constant(-lanes)))
+            with cgutils.for_range_slice(builder, begin, end, constant(lanes)) as (channel, _count):
+                a, b = (
+                    load(builder, element(builder, row, channel, _INT16_BYTES), kind, _INT16_BYTES)
+                    for row in (left, right)
+                )
+                total = builder.add(builder.mul(a, left_weight), builder.mul(b, right_weight))
+                # Half away is half up, but for a tie below zero: one less moves only the tie.
+                below = builder.and_(builder.ashr(total, sign), away)
+                rounded = builder.ashr(builder.add(builder.add(total, half), below), places)
+                store(builder, builder.trunc(rounded, vector(INT8, lanes)), builder.add(out, channel), 1)
+            begin = end
+
+    count, short = types.int64, types.int16
+    return types.void(count, count, *[short] * 5, count, count), codegen

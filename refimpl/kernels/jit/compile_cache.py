@@ -1,0 +1,157 @@
+"""Where compiled kernels are kept between processes, and when they are out of date.
+
+Numba keeps machine code per function, type and processor (name and features), so one
+directory serves many machines: code for a processor with AMX is never loaded on one without.
+But it only notices edits of the file a function stands in, although it compiles the functions of other
+files into it. Here a function's stamp covers its file and all kernel files that
+one imports, directly or not, and the versions of Numba and llvmlite.
+
+The directory is, in this order, ``KARAT_CACHE_DIR``, ``NUMBA_CACHE_DIR``, ``__pycache__``
+beside the kernels, the user's cache directory, and one that vanishes with the process:
+the first that can be written. Importing this module installs it, for the files of
+``refimpl.kernels`` only; ``refimpl/kernels/__init__.py`` does so before any kernel.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+from numba.core import caching
+
+VARIABLE = "KARAT_CACHE_DIR"
+
+_KERNELS = Path(__file__).resolve().parent.parent
+_IMPORT = re.compile(r"^\s*from refimpl\.kernels([\w.]*) import (\([^)]*\)|.*)$", re.MULTILINE)
+_NAME = re.compile(r"\w+")
+_LOG = logging.getLogger(__name__)
+
+
+def source_stamp(source: Path, root: Path = _KERNELS) -> str:
+    """Digest of a kernel file, of every kernel file it depends on, and of the compiler's versions.
+
+    ``root`` is the folder that stands for the package ``refimpl.kernels``.
+    """
+    digest = hashlib.sha256(f"numba {numba.__version__} llvmlite {llvmlite.__version__}".encode())
+    for path in sorted(_with_imports(source, root)):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _with_imports(source: Path, root: Path) -> set[Path]:
+    """The file and all files of the kernels that it imports, directly or not."""
+    found, waiting = {source}, [source]
+    while waiting:
+        for path in _imported_files(waiting.pop(), root):
+            if path not in found and path.is_file():
+                found.add(path)
+                waiting.append(path)
+    return found
+
+
+def _imported_files(source: Path, root: Path) -> Iterator[Path]:
+    """The files that the file's imports may mean: a module, or modules of a package."""
+    for package, members in _IMPORT.findall(source.read_text(encoding="utf-8")):
+        place = root.joinpath(*package.split("."))
+        if not place.is_dir():
+            yield place.with_suffix(".py")
+        else:
+            for name in _NAME.findall(members):
+                yield place / f"{name}.py"
+
+
+@functools.cache
+def cache_directory() -> Path:
+    """The directory compiled kernels are kept in."""
+    for path in _candidates():
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path).close()
+        except OSError as error:
+            _LOG.info("compiled kernels cannot be kept in %s: %s", path, error)
+            continue
+        return path
+    return Path(_vanishing().name)
+
+
+def _candidates() -> Iterator[Path]:
+    forced = os.environ.get(VARIABLE) or os.environ.get("NUMBA_CACHE_DIR")
+    if forced:
+        # Checkouts that share a directory must not overwrite one another's code all the time.
+        yield Path(forced) / f"karat-{hashlib.sha256(str(_KERNELS).encode()).hexdigest()[:16]}"
+    yield _KERNELS / "__pycache__"
+    yield _user_cache() / "karat" / hashlib.sha256(str(_KERNELS).encode()).hexdigest()[:16]
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+@functools.cache
+def _vanishing() -> tempfile.TemporaryDirectory[str]:
+    # Never a directory others could have filled: what is loaded from a cache is run.
+    _LOG.warning("compiled kernels can be kept nowhere; set %s to a writable directory", VARIABLE)
+    return tempfile.TemporaryDirectory(prefix="karat-kernels-")
+
+
+class KernelCacheLocator:
+    """Numba's question where a function's compiled code is kept, answered for the kernels' files."""
+
+    def __init__(self, source: Path, line: int) -> None:
+        self._source, self._line = source, line
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], source: str) -> KernelCacheLocator | None:
+        """A locator for a function of ``refimpl.kernels``; None for anybody else's."""
+        path = Path(source).resolve()
+        if _KERNELS not in path.parents or not path.is_file():
+            return None
+        return cls(path, function.__code__.co_firstlineno)
+
+    def ensure_cache_path(self) -> None:
+        """Makes the directory."""
+        cache_directory().mkdir(parents=True, exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        """The directory."""
+        return str(cache_directory())
+
+    def get_source_stamp(self) -> str:
+        """What must be unchanged for the code to be used."""
+        return _stamp_once(self._source)
+
+    def get_disambiguator(self) -> str:
+        """Tells functions of one name apart, in one file and in files of one name in two folders."""
+        return "-".join([*self._source.relative_to(_KERNELS).parent.parts, str(self._line)])
+
+
+@functools.cache
+def _stamp_once(source: Path) -> str:
+    """The stamp when the process started: what it runs is what it imported then."""
+    return source_stamp(source)
+
+
+def _install() -> None:
+    implementation = getattr(caching, "CacheImpl", None) or getattr(caching, "_CacheImpl", None)
+    locators = getattr(implementation, "_locator_classes", None)
+    if not isinstance(locators, list):
+        _LOG.warning("numba %s keeps its caches another way; its own rules apply", numba.__version__)
+    elif KernelCacheLocator not in locators:
+        locators.insert(0, KernelCacheLocator)
+
+
+_install()

@@ -1,0 +1,213 @@
+"""Calls with many arguments, all of them left in memory beforehand, as the compiled code sees them.
+
+A convolution takes a dozen arguments, tuples of many fields among them. Numba turns each field of each
+argument from a Python object to a number at every call: 2 µs, longer than a small layer. A program's
+arguments never change, so they are turned once and kept; a call hands over one address.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit, types
+from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
+
+from refimpl.kernels.jit.llvm_ir import INT64, constant, element, intrinsic, load, pointer, store
+
+_HEAD = 8
+"""Bytes before the arguments: the address of the compiled function."""
+
+
+class PackedType(types.Type):
+    """Numba's type of a :class:`Packed`: the types of its arguments."""
+
+    def __init__(self, arguments: Any) -> None:
+        self.arguments = arguments
+        super().__init__(name=f"Packed({arguments})")
+
+
+@register_model(PackedType)
+class _PackedModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, packed: Any) -> None:
+        super().__init__(manager, packed, INT64)
+
+
+class Packed:
+    """Arguments at ``address``, in memory that lasts as long as this, behind their function's address."""
+
+    def __init__(self, kind: PackedType, memory: Any, arguments: tuple[Any, ...]) -> None:
+        self.type, self.memory = kind, memory
+        self._arguments = arguments  # arrays the memory points to
+        self.address = memory.ctypes.data
+
+
+@typeof_impl.register(Packed)
+def _typeof_packed(packed: Packed, _: Any) -> PackedType:
+    return packed.type
+
+
+@unbox(PackedType)
+def _unbox_packed(_: Any, packed: Any, c: Any) -> Any:
+    number = c.pyapi.object_getattr_string(packed, "address")
+    address = c.pyapi.long_as_longlong(number)
+    c.pyapi.decref(number)
+    return NativeValue(address)
+
+
+@intrinsic
+def _size_of(_: Any, arguments: Any) -> Any:
+    """Bytes the arguments take in memory."""
+
+    def codegen(context: Any, _: Any, __: Any, ___: Any) -> Any:
+        return constant(context.get_abi_sizeof(context.get_value_type(arguments)))
+
+    return types.int64(arguments), codegen
+
+
+@intrinsic
+def _put(_: Any, address: Any, arguments: Any) -> Any:
+    """Writes the arguments to ``address``."""
+
+    def codegen(context: Any, builder: Any, __: Any, values: Any) -> Any:
+        address, given = values
+        store(builder, _borrowed(context, builder, arguments, given), address, 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arguments), codegen
+
+
+def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """The value with no array's owner in it: nobody counts references to what is kept in memory."""
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        array.meminfo = array.meminfo.type(None)
+        array.parent = array.parent.type(None)
+        return array._getvalue()
+    if isinstance(kind, types.BaseTuple):
+        inner: Any = kind
+        for index in range(len(inner)):
+            part = _borrowed(context, builder, inner[index], builder.extract_value(value, index))
+            value = builder.insert_value(value, part, index)
+    return value
+
+
+@njit(cache=True)
+def _store(memory: Any, arguments: Any) -> int:
+    """How many bytes the arguments take; writes them if the memory has as many."""
+    size: int = _size_of(arguments)
+    if memory.size * memory.itemsize >= size:
+        _put(memory.ctypes.data, arguments)
+    return size
+
+
+@intrinsic
+def _call(_: Any, packed: Any, begin: Any, end: Any) -> Any:
+    """Calls the function with the arguments, ``begin`` and ``end``."""
+    kinds = (*packed.arguments, begin, end)
+
+    def codegen(context: Any, builder: Any, __: Any, values: Any) -> Any:
+        address, *tasks = values
+        convention = context.call_conv
+        kind = convention.get_function_type(types.none, kinds)
+        function = pointer(builder, load(builder, address, INT64, 8), kind)
+        first = element(builder, address, constant(_HEAD), 1)
+        given = load(builder, first, context.get_value_type(packed.arguments), 8)
+        arguments = [builder.extract_value(given, index) for index in range(len(packed.arguments))]
+        status, _ = convention.call_function(builder, function, types.none, kinds, [*arguments, *tasks])
+        with builder.if_then(status.is_error, likely=False):
+            convention.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return types.void(packed, types.int64, types.int64), codegen
+
+
+@njit(cache=True, nogil=True)
+def _run(packed: Any, begin: int, end: int) -> None:
+    _call(packed, begin, end)
+
+
+@intrinsic
+def enter(_: Any, entry: Any, packed: Any, begin: Any, end: Any) -> Any:
+    """Runs tasks ``begin`` … ``end - 1`` of a :class:`PackedCall` by its two addresses.
+
+    1 where they ended in an exception, which is lost; else 0.
+    """
+    kinds = (types.int64,) * 3
+
+    def codegen(context: Any, builder: Any, __: Any, values: Any) -> Any:
+        address, *arguments = values
+        convention = context.call_conv
+        function = pointer(builder, address, convention.get_function_type(types.none, kinds))
+        status, _ = convention.call_function(builder, function, types.none, kinds, arguments)
+        return builder.zext(status.is_error, INT64)
+
+    return types.int64(types.int64, *kinds), codegen
+
+
+class _Layout:
+    """What calls of one function have in common whose arguments have the same types."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
+        kinds = tuple(numba.typeof(value) for value in arguments)
+        self._packed = PackedType(numba.typeof(arguments))
+        self._function = _address(function, (*kinds, types.int64, types.int64))
+        signature = (self._packed, types.int64, types.int64)
+        self.run, self.entry = _run.compile(signature), _address(_run, signature)
+        self._store = _store.compile((types.Array(types.int64, 1, "C"), self._packed.arguments))
+        self._words = self._store(np.empty(0, np.int64), arguments) // 8 + 1
+
+    def pack(self, arguments: tuple[Any, ...]) -> Packed:
+        """The arguments in memory; they must have this layout's types."""
+        memory = np.zeros(_HEAD // 8 + self._words, np.int64)
+        memory[0] = self._function
+        self._store(memory[_HEAD // 8 :], arguments)
+        return Packed(self._packed, memory, arguments)
+
+
+class TaskLoop:
+    """A compiled function that ends in ``begin`` and ``end``, for one prepared layer.
+
+    Which types its arguments have is asked once for each kind of arrays. Everything but the arrays must be
+    of the same types at every call: to ask Numba each time takes a millisecond for a convolution.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self._layouts: dict[tuple[Any, ...], _Layout] = {}
+
+    def layout(self, arguments: tuple[Any, ...]) -> _Layout:
+        """The layout of these arguments. Raises whatever compiling the function raises."""
+        key = tuple(
+            (value.dtype, value.ndim, value.flags.num) if isinstance(value, np.ndarray) else None
+            for value in arguments
+        )
+        if key not in self._layouts:
+            self._layouts[key] = _Layout(self.function, arguments)
+        return self._layouts[key]
+
+
+class PackedCall:
+    """A compiled function without a result and its arguments but for the last two, ``begin`` and ``end``.
+
+    ``entry`` and ``address`` are what :func:`enter` takes. Arrays may change their values at any time.
+    Raises whatever compiling the function raises.
+    """
+
+    def __init__(self, loop: Any, arguments: tuple[Any, ...]) -> None:
+        layout = (loop if isinstance(loop, TaskLoop) else TaskLoop(loop)).layout(arguments)
+        self._packed, self._run = layout.pack(arguments), layout.run
+        self.entry, self.address = layout.entry, self._packed.address
+
+    def __call__(self, begin: int, end: int) -> None:
+        """Runs tasks ``begin`` … ``end - 1`` on this thread. Raises what they raise."""
+        self._run(self._packed, begin, end)
+
+
+def _address(function: Any, kinds: tuple[Any, ...]) -> int:
+    """Where the code for arguments of these types is."""
+    function.compile(kinds)
+    compiled = function.overloads[kinds]
+    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return address

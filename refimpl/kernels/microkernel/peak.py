@@ -1,0 +1,94 @@
+"""The measured peak of an instruction set: its micro-kernel on data that stays in the first-level cache.
+
+What a convolution reaches is judged by this, not by a data sheet: no clock frequency, no number of
+units has to be known, and a machine that slows down under wide vectors slows this down as well.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numba import njit
+
+from refimpl.graph import Array
+from refimpl.kernels.microkernel.blocking import Blocking
+from refimpl.kernels.microkernel.microkernel import (
+    Microkernel,
+    close_block,
+    microkernel_for,
+    multiply_block,
+    open_block,
+)
+from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.kernels.threads.thread_count import threads_in_force
+from refimpl.kernels.threads.thread_pool import WAKING_WORK
+
+RUN = 256
+"""Elements of a run: with the widest block, weights and values take 16 KB of a cache of at least 32."""
+
+WIDE = 64
+"""So many filters that the widest micro-kernel of an instruction set is taken."""
+
+
+def measure_peak(isa: str, threads: int, seconds: float = 0.5) -> float:
+    """Multiplication-additions per second, all threads together: the best of several bursts, each
+    twice as long as the one before, so that waking threads counts for nothing in the end.
+
+    ``seconds`` is about what it takes once compiled. Raises UsageError for an unknown instruction set.
+    """
+    kernel = microkernel_for(isa, WIDE)
+    pixels, channels, depth, _ = kernel.blocking
+    steps = RUN // depth
+    data = _data(kernel, steps, threads)
+    work = threads * pixels * channels * steps * depth
+    calls, best, spent = 64, 0.0, 0.0
+    arguments = (kernel.blocking, *data, steps)
+    with threads_in_force(threads):
+        BoundLayer(_repeat, (*arguments, 1), threads, threads * WAKING_WORK)()  # compiles, wakes
+        while spent < seconds:
+            burst = BoundLayer(_repeat, (*arguments, calls), threads, threads * WAKING_WORK)
+            start = time.perf_counter()
+            burst()
+            took = time.perf_counter() - start
+            best = max(best, calls * work / took)
+            spent += took
+            calls *= 2
+    return best
+
+
+def _data(kernel: Microkernel, steps: int, threads: int) -> tuple[Array, Array, Array, Array, Array]:
+    """Per thread: patches, packed weights, first sums and sums; and the offset of the one run."""
+    pixels, channels, depth, _ = kernel.blocking
+    run = steps * depth
+    generator = np.random.default_rng(0)
+    patches = generator.integers(0, 100, (threads, pixels * run)).astype(kernel.element)
+    weights = generator.integers(-100, 100, (threads, run * channels)).astype(kernel.weight)
+    initial = np.zeros((threads, channels), np.int32)
+    sums = np.zeros((threads, pixels * channels), np.int32)
+    return patches, weights, initial, sums, np.zeros(1, np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _repeat(
+    blocking: Blocking,
+    patches: Array,
+    weights: Array,
+    initial: Array,
+    sums: Array,
+    offsets: Array,
+    steps: int,
+    calls: int,
+    begin: int,
+    end: int,
+) -> None:
+    """The same block ``calls`` times for each of the tasks."""
+    for worker in range(begin, end):
+        patch, weight, first, total = patches[worker], weights[worker], initial[worker], sums[worker]
+        open_block(blocking)
+        for _ in range(calls):
+            multiply_block(
+                blocking, blocking.pixels, patch.ctypes.data, steps * blocking.depth, offsets.ctypes.data, 1,
+                steps, weight.ctypes.data, first.ctypes.data, total.ctypes.data, blocking.channels,
+            )  # fmt: skip
+        close_block(blocking)

@@ -1,0 +1,102 @@
+"""CONCATENATION: inputs side by side along one axis, rows copied in parallel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import DTYPES, Array, LayerView, Tensor
+from refimpl.kernels.elementwise.activations import round_half_away
+from refimpl.kernels.elementwise.lookup import byte_values, clamped_bytes
+from refimpl.kernels.jit.no_refcount import no_refcount
+from refimpl.kernels.jit.operands import buffer
+from refimpl.kernels.jit.packed_call import TaskLoop
+from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.profiles.rules import Rule
+
+BYTES_PER_STEP = 8
+"""Bytes copied in the time of an elementary step of other loops."""
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """A prepared CONCATENATION along ``axis``: ``rows`` times the bytes of each input, ``widths``.
+
+    ``tables`` holds None for an input that is copied as it is. Inputs in ``written`` are in
+    the output already.
+    """
+
+    axis: int
+    rows: int
+    widths: tuple[int, ...]
+    tables: tuple[NDArray[np.uint8] | None, ...]
+    written: frozenset[int] = frozenset()
+
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(copy_rows)
+
+    @property
+    def copied(self) -> tuple[bool, ...]:
+        """For each input whether its bytes are copied as they are."""
+        return tuple(table is None for table in self.tables)
+
+    def without(self, written: Sequence[int]) -> Concatenation:
+        """The same for a caller who has written these inputs into the output already."""
+        return replace(self, written=frozenset(written))
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        out, start = outputs[0].reshape(-1).view(np.uint8).reshape(self.rows, sum(self.widths)), 0
+        for position, (table, width) in enumerate(zip(self.tables, self.widths, strict=True)):
+            if position not in self.written:
+                part = buffer(inputs, position).reshape(-1).view(np.uint8).reshape(self.rows, width)
+                if table is None:
+                    BoundLayer(self._tasks, (part, start, out), self.rows, part.size // BYTES_PER_STEP)()
+                else:
+                    out[:, start : start + width] = table[part]
+            start += width
+
+
+def prepare_concatenation(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """CONCATENATION: a copy; uint8 inputs with parameters of their own go through a table."""
+    if rule.method not in ("reference", "exact"):
+        raise UnsupportedOp(f"{view}: no kernel concatenates by {rule}")
+    output, parts = view.output(), [view.input(position) for position in range(len(view.inputs))]
+    axis = view.integer("axis") % len(output.shape)
+    size = DTYPES[output.dtype].itemsize
+    return Concatenation(
+        axis,
+        math.prod(output.shape[:axis]),
+        tuple(math.prod(part.shape[axis:]) * size for part in parts),
+        tuple(_rescale_table(part, output) for part in parts),
+    )
+
+
+def _rescale_table(tensor: Tensor, output: Tensor) -> NDArray[np.uint8] | None:
+    """None for a plain copy. Source: TFLite ``ConcatenationWithScaling``, float32 throughout."""
+    if output.dtype != "uint8" or (tensor.scale, tensor.zero_point) == (output.scale, output.zero_point):
+        return None
+    with np.errstate(over="ignore"):
+        scale = np.float32(tensor.scale) * (np.float32(1) / np.float32(output.scale))
+        steps = byte_values("uint8").astype(np.float32) * scale + np.float32(-tensor.zero_point) * scale
+    return clamped_bytes(round_half_away(steps) + output.zero_point, 0, 255)
+
+
+@no_refcount
+def copy_rows(part: Any, start: int, out: Any, begin: int, end: int) -> None:
+    """``out[:, start : start + width] = part``, bytes."""
+    width = part.shape[1]
+    for row in range(begin, end):
+        # Rows as arrays of their own: an index that might be negative would keep LLVM from vectorizing.
+        source, target = part[row], out[row, start : start + width]
+        for k in range(width):
+            target[k] = source[k]

@@ -1,0 +1,98 @@
+"""PAD and PADV2: a border around the input, which a convolution behind it can make itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from refimpl.kernels.jit.no_refcount import no_refcount
+from refimpl.kernels.jit.operands import buffer, flat_bytes, operand
+from refimpl.kernels.jit.packed_call import TaskLoop
+from refimpl.kernels.moves.concatenation import BYTES_PER_STEP
+from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.profiles.rules import Rule
+
+
+class Border(NamedTuple):
+    """``top`` rows and ``left`` columns before an NHWC image; both sizes are (height, width, channels)."""
+
+    top: int
+    left: int
+    inner: tuple[int, ...]
+    outer: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Padding:
+    """A prepared PAD or PADV2: ``before`` elements per axis of ``zero``, or of the value of input 2."""
+
+    before: tuple[int, ...]
+    inner: tuple[int, ...]
+    outer: tuple[int, ...]
+    zero: int | None
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+        """Runs the layer."""
+        place = tuple(slice(first, first + size) for first, size in zip(self.before, self.inner, strict=True))
+        outputs[0][...] = operand(inputs, 2).reshape(()) if self.zero is None else self.zero
+        outputs[0][place] = operand(inputs, 0)
+
+    @cached_property
+    def _tasks(self) -> TaskLoop:
+        return TaskLoop(pad_rows)
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> BoundLayer | Callable[[], None]:
+        """The layer on these arrays, to be run again and again."""
+        border = self.border
+        if border is None or outputs[0].itemsize > 1 or self.zero is None:
+            return partial(self, inputs, outputs, None)
+        (batches, height, *_), channels = self.outer, self.outer[3]
+        rows = [
+            flat_bytes(data).reshape(batches, shape[1], shape[2] * channels)
+            for data, shape in ((buffer(inputs, 0), self.inner), (outputs[0], self.outer))
+        ]
+        arguments = rows[0], border.top, border.left * channels, np.uint8(self.zero & 0xFF), rows[1]
+        return BoundLayer(self._tasks, arguments, batches * height, outputs[0].nbytes // BYTES_PER_STEP)
+
+    @property
+    def border(self) -> Border | None:
+        """Where only images grow, and by their zero point: how. A convolution's own border is that."""
+        if len(self.inner) != 4 or self.zero is None:
+            return None
+        if self.inner[0] != self.outer[0] or self.inner[3] != self.outer[3]:
+            return None
+        return Border(self.before[1], self.before[2], self.inner[1:], self.outer[1:])
+
+
+def prepare_pad(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """PAD with the output's zero point, PADV2 with the value of input 2."""
+    data, counts, output = view.input(0), view.input(1).data, view.output()
+    assert counts is not None
+    zero = 0
+    if output.quantization is not None and output.dtype in QUANTIZED_RANGE:
+        zero = output.quantization.zero_point[0]
+    before = tuple(int(count) for count in counts.reshape(-1)[::2])
+    return Padding(before, data.shape, output.shape, None if view.op == "PADV2" else zero)
+
+
+@no_refcount
+def pad_rows(image: Any, top: int, left: int, value: Any, out: Any, begin: int, end: int) -> None:
+    """Rows ``begin`` … ``end - 1`` of ``out`` [batch, row, byte]: ``image`` and ``value`` around it."""
+    rows, width = image.shape[1], image.shape[2]
+    for task in range(begin, end):
+        batch, y = divmod(task, out.shape[1])
+        target = out[batch, y]
+        if not top <= y < top + rows:
+            target[:] = value
+            continue
+        target[:left] = value
+        target[left + width :] = value
+        source, inner = image[batch, y - top], target[left : left + width]
+        for k in range(width):
+            inner[k] = source[k]

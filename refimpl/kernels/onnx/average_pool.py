@@ -1,0 +1,143 @@
+"""QLinearAveragePool and QLinearGlobalAveragePool over ``[batch, channel, y, x]``, planes in parallel.
+
+The first adds float32 values up, tap after tap; the second adds integers and scales their sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from refimpl.contract import Kernel, Target, Values
+from refimpl.graph import Array, LayerView
+from refimpl.kernels.elementwise.lookup import byte_values, full_range
+from refimpl.kernels.jit.operands import buffer, flat_bytes
+from refimpl.kernels.jit.wrapping_int32 import add32
+from refimpl.kernels.onnx.translation import parameters, window
+from refimpl.kernels.threads.task_kernel import TaskKernel
+from refimpl.profiles.rules import Rule
+
+
+def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """QLinearAveragePool: rint(f32(f32(sum / n) / s_y) + z_y) of the values' float32 sum.
+
+    n counts the taps inside the image, or with ``count_include_pad`` those in the padding, too.
+    """
+    image, output = view.input(0), view.output()
+    source, result = parameters(view, 1, 2), parameters(view, 3, 4)
+    centred = byte_values(image.dtype) - source.zero_points[0]
+    reals = centred.astype(np.float32) * np.float32(source.scales[0])
+    rows, columns = _taps(view, 0), _taps(view, 1)
+    dilations = view.integers("dilations", (1, 1))
+    steps = dilations[0] * image.shape[3], dilations[1]
+    scale, zero_point = np.float32(result.scales[0]), np.float32(result.zero_points[0])
+    low, high = (np.float32(bound) for bound in full_range(output.dtype))
+    planes, work = (
+        math.prod(image.shape[:2]),
+        math.prod(output.shape) * math.prod(view.integers("kernel_shape")),
+    )
+
+    def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        values = flat_bytes(buffer(inputs, 0)).reshape(planes, -1)
+        out = flat_bytes(outputs[0]).reshape(planes, len(rows), len(columns))
+        return values, reals, image.shape[3], rows, columns, steps, scale, zero_point, low, high, out
+
+    return TaskKernel(work, planes * len(rows), _average, arguments)
+
+
+def prepare_qlinear_global_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+    """QLinearGlobalAveragePool: rint(f32(sum of x - z_x) * f32(s_x / f32(s_y * n))) + z_y.
+
+    None for another rounding than to the nearest float32 product.
+    """
+    if rule.method != "float32_half_even":
+        return None
+    image, output = view.input(0), view.output()
+    source, result = parameters(view, 1, 2), parameters(view, 3, 4)
+    planes, count = math.prod(image.shape[:2]), math.prod(image.shape[2:])
+    scale = np.float32(source.scales[0]) / (np.float32(result.scales[0]) * np.float32(count))
+    # A byte of int8 with its sign bit flipped is 128 more than its value.
+    flip = 128 if image.dtype == "int8" else 0
+    offset, zero_point = count * (flip + source.zero_points[0]), result.zero_points[0]
+    low, high = (np.float32(bound - zero_point) for bound in full_range(output.dtype))
+
+    def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        values, out = flat_bytes(buffer(inputs, 0)).reshape(planes, count), flat_bytes(outputs[0])
+        return values, np.uint8(flip), offset, scale, zero_point, low, high, out
+
+    return TaskKernel(planes * count, planes, _global_average, arguments)
+
+
+def _taps(view: LayerView, axis: int) -> NDArray[np.int64]:
+    """For each window along a spatial axis ``[first tap inside the image, taps inside, taps that count]``."""
+    size, count = view.input(0).shape[2 + axis], view.output().shape[2 + axis]
+    kernel = view.integers("kernel_shape")
+    over, taps = window(view, (kernel[0], kernel[1])), np.arange(kernel[axis])
+    positions = (
+        np.arange(count)[:, None] * over.strides[axis] - over.before[axis] + taps * over.dilations[axis]
+    )
+    inside = (positions >= 0) & (positions < size)
+    first = np.take_along_axis(positions, inside.argmax(axis=1)[:, None], axis=1)[:, 0]
+    counted = inside
+    if view.integer("count_include_pad", 0):
+        behind = view.integers("pads", (0, 0, 0, 0))[2 + axis]
+        counted = positions < size + (behind if view.text("auto_pad", "NOTSET") == "NOTSET" else 0)
+    return np.stack([first, inside.sum(axis=1), counted.sum(axis=1)], axis=1).astype(np.int64)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _average(
+    values: Any,
+    reals: Any,
+    width: int,
+    rows: Any,
+    columns: Any,
+    steps: Any,
+    scale: Any,
+    zero_point: Any,
+    low: Any,
+    high: Any,
+    out: Any,
+    begin: int,
+    end: int,
+) -> None:
+    _, height, across = out.shape
+    for row in range(begin, end):
+        plane, y = row // height, row % height
+        image, line = values[plane], out[plane, y]
+        for x in range(across):
+            total = np.float32(0)
+            for tap_y in range(rows[y, 1]):
+                begin = rows[y, 0] * width + tap_y * steps[0] + columns[x, 0]
+                for tap_x in range(columns[x, 1]):
+                    total += reals[image[begin + tap_x * steps[1]]]
+            mean = total / np.float32(rows[y, 2] * columns[x, 2])
+            whole = np.rint(np.float32(mean / scale) + zero_point)
+            line[x] = np.uint8(np.int64(min(max(whole, low), high)))
+
+
+@njit(cache=True, nogil=True)
+def _global_average(
+    values: Any,
+    flip: Any,
+    offset: int,
+    scale: Any,
+    zero_point: int,
+    low: Any,
+    high: Any,
+    out: Any,
+    begin: int,
+    end: int,
+) -> None:
+    for plane in range(begin, end):
+        total, row = np.int32(0), values[plane]
+        for i in range(row.size):
+            total = add32(total, row[i] ^ flip)
+        # Clamping before rounding changes nothing: the bounds are whole.
+        steps = np.float32(np.float32(total - offset) * scale)
+        out[plane] = np.uint8(np.int64(np.rint(min(max(steps, low), high))) + zero_point)

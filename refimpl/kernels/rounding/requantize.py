@@ -1,0 +1,257 @@
+"""The last step of every multiplying kernel: int32 accumulators to int8 or uint8.
+
+Channels go through ``refimpl.kernels.rounding.requantize_block`` in blocks. Outputs are handled as
+bytes: an int8 and a uint8 result have the same low eight bits, so one compiled function
+serves both.
+
+Fixed point, with Q0.31 ``multiplier`` q and shift e (positive is left)::
+
+    high   = (wrap32(acc << max(e, 0)) * q + 2**30) >> 31
+    result = round(high / 2**max(-e, 0))
+
+``ruy`` rounds the second step half up, ``gemmlowp`` half away from zero: they differ by
+what is added to a negative product, so one loop does both.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import Array, LayerView, Tensor
+from refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
+from refimpl.kernels.rounding.byte_table import look_up_bytes
+from refimpl.kernels.rounding.multipliers import (
+    combined_scales,
+    fixed_point_multipliers,
+    output_bounds,
+    per_channel,
+)
+from refimpl.kernels.rounding.requantize_block import (
+    LANES,
+    requantize_fixed_point,
+    requantize_float32,
+    requantize_float64,
+)
+from refimpl.profiles.rules import Method, Rule
+
+FIXED_POINT, FLOAT32, FLOAT64 = 0, 1, 2
+
+_SIGN = -(1 << 31)
+"""The sign bit of a float32."""
+
+
+class Epilogue(NamedTuple):
+    """What a compiled loop needs to requantize; arrays hold one element per output
+    channel and LANES more, which are zero.
+
+    ``method`` is one of the constants above. Fixed point multiplies ``acc << left`` by
+    ``multiplier``, adds ``rounding`` (``rounding_below`` to a negative product) and shifts to the
+    right by ``shift``. Elements whose flat index in the output is ``flat_body`` or more are gemmlowp:
+    they add ``rounding_away`` instead of ``rounding_below``. ``scale32`` and ``nudge`` nearly tell the same
+    (``refimpl.kernels.rounding.requantize_block``), where ``signed`` has the sign bit of every channel
+    that rounds as gemmlowp. ``low`` and ``high`` bound the result before
+    ``zero_point`` is added. A ``table`` of 256 bytes, unless it is empty, says what becomes of the result.
+    """
+
+    method: int
+    multiplier: NDArray[np.int32]
+    left: NDArray[np.int32]
+    shift: NDArray[np.int64]
+    rounding: NDArray[np.int64]
+    rounding_below: NDArray[np.int64]
+    rounding_away: NDArray[np.int64]
+    flat_body: int
+    nudge: NDArray[np.float32]
+    signed: NDArray[np.int32]
+    always_signed: NDArray[np.int32]
+    half: np.float32
+    scale32: NDArray[np.float32]
+    scale64: NDArray[np.float64]
+    low: int
+    high: int
+    zero_point: int
+    table: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def repeated(self, count: int) -> Epilogue:
+        """The same for ``count`` times the channels, all of them one after the other each time."""
+        columns = {
+            name: _column(np.tile(values[:-LANES], count), values.dtype)
+            for name, values in self._asdict().items()
+            if isinstance(values, np.ndarray) and name != "table"
+        }
+        return Epilogue(**(self._asdict() | columns))
+
+    def then(self, table: NDArray[np.uint8]) -> Epilogue:
+        """The same, and then its results looked up in ``table``, [256]."""
+        return self._replace(table=table[self.table] if self.table.size else table)
+
+
+def prepare_epilogue(
+    view: LayerView, rule: Rule, input_tensor: Tensor, filter_tensor: Tensor, output: Tensor
+) -> Epilogue:
+    """The epilogue of a layer that multiplies ``input_tensor`` by ``filter_tensor``.
+
+    The output's innermost dimension is the channel. Raises UnsupportedOp for a
+    rounding method that is not defined on accumulators.
+    """
+    assert filter_tensor.quantization is not None
+    scales = combined_scales(
+        input_tensor.scale, filter_tensor.quantization.scale, output.scale, rule.multiplier
+    )
+    activation = view.text("fused_activation_function", "NONE")
+    bounds = output_bounds(output, activation, rule.clamp, view)
+    return epilogue_for_scales(view, rule, scales, output, bounds)
+
+
+def epilogue_for_scales(
+    view: LayerView,
+    rule: Rule,
+    scales: NDArray[np.float64],
+    output: Tensor,
+    bounds: tuple[int, int],
+) -> Epilogue:
+    """Multiplies accumulators by ``scales`` (one, or one per channel) and rounds as ``rule`` says."""
+    channels, size = output.shape[-1], int(np.prod(output.shape))
+    method = _METHODS.get(rule.method)
+    if method is None or (rule.tail is not None and not _mixes(rule)):
+        raise UnsupportedOp(f"{view}: no kernel requantizes accumulators by {rule}")
+    if method == FIXED_POINT:
+        multiplier, shift = fixed_point_multipliers(scales, view)
+    else:
+        multiplier = shift = np.zeros(1, np.int32)
+    shift = per_channel(shift, channels)
+    right = np.maximum(-shift, 0).astype(np.int64)
+    rounding = np.int64(1 << 30) + np.where(right > 0, np.int64(1 << 30) << right, 0)
+    rounding_away = rounding - np.where(right > 0, np.int64(1 << 31), 0)
+    away = _away(rule, channels)
+    nudge = np.where(right > 0, 2.0 ** -(1 + right), 0)
+    with np.errstate(over="ignore"):
+        scale32 = scales.astype(np.float32)
+    half = np.float32(0.5)
+    if method == FIXED_POINT:
+        scale32 = np.ldexp(per_channel(multiplier, channels), -31 - right)
+    if shift.max(initial=0) > 0:  # what wraps, only whole numbers tell: 0 is always in doubt
+        scale32, nudge, half = 0 * scale32, 0 * nudge, np.float32(0)
+    zero_point = output.zero_point
+    return Epilogue(
+        method=method,
+        multiplier=_column(per_channel(multiplier, channels), np.int32),
+        left=_column(np.maximum(shift, 0), np.int32),
+        shift=_column(31 + right, np.int64),
+        rounding=_column(rounding, np.int64),
+        rounding_below=_column(np.where(away, rounding_away, rounding), np.int64),
+        rounding_away=_column(rounding_away, np.int64),
+        flat_body=size // rule.block * rule.block if rule.block_axis == "flat" else size,
+        nudge=_column(nudge, np.float32),
+        signed=_column(np.where(away, _SIGN, 0), np.int32),
+        always_signed=_column(np.full(channels, _SIGN), np.int32),
+        half=half,
+        scale32=_column(per_channel(scale32, channels), np.float32),
+        scale64=_column(per_channel(scales, channels), np.float64),
+        low=bounds[0] - zero_point,
+        high=bounds[1] - zero_point,
+        zero_point=zero_point,
+    )
+
+
+_METHODS: dict[Method, int] = {
+    "gemmlowp": FIXED_POINT,
+    "ruy": FIXED_POINT,
+    "float32_half_even": FLOAT32,
+    "float64_half_away": FLOAT64,
+}
+
+
+def _mixes(rule: Rule) -> bool:
+    """True for the one mixture there is: a ruy body with a gemmlowp tail."""
+    return rule.method == "ruy" and rule.tail == "gemmlowp" and rule.block > 0
+
+
+def _away(rule: Rule, channels: int) -> NDArray[np.bool_]:
+    """True for a channel that rounds as gemmlowp, False for one that rounds as ruy."""
+    away = np.full(channels, rule.method == "gemmlowp")
+    if rule.block_axis == "channel":
+        away[channels // rule.block * rule.block :] = True
+    return away
+
+
+def _column(values: NDArray[Any], dtype: type[Any] | np.dtype[Any]) -> NDArray[Any]:
+    """The values and a block of zeros: the last block of channels may be loaded whole."""
+    return np.concatenate([values.astype(dtype), np.zeros(LANES, dtype)])
+
+
+@no_refcount_inlined
+def requantize_pixels(
+    acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
+) -> None:
+    """Requantizes ``acc`` (int32 [pixel, lane]) into ``out`` (the whole output's bytes, flat).
+
+    The first ``channels`` lanes are the output channels from ``channel`` on; rows hold whole
+    blocks of LANES. Those of pixel p go to ``out[at + p * step :]``.
+
+    Where the pixels lie side by side, what is left behind whole blocks is written as a
+    whole block, too: its surplus falls on bytes of later pixels, which are written after it.
+    """
+    e, pixels = epilogue, acc.shape[0]
+    low, high, zero_point = np.int32(e.low), np.int32(e.high), np.int32(e.zero_point)
+    # All in one function: to hand an epilogue on takes longer than a block of a few pixels.
+    for block in range((channels - 1) // LANES * LANES, -1, -LANES):
+        lanes = min(channels - block, LANES)
+        whole = pixels
+        if lanes < LANES:
+            whole = max((pixels * step - block - LANES) // step + 1, 0) if step == channels else 0
+        at_channel = channel + block
+        values, target = acc.ctypes.data + 4 * block, out.ctypes.data + at + block
+        if e.method == FLOAT32:
+            requantize_float32(
+                values, acc.strides[0], pixels, e.scale32.ctypes.data + 4 * at_channel, low, high, zero_point,
+                target, step, whole, lanes,
+            )  # fmt: skip
+        elif e.method == FLOAT64:
+            requantize_float64(
+                values, acc.strides[0], pixels, e.scale64.ctypes.data + 8 * at_channel, low, high, zero_point,
+                target, step, whole, lanes,
+            )  # fmt: skip
+        else:
+            requantize_fixed_point(
+                values, acc.strides[0], pixels, e.multiplier.ctypes.data + 4 * at_channel,
+                e.left.ctypes.data + 4 * at_channel, e.shift.ctypes.data + 8 * at_channel,
+                e.rounding.ctypes.data + 8 * at_channel, e.rounding_below.ctypes.data + 8 * at_channel,
+                e.scale32.ctypes.data + 4 * at_channel, e.nudge.ctypes.data + 4 * at_channel,
+                e.signed.ctypes.data + 4 * at_channel, e.half,
+                low, high, zero_point, target, step, whole, lanes, 0,
+            )  # fmt: skip
+    if e.method == FIXED_POINT and at + (pixels - 1) * step + channels > e.flat_body:
+        _flat_tail(acc, epilogue, channel, channels, out, at, step)
+    if e.table.size:
+        target, whole_rows = out.ctypes.data + at, step == channels
+        rows, width = (1, pixels * channels) if whole_rows else (pixels, channels)
+        look_up_bytes(e.table.ctypes.data, target, target, rows, step, width)
+
+
+@no_refcount
+def _flat_tail(
+    acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
+) -> None:
+    """Once more, as gemmlowp, for elements behind the last whole block of the flattened output."""
+    e = epilogue
+    for pixel in range(acc.shape[0] - 1, -1, -1):
+        first = at + pixel * step
+        body = min(max(e.flat_body - first, 0), channels)
+        if body == channels:
+            return
+        for block in range(body // LANES * LANES, channels, LANES):
+            at_channel = channel + block
+            requantize_fixed_point(
+                acc.ctypes.data + pixel * acc.strides[0] + 4 * block, 0, 1,
+                e.multiplier.ctypes.data + 4 * at_channel, e.left.ctypes.data + 4 * at_channel,
+                e.shift.ctypes.data + 8 * at_channel, e.rounding.ctypes.data + 8 * at_channel,
+                e.rounding_away.ctypes.data + 8 * at_channel, e.scale32.ctypes.data + 4 * at_channel,
+                e.nudge.ctypes.data + 4 * at_channel, e.always_signed.ctypes.data + 4 * at_channel, e.half,
+                np.int32(e.low), np.int32(e.high), np.int32(e.zero_point),
+                out.ctypes.data + first + block, 0, 0, min(channels - block, LANES), max(body - block, 0),
+            )  # fmt: skip

@@ -1,0 +1,345 @@
+"""Requantization of 16 channels at a time, in vector registers, for every rounding method.
+
+Numba has no vector type, and a loop over arrays is checked for overlaps at every
+pixel; here what belongs to a channel is loaded once and stays in registers for all pixels
+of a tile. No instruction of a particular machine: LLVM chooses them.
+
+Both roundings of fixed point are one shift. With p = wrap32(acc << left) * q and e places to the
+right after the multiplier's 31, floor(floor(a / 2**31) / 2**e) = floor(a / 2**(31 + e)), so ::
+
+    ruy       (p + 2**30 + 2**(30 + e)) >> (31 + e)
+    gemmlowp  the same, 2**31 less where p < 0: ties go away from zero
+
+The sign of p decides as well as that of the high half (p + 2**30) >> 31: they only differ where
+that half is 0, which rounds to 0 either way. For e = 0 nothing is rounded twice.
+No sum leaves 64 bits, because |p| <= 2**62 and e <= 31.
+
+Nearly always float32 tells the same in half the instructions. With v = p / 2**(31 + e), the result is
+floor(v + 1/2 + nudge), where nudge is ``2**-(1 + e)``, negative for gemmlowp below 0, and 0 for e = 0.
+Added to 1.5 * 2**10, zero point and 1/2, v + nudge is rounded to steps of 2**-13, which the low bits of the
+sum count; above them stands the result. For what the bounds of a byte leave, accumulator and scale, each
+off by 2**-24 of itself at most, make 0.25 steps, their product and the nudge's addition 0.07 each, and the
+last rounding 0.5: less than one step. So where the low bits are not all 0, the result is certain. If those of
+any of the 16 are, all of them are computed exactly.
+
+Bounds that are those of int8 are left to the instruction that makes int8 and saturates: a float32's bits,
+read as a whole number, grow with it, so what is out of bounds stays so, however wrong its low bits are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from refimpl.kernels.jit.llvm_ir import (
+    INT8,
+    INT32,
+    INT64,
+    call,
+    intrinsic,
+    load,
+    pointer,
+    splat,
+    store,
+    vector,
+)
+
+LANES = 16
+"""Channels per block."""
+
+_HALF_LANES = LANES // 2
+_INT32_BYTES, _INT64_BYTES = 4, 8
+
+_BYTES = vector(INT8, LANES)
+_SUMS = vector(INT32, LANES)
+_PAIRS = vector(INT64, _HALF_LANES)
+_SINGLES = vector(ir.FloatType(), LANES)
+_DOUBLES = vector(ir.DoubleType(), LANES)
+
+_MAGIC = 3 << 22
+"""1.5 * 2**23 as a number: a float32 below 2**22 added to it is rounded to a whole number, half to even,
+and stands in the low bits of the sum."""
+_MAGIC_BITS = int(np.array([_MAGIC], np.float32).view(np.int32)[0])
+
+_PLACES = 13
+_FINE = 3 << (22 - _PLACES)
+"""1.5 * 2**10: a float32 below 2**9 added to it is rounded to a multiple of 2**-13."""
+_FINE_BITS = int(np.array([_FINE], np.float32).view(np.int32)[0])
+
+_LEAST, _MOST = -128, 127
+"""int8"""
+
+
+@intrinsic
+def requantize_fixed_point(
+    _: Any,
+    acc: Any,
+    acc_stride: Any,
+    pixels: Any,
+    multiplier: Any,
+    left: Any,
+    shift: Any,
+    rounding: Any,
+    rounding_below: Any,
+    scale: Any,
+    nudge: Any,
+    signed: Any,
+    half: Any,
+    low: Any,
+    high: Any,
+    zero_point: Any,
+    out: Any,
+    out_stride: Any,
+    whole: Any,
+    lanes: Any,
+    first: Any,
+) -> Any:
+    """Writes LANES bytes for each of the first ``whole`` pixels, ``first`` … ``lanes - 1`` for the others.
+
+    Arrays are addresses: ``acc`` int32, rows ``acc_stride`` bytes apart; ``out`` bytes, rows
+    ``out_stride`` apart; ``multiplier`` and ``left`` int32 [LANES], ``shift``, ``rounding`` and
+    ``rounding_below`` int64 [LANES], ``scale`` and ``nudge`` float32 [LANES] and ``signed`` int32 [LANES], as
+    in ``Epilogue``; so is ``half``, float32. ``low``, ``high`` and ``zero_point`` are int32.
+    """
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        source, columns = arguments[:3], arguments[3:11]
+        half, low, high, zero_point, *target = arguments[11:]
+        scale, nudge = (load(builder, address, _SINGLES, _INT32_BYTES) for address in columns[5:7])
+        nudge = builder.bitcast(nudge, _SUMS)
+        signed = load(builder, columns[7], _SUMS, _INT32_BYTES)
+        floor, ceiling = (_real(builder, bound, _SINGLES) for bound in (low, high))
+        half = builder.fadd(_singles(_FINE), splat(builder, half, LANES))
+        all_of_int8 = builder.and_(
+            *(
+                builder.icmp_signed("==", builder.add(bound, zero_point), ir.Constant(INT32, extreme))
+                for bound, extreme in ((low, _LEAST), (high, _MOST))
+            )
+        )
+        low, high = (splat(builder, value, LANES) for value in (low, high))
+        places, below, fine = (_whole(n) for n in (_PLACES, (1 << _PLACES) - 1, _FINE_BITS >> _PLACES))
+
+        def rounded(value: Any, bounded: Callable[[Any], Any]) -> Any:
+            """Whole numbers, zero point added; of those out of bounds only that is certain."""
+            number = builder.sitofp(value, _SINGLES)
+            nudged = builder.or_(builder.and_(builder.bitcast(number, _SUMS), signed), nudge)
+            operands = [number, scale, builder.bitcast(nudged, _SINGLES)]
+            product = bounded(call(builder, f"llvm.fmuladd.v{LANES}f32", _SINGLES, operands))
+            offset = builder.fadd(_real(builder, zero_point, _SINGLES), half)
+            steps = builder.bitcast(builder.fadd(product, offset), _SUMS)
+            nearly = builder.sub(builder.ashr(steps, places), fine)
+            doubts = builder.icmp_signed("==", builder.and_(steps, below), _whole(0))
+            doubts = builder.bitcast(doubts, ir.IntType(LANES))
+            decided = builder.block
+            with builder.if_then(builder.icmp_unsigned("!=", doubts, doubts.type(0)), likely=False):
+                # Loaded here: what is rarely needed would cost every short row its time.
+                exactly = _fixed_point_exactly(builder, *columns[:5])
+                within = _clamp(builder, exactly(value), low, high, builder.icmp_signed)
+                exact = builder.add(within, splat(builder, zero_point, LANES))
+                doubted = builder.block
+            result = builder.phi(_SUMS)
+            result.add_incoming(nearly, decided)
+            result.add_incoming(exact, doubted)
+            return result
+
+        def saturated(value: Any) -> Any:
+            whole = rounded(value, lambda product: product)
+            within = _clamp(builder, whole, _whole(_LEAST), _whole(_MOST), builder.icmp_signed)
+            return builder.trunc(within, _BYTES)
+
+        def clamped(value: Any) -> Any:
+            def bounded(product: Any) -> Any:
+                return _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
+
+            return builder.trunc(rounded(value, bounded), _BYTES)
+
+        with builder.if_else(all_of_int8) as (by_type, by_bounds):
+            with by_type:
+                _for_pixels(builder, source, target, saturated)
+            with by_bounds:
+                _for_pixels(builder, source, target, clamped)
+
+    int32 = types.int32
+    numbers = types.float32, int32, int32, int32
+    return types.void(*[types.int64] * 11, *numbers, *[types.int64] * 5), codegen
+
+
+def _fixed_point_exactly(builder: Any, multiplier: Any, left: Any, *wide: Any) -> Callable[[Any], Any]:
+    """From 16 sums to their results, whole numbers not yet bounded, with these columns of an ``Epilogue``."""
+    factors = _halves(builder, load(builder, multiplier, _SUMS, _INT32_BYTES))
+    left = load(builder, left, _SUMS, _INT32_BYTES)
+    shifts, above, below = (_interleaved(builder, address) for address in wide)
+    nothing = ir.Constant(_PAIRS, None)
+
+    def rounded(value: Any) -> Any:
+        results = []
+        values = _halves(builder, builder.shl(value, left))
+        for x, factor, shift, plain, away in zip(values, factors, shifts, above, below, strict=True):
+            product = builder.mul(x, factor)
+            negative = builder.icmp_signed("<", product, nothing)
+            total = builder.add(product, builder.select(negative, away, plain))
+            results.append(builder.bitcast(builder.ashr(total, shift), _SUMS))
+        # The low half of each sum: lane 2i from the first eight, lane 2i + 1 from the others.
+        order = [lane + (LANES if odd else 0) for lane in range(0, LANES, 2) for odd in range(2)]
+        return builder.shuffle_vector(*results, ir.Constant(_SUMS, order))
+
+    return rounded
+
+
+@intrinsic
+def requantize_float32(
+    _: Any,
+    acc: Any,
+    acc_stride: Any,
+    pixels: Any,
+    scale: Any,
+    low: Any,
+    high: Any,
+    zero_point: Any,
+    out: Any,
+    out_stride: Any,
+    whole: Any,
+    lanes: Any,
+) -> Any:
+    """The same by a float32 product, rounded half to even; ``scale`` is float32 [LANES].
+
+    Clamping before rounding changes nothing, since the bounds are whole, and leaves small numbers.
+    """
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        acc, acc_stride, pixels, scale, low, high, zero_point, *target = arguments
+        scale = load(builder, scale, _SINGLES, _INT32_BYTES)
+        floor, ceiling = (_real(builder, bound, _SINGLES) for bound in (low, high))
+        magic = _singles(_MAGIC)
+        bits = builder.sub(zero_point, ir.Constant(INT32, _MAGIC_BITS))
+        from_bits = splat(builder, bits, LANES)
+
+        def finished(value: Any) -> Any:
+            product = builder.fmul(builder.sitofp(value, _SINGLES), scale)
+            bounded = _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
+            steps = builder.bitcast(builder.fadd(bounded, magic), _SUMS)
+            return builder.trunc(builder.add(steps, from_bits), _BYTES)
+
+        _for_pixels(builder, (acc, acc_stride, pixels), target, finished)
+
+    int32 = types.int32
+    return types.void(*[types.int64] * 4, int32, int32, int32, *[types.int64] * 4), codegen
+
+
+@intrinsic
+def requantize_float64(
+    _: Any,
+    acc: Any,
+    acc_stride: Any,
+    pixels: Any,
+    scale: Any,
+    low: Any,
+    high: Any,
+    zero_point: Any,
+    out: Any,
+    out_stride: Any,
+    whole: Any,
+    lanes: Any,
+) -> Any:
+    """The same by a float64 product, rounded half away from zero; ``scale`` is float64 [LANES]."""
+
+    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
+        acc, acc_stride, pixels, scale, low, high, zero_point, *target = arguments
+        scale = load(builder, scale, _DOUBLES, _INT64_BYTES)
+        floor, ceiling = (_real(builder, bound, _DOUBLES) for bound in (low, high))
+        nothing = ir.Constant(_DOUBLES, [0.0] * LANES)
+        # Just below one half: added to the number below one half it stays below one, and to one
+        # half it rounds up to one.
+        halves = [ir.Constant(_DOUBLES, [sign * np.nextafter(0.5, 0)] * LANES) for sign in (-1.0, 1.0)]
+        zero_point = splat(builder, zero_point, LANES)
+
+        def finished(value: Any) -> Any:
+            product = builder.fmul(builder.sitofp(value, _DOUBLES), scale)
+            bounded = _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
+            half = builder.select(builder.fcmp_ordered("<", bounded, nothing), *halves)
+            whole = builder.fptosi(builder.fadd(bounded, half), _SUMS)
+            return builder.trunc(builder.add(whole, zero_point), _BYTES)
+
+        _for_pixels(builder, (acc, acc_stride, pixels), target, finished)
+
+    int32 = types.int32
+    return types.void(*[types.int64] * 4, int32, int32, int32, *[types.int64] * 4), codegen
+
+
+def _for_pixels(
+    builder: Any, source: tuple[Any, ...], target: Sequence[Any], finished: Callable[[Any], Any]
+) -> None:
+    """``out[p] = finished(acc[p])`` for every pixel: LANES bytes, from pixel ``whole`` on ``lanes``.
+
+    ``target`` may name a first lane, too: those before it are not written behind ``whole`` pixels.
+    """
+    acc, acc_stride, pixels = source
+    out, out_stride, whole, lanes, *first = target
+
+    def result(pixel: Any) -> tuple[Any, Any]:
+        at = builder.add(acc, builder.mul(pixel.index, acc_stride))
+        value = finished(load(builder, at, _SUMS, _INT32_BYTES))
+        return value, builder.add(out, builder.mul(pixel.index, out_stride))
+
+    with cgutils.for_range(builder, whole) as pixel:
+        value, at = result(pixel)
+        store(builder, value, at, 1)
+    order = ir.Constant(_SUMS, list(range(LANES)))
+    mask = builder.icmp_signed("<", order, splat(builder, builder.trunc(lanes, INT32), LANES))
+    for lane in first:
+        behind = builder.icmp_signed(">=", order, splat(builder, builder.trunc(lane, INT32), LANES))
+        mask = builder.and_(mask, behind)
+    with cgutils.for_range(builder, pixels, start=whole) as pixel:
+        value, at = result(pixel)
+        _store_lanes(builder, value, at, mask)
+
+
+def _store_lanes(builder: Any, value: Any, address: Any, mask: Any) -> None:
+    """Writes the bytes whose lane the mask has."""
+    target = pointer(builder, address, _BYTES)
+    operands = [value, target, ir.Constant(INT32, 1), mask]
+    call(builder, f"llvm.masked.store.v{LANES}i8.p0", ir.VoidType(), operands)
+
+
+def _clamp(builder: Any, value: Any, low: Any, high: Any, compare: Callable[..., Any]) -> Any:
+    value = builder.select(compare(">", value, low), value, low)
+    return builder.select(compare("<", value, high), value, high)
+
+
+def _real(builder: Any, value: Any, kind: Any) -> Any:
+    """An int32 as a floating-point number in every lane."""
+    return splat(builder, builder.sitofp(value, kind.element), LANES)
+
+
+def _singles(value: float) -> Any:
+    """A float32 constant in every lane."""
+    return ir.Constant(_SINGLES, [value] * LANES)
+
+
+def _whole(value: int) -> Any:
+    """An int32 constant in every lane."""
+    return ir.Constant(_SUMS, [value] * LANES)
+
+
+def _halves(builder: Any, values: Any) -> tuple[Any, Any]:
+    """The even lanes and the odd ones, as int64 where they stand."""
+    pairs = builder.bitcast(values, _PAIRS)
+    places = ir.Constant(_PAIRS, [32] * _HALF_LANES)
+    return builder.ashr(builder.shl(pairs, places), places), builder.ashr(pairs, places)
+
+
+def _interleaved(builder: Any, address: Any) -> tuple[Any, Any]:
+    """int64 [LANES] in memory as its even elements and its odd ones."""
+    whole = load(builder, address, vector(INT64, LANES), _INT64_BYTES)
+    nothing = ir.Constant(whole.type, ir.Undefined)
+    index = vector(INT32, _HALF_LANES)
+    even, odd = (
+        builder.shuffle_vector(whole, nothing, ir.Constant(index, list(range(first, LANES, 2))))
+        for first in range(2)
+    )
+    return even, odd
