@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from refimpl.contract import Op
 from refimpl.graph import Format, Graph
-from refimpl.spec import (
+from refimpl.spec.onnx.table import ONNX_OPS
+from refimpl.spec.tflite import (
     add,
     arg_max,
     average_pool_2d,
@@ -54,8 +55,7 @@ from refimpl.spec import (
     transpose,
     transpose_conv,
 )
-from refimpl.spec import slice as slice_box
-from refimpl.spec.onnx.table import ONNX_OPS
+from refimpl.spec.tflite import slice as slice_box
 
 OPS: Mapping[str, Op] = MappingProxyType(
     {
@@ -173,5 +173,5 @@ def remedy(op: str, format: Format) -> str:
     """What to do about an op that has no implementation."""
     if op == EDGETPU_OP:
         return "this model is compiled for the Edge TPU and shows no layers; use its source model"
-    room = "refimpl/spec" if format == "tflite" else "refimpl/spec/onnx"
+    room = f"refimpl/spec/{format}"
     return f"write {room}/{op.split(':')[-1].lower()}.py and add a line to refimpl/ops.py"

@@ -16,11 +16,11 @@ from export.onnx.convert_reshape import in_tflite_order, reshaped
 from export.onnx.float_graph import TO_NCHW
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import LayerView, Tensor
-from refimpl.spec import slice as slice_box
-from refimpl.spec.gather import check_gather
-from refimpl.spec.split import check_split, check_split_v
-from refimpl.spec.strided_slice import check_strided_slice, sliced_axes
-from refimpl.spec.transpose import permutation
+from refimpl.spec.tflite import slice as slice_box
+from refimpl.spec.tflite.gather import check_gather
+from refimpl.spec.tflite.split import check_split, check_split_v
+from refimpl.spec.tflite.strided_slice import check_strided_slice, sliced_axes
+from refimpl.spec.tflite.transpose import permutation
 
 BACKWARD_END = -(2**62)
 """An end that a Slice with a negative step clamps to "behind the first value"."""

@@ -8,10 +8,11 @@ from types import MappingProxyType
 
 from refimpl.errors import UnsupportedOp, UsageError
 from refimpl.graph import Format, Graph, LayerView
-from refimpl.profiles import onnx, tflite
+from refimpl.profiles.onnx import table as onnx
 from refimpl.profiles.rules import METHODS, Rule
-from refimpl.profiles.variants import variant_of
-from refimpl.profiles.xnnpack import xnnpack_takes
+from refimpl.profiles.tflite import table as tflite
+from refimpl.profiles.tflite.variants import variant_of
+from refimpl.profiles.tflite.xnnpack import xnnpack_takes
 
 __all__ = ["CANONICAL", "METHODS", "PROFILES", "Profile", "Rule", "profile_for", "profile_named"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from refimpl.graph import QUANTIZED_RANGE, Array
 from refimpl.profiles.rules import Method, Multiplier
-from refimpl.spec.primitives import effective_multiplier, multiply
+from refimpl.spec.shared.primitives import effective_multiplier, multiply
 
 ROUNDINGS: tuple[tuple[Method, Multiplier], ...] = (
     ("gemmlowp", "float64"),

@@ -11,7 +11,7 @@ from delegates import DelegateRun, delegate_named
 from export.tflite import read_tflite, write_tflite
 from refimpl.errors import DelegateError
 from refimpl.graph import Array, Graph
-from refimpl.profiles.xnnpack import xnnpack_takes
+from refimpl.profiles.tflite.xnnpack import xnnpack_takes
 from tests.delegates.xnnpack_cases import all_cases
 from tests.shared_models import CUT_BEFORE_CUSTOM, NOT_RUNNABLE, model_names, require
 

@@ -96,7 +96,7 @@ def test_inspect_names_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["inspect", str(path), "--json"]) == 0
     problems = json.loads(capsys.readouterr().out)["problems"]
     assert len(problems) == 1
-    assert "refimpl/spec/rsqrt.py" in problems[0]
+    assert "refimpl/spec/tflite/rsqrt.py" in problems[0]
     assert main(["run", str(path)]) == 2
     message = one_line(capsys)
     assert "RSQRT" in message

@@ -31,7 +31,7 @@ def test_unsupported_ops_are_all_named_before_anything_runs() -> None:
     with pytest.raises(UnsupportedOp) as error:
         compile_graph(builder.build(tensors[-1:]))
     message = str(error.value)
-    assert "RSQRT (layer 0, 2): write refimpl/spec/rsqrt.py" in message
+    assert "RSQRT (layer 0, 2): write refimpl/spec/tflite/rsqrt.py" in message
     assert "CUMSUM (layer 1)" in message
 
 

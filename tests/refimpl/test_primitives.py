@@ -9,9 +9,9 @@ import pytest
 
 from refimpl.builder import GraphBuilder
 from refimpl.errors import UnsupportedOp
-from refimpl.profiles.broadcast import InnerLoop, inner_loop
 from refimpl.profiles.rules import Method, Rule
-from refimpl.spec.primitives import (
+from refimpl.profiles.tflite.broadcast import InnerLoop, inner_loop
+from refimpl.spec.shared.primitives import (
     activation_range,
     body_mask,
     effective_multiplier,

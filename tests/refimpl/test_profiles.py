@@ -9,7 +9,7 @@ from refimpl.errors import UnsupportedOp, UsageError
 from refimpl.graph import Quantization
 from refimpl.ops import OPS
 from refimpl.profiles import CANONICAL, METHODS, PROFILES, profile_named
-from refimpl.profiles.tflite import LITERT_2_3_BUILTIN, LITERT_2_3_REF, TFLITE_2_14_REF
+from refimpl.profiles.tflite.table import LITERT_2_3_BUILTIN, LITERT_2_3_REF, TFLITE_2_14_REF
 
 TFLITE = [name for name in PROFILES if name.startswith(("litert", "tflite", "tflm"))]
 TFLITE_OPS = [op for op in OPS if op.isupper() or "_" in op]

@@ -13,7 +13,7 @@ from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from refimpl.kernels.elementwise.lookup import Lookup, PairLookup, Tables, byte_values, clamped_bytes
 from refimpl.kernels.onnx.translation import Parameters, parameters
 from refimpl.kernels.rounding.fused_multiply_add import fma
-from refimpl.profiles.onnx_broadcast import left_is_scalar
+from refimpl.profiles.onnx.broadcast import left_is_scalar
 from refimpl.profiles.rules import Rule
 
 

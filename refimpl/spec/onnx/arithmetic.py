@@ -11,7 +11,7 @@ from refimpl.errors import ModelError
 from refimpl.graph import Array, LayerView
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.parameters import Affine
-from refimpl.spec.primitives import multiply
+from refimpl.spec.shared.primitives import multiply
 
 
 def fused_multiply_add(a: Array, b: Array, c: Array) -> Array:

@@ -11,8 +11,8 @@ from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.parameters import constant
 from refimpl.spec.onnx.qlinear_matmul import check_matrices
 from refimpl.spec.onnx.sums import check_convolution, convolve, products
-from refimpl.spec.primitives import wrap32
-from refimpl.spec.requirements import QUANTIZED_8, operand, require, require_arity, require_dtype
+from refimpl.spec.shared.primitives import wrap32
+from refimpl.spec.shared.requirements import QUANTIZED_8, operand, require, require_arity, require_dtype
 
 
 def check_conv_integer(view: LayerView) -> None:

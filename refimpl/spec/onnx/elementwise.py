@@ -13,7 +13,7 @@ from refimpl.errors import UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.float32_functions import logistic
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.requirements import (
     broadcast_shape,
     operand,
     require,

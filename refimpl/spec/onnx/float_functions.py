@@ -15,7 +15,7 @@ from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.unspecified import require_float, rounded
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.requirements import (
     broadcast_shape,
     operand,
     require,

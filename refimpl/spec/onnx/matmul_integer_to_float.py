@@ -10,8 +10,8 @@ from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.parameters import affine
 from refimpl.spec.onnx.qlinear_matmul import check_matrices
 from refimpl.spec.onnx.sums import products, zero_of
-from refimpl.spec.primitives import wrap32
-from refimpl.spec.requirements import QUANTIZED_8, operand, require_arity, require_dtype, require_shape
+from refimpl.spec.shared.primitives import wrap32
+from refimpl.spec.shared.requirements import QUANTIZED_8, operand, require_arity, require_dtype, require_shape
 
 
 def check_matmul_integer_to_float(view: LayerView) -> None:

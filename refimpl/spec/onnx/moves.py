@@ -10,7 +10,7 @@ from refimpl.contract import SpecResult, Values
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView
 from refimpl.profiles.rules import Rule
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.requirements import (
     MAX_RANK,
     constant_integers,
     operand,

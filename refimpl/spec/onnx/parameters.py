@@ -8,7 +8,7 @@ import numpy as np
 
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from refimpl.spec.requirements import require
+from refimpl.spec.shared.requirements import require
 
 
 @dataclass(frozen=True)

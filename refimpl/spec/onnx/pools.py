@@ -8,12 +8,12 @@ from refimpl.contract import SpecResult, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
 from refimpl.profiles.rules import Rule
-from refimpl.spec.geometry import Window
 from refimpl.spec.onnx.arithmetic import dequantize, requantize
 from refimpl.spec.onnx.parameters import Affine, affine
 from refimpl.spec.onnx.sums import zero_of
 from refimpl.spec.onnx.windows import windows
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.geometry import Window
+from refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,
@@ -24,7 +24,7 @@ from refimpl.spec.requirements import (
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.scales import require_multiplier
+from refimpl.spec.shared.scales import require_multiplier
 
 
 def check_max_pool(view: LayerView) -> None:

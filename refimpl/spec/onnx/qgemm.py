@@ -10,8 +10,8 @@ from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.arithmetic import requantize
 from refimpl.spec.onnx.parameters import Affine, affine, constant
 from refimpl.spec.onnx.sums import products, zero_of
-from refimpl.spec.primitives import wrap32
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.primitives import wrap32
+from refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,
@@ -21,7 +21,7 @@ from refimpl.spec.requirements import (
     require_rank,
     require_shape,
 )
-from refimpl.spec.scales import require_multiplier
+from refimpl.spec.shared.scales import require_multiplier
 
 
 def check_qgemm(view: LayerView) -> None:

@@ -6,12 +6,12 @@ import numpy as np
 
 from refimpl.contract import SpecResult, Values
 from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.profiles.onnx_broadcast import left_is_scalar
+from refimpl.profiles.onnx.broadcast import left_is_scalar
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.arithmetic import fused_multiply_add
 from refimpl.spec.onnx.parameters import Affine, affine
 from refimpl.spec.onnx.sums import zero_of
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     broadcast_shape,
     operand,
@@ -20,7 +20,7 @@ from refimpl.spec.requirements import (
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.scales import require_multiplier
+from refimpl.spec.shared.scales import require_multiplier
 
 
 def check_qlinear_binary(view: LayerView) -> None:

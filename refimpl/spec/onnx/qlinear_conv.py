@@ -10,9 +10,9 @@ from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.arithmetic import requantize
 from refimpl.spec.onnx.parameters import Affine, affine, constant
 from refimpl.spec.onnx.sums import check_convolution, convolve, zero_of
-from refimpl.spec.primitives import wrap32
-from refimpl.spec.requirements import QUANTIZED_8, operand, require, require_arity, require_dtype
-from refimpl.spec.scales import require_multiplier
+from refimpl.spec.shared.primitives import wrap32
+from refimpl.spec.shared.requirements import QUANTIZED_8, operand, require, require_arity, require_dtype
+from refimpl.spec.shared.scales import require_multiplier
 
 
 def check_qlinear_conv(view: LayerView) -> None:

@@ -10,8 +10,8 @@ from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.arithmetic import requantize
 from refimpl.spec.onnx.parameters import Affine, affine
 from refimpl.spec.onnx.sums import products, zero_of
-from refimpl.spec.primitives import wrap32
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.primitives import wrap32
+from refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,
@@ -22,7 +22,7 @@ from refimpl.spec.requirements import (
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.scales import require_multiplier
+from refimpl.spec.shared.scales import require_multiplier
 
 
 def check_matrices(view: LayerView, left: int, right: int) -> int:

@@ -12,7 +12,7 @@ from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.parameters import affine
 from refimpl.spec.onnx.qlinear_table import check_qlinear_unary
 from refimpl.spec.onnx.sums import zero_of
-from refimpl.spec.requirements import operand, require_elements, resolve_axis
+from refimpl.spec.shared.requirements import operand, require_elements, resolve_axis
 
 
 def check_qlinear_softmax(view: LayerView) -> None:

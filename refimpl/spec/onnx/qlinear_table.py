@@ -13,7 +13,7 @@ from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.arithmetic import dequantize, quantize
 from refimpl.spec.onnx.float32_functions import logistic
 from refimpl.spec.onnx.parameters import Affine, affine
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,

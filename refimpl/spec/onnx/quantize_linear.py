@@ -8,7 +8,13 @@ from refimpl.graph import DTYPES, LayerView, Tensor
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.arithmetic import dequantize, quantize
 from refimpl.spec.onnx.parameters import Affine, affine
-from refimpl.spec.requirements import operand, require_arity, require_dtype, require_shape, resolve_axis
+from refimpl.spec.shared.requirements import (
+    operand,
+    require_arity,
+    require_dtype,
+    require_shape,
+    resolve_axis,
+)
 
 STORED = ("int8", "uint8", "int16", "uint16")
 

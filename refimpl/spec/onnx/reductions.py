@@ -7,10 +7,10 @@ import numpy as np
 from refimpl.contract import SpecResult, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.profiles.onnx import reduced_axes
+from refimpl.profiles.onnx.table import reduced_axes
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.parameters import constant
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.requirements import (
     operand,
     require,
     require_arity,

@@ -9,7 +9,7 @@ from refimpl.errors import UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.parameters import constant
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.requirements import (
     operand,
     require,
     require_dtype,

@@ -6,11 +6,11 @@ import numpy as np
 
 from refimpl.graph import Array, LayerView
 from refimpl.profiles.rules import Rule
-from refimpl.spec.geometry import Window
 from refimpl.spec.onnx.arithmetic import sum_saturating_pairs
 from refimpl.spec.onnx.parameters import Affine
 from refimpl.spec.onnx.windows import windows
-from refimpl.spec.requirements import require, require_rank
+from refimpl.spec.shared.geometry import Window
+from refimpl.spec.shared.requirements import require, require_rank
 
 
 def check_convolution(view: LayerView, data: int, filter_: int) -> tuple[Window, Window]:

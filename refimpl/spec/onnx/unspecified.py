@@ -14,7 +14,7 @@ from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.pools import count_taps
 from refimpl.spec.onnx.sums import check_convolution
 from refimpl.spec.onnx.windows import windows
-from refimpl.spec.requirements import (
+from refimpl.spec.shared.requirements import (
     operand,
     require,
     require_arity,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import LayerView
-from refimpl.spec.geometry import Window
-from refimpl.spec.requirements import require
+from refimpl.spec.shared.geometry import Window
+from refimpl.spec.shared.requirements import require
 
 INT32_MAX = 2**31 - 1
 

@@ -20,7 +20,7 @@ from refimpl.kernels.convolution.tiling import MAX_ROWS, MAX_TILE, PHASE_FIELDS,
 from refimpl.kernels.threads.thread_count import threads_for
 from refimpl.profiles import profile_named
 from refimpl.profiles.rules import Rule
-from refimpl.profiles.tflite import FP32
+from refimpl.profiles.tflite.table import FP32
 from tests.cases import convolution
 from tests.cases.case import Case
 from tests.cases.weighted_layer import WeightedShape as Shape

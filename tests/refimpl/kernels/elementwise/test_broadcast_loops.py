@@ -10,7 +10,7 @@ import pytest
 from refimpl.builder import GraphBuilder
 from refimpl.graph import LayerView, Quantization
 from refimpl.kernels.elementwise.binary import inner_loop
-from refimpl.profiles import broadcast
+from refimpl.profiles.tflite import broadcast
 
 Shape = tuple[int, ...]
 

@@ -10,7 +10,7 @@ import pytest
 
 from refimpl.graph import Array
 from refimpl.kernels.elementwise.tanhf import tanh_float32
-from refimpl.spec.tanhf import tanhf
+from refimpl.spec.tflite.tanhf import tanhf
 
 LAST_FDLIBM = (2, 40)
 """glibc 2.41 replaced tanhf."""

@@ -9,7 +9,8 @@ import pytest
 
 from refimpl.graph import Array
 from refimpl.kernels.rounding import fixed_point
-from refimpl.spec import l2_normalization, primitives, softmax
+from refimpl.spec.shared import primitives
+from refimpl.spec.tflite import l2_normalization, softmax
 
 NEAR_POWERS = sorted(
     {

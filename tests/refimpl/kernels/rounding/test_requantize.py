@@ -12,7 +12,7 @@ from refimpl.kernels.rounding.multipliers import combined_scales, fixed_point_mu
 from refimpl.kernels.rounding.requantize import epilogue_for_scales, requantize_pixels
 from refimpl.kernels.rounding.requantize_block import LANES
 from refimpl.profiles.rules import Rule
-from refimpl.spec import primitives
+from refimpl.spec.shared import primitives
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 

@@ -1,0 +1,104 @@
+"""Which variant of an op a layer is, as far as any runtime's arithmetic cares.
+
+Rule tables are keyed by op and variant: ``("CONV_2D", "int8")``,
+``("CONV_2D", "uint8_grouped")``, ``("QUANTIZE", "requantize")``.
+"""
+
+from __future__ import annotations
+
+import math
+
+from refimpl.graph import QUANTIZED_RANGE, LayerView
+from refimpl.profiles.tflite.broadcast import inner_loop
+
+
+def variant_of(view: LayerView) -> str:
+    """The table key of a layer's variant; the output's element type unless the op needs more."""
+    if view.op in ("ADD", "MUL"):
+        return _broadcast(view)
+    if view.op == "CONV_2D":
+        return view.output().dtype + ("_grouped" if conv_groups(view) > 1 else "")
+    if view.op == "FULLY_CONNECTED":
+        return _fully_connected(view)
+    if view.op == "QUANTIZE":
+        return _quantize(view)
+    if view.op == "DEQUANTIZE":
+        return view.input(0).dtype
+    if view.op == "LEAKY_RELU":
+        return view.output().dtype + ("_negative" if view.real("alpha") < 0 else "")
+    if view.op == "LOGISTIC":
+        return _logistic(view)
+    if view.op == "MEAN":
+        return _mean(view)
+    if view.op == "RESIZE_BILINEAR":
+        return view.output().dtype + ("_overrun" if overruns(view) else "")
+    if view.op == "REVERSE_V2":
+        return "one_axis" if math.prod(view.input(1).shape) == 1 else "several_axes"
+    return view.output().dtype
+
+
+def _broadcast(view: LayerView) -> str:
+    """``int8``, ``int8_scalar`` or ``int8_general``, by the inner loop of an optimised kernel."""
+    kind = inner_loop(view).kind
+    return view.output().dtype + ("" if kind == "elementwise" else f"_{kind}")
+
+
+def conv_groups(view: LayerView) -> int:
+    """Groups of a CONV_2D: input channels over the filter's (OHWI) input channels, at least 1."""
+    input_shape, filter_shape = view.input(0).shape, view.input(1).shape
+    if len(input_shape) != 4 or len(filter_shape) != 4 or filter_shape[3] == 0:
+        return 1
+    return max(input_shape[3] // filter_shape[3], 1)
+
+
+def _fully_connected(view: LayerView) -> str:
+    filter_ = view.input(1)
+    per_channel = filter_.quantization is not None and filter_.quantization.per_channel
+    return view.output().dtype + ("_per_channel" if per_channel else "")
+
+
+def _logistic(view: LayerView) -> str:
+    """TFLite's own kernels insist on an output of scale 1/256 from the type's minimum; XNNPACK does not."""
+    output = view.output()
+    low = QUANTIZED_RANGE.get(output.dtype, (0, 0))[0]
+    usual = output.quantization is not None and output.scale == 1 / 256 and output.zero_point == low
+    return output.dtype if usual else output.dtype + "_rescaled"
+
+
+def overruns(view: LayerView) -> bool:
+    """True for an int8 RESIZE_BILINEAR whose last output lies behind the image when TFLite rounds the
+    step between outputs to 1/1024 pixel: its kernels then read memory that is not the image's."""
+    image, output = view.input(0), view.output()
+    if output.dtype != "int8" or len(image.shape) != 4 or len(output.shape) != 4:
+        return False
+    corners, centers = view.flag("align_corners"), view.flag("half_pixel_centers")
+    for size, outputs in zip(image.shape[1:3], output.shape[1:3], strict=True):
+        corner = 1 if corners and outputs > 1 else 0
+        if outputs == corner:
+            continue
+        step = (1024 * (size - corner) + (outputs - corner) // 2) // (outputs - corner)
+        if (outputs - 1) * step + (step // 2 - 512 if centers else 0) >= 1024 * size:
+            return True
+    return False
+
+
+def _quantize(view: LayerView) -> str:
+    source, target = view.input(0).dtype, view.output().dtype
+    if source == "float32":
+        return f"{target}_from_float"
+    return "requantize" if source == target else "requantize_mixed"
+
+
+def _mean(view: LayerView) -> str:
+    """``spatial_repeated`` names an axis more than once, which tflite-runtime 2.14 does not see through."""
+    if not is_spatial_mean(view):
+        return "general"
+    return "spatial" if view.input(1).shape == (2,) else "spatial_repeated"
+
+
+def is_spatial_mean(view: LayerView) -> bool:
+    """True for a MEAN over exactly y and x of a 4-D tensor that keeps its dimensions."""
+    data, axes = view.input(0), view.input(1).data
+    if axes is None or len(data.shape) != 4 or not view.flag("keep_dims"):
+        return False
+    return sorted({int(axis) % 4 for axis in axes.reshape(-1)}) == [1, 2]

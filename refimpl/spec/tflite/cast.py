@@ -1,0 +1,66 @@
+"""CAST between element types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.errors import ModelError
+from refimpl.graph import DTYPES, Array, LayerView
+from refimpl.profiles.rules import Rule
+from refimpl.spec.shared.requirements import operand, require_arity, require_dtype, require_shape
+
+CASTABLE = ("bool", "int8", "uint8", "int16", "int32", "int64", "float32", "float64")
+
+
+def check_cast(view: LayerView) -> None:
+    """One input; the tensors' element types count, as in the runtimes, not the attributes.
+
+    Stored values are converted; quantization plays no part.
+    """
+    require_arity(view, 1)
+    data, output = view.input(0), view.output()
+    require_dtype(view, data, CASTABLE)
+    require_dtype(view, output, CASTABLE)
+    require_shape(view, output, data.shape)
+
+
+def cast(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """CAST. To bool: is it not 0. Integer to integer: the low bits. Integer to float: the nearest.
+
+    Float to integer: toward zero; what does not fit is clamped, NaN like plus
+    infinity (``saturating``), or is what the x86 conversion instruction leaves
+    (``exact``): the lowest value of 32 or 64 bits, then its low bits.
+    """
+    data, target = operand(values, 0), DTYPES[view.output().dtype]
+    if target.kind == "b":
+        return SpecResult((data != 0,))
+    if data.dtype.kind == "f" and target.kind in "iu":
+        whole = _saturated(data, target) if rule.method == "saturating" else _x86(view, data, target, rule)
+        return SpecResult((whole,))
+    with np.errstate(over="ignore"):
+        return SpecResult((data.astype(target),))
+
+
+def _saturated(data: Array, target: np.dtype[Any]) -> Array:
+    bits = 8 * target.itemsize
+    low, high = (0, 2**bits - 1) if target.kind == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    flat = [_saturate(float(value), low, high) for value in data.reshape(-1)]
+    return np.array(flat, target).reshape(data.shape)
+
+
+def _saturate(value: float, low: int, high: int) -> int:
+    if value != value or value >= high:
+        return high
+    return low if value <= low else int(value)
+
+
+def _x86(view: LayerView, data: Array, target: np.dtype[Any], rule: Rule) -> Array:
+    if rule.method != "exact":
+        raise ModelError(f"{view}: CAST by {rule.method!r} is not defined")
+    bits = 64 if target.itemsize == 8 else 32
+    low = -(2 ** (bits - 1))
+    whole = [int(value) if low <= value < -low else low for value in data.reshape(-1).astype(np.float64)]
+    return np.array(whole, np.int64).astype(target).reshape(data.shape)

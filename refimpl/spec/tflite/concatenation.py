@@ -1,0 +1,72 @@
+"""CONCATENATION: inputs side by side along one axis."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.errors import ModelError
+from refimpl.graph import DTYPES, Array, LayerView, Tensor
+from refimpl.profiles.rules import Rule
+from refimpl.spec.shared.primitives import round_half_away, to_int32, wrap32
+from refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    operand,
+    require_activation,
+    require_arity,
+    require_dtype,
+    require_quantized,
+    require_rank,
+    require_same_dtype,
+    require_same_quantization,
+    require_shape,
+    resolve_axis,
+)
+
+
+def check_concatenation(view: LayerView) -> None:
+    """One or more inputs of one element type and rank, equal in every size but the axis's.
+
+    int8 inputs share the output's scale and zero point; uint8 inputs may differ,
+    they are requantized. No fused activation.
+    """
+    require_arity(view, max(len(view.inputs), 1))
+    output = view.output()
+    require_dtype(view, output, (*QUANTIZED_8, "int16", "int32", "int64", "float32", "bool"))
+    require_activation(view, ("NONE",))
+    first = view.input(0)
+    require_rank(view, first, 1, 8)
+    axis = resolve_axis(view, view.integer("axis"), len(first.shape))
+    total = 0
+    for position in range(len(view.inputs)):
+        tensor = view.input(position)
+        require_same_dtype(view, output, tensor)
+        require_rank(view, tensor, len(first.shape))
+        require_shape(view, tensor, (*first.shape[:axis], tensor.shape[axis], *first.shape[axis + 1 :]))
+        total += tensor.shape[axis]
+        if output.dtype == "uint8":
+            require_quantized(view, tensor, output)
+        else:
+            require_same_quantization(view, tensor, output)
+    require_shape(view, output, (*first.shape[:axis], total, *first.shape[axis + 1 :]))
+
+
+def concatenation(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """A copy, except for uint8 inputs with parameters of their own."""
+    if rule.method not in ("reference", "exact"):
+        raise ModelError(f"{view}: {rule.method!r} is not defined for this op")
+    output = view.output()
+    axis = view.integer("axis") % len(output.shape)
+    parts = [_part(view.input(i), output, operand(values, i)) for i in range(len(view.inputs))]
+    return SpecResult((np.concatenate(parts, axis=axis),))
+
+
+def _part(tensor: Tensor, output: Tensor, data: Array) -> Array:
+    """TFLite's ``ConcatenationWithScaling``: float32, the zero point folded into a bias."""
+    if output.dtype != "uint8" or (tensor.scale, tensor.zero_point) == (output.scale, output.zero_point):
+        return data
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = np.float32(tensor.scale) * (np.float32(1) / np.float32(output.scale))
+        bias = np.float32(-tensor.zero_point) * scale
+        steps = round_half_away(data.astype(np.float32) * scale + bias)
+    return np.clip(wrap32(to_int32(steps) + output.zero_point), 0, 255).astype(DTYPES["uint8"])

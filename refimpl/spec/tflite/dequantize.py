@@ -1,0 +1,46 @@
+"""DEQUANTIZE: ``real = scale * (q - zero_point)`` in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import Array, LayerView
+from refimpl.profiles.rules import Method, Rule
+from refimpl.spec.shared.primitives import in_blocks
+from refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    operand,
+    require_arity,
+    require_dtype,
+    require_quantized,
+    require_shape,
+)
+
+
+def check_dequantize(view: LayerView) -> None:
+    """One int8, uint8 or int16 input quantized per tensor; a float32 output of the same shape."""
+    require_arity(view, 1)
+    input_, output = view.input(0), view.output()
+    require_dtype(view, input_, (*QUANTIZED_8, "int16"))
+    require_dtype(view, output, ("float32",))
+    require_quantized(view, input_)
+    require_shape(view, output, input_.shape)
+
+
+def dequantize(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """One rounding (``reference``) or three (``affine_float32``)."""
+    input_ = view.input(0)
+    data = operand(values, 0)
+    scale, zero_point = np.float32(input_.scale), input_.zero_point
+
+    def by(method: Method) -> Array:
+        if method == "reference":  # q - zero_point has at most 17 bits: exact in float32
+            return (data.astype(np.int64) - zero_point).astype(np.float32) * scale
+        if method == "affine_float32":
+            return data.astype(np.float32) * scale + np.float32(-zero_point) * scale
+        raise UnsupportedOp(f"{view}: {method!r} is not defined for this op")
+
+    with np.errstate(over="ignore"):
+        return SpecResult((in_blocks(rule, view.output().shape, by),))

@@ -1,0 +1,72 @@
+"""LEAKY_RELU: the identity above zero, ``alpha`` times it below."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
+from refimpl.profiles.rules import Rule
+from refimpl.spec.shared.primitives import effective_multiplier, multiply_gemmlowp, quantize_multiplier
+from refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    operand,
+    require_arity,
+    require_dtype,
+    require_quantized,
+    require_same_dtype,
+    require_shape,
+)
+from refimpl.spec.shared.scales import require_multiplier
+
+
+def check_leaky_relu(view: LayerView) -> None:
+    """One int8 or uint8 input; an output of the same type and shape; a finite ``alpha``."""
+    require_arity(view, 1)
+    input_, output = view.input(0), view.output()
+    require_dtype(view, input_, QUANTIZED_8)
+    require_same_dtype(view, input_, output)
+    require_shape(view, output, input_.shape)
+    require_quantized(view, input_, output)
+    require_multiplier(view, input_.scale / output.scale, "s_in / s_out")
+    require_multiplier(view, input_.scale * view.real("alpha") / output.scale, "s_in * alpha / s_out")
+
+
+def leaky_relu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """Each sign has a multiplier of its own."""
+    input_, output = view.input(0), view.output()
+    centred = operand(values, 0).astype(np.int64) - input_.zero_point
+    alpha = np.float32(view.real("alpha"))
+    low, high = QUANTIZED_RANGE[output.dtype]
+    if rule.method == "xnnpack":
+        result = np.clip(_xnnpack(view, centred, alpha) + output.zero_point, low, high)
+    else:
+        below = _scaled(view, rule, centred, alpha)
+        result = np.clip(
+            np.where(centred >= 0, _scaled(view, rule, centred, np.float32(1)), below) + output.zero_point,
+            low,
+            high,
+        )
+    return SpecResult((result.astype(DTYPES[output.dtype]),))
+
+
+def _scaled(view: LayerView, rule: Rule, centred: Array, slope: np.float32) -> Array:
+    """``centred * slope * s_in / s_out``; ``gemmlowp`` applies a negative slope's sign after rounding."""
+    real = float(effective_multiplier(rule.multiplier, view.input(0).scale, slope, view.output().scale))
+    if rule.method == "gemmlowp_signed":
+        return multiply_gemmlowp(centred, *quantize_multiplier(real))
+    if rule.method == "gemmlowp":
+        scaled = multiply_gemmlowp(centred, *quantize_multiplier(abs(real)))
+        return -scaled if real < 0 else scaled
+    raise UnsupportedOp(f"{view}: {rule.method!r} is not defined for this op")
+
+
+def _xnnpack(view: LayerView, centred: Array, alpha: np.float32) -> Array:
+    """XNNPACK: multipliers of 8 fractional bits, the product rounded half up."""
+    above = np.float32(view.input(0).scale) / np.float32(view.output().scale)
+    below = above * alpha
+    multiplier_above = int(np.rint(np.float32(256) * above))
+    multiplier_below = int(np.rint(np.float32(256) * below))
+    products = np.where(centred < 0, centred * multiplier_below, centred * multiplier_above)
+    return np.asarray((products + 128) >> 8, np.int64)

@@ -1,0 +1,87 @@
+"""LOGISTIC and TANH of int8 and uint8: a table of all 256 inputs, computed in floating point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.errors import ModelError
+from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from refimpl.profiles.rules import Rule
+from refimpl.spec.shared.primitives import round_half_away
+from refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    operand,
+    require_arity,
+    require_dtype,
+    require_quantized,
+    require_same_dtype,
+    require_shape,
+)
+from refimpl.spec.tflite.tanhf import tanhf
+
+Function = Callable[[np.float32], np.float32]
+
+
+def check_logistic(view: LayerView) -> None:
+    """One int8 or uint8 input; the output has its shape and any parameters."""
+    require_arity(view, 1)
+    data, output = view.input(0), view.output()
+    require_dtype(view, output, QUANTIZED_8)
+    require_same_dtype(view, data, output)
+    require_quantized(view, data, output)
+    require_shape(view, output, data.shape)
+
+
+check_tanh = check_logistic
+
+
+def logistic(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """LOGISTIC. ``float_table``: ``1 / (1 + exp(-x))`` in float32; ``xnnpack``: in float64."""
+    return _look_up(view, values, rule, _logistic_float64 if rule.method == "xnnpack" else _logistic_float32)
+
+
+def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """TANH, by the C library's ``tanhf``."""
+    return _look_up(view, values, rule, tanhf)
+
+
+def _logistic_float32(x: np.float32) -> np.float32:
+    with np.errstate(over="ignore"):  # exp(88.73) and more are infinite in float32
+        exponential = np.float32(math.exp(-float(x))) if -float(x) < 89 else np.float32(np.inf)
+    return np.float32(1.0) / (np.float32(1.0) + exponential)
+
+
+def _logistic_float64(x: np.float32) -> np.float32:
+    if x > 100:
+        return np.float32(1.0)
+    if x < -100:
+        return np.float32(0.0)
+    return np.float32(math.exp(float(x)) / (1.0 + math.exp(float(x))))
+
+
+def _look_up(view: LayerView, values: Values, rule: Rule, function: Function) -> SpecResult:
+    data = operand(values, 0)
+    low, high = QUANTIZED_RANGE[view.output().dtype]
+    table = np.array([_entry(view, rule, function, q) for q in range(low, high + 1)], data.dtype)
+    return SpecResult((table[data.astype(np.int64) - low],))
+
+
+def _entry(view: LayerView, rule: Rule, function: Function, q: int) -> int:
+    """The output for the stored input value ``q``. ``zero_point`` is added after rounding by
+    TFLite's table, before it by XNNPACK's."""
+    source, output = view.input(0), view.output()
+    real = function(np.float32(source.scale) * np.float32(q - source.zero_point))
+    with np.errstate(over="ignore"):
+        scaled: Array = np.asarray(real * (np.float32(1.0) / np.float32(output.scale)))
+    if rule.method == "xnnpack":
+        stored = np.rint(scaled + np.float32(output.zero_point))
+    elif rule.method == "float_table":
+        stored = round_half_away(scaled) + np.float32(output.zero_point)
+    else:
+        raise ModelError(f"{view}: a table by {rule.method!r} is not defined")
+    low, high = QUANTIZED_RANGE[output.dtype]
+    return int(np.clip(stored, low, high))

@@ -1,0 +1,65 @@
+"""What both 2-D poolings share: the check, and the valid taps of each output."""
+
+from __future__ import annotations
+
+from refimpl.graph import LayerView
+from refimpl.spec.shared.geometry import Window, window
+from refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    require,
+    require_activation,
+    require_arity,
+    require_dtype,
+    require_elements,
+    require_quantized,
+    require_rank,
+    require_same_dtype,
+    require_shape,
+)
+
+MAX_TAPS = 2**23
+"""As many 8-bit values as an int32 sum is sure to hold."""
+
+
+def check_pool(view: LayerView) -> None:
+    """Input ``[batch, y, x, channel]`` int8 or uint8; attributes ``padding``, ``filter_height``,
+    ``filter_width``, ``stride_h``, ``stride_w``, ``fused_activation_function``.
+
+    The runtimes do not compare the quantization of input and output: values pass as stored.
+    """
+    require_arity(view, 1)
+    data, output = view.input(0), view.output()
+    require_dtype(view, output, QUANTIZED_8)
+    require_same_dtype(view, data, output)
+    require_rank(view, data, 4)
+    require_elements(view, data)
+    if require_activation(view, ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")) != "NONE":
+        require_quantized(view, output)
+    vertical, horizontal = _windows(view)
+    batch, _, _, channels = data.shape
+    require_shape(view, output, (batch, vertical.output_size, horizontal.output_size, channels))
+
+
+def valid_taps(view: LayerView) -> tuple[list[range], list[range]]:
+    """Input rows under each output row, and input columns under each output column.
+
+    Taps outside the input are left out, not counted as zeros.
+    """
+    vertical, horizontal = _windows(view)
+    return _taps_along(vertical), _taps_along(horizontal)
+
+
+def _taps_along(axis: Window) -> list[range]:
+    starts = [index * axis.stride - axis.pad_before for index in range(axis.output_size)]
+    return [range(max(start, 0), min(start + axis.taps, axis.input_size)) for start in starts]
+
+
+def _windows(view: LayerView) -> tuple[Window, Window]:
+    _, height, width, _ = view.input(0).shape
+    rows, columns = view.integer("filter_height"), view.integer("filter_width")
+    require(view, rows * columns < MAX_TAPS, f"window {rows}×{columns} is too large")
+    padding = view.text("padding")
+    return (
+        window(view, height, rows, view.integer("stride_h"), 1, padding, "height"),
+        window(view, width, columns, view.integer("stride_w"), 1, padding, "width"),
+    )

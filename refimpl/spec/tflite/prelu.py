@@ -1,0 +1,60 @@
+"""PRELU: the identity above zero, ``alpha`` (a tensor) times it below."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import DTYPES, QUANTIZED_RANGE, LayerView
+from refimpl.profiles.rules import Rule
+from refimpl.spec.shared.primitives import effective_multiplier, requantize
+from refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    broadcast_shape,
+    operand,
+    require_arity,
+    require_dtype,
+    require_elements,
+    require_quantized,
+    require_same_dtype,
+    require_shape,
+)
+from refimpl.spec.shared.scales import require_multiplier
+
+MAX_BROADCAST_RANK = 4
+
+
+def check_prelu(view: LayerView) -> None:
+    """Inputs: data, alpha; both and the output int8 or uint8. Alpha broadcasts to the data's shape."""
+    require_arity(view, 2)
+    data, alpha, output = view.input(0), view.input(1), view.output()
+    require_dtype(view, data, QUANTIZED_8)
+    require_same_dtype(view, data, alpha, output)
+    require_elements(view, data)
+    require_shape(view, data, broadcast_shape(view, data, alpha))
+    require_shape(view, output, data.shape)
+    if data.shape != alpha.shape and len(data.shape) > MAX_BROADCAST_RANK:
+        raise UnsupportedOp(
+            f"{view}: alpha {alpha.shape} is broadcast over {len(data.shape)} dimensions; "
+            f"at most {MAX_BROADCAST_RANK} are implemented"
+        )
+    require_quantized(view, data, alpha, output)
+    require_multiplier(view, data.scale / output.scale, "s_in / s_out")
+    require_multiplier(view, data.scale * alpha.scale / output.scale, "s_in * s_alpha / s_out")
+
+
+def prelu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """``requantize(x)`` at and above zero, ``requantize(x * alpha)`` below."""
+    data, alpha, output = view.input(0), view.input(1), view.output()
+    centred = operand(values, 0).astype(np.int64) - data.zero_point
+    product = centred * (operand(values, 1).astype(np.int64) - alpha.zero_point)
+    above = effective_multiplier(rule.multiplier, data.scale, 1.0, output.scale)
+    below = effective_multiplier(rule.multiplier, data.scale, alpha.scale, output.scale)
+    low, high = QUANTIZED_RANGE[output.dtype]
+    result = np.where(
+        centred >= 0,
+        requantize(centred, above, rule, output.zero_point, low, high),
+        requantize(product, below, rule, output.zero_point, low, high),
+    )
+    return SpecResult((result.astype(DTYPES[output.dtype]),))

@@ -1,0 +1,85 @@
+"""QUANTIZE: float32 to 8 bits, or 8 bits to 8 bits of another scale, zero point or signedness."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
+from refimpl.profiles.rules import Method, Rule
+from refimpl.spec.shared.primitives import (
+    effective_multiplier,
+    in_blocks,
+    requantize,
+    round_half_away,
+    to_int32,
+    wrap32,
+)
+from refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    operand,
+    require_arity,
+    require_dtype,
+    require_quantized,
+    require_shape,
+)
+from refimpl.spec.shared.scales import require_multiplier
+
+
+def check_quantize(view: LayerView) -> None:
+    """One float32, int8 or uint8 input; an int8 or uint8 output of the same shape."""
+    require_arity(view, 1)
+    input_, output = view.input(0), view.output()
+    require_dtype(view, input_, (*QUANTIZED_8, "float32"))
+    require_dtype(view, output, QUANTIZED_8)
+    require_shape(view, output, input_.shape)
+    require_quantized(view, output)
+    if input_.dtype != "float32":
+        require_quantized(view, input_)
+        require_multiplier(view, input_.scale / output.scale, "s_in / s_out")
+
+
+def quantize(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """``x / scale + zero_point`` or ``(q - zero_point_in) * s_in / s_out + zero_point``, clamped."""
+    input_, output = view.input(0), view.output()
+    data = operand(values, 0)
+    low, high = QUANTIZED_RANGE[output.dtype]
+    if input_.dtype == "float32":
+
+        def by(method: Method) -> Array:
+            steps = _steps(view, method, data)
+            if rule.overflow == "saturates":
+                steps = np.where(steps < high - output.zero_point, steps, high - output.zero_point)
+                steps = np.maximum(steps, low - output.zero_point)
+            return np.clip(wrap32(to_int32(steps) + output.zero_point), low, high)
+
+        result = in_blocks(rule, output.shape, by)
+    else:
+        centred = data.astype(np.int64) - input_.zero_point
+        if rule.method == "xnnpack":
+            result = np.clip(_xnnpack(view, centred) + output.zero_point, low, high)
+        else:
+            effective = effective_multiplier(rule.multiplier, input_.scale, 1.0, output.scale)
+            result = requantize(centred, effective, rule, output.zero_point, low, high)
+    return SpecResult((result.astype(DTYPES[output.dtype]),))
+
+
+def _steps(view: LayerView, method: Method, data: Array) -> Array:
+    """Quantization steps from real zero, rounded to whole numbers, still in floating point."""
+    scale = np.float32(view.output().scale)
+    with np.errstate(over="ignore"):
+        if method == "divide_float32":
+            return round_half_away(data / scale)
+        if method == "divide_float64":
+            return round_half_away(data.astype(np.float64) / np.float64(scale))
+        if method == "reciprocal_half_even":
+            return np.asarray(np.rint(data * (np.float32(1) / scale)))
+    raise UnsupportedOp(f"{view}: {method!r} is not defined for this op")
+
+
+def _xnnpack(view: LayerView, centred: Array) -> Array:
+    """XNNPACK: a multiplier of 8 fractional bits, the product rounded half up."""
+    ratio = np.float32(view.input(0).scale) / np.float32(view.output().scale)
+    multiplier = int(np.rint(np.float32(256) * ratio))
+    return (centred * multiplier + 128) >> 8

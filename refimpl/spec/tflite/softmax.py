@@ -1,0 +1,189 @@
+"""SOFTMAX of int8 and uint8 over the last axis: in fixed point, or by a float32 table.
+
+gemmlowp's fixed-point numbers are written ``Qm.n``: an int32 worth ``raw / 2^n``,
+m integer bits. Sources: TFLite ``reference_ops::Softmax`` with gemmlowp
+``fixedpoint.h``; ``optimized_ops::SoftmaxInt8LUT`` / ``Softmax`` over a table.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.errors import ModelError, UnsupportedOp
+from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from refimpl.profiles.rules import Rule
+from refimpl.spec.shared.primitives import (
+    quantize_multiplier,
+    round_half_away,
+    rounding_divide_by_pot,
+    wrap32,
+)
+from refimpl.spec.shared.primitives import saturating_rounding_doubling_high_mul as high_mul
+from refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    operand,
+    require,
+    require_arity,
+    require_dtype,
+    require_elements,
+    require_quantized,
+    require_rank,
+    require_same_dtype,
+    require_shape,
+)
+
+INPUT_INTEGER_BITS = 5
+"""Differences from the row's maximum are Q5.26: below -32 the exponential counts as 0."""
+
+SUM_INTEGER_BITS = 12
+"""The sum of exponentials is Q12.19."""
+
+
+def check_softmax(view: LayerView) -> None:
+    """Input of 1 to 5 dimensions; the output's scale must be 1/256 (within 0.1 %) and its zero
+    point the element type's minimum. Attribute ``beta``, positive."""
+    require_arity(view, 1)
+    data, output = view.input(0), view.output()
+    require_dtype(view, output, QUANTIZED_8)
+    require_same_dtype(view, data, output)
+    require_quantized(view, data, output)
+    require_rank(view, data, 1, 5)
+    require_elements(view, data)
+    require_shape(view, output, data.shape)
+    low, _ = QUANTIZED_RANGE[output.dtype]
+    require(
+        view,
+        output.zero_point == low and abs(output.scale - 1 / 256) <= 0.001 / 256,
+        f"output scale {output.scale} and zero point {output.zero_point}; the op's are {1 / 256} and {low}",
+    )
+    beta = view.real("beta")
+    if not (math.isfinite(beta) and beta * data.scale * 2**26 > 1):
+        raise UnsupportedOp(f"{view}: beta {beta} times the input's scale {data.scale} is below 2^-26")
+
+
+def softmax(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """SOFTMAX by the rule's method."""
+    data = operand(values, 0)
+    rows = data.reshape(-1, data.shape[-1]).astype(np.int64)
+    if rule.method == "fixed_point":
+        result = [_fixed_point_row(view, row) for row in rows]
+    elif rule.method == "float_table":
+        table = _exponentials(view)
+        result = [_float_row(view, table, row) for row in rows]
+    else:
+        raise ModelError(f"{view}: SOFTMAX by {rule.method!r} is not defined")
+    return SpecResult((np.array(result).astype(data.dtype).reshape(data.shape),))
+
+
+def _exponentials(view: LayerView) -> Array:
+    """float32 ``exp(-beta * scale * d)`` for each difference d = 0 .. 255 from the maximum."""
+    step = np.float32(-np.float32(view.input(0).scale)) * np.float32(view.real("beta"))
+    return np.array([math.exp(float(step * np.float32(d))) for d in range(256)]).astype(np.float32)
+
+
+def _float_row(view: LayerView, table: Array, row: Array) -> Array:
+    """Exponentials, summed in order in float32, times ``1 / (sum * scale)``."""
+    output = view.output()
+    low, high = QUANTIZED_RANGE[output.dtype]
+    exponentials = table[row.max() - row]
+    total = np.float32(0.0)
+    for value in exponentials:
+        total = total + value
+    scaled = exponentials * (np.float32(1.0) / (total * np.float32(output.scale)))
+    if output.dtype == "uint8":
+        stored = np.trunc(scaled + np.float32(0.5)).astype(np.int64)
+    else:
+        stored = round_half_away(scaled).astype(np.int64) + output.zero_point
+    return np.asarray(np.clip(stored, low, high))
+
+
+def _fixed_point_row(view: LayerView, row: Array) -> Array:
+    """One row through gemmlowp's exponential and reciprocal.
+
+    From a sum of 512 on (so many equal values) LiteRT's reference kernel aborts its process: its
+    last shift would exceed 31. The values here are the same formula's, which nothing stops.
+    """
+    low, high = QUANTIZED_RANGE[view.output().dtype]
+    real = float(np.float32(view.real("beta"))) * view.input(0).scale * 2.0 ** (31 - INPUT_INTEGER_BITS)
+    multiplier, shift = quantize_multiplier(min(real, 2.0**31 - 1.0))
+    # The largest difference whose Q5.26 value does not overflow.
+    radius = math.floor((2**INPUT_INTEGER_BITS - 1) * 2.0 ** (31 - INPUT_INTEGER_BITS) / 2.0**shift)
+    difference = row - row.max()
+    counted = difference >= -radius
+    scaled = high_mul(wrap32(np.where(counted, difference, 0) << shift), multiplier)
+    exponential = exp_on_negative_values(scaled)
+    terms = rounding_divide_by_pot(exponential, SUM_INTEGER_BITS)
+    total = int(np.where(counted, terms, 0).sum()) & 0xFFFFFFFF
+    reciprocal, bits_over_unit = reciprocal_of_sum(total)
+    quotient = rounding_divide_by_pot(high_mul(reciprocal, exponential), bits_over_unit + 31 - 8)
+    return np.where(counted, np.clip(quotient + low, low, high), low)
+
+
+def saturating_shift(x: Array | int, exponent: int) -> Array:
+    """``x * 2^exponent``, saturated to int32; a right shift rounds half away. gemmlowp
+    ``SaturatingRoundingMultiplyByPOT``."""
+    x = np.asarray(x, np.int64)
+    if exponent <= 0:
+        return rounding_divide_by_pot(x, -exponent)
+    return np.asarray(np.clip(x << exponent, -(2**31), 2**31 - 1))
+
+
+def exp_on_negative_values(x: Array) -> Array:
+    """``exp(x)`` for Q5.26 ``x <= 0``, as Q0.31. gemmlowp ``exp_on_negative_values``.
+
+    x is cut into a multiple of 1/4 and a remainder in [-1/4, 0): the remainder
+    goes through a polynomial, each set bit of the multiple multiplies by its
+    own constant ``exp(-2^k)``.
+    """
+    fractional_bits = 31 - INPUT_INTEGER_BITS
+    quarter = 1 << (fractional_bits - 2)
+    remainder = (x & (quarter - 1)) - quarter
+    result = _exp_between_minus_quarter_and_0(saturating_shift(remainder, INPUT_INTEGER_BITS))
+    multiple = remainder - x
+    constants = (
+        (-2, 1672461947), (-1, 1302514674), (0, 790015084), (1, 290630308), (2, 39332535), (3, 720401),
+        (4, 242),
+    )  # fmt: skip
+    for exponent, constant in constants:
+        bit = (multiple >> (fractional_bits + exponent)) & 1
+        result = np.where(bit == 1, high_mul(result, constant), result)
+    return np.where(x == 0, 2**31 - 1, result)
+
+
+def _exp_between_minus_quarter_and_0(a: Array) -> Array:
+    """``exp(a)`` for Q0.31 ``a`` in [-1/4, 0): Taylor around -1/8 to the fourth order."""
+    constant_term = 1895147668  # exp(-1/8)
+    one_third = 715827883
+    x = a + 2**28
+    x2 = high_mul(x, x)
+    x3 = high_mul(x2, x)
+    x4 = high_mul(x2, x2)
+    cubic_and_quartic = high_mul(saturating_shift(x4, -2) + x3, one_third)
+    terms = saturating_shift(cubic_and_quartic + x2, -1)
+    return constant_term + high_mul(constant_term, x + terms)
+
+
+def reciprocal_of_sum(total: int) -> tuple[int, int]:
+    """``1 / total`` for a Q12.19 ``total`` (read as unsigned): a Q0.31 value of
+    ``2^-bits / total`` and those bits. TFLite ``GetReciprocal``."""
+    headroom = 32 - total.bit_length()
+    shifted_minus_one = ((total << headroom) & 0xFFFFFFFF) - 2**31
+    return _one_over_one_plus(shifted_minus_one), SUM_INTEGER_BITS - headroom
+
+
+def _one_over_one_plus(x: int) -> int:
+    """``1 / (1 + x)`` for Q0.31 ``x`` in [0, 1): Newton on ``(1 + x) / 2``, three steps, in Q2.29.
+
+    gemmlowp ``one_over_one_plus_x_for_x_in_0_1``.
+    """
+    total = x + 2**31 - 1
+    half_denominator = (total + 1) // 2  # rounding half away from zero; total > 0
+    estimate = 1515870810 + int(high_mul(half_denominator, -1010580540))  # 48/17 - 32/17 * half_denominator
+    for _ in range(3):
+        error = 2**29 - int(high_mul(half_denominator, estimate))
+        correction = int(saturating_shift(high_mul(estimate, error), 2))
+        estimate = int(wrap32(estimate + correction))
+    return int(saturating_shift(estimate, 1))

@@ -1,0 +1,66 @@
+"""TRANSPOSE_CONV: every input position adds its filter, scaled, to the output it covers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refimpl.contract import SpecResult, Values
+from refimpl.graph import LayerView
+from refimpl.profiles.rules import Rule
+from refimpl.spec.shared.geometry import windows
+from refimpl.spec.shared.requirements import (
+    constant_integers,
+    operand,
+    require,
+    require_arity,
+    require_rank,
+    require_shape,
+)
+from refimpl.spec.tflite.weights import finish, require_weighted, zero_point_removed
+
+
+def check_transpose_conv(view: LayerView) -> None:
+    """Inputs: output shape (int32 ``[4]``, constant), filter OHWI, input ``[batch, y, x, channel]``,
+    optional bias ``[O]``.
+
+    The layer is the transpose of a convolution with the same window: one over the
+    output must give exactly the input's size.
+    """
+    require_arity(view, 3, optional=1)
+    filter_, input_, output = view.input(1), view.input(2), view.output()
+    require(view, view.input(0).dtype == "int32", f"the output shape is {view.input(0).dtype}, not int32")
+    for tensor in (filter_, input_, output):
+        require_rank(view, tensor, 4)
+    require_weighted(view, input_, filter_, view.optional_input(3), channel_axis=0)
+    require(
+        view,
+        filter_.shape[3] == input_.shape[3],
+        f"{input_.shape[3]} input channels, the filter takes {filter_.shape[3]}",
+    )
+    wanted = constant_integers(view, 0, "the output shape", (4,))
+    require_shape(view, output, wanted)
+    over_y, over_x = windows(view, output.shape, filter_.shape, dilated=False)
+    require_shape(view, input_, (output.shape[0], over_y.output_size, over_x.output_size, input_.shape[3]))
+    require_shape(view, output, (*wanted[:3], filter_.shape[0]))
+
+
+def transpose_conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """``acc[n, in_y * stride - pad + filter_y, ...] += input[n, in_y, ...] @ filter[:, filter_y, ...]``.
+
+    The padding is that of the convolution over the output (see the check), whose
+    outputs are this layer's inputs.
+    """
+    filter_, input_, output = view.input(1), view.input(2), view.output()
+    weights = zero_point_removed(filter_, operand(values, 1))
+    data = zero_point_removed(input_, operand(values, 2))
+    _, filter_height, filter_width, _ = filter_.shape
+    over_y, over_x = windows(view, output.shape, filter_.shape, dilated=False)
+
+    products = np.zeros(output.shape, np.int64)
+    for filter_y in range(filter_height):
+        in_y, out_y = over_y.taken(filter_y)
+        for filter_x in range(filter_width):
+            in_x, out_x = over_x.taken(filter_x)
+            spread = data[:, in_y][:, :, in_x] @ weights[:, filter_y, filter_x, :].T
+            products[:, out_y[:, None], out_x] += spread
+    return finish(view, input_, filter_, products, values[3] if len(values) > 3 else None, rule)

@@ -1,0 +1,128 @@
+"""What convolutions and fully connected layers share: filter, bias, accumulator, requantization."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from refimpl.contract import SpecResult
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import DTYPES, Array, LayerView, Tensor
+from refimpl.profiles.rules import Rule
+from refimpl.spec.shared.primitives import (
+    ACTIVATION_BOUNDS,
+    activation_range,
+    effective_multiplier,
+    requantize,
+    wrap32,
+)
+from refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    require,
+    require_activation,
+    require_dtype,
+    require_elements,
+    require_quantized,
+)
+from refimpl.spec.shared.scales import require_bounds, require_multiplier
+
+
+def require_weighted(
+    view: LayerView, input_: Tensor, filter_: Tensor, bias: Tensor | None, channel_axis: int
+) -> None:
+    """Input and output int8 or uint8, a constant filter of the same type, a constant int32 bias.
+
+    The filter is quantized per tensor, or (int8 only) per channel along
+    ``channel_axis``; an int8 filter's zero points are 0. The bias has one value per
+    output channel. Every multiplier ``s_in * s_filter / s_out`` is one a runtime
+    defines. The fused activation is known.
+    """
+    output = view.output()
+    require_dtype(view, input_, QUANTIZED_8)
+    for tensor in (filter_, output):
+        require_dtype(view, tensor, (input_.dtype,))
+    for tensor in (input_, filter_, output):
+        require_elements(view, tensor)
+    require_quantized(view, input_, output)
+    _require_filter(view, filter_, channel_axis)
+    if bias is not None:
+        _require_bias(view, bias, filter_.shape[channel_axis])
+    require_bounds(view, require_activation(view, ACTIVATION_BOUNDS), output)
+    for scale in scales_of(filter_):
+        require_multiplier(view, input_.scale * scale / output.scale, "s_in * s_filter / s_out")
+
+
+def _require_filter(view: LayerView, filter_: Tensor, channel_axis: int) -> None:
+    label = f"filter (tensor {filter_.index}, {filter_.name!r})"
+    _require_constant(view, filter_, label)
+    quantization = filter_.quantization
+    require(view, quantization is not None, f"{label} has no quantization parameters")
+    assert quantization is not None
+    if quantization.per_channel:
+        if filter_.dtype != "int8":
+            raise UnsupportedOp(f"{view}: {label} is {filter_.dtype} per channel; only int8 filters can be")
+        require(
+            view,
+            quantization.axis == channel_axis,
+            f"{label} is quantized along axis {quantization.axis}; axis {channel_axis} is needed",
+        )
+    if filter_.dtype == "int8":
+        require(
+            view,
+            not any(quantization.zero_point),
+            f"{label} is int8 with a zero point that is not 0",
+        )
+
+
+def _require_bias(view: LayerView, bias: Tensor, channels: int) -> None:
+    label = f"bias (tensor {bias.index}, {bias.name!r})"
+    require_dtype(view, bias, ("int32",))
+    _require_constant(view, bias, label)
+    require(
+        view,
+        bias.shape == (channels,),
+        f"{label} has shape {bias.shape}; one value for each of {channels} output channels is needed",
+    )
+    if bias.quantization is not None:
+        require(view, not any(bias.quantization.zero_point), f"{label} has a zero point that is not 0")
+
+
+def _require_constant(view: LayerView, tensor: Tensor, label: str) -> None:
+    if not tensor.is_constant:
+        raise UnsupportedOp(f"{view}: {label} is computed by the graph; only constants are implemented")
+
+
+def scales_of(filter_: Tensor) -> tuple[float, ...]:
+    """The filter's scales: one, or one per output channel."""
+    assert filter_.quantization is not None
+    return filter_.quantization.scale
+
+
+def zero_point_removed(tensor: Tensor, value: Array) -> Array:
+    """``q - zero_point`` as int64. A per-channel filter's zero points are all 0."""
+    assert tensor.quantization is not None
+    return value.astype(np.int64) - tensor.quantization.zero_point[0]
+
+
+def finish(
+    view: LayerView, input_: Tensor, filter_: Tensor, products: Array, bias: Array | None, rule: Rule
+) -> SpecResult:
+    """Bias, requantization and fused activation over ``products`` ``[..., out_channel]``, int64 sums.
+
+    ``acc = wrap32(products + bias)``, the value an int32 accumulator holds whatever
+    the order of additions.
+    """
+    output = view.output()
+    if bias is not None:
+        products = products + bias.astype(np.int64)
+    acc = wrap32(products)
+    low, high = activation_range(
+        view.text("fused_activation_function", "NONE"),
+        output.scale,
+        output.zero_point,
+        output.dtype,
+        rule.clamp,
+    )
+    scales = np.array(scales_of(filter_), np.float32)
+    effective = effective_multiplier(rule.multiplier, input_.scale, scales, output.scale)
+    result = requantize(acc, effective, rule, output.zero_point, low, high)
+    return SpecResult((result.astype(DTYPES[output.dtype]),), acc.astype(np.int32))
