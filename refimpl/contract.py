@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from refimpl.graph import Array, LayerView
 from refimpl.profiles.rules import Rule
@@ -60,3 +63,133 @@ class Target:
 Prepare: TypeAlias = Callable[[LayerView, Rule, Target], Kernel | None]
 """Called once per layer when a graph is compiled: packs constants, derives multipliers. None where
 no kernel was written for the variant, whose spec then runs."""
+
+
+# ---- What a kernel may be able to do beyond running by itself. ``refimpl.fusion``, ``refimpl.planning`` and
+# ``refimpl.workspace`` ask for these abilities and for nothing else.
+
+Call: TypeAlias = Callable[[], None]
+
+
+@runtime_checkable
+class Bindable(Protocol):
+    """A kernel that can be tied to its arrays once and then run again and again."""
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Call:
+        """The layer on these arrays, whose values may change between calls; neither traced nor measured."""
+
+
+@runtime_checkable
+class FromShapes(Protocol):
+    """A kernel that reads shapes and no values, so that its result is known before anything runs."""
+
+    reads_no_values: bool
+
+
+@runtime_checkable
+class ByteTable(Protocol):
+    """A kernel that maps each byte of its only input to one byte of its output."""
+
+    @property
+    def byte_table(self) -> NDArray[np.uint8] | None:
+        """Byte to byte, [256]; None where more than one table decides."""
+
+
+@runtime_checkable
+class FollowedByTable(Protocol):
+    """A kernel that can look its results up in a table while they are in the cache."""
+
+    def followed_by(self, table: NDArray[np.uint8]) -> Kernel:
+        """This kernel with ``table``, [256], applied to each byte of its output."""
+
+
+class Border(NamedTuple):
+    """Zero points around an NHWC image. ``inner`` and ``outer`` are (height, width, channels)."""
+
+    top: int
+    """Rows above the image."""
+    left: int
+    """Columns before the image."""
+    inner: tuple[int, ...]
+    """Size of the image."""
+    outer: tuple[int, ...]
+    """Size of the image with its border."""
+
+
+@runtime_checkable
+class MakesBorder(Protocol):
+    """A kernel that may do nothing but put an image into a border of its zero point."""
+
+    @property
+    def border(self) -> Border | None:
+        """That border; None where the kernel does anything else."""
+
+
+@runtime_checkable
+class ReadsInside(Protocol):
+    """A kernel that can read an image and make up the border around it."""
+
+    def reading_inside(self, border: Border) -> Kernel | None:
+        """This kernel on the image without ``border``; None where it does not read an image of that size."""
+
+
+class MaxPool2x2(NamedTuple):
+    """The largest of each 2x2 pixels of an NHWC image of bytes, side by side."""
+
+    height: int
+    """Rows of the result."""
+    width: int
+    """Columns of the result."""
+    signed: int
+    """1 for int8, 0 for uint8."""
+    low: int
+    """Least result, in the element type."""
+    high: int
+    """Greatest result, in the element type."""
+    pitch: int = 0
+    """Bytes from a pixel of the result to the next; 0 until the result's place is known."""
+
+
+@runtime_checkable
+class TakesMaxima(Protocol):
+    """A kernel of pooled maxima."""
+
+    maxima: MaxPool2x2 | None
+    """How it pools, where its windows are 2x2 and side by side."""
+
+
+@runtime_checkable
+class WritesMaxima(Protocol):
+    """A kernel that can write pooled maxima of its output beside the output."""
+
+    def with_maxima(self, maxima: MaxPool2x2) -> Kernel:
+        """This kernel with a second output: ``maxima`` of the first."""
+
+
+@runtime_checkable
+class Strided(Protocol):
+    """A kernel that may read or write images whose pixels are a part of wider ones (``strided_images``)."""
+
+    @property
+    def strided_inputs(self) -> bool:
+        """Whether its inputs may be such images."""
+
+    @property
+    def strided_outputs(self) -> bool:
+        """Whether its outputs may be such images."""
+
+
+@runtime_checkable
+class JoinsInputs(Protocol):
+    """A kernel that writes its inputs side by side along ``axis`` of its output."""
+
+    axis: int
+
+    @property
+    def copied(self) -> Sequence[bool]:
+        """For each input whether its bytes are copied as they are."""
+
+    def bind_parts(
+        self, positions: Sequence[int], inputs: Values, outputs: Sequence[Array]
+    ) -> Sequence[Call]:
+        """One call for each of the inputs at ``positions``, which writes that input into the output."""

@@ -28,6 +28,7 @@ from refimpl.kernels.threads.thread_count import threads_in_force
 from refimpl.ops import OPS, remedy, unsupported_ops
 from refimpl.planning import MemoryPlan, plan_memory
 from refimpl.profiles import Profile, Rule, profile_for
+from refimpl.run_plan import RunPlan
 from refimpl.trace import Trace
 from refimpl.workspace import Workspace
 
@@ -102,14 +103,13 @@ def compile_graph(
         raise UnsupportedOp(f"no implementation for {listed}")
     threads = _thread_count(threads)
     for view in graph.views():
-        OPS[view.op].check(view)  # before anything is counted
+        OPS[view.op].check(view)
     if not share_small and _is_small(graph):
         threads = 1
     target = Target(chosen_isa(), threads)
     last_use = _last_uses(graph)
     steps = [
-        prepare_step(view, profile, target, implementation, last_use[view.layer.index])
-        for view in graph.views()
+        _prepared(view, profile, target, implementation, last_use[view.layer.index]) for view in graph.views()
     ]
     return Program(graph, profile, target, tuple(steps), implementation == "kernels")
 
@@ -119,12 +119,21 @@ def prepare_step(
     profile: Profile,
     target: Target,
     implementation: Implementation = "kernels",
-    last_uses: tuple[int, ...] = (),
 ) -> Step:
     """Checks one layer, settles how ``profile`` rounds it and prepares its kernel."""
-    op = OPS[view.op]
-    op.check(view)
-    rule = profile.rule(view)
+    OPS[view.op].check(view)
+    return _prepared(view, profile, target, implementation, ())
+
+
+def _prepared(
+    view: LayerView,
+    profile: Profile,
+    target: Target,
+    implementation: Implementation,
+    last_uses: tuple[int, ...],
+) -> Step:
+    """A checked layer, made ready."""
+    op, rule = OPS[view.op], profile.rule(view)
     prepare = KERNELS.get(view.op)
     kernel = None if implementation == "spec" or prepare is None else prepare(view, rule, target)
     if kernel is None:
@@ -254,28 +263,26 @@ class Program:
 
     def _calls(self, progress: Progress) -> Iterator[Callable[[], None]]:
         for step in progress(self.steps):
-            call = self._workspace.calls[step.view.layer.index]
-            if call is not None:
-                yield call
+            yield from self._workspace.calls[step.view.layer.index]
 
     @cached_property
-    def _fused(self) -> tuple[Graph, tuple[Kernel, ...]]:
+    def _plan(self) -> RunPlan:
         """What a run without a trace does."""
-        return fuse(self.graph, [step.kernel for step in self.steps])
+        return fuse(RunPlan.of(self.graph, [step.kernel for step in self.steps]))
 
     @cached_property
     def memory_plan(self) -> MemoryPlan:
         """Where a run without a trace keeps every tensor."""
-        return plan_memory(*self._fused)
+        return plan_memory(self._plan)
 
     @cached_property
     def _workspace(self) -> Workspace:
         """Made by the first run that needs it, kept for the next ones; runs take turns."""
-        return Workspace(*self._fused, self.memory_plan, self.target.threads)
+        return Workspace(self._plan, self.memory_plan, self.target.threads)
 
     def describe(self) -> str:
         """The memory plan as a table: what each layer writes, where, how many bytes, and until when."""
-        settled = {tensor.index for tensor in self._fused[0].tensors if tensor.is_constant}
+        settled = {tensor.index for tensor in self._plan.tensors if tensor.is_constant}
         return self.memory_plan.describe(self.graph, settled)
 
     def _trace(self, tensors: dict[int, Array], accumulators: dict[int, Array]) -> Trace:

@@ -1,7 +1,7 @@
 """Where the tensors of a run lie: one block of memory for all, planned from their lifetimes.
 
 A tensor lives from the layer that writes it to the last one that reads it; two that never live
-at once may share memory. A concatenation that only copies is nothing but a place: the layers
+at once may share memory. A concatenation that only copies needs no work of its own: the layers
 before it write straight into their part of its output, if they can, and the copy is left out.
 """
 
@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refimpl.contract import Kernel
-from refimpl.graph import DTYPES, Graph, Layer, Tensor
-from refimpl.kernels.moves.concatenation import Concatenation
+from refimpl.contract import JoinsInputs, Kernel, Strided
+from refimpl.graph import DTYPES, Graph, Tensor
+from refimpl.run_plan import PlannedLayer, RunPlan
 
 ALIGNMENT = 64
 """Buffers start at multiples of this many bytes, a cache line."""
@@ -90,16 +90,16 @@ def _written(graph: Graph) -> Iterator[tuple[int, str, int]]:
             yield layer.index, layer.op, index
 
 
-def plan_memory(graph: Graph, kernels: Sequence[Kernel]) -> MemoryPlan:
-    """The plan for a graph whose layers run with these kernels."""
-    parts = _parts(graph, kernels)
-    lifetimes = _lifetimes(graph)
+def plan_memory(plan: RunPlan) -> MemoryPlan:
+    """The memory of a run by this plan."""
+    parts = _parts(plan)
+    lifetimes = _lifetimes(plan)
     spans: dict[int, Span] = {}
     for index, (first, last) in lifetimes.items():
         root = index
         while root in parts:
             root = parts[root].whole
-        size = nbytes(graph.tensors[root])
+        size = nbytes(plan.tensors[root])
         known = spans.get(root, Span(size, first, last))
         spans[root] = Span(size, min(known.first, first), max(known.last, last))
     offsets, size = allocate(list(spans.values()))
@@ -138,27 +138,27 @@ def allocate(spans: Sequence[Span]) -> tuple[list[int], int]:
     return offsets, size
 
 
-def _lifetimes(graph: Graph) -> dict[int, tuple[int, int]]:
-    """First and last layer of every tensor that is written; inputs come before the first layer,
-    outputs stay till behind the last."""
-    first = dict.fromkeys(graph.inputs, -1)
-    first |= {index: layer.index for layer in graph.layers for index in layer.outputs}
+def _lifetimes(plan: RunPlan) -> dict[int, tuple[int, int]]:
+    """First and last layer of the graph at which a tensor that is written lives; inputs come before the
+    first layer, outputs stay till behind the last."""
+    first = dict.fromkeys(plan.inputs, -1)
+    first |= {index: layer.origin for layer in plan.layers for index in layer.outputs}
     last = dict(first)
-    for layer in graph.layers:
+    for layer in plan.layers:
         for index in layer.inputs:
             if index in last:
-                last[index] = layer.index
-    for index in graph.outputs:
+                last[index] = max(last[index], layer.origin)
+    for index in plan.outputs:
         if index in last:
-            last[index] = len(graph.layers)
+            last[index] = plan.layer_count
     return {index: (first[index], last[index]) for index in first}
 
 
-def strides_of(graph: Graph, parts: Mapping[int, Part], index: int) -> tuple[int, ...]:
+def strides_of(plan: RunPlan, parts: Mapping[int, Part], index: int) -> tuple[int, ...]:
     """Elements between neighbours along each axis of a tensor where it lies."""
-    shape = graph.tensors[parts[index].whole if index in parts else index].shape
+    shape = plan.tensors[parts[index].whole if index in parts else index].shape
     if index in parts and parts[index].whole in parts:
-        return strides_of(graph, parts, parts[index].whole)
+        return strides_of(plan, parts, parts[index].whole)
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
@@ -169,41 +169,43 @@ def _is_strided(shape: Sequence[int], strides: Sequence[int]) -> bool:
     )
 
 
-def _parts(graph: Graph, kernels: Sequence[Kernel]) -> dict[int, Part]:
-    """Inputs of concatenations that can be written in place; the last concatenation first, so that where
-    its output lies is known when its inputs are looked at."""
-    writers = {index: layer for layer in graph.layers for index in layer.outputs}
-    readers: dict[int, list[Layer]] = {}
-    for layer in graph.layers:
+def _parts(plan: RunPlan) -> dict[int, Part]:
+    """Inputs of concatenations that can be written in place.
+
+    The last concatenation comes first: where its output lies is known when its inputs are looked at.
+    """
+    writers = {index: layer for layer in plan.layers for index in layer.outputs}
+    readers: dict[int, list[PlannedLayer]] = {}
+    for layer in plan.layers:
         for index in layer.inputs:
             readers.setdefault(index, []).append(layer)
     parts: dict[int, Part] = {}
-    for layer in reversed(graph.layers):
-        kernel = kernels[layer.index]
-        if not isinstance(kernel, Concatenation):
+    for layer in reversed(plan.layers):
+        kernel = layer.kernel
+        if not isinstance(kernel, JoinsInputs):
             continue
         start = 0
         for position, index in enumerate(layer.inputs):
             part = Part(layer.outputs[0], kernel.axis, start)
-            shape = graph.tensors[index].shape
+            shape = plan.tensors[index].shape
             start += shape[kernel.axis]
             if not kernel.copied[position] or index in parts or index not in writers:
                 continue
-            if index in graph.outputs or layer.inputs.count(index) > 1:
+            if index in plan.outputs or layer.inputs.count(index) > 1:
                 continue
-            strides = strides_of(graph, {**parts, index: part}, index)
+            strides = strides_of(plan, {**parts, index: part}, index)
             if _is_strided(shape, strides):
                 others = [reader for reader in readers[index] if reader is not layer]
-                able = part.axis == len(shape) - 1 and _writes_strided(kernels[writers[index].index])
-                if not able or not all(_reads_strided(kernels[other.index]) for other in others):
+                able = part.axis == len(shape) - 1 and _writes_strided(writers[index].kernel)
+                if not able or not all(_reads_strided(other.kernel) for other in others):
                     continue
             parts[index] = part
     return parts
 
 
 def _writes_strided(kernel: Kernel) -> bool:
-    return bool(getattr(kernel, "strided_outputs", False))
+    return isinstance(kernel, Strided) and kernel.strided_outputs
 
 
 def _reads_strided(kernel: Kernel) -> bool:
-    return bool(getattr(kernel, "strided_inputs", False))
+    return isinstance(kernel, Strided) and kernel.strided_inputs

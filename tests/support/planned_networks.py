@@ -110,7 +110,7 @@ def assert_planned_equals_traced(graph: Graph, profile: str | None = None) -> Pr
 
 def assert_plan_is_sound(program: Program) -> None:
     """Every pair of tensors that live at once lies in bytes of its own, parts inside their whole."""
-    (graph, _), plan = program._fused, program.memory_plan
+    graph, plan = program._plan, program.memory_plan
     roots = {}
     for index in (*plan.offsets, *plan.parts):
         root = index
@@ -120,7 +120,7 @@ def assert_plan_is_sound(program: Program) -> None:
     for layer in graph.layers:
         reading = {roots[index] for index in layer.inputs if index in roots}
         for index in (*reading, *(roots[index] for index in layer.outputs)):
-            assert plan.spans[index].first <= layer.index <= plan.spans[index].last
+            assert plan.spans[index].first <= layer.origin <= plan.spans[index].last
     for index, span in plan.spans.items():
         assert span.size >= nbytes(graph.tensors[index])
         for other, against in plan.spans.items():
@@ -131,4 +131,4 @@ def assert_plan_is_sound(program: Program) -> None:
 
 def applied_at_once(program: Program) -> int:
     """How many layers do nothing of their own."""
-    return sum(call is None for call in program._workspace.calls)
+    return sum(not calls for calls in program._workspace.calls)

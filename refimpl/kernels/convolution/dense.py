@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Target, Values
+from refimpl.contract import Border, Target, Values
 from refimpl.graph import Array, LayerView, Tensor
 from refimpl.kernels.convolution.base import AccumulatingKernel
 from refimpl.kernels.convolution.patches import ByteToElement, PatchSource, byte_to_element, fill_patch
@@ -23,13 +24,11 @@ from refimpl.kernels.convolution.tiling import (
 from refimpl.kernels.images.strided_images import whole_pixels
 from refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
 from refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
-from refimpl.kernels.jit.packed_call import TaskLoop
 from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
 from refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
 from refimpl.kernels.microkernel.microkernel import close_block, microkernel_for, multiply_block, open_block
-from refimpl.kernels.moves.padding import Border
 from refimpl.kernels.rounding.requantize import Epilogue, prepare_epilogue, requantize_pixels
-from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.kernels.threads.task_kernel import Tasks
 from refimpl.profiles.rules import Rule
 
 (
@@ -53,9 +52,10 @@ class DenseConvolution(AccumulatingKernel):
     weights: Array
     folded: NDArray[np.int32]
     strided_outputs: bool
+    strided_inputs: bool = False
 
-    def behind(self, border: Border) -> DenseConvolution | None:
-        """The same, reading the image inside ``border`` in place of the padded one.
+    def reading_inside(self, border: Border) -> DenseConvolution | None:
+        """This kernel reading the image inside ``border`` in place of the padded one
 
         None where the rows and columns it walks through are not those of the image.
         """
@@ -67,8 +67,13 @@ class DenseConvolution(AccumulatingKernel):
         dimensions = d._replace(in_height=border.inner[0], in_width=border.inner[1])
         return replace(self, plan=replace(self.plan, dimensions=dimensions, phases=phases))
 
-    def stage(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> BoundLayer:
-        """The layer on these arrays, and on ``accumulator`` unless it is None."""
+    @property
+    def function(self) -> Any:
+        """The compiled loop."""
+        return convolve_tasks
+
+    def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
+        """The tasks on these arrays, and on ``accumulator`` unless it is None."""
         data, out = inputs[self.position], whole_pixels(outputs[0])
         assert data is not None
         plan, d, epilogue = self.plan, self.plan.dimensions, self.epilogue
@@ -82,7 +87,7 @@ class DenseConvolution(AccumulatingKernel):
             self.conversion, d, plan.phases, plan.offsets, self.weights, self.folded, epilogue,
         )  # fmt: skip
         places = writable_bytes(out), flat_accumulator(accumulator)
-        return BoundLayer(self.loop, (*arguments, *places), d.tasks, plan.work)
+        return Tasks((*arguments, *places), d.tasks, plan.work)
 
 
 def prepare_dense(
@@ -118,7 +123,7 @@ def prepare_dense(
     conversion = byte_to_element(data, microkernel.element)
     biases = None if bias is None or bias.data is None else np.tile(bias.data, side_by_side)
     return DenseConvolution(
-        TaskLoop(convolve_tasks), epilogue, positions[0], plan, conversion, plan.pack(centred),
+        epilogue, positions[0], plan, conversion, plan.pack(centred),
         plan.fold(centred, biases, conversion.border),
         side_by_side == 1 and epilogue.flat_body >= math.prod(view.output().shape),
     )  # fmt: skip

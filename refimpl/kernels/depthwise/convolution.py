@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
+from refimpl.contract import Border, Kernel, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.convolution.base import AccumulatingKernel
 from refimpl.kernels.convolution.dense import centred_filter, prepare_dense
@@ -34,7 +34,6 @@ from refimpl.kernels.depthwise.row_block import STRIDES, TAPS, multiply_columns
 from refimpl.kernels.depthwise.word_patch import fill_words, pack_neighbours
 from refimpl.kernels.jit.no_refcount import no_refcount
 from refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
-from refimpl.kernels.jit.packed_call import TaskLoop
 from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
 from refimpl.kernels.microkernel.blocking import Blocking
 from refimpl.kernels.microkernel.microkernel import (
@@ -45,9 +44,8 @@ from refimpl.kernels.microkernel.microkernel import (
     multiply_channels,
 )
 from refimpl.kernels.microkernel.vector_blocks import WORD_BYTES
-from refimpl.kernels.moves.padding import Border
 from refimpl.kernels.rounding.requantize import Epilogue, prepare_epilogue, requantize_pixels
-from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.kernels.threads.task_kernel import Tasks
 from refimpl.kernels.threads.thread_count import threads_for
 from refimpl.profiles.rules import Rule
 
@@ -100,8 +98,8 @@ class DepthwiseConvolution(AccumulatingKernel):
     folded: NDArray[np.int32]
     work: int
 
-    def behind(self, border: Border) -> DepthwiseConvolution | None:
-        """The same, reading the image inside ``border`` in place of the padded one."""
+    def reading_inside(self, border: Border) -> DepthwiseConvolution | None:
+        """This kernel reading the image inside ``border`` in place of the padded one"""
         g, r = self.geometry, self.reading
         if (r.in_height, r.in_width, r.in_channels) != border.outer:
             return None
@@ -109,8 +107,13 @@ class DepthwiseConvolution(AccumulatingKernel):
         reading = r._replace(in_height=border.inner[0], in_width=border.inner[1])
         return replace(self, geometry=geometry, reading=reading)
 
-    def stage(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> BoundLayer:
-        """The layer on these arrays, and on ``accumulator`` unless it is None."""
+    @property
+    def function(self) -> Any:
+        """The compiled loop."""
+        return depthwise_tasks
+
+    def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
+        """The tasks on these arrays, and on ``accumulator`` unless it is None."""
         data = inputs[0]
         assert data is not None
         g = self.geometry
@@ -120,7 +123,7 @@ class DepthwiseConvolution(AccumulatingKernel):
             self.weights, self.folded, self.epilogue, writable_bytes(outputs[0]),
             flat_accumulator(accumulator),
         )  # fmt: skip
-        return BoundLayer(self.loop, arguments, g.tasks, self.work)
+        return Tasks(arguments, g.tasks, self.work)
 
 
 def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -188,7 +191,7 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
         starts, parts = starts[::per_word], [part.transpose(1, 0, 2) for part in parts]
     borders = np.full(layout.columns * in_channels, data.zero_point & 0xFF, np.uint8)
     return DepthwiseConvolution(
-        TaskLoop(depthwise_tasks), prepare_epilogue(view, rule, data, filters, view.output()),
+        prepare_epilogue(view, rule, data, filters, view.output()),
         kernel, geometry, reading, np.array(starts * len(parts), np.int64), read_only_bytes(borders),
         conversion, np.concatenate([_words(part, kernel, per_word) for part in parts]),
         _fold(taps, None if bias is None else bias.data, conversion.border), work,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +17,8 @@ from refimpl.graph import Array, Tensor
 from refimpl.kernels.elementwise.addition_block import LANES, PLACES, add_until_doubt
 from refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
 from refimpl.kernels.jit.operands import buffer, flat_bytes
-from refimpl.kernels.jit.packed_call import TaskLoop
 from refimpl.kernels.jit.wrapping_int32 import add32, mul32, shift_right32, sub32
-from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 
 _FINE, _DOUBT = 1536, 4
 """A float32 below 512 added to 1536 is rounded to multiples of 2**-13 (PLACES); four of them are near."""
@@ -63,7 +61,7 @@ class Scaling(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SumKernel:
+class SumKernel(TaskKernel):
     """A prepared ADD or SUB; ``constants`` are those of ``compiled``."""
 
     compiled: Any
@@ -73,20 +71,17 @@ class SumKernel:
     low: int
     high: int
 
-    @cached_property
-    def _tasks(self) -> TaskLoop:
-        return TaskLoop(self.compiled)
+    @property
+    def function(self) -> Any:
+        """The compiled loop."""
+        return self.compiled
 
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002 - of all kernels
-        """Runs the layer."""
-        self.bind(inputs, outputs)()
-
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> BoundLayer:
-        """The layer on these arrays, to be run again and again."""
+    def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
+        """The tasks on these arrays."""
         left, right = (flat_bytes(buffer(inputs, position)) for position in (0, 1))
         operands, bounds = (left, right, self.left, self.right), (self.low, self.high)
         arguments = *operands, *self.constants, *bounds, flat_bytes(outputs[0])
-        return BoundLayer(self._tasks, arguments, outputs[0].size, outputs[0].size)
+        return Tasks(arguments, outputs[0].size, outputs[0].size)
 
 
 @no_refcount

@@ -12,21 +12,20 @@ each row take one table, those behind it another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Values
+from refimpl.contract import Call, Values
 from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
 from refimpl.kernels.jit.no_refcount import no_refcount
 from refimpl.kernels.jit.operands import buffer, flat_bytes, operand
-from refimpl.kernels.jit.packed_call import TaskLoop
 from refimpl.kernels.rounding.byte_table import look_up_bytes
-from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 
 _ENDLESS = 1 << 40
 """Longer than any output: one row."""
@@ -106,7 +105,7 @@ def _look_up_pairs(
 
 
 @dataclass(frozen=True)
-class Lookup:
+class Lookup(TaskKernel):
     """A prepared op that looks input 0 up, element by element.
 
     Entries are bytes, or float32 for a float32 output.
@@ -114,25 +113,22 @@ class Lookup:
 
     tables: Tables
 
-    @cached_property
-    def _tasks(self) -> TaskLoop:
-        return TaskLoop(_look_up)
+    @property
+    def function(self) -> Any:
+        """The compiled loop."""
+        return _look_up
 
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
-        """Runs the layer."""
-        self.bind(inputs, outputs)()
-
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> BoundLayer:
-        """The layer on these arrays, to be run again and again."""
+    def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
+        """The tasks on these arrays."""
         t, out = self.tables, outputs[0].reshape(-1)
         if out.dtype.itemsize == 1:
             out = out.view(np.uint8)
         arguments = flat_bytes(buffer(inputs, 0)), t.blocks, t.rest, t.row, t.body, out
-        return BoundLayer(self._tasks, arguments, out.size, out.size)
+        return Tasks(arguments, out.size, out.size)
 
     @property
-    def table(self) -> NDArray[np.uint8] | None:
-        """The table of bytes that is all there is to the op; None where there are two, or one of numbers."""
+    def byte_table(self) -> NDArray[np.uint8] | None:
+        """The only table; None where there are two, or where it holds float32."""
         t = self.tables
         return t.blocks if t.blocks is t.rest and t.blocks.dtype == np.uint8 else None
 
@@ -146,28 +142,24 @@ def _repeated(inputs: Values, position: int, shape: tuple[int, ...]) -> Array:
 
 
 @dataclass(frozen=True)
-class PairLookup:
+class PairLookup(TaskKernel):
     """A prepared op that looks input 0 up with input 1, both broadcast to the output; entries are bytes."""
 
     tables: Tables
 
-    @cached_property
-    def _tasks(self) -> TaskLoop:
-        return TaskLoop(_look_up_pairs)
+    @property
+    def function(self) -> Any:
+        """The compiled loop."""
+        return _look_up_pairs
 
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
-        """Runs the layer."""
-        self._stage(inputs, outputs)()
-
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Callable[[], None]:
-        """The layer on these arrays, to be run again and again; what is repeated is repeated each time."""
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Call:
+        """The layer on these arrays; an operand that is broadcast is repeated by each call."""
         if all(operand(inputs, position).shape == outputs[0].shape for position in (0, 1)):
-            return self._stage(inputs, outputs)
+            return self.layer(inputs, outputs)
         return partial(self, inputs, outputs, None)
 
-    def _stage(self, inputs: Values, outputs: Sequence[Array]) -> BoundLayer:
+    def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
+        """The tasks on these arrays."""
         t, out = self.tables, flat_bytes(outputs[0])
         left, right = (flat_bytes(_repeated(inputs, position, outputs[0].shape)) for position in (0, 1))
-        return BoundLayer(
-            self._tasks, (left, right, t.blocks, t.rest, t.row, t.body, out), out.size, out.size
-        )
+        return Tasks((left, right, t.blocks, t.rest, t.row, t.body, out), out.size, out.size)

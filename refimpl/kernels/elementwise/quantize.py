@@ -20,7 +20,7 @@ from refimpl.kernels.jit.packed_call import TaskLoop
 from refimpl.kernels.jit.wrapping_int32 import add32, sub32
 from refimpl.kernels.rounding.fixed_point import INT32_MIN, fixed_point, rescale, wrap32
 from refimpl.kernels.threads.layer_sequence import BoundLayer
-from refimpl.kernels.threads.task_kernel import TaskKernel
+from refimpl.kernels.threads.task_kernel import LoopKernel
 from refimpl.profiles.rules import Method, Rule
 
 _DIVIDE_32, _DIVIDE_64, _RECIPROCAL = 0, 1, 2
@@ -60,9 +60,9 @@ def _from_float(view: LayerView, rule: Rule) -> Kernel:
         def mostly(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
             return ordinary, *whole(inputs, outputs)
 
-        return TaskKernel(size // 4, size, _quantize_mostly_ordinary, mostly)
+        return LoopKernel(size // 4, size, _quantize_mostly_ordinary, mostly)
     if body == size:
-        return TaskKernel(size, size, _quantize, whole)
+        return LoopKernel(size, size, _quantize, whole)
 
     loop = TaskLoop(_quantize)
 
@@ -237,7 +237,7 @@ def _scaling(view: LayerView, table: NDArray[np.float32]) -> Kernel | None:
         return flat_bytes(buffer(inputs, 0)), np.uint8(flip), offset, scale, outputs[0].reshape(-1)
 
     size = math.prod(view.output().shape)
-    return TaskKernel(size // 4, size, _scale, arguments)
+    return LoopKernel(size // 4, size, _scale, arguments)
 
 
 @no_refcount

@@ -5,7 +5,7 @@ A loop over arrays keeps the largest so far in the output, writes it for every t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from numba import types
 from numba.core import cgutils
@@ -14,20 +14,6 @@ from refimpl.kernels.jit.llvm_ir import INT8, constant, intrinsic, load, splat, 
 
 BLOCKS = (64, 32, 16, 1)
 """Channels at a time: as many as there are left to do, the widest first."""
-
-
-class MaxPool2x2(NamedTuple):
-    """Maxima of 2x2 pixels side by side, to an image of that size, bounded by ``low`` and ``high``.
-
-    ``signed``: 1 for int8, 0 for uint8. ``pitch``: bytes from an output pixel to the next; 0 until known.
-    """
-
-    height: int
-    width: int
-    signed: int
-    low: int
-    high: int
-    pitch: int = 0
 
 
 @intrinsic

@@ -11,13 +11,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
+from refimpl.contract import Kernel, MaxPool2x2, Target, Values
 from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.kernels.images.pool_block import MaxPool2x2, largest_of_window
+from refimpl.kernels.images.pool_block import largest_of_window
 from refimpl.kernels.images.strided_images import whole_image, whole_pixels
 from refimpl.kernels.jit.no_refcount import no_refcount
 from refimpl.kernels.rounding.multipliers import output_bounds
-from refimpl.kernels.threads.task_kernel import TaskKernel
+from refimpl.kernels.threads.task_kernel import LoopKernel
 from refimpl.profiles.rules import Rule
 
 TAPS_AT_ONCE = 8
@@ -25,21 +25,21 @@ TAPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class MaxPool(TaskKernel):
-    """A prepared MAX_POOL_2D; ``halving``: how, where its windows are 2x2 and side by side."""
+class MaxPool(LoopKernel):
+    """A prepared MAX_POOL_2D; ``maxima``: how it pools, where its windows are 2x2 and side by side."""
 
-    halving: MaxPool2x2 | None = None
+    maxima: MaxPool2x2 | None = None
 
 
 def prepare_max_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """MAX_POOL_2D: the largest tap inside the input, clamped."""
     kernel = _prepare_pool(view, rule, _max_pool, TAPS_AT_ONCE)
     window = [view.integer(f"{name}_{axis}") for name, axis in _WINDOW]
-    halving = None
+    maxima = None
     if window == [2] * len(window):
         _, height, width, _ = view.output().shape
-        halving = MaxPool2x2(height, width, int(view.output().dtype == "int8"), *_bounds(view, rule))
-    return MaxPool(**vars(kernel), halving=halving)
+        maxima = MaxPool2x2(height, width, int(view.output().dtype == "int8"), *_bounds(view, rule))
+    return MaxPool(**vars(kernel), maxima=maxima)
 
 
 _WINDOW = (("filter", "height"), ("filter", "width"), ("stride", "h"), ("stride", "w"))
@@ -54,7 +54,7 @@ def _bounds(view: LayerView, rule: Rule) -> tuple[int, int]:
     return output_bounds(view.output(), view.text("fused_activation_function", "NONE"), rule.clamp, view)
 
 
-def _prepare_pool(view: LayerView, rule: Rule, pool: Any, taps_per_step: int = 1) -> TaskKernel:
+def _prepare_pool(view: LayerView, rule: Rule, pool: Any, taps_per_step: int = 1) -> LoopKernel:
     output = view.output()
     low, high = (DTYPES[output.dtype].type(bound) for bound in _bounds(view, rule))
     rows, columns = _spans(view, 1, "h", "height"), _spans(view, 2, "w", "width")
@@ -66,7 +66,7 @@ def _prepare_pool(view: LayerView, rule: Rule, pool: Any, taps_per_step: int = 1
         return image, rows, columns, channels, low, high, out
 
     tasks = output.shape[0] * output.shape[1]
-    return TaskKernel(
+    return LoopKernel(
         taps // taps_per_step, tasks, pool, arguments, strided_inputs=True, strided_outputs=True
     )
 

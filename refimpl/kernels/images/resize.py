@@ -20,7 +20,7 @@ from refimpl.kernels.images.resize_short import Between, in_short, resize_short
 from refimpl.kernels.images.strided_images import whole_pixels
 from refimpl.kernels.jit.no_refcount import no_refcount
 from refimpl.kernels.jit.operands import buffer, operand
-from refimpl.kernels.threads.task_kernel import TaskKernel
+from refimpl.kernels.threads.task_kernel import LoopKernel
 from refimpl.profiles.rules import Rule
 
 _TEN_BITS, _ELEVEN_BITS = 20, 22
@@ -76,7 +76,7 @@ def prepare_resize_bilinear(view: LayerView, rule: Rule, target: Target) -> Kern
         return buffer(inputs, 0), *constants, whole_pixels(outputs[0])
 
     tasks = math.prod(view.output().shape[:2])
-    return TaskKernel(work, tasks, interpolate, arguments, strided_outputs=True)
+    return LoopKernel(work, tasks, interpolate, arguments, strided_outputs=True)
 
 
 def _ten_bit_places(modes: Modes) -> Between:

@@ -135,8 +135,13 @@ class KernelCacheLocator:
         return _stamp_once(self._source)
 
     def get_disambiguator(self) -> str:
-        """Tells functions of one name apart, in one file and in files of one name in two folders."""
-        return "-".join([*self._source.relative_to(_KERNELS).parent.parts, str(self._line)])
+        """Tells functions of one name apart: in one file, in files of one name, and of other sources.
+
+        Numba compares stamps only after it has unpickled the types of an index, which fails for a type that
+        has moved to another file since. With the stamp in its name, an outdated index is never opened.
+        """
+        folders = self._source.relative_to(_KERNELS).parent.parts
+        return "-".join([*folders, str(self._line), self.get_source_stamp()[:12]])
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from refimpl.kernels.elementwise.lookup import byte_values, clamped_bytes
 from refimpl.kernels.jit.no_refcount import no_refcount
 from refimpl.kernels.jit.operands import buffer
 from refimpl.kernels.jit.packed_call import TaskLoop
+from refimpl.kernels.rounding.byte_table import look_up_bytes
 from refimpl.kernels.threads.layer_sequence import BoundLayer
 from refimpl.profiles.rules import Rule
 
@@ -30,40 +31,47 @@ BYTES_PER_STEP = 8
 class Concatenation:
     """A prepared CONCATENATION along ``axis``: ``rows`` times the bytes of each input, ``widths``.
 
-    ``tables`` holds None for an input that is copied as it is. Inputs in ``written`` are in
-    the output already.
+    ``tables`` holds None for an input that is copied as it is.
     """
 
     axis: int
     rows: int
     widths: tuple[int, ...]
     tables: tuple[NDArray[np.uint8] | None, ...]
-    written: frozenset[int] = frozenset()
 
     @cached_property
-    def _tasks(self) -> TaskLoop:
+    def _copy(self) -> TaskLoop:
         return TaskLoop(copy_rows)
+
+    @cached_property
+    def _translate(self) -> TaskLoop:
+        return TaskLoop(translate_rows)
 
     @property
     def copied(self) -> tuple[bool, ...]:
         """For each input whether its bytes are copied as they are."""
         return tuple(table is None for table in self.tables)
 
-    def without(self, written: Sequence[int]) -> Concatenation:
-        """The same for a caller who has written these inputs into the output already."""
-        return replace(self, written=frozenset(written))
-
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
-        out, start = outputs[0].reshape(-1).view(np.uint8).reshape(self.rows, sum(self.widths)), 0
-        for position, (table, width) in enumerate(zip(self.tables, self.widths, strict=True)):
-            if position not in self.written:
-                part = buffer(inputs, position).reshape(-1).view(np.uint8).reshape(self.rows, width)
-                if table is None:
-                    BoundLayer(self._tasks, (part, start, out), self.rows, part.size // BYTES_PER_STEP)()
-                else:
-                    out[:, start : start + width] = table[part]
-            start += width
+        for call in self.bind_parts(range(len(self.widths)), inputs, outputs):
+            call()
+
+    def bind_parts(
+        self, positions: Sequence[int], inputs: Values, outputs: Sequence[Array]
+    ) -> Sequence[BoundLayer]:
+        """One call for each of the inputs at ``positions``, which writes that input into the output."""
+        out = outputs[0].reshape(-1).view(np.uint8).reshape(self.rows, sum(self.widths))
+        calls = []
+        for position in positions:
+            width, table, start = self.widths[position], self.tables[position], sum(self.widths[:position])
+            part = buffer(inputs, position).reshape(-1).view(np.uint8).reshape(self.rows, width)
+            work = part.size // BYTES_PER_STEP
+            if table is None:
+                calls.append(BoundLayer(self._copy, (part, start, out), self.rows, work))
+            else:
+                calls.append(BoundLayer(self._translate, (part, table, start, out), self.rows, part.size))
+        return calls
 
 
 def prepare_concatenation(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -100,3 +108,12 @@ def copy_rows(part: Any, start: int, out: Any, begin: int, end: int) -> None:
         source, target = part[row], out[row, start : start + width]
         for k in range(width):
             target[k] = source[k]
+
+
+@no_refcount
+def translate_rows(part: Any, table: Any, start: int, out: Any, begin: int, end: int) -> None:
+    """``out[:, start : start + width] = table[part]``, bytes; ``table`` [256]."""
+    width = part.shape[1]
+    for row in range(begin, end):
+        source, target = part[row], out[row, start : start + width]
+        look_up_bytes(table.ctypes.data, source.ctypes.data, target.ctypes.data, 1, 0, width)

@@ -9,19 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from types import EllipsisType
-from typing import TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from refimpl.contract import Kernel, Target, Values
+from refimpl.contract import Call, Kernel, Target, Values
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.jit.operands import operand
-from refimpl.kernels.jit.packed_call import TaskLoop
 from refimpl.kernels.moves.concatenation import BYTES_PER_STEP, copy_rows
-from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 from refimpl.profiles.rules import Rule
 
 Index: TypeAlias = slice | int | EllipsisType | None
@@ -34,7 +33,7 @@ class Copying:
     view_of: Callable[[Array], Array]
     position: int = 0
 
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
         outputs[0][...] = self.view_of(operand(inputs, self.position))
 
@@ -67,32 +66,37 @@ def _require_shape(view: LayerView, computed: Sequence[int], shape: tuple[int, .
 
 
 @dataclass(frozen=True)
-class Reshape:
+class Reshape(TaskKernel):
     """A prepared RESHAPE, SQUEEZE or EXPAND_DIMS; ``computed``: its second input is a shape to look at."""
 
     view: LayerView
     computed: bool
 
-    @cached_property
-    def _tasks(self) -> TaskLoop:
-        return TaskLoop(copy_rows)
+    @property
+    def function(self) -> Any:
+        """The compiled loop."""
+        return copy_rows
 
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
         self._check(inputs)
         outputs[0].reshape(-1)[...] = operand(inputs, 0).reshape(-1)
 
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> BoundLayer | Callable[[], None]:
-        """The layer on these arrays; a shape nobody can write is looked at once."""
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Call:
+        """The layer on these arrays; a shape that is a constant is checked once."""
         if self.computed and operand(inputs, 1).flags.writeable:
             return partial(self, inputs, outputs, None)
         self._check(inputs)
+        return self.layer(inputs, outputs)
+
+    def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
+        """The tasks on these arrays."""
         size = outputs[0].nbytes
         parts = math.gcd(size, _MOST_PARTS) if size else 1
         source, target = (
             data.reshape(-1).view(np.uint8).reshape(parts, -1) for data in (operand(inputs, 0), outputs[0])
         )
-        return BoundLayer(self._tasks, (source, 0, target), parts, size // BYTES_PER_STEP)
+        return Tasks((source, 0, target), parts, size // BYTES_PER_STEP)
 
     def _check(self, inputs: Values) -> None:
         if not self.computed:
@@ -301,7 +305,8 @@ class ShapeOf:
     """A prepared SHAPE: known before anything runs."""
 
     shape: tuple[int, ...]
+    reads_no_values: ClassVar[bool] = True
 
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
         outputs[0][...] = self.shape

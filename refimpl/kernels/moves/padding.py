@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from refimpl.contract import Kernel, Target, Values
+from refimpl.contract import Border, Call, Kernel, Target, Values
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from refimpl.kernels.jit.no_refcount import no_refcount
 from refimpl.kernels.jit.operands import buffer, flat_bytes, operand
-from refimpl.kernels.jit.packed_call import TaskLoop
 from refimpl.kernels.moves.concatenation import BYTES_PER_STEP
-from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 from refimpl.profiles.rules import Rule
 
 
-class Border(NamedTuple):
-    """``top`` rows and ``left`` columns before an NHWC image; both sizes are (height, width, channels)."""
-
-    top: int
-    left: int
-    inner: tuple[int, ...]
-    outer: tuple[int, ...]
-
-
 @dataclass(frozen=True)
-class Padding:
+class Padding(TaskKernel):
     """A prepared PAD or PADV2: ``before`` elements per axis of ``zero``, or of the value of input 2."""
 
     before: tuple[int, ...]
@@ -37,28 +27,35 @@ class Padding:
     outer: tuple[int, ...]
     zero: int | None
 
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer."""
         place = tuple(slice(first, first + size) for first, size in zip(self.before, self.inner, strict=True))
         outputs[0][...] = operand(inputs, 2).reshape(()) if self.zero is None else self.zero
         outputs[0][place] = operand(inputs, 0)
 
-    @cached_property
-    def _tasks(self) -> TaskLoop:
-        return TaskLoop(pad_rows)
+    @property
+    def function(self) -> Any:
+        """The compiled loop."""
+        return pad_rows
 
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> BoundLayer | Callable[[], None]:
-        """The layer on these arrays, to be run again and again."""
-        border = self.border
-        if border is None or outputs[0].itemsize > 1 or self.zero is None:
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Call:
+        """The layer on these arrays; compiled where it pads images of bytes."""
+        if self.border is None or outputs[0].itemsize > 1:
             return partial(self, inputs, outputs, None)
+        return self.layer(inputs, outputs)
+
+    def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
+        """The tasks on these images of bytes."""
+        border, zero = self.border, self.zero
+        assert border is not None
+        assert zero is not None
         (batches, height, *_), channels = self.outer, self.outer[3]
         rows = [
             flat_bytes(data).reshape(batches, shape[1], shape[2] * channels)
             for data, shape in ((buffer(inputs, 0), self.inner), (outputs[0], self.outer))
         ]
-        arguments = rows[0], border.top, border.left * channels, np.uint8(self.zero & 0xFF), rows[1]
-        return BoundLayer(self._tasks, arguments, batches * height, outputs[0].nbytes // BYTES_PER_STEP)
+        arguments = rows[0], border.top, border.left * channels, np.uint8(zero & 0xFF), rows[1]
+        return Tasks(arguments, batches * height, outputs[0].nbytes // BYTES_PER_STEP)
 
     @property
     def border(self) -> Border | None:

@@ -19,7 +19,7 @@ from refimpl.kernels.elementwise.lookup import byte_values, full_range
 from refimpl.kernels.jit.operands import buffer, flat_bytes
 from refimpl.kernels.jit.wrapping_int32 import add32
 from refimpl.kernels.onnx.translation import parameters, window
-from refimpl.kernels.threads.task_kernel import TaskKernel
+from refimpl.kernels.threads.task_kernel import LoopKernel
 from refimpl.profiles.rules import Rule
 
 
@@ -47,7 +47,7 @@ def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) ->
         out = flat_bytes(outputs[0]).reshape(planes, len(rows), len(columns))
         return values, reals, image.shape[3], rows, columns, steps, scale, zero_point, low, high, out
 
-    return TaskKernel(work, planes * len(rows), _average, arguments)
+    return LoopKernel(work, planes * len(rows), _average, arguments)
 
 
 def prepare_qlinear_global_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
@@ -70,7 +70,7 @@ def prepare_qlinear_global_average_pool(view: LayerView, rule: Rule, target: Tar
         values, out = flat_bytes(buffer(inputs, 0)).reshape(planes, count), flat_bytes(outputs[0])
         return values, np.uint8(flip), offset, scale, zero_point, low, high, out
 
-    return TaskKernel(planes * count, planes, _global_average, arguments)
+    return LoopKernel(planes * count, planes, _global_average, arguments)
 
 
 def _taps(view: LayerView, axis: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from refimpl.kernels.elementwise.lookup import full_range
 from refimpl.kernels.jit.no_refcount import no_refcount
 from refimpl.kernels.jit.operands import buffer, flat_bytes, operand
 from refimpl.kernels.rounding.fixed_point import fixed_point, gemmlowp, ruy
-from refimpl.kernels.threads.task_kernel import TaskKernel
+from refimpl.kernels.threads.task_kernel import LoopKernel
 from refimpl.profiles.rules import Method, Rule
 
 _BLOCK = 64
@@ -62,7 +62,7 @@ def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
         sums = np.empty((outer, after), np.int32)
         return values, sums, blocks, body, finish, finish_tail, low, high, out
 
-    kernel = TaskKernel(
+    kernel = LoopKernel(
         outer * count * after // _BYTES_PER_STEP + outer * after, outer * blocks, _mean_tasks, arguments
     )
     if not apart:
@@ -166,7 +166,7 @@ def prepare_arg_max(view: LayerView, rule: Rule, target: Target) -> Kernel:
         def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
             return flat_bytes(buffer(inputs, 0)).reshape(rows, length), flip, outputs[0].reshape(-1)
 
-        return TaskKernel(rows * length // 4, rows, _first_largest, arguments)
+        return LoopKernel(rows * length // 4, rows, _first_largest, arguments)
     extreme = np.argmax if view.op == "ARG_MAX" else np.argmin
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:

@@ -20,7 +20,7 @@ from refimpl.kernels.rounding.fixed_point import (
     exp_of_negative,
     reciprocal,
 )
-from refimpl.kernels.threads.task_kernel import TaskKernel
+from refimpl.kernels.threads.task_kernel import LoopKernel
 from refimpl.profiles.rules import Rule
 
 _PAIR, _MOST = 2, 255
@@ -50,7 +50,7 @@ def prepare_softmax(view: LayerView, rule: Rule, target: Target) -> Kernel:
     def bound(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         return byte_rows(buffer(inputs, 0)), sign, *constants, byte_rows(outputs[0])
 
-    return TaskKernel(work, tasks, loop, bound)
+    return LoopKernel(work, tasks, loop, bound)
 
 
 def _of_pairs(loop: Any, sign: np.uint8, constants: tuple[Any, ...]) -> NDArray[np.uint8]:

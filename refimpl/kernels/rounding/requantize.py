@@ -85,8 +85,8 @@ class Epilogue(NamedTuple):
         }
         return Epilogue(**(self._asdict() | columns))
 
-    def then(self, table: NDArray[np.uint8]) -> Epilogue:
-        """The same, and then its results looked up in ``table``, [256]."""
+    def followed_by(self, table: NDArray[np.uint8]) -> Epilogue:
+        """This epilogue, its results looked up in ``table``, [256]."""
         return self._replace(table=table[self.table] if self.table.size else table)
 
 

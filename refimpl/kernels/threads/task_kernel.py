@@ -2,41 +2,82 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
-from refimpl.contract import Values
+from refimpl.contract import Call, Values
 from refimpl.graph import Array
 from refimpl.kernels.jit.packed_call import TaskLoop
 from refimpl.kernels.threads.layer_sequence import BoundLayer
 
 
-@dataclass(frozen=True)
-class TaskKernel:
-    """A prepared layer: tasks 0 … ``tasks - 1`` of ``loop``, of ``work`` elementary steps in all.
+class Tasks(NamedTuple):
+    """A layer on certain arrays, cut into tasks."""
 
-    ``arguments(inputs, outputs)`` only looks at where arrays lie, never at their values, and copies nothing
-    but what is constant. ``strided_inputs``, ``strided_outputs``: whether they may be images whose pixels lie
-    apart (``refimpl.kernels.images.strided_images``).
+    arguments: tuple[Any, ...]
+    """Arguments of the loop but for the last two, ``begin`` and ``end``."""
+    number: int
+    """Number of tasks."""
+    work: int
+    """Elementary steps of all tasks (``threads.thread_count``)."""
+
+
+class TaskKernel(ABC):
+    """A prepared layer: tasks 0 … ``count - 1`` of one compiled loop."""
+
+    @property
+    @abstractmethod
+    def function(self) -> Any:
+        """The compiled loop; its last two arguments are ``begin`` and ``end``."""
+
+    @abstractmethod
+    def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
+        """The tasks on these arrays, and on ``accumulator`` unless it is None or the op has none.
+
+        Only looks at where arrays lie, never at their values, and copies nothing but constants.
+        """
+
+    @cached_property
+    def _loop(self) -> TaskLoop:
+        return TaskLoop(self.function)
+
+    def layer(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None = None) -> BoundLayer:
+        """The layer on these arrays."""
+        arguments, count, work = self.tasks(inputs, outputs, accumulator)
+        return BoundLayer(self._loop, arguments, count, work)
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        """Runs the layer."""
+        self.layer(inputs, outputs, accumulator)()
+
+    def bind(self, inputs: Values, outputs: Sequence[Array]) -> Call:
+        """The layer on these arrays, to be run again and again."""
+        return self.layer(inputs, outputs)
+
+
+@dataclass(frozen=True)
+class LoopKernel(TaskKernel):
+    """A task kernel whose number of tasks and work do not depend on its arrays.
+
+    ``arguments(inputs, outputs)`` are those of ``loop``. ``strided_inputs``, ``strided_outputs``: whether
+    they may be strided images (``images.strided_images``).
     """
 
     work: int
-    tasks: int
+    count: int
     loop: Any
     arguments: Callable[[Values, Sequence[Array]], tuple[Any, ...]]
     strided_inputs: bool = False
     strided_outputs: bool = False
 
-    @cached_property
-    def _tasks(self) -> TaskLoop:
-        return TaskLoop(self.loop)
+    @property
+    def function(self) -> Any:
+        """The compiled loop."""
+        return self.loop
 
-    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG002
-        """Runs the layer."""
-        self.bind(inputs, outputs)()
-
-    def bind(self, inputs: Values, outputs: Sequence[Array]) -> BoundLayer:
-        """The layer on these arrays, to be run again and again."""
-        return BoundLayer(self._tasks, self.arguments(inputs, outputs), self.tasks, self.work)
+    def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
+        """The tasks on these arrays."""
+        return Tasks(self.arguments(inputs, outputs), self.count, self.work)

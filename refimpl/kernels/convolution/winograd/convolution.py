@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Target, Values
+from refimpl.contract import Border, MaxPool2x2, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.convolution.base import AccumulatingKernel
 from refimpl.kernels.convolution.dense import centred_filter
@@ -29,15 +30,12 @@ from refimpl.kernels.convolution.winograd.transforms import (
     TAPS,
     transformed_filter,
 )
-from refimpl.kernels.images.pool_block import MaxPool2x2
 from refimpl.kernels.images.strided_images import whole_pixels
 from refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
-from refimpl.kernels.jit.packed_call import TaskLoop
 from refimpl.kernels.microkernel.blocking import Blocking
 from refimpl.kernels.microkernel.microkernel import OF_PAIRS
-from refimpl.kernels.moves.padding import Border
 from refimpl.kernels.rounding.requantize import prepare_epilogue
-from refimpl.kernels.threads.layer_sequence import BoundLayer
+from refimpl.kernels.threads.task_kernel import Tasks
 from refimpl.kernels.threads.thread_count import threads_for
 from refimpl.profiles.rules import Rule
 
@@ -63,14 +61,15 @@ class WinogradConvolution(AccumulatingKernel):
     initial: NDArray[np.int32]
     work: int
     strided_outputs: bool
-    halving: MaxPool2x2 | None = None
+    strided_inputs: bool = False
+    pooled: MaxPool2x2 | None = None
 
-    def halved(self, halving: MaxPool2x2) -> WinogradConvolution:
-        """The same, with another output: the largest of each 2x2 results."""
-        return replace(self, halving=halving)
+    def with_maxima(self, maxima: MaxPool2x2) -> WinogradConvolution:
+        """This kernel with a second output, the largest of each 2x2 results."""
+        return replace(self, pooled=maxima)
 
-    def behind(self, border: Border) -> WinogradConvolution | None:
-        """The same, reading the image inside ``border`` in place of the padded one."""
+    def reading_inside(self, border: Border) -> WinogradConvolution | None:
+        """This kernel reading the image inside ``border`` in place of the padded one"""
         g = self.grid
         if (g.in_height, g.in_width, g.in_channels) != border.outer:
             return None
@@ -80,8 +79,13 @@ class WinogradConvolution(AccumulatingKernel):
         )
         return replace(self, grid=inside)
 
-    def stage(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> BoundLayer:
-        """The layer on these arrays, and on ``accumulator`` unless it is None."""
+    @property
+    def function(self) -> Any:
+        """The compiled loop."""
+        return winograd_tasks
+
+    def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
+        """The tasks on these arrays, and on ``accumulator`` unless it is None."""
         data, out = inputs[0], whole_pixels(outputs[0])
         assert data is not None
         grid, epilogue = self.grid, self.epilogue
@@ -90,15 +94,15 @@ class WinogradConvolution(AccumulatingKernel):
             assert accumulator is None
             grid = grid._replace(out_pitch=out.shape[-1])
             epilogue = epilogue._replace(flat_body=out.size)
-        halving, pooled = NO_POOL, np.empty(0, np.uint8)
-        if self.halving is not None:
+        maxima, pooled = NO_POOL, np.empty(0, np.uint8)
+        if self.pooled is not None:
             whole = whole_pixels(outputs[1])
-            halving, pooled = self.halving._replace(pitch=whole.shape[-1]), writable_bytes(whole)
+            maxima, pooled = self.pooled._replace(pitch=whole.shape[-1]), writable_bytes(whole)
         arguments = (
             self.blocking, read_only_bytes(data), self.conversion, grid, self.weights, self.initial, epilogue,
-            halving, writable_bytes(out), pooled, flat_accumulator(accumulator),
+            maxima, writable_bytes(out), pooled, flat_accumulator(accumulator),
         )  # fmt: skip
-        return BoundLayer(self.loop, arguments, grid.tasks, self.work)
+        return Tasks(arguments, grid.tasks, self.work)
 
 
 def prepare_winograd(
@@ -126,6 +130,6 @@ def prepare_winograd(
     initial[:, 1] = lanes.reshape(grid.blocks, -1).astype(np.int32)
     epilogue = prepare_epilogue(view, rule, data, view.input(1), view.output())
     return WinogradConvolution(
-        TaskLoop(winograd_tasks), epilogue, kernel.blocking, grid, conversion, kernel.pack(at_points),
+        epilogue, kernel.blocking, grid, conversion, kernel.pack(at_points),
         initial, work, epilogue.flat_body >= outputs,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from refimpl.contract import MaxPool2x2
 from refimpl.graph import Array
 from refimpl.kernels.convolution.patches import (
     CACHE_LINE,
@@ -27,7 +28,7 @@ from refimpl.kernels.convolution.winograd.transforms import (
     transform_input,
     transform_output,
 )
-from refimpl.kernels.images.pool_block import MaxPool2x2, largest_of_window
+from refimpl.kernels.images.pool_block import largest_of_window
 from refimpl.kernels.jit.no_refcount import no_refcount
 from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
 from refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
@@ -209,14 +210,14 @@ def _finish_outputs(
 
 
 @no_refcount
-def _halve_outputs(
+def _pool_outputs(
     blocking: Blocking,
     g: WinogradGrid,
     block: int,
     first: int,
     count: int,
     out: Array,
-    halving: MaxPool2x2,
+    maxima: MaxPool2x2,
     pooled: Array,
 ) -> None:
     """The largest of each 2x2 outputs of a block: tiles begin at even rows and columns."""
@@ -228,18 +229,18 @@ def _halve_outputs(
         row, column = divmod(first + done, g.across)
         batch, down = divmod(row, g.down)
         tiles = min(g.across - column, count - done)
-        for y in range(HALF_TILE * down, min(HALF_TILE * (down + 1), halving.height)):
+        for y in range(HALF_TILE * down, min(HALF_TILE * (down + 1), maxima.height)):
             source = out.ctypes.data + (batch * g.out_height + 2 * y) * row_bytes + channel
-            out_row = (batch * halving.height + y) * halving.width
+            out_row = (batch * maxima.height + y) * maxima.width
             rows = min(2, g.out_height - 2 * y)
-            for x in range(HALF_TILE * column, min(HALF_TILE * (column + tiles), halving.width)):
+            for x in range(HALF_TILE * column, min(HALF_TILE * (column + tiles), maxima.width)):
                 window, columns = source + 2 * x * g.out_pitch, min(2, g.out_width - 2 * x)
-                at = pooled.ctypes.data + (out_row + x) * halving.pitch + channel
-                if halving.signed:
-                    low, high = np.int8(halving.low), np.int8(halving.high)
+                at = pooled.ctypes.data + (out_row + x) * maxima.pitch + channel
+                if maxima.signed:
+                    low, high = np.int8(maxima.low), np.int8(maxima.high)
                     largest_of_window(window, rows, row_bytes, columns, g.out_pitch, filters, low, high, at)
                 else:
-                    least, most = np.uint8(halving.low), np.uint8(halving.high)
+                    least, most = np.uint8(maxima.low), np.uint8(maxima.high)
                     largest_of_window(window, rows, row_bytes, columns, g.out_pitch, filters, least, most, at)
         done += tiles
 
@@ -253,7 +254,7 @@ def winograd_tasks(
     weights: Array,
     initial: Array,
     epilogue: Epilogue,
-    halving: MaxPool2x2,
+    maxima: MaxPool2x2,
     out: Array,
     pooled: Array,
     acc_out: Array,
@@ -289,5 +290,5 @@ def winograd_tasks(
             )
             _finish_outputs(blocking, g, block, first, count, sums, epilogue, acc, out, acc_out)
             if pooled.size:
-                _halve_outputs(blocking, g, block, first, count, out, halving, pooled)
+                _pool_outputs(blocking, g, block, first, count, out, maxima, pooled)
     release(memory)
