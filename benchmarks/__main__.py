@@ -14,9 +14,9 @@ from benchmarks.models import FLAGSHIPS, Model, all_models
 from benchmarks.plan import GROUPS, Unit, units
 from benchmarks.render import markdown, put_between_markers
 from benchmarks.results import compact, default_path, keep, load
-from karat.benchmark.contest import Rules, hold
-from karat.benchmark.figures import Contest
-from karat.benchmark.table import table
+from karat.contest.figures import Contest
+from karat.contest.runner import Rules, hold
+from karat.contest.table import table
 from refimpl.engine import compile_graph
 from refimpl.errors import KaratError
 from refimpl.kernels.isa import FEATURES

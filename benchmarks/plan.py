@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from benchmarks.models import Model, unsigned
 from export.onnx import read_onnx, write_float_onnx
 from export.tflite import write_tflite
-from karat.benchmark.contest import Rules
-from karat.benchmark.contestants import Contestant, Subject, as_onnx, oracle, renamed, runtime
+from karat.contest.contestants import Contestant, Subject, as_onnx, oracle, renamed, runtime
+from karat.contest.runner import Rules
 from karat.feeds import random_feeds
 from refimpl.cost import count
 from refimpl.errors import KaratError

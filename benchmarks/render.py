@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.summary import LEDGER, Table, canonical, entry, ratio, timed
-from karat.benchmark.table import seconds_text
+from karat.contest.table import seconds_text
 from refimpl.errors import UsageError
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"

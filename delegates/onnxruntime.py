@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from delegates.base import ChildDelegate
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from delegates.protocol import DelegateRun, Model, Probe, Tensors
+from delegates.workers import ONNX_WORKER
 from refimpl.errors import DelegateError, DelegateUnavailable, UsageError
 from refimpl.graph import Graph
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
     from refimpl.engine import Feeds
-
-WORKER = Path(__file__).with_name("onnx_worker.py")
 
 INTEGER_LANE: Mapping[str, str] = {"session.qdqisint8allowed": "1"}
 """Without it int8 activations stay in float, and exposing an edge undoes the fusion around it."""
@@ -95,7 +94,7 @@ class OnnxDelegate(ChildDelegate):
     def __init__(self, lane: OnnxLane, time_limit: float = TIME_LIMIT, precise: bool = False) -> None:
         self.lane, self.name, self.profile = lane, lane.name, lane.profile
         self.fuses_qdq = lane.fuses_qdq
-        self._child = Child(lane.name, sys.executable, time_limit, WORKER)
+        self._child = Child(lane.name, sys.executable, time_limit, ONNX_WORKER)
         entries = {**lane.entries, **(PRECISE if precise else {})}
         self._request = {"provider": lane.provider, "level": lane.level, "entries": entries}
         self._versions: dict[str, str] | None = None

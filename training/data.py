@@ -9,9 +9,9 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from karat.imaging.dataset import read_dataset
-from karat.imaging.families import TRAINING_FAMILIES
-from karat.imaging.simulate import simulate_slices
+from karat.tomography.imaging.dataset import read_dataset
+from karat.tomography.imaging.families import TRAINING_FAMILIES
+from karat.tomography.imaging.simulate import simulate_slices
 from refimpl.errors import UsageError
 
 Float = NDArray[np.float32]

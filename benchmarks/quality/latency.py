@@ -27,7 +27,7 @@ from delegates.onnxruntime import INTEGER_LANE
 from export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
 from export.tflite import write_tflite
 from golden.provenance import cpu_name
-from karat.restoration import Network, restore
+from karat.tomography.restoration import Network, restore
 from refimpl.engine import compile_graph
 from refimpl.errors import UsageError
 from refimpl.graph import Array, Graph

@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.quality.cases import Slice
 from benchmarks.quality.peers import PEERS, restore_by
 from benchmarks.quality.plans import PLANS, SCHEMES, TILE, load_model
-from delegates.tiling import TileGrid
-from karat.restoration import Network, on_onnx_runtime, on_oracle
+from karat.tomography.restoration import Network, on_onnx_runtime, on_oracle
+from karat.tomography.tiles import TileGrid
 from refimpl.engine import compile_graph
 from refimpl.graph import Array, Graph
 from refimpl.profiles import CANONICAL

@@ -11,11 +11,8 @@ from pathlib import Path
 import numpy as np
 
 import export.quantize
-import karat.calibration
-import karat.imaging
 import refimpl.networks
 from benchmarks.quality.cases import source_digest
-from delegates.tiling import TileGrid
 from export.quantize import (
     PRESETS,
     QuantizationScheme,
@@ -25,8 +22,10 @@ from export.quantize import (
     quantize_model,
 )
 from export.tflite import read_tflite, write_tflite
-from karat.calibration import simulated, tiles_of
-from karat.restoration import on_oracle
+from karat.tomography import calibration_inputs, imaging
+from karat.tomography.calibration_inputs import simulated, tiles_of
+from karat.tomography.restoration import on_oracle
+from karat.tomography.tiles import TileGrid
 from refimpl.errors import KaratError, ModelError, UsageError
 from refimpl.graph import Array, Graph
 from refimpl.networks import Upsampling, chain, fine_tune, learnt_ranges, load_weights, tomogan
@@ -120,8 +119,8 @@ def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = 
     the same weights by the same source.
     """
     sources = source_digest(
-        *(Path(package.__file__).parent for package in (export.quantize, refimpl.networks, karat.imaging)),
-        Path(karat.calibration.__file__), Path(__file__),
+        *(Path(package.__file__).parent for package in (export.quantize, refimpl.networks, imaging)),
+        Path(calibration_inputs.__file__), Path(__file__),
     )  # fmt: skip
     digests: dict[str, str] = {}
     images: list[Array] = []

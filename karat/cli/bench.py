@@ -12,7 +12,7 @@ from karat.cli import options as shared
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from karat.benchmark.contest import Say
+    from karat.contest.runner import Say
 
 HELP = "time the oracle and real runtimes on one model, in turns, after comparing their outputs"
 EPILOG = """examples:
@@ -85,9 +85,9 @@ def run(options: argparse.Namespace) -> int:
 
     from export import graph_under
     from golden.provenance import model_label
-    from karat.benchmark.contest import Rules, hold
-    from karat.benchmark.contestants import Subject, line_up, oracle
-    from karat.benchmark.table import table
+    from karat.contest.contestants import Subject, line_up, oracle
+    from karat.contest.runner import Rules, hold
+    from karat.contest.table import table
     from refimpl.engine import compile_graph
     from refimpl.profiles import profile_named
 
@@ -142,7 +142,7 @@ def _status() -> Iterator[Say]:
 
 
 def _runtime_names() -> Iterable[str]:
-    from karat.benchmark.contestants import runtime_names
+    from karat.contest.contestants import runtime_names
 
     return runtime_names()
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from export.tflite import write_tflite
-from karat.benchmark.figures import SCHEMA, Contest, Entry
 from karat.cli import main
+from karat.contest.figures import SCHEMA, Contest, Entry
 from refimpl.builder import GraphBuilder
 from refimpl.graph import Graph, Quantization
 from refimpl.kernels.isa import FEATURES, why_not

@@ -14,9 +14,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 
 from export.quantize import PRESETS, quantize_learnt  # noqa: E402
-from karat.imaging.dataset import write_dataset  # noqa: E402
-from karat.imaging.simulate import simulate_stack  # noqa: E402
-from karat.restoration import on_onnx_runtime, on_oracle  # noqa: E402
+from karat.tomography.imaging.dataset import write_dataset  # noqa: E402
+from karat.tomography.imaging.simulate import simulate_stack  # noqa: E402
+from karat.tomography.restoration import on_onnx_runtime, on_oracle  # noqa: E402
 from refimpl.errors import FeedError, UsageError  # noqa: E402
 from refimpl.networks import fine_tune, learnt_ranges, tomogan  # noqa: E402
 from training import data  # noqa: E402
