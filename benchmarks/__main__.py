@@ -15,7 +15,7 @@ from benchmarks.plan import GROUPS, Unit, units
 from benchmarks.render import markdown, put_between_markers
 from benchmarks.results import compact, default_path, keep, load
 from karat.contest.figures import Contest
-from karat.contest.runner import Rules, hold
+from karat.contest.runner import Rules, run_contest
 from karat.contest.table import table
 from refimpl.engine import compile_graph
 from refimpl.errors import KaratError
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures or renders; 0, or 1 where outputs differ, 2 for wrong use, 3 where somebody was stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return render(given[1:]) if given[:1] == ["render"] else measure(given)
+        return render(given[1:]) if given[:1] == ["render"] else time_models(given)
     except KaratError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return error.exit_code
@@ -85,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure(arguments: Sequence[str]) -> int:
+def time_models(arguments: Sequence[str]) -> int:
     """Holds every contest that is not kept yet and keeps it."""
     options = build_parser().parse_args(arguments)
     if options.quick:
@@ -130,7 +130,7 @@ def measure(arguments: Sequence[str]) -> int:
 
 def _hold(unit: Unit, rules: Rules) -> Contest:
     subject, contestants = unit.contestants()
-    return hold(unit.model.name, subject, contestants, unit.rules(rules), _say)
+    return run_contest(unit.model.name, subject, contestants, unit.rules(rules), _say)
 
 
 def _say(what: str) -> None:

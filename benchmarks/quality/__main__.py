@@ -80,8 +80,9 @@ def run_latency(options: argparse.Namespace) -> int:
     """Times; 1 when a runtime's restored image differs from the oracle's."""
     from benchmarks.quality import latency
 
-    found = latency.measure(options.folder, options.size, weight_files(options.weights), options.rounds,
-                            options.threads, say)  # fmt: skip
+    found = latency.time_restorations(
+        options.folder, options.size, weight_files(options.weights), options.rounds, options.threads, say
+    )
     output = options.output or RESULTS / f"latency-{datetime.now(UTC):%Y-%m-%d}.json"
     latency.keep(found, output)
     say(latency.table_of(found))

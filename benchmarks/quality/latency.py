@@ -144,7 +144,7 @@ LANES = (
 )
 
 
-def measure(
+def time_restorations(
     folder: Path, size: int, files: WeightFiles, rounds: int, threads: int | None, say: Say
 ) -> Latency:
     """Restores one image on each runtime in turn, ``rounds`` times. Raises UsageError."""

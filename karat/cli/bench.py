@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     from export import graph_under
     from golden.provenance import model_label
     from karat.contest.contestants import Subject, line_up, oracle
-    from karat.contest.runner import Rules, hold
+    from karat.contest.runner import Rules, run_contest
     from karat.contest.table import table
     from refimpl.engine import compile_graph
     from refimpl.profiles import profile_named
@@ -123,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
         layers=max(3, min(options.rounds, 10)) if options.layers else 0,
     )
     with _status() as say:
-        contest = hold(model_label(options.model), subject, contestants, rules, say)
+        contest = run_contest(model_label(options.model), subject, contestants, rules, say)
     print(table(contest))
     if options.json is not None:
         options.json.write_text(json.dumps(contest.to_dict(), indent=1) + "\n", encoding="utf-8")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -33,8 +32,8 @@ class Start:
     first_run_s: float
 
 
-class Stage:
-    """Where subjects lie as files while a contest lasts."""
+class SubjectFiles:
+    """Model files and feeds of the subjects, in a folder that lasts as long as the contest."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,12 +55,12 @@ class Stage:
         return model, feeds
 
 
-class Entrant:
+class ContestantProcess:
     """One contestant's process. Raises DelegateCrashed, DelegateTimeout and DelegateError throughout."""
 
-    def __init__(self, contestant: Contestant, stage: Stage, time_limit: float) -> None:
+    def __init__(self, contestant: Contestant, files: SubjectFiles, time_limit: float) -> None:
         self.contestant = contestant
-        self._stage = stage
+        self._files = files
         self._child = Child(
             contestant.name, contestant.python, time_limit, STOPWATCH, _with_the_oracle(contestant.kind)
         )
@@ -70,7 +69,7 @@ class Entrant:
     def open(self, environment: Mapping[str, str]) -> Start:
         """Starts the process, opens the model and runs it once."""
         who = self.contestant
-        model, feeds = self._stage.place(who.subject)
+        model, feeds = self._files.place(who.subject)
         start = time.perf_counter()
         answer = self._ask(
             "open", kind=who.kind, lane=dict(who.lane), model=str(model), feeds=feeds, threads=who.threads,
@@ -114,15 +113,6 @@ class Entrant:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-@contextmanager
-def opened(
-    contestant: Contestant, stage: Stage, time_limit: float, environment: Mapping[str, str]
-) -> Iterator[tuple[Entrant, Start]]:
-    """An entrant for as long as the block lasts, and how its start went."""
-    with Entrant(contestant, stage, time_limit) as entrant:
-        yield entrant, entrant.open(environment)
 
 
 def _with_the_oracle(kind: str) -> Mapping[str, str]:

@@ -32,7 +32,7 @@ from karat.contest.figures import (
     layer_times,
     ratios,
 )
-from karat.contest.process import Entrant, Stage, Start
+from karat.contest.process import ContestantProcess, Start, SubjectFiles
 from refimpl.cost import count
 from refimpl.errors import DelegateError
 from refimpl.graph import Array
@@ -74,7 +74,7 @@ class _State:
     """What is known about a contestant so far."""
 
     contestant: Contestant
-    entrant: Entrant | None = None
+    process: ContestantProcess | None = None
     cold: Start | None = None
     warm: Start | None = None
     cache: Mapping[str, str] = field(default_factory=dict)
@@ -89,19 +89,19 @@ class _State:
 
     @property
     def runs(self) -> bool:
-        return self.entrant is not None and not self.stopped
+        return self.process is not None and not self.stopped
 
-    def attempt(self, what: Callable[[Entrant], None]) -> None:
-        """Does something with the entrant; a runtime that fails is out, with its reason."""
-        assert self.entrant is not None
+    def attempt(self, what: Callable[[ContestantProcess], None]) -> None:
+        """Does something with the process; a runtime that fails is out, with its reason."""
+        assert self.process is not None
         try:
-            what(self.entrant)
+            what(self.process)
         except DelegateError as error:
             self.stopped = str(error)
-            self.entrant.close()
+            self.process.close()
 
 
-def hold(
+def run_contest(
     model: str,
     subject: Subject,
     contestants: Sequence[Contestant],
@@ -114,26 +114,26 @@ def hold(
     """
     states = [_State(contestant) for contestant in contestants]
     peaks: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="karat-bench-") as folder, ExitStack() as entrants:
-        stage = Stage(Path(folder))
+    with tempfile.TemporaryDirectory(prefix="karat-bench-") as folder, ExitStack() as processes:
+        files = SubjectFiles(Path(folder))
         for number, state in enumerate(states):
-            _open(state, stage, Path(folder) / f"cache{number}", rules, say)
-            if state.entrant is not None:
-                entrants.callback(state.entrant.close)
+            _open(state, files, Path(folder) / f"cache{number}", rules, say)
+            if state.process is not None:
+                processes.callback(state.process.close)
         say("comparing outputs")
         parity = _compare(states)
         if rules.time_anyway or all(found.verdict != "differs" for found in parity):
             for state in states:
                 if state.runs and state.contestant.kind == "oracle" and state.isa not in peaks:
                     say(f"peak of {state.isa}")
-                    state.attempt(lambda entrant, isa=state.isa: peaks.update({isa: entrant.peak()}))  # type: ignore[misc]
+                    state.attempt(lambda process, isa=state.isa: peaks.update({isa: process.peak()}))  # type: ignore[misc]
             _take_turns(states, rules, say)
         for state in states:
             if state.runs:
-                state.attempt(lambda entrant, state=state: _note_memory(state, entrant))  # type: ignore[misc]
+                state.attempt(lambda process, state=state: _note_memory(state, process))  # type: ignore[misc]
             if state.runs and rules.layers:
                 say(f"layers of {state.contestant.name}")
-                state.attempt(lambda entrant, state=state: _note_layers(state, entrant, rules))  # type: ignore[misc]
+                state.attempt(lambda process, state=state: _note_layers(state, process, rules))  # type: ignore[misc]
     cost = count(subject.graph)
     entries = [_entry(state, cost.macs, peaks) for state in states]
     return Contest(
@@ -152,28 +152,28 @@ def hold(
     )
 
 
-def _open(state: _State, stage: Stage, cache: Path, rules: Rules, say: Say) -> None:
+def _open(state: _State, files: SubjectFiles, cache: Path, rules: Rules, say: Say) -> None:
     """Fills the oracle's cache of compiled kernels in one process, then starts the one to be timed."""
     who = state.contestant
     if who.kind == "oracle":
         say(f"{who.name}: {'cold start' if rules.cold else 'compiling'}")
         if rules.cold:
             state.cache = {CACHE: str(cache)}
-        with Entrant(who, stage, rules.time_limit) as entrant:
+        with ContestantProcess(who, files, rules.time_limit) as process:
             try:
-                start = entrant.open(state.cache)
+                start = process.open(state.cache)
             except DelegateError as error:
                 state.stopped = str(error)
                 return
         state.cold = start if rules.cold else None
     say(f"{who.name}: warm start")
-    state.entrant = Entrant(who, stage, rules.time_limit)
+    state.process = ContestantProcess(who, files, rules.time_limit)
 
-    def start_up(entrant: Entrant) -> None:
-        state.warm = entrant.open(state.cache)
-        state.isa, state.versions = entrant.isa, entrant.versions
-        state.outputs = entrant.outputs()
-        state.memory = entrant.memory()
+    def start_up(process: ContestantProcess) -> None:
+        state.warm = process.open(state.cache)
+        state.isa, state.versions = process.isa, process.versions
+        state.outputs = process.outputs()
+        state.memory = process.memory()
 
     state.attempt(start_up)
 
@@ -238,12 +238,12 @@ def _take_turns(states: Sequence[_State], rules: Rules, say: Say) -> None:
                 continue
             time.sleep(SETTLE)
 
-            def turn(entrant: Entrant, index: int = index, state: _State = state) -> None:
+            def turn(process: ContestantProcess, index: int = index, state: _State = state) -> None:
                 if index not in counts:
-                    counts[index] = runs_per_turn(*entrant.time(0, 1))
+                    counts[index] = runs_per_turn(*process.time(0, 1))
                     if counts[index] > 1:  # not judged by the first run, which may have woken the machine
-                        counts[index] = runs_per_turn(min(entrant.time(0, 3)))
-                state.seconds += entrant.time(_untimed(counts[index]), counts[index])
+                        counts[index] = runs_per_turn(min(process.time(0, 3)))
+                state.seconds += process.time(_untimed(counts[index]), counts[index])
 
             state.attempt(turn)
 
@@ -258,12 +258,12 @@ def runs_per_turn(seconds: float) -> int:
     return max(1, min(MOST_PER_TURN, int(TURN / max(seconds, 1e-9))))
 
 
-def _note_memory(state: _State, entrant: Entrant) -> None:
-    state.memory = entrant.memory()
+def _note_memory(state: _State, process: ContestantProcess) -> None:
+    state.memory = process.memory()
 
 
-def _note_layers(state: _State, entrant: Entrant, rules: Rules) -> None:
-    state.layers, state.why_not = entrant.layers(rules.layers)
+def _note_layers(state: _State, process: ContestantProcess, rules: Rules) -> None:
+    state.layers, state.why_not = process.layers(rules.layers)
 
 
 def _entry(state: _State, macs: int, peaks: Mapping[str, float]) -> Entry:

@@ -104,9 +104,9 @@ def restore(
     height, width, _ = noisy.shape
     grid = TileGrid(height, width, *tomogan.size, halo, blend)
     clock = _Clock()
-    tiles = clock.measure("stitching", grid.cut, noisy)
-    restored = clock.measure("tomogan", _each, tomogan, tiles)
-    stitched = clock.measure("stitching", grid.stitch, restored)
+    tiles = clock.timed("stitching", grid.cut, noisy)
+    restored = clock.timed("tomogan", _each, tomogan, tiles)
+    stitched = clock.timed("stitching", grid.stitch, restored)
     if fine_tune is None:
         return Restored(stitched[..., 0], None, clock.seconds)
     if blend:
@@ -116,11 +116,9 @@ def restore(
             )
     else:
         grid = TileGrid(height, width, *fine_tune.size, 0 if fine_tune.size == (height, width) else 2)
-        restored = clock.measure("stitching", grid.cut, stitched)
-    repaired = clock.measure("fine_tune", _each, fine_tune, restored)
-    return Restored(
-        stitched[..., 0], clock.measure("stitching", grid.stitch, repaired)[..., 0], clock.seconds
-    )
+        restored = clock.timed("stitching", grid.cut, stitched)
+    repaired = clock.timed("fine_tune", _each, fine_tune, restored)
+    return Restored(stitched[..., 0], clock.timed("stitching", grid.stitch, repaired)[..., 0], clock.seconds)
 
 
 class _Clock:
@@ -129,7 +127,7 @@ class _Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def measure(self, part: str, work: Callable[..., Array], *arguments: Any) -> Array:
+    def timed(self, part: str, work: Callable[..., Array], *arguments: Any) -> Array:
         """The result of ``work(*arguments)``, whose time counts for ``part``."""
         began = time.perf_counter()
         result = work(*arguments)

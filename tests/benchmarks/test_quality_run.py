@@ -110,7 +110,7 @@ def test_two_slices_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     record.write_text(json.dumps(kept))
     settings = evaluate.Settings(tmp_path / "work", _models(tmp_path / "work" / "models"), 1)
     assert [m.name for m in evaluate.open_methods(settings, Case("bone", 0, 128))] == ["tv"]
-    again = evaluate.measure(settings, Case("bone", 0, 128))["tv"]
+    again = evaluate.score_case(settings, Case("bone", 0, 128))["tv"]
     assert {**again, "seconds": 0} == {**removed, "seconds": 0}
 
 

@@ -45,7 +45,7 @@ class Beam:
     spikes: float = 0.0
 
 
-def expose(path: Array, beam: Beam) -> Array:
+def transmitted_intensity(path: Array, beam: Beam) -> Array:
     """Noise-free intensity in front of the scintillator: ``[angle, bin]`` → float32, open beam 1.
 
     ``path`` is the line integral of attenuation (no unit).
@@ -62,12 +62,12 @@ def expose(path: Array, beam: Beam) -> Array:
     return floored.astype(np.float32)
 
 
-def record(intensity: Array, beam: Beam) -> Array:
+def noise_free_reading(intensity: Array, beam: Beam) -> Array:
     """The line integrals a perfect, noise-free measurement of ``intensity`` reports: float32."""
     return _log(_blur_rows(intensity, beam.blur))
 
 
-def measure(rng: np.random.Generator, intensity: Array, beam: Beam) -> Array:
+def noisy_reading(rng: np.random.Generator, intensity: Array, beam: Beam) -> Array:
     """The line integrals one real measurement of ``intensity`` reports: float32 ``[angle, bin]``.
 
     Which bins and readings are bad is drawn before the photons are, so it does not depend on the dose.

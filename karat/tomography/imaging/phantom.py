@@ -1,7 +1,7 @@
-"""Ellipses and polygons: their exact projections and their exact area in every pixel.
+"""A phantom of ellipses and polygons: its exact projections and its exact area in every pixel.
 
 Shapes add up: each carries the density it adds to what lies below it, so a bubble is a negative ellipse
-inside a positive one. Both forms of one list of shapes are exact averages, over a bin's width and over a
+inside a positive one. Sinogram and raster of one phantom are exact averages, over a bin's width and over a
 pixel's area, of the same piecewise constant function; neither is sampled.
 
 Coordinates are those of ``geometry``: x to the right, y down, origin on the rotation axis, in pixels.
@@ -21,7 +21,7 @@ from refimpl.graph import Array
 
 
 @dataclass(frozen=True)
-class Shapes:
+class Phantom:
     """``ellipses``: float64 ``[n, 6]`` of centre x, centre y, half-axis a, half-axis b, direction of a
     (radians from x towards y), density. ``polygons``: closed outlines, float64 ``[vertices, 2]`` each, with
     ``densities`` one for each; they need not be convex but must not cross themselves."""
@@ -43,13 +43,13 @@ class Shapes:
         ellipses: Sequence[Sequence[float]] | Array = (),
         polygons: Sequence[Array] = (),
         densities: Sequence[float] = (),
-    ) -> Shapes:
+    ) -> Phantom:
         """Build from plain lists; any of them may be empty."""
         table = np.asarray(ellipses, np.float64).reshape(-1, 6)
-        return Shapes(table, tuple(polygons), tuple(float(density) for density in densities))
+        return Phantom(table, tuple(polygons), tuple(float(density) for density in densities))
 
-    def __add__(self, other: Shapes) -> Shapes:
-        return Shapes(
+    def __add__(self, other: Phantom) -> Phantom:
+        return Phantom(
             np.concatenate([self.ellipses, other.ellipses]),
             self.polygons + other.polygons,
             self.densities + other.densities,

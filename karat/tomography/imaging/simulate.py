@@ -23,7 +23,7 @@ from typing import Final
 
 import numpy as np
 
-from karat.tomography.imaging.detector import Beam, expose, measure, record
+from karat.tomography.imaging.detector import Beam, noise_free_reading, noisy_reading, transmitted_intensity
 from karat.tomography.imaging.families import FAMILIES, TRAINING_FAMILIES
 from karat.tomography.imaging.fbp import back_project, filter_projections
 from karat.tomography.imaging.geometry import detector_bins, even_angles
@@ -123,22 +123,22 @@ def simulate_stack(
     entropy = [SPLITS[split], FAMILIES[family].code, seed, size]
     build_seed, settings_seed, noise_seed = np.random.SeedSequence(entropy).spawn(3)
     build, settings = np.random.default_rng(build_seed), np.random.default_rng(settings_seed)
-    noises = noise_seed.spawn(
-        slices
-    )  # one for each slice, so that no slice's photons shift another's defects
+    # One generator for each slice, so that no slice's photons shift another's defects.
+    noises = noise_seed.spawn(slices)
     spacing = float(settings.choice([0.5, 1.0, 1.0, 1.0, 2.0]))
     heights = spacing * (np.arange(slices) - (slices - 1) / 2.0)
-    sections = FAMILIES[family].build(build, size, heights)
+    sample_slices = FAMILIES[family].build(build, size, heights)
     beam, grain, views, attenuation, filter_name, drawn_method, start = _draw_settings(settings, size)
     contrast, brightness = settings.uniform(0.6, 1.15), settings.uniform(-0.1, 0.1)
-    wide = len(sections[0].raster) > size  # wider than the image: more structure for every projection to tell
+    # A sample wider than the image: every projection has more structure to tell apart.
+    wide = len(sample_slices[0].raster) > size
     views = angles if angles is not None else 2 * views if wide and views < 0.25 * size else views
     method = method if method is not None else "fbp" if wide else drawn_method
 
     # The dense angles contain the sparse ones, so that the middle slices are projected once.
     every = max(1, math.ceil(0.5 * math.pi * size / views))
     dense = even_angles(views * every, start)
-    middle = sections[slices // 2]
+    middle = sample_slices[slices // 2]
     canvas = len(middle.raster)
     bins = max(detector_bins(size), canvas)  # the detector sees the whole sample, even beyond the image
     middle_path = middle.project(dense, bins)
@@ -147,16 +147,18 @@ def simulate_stack(
         dose = _dose_for(grain, scale * float(middle.rasterize(size).std()), scale * middle_path, views)
     beam = replace(beam, dose=float(dose))
     noisy, clean = [], []
-    for index, section in enumerate(sections):
+    for index, sample_slice in enumerate(sample_slices):
         wanted = clean_ends or 0 < index < slices - 1
         degrees = dense if wanted else dense[::every]
-        path = middle_path if section is middle else section.project(degrees, bins)
-        intensity = expose(path * np.float32(scale), beam)
+        path = middle_path if sample_slice is middle else sample_slice.project(degrees, bins)
+        intensity = transmitted_intensity(path * np.float32(scale), beam)
         sparse = intensity[::every] if wanted else intensity
-        measured = measure(np.random.default_rng(noises[index]), sparse, beam)
+        measured = noisy_reading(np.random.default_rng(noises[index]), sparse, beam)
         noisy.append(_reconstruct(measured, dense[::every], size, canvas, filter_name, method))
         if wanted:
-            clean.append(_reconstruct(record(intensity, beam), dense, size, canvas, filter_name, "fbp"))
+            clean.append(
+                _reconstruct(noise_free_reading(intensity, beam), dense, size, canvas, filter_name, "fbp")
+            )
         else:
             clean.append(np.zeros((size, size), np.float32))
 

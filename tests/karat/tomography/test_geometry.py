@@ -9,7 +9,7 @@ import pytest
 
 from karat.tomography.imaging.fbp import back_project, fbp
 from karat.tomography.imaging.geometry import detector_bins, even_angles
-from karat.tomography.imaging.phantom import Shapes
+from karat.tomography.imaging.phantom import Phantom
 from karat.tomography.imaging.projector import project, splat
 from karat.tomography.imaging.sirt import sirt
 from refimpl.errors import FeedError, UsageError
@@ -24,16 +24,16 @@ STAR = np.array(
 )
 """Ten-pointed and not convex: rays cross it up to three times."""
 
-SHAPES = Shapes.of(
+SHAPES = Phantom.of(
     [[0, 0, 50, 40, 0.3, 1.0], [10, 5, 12, 5, 1.0, -0.7], [-20, 10, 3, 3, 0.0, 2.0]], [STAR], [0.5]
 )
 """Off centre, tilted, one hole, one small: every term of the closed form matters."""
 
 
-def mass(shapes: Shapes) -> float:
+def mass(phantom: Phantom) -> float:
     """Total density times area, by hand: πab, and the shoelace formula."""
-    total = sum(math.pi * a * b * density for _, _, a, b, _, density in shapes.ellipses)
-    for polygon, density in zip(shapes.polygons, shapes.densities, strict=True):
+    total = sum(math.pi * a * b * density for _, _, a, b, _, density in phantom.ellipses)
+    for polygon, density in zip(phantom.polygons, phantom.densities, strict=True):
         x, y = polygon.T
         total += density * abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2.0
     return float(total)
@@ -56,7 +56,7 @@ def test_every_projection_holds_the_whole_mass() -> None:
 def test_area_holds_the_whole_mass_and_no_more_than_full_coverage() -> None:
     image = SHAPES.rasterize(SIZE)
     assert image.sum(dtype=np.float64) == pytest.approx(mass(SHAPES), rel=1e-6)
-    square = Shapes.of(
+    square = Phantom.of(
         [], [np.array([[-2.5, -1.5], [0.5, -1.5], [0.5, 1.25], [-2.5, 1.25]])], [1.0]
     ).rasterize(9)
     expected = np.zeros((9, 9), np.float32)
@@ -66,8 +66,8 @@ def test_area_holds_the_whole_mass_and_no_more_than_full_coverage() -> None:
 
 
 def test_orientation_of_an_outline_does_not_matter() -> None:
-    turned = Shapes.of([], [STAR[::-1]], [0.5])
-    forward = Shapes.of([], [STAR], [0.5])
+    turned = Phantom.of([], [STAR[::-1]], [0.5])
+    forward = Phantom.of([], [STAR], [0.5])
     degrees = even_angles(7)
     np.testing.assert_allclose(turned.project(degrees, 200), forward.project(degrees, 200), atol=1e-9)
     np.testing.assert_allclose(turned.rasterize(65), forward.rasterize(65), atol=1e-6)
@@ -75,7 +75,7 @@ def test_orientation_of_an_outline_does_not_matter() -> None:
 
 def test_shapes_beyond_the_image_and_the_detector_are_cut_not_wrapped() -> None:
     """A large square around a small image covers every pixel once, and the detector sees only its chord."""
-    square = Shapes.of([], [np.array([[-50.0, -50.0], [50.0, -50.0], [50.0, 50.0], [-50.0, 50.0]])], [1.0])
+    square = Phantom.of([], [np.array([[-50.0, -50.0], [50.0, -50.0], [50.0, 50.0], [-50.0, 50.0]])], [1.0])
     np.testing.assert_allclose(square.rasterize(8), np.ones((8, 8)), atol=1e-6)
     np.testing.assert_allclose(square.project(np.array([0.0, 90.0]), 8), 100.0, rtol=1e-12)
 
@@ -131,10 +131,10 @@ def test_back_projection_restores_the_area_image() -> None:
 
 def test_sirt_descends_and_beats_back_projection_with_few_views() -> None:
     size, degrees = 65, even_angles(24)
-    shapes = Shapes.of([[2, -3, 24, 20, 0.4, 1.0], [8, 4, 6, 4, 0.0, -0.6]])
+    phantom = Phantom.of([[2, -3, 24, 20, 0.4, 1.0], [8, 4, 6, 4, 0.0, -0.6]])
     bins = detector_bins(size)
-    truth = shapes.rasterize(size)
-    sinogram = shapes.project(degrees, bins)
+    truth = phantom.rasterize(size)
+    sinogram = phantom.project(degrees, bins)
     errors = [
         np.abs(sirt(sinogram, degrees, iterations=n, output_size=size) - truth).mean() for n in (2, 6, 18)
     ]

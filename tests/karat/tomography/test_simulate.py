@@ -8,10 +8,10 @@ import numba
 import numpy as np
 import pytest
 
-from karat.tomography.imaging.detector import Beam, expose, measure, record
+from karat.tomography.imaging.detector import Beam, noise_free_reading, noisy_reading, transmitted_intensity
 from karat.tomography.imaging.families import FAMILIES, TRAINING_FAMILIES
 from karat.tomography.imaging.normalize import Normalization, from_bytes, to_bytes
-from karat.tomography.imaging.phantom import Shapes
+from karat.tomography.imaging.phantom import Phantom
 from karat.tomography.imaging.simulate import SPLITS, simulate_slices, simulate_stack
 from karat.tomography.imaging.sphere_packing import cut_cells, cut_spheres, pack_spheres
 from refimpl.errors import FeedError, KaratError, UsageError
@@ -79,8 +79,10 @@ def test_the_held_out_family_cannot_be_trained_on() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_can_be_built_small(family: str) -> None:
     for seed in range(6):
-        for section in FAMILIES[family].build(np.random.default_rng(seed), 32, np.array([-1.0, 0.0, 1.0])):
-            assert np.isfinite(section.rasterize(32)).all()
+        for sample_slice in FAMILIES[family].build(
+            np.random.default_rng(seed), 32, np.array([-1.0, 0.0, 1.0])
+        ):
+            assert np.isfinite(sample_slice.rasterize(32)).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -88,7 +90,7 @@ def test_adjacent_slices_differ_slightly(family: str) -> None:
     """Slices one pixel apart resemble each other far more than slices of two samples."""
     first, second = FAMILIES[family].build(np.random.default_rng(8), 96, np.array([0.0, 1.0]))
     stranger = FAMILIES[family].build(np.random.default_rng(9), 96, np.array([0.0]))[0]
-    a, b, c = (section.rasterize(96) for section in (first, second, stranger))
+    a, b, c = (sample_slice.rasterize(96) for sample_slice in (first, second, stranger))
     assert 0.0 < np.abs(a - b).mean() < 0.5 * np.abs(a - c).mean()
 
 
@@ -106,7 +108,7 @@ def test_no_material_is_flat(family: str) -> None:
 def test_photon_noise_has_the_variance_of_its_mean(dose: float) -> None:
     """90,000 readings: a variance's own deviation is its value times sqrt(2 / n), 0.5 %; five of them."""
     intensity = np.full((300, 300), 0.4, np.float32)
-    counts = dose * np.exp(-measure(np.random.default_rng(1), intensity, Beam(dose=dose, blur=0.0)))
+    counts = dose * np.exp(-noisy_reading(np.random.default_rng(1), intensity, Beam(dose=dose, blur=0.0)))
     mean = 0.4 * dose
     assert counts.mean() == pytest.approx(mean, abs=5.0 * np.sqrt(mean / intensity.size))
     assert counts.var() == pytest.approx(mean, rel=5.0 * np.sqrt(2.0 / intensity.size) + 0.5 / mean / 300.0)
@@ -115,21 +117,23 @@ def test_photon_noise_has_the_variance_of_its_mean(dose: float) -> None:
 def test_detector_blur_correlates_noise() -> None:
     """White noise blurred by a Gaussian of deviation s correlates by exp(-1 / 4s²) with its neighbour."""
     blur = 0.8
-    rows = measure(np.random.default_rng(2), np.ones((400, 400), np.float32), Beam(dose=1e4, blur=blur))
+    rows = noisy_reading(np.random.default_rng(2), np.ones((400, 400), np.float32), Beam(dose=1e4, blur=blur))
     left, right = rows[:, 20:-21], rows[:, 21:-20]
     correlation = np.mean((left - left.mean()) * (right - right.mean())) / rows[:, 20:-20].var()
     assert correlation == pytest.approx(np.exp(-0.25 / blur**2), abs=0.02)
-    sharp = measure(np.random.default_rng(2), np.ones((400, 400), np.float32), Beam(dose=1e4, blur=0.0))
+    sharp = noisy_reading(np.random.default_rng(2), np.ones((400, 400), np.float32), Beam(dose=1e4, blur=0.0))
     assert abs(np.corrcoef(sharp[:, :-1].ravel(), sharp[:, 1:].ravel())[0, 1]) < 0.02
 
 
 def test_rings_are_constant_over_angles_and_dead_bins_stand_out() -> None:
     beam = Beam(dose=1e9, blur=0.0, ring=0.01)
-    rows = measure(np.random.default_rng(3), np.ones((50, 500), np.float32), beam)
+    rows = noisy_reading(np.random.default_rng(3), np.ones((50, 500), np.float32), beam)
     assert rows.mean(axis=0).std() == pytest.approx(0.01, rel=0.15)
     assert rows.std(axis=0).max() < 1e-3
     broken = Beam(dose=1e9, blur=0.0, dead=0.5)
-    missed = measure(np.random.default_rng(4), np.ones((4, 500), np.float32), broken).mean(axis=0) > 5e-3
+    missed = (
+        noisy_reading(np.random.default_rng(4), np.ones((4, 500), np.float32), broken).mean(axis=0) > 5e-3
+    )
     assert 20 < missed.sum() < 120  # a quarter of half of them
 
 
@@ -137,7 +141,10 @@ def test_fringes_rim_edges_and_change_nothing_else() -> None:
     """The fringe term is a second derivative: it vanishes in flat regions and over each row as a whole."""
     path = np.zeros((1, 200), np.float32)
     path[:, 60:140] = 0.5
-    plain, fringed = expose(path, Beam(dose=1.0)), expose(path, Beam(dose=1.0, fringe=0.5))
+    plain, fringed = (
+        transmitted_intensity(path, Beam(dose=1.0)),
+        transmitted_intensity(path, Beam(dose=1.0, fringe=0.5)),
+    )
     assert np.abs(fringed - plain)[:, 52:68].max() > 0.05
     assert fringed.max() > 1.02  # the bright rim outside
     np.testing.assert_allclose(fringed[:, 80:120], plain[:, 80:120], atol=1e-6)
@@ -147,12 +154,12 @@ def test_fringes_rim_edges_and_change_nothing_else() -> None:
 def test_a_noise_free_record_gives_the_path_back() -> None:
     path = np.linspace(0.0, 3.0, 120, dtype=np.float32)[np.newaxis]
     beam = Beam(dose=1.0, blur=0.0)
-    np.testing.assert_allclose(record(expose(path, beam), beam), path, atol=1e-5)
+    np.testing.assert_allclose(noise_free_reading(transmitted_intensity(path, beam), beam), path, atol=1e-5)
 
 
 def test_hardening_bends_thick_paths_down() -> None:
     path = np.array([[0.0, 0.5, 1.0, 3.0]], np.float32)
-    seen = -np.log(expose(path, Beam(dose=1.0, hardening=0.4)))
+    seen = -np.log(transmitted_intensity(path, Beam(dose=1.0, hardening=0.4)))
     assert seen[0, 1] == pytest.approx(0.5, abs=0.03)
     assert seen[0, 3] < 2.7
 
@@ -204,7 +211,7 @@ def test_packed_spheres_do_not_overlap_and_cells_do_not_either() -> None:
     _, discs = cut_spheres(spheres, 0.5)
     assert len(discs) > 10
     _, cells = cut_cells(spheres, 0.5, 1.0)
-    cover = Shapes.of([], cells, [1.0] * len(cells)).rasterize(121)
+    cover = Phantom.of([], cells, [1.0] * len(cells)).rasterize(121)
     assert cover.max() < 1.0 + 1e-5  # no pixel belongs to two cells
     assert cover[30:90, 30:90].mean() > 0.7  # and they leave no more than the gap between them
 

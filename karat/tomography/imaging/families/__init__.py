@@ -20,11 +20,11 @@ from karat.tomography.imaging.families.grains import build_grains
 from karat.tomography.imaging.families.mixture import build_mixture
 from karat.tomography.imaging.families.rock import build_rock
 from karat.tomography.imaging.families.spheres import build_spheres
-from karat.tomography.imaging.sample_slice import Section
+from karat.tomography.imaging.sample_slice import SampleSlice
 from refimpl.graph import Array
 
-Build: TypeAlias = Callable[[np.random.Generator, int, Array], list[Section]]
-"""``(rng, image size, heights) -> one Section per height``."""
+Build: TypeAlias = Callable[[np.random.Generator, int, Array], list[SampleSlice]]
+"""``(rng, image size, heights) -> one SampleSlice per height``."""
 
 
 @dataclass(frozen=True)

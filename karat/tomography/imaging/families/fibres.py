@@ -6,14 +6,16 @@ import math
 
 import numpy as np
 
-from karat.tomography.imaging.phantom import Shapes
-from karat.tomography.imaging.sample_slice import Outline, Section, Texture, specks
+from karat.tomography.imaging.outline import Outline
+from karat.tomography.imaging.phantom import Phantom
+from karat.tomography.imaging.sample_slice import SampleSlice
 from karat.tomography.imaging.sphere_packing import pack_spheres
+from karat.tomography.imaging.texture import Texture, specks
 from refimpl.graph import Array
 
 
-def build_fibres(rng: np.random.Generator, size: int, heights: Array) -> list[Section]:
-    """One section of the same composite for each height (pixels)."""
+def build_fibres(rng: np.random.Generator, size: int, heights: Array) -> list[SampleSlice]:
+    """One slice of the same composite for each height (pixels)."""
     outline = Outline(rng, size, ("box", "box", "ellipse", "circle", "lump"), fill=0.35)
     canvas = outline.canvas(size)
     resin = rng.uniform(0.3, 0.8)
@@ -44,9 +46,9 @@ def build_fibres(rng: np.random.Generator, size: int, heights: Array) -> list[Se
     stretch = rng.uniform(1.0, 3.0)
     texture = Texture(rng, canvas)
 
-    sections = []
+    slices = []
     for z in heights:
-        # A fibre leaning by `tilts` moves across the slices by z·tan(tilt): its section moves, not its shape.
+        # A fibre leaning by `tilts` moves across the slices by z·tan(tilt): its disc moves.
         shift = float(z) * np.tan(tilts)
         x, y = discs[:, 0] + shift * np.cos(leaning), discs[:, 1] + shift * np.sin(leaning)
         fibres = np.column_stack([x, y, long_axis, discs[:, 3], leaning, density])
@@ -63,6 +65,8 @@ def build_fibres(rng: np.random.Generator, size: int, heights: Array) -> list[Se
                 void_density[cut] * resin,
             ]
         )
-        shapes = Shapes.of(np.concatenate([fibres, cores[hollow > 0.0], holes]), [outline.polygon()], [resin])
-        sections.append(Section(shapes, texture.added(shapes.rasterize(canvas), float(z))))
-    return sections
+        phantom = Phantom.of(
+            np.concatenate([fibres, cores[hollow > 0.0], holes]), [outline.polygon()], [resin]
+        )
+        slices.append(SampleSlice(phantom, texture.added(phantom.rasterize(canvas), float(z))))
+    return slices

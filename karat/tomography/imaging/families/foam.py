@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from karat.tomography.imaging.fields import Field, sample
-from karat.tomography.imaging.phantom import Shapes
-from karat.tomography.imaging.sample_slice import Outline, Section, Texture, specks
+from karat.tomography.imaging.outline import Outline
+from karat.tomography.imaging.phantom import Phantom
+from karat.tomography.imaging.sample_slice import SampleSlice
 from karat.tomography.imaging.sphere_packing import (
     area,
     cut_cells,
@@ -17,11 +18,12 @@ from karat.tomography.imaging.sphere_packing import (
     round_corners,
     subdivide,
 )
+from karat.tomography.imaging.texture import Texture, specks
 from refimpl.graph import Array
 
 
-def build_foam(rng: np.random.Generator, size: int, heights: Array) -> list[Section]:
-    """One section of the same foam for each height (pixels)."""
+def build_foam(rng: np.random.Generator, size: int, heights: Array) -> list[SampleSlice]:
+    """One slice of the same foam for each height (pixels)."""
     outline = Outline(rng, size, ("circle", "ellipse", "box", "lump", "lump"), fill=0.4)
     canvas = outline.canvas(size)
     largest = max(6.0, size * math.exp(rng.uniform(math.log(0.018), math.log(0.11))))
@@ -50,9 +52,9 @@ def build_foam(rng: np.random.Generator, size: int, heights: Array) -> list[Sect
     small, small_density = small[small_inside], small_density[small_inside]
     texture = Texture(rng, canvas, strength=rng.uniform(0.7, 1.6))
 
-    sections = []
+    slices = []
     for z in heights:
-        shapes = Shapes.of([], [outline.polygon()], [solid])
+        phantom = Phantom.of([], [outline.polygon()], [solid])
         if round_cells:
             indices, polygons = cut_cells(bubbles, float(z), wall)
             planes = [field.at(float(z)) for field in bend]
@@ -66,24 +68,24 @@ def build_foam(rng: np.random.Generator, size: int, heights: Array) -> list[Sect
                 if area(curved) >= 3.0:
                     cells.append(curved)
                     densities.append(float(content[index]))
-            shapes += Shapes.of([], cells, densities)
+            phantom += Phantom.of([], cells, densities)
         else:
             hit, discs = cut_spheres(bubbles, float(z))
             inside = outline.room(discs[:, 0], discs[:, 1]) > discs[:, 2] + skin
             hit, discs = hit[inside], discs[inside]
             squeeze = 1.0 - 0.3 * _share_of(bubbles[hit])
-            shapes += Shapes.of(
+            phantom += Phantom.of(
                 np.column_stack(
                     [discs[:, :2], discs[:, 2], discs[:, 2] * squeeze, 9.0 * squeeze, content[hit]]
                 )
             )
         hit, discs = cut_spheres(small, float(z))
-        density = shapes.rasterize(canvas)
+        density = phantom.rasterize(canvas)
         # Specks lie in the walls only: gas holds nothing up.
         held = sample(density, discs[:, :2]) > 0.5 * solid
         specked = np.column_stack([discs, discs[:, 2], np.zeros(len(hit)), small_density[hit]])[held]
-        sections.append(Section(shapes + Shapes.of(specked), texture.added(density, float(z))))
-    return sections
+        slices.append(SampleSlice(phantom + Phantom.of(specked), texture.added(density, float(z))))
+    return slices
 
 
 def _share_of(spheres: Array) -> Array:

@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from karat.tomography.imaging.fields import Field, sample
-from karat.tomography.imaging.phantom import Shapes
-from karat.tomography.imaging.sample_slice import Outline, Section, Texture, specks
+from karat.tomography.imaging.outline import Outline
+from karat.tomography.imaging.phantom import Phantom
+from karat.tomography.imaging.sample_slice import SampleSlice
 from karat.tomography.imaging.sphere_packing import (
     area,
     cut_cells,
@@ -17,11 +18,12 @@ from karat.tomography.imaging.sphere_packing import (
     round_corners,
     subdivide,
 )
+from karat.tomography.imaging.texture import Texture, specks
 from refimpl.graph import Array
 
 
-def build_grains(rng: np.random.Generator, size: int, heights: Array) -> list[Section]:
-    """One section of the same packing for each height (pixels)."""
+def build_grains(rng: np.random.Generator, size: int, heights: Array) -> list[SampleSlice]:
+    """One slice of the same packing for each height (pixels)."""
     outline = Outline(rng, size, ("circle", "lump", "lump", "box", "ellipse"), fill=0.4)
     canvas = outline.canvas(size)
     largest = max(6.0, size * math.exp(rng.uniform(math.log(0.015), math.log(0.09))))
@@ -47,7 +49,7 @@ def build_grains(rng: np.random.Generator, size: int, heights: Array) -> list[Se
     passes = int(rng.integers(0, 3))
     texture = Texture(rng, canvas, strength=rng.uniform(0.8, 1.8))
 
-    sections = []
+    slices = []
     for z in heights:
         indices, polygons = cut_cells(seeds, float(z), gap)
         planes = [field.at(float(z)) for field in rough]
@@ -61,10 +63,10 @@ def build_grains(rng: np.random.Generator, size: int, heights: Array) -> list[Se
             if area(outer) >= 3.0:
                 cells.append(outer)
                 densities.append(float(density[index]))
-        shapes = Shapes.of([], cells, densities)
-        raster = shapes.rasterize(canvas)
+        phantom = Phantom.of([], cells, densities)
+        raster = phantom.rasterize(canvas)
         hit, discs = cut_spheres(small, float(z))
         held = sample(raster, discs[:, :2]) > 0.5  # specks sit in grains, not in the pores
         specked = np.column_stack([discs, discs[:, 2], np.zeros(len(hit)), small_density[hit]])[held]
-        sections.append(Section(shapes + Shapes.of(specked), texture.added(raster, float(z))))
-    return sections
+        slices.append(SampleSlice(phantom + Phantom.of(specked), texture.added(raster, float(z))))
+    return slices

@@ -10,14 +10,16 @@ import math
 import numpy as np
 
 from karat.tomography.imaging.fields import Field, level_set
-from karat.tomography.imaging.phantom import Shapes
-from karat.tomography.imaging.sample_slice import Outline, Section, Texture
+from karat.tomography.imaging.outline import Outline
+from karat.tomography.imaging.phantom import Phantom
+from karat.tomography.imaging.sample_slice import SampleSlice
 from karat.tomography.imaging.sphere_packing import subdivide
+from karat.tomography.imaging.texture import Texture
 from refimpl.graph import Array
 
 
-def build_mixture(rng: np.random.Generator, size: int, heights: Array) -> list[Section]:
-    """One section of the same sample for each height (pixels)."""
+def build_mixture(rng: np.random.Generator, size: int, heights: Array) -> list[SampleSlice]:
+    """One slice of the same sample for each height (pixels)."""
     outline = Outline(rng, size, ("circle", "ellipse", "box", "lump", "lump"), fill=0.45)
     canvas = outline.canvas(size)
     count = int(rng.integers(60, 900))
@@ -42,7 +44,7 @@ def build_mixture(rng: np.random.Generator, size: int, heights: Array) -> list[S
     drift = rng.uniform(-0.15, 0.15, (count, 2))
     texture = Texture(rng, canvas, strength=rng.uniform(0.5, 1.5))
 
-    sections = []
+    slices = []
     for z in heights:
         # Each shape is cut through an ellipsoid-like body: it swells and shrinks with height, and drifts.
         scale = np.sqrt(np.maximum(0.0, 1.0 - ((depth - z) / (1.3 * radius + 1.0)) ** 2))
@@ -59,11 +61,11 @@ def build_mixture(rng: np.random.Generator, size: int, heights: Array) -> list[S
             c, s = math.cos(direction[i]), math.sin(direction[i])
             polygons.append(subdivide(np.stack([cx + c * u - s * v, cy + s * u + c * v], axis=1), 1e9))
             densities.append(float(contrast[i]))
-        shapes = Shapes.of(ellipses, polygons, densities)
-        density = shapes.rasterize(canvas)
+        phantom = Phantom.of(ellipses, polygons, densities)
+        density = phantom.rasterize(canvas)
         patches = np.maximum(density, 0.0) * np.float32(blob_size) * level_set(blobs.at(float(z)), blob_level)
         raster = patches + texture.added(density + patches, float(z))
         # Overlapping dark shapes may add up to less than nothing; the raster makes up for it.
         raster += np.maximum(0.0, -(density + raster))
-        sections.append(Section(shapes, raster))
-    return sections
+        slices.append(SampleSlice(phantom, raster))
+    return slices

@@ -7,14 +7,16 @@ import math
 import numpy as np
 
 from karat.tomography.imaging.fields import Field, rough_profile, sample
-from karat.tomography.imaging.phantom import Shapes
-from karat.tomography.imaging.sample_slice import Outline, Section, Texture, specks
+from karat.tomography.imaging.outline import Outline
+from karat.tomography.imaging.phantom import Phantom
+from karat.tomography.imaging.sample_slice import SampleSlice
 from karat.tomography.imaging.sphere_packing import cut_spheres
+from karat.tomography.imaging.texture import Texture, specks
 from refimpl.graph import Array
 
 
-def build_rock(rng: np.random.Generator, size: int, heights: Array) -> list[Section]:
-    """One section of the same rock for each height (pixels)."""
+def build_rock(rng: np.random.Generator, size: int, heights: Array) -> list[SampleSlice]:
+    """One slice of the same rock for each height (pixels)."""
     outline = Outline(rng, size, ("circle", "circle", "lump", "box"), fill=0.45)
     canvas = outline.canvas(size)
     direction = rng.uniform(0.0, math.pi)  # of the beds
@@ -54,9 +56,9 @@ def build_rock(rng: np.random.Generator, size: int, heights: Array) -> list[Sect
     minerals, mineral_density = minerals[inside], mineral_density[inside]
     lens = np.where(mineral_density > 0.0, 1.0, rng.uniform(1.0, 5.0))  # dark organic matter lies flat
     texture = Texture(rng, canvas)
-    body = Shapes.of([], [outline.polygon()], [1.0]).rasterize(canvas)
+    body = Phantom.of([], [outline.polygon()], [1.0]).rasterize(canvas)
 
-    sections = []
+    slices = []
     for z in heights:
         across = height + bend_size * bend.at(float(z)) + ripple_size * ripple.at(float(z)) + dip * float(z)
         density = np.interp(across, np.arange(len(profile)) - len(profile) // 2, profile).astype(np.float32)
@@ -65,7 +67,7 @@ def build_rock(rng: np.random.Generator, size: int, heights: Array) -> list[Sect
         plane = waviness.at(float(z))
         for crack in cracks:
             strip = crack.outline(float(z), plane)
-            open_share = np.maximum(open_share, Shapes.of([], [strip], [1.0]).rasterize(canvas))
+            open_share = np.maximum(open_share, Phantom.of([], [strip], [1.0]).rasterize(canvas))
         density = body * np.maximum(density, 0.05) * (1.0 - np.clip(open_share, 0.0, 1.0))
         density += texture.added(density, float(z))
         hit, discs = cut_spheres(minerals, float(z))
@@ -74,8 +76,8 @@ def build_rock(rng: np.random.Generator, size: int, heights: Array) -> list[Sect
             [discs[:, :2], discs[:, 2] * np.sqrt(lens[hit]), discs[:, 2] / np.sqrt(lens[hit]),
              np.full(len(hit), direction), mineral_density[hit] * 0.8]
         )[held]  # fmt: skip
-        sections.append(Section(Shapes.of(grains), density))
-    return sections
+        slices.append(SampleSlice(Phantom.of(grains), density))
+    return slices
 
 
 def _bedding(rng: np.random.Generator, count: int, size: int) -> Array:

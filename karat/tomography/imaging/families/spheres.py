@@ -6,14 +6,16 @@ import math
 
 import numpy as np
 
-from karat.tomography.imaging.phantom import Shapes
-from karat.tomography.imaging.sample_slice import Outline, Section, Texture, specks
+from karat.tomography.imaging.outline import Outline
+from karat.tomography.imaging.phantom import Phantom
+from karat.tomography.imaging.sample_slice import SampleSlice
 from karat.tomography.imaging.sphere_packing import cut_spheres, pack_spheres
+from karat.tomography.imaging.texture import Texture, specks
 from refimpl.graph import Array
 
 
-def build_spheres(rng: np.random.Generator, size: int, heights: Array) -> list[Section]:
-    """One section of the same packing for each height (pixels)."""
+def build_spheres(rng: np.random.Generator, size: int, heights: Array) -> list[SampleSlice]:
+    """One slice of the same packing for each height (pixels)."""
     outline = Outline(rng, size, ("circle", "circle", "ellipse", "box", "lump"), fill=0.3)
     canvas = outline.canvas(size)
     wall = rng.uniform(2.0, 0.035 * size + 2.0)
@@ -40,16 +42,16 @@ def build_spheres(rng: np.random.Generator, size: int, heights: Array) -> list[S
     small, small_density = small[inside], small_density[inside]
     texture = Texture(rng, canvas)
 
-    sections = []
+    slices = []
     for z in heights:
         rows = []
         for balls, added in ((spheres, density), (voids, -(density + matrix)), (small, small_density * 0.6)):
             hit, discs = cut_spheres(balls, float(z))
             rows.append(np.column_stack([discs, discs[:, 2], np.zeros(len(hit)), added[hit]]))
-        shapes = Shapes.of(
+        phantom = Phantom.of(
             np.concatenate(rows),
             [outline.polygon(), outline.polygon(wall)],
             [wall_density, matrix - wall_density],
         )
-        sections.append(Section(shapes, texture.added(shapes.rasterize(canvas), float(z))))
-    return sections
+        slices.append(SampleSlice(phantom, texture.added(phantom.rasterize(canvas), float(z))))
+    return slices
