@@ -12,6 +12,7 @@ from delegates.protocol import Delegate, DelegateRun, Model
 from export import graph_under
 from export.cut import Cut, single_layer
 from export.onnx import read_onnx, to_onnx
+from export.onnx.layout import TO_NCHW, TO_NHWC
 from golden.diff import diff_arrays
 from golden.provenance import feeds_digest, machine, model_digest, model_label, written
 from golden.record import Record
@@ -21,8 +22,6 @@ from refimpl.errors import CannotCompare, DelegateError, KaratError, UsageError
 from refimpl.graph import Array, Format, Graph
 from refimpl.profiles import PROFILES, profile_for
 from refimpl.trace import Trace
-
-TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def format_of(delegate: Delegate) -> Format:

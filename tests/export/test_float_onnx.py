@@ -7,7 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.onnx.float_graph import from_onnx_layout, onnx_names, to_onnx_layout, write_float_onnx
+from export.onnx.layout import from_onnx_layout, onnx_names, to_onnx_layout
+from export.onnx.write.float_graph import write_float_onnx
 from export.tflite import with_lowest_versions, write_tflite
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError, UnsupportedOp, UsageError

@@ -14,7 +14,7 @@ import pytest
 
 from export import read_model
 from export.onnx import lower_qdq, read_onnx, to_onnx, write_onnx, write_quantized_onnx
-from export.onnx.float_graph import from_onnx_layout, to_onnx_layout
+from export.onnx.layout import from_onnx_layout, to_onnx_layout
 from export.quantize import quantize_model
 from export.quantize.scheme import PRESETS
 from export.tflite import with_lowest_versions, write_tflite

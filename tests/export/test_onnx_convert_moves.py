@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from export.onnx import read_onnx, to_onnx, write_quantized_onnx
-from export.onnx.float_graph import from_onnx_layout, to_onnx_layout
+from export.onnx.layout import from_onnx_layout, to_onnx_layout
 from export.tflite import with_lowest_versions
 from refimpl.builder import GraphBuilder
 from refimpl.engine import compile_graph

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from export.onnx.layout import TO_NCHW, onnx_names
 from export.onnx.package import import_onnx
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
 from refimpl.graph import Array, Graph, LayerView
@@ -22,9 +23,6 @@ from refimpl.graph import Array, Graph, LayerView
 OPSET = 17
 IR_VERSION = 8
 """The oldest IR that carries opset 17: no runtime refuses it as too new."""
-
-TO_NCHW = (0, 3, 1, 2)
-TO_NHWC = (0, 2, 3, 1)
 
 
 def write_float_onnx(graph: Graph, expose: Iterable[int] = ()) -> bytes:
@@ -46,7 +44,7 @@ def write_float_onnx(graph: Graph, expose: Iterable[int] = ()) -> bytes:
     for view in graph.views():
         write = WRITERS.get(view.op)
         if write is None:
-            raise UnsupportedOp(f"{view}: no float ONNX for {view.op}; add it to export/onnx/float_graph.py")
+            raise UnsupportedOp(f"{view}: no float ONNX for {view.op}; add it to its WRITERS")
         if view.output().dtype != "float32":
             raise ModelError(f"{view} gives {view.output().dtype}: this graph is quantized, not float32")
         write(writer, view)
@@ -73,32 +71,6 @@ def write_float_onnx(graph: Graph, expose: Iterable[int] = ()) -> bytes:
     onnx.helper.set_model_props(model, {"layout": "NCHW"})
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def onnx_names(graph: Graph) -> tuple[str, ...]:
-    """The name each tensor has in the ONNX file: its own, with its index where that is empty or taken.
-
-    A .tflite file may give several tensors one name; ONNX may not.
-    """
-    names: list[str] = []
-    taken: set[str] = set()
-    for tensor in graph.tensors:
-        name = tensor.name or "tensor"
-        if not tensor.name or name in taken:
-            name = f"{name}#{tensor.index}"
-        taken.add(name)
-        names.append(name)
-    return tuple(names)
-
-
-def to_onnx_layout(values: Array) -> Array:
-    """NHWC to NCHW for four-dimensional arrays, contiguous; others as they are."""
-    return np.ascontiguousarray(values.transpose(TO_NCHW)) if values.ndim == 4 else values
-
-
-def from_onnx_layout(values: Array) -> Array:
-    """NCHW to NHWC for four-dimensional arrays, as a view; others as they are."""
-    return values.transpose(TO_NHWC) if values.ndim == 4 else values
 
 
 class _Writer:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.onnx.convert import Converter, layout
-from export.onnx.float_graph import TO_NCHW, TO_NHWC
+from export.onnx.layout import TO_NCHW, TO_NHWC
+from export.onnx.write.converter import Converter, layout
 from refimpl.graph import Tensor
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from export.onnx.float_graph import onnx_names
+from export.onnx.layout import onnx_names
 from export.onnx.package import import_onnx
 from export.onnx.schema import MAX_BYTES, TYPE_CODES, split_op
 from refimpl.errors import ModelError

@@ -2,8 +2,8 @@
 
 ONNX Runtime 1.31 at ORT_ENABLE_ALL with ``session.qdqisint8allowed=1`` replaces each op between
 DequantizeLinear and QuantizeLinear nodes by one on integers where it has one
-(``export/onnx/fusions.py``), and leaves the rest in float. What a runtime computes is then layers of the
-result, not of the file: QLinearConv rounds once, from the accumulator, where Conv in float rounds many
+(``fusions.py``), and leaves the rest in float. What a runtime computes is then layers of the result, not
+of the file: QLinearConv rounds once, from the accumulator, where Conv in float rounds many
 times. The steps here are those of its optimizer that decide where integers are used; layout changes and
 fusions of float ops, which it also does, are not modelled: what stays float here is float there, be it
 as FusedConv or MatMulNBits.
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.onnx.fusions import FUSIONS
-from export.onnx.quantize_constants import leads_to_quantize, quantize_constants
-from export.onnx.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
+from export.onnx.lower.fusions import FUSIONS
+from export.onnx.lower.quantize_constants import leads_to_quantize, quantize_constants
+from export.onnx.lower.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import QUANTIZED_RANGE, Graph, Quantization
 

@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from export.onnx.schema import TYPE_NAMES
-from export.onnx.shapes_types import (
+from export.onnx.read.shapes_types import (
     Rule,
     Shape,
     Type,
@@ -17,6 +16,7 @@ from export.onnx.shapes_types import (
     has_input,
     known_integers,
 )
+from export.onnx.schema import TYPE_NAMES
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import LayerView
 

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from export.onnx.convert import EIGHT_BITS, Converter, strides
-from export.onnx.convert_reshape import reshaped
-from export.onnx.float_graph import TO_NCHW, transposed_geometry, window_pads
+from export.onnx.layout import TO_NCHW
 from export.onnx.schema import MICROSOFT
+from export.onnx.write.convert_reshape import reshaped
+from export.onnx.write.converter import EIGHT_BITS, Converter, strides
+from export.onnx.write.float_graph import transposed_geometry, window_pads
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import AttributeValue, LayerView, Quantization, Tensor
 
@@ -51,7 +52,7 @@ def _bias(converter: Converter, view: LayerView, position: int, scales: np.ndarr
 def _float_bias(converter: Converter, view: LayerView, position: int, scales: np.ndarray) -> list[int]:
     """The same for an op in float: dequantized, or, for TensorRT, stored as float32."""
     if converter.flavour != "tensorrt":
-        return [converter.restored(index) for index in _bias(converter, view, position, scales)]
+        return [converter.dequantized(index) for index in _bias(converter, view, position, scales)]
     tensor = view.optional_input(position)
     if tensor is None:
         return []
@@ -79,14 +80,14 @@ def _affine(
     scales = _bias_scales(view.input(0), view.input(1))
     if converter.on_integers:
         bias = _bias(converter, view, 2, scales)
-        inputs = [*converter.triple(image), *converter.triple(filter_)]
+        inputs = [*converter.with_parameters(image), *converter.with_parameters(filter_)]
         if ops[1].endswith("QGemm"):
             # QGemm has its bias before the output's parameters.
             converter.in_integers(view, ops[1], [*inputs, *(bias or [-1])], attributes)
         else:
             converter.in_integers(view, ops[1], inputs, attributes, bias)
         return
-    inputs = [converter.restored(image), converter.restored(filter_)]
+    inputs = [converter.dequantized(image), converter.dequantized(filter_)]
     converter.in_float(view, ops[0], [*inputs, *_float_bias(converter, view, 2, scales)], **attributes)
 
 
@@ -119,7 +120,7 @@ def transpose_conv(converter: Converter, view: LayerView) -> None:
     filter_ = _filter(converter, view, 1, (3, 0, 1, 2), 1)
     pads, output_padding = transposed_geometry(view)
     scales = _bias_scales(view.input(2), view.input(1))
-    inputs = [converter.restored(converter.activation(view, 2)), converter.restored(filter_)]
+    inputs = [converter.dequantized(converter.activation(view, 2)), converter.dequantized(filter_)]
     converter.in_float(
         view, "ConvTranspose", [*inputs, *_float_bias(converter, view, 3, scales)],
         kernel_shape=view.input(1).shape[1:3], strides=strides(view), pads=tuple(pads),

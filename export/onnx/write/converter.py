@@ -1,13 +1,4 @@
-"""From a quantized TFLite-style graph (NHWC) to a quantized ONNX graph (NCHW).
-
-Three flavours. ``qdq``: float ops between DequantizeLinear and QuantizeLinear, which runtimes fuse as
-they see fit. ``qoperator``: ONNX Runtime's integer ops where there are some, the same as ``qdq`` where
-there are none. ``tensorrt``: ``qdq`` as TensorRT's parser takes it, from a graph with zero points of 0:
-float inputs, outputs and biases, no uint8.
-
-A quantized tensor keeps its name, so that edges of both files match; what is new is called
-``<name>/…``. Four-dimensional activations are transposed to NCHW, filters OHWI to OIHW.
-"""
+"""The ONNX graph that a conversion builds, layer by layer; ``convert.py`` says which layer becomes what."""
 
 from __future__ import annotations
 
@@ -16,10 +7,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from export.onnx.float_graph import CLIPS, TO_NCHW, onnx_names
+from export.onnx.layout import TO_NCHW, onnx_names
 from export.onnx.schema import MICROSOFT
+from export.onnx.write.float_graph import CLIPS
 from refimpl.builder import GraphBuilder
-from refimpl.errors import ModelError, UnsupportedOp, UsageError
+from refimpl.errors import UnsupportedOp
 from refimpl.graph import (
     DTYPES,
     QUANTIZED_RANGE,
@@ -40,47 +32,6 @@ OPSET = 17
 EIGHT_BITS = frozenset({"int8", "uint8"})
 
 
-def to_onnx(graph: Graph, flavour: Flavour = "qdq") -> Graph:
-    """The 8-bit graph in ONNX layout and one of the three flavours.
-
-    Raises UnsupportedOp, naming the layer, for an op or a variant of one with no line in
-    ``export/onnx/convert_layers.py``; ModelError for a graph in ONNX layout, and for ``tensorrt`` when
-    a zero point is not 0 or a tensor is uint8; UsageError for an unknown flavour.
-    """
-    from export.onnx.convert_layers import CONVERTERS
-
-    if flavour not in FLAVOURS:
-        raise UsageError(f"no ONNX flavour {flavour!r}; there are {', '.join(FLAVOURS)}")
-    if graph.format != "tflite":
-        raise ModelError(f"graph {graph.name!r} is {graph.format} already; only TFLite-style graphs convert")
-    if flavour == "tensorrt":
-        _check_symmetric(graph)
-    converter = Converter(graph, flavour)
-    for view in graph.views():
-        convert = CONVERTERS.get(view.op)
-        if convert is None:
-            raise UnsupportedOp(
-                f"{view}: no quantized ONNX for {view.op}; add it to export/onnx/convert_layers.py"
-            )
-        convert(converter, view)
-    return converter.build()
-
-
-def _check_symmetric(graph: Graph) -> None:
-    for tensor in graph.tensors:
-        symmetric = tensor.quantization is None or not any(tensor.quantization.zero_point)
-        if tensor.dtype == "uint8":
-            raise ModelError(
-                f"{graph.label(tensor.index)} is uint8, which TensorRT does not take; "
-                "quantize the float network with the scheme 'int8-symmetric'"
-            )
-        if not symmetric:
-            raise ModelError(
-                f"{graph.label(tensor.index)} has a zero point other than 0, which "
-                "TensorRT does not take; quantize the float network with the scheme 'int8-symmetric'"
-            )
-
-
 class Converter:
     """The ONNX graph under construction; methods return its tensor indices."""
 
@@ -90,7 +41,7 @@ class Converter:
         self._builder = GraphBuilder(graph.name, "onnx", _description(graph))
         self._tensors: list[Tensor] = []
         self._at: dict[int, int] = {}
-        self._restored: dict[int, int] = {}
+        self._dequantized: dict[int, int] = {}
         self._parameters: dict[int, tuple[int, int]] = {}
         for index in graph.inputs:
             self._add_input(graph.tensors[index])
@@ -104,7 +55,7 @@ class Converter:
         """The finished graph."""
         outputs = [self.at(self._graph.tensors[index]) for index in self._graph.outputs]
         if self.flavour == "tensorrt":
-            outputs = [self.restored(i) if self._tensors[i].dtype in EIGHT_BITS else i for i in outputs]
+            outputs = [self.dequantized(i) if self._tensors[i].dtype in EIGHT_BITS else i for i in outputs]
         return self._builder.build(outputs)
 
     def _add_input(self, tensor: Tensor) -> None:
@@ -197,19 +148,21 @@ class Converter:
             )
         return self._parameters[index]
 
-    def triple(self, index: int) -> list[int]:
+    def with_parameters(self, index: int) -> list[int]:
         """A quantized tensor, its scale and its zero point."""
         return [index, *self.parameters(index)]
 
-    def restored(self, index: int) -> int:
+    def dequantized(self, index: int) -> int:
         """A quantized tensor behind a DequantizeLinear, written once."""
-        if index not in self._restored:
+        if index not in self._dequantized:
             tensor = self._tensors[index]
             assert tensor.quantization is not None
             axis = {"axis": tensor.quantization.axis} if tensor.quantization.per_channel else {}
             output = self.edge(f"{tensor.name}/dequantized", tensor.shape)
-            self._restored[index] = self.node("DequantizeLinear", self.triple(index), output, **axis)
-        return self._restored[index]
+            self._dequantized[index] = self.node(
+                "DequantizeLinear", self.with_parameters(index), output, **axis
+            )
+        return self._dequantized[index]
 
     def register(self, tensor: Tensor, index: int) -> None:
         """Says where a tensor of the source went."""
@@ -281,7 +234,7 @@ class Converter:
         if self.on_integers:
             return self.node(op, [source, *others], outputs, **attributes)
         moved = [self.edge(f"{self._tensors[index].name}/float", self.shape(index)) for index in outputs]
-        self.node(op, [self.restored(source), *others], moved, **attributes)
+        self.node(op, [self.dequantized(source), *others], moved, **attributes)
         for part, index in zip(moved, outputs, strict=True):
             self.node("QuantizeLinear", [part, *self.parameters(index)], index)
         return outputs[0]

@@ -7,12 +7,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from export.onnx.convert import Converter, layout, quantized_output, strides
-from export.onnx.convert_affine import conv, depthwise, fully_connected, transpose_conv
-from export.onnx.convert_moves import gather, slice_, split, split_v, strided_slice, transpose
-from export.onnx.convert_reshape import reshaped
-from export.onnx.float_graph import TO_NCHW, window_pads
+from export.onnx.layout import TO_NCHW
 from export.onnx.schema import MICROSOFT
+from export.onnx.write.convert_affine import conv, depthwise, fully_connected, transpose_conv
+from export.onnx.write.convert_moves import gather, slice_, split, split_v, strided_slice, transpose
+from export.onnx.write.convert_reshape import reshaped
+from export.onnx.write.converter import Converter, layout, quantized_output, strides
+from export.onnx.write.float_graph import window_pads
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import AttributeValue, LayerView
 
@@ -39,10 +40,10 @@ def _binary(op: str) -> Convert:
                 )
         left, right = (converter.activation(view, position) for position in (0, 1))
         if converter.on_integers and op != "Sub":
-            inputs = [*converter.triple(left), *converter.triple(right)]
+            inputs = [*converter.with_parameters(left), *converter.with_parameters(right)]
             converter.in_integers(view, f"{MICROSOFT}:QLinear{op}", inputs, {})
         else:
-            converter.in_float(view, op, [converter.restored(left), converter.restored(right)])
+            converter.in_float(view, op, [converter.dequantized(left), converter.dequantized(right)])
 
     return convert
 
@@ -63,9 +64,9 @@ def _one_input(
     if converter.on_integers and integers:
         if op == "Softmax":
             attributes["opset"] = 13
-        converter.in_integers(view, f"{MICROSOFT}:QLinear{op}", converter.triple(index), attributes)
+        converter.in_integers(view, f"{MICROSOFT}:QLinear{op}", converter.with_parameters(index), attributes)
     else:
-        converter.in_float(view, op, [converter.restored(index)], **attributes)
+        converter.in_float(view, op, [converter.dequantized(index)], **attributes)
 
 
 def _leaky_relu(converter: Converter, view: LayerView) -> None:
@@ -83,7 +84,7 @@ def _relu6(converter: Converter, view: LayerView) -> None:
         converter.constant(f"{converter.name(view.output())}/{end}", np.array(value, np.float32))
         for end, value in (("min", 0), ("max", 6))
     ]
-    converter.in_float(view, "Clip", [converter.restored(converter.activation(view, 0)), *ends])
+    converter.in_float(view, "Clip", [converter.dequantized(converter.activation(view, 0)), *ends])
 
 
 def _average_pool(converter: Converter, view: LayerView) -> None:
@@ -120,7 +121,7 @@ def _coordinates(view: LayerView) -> str:
 
 def _resize_bilinear(converter: Converter, view: LayerView) -> None:
     """In float: ONNX Runtime's integer form cuts fractions off instead of rounding."""
-    image, sizes = converter.restored(converter.activation(view, 0)), _sizes(converter, view)
+    image, sizes = converter.dequantized(converter.activation(view, 0)), _sizes(converter, view)
     converter.in_float(
         view, "Resize", [image, -1, -1, sizes], mode="linear",
         coordinate_transformation_mode=_coordinates(view),
@@ -144,10 +145,10 @@ def _concatenation(converter: Converter, view: LayerView) -> None:
     axis = TO_NCHW.index(axis) if rank == 4 else axis
     inputs = [converter.activation(view, position) for position in range(len(view.inputs))]
     if converter.on_integers:
-        triples = [index for source in inputs for index in converter.triple(source)]
+        triples = [index for source in inputs for index in converter.with_parameters(source)]
         converter.in_integers(view, f"{MICROSOFT}:QLinearConcat", triples, {"axis": axis}, front=True)
     else:
-        converter.in_float(view, "Concat", [converter.restored(index) for index in inputs], axis=axis)
+        converter.in_float(view, "Concat", [converter.dequantized(index) for index in inputs], axis=axis)
 
 
 def _pad(converter: Converter, view: LayerView) -> None:
@@ -181,7 +182,7 @@ def _mean(converter: Converter, view: LayerView) -> None:
         if not view.flag("keep_dims"):
             raise UnsupportedOp(f"{view}: a mean over axes {wanted} that drops them")
         wanted = tuple(sorted(TO_NCHW.index(axis) for axis in wanted))
-    image = converter.restored(converter.activation(view, 0))
+    image = converter.dequantized(converter.activation(view, 0))
     converter.in_float(view, "ReduceMean", [image], axes=wanted, keepdims=int(view.flag("keep_dims")))
 
 
@@ -191,11 +192,11 @@ def _pooled_rows(converter: Converter, view: LayerView) -> None:
     name = converter.name(output)
     pooled = converter.edge(f"{name}/pooled", (*output.shape, 1, 1), output)
     if converter.on_integers:
-        inputs = [*converter.triple(index), *converter.parameters(pooled)]
+        inputs = [*converter.with_parameters(index), *converter.parameters(pooled)]
         converter.node(f"{MICROSOFT}:QLinearGlobalAveragePool", inputs, pooled)
     else:
         mean = converter.edge(f"{name}/mean", (*output.shape, 1, 1))
-        converter.node("GlobalAveragePool", [converter.restored(index)], mean)
+        converter.node("GlobalAveragePool", [converter.dequantized(index)], mean)
         converter.node("QuantizeLinear", [mean, *converter.parameters(pooled)], pooled)
     rows = converter.edge(name, output.shape, output)
     converter.register(output, rows)
@@ -210,11 +211,11 @@ def _quantize(converter: Converter, view: LayerView) -> None:
     if source.dtype == "float32":
         converter.quantize(converter.at(source), view.output())
     else:
-        converter.quantize(converter.restored(converter.activation(view, 0)), view.output())
+        converter.quantize(converter.dequantized(converter.activation(view, 0)), view.output())
 
 
 def _dequantize(converter: Converter, view: LayerView) -> None:
-    converter.register(view.output(), converter.restored(converter.activation(view, 0)))
+    converter.register(view.output(), converter.dequantized(converter.activation(view, 0)))
 
 
 def _size_arithmetic(converter: Converter, view: LayerView) -> None:
