@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import sys
 from pathlib import Path
@@ -50,6 +51,35 @@ def test_rooms_import_only_what_they_may(room: str) -> None:
         if name.split(".")[0] in ROOMS - {room} - MAY_IMPORT[room]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def neighbours_imported(path: Path, modules: dict[str, Path]) -> set[str]:
+    """Modules of the room that a module imports: at its top, in a function, or for types only."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & set(modules)
+            names = [*inner, *([] if len(inner) == len(node.names) else [node.module or ""])]
+        else:
+            continue
+        beside = "delegates.workers."  # where scripts import each other by bare name
+        found |= {beside + name if beside + name in modules else name for name in names} & set(modules)
+    return found
+
+
+@pytest.mark.parametrize("room", sorted({*MAY_IMPORT, "benchmarks"}))
+def test_no_module_imports_itself_through_others(room: str) -> None:
+    modules = {}
+    for path in sources(room):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {name: neighbours_imported(path, modules) - {name} for name, path in modules.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as circle:
+        pytest.fail(" <- ".join(circle.args[1]))
 
 
 @pytest.mark.parametrize(("side", "other"), [("spec", "kernels"), ("kernels", "spec")])

@@ -12,8 +12,7 @@ from delegates import DELEGATES
 from delegates.onnxruntime import ONNX_LANES
 from delegates.table import LANES
 from delegates.tflite import EDGETPU_LIBRARY, python_for
-from export import graph_under
-from golden.provenance import written
+from export import graph_under, write_model
 from refimpl.errors import UsageError
 from refimpl.graph import Array, Format, Graph
 from refimpl.kernels import isa
@@ -153,7 +152,7 @@ def as_onnx(subject: Subject) -> Subject:
     from export.onnx import read_onnx, to_onnx
     from golden.against import relayout
 
-    content = written(to_onnx(subject.graph, "qdq"))
+    content = write_model(to_onnx(subject.graph, "qdq"))
     feeds = tuple(relayout(values, "tflite", "onnx") for values in subject.feeds)
     return Subject(content, read_onnx(content), feeds)
 
