@@ -1,5 +1,5 @@
 """Times the oracle beside real runtimes: ``python -m benchmarks``, and renders what was kept:
-``python -m benchmarks render FILE --readme README.md``.
+``python -m benchmarks render FILE --documents README.md benchmarks/results/speed.md``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.markdown import fill
 from benchmarks.models import FLAGSHIPS, Model, all_models
 from benchmarks.plan import GROUPS, Unit, units
-from benchmarks.render import markdown, put_between_markers
+from benchmarks.render import markdown, texts
 from benchmarks.results import compact, default_path, keep, load
 from karat.contest.figures import Contest
 from karat.contest.runner import Rules, run_contest
@@ -27,8 +28,8 @@ EPILOG = (
     + """
 
 Everything kept is not measured again (--again does): end it at any moment, and go on later.
-`python -m benchmarks render FILE` prints the tables of a file of results as Markdown; with --readme
-FILE.md it puts them between that document's markers."""
+`python -m benchmarks render FILE` prints the tables of a file of results as Markdown; with
+--documents FILE.md it puts them where that document marks their places."""
 )
 
 
@@ -49,13 +50,16 @@ def render(arguments: Sequence[str]) -> int:
     """The tables of a file of results, printed or put into a document."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks render")
     parser.add_argument("results", type=Path)
-    parser.add_argument("--readme", type=Path, metavar="FILE.md", help="document with the two markers")
+    parser.add_argument(
+        "--documents", nargs="*", type=Path, default=[], metavar="FILE.md",
+        help="documents whose marked tables are replaced",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
-    text = markdown(load(options.results))
-    if options.readme is None:
-        print(text, end="")
-    else:
-        put_between_markers(options.readme, text)
+    content = load(options.results)
+    if not options.documents:
+        print(markdown(content), end="")
+    for document in options.documents:
+        fill(document, texts(content))
     return 0
 
 

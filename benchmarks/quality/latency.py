@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import table
 from benchmarks.quality.cases import Case, load_slice
 from benchmarks.quality.plans import PLANS, TILE, Say, WeightFiles, load_model, prepare
-from benchmarks.quality.tables import table
 from delegates.onnxruntime import INTEGER_LANE
 from export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
 from export.tflite import write_tflite

@@ -16,7 +16,7 @@ from benchmarks.quality.cases import source_digest
 from export.quantize import (
     PRESETS,
     QuantizationScheme,
-    RangeMethod,
+    measure,
     output_range,
     quantize_learnt,
     quantize_model,
@@ -56,12 +56,7 @@ class Plan:
 
 
 STEPS: Mapping[str, Callable[[QuantizationScheme], QuantizationScheme]] = {
-    "min/max": lambda scheme: scheme,
-    "percentile": lambda scheme: replace(scheme, range_method=RangeMethod("percentile")),
-    "least error": lambda scheme: replace(scheme, range_method=RangeMethod("mse")),
-    "min/max + equalization": lambda scheme: replace(scheme, equalize=True),
-    "min/max + bias correction": lambda scheme: replace(scheme, correct_bias=True),
-    "min/max + filter ranges": lambda scheme: replace(scheme, filter_ranges="mse"),
+    f"min/max {name}" if name.startswith("+") else name: change for name, change in measure.STEPS.items()
 }
 """Steps of post-training quantization, each on its own."""
 

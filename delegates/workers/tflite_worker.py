@@ -211,6 +211,7 @@ class Worker:
         answer: dict[str, Any] = {"versions": lane.versions()}
         if lane.device is not None:
             answer["edgetpu"] = probe_edgetpu(lane.library)
+            answer["versions"]["libedgetpu"] = answer["edgetpu"]["version"]
         return answer
 
     def lane(self, request: dict[str, Any]) -> Lane:

@@ -84,7 +84,7 @@ def test_two_slices_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     output = tmp_path / "results.json"
     command = [
         "--slices", "2", "--size", "128", "--few", "1", "--folder", str(tmp_path / "work"),
-        "--output", str(output), "--readme", str(document), "--processes", "1",
+        "--output", str(output), "--documents", str(document), "--processes", "1",
     ]  # fmt: skip
     assert main(command) == 0
     first = json.loads(output.read_text())["methods"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -176,14 +176,4 @@ class Rewriting:
             Layer(position, node.op, tuple(node.inputs), tuple(node.outputs), node.attributes, node.version)
             for position, node in enumerate(self.nodes)
         )
-        graph = self.graph
-        return Graph(
-            tuple(self.tensors),
-            layers,
-            graph.inputs,
-            graph.outputs,
-            graph.name,
-            graph.format,
-            graph.signatures,
-            graph.description,
-        )
+        return replace(self.graph, tensors=tuple(self.tensors), layers=layers)

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.markdown import marked
 from benchmarks.models import FLAGSHIPS, Model, all_models, unsigned
 from benchmarks.plan import GROUPS, LARGEST_FOR_REFERENCE, Unit, units
-from benchmarks.render import BEGIN, END, markdown, put_between_markers
+from benchmarks.render import IN_SHORT, markdown
 from benchmarks.results import SCHEMA, keep, load
 from benchmarks.summary import Table, cost_of_size, memory, reference_kernels, starts, trace_cost
 from export.tflite import write_tflite
-from refimpl.errors import UsageError
 from refimpl.kernels.isa import chosen_isa
 from tests.karat.small import small_graph
 
@@ -152,26 +152,22 @@ def test_cells_say_ratio_difference_and_stop() -> None:
     assert "No contest" in markdown({"schema": SCHEMA, "contests": {}, "skipped": {}})
 
 
-def test_rendering_replaces_between_the_markers_only(tmp_path: Path) -> None:
-    document, results = tmp_path / "README.md", tmp_path / "results.json"
-    document.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n", encoding="utf-8")
-    keep(results, kept(a__xnnpack=[found(REF, 2.0), found("litert-xnnpack", 3.0)]))
-    for _ in range(2):  # again: the same document
-        assert main(["render", str(results), "--readme", str(document)]) == 0
-        text = document.read_text(encoding="utf-8")
-        assert text.startswith(f"above\n{BEGIN}\n")
-        assert text.endswith(f"\n{END}\nbelow\n")
-        assert "old" not in text
-        assert text.count("3 s (1.50×)") == 1
-
-
-@pytest.mark.parametrize("text", ["no markers", f"{END} before {BEGIN}", BEGIN])
-def test_a_document_without_markers_is_left_alone(text: str, tmp_path: Path) -> None:
-    document = tmp_path / "README.md"
-    document.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match="add both"):
-        put_between_markers(document, "tables")
-    assert document.read_text(encoding="utf-8") == text
+def test_rendering_fills_the_places_of_every_document(tmp_path: Path) -> None:
+    """The full table goes where it is wanted, the short one, of chosen models, into the other document."""
+    full, short, results = tmp_path / "speed.md", tmp_path / "README.md", tmp_path / "results.json"
+    full.write_text(f"above\n{marked('speed: models', 'old')}\nbelow\n", encoding="utf-8")
+    short.write_text(marked("speed: in short", "old"), encoding="utf-8")
+    content = kept(a__xnnpack=[found(REF, 2.0), found("litert-xnnpack", 3.0)])
+    content["contests"][f"{IN_SHORT[0]} xnnpack 2"] = content["contests"]["a xnnpack 2"]
+    keep(results, content)
+    assert main(["render", str(results), "--documents", str(full), str(short)]) == 0
+    assert full.read_text(encoding="utf-8").count("3 s (1.50×)") == 2
+    assert short.read_text(encoding="utf-8") == marked(
+        "speed: in short",
+        "| int8 model, 2 threads | oracle | LiteRT XNNPACK | ONNX Runtime u8s8 |\n"
+        "| --- | ---: | ---: | ---: |\n"
+        f"| {IN_SHORT[0]} | 2 s | 3 s (1.50×) |  |",
+    )
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"timings": []}'])
