@@ -103,15 +103,31 @@ def test_spec_uses_numpy_and_nothing_faster() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_product_file_edits_the_import_path() -> None:
-    pattern = re.compile(r"\bsys\.path\b|from sys import .*\bpath\b|\baddsitedir\b")
+def test_tests_share_only_what_is_there_to_be_shared() -> None:
+    """Helpers lie in tests/support, cases in tests/cases; a test module is nobody's helper."""
+    shared = ("tests.support", "tests.cases", "tests.shared_models")
     wrong = [
-        str(path.relative_to(ROOT))
-        for room in MAY_IMPORT
-        for path in sources(room)
-        if pattern.search(path.read_text(encoding="utf-8"))
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources("tests")
+        if "refimpl" not in path.parts
+        for name in imported_modules(path)
+        if name.split(".")[0] == "tests" and not name.startswith(shared)
     ]
-    assert not wrong
+    assert not wrong, "\n".join(wrong)
+
+
+def files_with(pattern: str, *rooms: str) -> list[str]:
+    """Modules of some rooms in whose text the pattern is found."""
+    return [
+        path.relative_to(ROOT).as_posix()
+        for room in rooms
+        for path in sources(room)
+        if re.search(pattern, path.read_text(encoding="utf-8"))
+    ]
+
+
+def test_no_product_file_edits_the_import_path() -> None:
+    assert not files_with(r"\bsys\.path\b|from sys import .*\bpath\b|\baddsitedir\b", *MAY_IMPORT)
 
 
 def test_workers_need_nothing_of_ours() -> None:
@@ -136,22 +152,9 @@ def test_top_level_folders_are_the_rooms() -> None:
 
 
 def test_no_fastmath_anywhere() -> None:
-    pattern = re.compile(r"fastmath\s*=\s*(?!False)|fastmath=True")
-    wrong = [
-        str(path.relative_to(ROOT))
-        for room in MAY_IMPORT
-        for path in sources(room)
-        if pattern.search(path.read_text(encoding="utf-8"))
-    ]
-    assert not wrong
+    assert not files_with(r"fastmath\s*=\s*(?!False)", *MAY_IMPORT)
 
 
 def test_pointers_stay_inside_kernels() -> None:
-    pattern = re.compile(r"\.ctypes\b|@intrinsic|carray\(|llvmlite")
-    wrong = [
-        str(path.relative_to(ROOT))
-        for room in ("refimpl", "export", "golden", "karat")
-        for path in sources(room)
-        if "kernels" not in path.parts and pattern.search(path.read_text(encoding="utf-8"))
-    ]
-    assert not wrong
+    found = files_with(r"\.ctypes\b|@intrinsic|carray\(|llvmlite", "refimpl", "export", "golden", "karat")
+    assert [path for path in found if not path.startswith("refimpl/kernels/")] == []

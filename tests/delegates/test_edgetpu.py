@@ -18,8 +18,8 @@ from delegates.table import LANES
 from delegates.tflite import EDGETPU_LIBRARY, TFLITE_PYTHON, TfliteDelegate
 from export.tflite import write_tflite
 from refimpl.errors import DelegateError, DelegateUnavailable
-from tests.delegates import models
 from tests.shared_models import require
+from tests.support import exact_networks as models
 
 FAKE = Path(__file__).resolve().parent / "fake_runtime"
 LANE = next(lane for lane in LANES if lane.name == "edgetpu")

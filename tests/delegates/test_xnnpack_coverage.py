@@ -12,7 +12,7 @@ from export.tflite import read_tflite, write_tflite
 from refimpl.errors import DelegateError
 from refimpl.graph import Array, Graph
 from refimpl.profiles.xnnpack import xnnpack_takes
-from tests.delegates.xnnpack_cases import all_cases
+from tests.cases.xnnpack_cases import all_cases
 from tests.shared_models import CUT_BEFORE_CUSTOM, NOT_RUNNABLE, model_names, require
 
 CASES = all_cases()

@@ -24,9 +24,9 @@ from refimpl.builder import GraphBuilder
 from refimpl.errors import FeedError, ModelError, UnsupportedOp
 from refimpl.graph import Array
 from refimpl.networks import fine_tune, tomogan
-from tests.export.litert import run_reference
-from tests.export.samples import smooth_samples
-from tests.export.small_graphs import by_name, conv_graph, quantized_conv
+from tests.support.litert import run_reference
+from tests.support.one_convolution import by_name, conv_graph, quantized_conv
+from tests.support.smooth_samples import smooth_samples
 
 
 def test_histogram_does_not_depend_on_order_or_grouping() -> None:

@@ -14,8 +14,8 @@ from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
 from refimpl.graph import Array, Graph, Quantization
 from refimpl.networks import chain, fine_tune, tomogan
-from tests.export.litert import run_reference
-from tests.export.samples import smooth_samples
+from tests.support.litert import run_reference
+from tests.support.smooth_samples import smooth_samples
 
 
 def run_onnx(graph: Graph, feed: Array) -> list[Array]:

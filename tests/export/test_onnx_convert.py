@@ -23,12 +23,12 @@ from refimpl.cost import count
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
 from refimpl.graph import Array, Graph, Quantization
 from refimpl.networks import chain, fine_tune, tomogan
-from tests.export.litert import run_reference
-from tests.export.samples import smooth_samples
-from tests.export.test_onnx_lower import LEVEL, session
-from tests.export.test_tflite_roundtrip import random_feeds
-from tests.karat.small import small_graph
 from tests.shared_models import require
+from tests.support.litert import run_reference
+from tests.support.ort_session import LEVEL, session
+from tests.support.random_values import random_feeds
+from tests.support.small_network import small_graph
+from tests.support.smooth_samples import smooth_samples
 
 BOTH = ("qdq", "qoperator")
 

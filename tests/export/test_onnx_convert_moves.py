@@ -16,7 +16,7 @@ from refimpl.builder import GraphBuilder
 from refimpl.engine import compile_graph
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, Graph, Quantization
-from tests.export.test_onnx_lower import LEVEL, session
+from tests.support.ort_session import LEVEL, session
 
 X = Quantization.per_tensor(0.05, -3)
 IMAGE, ROWS, VOLUME = (2, 6, 5, 4), (6, 8), (3, 2, 5, 2, 3)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
@@ -17,30 +16,17 @@ from export.onnx import lower_qdq, read_onnx, write_onnx
 from export.onnx.lower.quantize_constants import quantized_filter
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Graph
-from tests.export.onnx_models import (
+from tests.support.onnx_sketches import (
     MODELS,
     WAYS,
     Sketch,
     feed_of,
     quantized,
 )
-from tests.karat.small import small_graph
+from tests.support.ort_session import LEVEL, session
+from tests.support.small_network import small_graph
 
 QDQ_WAYS = [way for way in WAYS if way.startswith("qdq")]
-
-LEVEL = onnxruntime.GraphOptimizationLevel
-
-
-def session(content: bytes, level: Any, **more: Any) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = level
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.qdqisint8allowed", "1")
-    path = more.pop("save", None)
-    if path is not None:
-        options.optimized_model_filepath = str(path)
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], **more)
 
 
 def optimized(content: bytes) -> Any:

@@ -16,7 +16,7 @@ from export.onnx import read_onnx, write_onnx
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
 from refimpl.graph import DTYPES, Array, Graph, Quantization
-from tests.export.onnx_models import (
+from tests.support.onnx_sketches import (
     MODELS,
     WAYS,
     Sketch,

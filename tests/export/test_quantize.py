@@ -27,9 +27,9 @@ from refimpl.builder import GraphBuilder
 from refimpl.errors import UsageError
 from refimpl.graph import Array, Graph, Tensor
 from refimpl.networks import fine_tune, tomogan
-from tests.export.litert import run_reference
-from tests.export.samples import smooth_samples
-from tests.export.small_graphs import by_name
+from tests.support.litert import run_reference
+from tests.support.one_convolution import by_name
+from tests.support.smooth_samples import smooth_samples
 
 NETWORKS: dict[str, Callable[[int, int], Graph]] = {
     "bilinear": tomogan,

@@ -27,9 +27,9 @@ from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError, UsageError
 from refimpl.graph import Array, Graph
 from refimpl.networks import fine_tune, tomogan, trained_weights
-from tests.export.samples import smooth_samples
-from tests.export.small_graphs import by_name, conv_graph
-from tests.export.test_quantize_equalization import mobile_block, two_convs
+from tests.support.one_convolution import by_name, conv_graph
+from tests.support.smooth_samples import smooth_samples
+from tests.support.unequal_channels import mobile_block, two_convs
 
 PLAIN = QuantizationScheme()
 PLAIN_UINT8 = QuantizationScheme("uint8", "per_tensor", "uint8")

@@ -18,7 +18,7 @@ from export.quantize import (
 from refimpl.errors import ModelError
 from refimpl.graph import Graph, Tensor
 from refimpl.networks import chain, fine_tune, tomogan
-from tests.export.samples import smooth_samples
+from tests.support.smooth_samples import smooth_samples
 
 LEARNT = {"input": (-0.25, 1.5), "repair": (0.0, 2.0), "output": (-0.1, 1.2)}
 

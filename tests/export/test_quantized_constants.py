@@ -20,8 +20,8 @@ from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError
 from refimpl.graph import Graph, Quantization
 from refimpl.networks import tomogan
-from tests.export.samples import smooth_samples
-from tests.export.small_graphs import quantized_conv
+from tests.support.one_convolution import quantized_conv
+from tests.support.smooth_samples import smooth_samples
 
 
 def test_zero_is_always_representable_and_inside_the_range() -> None:

@@ -16,8 +16,8 @@ from export.tflite.flatbuffer import MAX_TABLES
 from export.tflite.schema import IDENTIFIER, SCHEMA_VERSION, ModelField, OperatorField, SubGraphField
 from refimpl.errors import KaratError, ModelError
 from refimpl.graph import Graph
-from tests.export.tflite_samples import every_feature
 from tests.shared_models import MODELS
+from tests.support.tflite_samples import every_feature
 
 MUTATIONS = 8000
 SMALL_MODELS = (

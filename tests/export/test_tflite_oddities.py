@@ -12,8 +12,8 @@ from ai_edge_litert import schema_py_generated as schema
 from export.tflite import read_tflite, write_tflite
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError
-from tests.export.tflite_edits import broken, scales, tensor
-from tests.export.tflite_samples import every_feature
+from tests.support.tflite_edits import broken, scales, tensor
+from tests.support.tflite_samples import every_feature
 
 
 def test_zero_points_may_be_left_out() -> None:

@@ -15,8 +15,8 @@ from export.tflite.ops import BUILTINS, Option
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import AttributeValue, Graph, Quantization
-from tests.export.litert import run_reference
-from tests.export.tflite_op_cases import LAYERS, graph_of
+from tests.support.litert import run_reference
+from tests.support.tflite_op_cases import LAYERS, graph_of
 
 NOT_LISTED = {"FullyConnectedOptions": {"quantSpec"}}
 """Fields of the schema that the table leaves out: only what nothing here produces."""

@@ -15,23 +15,11 @@ from export import read_model
 from export.tflite import read_tflite, write_tflite
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError, UsageError
-from refimpl.graph import DTYPES, Array, Graph, Quantization
-from tests.export.litert import run_reference
-from tests.export.tflite_samples import every_feature, runnable
+from refimpl.graph import DTYPES, Quantization
 from tests.shared_models import model_names, require
-
-
-def random_feeds(graph: Graph, seed: int = 0) -> list[Array]:
-    generator = np.random.default_rng(seed)
-    feeds = []
-    for index in graph.inputs:
-        tensor = graph.tensors[index]
-        if tensor.dtype == "float32":
-            feeds.append(generator.normal(size=tensor.shape).astype(np.float32))
-        else:
-            limits = np.iinfo(tensor.dtype)
-            feeds.append(generator.integers(limits.min, limits.max + 1, tensor.shape).astype(tensor.dtype))
-    return feeds
+from tests.support.litert import run_reference
+from tests.support.random_values import random_feeds
+from tests.support.tflite_samples import every_feature, runnable
 
 
 def models() -> list[str]:

@@ -18,7 +18,7 @@ from karat.contest.figures import SCHEMA, Contest, Entry
 from refimpl.builder import GraphBuilder
 from refimpl.graph import Graph, Quantization
 from refimpl.kernels.isa import FEATURES, why_not
-from tests.karat.small import small_graph
+from tests.support.small_network import small_graph
 
 pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
 

@@ -17,7 +17,7 @@ from karat.cli.main import COMMANDS
 from refimpl.builder import GraphBuilder
 from refimpl.engine import compile_graph
 from refimpl.graph import Graph, Quantization
-from tests.karat.small import small_graph
+from tests.support.small_network import small_graph
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from export import read_model
 from export.onnx import write_quantized_onnx
 from export.tflite import write_tflite
 from karat.cli import main
-from tests.karat.small import small_graph
+from tests.support.small_network import small_graph
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ import pytest
 import delegates
 from export.onnx import write_quantized_onnx
 from karat.cli import main
-from tests.karat.small import small_graph
-from tests.karat.test_hostile_files import mutations
+from tests.support.damaged_files import mutations
+from tests.support.small_network import small_graph
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
-from tests.export.test_onnx_hostile import wrong_fields  # noqa: E402
+from tests.support.lying_onnx import wrong_fields  # noqa: E402
 
 FILES = 2000
 

@@ -26,8 +26,8 @@ from tests.cases.onnx_models import (
     quantized,
 )
 from tests.cases.quantized import seeded
-from tests.export.onnx_models import MODELS, Sketch, feed_of
-from tests.export.onnx_models import quantized as quantized_sketch
+from tests.support.onnx_sketches import MODELS, Sketch, feed_of
+from tests.support.onnx_sketches import quantized as quantized_sketch
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -17,7 +17,7 @@ from benchmarks.results import SCHEMA, keep, load
 from benchmarks.summary import Table, cost_of_size, memory, reference_kernels, starts, trace_cost
 from export.tflite import write_tflite
 from refimpl.kernels.isa import chosen_isa
-from tests.karat.small import small_graph
+from tests.support.small_network import small_graph
 
 REF = "oracle litert-2.3-ref"
 

@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 
 from refimpl.graph import AttributeValue, Graph
-from tests.delegates.single_layer import Constant, Named, Value, filled, ints, layer, q8
-from tests.delegates.xnnpack_weighted import convolutions, fully_connecteds, transposed_convolutions
+from tests.cases.xnnpack_weighted import convolutions, fully_connecteds, transposed_convolutions
+from tests.support.layer_graphs import Constant, Named, Value, filled, ints, layer, q8
 
 DTYPES = ("int8", "uint8")
 

@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from export.tflite import write_tflite
 from refimpl.graph import Graph
-from tests.export.tflite_samples import every_feature
+from tests.support.tflite_samples import every_feature
 
 
 def broken(change: Callable[[Any], None], graph: Graph | None = None) -> bytes:

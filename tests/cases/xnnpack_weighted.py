@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from refimpl.graph import AttributeValue, Graph, Quantization
-from tests.delegates.single_layer import Constant, Named, Value, filled, ints, layer, q8
+from tests.support.layer_graphs import Constant, Named, Value, filled, ints, layer, q8
 
 
 def convolution(

@@ -19,7 +19,7 @@ from delegates.child import TIME_LIMIT
 from export.tflite import write_tflite
 from refimpl.errors import DelegateCrashed, DelegateError, DelegateTimeout, FeedError, ModelError, UsageError
 from refimpl.graph import Graph
-from tests.delegates import models
+from tests.support import exact_networks as models
 
 
 def named(graph: Graph, run: DelegateRun) -> dict[str, np.ndarray]:
