@@ -63,7 +63,7 @@ def test_a_plain_run(fake: TfliteDelegate) -> None:
     assert fake.probe().version == "2.14.0"
 
 
-def test_what_a_runtime_prints_does_not_end_up_in_the_answers(fake: TfliteDelegate) -> None:
+def test_output_of_a_runtime_is_kept_out_of_the_answers(fake: TfliteDelegate) -> None:
     """Both through Python's standard output and through descriptor 1."""
     for _ in range(3):
         assert fake.run(todo("noise"), [X]).outputs[0].tolist() == [2, 3, 4, 251]

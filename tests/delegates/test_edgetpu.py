@@ -135,7 +135,7 @@ def test_a_compiled_model_gives_its_outputs(library) -> None:
         delegate.run(json.dumps([]).encode(), [x])
 
 
-def test_a_compiled_model_without_the_device_is_refused_in_words() -> None:
+def test_a_compiled_model_without_its_device_is_refused() -> None:
     path = require("coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite")
     with (
         delegate_named("litert-ref") as delegate,

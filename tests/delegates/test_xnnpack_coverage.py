@@ -68,7 +68,7 @@ def test_the_cases_lie_on_both_sides(taken: dict[str, bool | str]) -> None:
     assert one_sided == always
 
 
-def test_a_layer_taken_and_then_refused_refuses_the_model() -> None:
+def test_a_layer_refused_after_being_taken_refuses_the_model() -> None:
     """A max-pool between different parameters: LiteRT fails instead of falling back."""
     graph = CASES["pool int8: MAX_POOL_2D to another scale"]
     with delegate_named("litert-xnnpack") as delegate:

@@ -94,7 +94,7 @@ def test_both_flavours_are_one_model(preset: str, upsampling: str) -> None:
     assert "Conv" not in {layer.op for layer in lowered.layers}
 
 
-def test_a_relu_above_the_least_value_keeps_onnx_runtime_in_float() -> None:
+def test_relu_above_the_least_value_stays_in_float() -> None:
     """With zero points of 0 a ReLU is no matter of range: QDQ stays float there, QOperator clips."""
     graph = network("int8-symmetric", "bilinear")
     lowered, integer = lower_qdq(to_onnx(graph, "qdq")), to_onnx(graph, "qoperator")

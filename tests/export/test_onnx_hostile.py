@@ -19,7 +19,7 @@ FILES = 2000
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "way"), [("residual", "qdq-s8s8-channel"), ("moving", "qdq-u8s8")])
-def test_what_is_read_can_be_lowered_and_written_or_is_refused(name: str, way: str) -> None:
+def test_mutated_models_are_lowered_and_written_or_refused(name: str, way: str) -> None:
     content = quantized(name, way)
     done = 0
     for seed in range(FILES // 2):

@@ -286,7 +286,7 @@ def test_single_groups(case: str, opset: int) -> None:
         assert_computes_as_ort_does(model.SerializeToString(), lowered, model)
 
 
-def test_a_bias_whose_scale_the_optimizer_cannot_work_out_leaves_a_float_op() -> None:
+def test_a_bias_of_unknown_scale_leaves_the_op_in_float() -> None:
     """Data with a list of one scale, a filter with a single one."""
     s = Sketch(7)
     content = s.model([1, 3, 6, 6], *scale_in_a_list(s, 0.01)).SerializeToString()

@@ -92,7 +92,7 @@ def test_uint8_networks_with_int8_ends() -> None:
     assert by_name(quantized, "input").zero_point == by_name(quantized, "input_uint8").zero_point - 128
 
 
-def test_the_scheme_of_2019_is_uint8_and_per_tensor_throughout() -> None:
+def test_the_2019_scheme_is_uint8_per_tensor() -> None:
     graph = tomogan(16, 16)
     quantized = quantize_model(graph, smooth_samples(graph, 1), PER_TENSOR_UINT8)
     assert ops(quantized) == ops(graph)
@@ -147,7 +147,7 @@ def test_a_shared_range_holds_every_member() -> None:
     assert (127 - parameters.zero_point[0]) * parameters.scale[0] == pytest.approx(highest, rel=1e-6)
 
 
-def test_relu_after_a_transposed_convolution_has_its_own_parameters() -> None:
+def test_relu_behind_transposed_convolution_has_its_own_parameters() -> None:
     graph = tomogan(16, 16, "transposed")
     quantized = quantize_model(graph, smooth_samples(graph, 1))
     linear, relu = by_name(quantized, "up3/upsample/linear"), by_name(quantized, "up3/upsample")

@@ -161,7 +161,7 @@ def test_equalization_saves_channels_lost_beside_a_larger_one(network) -> None:
         assert snr(graph, replace(scheme, equalize=True)) > snr(graph, scheme) + 6
 
 
-def test_depthwise_filters_are_per_channel_along_their_last_axis() -> None:
+def test_depthwise_filters_are_quantized_along_the_last_axis() -> None:
     graph = mobile_block()
     quantized = quantize_model(graph, smooth_samples(graph, 1), PER_CHANNEL_INT8)
     weights, bias = by_name(quantized, "d/w"), by_name(quantized, "d/b")

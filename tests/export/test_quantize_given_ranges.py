@@ -77,7 +77,7 @@ def test_what_cannot_be_meant_is_refused() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["int8", "uint8-2019"])
-def test_a_network_reads_the_one_before_without_rounding_again(scheme: str) -> None:
+def test_a_following_network_takes_the_output_parameters(scheme: str) -> None:
     """The same parameters on both sides: a chained graph needs no QUANTIZE between them."""
     first, second = tomogan(16, 16, seed=1), fine_tune(16, 16, seed=2)
     one = quantize_model(first, smooth_samples(first, 2), PRESETS[scheme])

@@ -44,7 +44,7 @@ def test_symmetric_ranges_have_zero_point_zero() -> None:
     assert {p for t in quantized.tensors if t.quantization for p in t.quantization.zero_point} == {0}
 
 
-def test_a_dead_range_and_a_hair_thin_one_still_have_usable_scales() -> None:
+def test_empty_and_tiny_ranges_have_usable_scales() -> None:
     assert parameters_of_range(Range(0, 0), "int8") == parameters_of_range(Range(0, 1), "int8")
     assert parameters_of_range(Range(0, 1e-38), "int8").scale[0] == 2.0**-40
     for values in (Range(0, math.inf), Range(math.nan, 1), Range(-3e38, 3e38)):
@@ -85,7 +85,7 @@ def test_bias_has_the_product_of_the_scales() -> None:
 @pytest.mark.parametrize(
     "options", [{}, {"filters": "per_tensor"}, {"activations": "uint8", "filters": "per_tensor"}]
 )
-def test_a_bias_too_large_for_its_filter_widens_the_filters_scale(options) -> None:
+def test_a_large_bias_widens_the_filters_scale(options) -> None:
     """With the filter's own scale this bias would be 1e12, far from int32."""
     graph = quantized_conv(np.full((1, 1, 1, 1), 1e-9), np.array([30.0]), y=(0, 40), **options)
     (view,) = (view for view in graph.views() if view.op == "CONV_2D")

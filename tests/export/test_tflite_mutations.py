@@ -157,7 +157,7 @@ def repeated(builder: flatbuffers.Builder, table: int, count: int) -> int:
     return int(builder.EndVector())
 
 
-def test_one_table_referred_to_more_often_than_there_may_be_tables() -> None:
+def test_many_references_to_one_table_are_refused() -> None:
     """Four bytes a reference must not buy a Python object each."""
     builder = flatbuffers.Builder()
     builder.StartObject(1)

@@ -118,7 +118,7 @@ def test_outputs_that_differ_are_reported_and_exit_1(
     assert ("nothing was timed" in printed) != anyway
 
 
-def test_onnx_runtime_gets_the_model_as_onnx_and_tells_its_layers(model: Path) -> None:
+def test_onnx_runtime_is_timed_on_the_converted_model(model: Path) -> None:
     pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
     code, found = bench(model, "--against", "ort", "--layers", "--no-cold", "--threads", "2")
     assert code == 0

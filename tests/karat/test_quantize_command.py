@@ -109,7 +109,7 @@ def test_wrong_use_is_one_line(
     assert errors.count("\n") == 1
 
 
-def test_weights_that_learnt_their_ranges_are_quantized_in_them(
+def test_aware_weights_are_quantized_in_the_ranges_they_learnt(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From a file, and the shipped ones by name; there is no step left to choose."""

@@ -33,7 +33,7 @@ def test_training_averages_tiles_as_stitching_does() -> None:
 
 
 @pytest.mark.parametrize("size", [36, 55])
-def test_blocks_are_turned_together_with_what_they_should_become(
+def test_augmentation_turns_input_and_target_alike(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tiles of the clean slice itself average to it, whichever way turned; a size whose last tile is

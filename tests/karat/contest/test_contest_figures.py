@@ -123,5 +123,5 @@ def test_a_contestant_is_found_by_name() -> None:
 
 
 @pytest.mark.parametrize(("runs", "untimed"), [(1, 0), (2, 1), (9, 1), (10, 2), (50, 10)])
-def test_a_turn_begins_with_runs_that_do_not_count_unless_it_is_a_single_one(runs: int, untimed: int) -> None:
+def test_a_turn_of_several_runs_begins_with_untimed_ones(runs: int, untimed: int) -> None:
     assert _untimed(runs) == untimed

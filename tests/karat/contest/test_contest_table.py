@@ -60,7 +60,7 @@ def test_every_flagship_meets_everybody() -> None:
     assert len(planned) == len({unit.key for unit in planned})
 
 
-def test_a_contest_lines_up_runtime_judge_and_instruction_sets() -> None:
+def test_a_contest_has_runtime_oracle_and_instruction_sets() -> None:
     others = tuple({"portable"} - {chosen_isa()})
     model = Model("fine-tune-64", 64)
     _, contestants = Unit(model, "xnnpack", 2, (chosen_isa(), *others)).contestants()
@@ -122,7 +122,7 @@ def test_what_was_not_measured_is_left_out() -> None:
     assert "not timed" not in markdown(kept(fine_tune_1024__builtin=[found(REF, 1.0)]))
 
 
-def test_the_oracles_own_column_is_of_the_newest_contest() -> None:
+def test_the_oracles_column_is_from_the_newest_contest() -> None:
     content = kept(
         a__xnnpack=[found(REF, 2.0), found("litert-xnnpack", 3.0)],
         a__builtin=[found(REF, 5.0), found("litert-builtin", 10.0)],

@@ -37,7 +37,7 @@ def test_demo_restores_judges_and_draws(
     assert output.scale[0] == pytest.approx((high - low) / 255, rel=1e-6)
 
 
-def test_demo_calibrates_what_was_not_trained_to_be_rounded(
+def test_demo_calibrates_networks_without_aware_weights(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Transposed upsampling; Fine-Tune reads TomoGAN's output in the same parameters."""

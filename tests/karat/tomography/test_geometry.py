@@ -53,7 +53,7 @@ def test_every_projection_holds_the_whole_mass() -> None:
     np.testing.assert_allclose(sums, mass(SHAPES), rtol=1e-11)
 
 
-def test_area_holds_the_whole_mass_and_no_more_than_full_coverage() -> None:
+def test_rasterizing_keeps_mass_and_never_exceeds_full_coverage() -> None:
     image = SHAPES.rasterize(SIZE)
     assert image.sum(dtype=np.float64) == pytest.approx(mass(SHAPES), rel=1e-6)
     square = Phantom.of(
@@ -73,7 +73,7 @@ def test_orientation_of_an_outline_does_not_matter() -> None:
     np.testing.assert_allclose(turned.rasterize(65), forward.rasterize(65), atol=1e-6)
 
 
-def test_shapes_beyond_the_image_and_the_detector_are_cut_not_wrapped() -> None:
+def test_shapes_beyond_the_image_are_cut_not_wrapped() -> None:
     """A large square around a small image covers every pixel once, and the detector sees only its chord."""
     square = Phantom.of([], [np.array([[-50.0, -50.0], [50.0, -50.0], [50.0, 50.0], [-50.0, 50.0]])], [1.0])
     np.testing.assert_allclose(square.rasterize(8), np.ones((8, 8)), atol=1e-6)

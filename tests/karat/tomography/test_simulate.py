@@ -201,7 +201,7 @@ def test_flat_or_broken_images_have_no_grey_scale() -> None:
         Normalization.of(np.array([[0.0, np.nan], [1.0, 2.0]]))
 
 
-def test_packed_spheres_do_not_overlap_and_cells_do_not_either() -> None:
+def test_packed_spheres_and_cells_do_not_overlap() -> None:
     spheres = pack_spheres(np.random.default_rng(6), 60.0, 4.0, 12.0, touch=0.3)
     gaps = np.linalg.norm(spheres[:, np.newaxis, :3] - spheres[:, :3], axis=2)
     gaps -= spheres[:, 3][:, np.newaxis] + spheres[:, 3]

@@ -48,7 +48,7 @@ def test_blending_what_was_cut_gives_the_image(grid: TileGrid) -> None:
     assert np.array_equal(grid.stitch(grid.cut(image)), image)
 
 
-def test_a_blended_pixel_is_the_mean_weighted_by_the_distance_to_borders() -> None:
+def test_blending_weights_pixels_by_distance_to_the_border() -> None:
     """Tiles of 4 on 6 pixels, blend 2: pixels 2 and 3 lie in both, 2 and 1 (1 and 2) pixels from a border."""
     grid = TileGrid(4, 6, 4, 4, blend=2)
     tiles = np.stack([np.full((4, 4, 1), 3.0, np.float32), np.full((4, 4, 1), 9.0, np.float32)])
@@ -57,7 +57,7 @@ def test_a_blended_pixel_is_the_mean_weighted_by_the_distance_to_borders() -> No
 
 
 @pytest.mark.parametrize(("blend", "count"), [(31, 31 * 31), (39, 40 * 40)])
-def test_blended_tiles_start_at_every_phase_of_a_pool_by_eight(blend: int, count: int) -> None:
+def test_blended_tiles_start_at_every_phase_of_pooling_by_eight(blend: int, count: int) -> None:
     """As many tiles as with a halo of 16, and the default of the demonstration."""
     grid = TileGrid(1024, 1024, blend=blend)
     starts = grid.cut(numbered(grid)[:, :, :1])[: grid.columns, 0, 0, 0] // 2
@@ -67,7 +67,7 @@ def test_blended_tiles_start_at_every_phase_of_a_pool_by_eight(blend: int, count
 
 @given(grids())
 @settings(deadline=None, max_examples=300)
-def test_kept_pixels_lie_a_halo_away_from_borders_that_are_seams(grid: TileGrid) -> None:
+def test_kept_pixels_lie_a_halo_away_from_seams(grid: TileGrid) -> None:
     """Marking each tile's outer halo must leave marks only at the image's own border."""
     tiles = np.zeros((grid.count, grid.tile_height, grid.tile_width, 1), np.uint8)
     if grid.halo:
@@ -99,7 +99,7 @@ def test_the_papers_tiles() -> None:
     assert np.array_equal(tiles[17], image[64:128, 64:128])
 
 
-def test_a_halo_costs_tiles_and_keeps_starts_at_multiples_of_eight() -> None:
+def test_a_halo_of_eight_keeps_starts_at_multiples_of_eight() -> None:
     grid = TileGrid(1024, 1024, halo=8)
     assert grid.rows == 21
     image = numbered(grid)[:, :, :1]
