@@ -34,7 +34,7 @@ Everything kept is not measured again (--again does): end it at any moment, and 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures or renders; 0, or 1 where outputs differ, 2 for wrong use, 3 where somebody was stopped."""
+    """Measures or renders; 0, or 1 where outputs differ, 2 for wrong use, 3 for a stopped contestant."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return render(given[1:]) if given[:1] == ["render"] else time_models(given)
@@ -152,7 +152,7 @@ def _hopeless(model: Model) -> bool:
 
 
 def _worse(code: int, contest: Contest) -> int:
-    """1 beats 3 beats 0; a float network, which nobody judges, counts for nothing."""
+    """1 beats 3 beats 0; a float network, which no profile describes, counts for nothing."""
     if code == 1 or any(parity.verdict == "differs" for parity in contest.parity):
         return 1
     return 3 if code == 3 or any(entry.stopped for entry in contest.entries) else 0

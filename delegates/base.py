@@ -1,4 +1,4 @@
-"""What every delegate with a child process does alike."""
+"""The part that all delegates with a child process share."""
 
 from __future__ import annotations
 

@@ -207,8 +207,8 @@ class _Cumulative:
     def _value(self, tensor: Tensor, run: DelegateRun) -> Array:
         """What the runtime had there: what it shows, else worked out from what it shows.
 
-        Raises CannotCompare when that takes a layer nobody can reproduce, KeyError when nothing leads
-        to the tensor.
+        Raises CannotCompare when that takes a layer that the oracle cannot reproduce, KeyError when nothing
+        leads to the tensor.
         """
         if tensor.data is not None:
             return tensor.data

@@ -52,7 +52,7 @@ def corners(size: int, crop: int) -> list[tuple[int, int]]:
 
 
 def load_all(paths: Sequence[Path]) -> tuple[Float, Float]:
-    """What :func:`load` reads from each file, joined. Raises UsageError for slices of different sizes."""
+    """The slices of all files, joined. Raises UsageError for slices of different sizes."""
     parts = [load(path) for path in paths]
     sizes = {clean.shape[1:] for _, clean in parts}
     if len(sizes) > 1:

@@ -1,4 +1,4 @@
-"""What Fine-Tune is trained on: slices restored by the quantized TomoGAN, as the oracle computes it."""
+"""Training data of Fine-Tune: slices restored by the quantized TomoGAN on the oracle."""
 
 from __future__ import annotations
 

@@ -211,7 +211,7 @@ def table_of(found: Latency) -> str:
 
 
 def draw(found: Latency, path: Path) -> Path:
-    """The same as stacked bars."""
+    """Draws the medians as stacked bars; returns the picture's path."""
     import matplotlib as mpl
 
     mpl.use("Agg")

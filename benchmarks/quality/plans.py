@@ -107,11 +107,11 @@ class WeightFiles:
 
 def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = ()) -> dict[str, str]:
     """Writes ``<plan>/tomogan.tflite``, ``fine-tune.tflite`` and ``chain.tflite``, all for 64×64 tiles;
-    for weights trained to be quantized also ``unrounded.tflite``, the same in float.
+    for weights trained to be quantized also ``unrounded.tflite``, those weights in float.
 
     Returns SHA-256 by ``<plan>/<model>``. A plan whose weights are not there, or that cannot be
     quantized, is left out with a printed reason. What is on disk is used again when it was made from
-    the same weights by the same source.
+    those weights by that source.
     """
     sources = source_digest(
         *(Path(package.__file__).parent for package in (export.quantize, refimpl.networks, imaging)),

@@ -88,10 +88,10 @@ class Lane:
 
 
 def older_operators(model: str | bytes) -> list[type]:
-    """What the reference lacks of ``model``'s operator set: it has DequantizeLinear from 19 on only.
+    """Classes for the ops of ``model`` that the reference lacks: DequantizeLinear before operator set 19.
 
-    The one of 13 to 18 is the same function with fewer types and attributes. The evaluator hands what is
-    registered by name the attributes of the newest, hence the newest class.
+    DequantizeLinear of 13 to 18 is that of 19 with fewer types and attributes. The evaluator passes a class
+    registered by name the attributes of the newest version, so the newest class is registered.
     """
     import onnx
     from onnx.reference.ops import op_dequantize_linear as module

@@ -2,7 +2,7 @@
 
 One JSON object per line on standard input asks; one on standard output answers. Whatever a runtime
 prints goes to standard error. The worker ends, and removes its folder, as soon as standard input closes,
-even in the middle of a run, or nobody reads its answers: a parent that dies leaves nothing.
+even in the middle of a run, or its answers are no longer read: a parent that dies leaves nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def leave(scratch: str) -> None:
 
 
 def serve(make: Any) -> None:
-    """Answers with ``make(scratch)`` until standard input closes, or nobody reads the answers."""
+    """Answers with ``make(scratch)`` until standard input closes or the answers are no longer read."""
     scratch = sys.argv[1]
     reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a runtime prints must not end up between two answers

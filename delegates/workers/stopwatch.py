@@ -72,7 +72,7 @@ class Oracle:
         return measure_peak(self.isa, threads)
 
     def versions(self) -> dict[str, str]:
-        """What its figures depend on."""
+        """Versions of the libraries that its figures depend on."""
         import numba
         import numpy as np
 
@@ -106,11 +106,11 @@ class Tflite:
         return last
 
     def layers(self, _: int) -> str:
-        """Why there is nothing to tell."""
+        """The reason why LiteRT gives no times of layers."""
         return f"{self.lane.package} tells no times of layers through its Python interface"
 
     def versions(self) -> dict[str, str]:
-        """What its figures depend on."""
+        """Versions of the libraries that its figures depend on."""
         return dict(self.lane.versions())
 
 
@@ -172,7 +172,7 @@ class Onnx:
         return module.InferenceSession(self.model, options, providers=[request["provider"]])
 
     def versions(self) -> dict[str, str]:
-        """What its figures depend on."""
+        """Versions of the libraries that its figures depend on."""
         return dict(self.lane.versions())
 
 
@@ -222,7 +222,7 @@ class Stopwatch:
             self.last = self.runner.run()
         seconds = []
         for _ in range(request["count"]):
-            self.last = None  # its memory is the next result's, not a second helping
+            self.last = None  # frees its memory for the next result
             start = time.perf_counter()
             self.last = self.runner.run()
             seconds.append(time.perf_counter() - start)
@@ -244,11 +244,11 @@ class Stopwatch:
         return {"why_not": found, "layers": []} if isinstance(found, str) else {"layers": found}
 
     def peak(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The peak of the oracle's instruction set."""
+        """The peak rate of the oracle's instruction set, multiplication-additions per second."""
         return {"macs_per_s": self.runner.peak(request["threads"])}
 
     def memory(self, _: dict[str, Any]) -> dict[str, Any]:
-        """The most memory so far."""
+        """The most bytes this process has had resident."""
         return {"bytes": high_water_mark()}
 
 

@@ -76,7 +76,7 @@ class Lane:
             return self.module.load_delegate(self.library, {"device": self.device} if self.device else {})
         except OSError as error:
             raise Refused("unavailable", first_line(error)) from None
-        except ValueError as error:  # the runtime says the same for no device and for a wrong device name
+        except ValueError as error:  # the runtime's words for a missing device and for a wrong name are equal
             where = f"no Edge TPU answers to {self.device!r}" if self.device else "no Edge TPU answers"
             raise Refused("unavailable", f"{where}: {first_line(error)}") from None
 

@@ -238,8 +238,10 @@ def lowest_version(view: LayerView) -> int:
 
 
 def with_lowest_versions(graph: Graph) -> Graph:
-    """The same graph, each builtin layer at the lowest version that expresses it; for graphs
-    built here. A graph that was read keeps the versions of its file."""
+    """The graph with each builtin layer at the lowest version that expresses it, for graphs built here.
+
+    A graph that was read keeps the versions of its file.
+    """
     layers = tuple(
         replace(layer, version=lowest_version(graph.view(layer))) if layer.op in BUILTINS else layer
         for layer in graph.layers

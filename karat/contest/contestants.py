@@ -1,4 +1,4 @@
-"""Who takes part in a contest, and which model file each one is given."""
+"""The contestants: oracles and runtimes, and the model file that each one is given."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Contestant:
-    """Somebody who runs a subject. ``lane`` and ``kind`` are what ``stopwatch`` needs to know.
+    """An oracle or a runtime that runs a subject; ``stopwatch`` reads ``lane`` and ``kind``.
 
     ``profile`` is the arithmetic the oracle runs, or the one a runtime is held to; empty where none
     describes it. ``environment`` is set in its process before anything is imported.
@@ -138,12 +138,12 @@ def claimed_profile(delegate: str) -> str:
 
 
 def renamed(contestant: Contestant, name: str) -> Contestant:
-    """The same under another name, where one runtime takes part twice."""
+    """The contestant under another name, for a runtime that takes part twice."""
     return replace(contestant, name=name)
 
 
 def as_onnx(subject: Subject) -> Subject:
-    """A .tflite subject as .onnx (QDQ), fed the same values.
+    """A .tflite subject converted to .onnx (QDQ), with its feeds in that layout.
 
     Raises UnsupportedOp for a layer that has no quantized ONNX.
     """

@@ -1,8 +1,8 @@
-"""A contest: everybody opens the model, outputs are compared, then all run in turns.
+"""A contest: every contestant opens the model, outputs are compared, then all run in turns.
 
 Each contestant has a process of its own, so that its memory is its own, its threads wait in peace
 while others run, and its crash is a line in the table. One turn is one run of a large model and a
-small batch of a small one; the order rotates, so that nobody always follows the same neighbour.
+small batch of a small one; the order rotates, so that no contestant always follows the one neighbour.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from refimpl.kernels.compile_cache import VARIABLE as CACHE
 from refimpl.profiles import profile_named
 
 TURN = 0.1
-"""Seconds a turn takes about: a model that needs less runs several times in a row."""
+"""Approximate seconds of a turn: a faster model runs several times in a row."""
 
 MOST_PER_TURN = 50
 
@@ -56,8 +56,8 @@ Say = Callable[[str], None]
 class Rules:
     """How a contest is held.
 
-    ``rounds`` turns for everybody, fewer (at least three) once ``seconds`` are over. ``time_limit``:
-    seconds one request may take; who needs more is stopped. ``cold``: measure the start with an empty
+    Each contestant takes ``rounds`` turns, fewer (at least three) once ``seconds`` are over. ``time_limit``:
+    seconds one request may take; a slower contestant is stopped. ``cold``: measure the start with an empty
     cache. ``time_anyway``: time even where outputs differ. ``layers``: runs to time layers in, 0 for none.
     """
 
@@ -249,12 +249,12 @@ def _take_turns(states: Sequence[_State], rules: Rules, say: Say) -> None:
 
 
 def _untimed(runs: int) -> int:
-    """Runs before those of a turn, in which threads and caches wake."""
+    """The number of untimed runs that wake threads and caches before a turn's timed ones."""
     return min(runs - 1, max(runs // 5, 1))
 
 
 def runs_per_turn(seconds: float) -> int:
-    """How often a model that takes ``seconds`` runs in one turn."""
+    """The number of runs in a turn of a model that takes ``seconds``."""
     return max(1, min(MOST_PER_TURN, int(TURN / max(seconds, 1e-9))))
 
 

@@ -4,8 +4,8 @@ Devices with a fixed input size (the paper's 64×64 on an Edge TPU) see an image
 tile by tile. Without overlap a network sees a false border at every seam. With a
 halo the tiles overlap, and what lies within ``halo`` pixels of a seam is computed
 twice and kept from neither border. Blended, what overlaps is averaged instead, each
-tile weighing less towards its border: the same work, nothing of it thrown away, and
-the average of values rounded in several ways is finer than any of them.
+tile weighing less towards its border: no work is thrown away, and the
+average of values rounded in several ways is finer than any of them.
 """
 
 from __future__ import annotations

@@ -33,9 +33,7 @@ def test_training_averages_tiles_as_stitching_does() -> None:
 
 
 @pytest.mark.parametrize("size", [36, 55])
-def test_augmentation_turns_input_and_target_alike(
-    size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_augmentation_turns_input_and_target_alike(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of the clean slice itself average to it, whichever way turned; a size whose last tile is
     shifted back (55: starts 0, 10, 20, 30, 39) too."""
     monkeypatch.setattr(FineTune, "forward", lambda self, x: x)

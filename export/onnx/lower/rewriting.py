@@ -153,7 +153,7 @@ class Rewriting:
         self.remove(node)
 
     def sweep(self) -> None:
-        """Takes out nodes nobody reads."""
+        """Removes nodes whose outputs no node reads."""
         used = set(self.outputs)
         kept = []
         for node in reversed(self.nodes):

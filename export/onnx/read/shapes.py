@@ -1,8 +1,8 @@
 """Shapes and element types of the edges a node writes, computed from its inputs and attributes.
 
 The onnx package can infer shapes too, but in native code that trusts its input, and not for ONNX
-Runtime's own ops; model files come from anybody. So the rules are here. A rule gets the node as a view
-whose inputs are resolved (``data`` is set on edges whose values follow from constants) and whose
+Runtime's own ops; model files come from untrusted sources. So the rules are here. A rule gets the node
+as a view whose inputs are resolved (``data`` is set on edges whose values follow from constants) and whose
 outputs have names only. An op without a line in ``RULES`` must have its outputs declared in the file.
 """
 

@@ -1,8 +1,8 @@
 """From a quantized TFLite-style graph (NHWC) to a quantized ONNX graph (NCHW).
 
 Three flavours. ``qdq``: float ops between DequantizeLinear and QuantizeLinear, which runtimes fuse as
-they see fit. ``qoperator``: ONNX Runtime's integer ops where there are some, the same as ``qdq`` where
-there are none. ``tensorrt``: ``qdq`` as TensorRT's parser takes it, from a graph with zero points of 0:
+they see fit. ``qoperator``: ONNX Runtime's integer ops where there are some, float ops as in ``qdq``
+where there are none. ``tensorrt``: ``qdq`` as TensorRT's parser takes it, from a graph with zero points of 0:
 float inputs, outputs and biases, no uint8.
 
 A quantized tensor keeps its name, so that edges of both files match; what is new is called

@@ -37,7 +37,7 @@ def _shared(converter: Converter, tensor: Tensor, values: np.ndarray, quantizati
 
 
 def _bias(converter: Converter, view: LayerView, position: int, scales: np.ndarray) -> list[int]:
-    """No bias, or an int32 one."""
+    """The layer's int32 bias, in a list that is empty where it has none."""
     tensor = view.optional_input(position)
     if tensor is None:
         return []
@@ -50,7 +50,7 @@ def _bias(converter: Converter, view: LayerView, position: int, scales: np.ndarr
 
 
 def _float_bias(converter: Converter, view: LayerView, position: int, scales: np.ndarray) -> list[int]:
-    """The same for an op in float: dequantized, or, for TensorRT, stored as float32."""
+    """The bias of an op in float: dequantized, or, for TensorRT, stored as float32."""
     if converter.flavour != "tensorrt":
         return [converter.dequantized(index) for index in _bias(converter, view, position, scales)]
     tensor = view.optional_input(position)

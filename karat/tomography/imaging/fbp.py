@@ -24,7 +24,7 @@ FILTERS: Final = ("ramp", "shepp-logan", "cosine", "hamming", "hann", None)
 """Names of the filters, as in scikit-image; ``None`` back-projects unfiltered."""
 
 _TILE_ROWS: Final = 16
-_TILE_COLUMNS: Final = 62  # at most: a run of so many positions stays within 2**6 bins
+_TILE_COLUMNS: Final = 62  # at most: a run of 62 positions stays within 2**6 bins
 _FRACTION_BITS: Final = np.uint32(26)
 _FRACTION_MASK: Final = np.uint32(2**26 - 1)
 _ONE: Final = float(2**26)
