@@ -67,7 +67,7 @@ Job: TypeAlias = "tuple[Model, Feeds]"
 
 
 class Delegate(Protocol):
-    """A runtime that computes model files of one format.
+    """A runtime that computes a .tflite model.
 
     ``profile`` names the arithmetic the runtime is expected to follow, or is
     empty where none describes it. Delegates are context managers; ``close``
