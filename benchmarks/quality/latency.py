@@ -25,6 +25,7 @@ from benchmarks.quality.cases import Case, load_slice
 from benchmarks.quality.plans import PLANS, TILE, Say, WeightFiles, load_model, prepare
 from delegates.onnxruntime import INTEGER_LANE
 from export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
+from export.onnx.layout import from_onnx_layout, to_onnx_layout
 from export.tflite import write_tflite
 from golden.provenance import cpu_name
 from karat.tomography.restoration import Network, restore
@@ -260,7 +261,6 @@ def _between_layouts(run: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """A function of NCHW images as one of NHWC images."""
 
     def between(values: Array) -> Array:
-        given = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-        return np.ascontiguousarray(run(given).transpose(0, 2, 3, 1))
+        return np.ascontiguousarray(from_onnx_layout(run(to_onnx_layout(values))))
 
     return between

@@ -12,7 +12,8 @@
 set -eu
 
 home=${ARM_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/karat-arm}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# The Debian archive this machine is configured with; on another system, name one in DEBIAN_MIRROR.
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' | grep -m1 '/debian/*$' || true)}
 keyring=${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 root=$home/root
 
@@ -32,6 +33,7 @@ apt_for() {
 }
 
 setup() {
+    [ -n "$mirror" ] || { echo "arm.sh: apt knows no Debian archive here; set DEBIAN_MIRROR" >&2; exit 2; }
     mkdir -p "$home/debs" "$root"
     # QEMU 10: older ones show the host's /proc/cpuinfo, from which LLVM then learns nothing.
     apt_for trixie amd64 update
