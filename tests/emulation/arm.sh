@@ -1,9 +1,9 @@
 #!/bin/sh
 # Runs a command of this project on an emulated 64-bit Arm processor, to execute the dot-product kernels.
 #
-#   ./emulate.sh setup                                  once; about 700 MB under $ARM_HOME
-#   ./emulate.sh python -m pytest tests/refimpl/test_isa.py
-#   ARM_CPU=cortex-a53 ./emulate.sh python -m pytest …  a processor without dot products
+#   tests/emulation/arm.sh setup                                  once; about 700 MB under $ARM_HOME
+#   tests/emulation/arm.sh python -m pytest tests/refimpl/test_isa.py
+#   ARM_CPU=cortex-a53 tests/emulation/arm.sh python -m pytest …  a processor without dot products
 #
 # Needs an x86-64 Debian or Ubuntu machine with apt-get, dpkg, pip, and Debian's archive keyring; no root,
 # no binfmt_misc, nothing is installed outside $ARM_HOME. Start it from the project's root.
