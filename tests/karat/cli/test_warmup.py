@@ -46,7 +46,7 @@ print(*missed)
 def test_nothing_is_left_to_compile_for_the_flagships(tmp_path: Path) -> None:
     """From an empty cache: what other tests compiled must not help."""
     environment = {**os.environ, VARIABLE: str(tmp_path)}
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     warmup = "import sys; from karat.cli.main import main; sys.exit(main(['warmup']))"
     commands = ([sys.executable, "-c", warmup], [sys.executable, "-c", COUNT, *PROFILES])
     warmed, counted = (
