@@ -1,5 +1,5 @@
 """Times the oracle beside real runtimes: ``python -m benchmarks``, and renders what was kept:
-``python -m benchmarks render FILE --readme README.md``.
+``python -m benchmarks render FILE --documents README.md benchmarks/results/speed.md``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.markdown import fill
 from benchmarks.models import FLAGSHIPS, Model, all_models
 from benchmarks.plan import GROUPS, Unit, units
-from benchmarks.render import markdown, put_between_markers
+from benchmarks.render import markdown, texts
 from benchmarks.results import compact, default_path, keep, load
-from karat.benchmark.contest import Rules, hold
-from karat.benchmark.figures import Contest
-from karat.benchmark.table import table
+from karat.contest.figures import Contest
+from karat.contest.runner import Rules, run_contest
+from karat.contest.table import table
 from refimpl.engine import compile_graph
 from refimpl.errors import KaratError
 from refimpl.kernels.jit.isa import FEATURES
@@ -27,16 +28,16 @@ EPILOG = (
     + """
 
 Everything kept is not measured again (--again does): end it at any moment, and go on later.
-`python -m benchmarks render FILE` prints the tables of a file of results as Markdown; with --readme
-FILE.md it puts them between that document's markers."""
+`python -m benchmarks render FILE` prints the tables of a file of results as Markdown; with
+--documents FILE.md it puts them where that document marks their places."""
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures or renders; 0, or 1 where outputs differ, 2 for wrong use, 3 where somebody was stopped."""
+    """Measures or renders; 0, or 1 where outputs differ, 2 for wrong use, 3 for a stopped contestant."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return render(given[1:]) if given[:1] == ["render"] else measure(given)
+        return render(given[1:]) if given[:1] == ["render"] else time_models(given)
     except KaratError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return error.exit_code
@@ -49,13 +50,16 @@ def render(arguments: Sequence[str]) -> int:
     """The tables of a file of results, printed or put into a document."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks render")
     parser.add_argument("results", type=Path)
-    parser.add_argument("--readme", type=Path, metavar="FILE.md", help="document with the two markers")
+    parser.add_argument(
+        "--documents", nargs="*", type=Path, default=[], metavar="FILE.md",
+        help="documents whose marked tables are replaced",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
-    text = markdown(load(options.results))
-    if options.readme is None:
-        print(text, end="")
-    else:
-        put_between_markers(options.readme, text)
+    content = load(options.results)
+    if not options.documents:
+        print(markdown(content), end="")
+    for document in options.documents:
+        fill(document, texts(content))
     return 0
 
 
@@ -85,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measure(arguments: Sequence[str]) -> int:
+def time_models(arguments: Sequence[str]) -> int:
     """Holds every contest that is not kept yet and keeps it."""
     options = build_parser().parse_args(arguments)
     if options.quick:
@@ -130,7 +134,7 @@ def measure(arguments: Sequence[str]) -> int:
 
 def _hold(unit: Unit, rules: Rules) -> Contest:
     subject, contestants = unit.contestants()
-    return hold(unit.model.name, subject, contestants, unit.rules(rules), _say)
+    return run_contest(unit.model.name, subject, contestants, unit.rules(rules), _say)
 
 
 def _say(what: str) -> None:
@@ -148,7 +152,7 @@ def _hopeless(model: Model) -> bool:
 
 
 def _worse(code: int, contest: Contest) -> int:
-    """1 beats 3 beats 0; a float network, which nobody judges, counts for nothing."""
+    """1 beats 3 beats 0; a float network, which no profile describes, counts for nothing."""
     if code == 1 or any(parity.verdict == "differs" for parity in contest.parity):
         return 1
     return 3 if code == 3 or any(entry.stopped for entry in contest.entries) else 0

@@ -13,8 +13,8 @@ import time
 import numpy as np
 from skimage.transform import iradon
 
-from karat.imaging.fbp import fbp
-from karat.imaging.geometry import even_angles
+from karat.tomography.imaging.fbp import fbp
+from karat.tomography.imaging.geometry import even_angles
 
 
 def main() -> int:

@@ -62,7 +62,7 @@ def all_models(sizes: Sequence[int]) -> Iterator[Model]:
 
 
 def unsigned(graph: Graph) -> Graph:
-    """The same network with int8 activations as uint8, zero points moved by 128: ONNX Runtime's u8s8."""
+    """The network with its int8 activations as uint8, zero points moved by 128: ONNX Runtime's u8s8."""
 
     def moved(tensor: Tensor) -> Tensor:
         if tensor.dtype != "int8" or tensor.is_constant or tensor.quantization is None:
@@ -84,7 +84,7 @@ def _flagship(family: str, size: int) -> Graph:
 
 @functools.cache
 def _ranges(family: str) -> dict[int, Range]:
-    """Ranges by tensor index, the same for every size."""
+    """Ranges by tensor index, equal for every size."""
     graph = _flagship(family, CALIBRATION_SIZE)
     sample = np.random.default_rng(0).random(graph.tensors[graph.inputs[0]].shape, np.float32)
     return calibrate(graph, [sample])

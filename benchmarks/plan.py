@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from benchmarks.models import Model, unsigned
 from export.onnx import read_onnx, write_float_onnx
 from export.tflite import write_tflite
-from karat.benchmark.contest import Rules
-from karat.benchmark.contestants import Contestant, Subject, as_onnx, oracle, renamed, runtime
+from karat.contest.contestants import Contestant, Subject, as_onnx, oracle, renamed, runtime
+from karat.contest.runner import Rules
 from karat.feeds import random_feeds
 from refimpl.cost import count
 from refimpl.errors import KaratError
@@ -29,7 +29,7 @@ TRACED_SIZE = 1024
 COLD_ROUNDS = 3
 
 LARGE_MACS = 50_000_000
-"""Public models of so many multiplication-additions are large enough to wait for a first run."""
+"""A public model of at least this many multiplication-additions is large enough to wait for a first run."""
 
 GROUPS = {
     "xnnpack": "LiteRT with XNNPACK; the oracle on every instruction set, and keeping every tensor at 1024",
@@ -53,11 +53,11 @@ class Unit:
 
     @property
     def key(self) -> str:
-        """What its results are kept under."""
+        """The key of its results in the file."""
         return f"{self.model.name} {self.group} {self.threads}"
 
     def contestants(self) -> tuple[Subject, list[Contestant]]:
-        """The model as .tflite and who takes part; raises what converting the model raises."""
+        """The model as .tflite, and the contestants; raises what converting the model raises."""
         graph = self.model.quantized()
         subject = as_subject(graph)
         plain = oracle(subject, CANONICAL, self.threads)

@@ -1,16 +1,13 @@
-"""Kept figures as Markdown, and put between two markers of a document."""
+"""Kept figures of speed as Markdown tables, by the names of their places in a document."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from benchmarks.markdown import table
 from benchmarks.summary import LEDGER, Table, canonical, entry, ratio, timed
-from karat.benchmark.table import seconds_text
-from refimpl.errors import UsageError
-
-BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+from karat.contest.table import seconds_text
 
 COLUMNS = (
     ("xnnpack", "litert-xnnpack", "LiteRT XNNPACK"),
@@ -24,39 +21,43 @@ COLUMNS = (
 """Group, contestant and heading of each column."""
 
 
+IN_SHORT = (
+    "tomogan-bilinear-1024", "tomogan-transposed-1024", "fine-tune-1024", "tomogan-bilinear-64",
+    "coral/tf2_mobilenet_v2_1.0_224_ptq", "mlperf_tiny/pretrainedResnet_quant", "mlperf_tiny/vww_96_int8",
+    "cfu/model_magic_wand",
+)  # fmt: skip
+"""The models of the table that people read first; some of them lose."""
+
+
+def texts(content: Mapping[str, Any]) -> dict[str, str]:
+    """Every table of a file of results, by the name of its place (see ``benchmarks.markdown``)."""
+    kept = Table(content)
+    if not kept.contests:
+        return {"speed: models": "No contest has been held yet.\n"}
+    return {
+        "speed: models": _heading(kept) + "\n" + _models(kept),
+        "speed: instruction sets": _instruction_sets(kept),
+        "speed: figures": _figures(kept),
+        "speed: in short": _in_short(kept),
+    }
+
+
 def markdown(content: Mapping[str, Any]) -> str:
     """All tables of a file of results."""
-    table = Table(content)
-    if not table.contests:
-        return "No contest has been held yet.\n"
-    parts = [_heading(table), _main(table), _instruction_sets(table), _ledger(table)]
-    return "\n".join(part for part in parts if part)
+    return "\n".join(text for text in texts(content).values() if text)
 
 
-def put_between_markers(path: Path, text: str) -> None:
-    """Replaces what stands between the markers. Raises UsageError where they are missing or out of order."""
-    try:
-        document = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise UsageError(f"{path}: the tables go between a line {BEGIN} and a line {END}; add both")
-    path.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", encoding="utf-8")
-
-
-def _heading(table: Table) -> str:
-    first = next(iter(table.contests.values()))
+def _heading(kept: Table) -> str:
+    first = next(iter(kept.contests.values()))
     versions = {
         name: version
-        for contest in table.contests.values()
+        for contest in kept.contests.values()
         for found in contest["entries"]
         for name, version in found["versions"].items()
         if name in ("karat", "numba", "ai-edge-litert", "onnxruntime")
     }
     listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    days = sorted({contest["date"][:10] for contest in table.contests.values()})
+    days = sorted({contest["date"][:10] for contest in kept.contests.values()})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     return (
         f"{first['machine']['cpu']}, {first['machine']['cores']} cores, "
@@ -65,32 +66,49 @@ def _heading(table: Table) -> str:
     )
 
 
-def _main(table: Table) -> str:
+def _models(kept: Table) -> str:
     """One row per model: the oracle's median in the newest contest; each runtime's, and its ratio to the
     oracle in the same contest."""
-    columns = [column for column in COLUMNS if any(group == column[0] for _, group in table.pairs)]
+    columns = [column for column in COLUMNS if any(group == column[0] for _, group in kept.pairs)]
     rows, left_out = [], []
-    for model in table.models:
-        own = [
-            (contest["date"], found["quartiles"]["median"])
-            for contest in table.of(model)
-            if (found := canonical(contest)) and timed(found)
-        ]
+    for model in kept.models:
         if all(
-            found["stopped"] for c in table.of(model) for found in c["entries"] if found["kind"] == "oracle"
+            found["stopped"] for c in kept.of(model) for found in c["entries"] if found["kind"] == "oracle"
         ):
             left_out.append(model)
-            continue
-        mine = seconds_text(max(own)[1]) if own else ""
-        rows.append([model, mine, *(_cell(table.get(model, group), name) for group, name, _ in columns)])
-    heading = ["int8 model", "oracle", *(title for _, _, title in columns)]
+        else:
+            rows.append(_row(kept, model, columns))
     note = (
         "\n×: the runtime's time over the oracle's (profile `litert-2.3-ref`, best instruction set) in the "
-        "same contest; above 1 the oracle is faster. Its own column is of the newest.\n"
+        "same contest; above 1 the oracle is faster. The oracle's own time is that of the newest contest.\n"
     )
     if left_out:
         note += f"Left out, since the oracle does not run them: {', '.join(left_out)}.\n"
-    return _grid(heading, rows) + note
+    return table(["int8 model", "oracle", *(title for _, _, title in columns)], rows) + note
+
+
+def _in_short(kept: Table) -> str:
+    """The models of :data:`IN_SHORT`: oracle and XNNPACK in one contest, and ONNX Runtime in another."""
+    rows = []
+    for model in IN_SHORT:
+        contest = kept.get(model, "xnnpack")
+        mine = None if contest is None else canonical(contest)
+        if mine is not None and timed(mine):
+            other = _cell(kept.get(model, "ort-u8s8"), "ort u8s8")
+            rows.append(
+                [model, seconds_text(mine["quartiles"]["median"]), _cell(contest, "litert-xnnpack"), other]
+            )
+    return table(["int8 model, 2 threads", "oracle", "LiteRT XNNPACK", "ONNX Runtime u8s8"], rows)
+
+
+def _row(kept: Table, model: str, columns: Iterable[tuple[str, str, str]]) -> list[str]:
+    own = [
+        (contest["date"], found["quartiles"]["median"])
+        for contest in kept.of(model)
+        if (found := canonical(contest)) and timed(found)
+    ]
+    mine = seconds_text(max(own)[1]) if own else ""
+    return [model, mine, *(_cell(kept.get(model, group), name) for group, name, _ in columns)]
 
 
 def _cell(contest: Mapping[str, Any] | None, name: str) -> str:
@@ -110,9 +128,9 @@ def _cell(contest: Mapping[str, Any] | None, name: str) -> str:
     return seconds_text(found["quartiles"]["median"]) + times
 
 
-def _instruction_sets(table: Table) -> str:
+def _instruction_sets(kept: Table) -> str:
     """The oracle on every instruction set, beside XNNPACK."""
-    contests = {model: table.get(model, "xnnpack") for model in table.models}
+    contests = {model: kept.get(model, "xnnpack") for model in kept.models}
     sets = list(
         dict.fromkeys(
             found["isa"]
@@ -141,14 +159,9 @@ def _instruction_sets(table: Table) -> str:
             cells.append(told)
         if any(cells):
             rows.append([model, *cells])
-    return _grid(["XNNPACK / oracle, rate, of peak", *sets], rows)
+    return table(["XNNPACK / oracle, rate, of peak", *sets], rows)
 
 
-def _ledger(table: Table) -> str:
-    rows = [[title, figure] for title, figures in LEDGER for figure in [figures(table)] if figure]
-    return _grid(["figure", "measured"], rows) if rows else ""
-
-
-def _grid(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _figures(kept: Table) -> str:
+    rows = [[title, figure] for title, figures in LEDGER for figure in [figures(kept)] if figure]
+    return table(["figure", "measured"], rows) if rows else ""

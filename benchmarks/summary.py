@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from benchmarks.models import FLAGSHIPS
-from karat.benchmark.table import seconds_text
+from karat.contest.table import seconds_text
 from refimpl.profiles import CANONICAL
 
 Found: TypeAlias = Mapping[str, Any]

@@ -1,9 +1,9 @@
-"""What every delegate with a child process does alike."""
+"""The part that all delegates with a child process share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 from delegates.child import Child
 from delegates.protocol import DelegateRun, Job, Model, Tensors
@@ -14,9 +14,27 @@ if TYPE_CHECKING:
 
 
 class ChildDelegate:
-    """A runtime behind ``_child``; a subclass defines :meth:`run` (see ``delegates.protocol``)."""
+    """A runtime behind ``_child``; a subclass defines :meth:`run` (see ``delegates.protocol``).
+
+    ``_request`` tells the child which lane is meant, ``_remedy`` tells the user how to get its runtime.
+    """
 
     _child: Child
+    _request: dict[str, Any]
+    _remedy: str
+    _versions: dict[str, str] | None = None
+
+    def versions(self) -> Mapping[str, str]:
+        """Runtime, Python, NumPy and CPU the child runs on. Raises DelegateUnavailable."""
+        if self._versions is None:
+            self._versions = dict(self._ask("probe", "loading its library")["versions"])
+        return self._versions
+
+    def _ask(self, what: str, about: str, **request: Any) -> dict[str, Any]:
+        try:
+            return self._child.ask(what, about, lane=self._request, **request)
+        except DelegateUnavailable as error:
+            raise DelegateUnavailable(f"{error}; {self._remedy}") from None
 
     def run(
         self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None

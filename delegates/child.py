@@ -15,14 +15,14 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import numpy as np
 
+from delegates.workers import TFLITE_WORKER
 from refimpl.errors import DelegateCrashed, DelegateError, DelegateTimeout, DelegateUnavailable, FeedError
 from refimpl.graph import Array
-
-WORKER = Path(__file__).with_name("worker.py")
 
 TIME_LIMIT = 600.0
 """Seconds a runtime may take for one request unless told otherwise."""
@@ -41,13 +41,20 @@ class Child:
     """A worker process under ``python``; started when first asked, restarted after it died.
 
     ``name`` is the delegate's, for messages. Requests are answered one at a
-    time, each within ``time_limit`` seconds.
+    time, each within ``time_limit`` seconds. ``environment`` is added to this process's own variables.
     """
 
     def __init__(
-        self, name: str, python: str = sys.executable, time_limit: float = TIME_LIMIT, worker: Path = WORKER
+        self,
+        name: str,
+        python: str = sys.executable,
+        time_limit: float = TIME_LIMIT,
+        worker: Path = TFLITE_WORKER,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.name, self.python, self.time_limit, self.worker = name, python, time_limit, worker
+        self.name, self.time_limit = name, time_limit
+        self._command = [python, str(worker)]
+        self._environment = environment
         self._process: _Process | None = None
         self._lock = threading.Lock()
         self._requests = 0
@@ -91,7 +98,7 @@ class Child:
     def _running(self) -> _Process:
         if self._process is None or not self._process.alive:
             self.stop()
-            self._process = _Process(self.name, self.python, self.worker)
+            self._process = _Process(self.name, self._command, self._environment)
         return self._process
 
     def stop(self) -> None:
@@ -104,7 +111,7 @@ class Child:
 class _Process:
     """One life of the worker, and the directory its arrays travel in."""
 
-    def __init__(self, name: str, python: str, worker: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.scratch = Path(tempfile.mkdtemp(prefix="karat-"))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -112,13 +119,14 @@ class _Process:
         self._models: list[Path] = []
         try:
             self._popen = subprocess.Popen(
-                [python, str(worker), str(self.scratch)],
+                [*command, str(self.scratch)],
+                env=_worker_environment(environment),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
             )  # fmt: skip
         except OSError as error:
             shutil.rmtree(self.scratch, ignore_errors=True)
             self._log.close()
-            raise DelegateUnavailable(f"{name}: cannot start {python}: {error.strerror}") from None
+            raise DelegateUnavailable(f"{name}: cannot start {command[0]}: {error.strerror}") from None
         # Runs when this object is dropped, and when the interpreter exits.
         self.end = weakref.finalize(self, _end, self._popen, self.scratch, self._log)
         assert self._popen.stdout is not None
@@ -170,6 +178,12 @@ class _Process:
             path.write_bytes(content)
             self._models.append(path)
         return path
+
+
+def _worker_environment(added: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment, without the switch that would hide a script's neighbours from it."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    return {**own, **added}
 
 
 def _read_lines(stream: IO[bytes], answers: queue.SimpleQueue[bytes | None]) -> None:

@@ -8,19 +8,18 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from delegates.base import ChildDelegate
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from delegates.protocol import DelegateRun, Model, Probe, Tensors
-from refimpl.errors import DelegateError, DelegateUnavailable, UsageError
+from delegates.workers import ONNX_WORKER
+from refimpl.errors import DelegateError, UsageError
 from refimpl.graph import Graph
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
     from refimpl.engine import Feeds
-
-WORKER = Path(__file__).with_name("onnx_worker.py")
 
 INTEGER_LANE: Mapping[str, str] = {"session.qdqisint8allowed": "1"}
 """Without it int8 activations stay in float, and exposing an edge undoes the fusion around it."""
@@ -95,10 +94,10 @@ class OnnxDelegate(ChildDelegate):
     def __init__(self, lane: OnnxLane, time_limit: float = TIME_LIMIT, precise: bool = False) -> None:
         self.lane, self.name, self.profile = lane, lane.name, lane.profile
         self.fuses_qdq = lane.fuses_qdq
-        self._child = Child(lane.name, sys.executable, time_limit, WORKER)
+        self._child = Child(lane.name, sys.executable, time_limit, ONNX_WORKER)
         entries = {**lane.entries, **(PRECISE if precise else {})}
         self._request = {"provider": lane.provider, "level": lane.level, "entries": entries}
-        self._versions: dict[str, str] | None = None
+        self._remedy = lane.remedy
 
     def probe(self) -> Probe:
         """What is installed, asked of the child: a library that kills its process is a reason too."""
@@ -115,18 +114,6 @@ class OnnxDelegate(ChildDelegate):
             note = f"{library} {version} is installed; profile {self.profile} was established on 1.31"
             return Probe(True, library, version, devices, reason=note, remedy=self.lane.remedy)
         return Probe(True, library, version, devices)
-
-    def versions(self) -> Mapping[str, str]:
-        """Runtime, Python, NumPy and CPU the child runs on. Raises DelegateUnavailable."""
-        if self._versions is None:
-            self._versions = dict(self._ask("probe", "loading its library")["versions"])
-        return self._versions
-
-    def _ask(self, what: str, about: str, **request: Any) -> dict[str, Any]:
-        try:
-            return self._child.ask(what, about, lane=self._request, **request)
-        except DelegateUnavailable as error:
-            raise DelegateUnavailable(f"{error}; {self.lane.remedy}") from None
 
     def run(
         self,

@@ -16,17 +16,15 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from delegates.child import TIME_LIMIT, Child
 from delegates.onnxruntime import OnnxDelegate, OnnxLane
 from delegates.protocol import Model, Probe
 from delegates.tensorrt_report import BuiltLayer, ConvolutionProof, judge, parse_layers
+from delegates.workers import TENSORRT_WORKER
 from refimpl.errors import DelegateError, DelegateUnavailable, ModelError, UsageError
 from refimpl.graph import Graph
-
-WORKER = Path(__file__).with_name("tensorrt_worker.py")
 
 LIBRARY_REMEDY = "pip install 'karat[tensorrt]' (Linux x86-64), or NVIDIA's tensorrt 10 or 11"
 DRIVER_REMEDY = (
@@ -68,7 +66,7 @@ class TensorrtDelegate(OnnxDelegate):
 
     def __init__(self, time_limit: float = TIME_LIMIT) -> None:
         super().__init__(TENSORRT_LANE, time_limit)
-        self._child = Child(self.name, time_limit=time_limit, worker=WORKER)
+        self._child = Child(self.name, time_limit=time_limit, worker=TENSORRT_WORKER)
         self._request: dict[str, Any] = {"modules": MODULES}
 
     def probe(self) -> Probe:

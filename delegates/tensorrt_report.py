@@ -225,7 +225,7 @@ def _owners(convolutions: Mapping[str, str], kernels: Sequence[BuiltLayer]) -> d
     """Each convolution's kernels.
 
     A kernel may name a neighbour whose last step was fused into it. So a convolution that has a kernel
-    of its own is struck from the others, until nothing changes; a kernel still claimed twice is nobody's.
+    of its own is struck from the others, until nothing changes; a kernel claimed twice belongs to neither.
     Except where its name says that it computes several side by side: it is the kernel of each.
     """
     owned: dict[str, list[BuiltLayer]] = {name: [] for name in convolutions}

@@ -16,7 +16,7 @@ import numpy as np
 from delegates.base import ChildDelegate
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from delegates.protocol import DelegateRun, Model, Probe, Tensors
-from refimpl.errors import DelegateError, DelegateUnavailable, UsageError
+from refimpl.errors import DelegateError, UsageError
 from refimpl.graph import Array
 from refimpl.trace import Trace
 
@@ -66,7 +66,7 @@ class TfliteDelegate(ChildDelegate):
         if lane.device is not None:
             library = os.environ.get(EDGETPU_LIBRARY)
             self._request |= {"device": lane.device if device is None else device, "library": library}
-        self._versions: dict[str, str] | None = None
+        self._remedy = lane.remedy
 
     def probe(self) -> Probe:
         """What is installed, asked of the child: a library that kills its process is a reason too."""
@@ -100,21 +100,6 @@ class TfliteDelegate(ChildDelegate):
             remedy="plug the accelerator in (lsusb shows 1a6e:089a or 18d1:9302) and check that your user "
             "may open it (group plugdev, or the udev rules of libedgetpu)",
         )  # fmt: skip
-
-    def versions(self) -> Mapping[str, str]:
-        """Runtime, Python, NumPy and CPU the child runs on. Raises DelegateUnavailable."""
-        if self._versions is None:
-            answer = self._ask("probe", "loading its library")
-            self._versions = dict(answer["versions"])
-            if "edgetpu" in answer:
-                self._versions["libedgetpu"] = answer["edgetpu"]["version"]
-        return self._versions
-
-    def _ask(self, what: str, about: str, **request: Any) -> dict[str, Any]:
-        try:
-            return self._child.ask(what, about, lane=self._request, **request)
-        except DelegateUnavailable as error:
-            raise DelegateUnavailable(f"{error}; {self.lane.remedy}") from None
 
     def run(
         self,

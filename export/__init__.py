@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from refimpl.errors import UsageError
+from export.files import read_model, write_model
 from refimpl.graph import Graph
 from refimpl.profiles import Profile
 
-
-def read_model(path: str | Path) -> Graph:
-    """The graph in a model file, whose suffix says which format it has.
-
-    Raises UsageError for a suffix nobody reads, and what the format's reader raises.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix == ".tflite":
-        from export.tflite import read_tflite
-
-        return read_tflite(path)
-    if suffix == ".onnx":
-        from export.onnx import read_onnx
-
-        return read_onnx(path)
-    raise UsageError(f"{path}: not a model file this reads; give a .tflite or .onnx file")
+__all__ = ["graph_under", "read_model", "write_model"]
 
 
 def graph_under(graph: Graph, profile: Profile) -> Graph:

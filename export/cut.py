@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from refimpl.errors import UsageError
@@ -63,45 +63,30 @@ def _cut(graph: Graph, layers: Sequence[Layer], inputs: Sequence[int], outputs: 
     used = {index for layer in layers for index in (*layer.inputs, *layer.outputs)}
     old = sorted((used | set(inputs) | set(outputs)) - {-1})
     new = {index: position for position, index in enumerate(old)} | {-1: -1}
-    tensors = tuple(_renumbered(graph.tensors[index], new[index]) for index in old)
+    tensors = tuple(replace(graph.tensors[index], index=new[index]) for index in old)
     signature = Signature(
         "serving_default",
         _named(tensors, (new[index] for index in inputs)),
         _named(tensors, (new[index] for index in outputs)),
     )
-    part = Graph(
-        tensors,
-        tuple(
-            Layer(
-                position,
-                layer.op,
-                tuple(new[index] for index in layer.inputs),
-                tuple(new[index] for index in layer.outputs),
-                layer.attributes,
-                layer.version,
-            )
-            for position, layer in enumerate(layers)
-        ),
-        tuple(new[index] for index in inputs),
-        tuple(new[index] for index in outputs),
-        graph.name,
-        graph.format,
-        (signature,),
-        graph.description,
+    layers = tuple(
+        replace(
+            layer,
+            index=position,
+            inputs=tuple(new[index] for index in layer.inputs),
+            outputs=tuple(new[index] for index in layer.outputs),
+        )
+        for position, layer in enumerate(layers)
+    )
+    part = replace(
+        graph,
+        tensors=tensors,
+        layers=layers,
+        inputs=tuple(new[index] for index in inputs),
+        outputs=tuple(new[index] for index in outputs),
+        signatures=(signature,),
     )
     return Cut(part, dict(enumerate(old)))
-
-
-def _renumbered(tensor: Tensor, index: int) -> Tensor:
-    return Tensor(
-        index,
-        tensor.name,
-        tensor.shape,
-        tensor.dtype,
-        tensor.quantization,
-        tensor.data,
-        tensor.shape_signature,
-    )
 
 
 def _named(tensors: Sequence[Tensor], indices: Iterable[int]) -> dict[str, int]:

@@ -9,11 +9,12 @@ from typing import Protocol
 import numpy as np
 
 from delegates.protocol import Delegate, DelegateRun, Model
-from export import graph_under
+from export import graph_under, write_model
 from export.cut import Cut, single_layer
 from export.onnx import read_onnx, to_onnx
+from export.onnx.layout import TO_NCHW, TO_NHWC
 from golden.diff import diff_arrays
-from golden.provenance import feeds_digest, machine, model_digest, model_label, written
+from golden.provenance import feeds_digest, machine, model_digest, model_label
 from golden.record import Record
 from golden.report import Mode, Report
 from refimpl.engine import Feeds, Program, Progress, compile_graph, resolve_feeds
@@ -21,8 +22,6 @@ from refimpl.errors import CannotCompare, DelegateError, KaratError, UsageError
 from refimpl.graph import Array, Format, Graph
 from refimpl.profiles import PROFILES, profile_for
 from refimpl.trace import Trace
-
-TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def format_of(delegate: Delegate) -> Format:
@@ -67,7 +66,7 @@ def side_for(delegate: Delegate, model: Model, graph: Graph) -> Side:
     if graph.format == wanted:
         return Side(delegate, model, graph)
     if wanted == "onnx":
-        converted = written(to_onnx(graph, "qoperator"))
+        converted = write_model(to_onnx(graph, "qoperator"))
         # Read back: an ONNX file names its tensors, their indices are the reader's.
         return Side(delegate, converted, read_onnx(converted))
     raise UsageError(
@@ -177,7 +176,7 @@ class _Isolated:
     def _side(self, delegate: Delegate, cut: Cut) -> Side | str:
         """The layer as the runtime reads it, or why it cannot be given to it."""
         try:
-            return side_for(delegate, written(cut.graph), cut.graph)
+            return side_for(delegate, write_model(cut.graph), cut.graph)
         except UsageError:
             raise
         except KaratError as error:

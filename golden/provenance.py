@@ -33,17 +33,6 @@ def feeds_digest(graph: Graph, samples: Sequence[Feeds]) -> str:
     return digest.hexdigest()
 
 
-def written(graph: Graph) -> bytes:
-    """The graph as a model file of its own format."""
-    if graph.format == "onnx":
-        from export.onnx import write_onnx
-
-        return write_onnx(graph)
-    from export.tflite import write_tflite
-
-    return write_tflite(graph)
-
-
 def machine() -> Mapping[str, str]:
     """Architecture, system and processor."""
     return {"machine": platform.machine(), "system": platform.system(), "cpu": cpu_name()}

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from delegates.protocol import Delegate, DelegateRun, Model
+from export import write_model
 from export.cut import Cut, single_layer
 from golden.diff import diff_arrays
 from golden.explain import Explainer, tie_distance
-from golden.provenance import feeds_digest, machine, model_digest, model_label, written
+from golden.provenance import feeds_digest, machine, model_digest, model_label
 from golden.record import Record
 from golden.report import Mode, Origin, Report
 from refimpl.engine import Feeds, Program, Progress, compile_graph
@@ -97,7 +98,7 @@ class _Isolated:
     def __init__(self, program: Program, delegate: Delegate) -> None:
         self._program, self._delegate = program, delegate
         self._cuts = [single_layer(program.graph, layer.index) for layer in program.graph.layers]
-        self._models = [written(cut.graph) for cut in self._cuts]
+        self._models = [write_model(cut.graph) for cut in self._cuts]
         self.versions: Mapping[str, str] = {}
 
     def judge(self, expected: Trace, records: Sequence[_Judged]) -> None:
@@ -206,8 +207,8 @@ class _Cumulative:
     def _value(self, tensor: Tensor, run: DelegateRun) -> Array:
         """What the runtime had there: what it shows, else worked out from what it shows.
 
-        Raises CannotCompare when that takes a layer nobody can reproduce, KeyError when nothing leads
-        to the tensor.
+        Raises CannotCompare when that takes a layer that the oracle cannot reproduce, KeyError when nothing
+        leads to the tensor.
         """
         if tensor.data is not None:
             return tensor.data

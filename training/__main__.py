@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from delegates.tiling import TileGrid
 from export.quantize import PRESETS, output_range
+from karat.tomography.tiles import TileGrid
 from refimpl.errors import KaratError, UsageError
 from refimpl.networks import learnt_ranges, load_weights
 from training import data

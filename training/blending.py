@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from delegates.tiling import TileGrid, tile_weights
+from karat.tomography.tiles import TileGrid, tile_weights
 from refimpl.errors import UsageError
 from training.model import FineTune
 

@@ -9,9 +9,9 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from karat.imaging.dataset import read_dataset
-from karat.imaging.families import TRAINING_FAMILIES
-from karat.imaging.simulate import simulate_slices
+from karat.tomography.imaging.dataset import read_dataset
+from karat.tomography.imaging.families import TRAINING_FAMILIES
+from karat.tomography.imaging.simulate import simulate_slices
 from refimpl.errors import UsageError
 
 Float = NDArray[np.float32]
@@ -52,7 +52,7 @@ def corners(size: int, crop: int) -> list[tuple[int, int]]:
 
 
 def load_all(paths: Sequence[Path]) -> tuple[Float, Float]:
-    """What :func:`load` reads from each file, joined. Raises UsageError for slices of different sizes."""
+    """The slices of all files, joined. Raises UsageError for slices of different sizes."""
     parts = [load(path) for path in paths]
     sizes = {clean.shape[1:] for _, clean in parts}
     if len(sizes) > 1:

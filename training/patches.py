@@ -15,7 +15,7 @@ Float = NDArray[np.float32]
 def taught(
     batches: Iterator[tuple[Tensor, Tensor]], teacher: torch.nn.Module
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same noisy batches with what ``teacher`` makes of them in place of the clean ones."""
+    """Batches of noisy images with the results of ``teacher`` in place of clean images."""
     teacher = teacher.eval().to(memory_format=torch.channels_last)
     for noisy, _ in batches:
         with torch.no_grad():

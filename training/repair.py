@@ -1,4 +1,4 @@
-"""What Fine-Tune is trained on: slices restored by the quantized TomoGAN, as the oracle computes it."""
+"""Training data of Fine-Tune: slices restored by the quantized TomoGAN on the oracle."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from delegates.tiling import TileGrid
 from export.quantize import PRESETS, quantize_learnt, quantize_model
-from karat.calibration import calibration_samples
-from karat.restoration import on_onnx_runtime, on_oracle, restore
+from karat.tomography.calibration_inputs import calibration_samples
+from karat.tomography.restoration import on_onnx_runtime, on_oracle, restore
+from karat.tomography.tiles import TileGrid
 from refimpl.graph import Array, Graph
 from refimpl.networks import Upsampling, learnt_ranges, tomogan
 from refimpl.profiles import CANONICAL

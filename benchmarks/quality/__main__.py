@@ -12,6 +12,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.markdown import fill
 from benchmarks.quality.plans import WeightFiles
 from refimpl.errors import KaratError, UsageError
 
@@ -34,7 +35,10 @@ def parser() -> argparse.ArgumentParser:
         "--weights", action="append", default=[], metavar="NAME=FILE",
         help="a weight file in place of the shipped one, such as tomogan-bilinear-aware-int8=aware.npz",
     )  # fmt: skip
-    made.add_argument("--readme", type=Path, help="document whose marked tables are replaced")
+    made.add_argument(
+        "--documents", nargs="*", type=Path, default=[], metavar="FILE.md",
+        help="documents whose marked tables are replaced",
+    )  # fmt: skip
     made.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/COMMAND-DATE.json)")
     made.add_argument("--pictures", type=Path, help="folder for pictures (default: FOLDER/pictures)")
     made.add_argument("--rounds", type=int, default=7, help="latency: interleaved rounds")
@@ -69,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     summary.keep(entries, options.size, models, output)
     (options.folder / "report.md").write_text(tables.report(entries), encoding="utf-8")
     say(tables.report(entries))
-    place(options.readme, {name: make(entries) for name, make in tables.TABLES.items()})
+    place(options.documents, tables.texts(entries))
     drawn = pictures.draw_all(settings, entries, cases, options.pictures or options.folder / "pictures")
     for path in (output, options.folder / "report.md", *drawn):
         say(f"wrote {path}")
@@ -80,12 +84,13 @@ def run_latency(options: argparse.Namespace) -> int:
     """Times; 1 when a runtime's restored image differs from the oracle's."""
     from benchmarks.quality import latency
 
-    found = latency.measure(options.folder, options.size, weight_files(options.weights), options.rounds,
-                            options.threads, say)  # fmt: skip
+    found = latency.time_restorations(
+        options.folder, options.size, weight_files(options.weights), options.rounds, options.threads, say
+    )
     output = options.output or RESULTS / f"latency-{datetime.now(UTC):%Y-%m-%d}.json"
     latency.keep(found, output)
     say(latency.table_of(found))
-    place(options.readme, {"latency": latency.table_of(found)})
+    place(options.documents, {"quality: latency": latency.table_of(found)})
     drawn = latency.draw(found, (options.pictures or options.folder / "pictures") / "quality-latency.png")
     for path in (output, drawn):
         say(f"wrote {path}")
@@ -100,12 +105,10 @@ def weight_files(given: list[str]) -> WeightFiles:
     return WeightFiles(given={name: Path(file) for name, _, file in pairs})
 
 
-def place(document: Path | None, made: dict[str, str]) -> None:
-    """Puts tables into a document, if one was named."""
-    from benchmarks.quality.tables import render
-
-    if document is not None:
-        say(f"{document}: replaced {', '.join(render(document, made))}")
+def place(documents: list[Path], texts: dict[str, str]) -> None:
+    """Puts tables into the documents that were named."""
+    for document in documents:
+        say(f"{document}: replaced {', '.join(fill(document, texts))}")
 
 
 def say(text: str) -> None:

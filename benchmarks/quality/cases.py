@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-import karat.imaging
-from karat.imaging.families import FAMILIES, TRAINING_FAMILIES
-from karat.imaging.simulate import simulate_slices
+from karat.tomography import imaging
+from karat.tomography.imaging.families import FAMILIES, TRAINING_FAMILIES
+from karat.tomography.imaging.simulate import simulate_slices
 from refimpl.errors import UsageError
 from refimpl.graph import Array
 
@@ -75,7 +75,7 @@ def load_slice(case: Case, folder: Path) -> Slice:
 
 def simulator_digest() -> str:
     """SHA-256 of the simulator's source."""
-    return source_digest(Path(karat.imaging.__file__).parent)
+    return source_digest(Path(imaging.__file__).parent)
 
 
 def source_digest(*places: Path) -> str:

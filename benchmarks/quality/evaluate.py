@@ -118,7 +118,7 @@ def evaluate(settings: Settings, cases: Sequence[Case], processes: int, say: Say
         os.environ[name] = threads
     # Fresh interpreters: Numba's threads do not survive a fork.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        futures = {pool.submit(measure, settings, case): case for case in todo}
+        futures = {pool.submit(score_case, settings, case): case for case in todo}
         for number, future in enumerate(as_completed(futures), 1):
             try:
                 entries = future.result()
@@ -137,7 +137,7 @@ def evaluate(settings: Settings, cases: Sequence[Case], processes: int, say: Say
     return total
 
 
-def measure(settings: Settings, case: Case) -> Record:
+def score_case(settings: Settings, case: Case) -> Record:
     """Measures one slice and keeps what was found; returns all its entries."""
     given = load_slice(case, settings.folder)
     kitchen = Kitchen(settings.model_folder, case.size)

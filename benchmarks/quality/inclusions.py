@@ -11,7 +11,7 @@ same for all restorations of a slice and follows from its clean image: ``SPREAD 
 the fine detail``, so that a material's own texture is not counted one by one, but from ``LEAST`` to ``MOST``.
 
 An inclusion of the clean slice is *kept* when, somewhere on it, the restoration has an island that stands
-out by at least half the threshold, and *lost* otherwise. *Invented* is the same with the two exchanged.
+out by at least half the threshold, and *lost* otherwise. *Invented* is *lost* with the two images exchanged.
 Half the threshold, and islands up to ``NEAR`` times larger, so that what just passes in one image and
 just fails in the other is neither lost nor invented.
 """

@@ -20,14 +20,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.markdown import table
 from benchmarks.quality.cases import Case, load_slice
 from benchmarks.quality.plans import PLANS, TILE, Say, WeightFiles, load_model, prepare
-from benchmarks.quality.tables import table
 from delegates.onnxruntime import INTEGER_LANE
 from export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
+from export.onnx.layout import from_onnx_layout, to_onnx_layout
 from export.tflite import write_tflite
 from golden.provenance import cpu_name
-from karat.restoration import Network, restore
+from karat.tomography.restoration import Network, restore
 from refimpl.engine import compile_graph
 from refimpl.errors import UsageError
 from refimpl.graph import Array, Graph
@@ -144,7 +145,7 @@ LANES = (
 )
 
 
-def measure(
+def time_restorations(
     folder: Path, size: int, files: WeightFiles, rounds: int, threads: int | None, say: Say
 ) -> Latency:
     """Restores one image on each runtime in turn, ``rounds`` times. Raises UsageError."""
@@ -211,7 +212,7 @@ def table_of(found: Latency) -> str:
 
 
 def draw(found: Latency, path: Path) -> Path:
-    """The same as stacked bars."""
+    """Draws the medians as stacked bars; returns the picture's path."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -260,7 +261,6 @@ def _between_layouts(run: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """A function of NCHW images as one of NHWC images."""
 
     def between(values: Array) -> Array:
-        given = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-        return np.ascontiguousarray(run(given).transpose(0, 2, 3, 1))
+        return np.ascontiguousarray(from_onnx_layout(run(to_onnx_layout(values))))
 
     return between

@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks.quality.cases import Slice
 from benchmarks.quality.peers import PEERS, restore_by
 from benchmarks.quality.plans import PLANS, SCHEMES, TILE, load_model
-from delegates.tiling import TileGrid
-from karat.restoration import Network, on_onnx_runtime, on_oracle
+from karat.tomography.restoration import Network, on_onnx_runtime, on_oracle
+from karat.tomography.tiles import TileGrid
 from refimpl.engine import compile_graph
 from refimpl.graph import Array, Graph
 from refimpl.profiles import CANONICAL
@@ -156,11 +156,12 @@ def _network(folder: Path, model: str, size: int, profile: str) -> Network:
 def _as_onnx(graph: Graph, profile: str) -> Network:
     """The graph ONNX Runtime makes of the exported one, between NHWC images."""
     from export.onnx import lower_qdq, to_onnx
+    from export.onnx.layout import from_onnx_layout, to_onnx_layout
 
     program = compile_graph(lower_qdq(to_onnx(graph, "qdq")), profile)
 
     def run(values: Array) -> Array:
-        (output,) = program.run([np.ascontiguousarray(values.transpose(0, 3, 1, 2))]).outputs
-        return output.transpose(0, 2, 3, 1)
+        (output,) = program.run([to_onnx_layout(values)]).outputs
+        return from_onnx_layout(output)
 
     return Network(graph, run)

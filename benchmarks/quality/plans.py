@@ -11,22 +11,21 @@ from pathlib import Path
 import numpy as np
 
 import export.quantize
-import karat.calibration
-import karat.imaging
 import refimpl.networks
 from benchmarks.quality.cases import source_digest
-from delegates.tiling import TileGrid
 from export.quantize import (
     PRESETS,
     QuantizationScheme,
-    RangeMethod,
+    measure,
     output_range,
     quantize_learnt,
     quantize_model,
 )
 from export.tflite import read_tflite, write_tflite
-from karat.calibration import simulated, tiles_of
-from karat.restoration import on_oracle
+from karat.tomography import calibration_inputs, imaging
+from karat.tomography.calibration_inputs import simulated, tiles_of
+from karat.tomography.restoration import on_oracle
+from karat.tomography.tiles import TileGrid
 from refimpl.errors import KaratError, ModelError, UsageError
 from refimpl.graph import Array, Graph
 from refimpl.networks import Upsampling, chain, fine_tune, learnt_ranges, load_weights, tomogan
@@ -57,12 +56,7 @@ class Plan:
 
 
 STEPS: Mapping[str, Callable[[QuantizationScheme], QuantizationScheme]] = {
-    "min/max": lambda scheme: scheme,
-    "percentile": lambda scheme: replace(scheme, range_method=RangeMethod("percentile")),
-    "least error": lambda scheme: replace(scheme, range_method=RangeMethod("mse")),
-    "min/max + equalization": lambda scheme: replace(scheme, equalize=True),
-    "min/max + bias correction": lambda scheme: replace(scheme, correct_bias=True),
-    "min/max + filter ranges": lambda scheme: replace(scheme, filter_ranges="mse"),
+    f"min/max {name}" if name.startswith("+") else name: change for name, change in measure.STEPS.items()
 }
 """Steps of post-training quantization, each on its own."""
 
@@ -113,15 +107,15 @@ class WeightFiles:
 
 def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = ()) -> dict[str, str]:
     """Writes ``<plan>/tomogan.tflite``, ``fine-tune.tflite`` and ``chain.tflite``, all for 64×64 tiles;
-    for weights trained to be quantized also ``unrounded.tflite``, the same in float.
+    for weights trained to be quantized also ``unrounded.tflite``, those weights in float.
 
     Returns SHA-256 by ``<plan>/<model>``. A plan whose weights are not there, or that cannot be
     quantized, is left out with a printed reason. What is on disk is used again when it was made from
-    the same weights by the same source.
+    those weights by that source.
     """
     sources = source_digest(
-        *(Path(package.__file__).parent for package in (export.quantize, refimpl.networks, karat.imaging)),
-        Path(karat.calibration.__file__), Path(__file__),
+        *(Path(package.__file__).parent for package in (export.quantize, refimpl.networks, imaging)),
+        Path(calibration_inputs.__file__), Path(__file__),
     )  # fmt: skip
     digests: dict[str, str] = {}
     images: list[Array] = []

@@ -1,22 +1,14 @@
-"""Markdown tables of the figures, and putting them between markers of a document.
-
-A document says where a table belongs by a pair of lines, between which everything is replaced::
-
-    <!-- quality: schemes -->
-    <!-- end of quality: schemes -->
-"""
+"""The Markdown tables of restoration quality."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
+from benchmarks.markdown import marked, table
 from benchmarks.quality.cases import HELD_OUT
 from benchmarks.quality.methods import COVERS, METHODS, PROFILES
 from benchmarks.quality.plans import SCHEMES, STEPS
 from benchmarks.quality.summary import Entries, counts, families, of_family, row
-from refimpl.errors import UsageError
 from refimpl.profiles import CANONICAL
 
 _WAYS = ("whole", "tiles", "tiles repaired", "halo", "halo repaired", "blend", "blend repaired")
@@ -31,12 +23,27 @@ MAIN = (
 COUNTED = ("noisy", "nlm", "tv", "float whole", "int8 tiles", "int8 tiles repaired",
            "uint8-2019 tiles", "uint8-2019 tiles repaired", "aware-int8 blend", "aware-int8 blend repaired",
            "aware-uint8-2019 blend", "aware-uint8-2019 blend repaired")  # fmt: skip
+IN_SHORT = ("noisy", "tv", "float whole", "int8 tiles repaired", "aware-int8 blend repaired",
+            "aware-uint8-2019 blend repaired")  # fmt: skip
+"""The methods of the table that people read first."""
+
 BEST = ("aware-int8 blend repaired", "aware-uint8-2019 blend repaired")
 
 
 def schemes(entries: Entries) -> str:
     """The main methods."""
     return _methods(entries, [name for name in entries if name in MAIN])
+
+
+def in_short(entries: Entries) -> str:
+    """The methods of :data:`IN_SHORT`."""
+    lines = []
+    for name in IN_SHORT:
+        if name in entries:
+            found = row(entries, name)
+            to_float = "" if found.to_float is None or name == "noisy" else f"{found.to_float:+.4f}"
+            lines.append((found.title, f"{found.ssim:.4f}", to_float, f"{found.psnr:.2f}"))
+    return table(("", "SSIM", "over float", "PSNR dB"), lines)
 
 
 def others(entries: Entries) -> str:
@@ -117,44 +124,19 @@ def inclusions(entries: Entries) -> str:
 
 
 TABLES: Mapping[str, Callable[[Entries], str]] = {
-    "schemes": schemes, "others": others, "families": by_family, "profiles": profiles, "steps": steps,
-    "inclusions": inclusions,
+    "in short": in_short, "schemes": schemes, "others": others, "families": by_family,
+    "profiles": profiles, "steps": steps, "inclusions": inclusions,
 }  # fmt: skip
 
 
-def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others figures."""
-    rule = ["---", *["---:"] * (len(heads) - 1)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (heads, rule, *lines))
+def texts(entries: Entries) -> dict[str, str]:
+    """Every table, by the name of its place (see ``benchmarks.markdown``)."""
+    return {f"quality: {name}": make(entries) for name, make in TABLES.items()}
 
 
 def report(entries: Entries) -> str:
     """All tables, each between its markers."""
-    return "\n".join(f"{_begin(name)}\n{make(entries)}{_end(name)}\n" for name, make in TABLES.items())
-
-
-def render(document: Path, made: Mapping[str, str]) -> list[str]:
-    """Puts tables where a document has markers for them; returns their names.
-
-    Raises UsageError for a document with no marker of these tables, or one that is not closed.
-    """
-    text = document.read_text(encoding="utf-8")
-    placed = []
-    for name, content in made.items():
-        if _begin(name) not in text:
-            continue
-        pattern = re.compile(re.escape(_begin(name)) + r"\n.*?" + re.escape(_end(name)), re.DOTALL)
-        text, times = pattern.subn(lambda _: f"{_begin(name)}\n{content}{_end(name)}", text)  # noqa: B023
-        if not times:
-            raise UsageError(f"{document}: {_begin(name)} is not followed by {_end(name)}")
-        placed.append(name)
-    if not placed:
-        raise UsageError(
-            f"{document}: no place for a table; put the lines {_begin('NAME')} and {_end('NAME')} "
-            f"where it belongs, NAME being one of {', '.join(made)}"
-        )
-    document.write_text(text, encoding="utf-8")
-    return placed
+    return "\n\n".join(marked(name, text) for name, text in texts(entries).items()) + "\n"
 
 
 def _against(entries: Entries, name: str, base: str) -> str:
@@ -175,11 +157,3 @@ def _few(entries: Entries) -> set[str]:
 
 def _seen(entries: Entries, name: str) -> str:
     return f"\nMean SSIM over {len(entries[name])} slices.\n" if name in entries else ""
-
-
-def _begin(name: str) -> str:
-    return f"<!-- quality: {name} -->"
-
-
-def _end(name: str) -> str:
-    return f"<!-- end of quality: {name} -->"

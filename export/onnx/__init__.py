@@ -1,12 +1,12 @@
 """Reading and writing .onnx files."""
 
-from export.onnx.convert import FLAVOURS, Flavour, to_onnx
-from export.onnx.float_graph import write_float_onnx
-from export.onnx.half import half_precision
-from export.onnx.lower import lower_qdq
-from export.onnx.read import read_onnx
-from export.onnx.write import write_onnx
-from export.onnx.write_quantized import write_quantized_onnx
+from export.onnx.lower.lowering import lower_qdq
+from export.onnx.read.reader import read_onnx
+from export.onnx.write.convert import to_onnx, write_quantized_onnx
+from export.onnx.write.converter import FLAVOURS, Flavour
+from export.onnx.write.float_graph import write_float_onnx
+from export.onnx.write.half import half_precision
+from export.onnx.write.writer import write_onnx
 
 __all__ = [
     "FLAVOURS",

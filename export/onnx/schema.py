@@ -25,7 +25,7 @@ TYPE_NAMES: Mapping[int, str] = MappingProxyType(
 integers, bfloat16 and 8-bit floats) no graph here holds."""
 
 TYPE_CODES: Mapping[str, int] = MappingProxyType({name: code for code, name in TYPE_NAMES.items()})
-"""The same, the other way round."""
+"""NumPy type name to ``TensorProto.DataType`` number."""
 
 TYPED_FIELDS: Mapping[str, str] = MappingProxyType(
     {

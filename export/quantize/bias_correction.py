@@ -6,8 +6,8 @@ quantized layer makes of the inputs that the layers before it (corrected already
 the float network over the calibration data, and the difference of the means goes into the int32 bias
 (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, appendix D).
 
-Compared is the sum before the activation function and before its rounding to 8 bits, which the oracle has
-exactly: its int32 accumulators. A shift of the bias shifts that, and nothing else, by as much.
+The comparison uses the sum before the activation function and before rounding to 8 bits. The oracle has that
+sum exactly, as int32 accumulators, and a shift of the bias shifts it by as much.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class _Prefix:
         return mean
 
     def advance(self, view: LayerView) -> None:
-        """Runs a layer, its bias corrected, and forgets what nobody reads behind it."""
+        """Corrects a layer's bias, runs the layer, and drops activations that no later layer reads."""
         step = prepare_step(view, self._program.profile, self._program.target)
         for values in self._values:
             result = self._program.run_step(step, _inputs(view, values))

@@ -1,4 +1,4 @@
-"""Cross-layer equalization: the same float function, with channels of like size.
+"""Cross-layer equalization: channels get ranges of like size, and the float function stays as it is.
 
 A channel that a ReLU (or nothing) passes on may be divided by a positive factor where it is made and
 multiplied by it where it is read: ``W2 relu(W1 x + b1) = (W2 S) relu(S^-1 W1 x + S^-1 b1)``. The factors
@@ -7,7 +7,7 @@ are chosen so that each channel's filter has the same range on both sides,
 (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, section 4.1).
 
 Max pooling, bilinear resizing and ReLU commute with a positive factor; a concatenation passes each channel
-on as it is, so that its reader takes each slice's own factors. A channel that anybody else sees (the
+on as it is, so that its reader takes each slice's own factors. A channel that another layer reads (the
 graph's inputs and outputs, a clipped activation, another op) keeps its size.
 """
 
@@ -193,7 +193,7 @@ def _balance(mine: Array, links: list[_Link], factors: Array) -> None:
         scaled = link.sizes * factors[link.reads] / factors[link.makes][:, None]
         np.maximum.at(made, link.makes, scaled.max(axis=1))
         np.maximum.at(read, link.reads, scaled.max(axis=0))
-    # A channel nothing makes, or nobody reads, has no range to balance.
+    # A channel that no layer makes or no layer reads has no range to balance.
     live = mine[(made[mine] > 0) & (read[mine] > 0)]
     factors[live] = np.clip(
         factors[live] * np.sqrt(made[live] / read[live]), 1 / GREATEST_FACTOR, GREATEST_FACTOR

@@ -39,7 +39,7 @@ STEPS: Mapping[str, Callable[[QuantizationScheme], QuantizationScheme]] = Mappin
 class Deviation:
     """How far quantized outputs are from float ones, over all held-out samples.
 
-    ``snr_db``: power of the float outputs over that of the difference. ``psnr_db``: the same with the
+    ``snr_db``: power of the float outputs over that of the difference. ``psnr_db``: that ratio with the
     square of the float outputs' extent (greatest minus least) for the power. ``mean_error``: mean of
     quantized minus float; ``mean_absolute`` and ``greatest`` of its magnitude, all in the output's units.
     """

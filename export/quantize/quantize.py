@@ -161,7 +161,7 @@ class _Quantizer:
             raise ModelError(f"{self._graph.label(index)}: {failure}") from None
 
     def _public_parameters(self, index: int) -> Quantization:
-        """The same real values in the other element type: int8 and uint8 differ by 128."""
+        """Parameters that give equal real values in the other element type: int8 and uint8 differ by 128."""
         (scale,), (zero_point,) = self._parameters[index].scale, self._parameters[index].zero_point
         offset = 128 if self._scheme.input_output == "uint8" else -128
         return Quantization.per_tensor(scale, zero_point + offset)

@@ -74,7 +74,7 @@ class QuantizationScheme:
             raise UsageError("symmetric activations (zero point 0) are int8; uint8 has no negative values")
 
     def without_steps(self) -> QuantizationScheme:
-        """The same types and granularity, min/max ranges throughout, and nothing corrected."""
+        """This scheme's types and granularity, with min/max ranges and without corrections."""
         return replace(
             self, range_method=RangeMethod(), filter_ranges="minmax", equalize=False, correct_bias=False
         )
@@ -85,7 +85,7 @@ PER_CHANNEL_INT8 = QuantizationScheme(filter_ranges="mse", correct_bias=True)
 nothing where each channel has a scale of its own.)"""
 
 MOBILE_INT8 = replace(PER_CHANNEL_INT8, input_output="uint8")
-"""The same with uint8 inputs and outputs, as mobile applications and the Edge TPU compiler expect."""
+"""``PER_CHANNEL_INT8`` with uint8 inputs and outputs, as mobile apps and the Edge TPU compiler expect."""
 
 PER_TENSOR_UINT8 = QuantizationScheme(
     "uint8", "per_tensor", "uint8", filter_ranges="mse", equalize=True, correct_bias=True

@@ -1,4 +1,4 @@
-"""Reading flatbuffers that nobody vouches for.
+"""Reading flatbuffers from untrusted sources.
 
 Every offset and length is checked against the file before it is followed, so a
 broken file ends in a ModelError: no read outside the file, no allocation a length

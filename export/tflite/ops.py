@@ -8,7 +8,7 @@ has the schema's default. ``None`` marks a position the schema no longer uses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -16,7 +16,7 @@ from export.tflite import versions as v
 from export.tflite.schema import TYPE_NAMES, enum_names
 from export.tflite.versions import VersionRule
 from refimpl.errors import UnsupportedOp
-from refimpl.graph import AttributeValue, Graph, Layer, LayerView
+from refimpl.graph import AttributeValue, Graph, LayerView
 
 Kind = Literal["int", "float", "bool", "enum", "ints"]
 
@@ -238,26 +238,12 @@ def lowest_version(view: LayerView) -> int:
 
 
 def with_lowest_versions(graph: Graph) -> Graph:
-    """The same graph, each builtin layer at the lowest version that expresses it; for graphs
-    built here. A graph that was read keeps the versions of its file."""
+    """The graph with each builtin layer at the lowest version that expresses it, for graphs built here.
+
+    A graph that was read keeps the versions of its file.
+    """
     layers = tuple(
-        Layer(
-            layer.index,
-            layer.op,
-            layer.inputs,
-            layer.outputs,
-            layer.attributes,
-            lowest_version(graph.view(layer)) if layer.op in BUILTINS else layer.version,
-        )
+        replace(layer, version=lowest_version(graph.view(layer))) if layer.op in BUILTINS else layer
         for layer in graph.layers
     )
-    return Graph(
-        graph.tensors,
-        layers,
-        graph.inputs,
-        graph.outputs,
-        graph.name,
-        graph.format,
-        graph.signatures,
-        graph.description,
-    )
+    return replace(graph, layers=layers)

@@ -16,7 +16,7 @@ VersionRule: TypeAlias = Callable[[LayerView], int]
 
 
 def always(version: int) -> VersionRule:
-    """The same version whatever the layer."""
+    """A rule that gives every layer one version."""
     return lambda _view: version
 
 

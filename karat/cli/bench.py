@@ -12,7 +12,7 @@ from karat.cli import options as shared
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from karat.benchmark.contest import Say
+    from karat.contest.runner import Say
 
 HELP = "time the oracle and real runtimes on one model, in turns, after comparing their outputs"
 EPILOG = """examples:
@@ -85,9 +85,9 @@ def run(options: argparse.Namespace) -> int:
 
     from export import graph_under
     from golden.provenance import model_label
-    from karat.benchmark.contest import Rules, hold
-    from karat.benchmark.contestants import Subject, line_up, oracle
-    from karat.benchmark.table import table
+    from karat.contest.contestants import Subject, line_up, oracle
+    from karat.contest.runner import Rules, run_contest
+    from karat.contest.table import table
     from refimpl.engine import compile_graph
     from refimpl.profiles import profile_named
 
@@ -123,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
         layers=max(3, min(options.rounds, 10)) if options.layers else 0,
     )
     with _status() as say:
-        contest = hold(model_label(options.model), subject, contestants, rules, say)
+        contest = run_contest(model_label(options.model), subject, contestants, rules, say)
     print(table(contest))
     if options.json is not None:
         options.json.write_text(json.dumps(contest.to_dict(), indent=1) + "\n", encoding="utf-8")
@@ -142,7 +142,7 @@ def _status() -> Iterator[Say]:
 
 
 def _runtime_names() -> Iterable[str]:
-    from karat.benchmark.contestants import runtime_names
+    from karat.contest.contestants import runtime_names
 
     return runtime_names()
 

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the demonstration."""
-    from karat.demo import Options, run_demo
+    from karat.tomography.demo import Options, run_demo
     from refimpl.errors import UsageError
 
     if options.output.exists() and not options.output.is_dir():

@@ -182,25 +182,8 @@ def write_graph(graph: Graph, path: Path, flavour: Flavour = "qdq") -> None:
 
     ``flavour`` is the form of an .onnx file of a quantized TFLite-style graph.
     """
-    from refimpl.errors import UsageError
+    from export.files import file_format, write_model
 
-    if path.suffix == ".tflite":
-        from export.tflite import write_tflite
-
-        content = write_tflite(graph)
-    elif path.suffix == ".onnx":
-        content = _onnx(graph, flavour)
-    else:
-        raise UsageError(f"{path}: name a .tflite or .onnx file")
+    content = write_model(graph, file_format(path), flavour)
     path.write_bytes(content)
     print(f"{path}: {len(content):,} bytes, {len(graph.layers)} layers")
-
-
-def _onnx(graph: Graph, flavour: Flavour) -> bytes:
-    from export.onnx import write_float_onnx, write_onnx, write_quantized_onnx
-
-    if graph.format == "onnx":
-        return write_onnx(graph)
-    if any(tensor.dtype in ("int8", "uint8") and tensor.quantization for tensor in graph.tensors):
-        return write_quantized_onnx(graph, flavour)
-    return write_float_onnx(graph)

@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Calibrates, quantizes, writes; or reports."""
     from export.quantize import PRESETS, best_of, quantize_learnt, quantize_model
-    from karat.calibration import calibration_samples
+    from karat.tomography.calibration_inputs import calibration_samples
     from refimpl.errors import UsageError
     from refimpl.networks import learnt_ranges
 
@@ -168,7 +168,7 @@ def _gains(
     from tqdm import tqdm
 
     from export.quantize import gains
-    from karat.calibration import held_out_samples
+    from karat.tomography.calibration_inputs import held_out_samples
     from refimpl.errors import FeedError
 
     if options.calibration is None:
@@ -222,7 +222,7 @@ def _write(
     from dataclasses import replace
 
     from export.quantize import quantize_model
-    from karat.calibration import signal_to_noise
+    from karat.tomography.calibration_inputs import signal_to_noise
 
     shared.write_graph(quantized, options.output)
     cost = f"signal to noise against the float network: {signal_to_noise(graph, quantized, samples):.1f} dB"

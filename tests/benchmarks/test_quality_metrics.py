@@ -20,7 +20,7 @@ def test_similarity_of_two_flat_slices_is_the_luminance_term() -> None:
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-def test_similarity_of_a_slice_and_its_negative_contrast_is_negative() -> None:
+def test_similarity_to_inverted_contrast_is_negative() -> None:
     image = np.indices((32, 32)).sum(axis=0) % 2 * 0.8 + 0.1
     assert ssim(image, 1 - image) < -0.9
     assert ssim(image, image) == pytest.approx(1, abs=1e-6)

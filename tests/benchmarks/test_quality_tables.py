@@ -1,4 +1,4 @@
-"""Figures and tables: means by hand, markers replaced and never doubled."""
+"""Figures and tables of restoration quality: means by hand, and what stands in the README."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from benchmarks.quality import tables
 from benchmarks.quality.latency import PAPER, Latency, table_of
 from benchmarks.quality.summary import counts, row
-from refimpl.errors import UsageError
 
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results" / "quality.md"
 NONE = {"bright": {"present": 0, "lost": 0, "invented": 0}, "dark": {"present": 4, "lost": 1, "invented": 2}}
 
 
@@ -55,31 +56,21 @@ def test_every_table_is_made() -> None:
     assert "| **bone** (1) | 0.4000 |" in text
 
 
-def test_markers_are_replaced_not_doubled(tmp_path: Path) -> None:
-    """Twice the same table leaves the document as after once; what stands around it stays."""
-    document = tmp_path / "README.md"
-    document.write_text(
-        "before\n<!-- quality: schemes -->\nold\n\nolder\n<!-- end of quality: schemes -->\nafter \\1\n"
-    )
-    made = {"schemes": "| new \\1 |\n", "families": "absent"}
-    assert tables.render(document, made) == ["schemes"]
-    once = document.read_text()
-    assert once == (
-        "before\n<!-- quality: schemes -->\n| new \\1 |\n<!-- end of quality: schemes -->\nafter \\1\n"
-    )
-    tables.render(document, made)
-    assert document.read_text() == once
+def rows(path: Path, place: str) -> list[str]:
+    """The rows of the table at a marked place, without its two heading lines."""
+    text = path.read_text(encoding="utf-8").partition(f"<!-- {place} -->")[2]
+    table = text.partition(f"<!-- end of {place} -->")[0]
+    return [line for line in table.splitlines() if line.startswith("|")][2:]
 
 
-def test_a_document_without_markers_is_refused(tmp_path: Path) -> None:
-    document = tmp_path / "README.md"
-    document.write_text("nothing here\n")
-    with pytest.raises(UsageError, match="no place for a table"):
-        tables.render(document, {"schemes": ""})
-    document.write_text("<!-- quality: schemes -->\nnever closed\n")
-    with pytest.raises(UsageError, match="not followed by"):
-        tables.render(document, {"schemes": ""})
-    assert document.read_text() == "<!-- quality: schemes -->\nnever closed\n"
+def test_the_readme_quotes_the_results() -> None:
+    """Each row of the README's table holds figures of the row with the same title in the full table."""
+    quoted, kept = rows(ROOT / "README.md", "quality: in short"), rows(RESULTS, "quality: schemes")
+    assert len(quoted) == len(tables.IN_SHORT)
+    full = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")] for line in kept}
+    for line in quoted:
+        _, title, ssim, to_float, psnr, _ = (cell.strip() for cell in line.split("|"))
+        assert [ssim, to_float, psnr] == [full[title][2], full[title][4], full[title][5]], title
 
 
 def test_the_latency_table_stands_beside_the_papers() -> None:

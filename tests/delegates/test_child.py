@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delegates.child import WORKER, Child
+from delegates.child import Child
 from delegates.protocol import DelegateRun
 from delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
+from delegates.workers import TFLITE_WORKER
 from refimpl.errors import (
     DelegateCrashed,
     DelegateError,
@@ -62,7 +63,7 @@ def test_a_plain_run(fake: TfliteDelegate) -> None:
     assert fake.probe().version == "2.14.0"
 
 
-def test_what_a_runtime_prints_does_not_end_up_in_the_answers(fake: TfliteDelegate) -> None:
+def test_output_of_a_runtime_is_kept_out_of_the_answers(fake: TfliteDelegate) -> None:
     """Both through Python's standard output and through descriptor 1."""
     for _ in range(3):
         assert fake.run(todo("noise"), [X]).outputs[0].tolist() == [2, 3, 4, 251]
@@ -238,7 +239,7 @@ def test_a_worker_nobody_listens_to_removes_its_files(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "feed1.npy").write_bytes(b"x")
     worker = subprocess.Popen(
-        [sys.executable, str(WORKER), str(folder)],
+        [sys.executable, str(TFLITE_WORKER), str(folder)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert worker.stdin is not None

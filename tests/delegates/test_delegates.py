@@ -9,8 +9,8 @@ from delegates import DELEGATES, Delegate, delegate_named
 from delegates.onnxruntime import ONNX_LANES
 from export.tflite import write_tflite
 from refimpl.errors import UsageError
-from tests.delegates import models
-from tests.delegates.conformance import DelegateConformance, named
+from tests.support import exact_networks as models
+from tests.support.delegate_conformance import DelegateConformance, named
 
 
 class TestOracle(DelegateConformance):

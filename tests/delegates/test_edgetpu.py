@@ -18,8 +18,8 @@ from delegates.table import LANES
 from delegates.tflite import EDGETPU_LIBRARY, TFLITE_PYTHON, TfliteDelegate
 from export.tflite import write_tflite
 from refimpl.errors import DelegateError, DelegateUnavailable
-from tests.delegates import models
 from tests.shared_models import require
+from tests.support import exact_networks as models
 
 FAKE = Path(__file__).resolve().parent / "fake_runtime"
 LANE = next(lane for lane in LANES if lane.name == "edgetpu")
@@ -135,7 +135,7 @@ def test_a_compiled_model_gives_its_outputs(library) -> None:
         delegate.run(json.dumps([]).encode(), [x])
 
 
-def test_a_compiled_model_without_the_device_is_refused_in_words() -> None:
+def test_a_compiled_model_without_its_device_is_refused() -> None:
     path = require("coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite")
     with (
         delegate_named("litert-ref") as delegate,

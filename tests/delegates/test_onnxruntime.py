@@ -114,13 +114,13 @@ def test_a_missing_provider_is_said_and_never_replaced(name: str) -> None:
             verify(qdq_pair(), read_onnx(qdq_pair()), delegate, [[image()]])
 
 
-def test_a_level_the_runtime_does_not_know_is_an_error_not_a_crash() -> None:
+def test_an_unknown_optimization_level_is_an_error() -> None:
     lane = OnnxLane("odd", "ort-1.31", "CPUExecutionProvider", level="ORT_ENABLE_NOTHING")
     with OnnxDelegate(lane) as delegate, pytest.raises(DelegateError):
         delegate.versions()
 
 
-def test_precise_sums_change_nothing_where_products_do_not_saturate() -> None:
+def test_precise_sums_change_nothing_without_saturation() -> None:
     """With VNNI (or AVX2 and this small model) the option must not change a bit."""
     with delegate_named("ort") as plain, delegate_named("ort", precise=True) as precise:
         for content in (quantized_relu_chain(),):

@@ -20,6 +20,7 @@ import delegates.tensorrt as lane
 from delegates import delegate_named
 from delegates.tensorrt import EngineProof, TensorrtDelegate, with_named_convolutions
 from delegates.tensorrt_report import BuiltLayer, Operand, judge, parse_layers
+from delegates.workers import TENSORRT_WORKER
 from karat.cli import main
 from refimpl.errors import DelegateUnavailable, ModelError, UsageError
 from refimpl.graph import Array
@@ -89,7 +90,7 @@ def flagships() -> dict[str, bytes]:
     """The networks in TensorRT's flavour, and the float TomoGAN; small images, the true widths."""
     from export.onnx import write_float_onnx, write_quantized_onnx
     from export.quantize import PRESETS, quantize_model
-    from karat.calibration import calibration_samples
+    from karat.tomography.calibration_inputs import calibration_samples
     from refimpl.networks import network
 
     found = {}
@@ -225,7 +226,7 @@ print(len(tensorrt_worker.Lane(sys.argv[3:]).build(sys.argv[2])))
 @needs_tensorrt
 def test_values_beside_the_model_are_found(tmp_path: Path) -> None:
     """The engine of a model whose constants lie in another file, which the parser must be told where."""
-    folder, sizes = str(Path(lane.__file__).parent), []
+    folder, sizes = str(TENSORRT_WORKER.parent), []
     for name, beside in (("whole.onnx", False), ("parts.onnx", True)):
         path = tmp_path / name
         onnx.save(onnx.load_from_string(chain()), path, save_as_external_data=beside, location="values.bin",

@@ -154,7 +154,7 @@ def test_types_apart_from_formats(spelling: str, word: str, verdict: str) -> Non
     assert verdicts([layer], "conv1") == [verdict]
 
 
-def test_what_the_operands_say_counts_before_the_kernels_name() -> None:
+def test_operand_types_count_before_the_kernels_name() -> None:
     layer = convolution("conv1", "conv1", read="Row major linear FP32", weights="Float")
     assert verdicts([layer], "conv1") == ["float"]
 

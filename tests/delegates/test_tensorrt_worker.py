@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-import delegates.tensorrt as lane
+from delegates.workers import TENSORRT_WORKER
 from refimpl.graph import Array
 
 
@@ -75,7 +74,7 @@ class FakeEngine:
 def test_feeding_and_fetching_against_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not TensorRT: the order of calls, shapes, and that no device memory is kept. Without a GPU this is
     all that is tested of a run."""
-    monkeypatch.syspath_prepend(str(Path(lane.__file__).parent))
+    monkeypatch.syspath_prepend(str(TENSORRT_WORKER.parent))
     worker = importlib.import_module("tensorrt_worker")
     engine, driver = FakeEngine(), FakeDriver()
     trt = SimpleNamespace(TensorIOMode=SimpleNamespace(INPUT="in"), nptype=np.dtype)

@@ -12,7 +12,7 @@ from export.tflite import read_tflite, write_tflite
 from refimpl.errors import DelegateError
 from refimpl.graph import Array, Graph
 from refimpl.profiles.tflite.xnnpack import xnnpack_takes
-from tests.delegates.xnnpack_cases import all_cases
+from tests.cases.xnnpack_cases import all_cases
 from tests.shared_models import CUT_BEFORE_CUSTOM, NOT_RUNNABLE, model_names, require
 
 CASES = all_cases()
@@ -68,7 +68,7 @@ def test_the_cases_lie_on_both_sides(taken: dict[str, bool | str]) -> None:
     assert one_sided == always
 
 
-def test_a_layer_taken_and_then_refused_refuses_the_model() -> None:
+def test_a_layer_refused_after_being_taken_refuses_the_model() -> None:
     """A max-pool between different parameters: LiteRT fails instead of falling back."""
     graph = CASES["pool int8: MAX_POOL_2D to another scale"]
     with delegate_named("litert-xnnpack") as delegate:

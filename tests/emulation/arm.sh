@@ -1,9 +1,9 @@
 #!/bin/sh
 # Runs a command of this project on an emulated 64-bit Arm processor, to execute the dot-product kernels.
 #
-#   ./emulate.sh setup                                  once; about 700 MB under $ARM_HOME
-#   ./emulate.sh python -m pytest tests/refimpl/test_isa.py
-#   ARM_CPU=cortex-a53 ./emulate.sh python -m pytest …  a processor without dot products
+#   tests/emulation/arm.sh setup                                  once; about 700 MB under $ARM_HOME
+#   tests/emulation/arm.sh python -m pytest tests/refimpl/test_isa.py
+#   ARM_CPU=cortex-a53 tests/emulation/arm.sh python -m pytest …  a processor without dot products
 #
 # Needs an x86-64 Debian or Ubuntu machine with apt-get, dpkg, pip, and Debian's archive keyring; no root,
 # no binfmt_misc, nothing is installed outside $ARM_HOME. Start it from the project's root.
@@ -12,7 +12,8 @@
 set -eu
 
 home=${ARM_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/karat-arm}
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# The Debian archive this machine is configured with; on another system, name one in DEBIAN_MIRROR.
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' | grep -m1 '/debian/*$' || true)}
 keyring=${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 root=$home/root
 
@@ -32,6 +33,7 @@ apt_for() {
 }
 
 setup() {
+    [ -n "$mirror" ] || { echo "arm.sh: apt knows no Debian archive here; set DEBIAN_MIRROR" >&2; exit 2; }
     mkdir -p "$home/debs" "$root"
     # QEMU 10: older ones show the host's /proc/cpuinfo, from which LLVM then learns nothing.
     apt_for trixie amd64 update

@@ -11,8 +11,8 @@ from export.tflite import read_tflite, write_tflite
 from refimpl.builder import GraphBuilder
 from refimpl.errors import UsageError
 from refimpl.graph import Graph, Quantization
-from tests.export.litert import run_reference
-from tests.export.tflite_samples import every_feature, runnable
+from tests.support.litert import run_reference
+from tests.support.tflite_samples import every_feature, runnable
 
 
 def assert_faithful(cut: Cut, graph: Graph) -> None:

@@ -26,8 +26,8 @@ from tests.cases.onnx_models import (
     quantized,
 )
 from tests.cases.quantized import seeded
-from tests.export.onnx_models import MODELS, Sketch, feed_of
-from tests.export.onnx_models import quantized as quantized_sketch
+from tests.support.onnx_sketches import MODELS, Sketch, feed_of
+from tests.support.onnx_sketches import quantized as quantized_sketch
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -200,7 +200,7 @@ def assert_close_to_the_runtime(runtime: Delegate, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(("channels", "size"), [(129, 4), (6, 1)])
-def test_a_transposed_convolution_of_unknown_order_is_not_compared_and_what_follows_is(
+def test_unspecified_transposed_convolution_is_not_compared(
     runtime: Delegate, channels: int, size: int
 ) -> None:
     """Too many channels for one chain, or a single pixel; the ReLU behind it is judged on its own."""

@@ -18,7 +18,7 @@ from tests.cases.quantized import seeded
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from tests.export.onnx_models import Sketch
+from tests.support.onnx_sketches import Sketch
 
 SHAPE = (1, 3, 12, 10)
 

@@ -51,9 +51,7 @@ def test_spec_and_kernel_equal_the_runtime(runtime: Delegate, case: OnnxCase) ->
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
-def test_a_transposed_convolution_is_one_chain_with_any_number_of_threads(
-    runtime: Delegate, threads: int
-) -> None:
+def test_transposed_convolution_is_exact_on_any_number_of_threads(runtime: Delegate, threads: int) -> None:
     """The most channels that stay in one piece, and pixels that threads divide unevenly."""
     draw = seeded("threads")
     x, w = (draw.normal(size=shape).astype(np.float32) for shape in ((1, 128, 17, 33), (128, 24, 4, 4)))

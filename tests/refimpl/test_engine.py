@@ -18,7 +18,7 @@ from refimpl.errors import FeedError, UnsupportedOp, UsageError
 from refimpl.graph import Quantization
 from refimpl.kernels.threads.thread_count import count_in_force, threads_in_force
 from refimpl.kernels.threads.thread_pool import POOL, Job
-from tests.karat.small import small_graph
+from tests.support.small_network import small_graph
 
 
 def test_unsupported_ops_are_all_named_before_anything_runs() -> None:

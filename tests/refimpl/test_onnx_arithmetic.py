@@ -14,7 +14,7 @@ from refimpl.profiles import PROFILES, profile_for
 from refimpl.spec.onnx.arithmetic import fused_multiply_add, sum_saturating_pairs
 from tests.cases.onnx_models import node, onnx_model, qdq_pair
 from tests.cases.onnx_ops import convolutions
-from tests.delegates import models
+from tests.support import exact_networks as models
 
 
 def rounded(exact: Fraction) -> np.float32:

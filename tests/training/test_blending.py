@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 
-from delegates.tiling import TileGrid  # noqa: E402
+from karat.tomography.tiles import TileGrid  # noqa: E402
 from refimpl.errors import UsageError  # noqa: E402
 from training.blending import BlendedFineTune, blocks  # noqa: E402
 from training.model import FineTune  # noqa: E402
@@ -33,9 +33,7 @@ def test_training_averages_tiles_as_stitching_does() -> None:
 
 
 @pytest.mark.parametrize("size", [36, 55])
-def test_blocks_are_turned_together_with_what_they_should_become(
-    size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_augmentation_turns_input_and_target_alike(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of the clean slice itself average to it, whichever way turned; a size whose last tile is
     shifted back (55: starts 0, 10, 20, 30, 39) too."""
     monkeypatch.setattr(FineTune, "forward", lambda self, x: x)

@@ -14,9 +14,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 
 from export.quantize import PRESETS, quantize_learnt  # noqa: E402
-from karat.imaging.dataset import write_dataset  # noqa: E402
-from karat.imaging.simulate import simulate_stack  # noqa: E402
-from karat.restoration import on_onnx_runtime, on_oracle  # noqa: E402
+from karat.tomography.imaging.dataset import write_dataset  # noqa: E402
+from karat.tomography.imaging.simulate import simulate_stack  # noqa: E402
+from karat.tomography.restoration import on_onnx_runtime, on_oracle  # noqa: E402
 from refimpl.errors import FeedError, UsageError  # noqa: E402
 from refimpl.networks import fine_tune, learnt_ranges, tomogan  # noqa: E402
 from training import data  # noqa: E402
@@ -154,7 +154,7 @@ def test_gradient_passes_inside_the_range_only() -> None:
     assert x.grad.tolist() == [1.0, 0.0]
 
 
-def test_a_range_widens_for_what_it_clips_and_narrows_for_what_it_rounds() -> None:
+def test_a_range_learns_from_clipping_and_from_rounding() -> None:
     """The signs of an end's gradient: many values clipped; none clipped and all between two steps."""
     for values, wider in ((torch.full((1, 8), 3.0), True), (torch.linspace(0.001, 0.003, 8)[None], False)):
         rounding = FakeQuantization({"x": (-1.0, 1.0)})

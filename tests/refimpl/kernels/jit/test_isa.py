@@ -33,8 +33,8 @@ from refimpl.kernels.microkernel.microkernel import (
 )
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
-from tests.karat.small import small_graph
 from tests.support.kernel_against_spec import assert_kernel_equals_spec
+from tests.support.small_network import small_graph
 
 X86 = "x86_64-unknown-linux-gnu"
 MACHINES = {

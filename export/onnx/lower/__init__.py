@@ -1,0 +1,1 @@
+"""From a QDQ graph to the integer graph that ONNX Runtime makes of it."""

@@ -1,0 +1,1 @@
+"""Reading .onnx files: messages, constants, shapes and quantization parameters."""

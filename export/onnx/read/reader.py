@@ -1,0 +1,321 @@
+"""Reading .onnx files into graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.onnx.package import import_onnx
+from export.onnx.read.constants import array_of
+from export.onnx.read.messages import (
+    Declared,
+    attributes_of,
+    check_texts,
+    declared_of,
+    outputs_of,
+    where_of,
+)
+from export.onnx.read.parameters import input_quantizations, output_quantization
+from export.onnx.read.shapes import fold, infer
+from export.onnx.read.shapes_types import Type
+from export.onnx.schema import (
+    IR_VERSIONS,
+    MAX_BYTES,
+    MAX_RANK,
+    OPSETS,
+    STANDARD_DOMAINS,
+    op_name,
+)
+from refimpl.errors import ModelError, UnsupportedOp, UsageError
+from refimpl.graph import Array, Graph, Layer, LayerView, Quantization, Signature, Tensor
+
+
+def read_onnx(source: str | Path | bytes) -> Graph:
+    """The graph in an .onnx file, given as a path or as its content.
+
+    Tensors are the graph's inputs, then its constants (initializers, then the values of Constant nodes,
+    which are no layers), then what each node writes, in the file's order, with the file's names and
+    layouts. A layer's op is its op type, in other domains than the standard one ``domain:type``; its
+    version is that of its domain's operator set; its attributes are those the file stores. Scales and
+    zero points are constants, as in the file, and also :attr:`Tensor.quantization`
+    (``export/onnx/read/parameters.py``). Names of nodes, metadata and annotations are not part of the graph.
+
+    Shapes are computed from the inputs' (``export/onnx/read/shapes.py``). A batch of unknown size is read as
+    a batch of one, with -1 in ``shape_signature``. Values in other files are read from the folder of
+    the model only.
+
+    Raises UsageError when the file cannot be opened or the onnx package is missing, and ModelError or
+    UnsupportedOp, naming the file, when it is malformed or holds what a graph cannot: control flow,
+    functions, sparse tensors, unknown sizes, operator sets other than 13 to 23.
+    """
+    onnx = import_onnx()
+    from google.protobuf.message import DecodeError
+
+    if isinstance(source, bytes):
+        label, content, folder = "model in memory", source, None
+    else:
+        label, folder = str(source), Path(source).parent
+        content = _content(Path(source))
+    try:
+        if len(content) > MAX_BYTES:
+            raise ModelError(f"{len(content)} bytes; an ONNX file has at most {MAX_BYTES}")
+        model = onnx.ModelProto.FromString(content)
+        check_texts(model)
+        return _Reader(model, folder).graph()
+    except DecodeError:
+        raise ModelError(f"{label}: not an ONNX file, or a damaged one") from None
+    except UnicodeDecodeError:
+        raise ModelError(f"{label}: a textual attribute is no UTF-8 text; the file is damaged") from None
+    except ModelError as error:
+        # Names in a damaged file can be as long as the file.
+        raise type(error)(f"{label}: {str(error)[:MAX_MESSAGE]}") from None
+
+
+MAX_MESSAGE = 1000
+"""Characters of a message; the rest is left out."""
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"{path}: more than {MAX_BYTES} bytes; keep the constants in files beside it")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path}: cannot be read ({reason})") from error
+
+
+class _Reader:
+    def __init__(self, model: Any, folder: Path | None) -> None:
+        self._model, self._folder = model, folder
+        self._tensors: list[Tensor] = []
+        self._index: dict[str, int] = {}
+        self._folded: dict[int, Array] = {}
+        self._declared: dict[str, Declared] = {}
+
+    def graph(self) -> Graph:
+        graph = self._model.graph
+        versions = self._versions()
+        for kind, found in (
+            ("functions of its own", self._model.functions),
+            ("sparse constants", graph.sparse_initializer),
+        ):
+            if found:
+                raise UnsupportedOp(f"the model has {len(found)} {kind}, which are not supported")
+        self._declared = {
+            value.name: declared_of(value) for value in (*graph.input, *graph.output, *graph.value_info)
+        }
+        stored = {proto.name for proto in graph.initializer}
+        inputs = tuple(self._input(value) for value in graph.input if value.name not in stored)
+        for proto in graph.initializer:
+            where = f"constant {proto.name!r}"
+            self._add(proto.name, array_of(proto, where, self._folder))
+        nodes = []
+        for position, node in enumerate(graph.node):
+            where = where_of(position, node)
+            if op_name(node.domain, node.op_type) == "Constant":
+                (name,) = outputs_of(node, where)
+                self._add(name, self._constant_value(node, where))
+            else:
+                nodes.append((node, where))
+        layers = tuple(
+            self._layer(number, node, where, versions) for number, (node, where) in enumerate(nodes)
+        )
+        outputs = tuple(self._output(value.name) for value in graph.output)
+        return Graph(
+            self._with_input_parameters(layers),
+            layers,
+            inputs,
+            outputs,
+            graph.name,
+            "onnx",
+            (self._signature(inputs, outputs),),
+            self._model.doc_string,
+        )
+
+    def _versions(self) -> dict[str, int]:
+        """Operator set version by domain, "" being the standard one."""
+        if self._model.ir_version not in IR_VERSIONS:
+            raise UnsupportedOp(
+                f"format version {self._model.ir_version}; "
+                f"{IR_VERSIONS[0]} to {IR_VERSIONS[-1]} are supported"
+            )
+        versions: dict[str, int] = {}
+        for entry in self._model.opset_import:
+            domain = "" if entry.domain in STANDARD_DOMAINS else entry.domain
+            if versions.setdefault(domain, entry.version) != entry.version:
+                raise ModelError(f"operator set {domain!r} in two versions")
+            if not 0 < entry.version < 2**31:
+                raise ModelError(f"version {entry.version} of operator set {domain!r}")
+        if versions.get("") is None:
+            raise ModelError("the model does not say which operator set it uses")
+        if versions[""] not in OPSETS:
+            raise UnsupportedOp(
+                f"operator set {versions['']}; {OPSETS[0]} to {OPSETS[-1]} are supported: "
+                "convert the model with onnx.version_converter"
+            )
+        return versions
+
+    def _input(self, value: Any) -> int:
+        declared = self._declared[value.name]
+        where = f"input {value.name!r}"
+        if declared.sizes is None or declared.dtype is None:
+            raise UnsupportedOp(f"{where} has no shape; export the model with a fixed one")
+        sizes = declared.sizes
+        if any(size < 0 for size in sizes[1:]):
+            raise UnsupportedOp(
+                f"{where}: only the batch may be of unknown size, not {sizes}; export it with a fixed shape"
+            )
+        if 0 in sizes:
+            raise ModelError(f"{where}: shape {sizes} holds no values")
+        shape = tuple(abs(size) for size in sizes)
+        return self._add(value.name, Type(shape, declared.dtype), sizes if -1 in sizes else None)
+
+    def _add(
+        self,
+        name: str,
+        value: Array | Type,
+        signature: tuple[int, ...] | None = None,
+        quantization: Quantization | None = None,
+    ) -> int:
+        """A new tensor. Raises ModelError when the name is taken: ONNX names each value once."""
+        if not name:
+            raise ModelError("a constant or input has no name")
+        if name in self._index:
+            raise ModelError(f"{name!r} gets a value twice; every name in an ONNX graph is written once")
+        index = self._index[name] = len(self._tensors)
+        data = None if isinstance(value, Type) else value
+        dtype = value.dtype if isinstance(value, Type) else value.dtype.name
+        self._tensors.append(Tensor(index, name, value.shape, dtype, quantization, data, signature))
+        return index
+
+    def _constant_value(self, node: Any, where: str) -> Array:
+        """What a Constant node stands for."""
+        if len(node.attribute) != 1:
+            raise ModelError(f"{where} has {len(node.attribute)} values, not one")
+        attribute = node.attribute[0]
+        match attribute.name:
+            case "value":
+                return array_of(attribute.t, where, self._folder)
+            case "value_int":
+                return np.array(attribute.i, np.int64)
+            case "value_ints":
+                return np.array(attribute.ints, np.int64)
+            case "value_float":
+                return np.array(attribute.f, np.float32)
+            case "value_floats":
+                return np.array(attribute.floats, np.float32)
+        raise UnsupportedOp(f"{where}: a value of the kind {attribute.name!r} is not supported")
+
+    def _layer(self, number: int, node: Any, where: str, versions: dict[str, int]) -> Layer:
+        op = op_name(node.domain, node.op_type)
+        domain = "" if node.domain in STANDARD_DOMAINS else node.domain
+        if domain not in versions:
+            raise ModelError(f"{where} is of the operator set {domain!r}, which the model does not import")
+        attributes = attributes_of(node, where)
+        inputs = tuple(self._read(name, where) for name in node.input)
+        names = outputs_of(node, where)
+        # Types are unknown yet; what computes them needs the names, for its messages.
+        untyped = tuple(Tensor(len(self._tensors) + i, name, (), "bool") for i, name in enumerate(names))
+        layer = Layer(number, op, inputs, tuple(t.index for t in untyped), attributes, versions[domain])
+        view = LayerView(layer, tuple(None if i == -1 else self._valued(i) for i in inputs), untyped)
+        for name, type_ in zip(names, self._types(view, where), strict=True):
+            self._check_declared(name, type_, where)
+            self._add(name, type_, self._signature_of(name))
+        outputs = tuple(self._tensors[index] for index in layer.outputs)
+        view = dataclasses.replace(view, outputs=outputs)
+        quantization = output_quantization(view)
+        if quantization is not None:
+            for tensor in outputs:
+                if tensor.dtype == outputs[0].dtype:
+                    self._tensors[tensor.index] = dataclasses.replace(tensor, quantization=quantization)
+        values = fold(view)
+        if values is not None and (values.shape, values.dtype.name) == (outputs[0].shape, outputs[0].dtype):
+            self._folded[outputs[0].index] = values
+        return layer
+
+    def _read(self, name: str, where: str) -> int:
+        if not name:
+            return -1
+        if name not in self._index:
+            raise ModelError(f"{where} reads {name!r}, which nothing before it writes")
+        return self._index[name]
+
+    def _valued(self, index: int) -> Tensor:
+        """The tensor, with its values where they follow from constants."""
+        tensor = self._tensors[index]
+        if index in self._folded:
+            return dataclasses.replace(tensor, data=self._folded[index])
+        return tensor
+
+    def _types(self, view: LayerView, where: str) -> list[Type]:
+        """Computed types, else those the file declares."""
+        types = infer(view)
+        if types is None:
+            types = []
+            for tensor in view.outputs:
+                declared = self._declared.get(tensor.name, Declared(None, None))
+                if declared.sizes is None or declared.dtype is None:
+                    raise UnsupportedOp(
+                        f"{where}: no shape rule for {view.op} and no shape in the file; "
+                        "run onnx.shape_inference over it"
+                    )
+                types.append(Type(tuple(1 if n == -1 else n for n in declared.sizes), declared.dtype))
+        for type_ in types:
+            if len(type_.shape) > MAX_RANK or any(size < 1 for size in type_.shape):
+                raise ModelError(f"{where} gives values of shape {type_.shape[: MAX_RANK + 1]}")
+        return types
+
+    def _check_declared(self, name: str, found: Type, where: str) -> None:
+        """The file's own declaration must agree where it says something."""
+        declared = self._declared.get(name, Declared(None, None))
+        agree = declared.dtype in (None, found.dtype) and (
+            declared.sizes is None
+            or (
+                len(declared.sizes) == len(found.shape)
+                and all(size in (-1, real) for size, real in zip(declared.sizes, found.shape, strict=True))
+            )
+        )
+        if not agree:
+            raise ModelError(
+                f"{where} gives {found.dtype} of shape {found.shape}; "
+                f"the file declares {declared.dtype} of shape {declared.sizes} for {name!r}"
+            )
+
+    def _signature_of(self, name: str) -> tuple[int, ...] | None:
+        """The declared sizes, where some are symbolic."""
+        sizes = self._declared.get(name, Declared(None, None)).sizes
+        return sizes if sizes is not None and -1 in sizes else None
+
+    def _output(self, name: str) -> int:
+        if name not in self._index:
+            raise ModelError(f"graph output {name!r} is written by no node")
+        return self._index[name]
+
+    def _with_input_parameters(self, layers: Iterable[Layer]) -> tuple[Tensor, ...]:
+        """All tensors, with the parameters their readers give where no writer did."""
+        read: dict[int, set[Quantization]] = {}
+        for layer in layers:
+            view = LayerView(
+                layer,
+                tuple(None if i == -1 else self._tensors[i] for i in layer.inputs),
+                tuple(self._tensors[i] for i in layer.outputs),
+            )
+            for index, quantization in input_quantizations(view):
+                read.setdefault(index, set()).add(quantization)
+        tensors = list(self._tensors)
+        for index, found in read.items():
+            if tensors[index].quantization is None and len(found) == 1:
+                tensors[index] = dataclasses.replace(tensors[index], quantization=found.pop())
+        return tuple(tensors)
+
+    def _signature(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> Signature:
+        return Signature(
+            "serving_default",
+            {self._tensors[index].name: index for index in inputs},
+            {self._tensors[index].name: index for index in outputs},
+        )

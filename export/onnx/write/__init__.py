@@ -1,0 +1,1 @@
+"""Writing .onnx files: float graphs, conversion of quantized ones, serialization."""

@@ -1,0 +1,63 @@
+"""From a quantized TFLite-style graph (NHWC) to a quantized ONNX graph (NCHW).
+
+Three flavours. ``qdq``: float ops between DequantizeLinear and QuantizeLinear, which runtimes fuse as
+they see fit. ``qoperator``: ONNX Runtime's integer ops where there are some, float ops as in ``qdq``
+where there are none. ``tensorrt``: ``qdq`` as TensorRT's parser takes it, from a graph with zero points of 0:
+float inputs, outputs and biases, no uint8.
+
+A quantized tensor keeps its name, so that edges of both files match; what is new is called
+``<name>/…``. Four-dimensional activations are transposed to NCHW, filters OHWI to OIHW.
+"""
+
+from __future__ import annotations
+
+from export.onnx.write.convert_layers import CONVERTERS
+from export.onnx.write.converter import FLAVOURS, Converter, Flavour
+from export.onnx.write.writer import write_onnx
+from refimpl.errors import ModelError, UnsupportedOp, UsageError
+from refimpl.graph import Graph
+
+
+def to_onnx(graph: Graph, flavour: Flavour = "qdq") -> Graph:
+    """The 8-bit graph in ONNX layout and one of the three flavours.
+
+    Raises UnsupportedOp, naming the layer, for an op or a variant of one with no line in
+    ``export/onnx/write/convert_layers.py``; ModelError for a graph in ONNX layout, and for ``tensorrt`` when
+    a zero point is not 0 or a tensor is uint8; UsageError for an unknown flavour.
+    """
+    if flavour not in FLAVOURS:
+        raise UsageError(f"no ONNX flavour {flavour!r}; there are {', '.join(FLAVOURS)}")
+    if graph.format != "tflite":
+        raise ModelError(f"graph {graph.name!r} is {graph.format} already; only TFLite-style graphs convert")
+    if flavour == "tensorrt":
+        _check_symmetric(graph)
+    converter = Converter(graph, flavour)
+    for view in graph.views():
+        convert = CONVERTERS.get(view.op)
+        if convert is None:
+            raise UnsupportedOp(
+                f"{view}: no quantized ONNX for {view.op}; add it to export/onnx/write/convert_layers.py"
+            )
+        convert(converter, view)
+    return converter.build()
+
+
+def _check_symmetric(graph: Graph) -> None:
+    for tensor in graph.tensors:
+        symmetric = tensor.quantization is None or not any(tensor.quantization.zero_point)
+        if tensor.dtype == "uint8":
+            raise ModelError(
+                f"{graph.label(tensor.index)} is uint8, which TensorRT does not take; "
+                "quantize the float network with the scheme 'int8-symmetric'"
+            )
+        if not symmetric:
+            raise ModelError(
+                f"{graph.label(tensor.index)} has a zero point other than 0, which "
+                "TensorRT does not take; quantize the float network with the scheme 'int8-symmetric'"
+            )
+
+
+def write_quantized_onnx(graph: Graph, flavour: Flavour = "qdq") -> bytes:
+    """The 8-bit graph as the bytes of an .onnx file in one of the flavours of :func:`to_onnx`, whose
+    errors these are; checked, and the same bytes for equal graphs."""
+    return write_onnx(to_onnx(graph, flavour))
