@@ -84,17 +84,18 @@ class PatchLayout(NamedTuple):
     gathered: int
 
 
-def same_padding(size: int, taps: int, stride: int, dilation: int) -> int:
-    """Padding before the first input so that ``ceil(size / stride)`` outputs fit ("SAME")."""
+def padding_before(padding: str, size: int, taps: int, stride: int, dilation: int) -> int:
+    """Padding before the first input: 0 ("VALID"), or what ``ceil(size / stride)`` outputs need ("SAME")."""
+    if padding != "SAME":
+        return 0
     outputs = -(-size // stride)
     return max((outputs - 1) * stride + (taps - 1) * dilation + 1 - size, 0) // 2
 
 
 def convolution_sampling(
-    size: int, outputs: int, taps: int, stride: int, dilation: int, padding: str
+    outputs: int, taps: int, stride: int, dilation: int, before: int
 ) -> tuple[Sampling, ...]:
-    """The single phase of an ordinary convolution along one dimension."""
-    before = same_padding(size, taps, stride, dilation) if padding == "SAME" else 0
+    """The single phase of an ordinary convolution along one dimension, with ``before`` inputs of padding."""
     return (Sampling(0, 1, outputs, -before, stride, dilation, tuple(range(taps))),)
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from refimpl.contract import Border, Kernel, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.convolution.base import AccumulatingKernel
+from refimpl.kernels.convolution.conv_2d import paddings_before
 from refimpl.kernels.convolution.dense import centred_filter, prepare_dense
 from refimpl.kernels.convolution.patches import ByteToElement, PatchSource, byte_to_element, fill_patch
 from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
@@ -128,16 +129,22 @@ class DepthwiseConvolution(AccumulatingKernel):
 
 def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """DEPTHWISE_CONV_2D: input NHWC, filter 1HWC with C = in_channels * multiplier, optional bias."""
+    return prepare_padded_depthwise(view, rule, target, paddings_before(view, view.input(1).shape[1:3]))
+
+
+def prepare_padded_depthwise(
+    view: LayerView, rule: Rule, target: Target, before: tuple[int, int]
+) -> AccumulatingKernel:
+    """DEPTHWISE_CONV_2D whose image begins ``before`` rows and columns behind the first window's corner."""
     data, filters, bias = view.input(0), view.input(1), view.optional_input(2)
     _, in_height, in_width, in_channels = data.shape
     _, taps_y, taps_x, channels = filters.shape
     batches, out_height, out_width, _ = view.output().shape
-    padding = view.text("padding")
     strides = view.integer("stride_h"), view.integer("stride_w")
     dilations = view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1)
-    (y,) = convolution_sampling(in_height, out_height, taps_y, strides[0], dilations[0], padding)
-    (x,) = convolution_sampling(in_width, out_width, taps_x, strides[1], dilations[1], padding)
-    if in_width == out_width == taps_x == 1:
+    (y,) = convolution_sampling(out_height, taps_y, strides[0], dilations[0], before[0])
+    (x,) = convolution_sampling(out_width, taps_x, strides[1], dilations[1], before[1])
+    if in_width == out_width == taps_x == 1 and before[1] == 0:
         # A column lies in memory like a row, and tiles are cut along rows.
         (in_height, in_width), (out_height, out_width) = (1, in_height), (1, out_height)
         (taps_y, taps_x), (y, x) = (1, taps_y), (x, y)
