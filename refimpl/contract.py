@@ -193,3 +193,17 @@ class JoinsInputs(Protocol):
         self, positions: Sequence[int], inputs: Values, outputs: Sequence[Array]
     ) -> Sequence[Call]:
         """One call for each of the inputs at ``positions``, which writes that input into the output."""
+
+
+@runtime_checkable
+class OnImages(Protocol):
+    """A kernel of a layer on NCHW images that can run on their NHWC form (``refimpl.layout``).
+
+    ``nhwc`` and ``nchw`` read the layer's inputs at ``positions``, in this order, and no others.
+    """
+
+    positions: tuple[int, ...]
+    nhwc: Kernel
+    """Reads and writes images [batch, y, x, channel]."""
+    nchw: Kernel | None
+    """Reads and writes tensors as the file says; None where that is slower than to change the layout."""

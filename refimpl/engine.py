@@ -25,6 +25,7 @@ from refimpl.graph import DTYPES, Array, Graph, LayerView, Tensor
 from refimpl.kernels import KERNELS
 from refimpl.kernels.jit.isa import chosen_isa
 from refimpl.kernels.threads.thread_count import threads_in_force
+from refimpl.layout import lay_out
 from refimpl.ops import OPS, remedy, unsupported_ops
 from refimpl.planning import MemoryPlan, plan_memory
 from refimpl.profiles import Profile, Rule, profile_for
@@ -268,7 +269,7 @@ class Program:
     @cached_property
     def _plan(self) -> RunPlan:
         """What a run without a trace does."""
-        return fuse(RunPlan.of(self.graph, [step.kernel for step in self.steps]))
+        return fuse(lay_out(RunPlan.of(self.graph, [step.kernel for step in self.steps])))
 
     @cached_property
     def memory_plan(self) -> MemoryPlan:
@@ -283,7 +284,7 @@ class Program:
     def describe(self) -> str:
         """The memory plan as a table: what each layer writes, where, how many bytes, and until when."""
         settled = {tensor.index for tensor in self._plan.tensors if tensor.is_constant}
-        return self.memory_plan.describe(self.graph, settled)
+        return self.memory_plan.describe(self.graph, settled, self._plan.nhwc_forms)
 
     def _trace(self, tensors: dict[int, Array], accumulators: dict[int, Array]) -> Trace:
         return Trace(

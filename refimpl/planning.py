@@ -53,29 +53,40 @@ class MemoryPlan:
     spans: Mapping[int, Span]
     size: int
 
-    def describe(self, graph: Graph, settled: Collection[int] = ()) -> str:
+    def describe(
+        self, graph: Graph, settled: Collection[int] = (), nhwc_forms: Mapping[int, int] | None = None
+    ) -> str:
         """The plan as a table, one line per tensor of the graph, in the order they are written.
 
-        ``settled`` tensors are computed when a program is made ready to run.
+        ``settled`` tensors are computed when a program is made ready to run. Tensors in ``nhwc_forms`` are
+        stored as the tensor of that index; those stored in both layouts are listed as the graph's.
         """
+        forms = nhwc_forms or {}
         header = f"{'layer':>5} {'op':24} {'tensor':>6} {'offset':>11} {'bytes':>11} {'until':>5}  where"
         lines = [f"{len(self.offsets)} buffers in {self.size} bytes", header]
         for layer, op, index in _written(graph):
             once = "", "", "a constant, computed once"
-            offset, until, where = once if index in settled else self._place(graph, index)
+            offset, until, where = once if index in settled else self._place(graph, index, forms)
             size = nbytes(graph.tensors[index])
             lines.append(f"{layer:5} {op:24} {index:6} {offset:>11} {size:11} {until:>5}  {where}")
         return "\n".join(lines)
 
-    def _place(self, graph: Graph, index: int) -> tuple[str, str, str]:
+    def _place(self, graph: Graph, index: int, forms: Mapping[int, int]) -> tuple[str, str, str]:
         """A tensor's offset, the layer it lives until, and its place in words."""
-        root, path = index, []
+        names = {form: tensor for tensor, form in forms.items()}
+        own = index in self.offsets or index in self.parts
+        root, path = index if own else forms.get(index, index), []
+        layout = "" if own or index not in forms else ", NHWC"
         while root in self.parts:
             part = self.parts[root]
-            path.append(f"in tensor {part.whole}, axis {part.axis} from {part.start}")
+            path.append(f"in tensor {names.get(part.whole, part.whole)}, axis {part.axis} from {part.start}")
             root = part.whole
         if root in self.spans:
-            return str(self.offsets[root]), str(self.spans[root].last), "; ".join(path) or "its own"
+            return (
+                str(self.offsets[root]),
+                str(self.spans[root].last),
+                ("; ".join(path) or "its own") + layout,
+            )
         reader = next(layer.index for layer in graph.layers if index in layer.inputs)
         padded = any(index in layer.outputs for layer in graph.layers if layer.op in ("PAD", "PADV2"))
         does = "makes the border itself" if padded else "is applied as it is computed"

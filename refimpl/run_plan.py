@@ -6,8 +6,8 @@ be constants although the file computes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from refimpl.contract import Kernel
 from refimpl.graph import Graph, Tensor
@@ -29,13 +29,17 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Layers in the order they run. Tensors keep the graph's indices; ``layer_count`` is the graph's."""
+    """Layers in the order they run. Tensors keep the graph's indices; ``layer_count`` is the graph's.
+
+    ``nhwc_forms``: the index of a tensor's NHWC form, behind those of the graph, for each that has one.
+    """
 
     tensors: tuple[Tensor, ...]
     layers: tuple[PlannedLayer, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     layer_count: int
+    nhwc_forms: Mapping[int, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, graph: Graph, kernels: Sequence[Kernel]) -> RunPlan:

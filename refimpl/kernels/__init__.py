@@ -38,6 +38,7 @@ from refimpl.kernels.moves.copies import (
     prepare_pack,
     prepare_reshape,
     prepare_reverse,
+    prepare_settled_reshape,
     prepare_shape,
     prepare_slice,
     prepare_space_to_depth,
@@ -48,19 +49,21 @@ from refimpl.kernels.moves.copies import (
     prepare_unpack,
 )
 from refimpl.kernels.moves.padding import prepare_pad
+from refimpl.kernels.onnx.addition import prepare_qlinear_add
 from refimpl.kernels.onnx.average_pool import (
     prepare_qlinear_average_pool,
     prepare_qlinear_global_average_pool,
 )
 from refimpl.kernels.onnx.conv_transpose import prepare_conv_transpose
-from refimpl.kernels.onnx.products import (
-    prepare_conv_integer,
-    prepare_max_pool_nchw,
-    prepare_qlinear_conv,
-    prepare_qlinear_matmul,
-)
+from refimpl.kernels.onnx.convolution import prepare_conv_integer, prepare_qlinear_conv
+from refimpl.kernels.onnx.matmul import prepare_qlinear_matmul
+from refimpl.kernels.onnx.pooling import prepare_max_pool_nchw
+from refimpl.kernels.onnx.quantization import prepare_dequantize_linear, prepare_quantize_linear
+from refimpl.kernels.onnx.resize import prepare_resize
+from refimpl.kernels.onnx.softmax import prepare_qlinear_softmax
 from refimpl.kernels.onnx.tables import (
-    prepare_qlinear_add,
+    prepare_concat,
+    prepare_qlinear_concat,
     prepare_qlinear_leaky_relu,
     prepare_qlinear_mul,
 )
@@ -123,17 +126,30 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "TRANSPOSE": prepare_transpose,
         "TRANSPOSE_CONV": prepare_transposed,
         "UNPACK": prepare_unpack,
+        "Concat": prepare_concat,
         "ConvInteger": prepare_conv_integer,
         "ConvTranspose": prepare_conv_transpose,
+        "DequantizeLinear": prepare_dequantize_linear,
+        "Flatten": prepare_settled_reshape,
+        "Identity": prepare_settled_reshape,
         "MaxPool": prepare_max_pool_nchw,
         "QLinearConv": prepare_qlinear_conv,
         "QLinearMatMul": prepare_qlinear_matmul,
+        "QuantizeLinear": prepare_quantize_linear,
+        "Reshape": prepare_settled_reshape,
+        "Resize": prepare_resize,
+        "Squeeze": prepare_settled_reshape,
+        "Unsqueeze": prepare_settled_reshape,
+        "com.microsoft:DequantizeLinear": prepare_dequantize_linear,
         "com.microsoft:QGemm": prepare_qlinear_matmul,
         "com.microsoft:QLinearAdd": prepare_qlinear_add,
         "com.microsoft:QLinearAveragePool": prepare_qlinear_average_pool,
+        "com.microsoft:QLinearConcat": prepare_qlinear_concat,
         "com.microsoft:QLinearGlobalAveragePool": prepare_qlinear_global_average_pool,
         "com.microsoft:QLinearLeakyRelu": prepare_qlinear_leaky_relu,
         "com.microsoft:QLinearMul": prepare_qlinear_mul,
+        "com.microsoft:QLinearSoftmax": prepare_qlinear_softmax,
+        "com.microsoft:QuantizeLinear": prepare_quantize_linear,
     }
 )
 """Op name to the function that prepares its kernel; an op missing here runs its spec."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,12 @@ from refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writ
 from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
 from refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
 from refimpl.kernels.microkernel.microkernel import close_block, microkernel_for, multiply_block, open_block
-from refimpl.kernels.rounding.requantize import Epilogue, prepare_epilogue, requantize_pixels
+from refimpl.kernels.rounding.requantize import (
+    Epilogue,
+    copy_accumulators,
+    prepare_epilogue,
+    requantize_pixels,
+)
 from refimpl.kernels.threads.task_kernel import Tasks
 from refimpl.profiles.rules import Rule
 
@@ -82,12 +87,12 @@ class DenseConvolution(AccumulatingKernel):
             assert accumulator is None
             d = d._replace(out_pitch=out.shape[-1])
             epilogue = epilogue._replace(flat_body=out.size)
-        arguments = (
-            plan.microkernel.blocking, np.empty(0, plan.microkernel.element), read_only_bytes(data),
-            self.conversion, d, plan.phases, plan.offsets, self.weights, self.folded, epilogue,
+        layer = DenseLayer(
+            plan.microkernel.blocking, np.empty(0, plan.microkernel.element), self.conversion, d, plan.phases,
+            plan.offsets, self.weights, self.folded, epilogue,
         )  # fmt: skip
-        places = writable_bytes(out), flat_accumulator(accumulator)
-        return Tasks((*arguments, *places), d.tasks, plan.work)
+        arguments = layer, read_only_bytes(data), writable_bytes(out), flat_accumulator(accumulator)
+        return Tasks(arguments, d.tasks, plan.work)
 
 
 def prepare_dense(
@@ -136,29 +141,40 @@ def centred_filter(filters: Tensor) -> NDArray[np.int16]:
     return filters.data.astype(np.int16) - np.int16(filters.quantization.zero_point[0])
 
 
+class DenseLayer(NamedTuple):
+    """What the compiled loop knows of a layer besides its arrays."""
+
+    blocking: Blocking
+    """Chooses the micro-kernel."""
+    empty_patch: Array
+    """An empty array of the patch's element type."""
+    conversion: ByteToElement
+    """From an input byte to an element of the patch."""
+    dimensions: Dimensions
+    """Sizes of images, tiles and patch."""
+    phases: Array
+    """int64 [phase, PHASE_FIELDS]."""
+    offsets: Array
+    """int64 [phase, run]: elements from a pixel's first element of the patch to each of its runs."""
+    weights: Array
+    """The filter as the micro-kernel reads it, phase by phase."""
+    folded: Array
+    """int32 [phase, group, lane]: bias less what the zero point adds, where sums begin."""
+    epilogue: Epilogue
+    """From accumulators to bytes."""
+
+
 @no_refcount_inlined
 def _convolve_tile(
-    blocking: Blocking,
-    patch: Array,
-    image: Array,
-    conversion: ByteToElement,
-    d: Dimensions,
-    phases: Array,
-    all_offsets: Array,
-    weights: Array,
-    folded: Array,
-    epilogue: Epilogue,
-    task: int,
-    acc: Array,
-    out: Array,
-    acc_out: Array,
+    layer: DenseLayer, task: int, image: Array, patch: Array, acc: Array, out: Array, acc_out: Array
 ) -> None:
     """One task: a tile of a few output rows, for some or all output channels."""
+    blocking, d, weights, folded = layer.blocking, layer.dimensions, layer.weights, layer.folded
     rest, split = divmod(task, d.splits)
     rest, tile_index = divmod(rest, d.tiles)
-    rest, index = divmod(rest, phases.shape[0])
+    rest, index = divmod(rest, layer.phases.shape[0])
     batch, row_block = divmod(rest, d.row_blocks)
-    phase, offsets = phases[index], all_offsets[index]
+    phase, offsets = layer.phases[index], layer.offsets[index]
     first_column, first_row = tile_index * d.tile, row_block * phase[_ROWS] // d.row_blocks
     pixels = min(d.tile, phase[_COLUMNS] - first_column)
     rows = (row_block + 1) * phase[_ROWS] // d.row_blocks - first_row
@@ -172,7 +188,7 @@ def _convolve_tile(
     )  # fmt: skip
     in_y = phase[_IN_Y] + first_row * phase[_IN_Y_STEP]
     in_x = phase[_IN_X] + first_column * phase[_IN_X_STEP]
-    fill_patch(image, conversion, reading, batch, in_y, in_x, pixels, patch)
+    fill_patch(image, layer.conversion, reading, batch, in_y, in_x, pixels, patch)
 
     blocks = d.group_blocks
     first_block, end_block = split * blocks // d.splits, (split + 1) * blocks // d.splits
@@ -210,36 +226,19 @@ def _convolve_tile(
                     pixel += size
             channel = group * d.group_filters + first_filter
             at = (out_row + out_x) * d.out_pitch + channel
-            requantize_pixels(values[:pixels], epilogue, channel, filters, out, at, out_step)
+            requantize_pixels(values[:pixels], layer.epilogue, channel, filters, out, at, out_step)
             if acc_out.size:
-                for pixel in range(pixels):
-                    for k in range(filters):
-                        acc_out[at + pixel * out_step + k] = values[pixel, k]
+                copy_accumulators(values[:pixels], filters, acc_out, at, out_step)
 
 
 @no_refcount
-def convolve_tasks(
-    blocking: Blocking,
-    empty_patch: Array,
-    image: Array,
-    conversion: ByteToElement,
-    d: Dimensions,
-    phases: Array,
-    offsets: Array,
-    weights: Array,
-    folded: Array,
-    epilogue: Epilogue,
-    out: Array,
-    acc_out: Array,
-    begin: int,
-    end: int,
-) -> None:
+def convolve_tasks(layer: DenseLayer, image: Array, out: Array, acc_out: Array, begin: int, end: int) -> None:
     """Runs tasks ``begin`` … ``end - 1`` of a plan on this thread.
 
-    ``blocking`` chooses the micro-kernel, ``empty_patch`` has its element type;
     ``image`` and ``out`` are bytes, NHWC flat; ``acc_out`` int32 like ``out``, or
     empty. Sums wrap at 32 bits, as the runtimes' do.
     """
+    blocking, d, empty_patch = layer.blocking, layer.dimensions, layer.empty_patch
     sums = d.tile * d.group_blocks * blocking.channels
     of_patch = piece_size(d.patch_size, empty_patch.itemsize)
     memory = allocate(of_patch + piece_size(sums, 4))
@@ -247,9 +246,6 @@ def convolve_tasks(
     acc = piece(memory, of_patch, sums, np.int32)
     open_block(blocking)
     for task in range(begin, end):
-        _convolve_tile(
-            blocking, patch, image, conversion, d, phases, offsets, weights, folded, epilogue, task, acc, out,
-            acc_out,
-        )  # fmt: skip
+        _convolve_tile(layer, task, image, patch, acc, out, acc_out)
     close_block(blocking)
     release(memory)

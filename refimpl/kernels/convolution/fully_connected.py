@@ -17,8 +17,8 @@ def prepare_fully_connected(view: LayerView, rule: Rule, target: Target) -> Kern
     for extent in view.input(0).shape:
         size *= extent
     rows = size // depth
-    one = convolution_sampling(1, 1, 1, 1, 1, "VALID")
-    columns = convolution_sampling(rows, rows, 1, 1, 1, "VALID")
+    one = convolution_sampling(1, 1, 1, 1, 0)
+    columns = convolution_sampling(rows, 1, 1, 1, 0)
     shapes = ConvolutionShapes(
         (1, 1, rows, depth), (1, 1, rows, filters), (filters, 1, 1, depth), one, columns
     )

@@ -84,17 +84,18 @@ class PatchLayout(NamedTuple):
     gathered: int
 
 
-def same_padding(size: int, taps: int, stride: int, dilation: int) -> int:
-    """Padding before the first input so that ``ceil(size / stride)`` outputs fit ("SAME")."""
+def padding_before(padding: str, size: int, taps: int, stride: int, dilation: int) -> int:
+    """Padding before the first input: 0 ("VALID"), or what ``ceil(size / stride)`` outputs need ("SAME")."""
+    if padding != "SAME":
+        return 0
     outputs = -(-size // stride)
     return max((outputs - 1) * stride + (taps - 1) * dilation + 1 - size, 0) // 2
 
 
 def convolution_sampling(
-    size: int, outputs: int, taps: int, stride: int, dilation: int, padding: str
+    outputs: int, taps: int, stride: int, dilation: int, before: int
 ) -> tuple[Sampling, ...]:
-    """The single phase of an ordinary convolution along one dimension."""
-    before = same_padding(size, taps, stride, dilation) if padding == "SAME" else 0
+    """The single phase of an ordinary convolution along one dimension, with ``before`` inputs of padding."""
     return (Sampling(0, 1, outputs, -before, stride, dilation, tuple(range(taps))),)
 
 
@@ -122,37 +123,69 @@ def transposed_sampling(
 class Dimensions(NamedTuple):
     """Sizes the compiled loops need; one compiled function serves every shape.
 
-    ``out_pitch``: bytes from an output pixel to the next, more than its channels where it is part of a
-    wider image. A task computes ``tile`` pixels of each output row of one of the ``row_blocks`` of a phase,
-    which has ``row_blocks`` times ``tiles`` tasks or fewer. Tasks beside one another in the image follow
-    one another, whichever their phases: a cache line that two phases write is still in the cache.
+    Tasks beside one another in the image follow one another, whichever their phases: a cache line that two
+    phases write is still in the cache.
     """
 
     in_height: int
+    """Rows of an input image."""
     in_width: int
+    """Pixels of an input row."""
     in_channels: int
+    """Channels of an input pixel, bytes."""
     out_height: int
+    """Rows of an output image."""
     out_width: int
+    """Pixels of an output row."""
     out_pitch: int
+    """Bytes from an output pixel to the next: its channels, or more as a part of a wider image."""
     groups: int
+    """Groups of channels that are convolved separately."""
     group_channels: int
+    """Input channels of a group."""
     group_filters: int
+    """Output channels of a group."""
     group_blocks: int
+    """Blocks of the micro-kernel that the output channels of a group take."""
     tile: int
+    """Pixels of an output row that a task computes at most."""
     tiles: int
+    """Tiles of the widest phase's rows."""
     row_blocks: int
+    """Parts that the rows of a phase are divided into, one per task."""
     patch_columns: int
+    """Columns of a patch row."""
     patch_size: int
+    """Elements of a patch, with those the last run may read beyond it."""
     splits: int
+    """Parts that a group's blocks are divided into, one per task."""
     tasks: int
+    """Number of tasks."""
 
 
 PHASE_FIELDS = (
-    "out_y", "out_y_step", "rows", "in_y", "in_y_step", "tap_y_step", "taps_y", "row_step",
-    "out_x", "out_x_step", "columns", "in_x", "in_x_step", "tap_x_step", "taps_x",
-    "pixel_step", "gathered", "runs", "steps", "weights",
-)  # fmt: skip
-"""Columns of :attr:`TilePlan.phases`; ``row_step``: from the patch rows of one output row to the next's."""
+    "out_y",  # output row of the phase's first row
+    "out_y_step",  # output rows from one of the phase to the next
+    "rows",  # output rows of the phase
+    "in_y",  # input row that the first output row's first tap reads; negative in the border
+    "in_y_step",  # input rows from an output row of the phase to the next
+    "tap_y_step",  # input rows from a row of the patch to the next
+    "taps_y",  # rows of the patch that one output row needs
+    "row_step",  # rows of the patch from one output row to the next
+    "out_x",  # output column of the phase's first pixel
+    "out_x_step",  # output columns from one of the phase to the next
+    "columns",  # output pixels of a row of the phase
+    "in_x",  # input column that the first pixel's first tap reads; negative in the border
+    "in_x_step",  # input columns from a pixel of the phase to the next
+    "tap_x_step",  # input columns from a tap to the next
+    "taps_x",  # taps along x
+    "pixel_step",  # columns of the patch from a pixel to the next
+    "gathered",  # 1 where the patch holds each pixel's taps one after the other
+    "runs",  # runs of neighbouring elements that a pixel reads
+    "steps",  # steps of the micro-kernel that a run takes
+    "weights",  # index of the phase's first weight
+)
+"""Columns of :attr:`TilePlan.phases`."""
 
 
 @dataclass(frozen=True)

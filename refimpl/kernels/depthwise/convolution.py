@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from refimpl.contract import Border, Kernel, Target, Values
 from refimpl.graph import Array, LayerView
 from refimpl.kernels.convolution.base import AccumulatingKernel
+from refimpl.kernels.convolution.conv_2d import paddings_before
 from refimpl.kernels.convolution.dense import centred_filter, prepare_dense
 from refimpl.kernels.convolution.patches import ByteToElement, PatchSource, byte_to_element, fill_patch
 from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
@@ -44,7 +45,12 @@ from refimpl.kernels.microkernel.microkernel import (
     multiply_channels,
 )
 from refimpl.kernels.microkernel.vector_blocks import WORD_BYTES
-from refimpl.kernels.rounding.requantize import Epilogue, prepare_epilogue, requantize_pixels
+from refimpl.kernels.rounding.requantize import (
+    Epilogue,
+    copy_accumulators,
+    prepare_epilogue,
+    requantize_pixels,
+)
 from refimpl.kernels.threads.task_kernel import Tasks
 from refimpl.kernels.threads.thread_count import threads_for
 from refimpl.profiles.rules import Rule
@@ -54,28 +60,36 @@ PRODUCT_WORK, COLUMN_WORK = 8, 4
 
 
 class DepthwiseGeometry(NamedTuple):
-    """Sizes and steps the compiled loop needs; one compiled function serves every shape.
-
-    A task computes ``tile`` pixels of the output rows of one of ``row_blocks``, ``rows`` of them at most:
-    one, unless a tile is a whole row.
-    ``by_columns``: the patch holds the input of all rows of a task, and words are made in registers.
-    ``neighbour``: where filters have a single row, how far apart in the patch a word's values lie; else 0.
-    """
+    """Sizes and steps the compiled loop needs; one compiled function serves every shape."""
 
     batches: int
+    """Images."""
     out_height: int
+    """Output rows of an image."""
     out_width: int
+    """Output pixels of a row."""
     in_y: int
+    """Input row of output row 0's first tap; negative in the border."""
     stride_y: int
+    """Input rows from an output row to the next."""
     in_x: int
+    """Input column of output column 0's first tap; negative in the border."""
     tile: int
+    """Pixels of an output row that a task computes at most."""
     rows: int
+    """Output rows of a task at most; more than one only where a tile is a whole row."""
     row_blocks: int
+    """Parts that the rows of an image are divided into, one per task."""
     pixel_step: int
+    """Columns of the patch from an output pixel to the next."""
     tasks: int
+    """Number of tasks."""
     per_word: int
+    """Products the instruction set adds up in one 32-bit word: 1, 2 or 4."""
     by_columns: bool
+    """The patch holds the input of all rows of a task, and words are made in registers."""
     neighbour: int
+    """Elements of the patch between the values of a word, where filters have a single row; else 0."""
 
 
 @dataclass(frozen=True)
@@ -116,28 +130,32 @@ class DepthwiseConvolution(AccumulatingKernel):
         """The tasks on these arrays, and on ``accumulator`` unless it is None."""
         data = inputs[0]
         assert data is not None
-        g = self.geometry
-        arguments = (
-            self.microkernel.blocking, np.empty(0, self.microkernel.element), read_only_bytes(data),
-            self.borders, self.conversion, g, self.reading, self.offsets,
-            self.weights, self.folded, self.epilogue, writable_bytes(outputs[0]),
-            flat_accumulator(accumulator),
+        layer = DepthwiseLayer(
+            self.microkernel.blocking, np.empty(0, self.microkernel.element), self.borders, self.conversion,
+            self.geometry, self.reading, self.offsets, self.weights, self.folded, self.epilogue,
         )  # fmt: skip
-        return Tasks(arguments, g.tasks, self.work)
+        places = writable_bytes(outputs[0]), flat_accumulator(accumulator)
+        return Tasks((layer, read_only_bytes(data), *places), self.geometry.tasks, self.work)
 
 
 def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """DEPTHWISE_CONV_2D: input NHWC, filter 1HWC with C = in_channels * multiplier, optional bias."""
+    return prepare_padded_depthwise(view, rule, target, paddings_before(view, view.input(1).shape[1:3]))
+
+
+def prepare_padded_depthwise(
+    view: LayerView, rule: Rule, target: Target, before: tuple[int, int]
+) -> AccumulatingKernel:
+    """DEPTHWISE_CONV_2D whose image begins ``before`` rows and columns behind the first window's corner."""
     data, filters, bias = view.input(0), view.input(1), view.optional_input(2)
     _, in_height, in_width, in_channels = data.shape
     _, taps_y, taps_x, channels = filters.shape
     batches, out_height, out_width, _ = view.output().shape
-    padding = view.text("padding")
     strides = view.integer("stride_h"), view.integer("stride_w")
     dilations = view.integer("dilation_h_factor", 1), view.integer("dilation_w_factor", 1)
-    (y,) = convolution_sampling(in_height, out_height, taps_y, strides[0], dilations[0], padding)
-    (x,) = convolution_sampling(in_width, out_width, taps_x, strides[1], dilations[1], padding)
-    if in_width == out_width == taps_x == 1:
+    (y,) = convolution_sampling(out_height, taps_y, strides[0], dilations[0], before[0])
+    (x,) = convolution_sampling(out_width, taps_x, strides[1], dilations[1], before[1])
+    if in_width == out_width == taps_x == 1 and before[1] == 0:
         # A column lies in memory like a row, and tiles are cut along rows.
         (in_height, in_width), (out_height, out_width) = (1, in_height), (1, out_height)
         (taps_y, taps_x), (y, x) = (1, taps_y), (x, y)
@@ -220,26 +238,50 @@ def _fold(taps: NDArray[np.int16], bias: Array | None, zero: int) -> NDArray[np.
     return np.pad(folded.astype(np.int32), (0, -taps.shape[2] % CHANNELS))
 
 
+class DepthwiseLayer(NamedTuple):
+    """What the compiled loop knows of a layer besides its arrays."""
+
+    blocking: Blocking
+    """Chooses the micro-kernel."""
+    empty_patch: Array
+    """An empty array of the patch's element type."""
+    borders: Array
+    """A row of the patch outside the image: bytes, the input's zero point."""
+    conversion: ByteToElement
+    """From an input byte to an element of the patch."""
+    geometry: DepthwiseGeometry
+    """Sizes and steps."""
+    reading: PatchSource
+    """The part of the input that a tile reads."""
+    offsets: Array
+    """int64 [tap]: words from a pixel's first word of the patch to each of its taps."""
+    weights: Array
+    """int32 [tap, lane]: words like those of the patch."""
+    folded: Array
+    """int32 [lane]: bias less what the zero point adds, where sums begin."""
+    epilogue: Epilogue
+    """From accumulators to bytes."""
+
+
+class DepthwiseMemory(NamedTuple):
+    """Memory for one task at a time."""
+
+    patch: Array
+    """The input that a tile reads, in elements; empty where words are read from the image."""
+    words: Array
+    """int32: the taps of each column in words."""
+    acc: Array
+    """int32 [pixel, lane]."""
+
+
 @no_refcount
 def _depthwise_tile(
-    blocking: Blocking,
-    image: Array,
-    borders: Array,
-    conversion: ByteToElement,
-    g: DepthwiseGeometry,
-    reading: PatchSource,
-    offsets: Array,
-    weights: Array,
-    folded: Array,
-    epilogue: Epilogue,
-    task: int,
-    patch: Array,
-    words: Array,
-    acc: Array,
-    out: Array,
-    acc_out: Array,
+    layer: DepthwiseLayer, memory: DepthwiseMemory, task: int, image: Array, out: Array, acc_out: Array
 ) -> None:
     """One task: a tile of one output row, or a few whole rows, which are requantized together."""
+    blocking, g, reading, conversion = layer.blocking, layer.geometry, layer.reading, layer.conversion
+    offsets, weights, folded = layer.offsets, layer.weights, layer.folded
+    patch, words, acc = memory.patch, memory.words, memory.acc
     tiles = (g.out_width + g.tile - 1) // g.tile
     rest, tile_index = divmod(task, tiles)
     batch, row_block = divmod(rest, g.row_blocks)
@@ -273,7 +315,9 @@ def _depthwise_tile(
             fill_patch(image, conversion, reading, batch, row_y, in_x, row_pixels, patch)
             pack_neighbours(patch, g.neighbour, row_bytes // patch.itemsize, words)
         else:
-            fill_words(image, borders, conversion, g.per_word, reading, batch, row_y, in_x, row_pixels, words)
+            fill_words(
+                image, layer.borders, conversion, g.per_word, reading, batch, row_y, in_x, row_pixels, words
+            )
         # The last block of pixels may go beyond the row: what it writes there, the next row overwrites.
         for pixel in range(0, row_pixels, PIXELS):
             sums = acc_address + 4 * (row * row_pixels + pixel) * lanes
@@ -285,32 +329,20 @@ def _depthwise_tile(
                 )  # fmt: skip
     pixels = rows * row_pixels
     at = ((batch * g.out_height + first_row) * g.out_width + first_column) * channels
-    requantize_pixels(acc[:pixels], epilogue, 0, channels, out, at, channels)
+    requantize_pixels(acc[:pixels], layer.epilogue, 0, channels, out, at, channels)
     if acc_out.size:
-        for pixel in range(pixels):
-            for k in range(channels):
-                acc_out[at + pixel * channels + k] = acc[pixel, k]
+        copy_accumulators(acc[:pixels], channels, acc_out, at, channels)
 
 
 @no_refcount
 def depthwise_tasks(
-    blocking: Blocking,
-    empty_patch: Array,
-    image: Array,
-    borders: Array,
-    conversion: ByteToElement,
-    g: DepthwiseGeometry,
-    reading: PatchSource,
-    offsets: Array,
-    weights: Array,
-    folded: Array,
-    epilogue: Epilogue,
-    out: Array,
-    acc_out: Array,
-    begin: int,
-    end: int,
+    layer: DepthwiseLayer, image: Array, out: Array, acc_out: Array, begin: int, end: int
 ) -> None:
-    """Runs tiles ``begin`` … ``end - 1`` on this thread. Sums wrap at 32 bits."""
+    """Runs tiles ``begin`` … ``end - 1`` on this thread. Sums wrap at 32 bits.
+
+    ``image`` and ``out`` are bytes, NHWC flat; ``acc_out`` int32 like ``out``, or empty.
+    """
+    g, reading, empty_patch = layer.geometry, layer.reading, layer.empty_patch
     # The last block of channels reads past its pixel, and of the last pixel past the patch.
     row = reading.patch_columns * reading.in_channels * reading.copies
     values, word_rows = reading.taps_y * row + CHANNELS, (reading.taps_y + g.per_word - 1) // g.per_word
@@ -319,15 +351,12 @@ def depthwise_tasks(
     elif g.neighbour == 0:
         values = 0
     words_count = word_rows * row + CHANNELS
-    pixels, lanes = g.rows * g.tile + PIXELS - 1, folded.size
+    pixels, lanes = g.rows * g.tile + PIXELS - 1, layer.folded.size
     of_patch, of_words = piece_size(values, empty_patch.itemsize), piece_size(words_count, 4)
     memory = allocate(of_patch + of_words + piece_size(pixels * lanes, 4))
     patch = piece(memory, 0, values, empty_patch.dtype)
     words = piece(memory, of_patch, words_count, np.int32)
     acc = piece(memory, of_patch + of_words, pixels * lanes, np.int32).reshape(pixels, lanes)
     for task in range(begin, end):
-        _depthwise_tile(
-            blocking, image, borders, conversion, g, reading, offsets, weights, folded, epilogue, task, patch,
-            words, acc, out, acc_out,
-        )  # fmt: skip
+        _depthwise_tile(layer, DepthwiseMemory(patch, words, acc), task, image, out, acc_out)
     release(memory)

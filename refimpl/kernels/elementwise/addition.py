@@ -60,16 +60,56 @@ class Scaling(NamedTuple):
         return cls(multiplier, rounding >> gained, below >> gained, _HIGH + right - gained)
 
 
+class ScaledSum(NamedTuple):
+    """``left`` and ``right`` scaled, their sum or difference scaled; products fit 64 bits."""
+
+    left: Operand
+    """What a byte of input 0 stands for."""
+    right: Operand
+    """What a byte of input 1 stands for."""
+    left_scale: Scaling
+    """Scales an operand of input 0."""
+    right_scale: Scaling
+    """Scales an operand of input 1."""
+    sign: int
+    """1 to add, -1 to subtract input 1."""
+    scale: Scaling
+    """Scales the sum."""
+    zero_point: int
+    """The output's zero point."""
+    low: int
+    """Least output."""
+    high: int
+    """Greatest output."""
+
+
+class WeightedSum(NamedTuple):
+    """Integer weights, one shift that rounds half up; everything fits 32 bits."""
+
+    left: Operand
+    """What a byte of input 0 stands for."""
+    right: Operand
+    """What a byte of input 1 stands for."""
+    left_weight: int
+    """Factor of input 0."""
+    right_weight: int
+    """Factor of input 1, negative where it is subtracted."""
+    shift: int
+    """Places the weighted sum is shifted to the right, 1 … 30."""
+    zero_point: int
+    """The output's zero point."""
+    low: int
+    """Least output."""
+    high: int
+    """Greatest output."""
+
+
 @dataclass(frozen=True)
 class SumKernel(TaskKernel):
-    """A prepared ADD or SUB; ``constants`` are those of ``compiled``."""
+    """A prepared ADD or SUB; ``constants`` are those arguments of ``compiled`` that are no arrays."""
 
     compiled: Any
-    left: Operand
-    right: Operand
     constants: tuple[Any, ...]
-    low: int
-    high: int
 
     @property
     def function(self) -> Any:
@@ -79,47 +119,50 @@ class SumKernel(TaskKernel):
     def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
         """The tasks on these arrays."""
         left, right = (flat_bytes(buffer(inputs, position)) for position in (0, 1))
-        operands, bounds = (left, right, self.left, self.right), (self.low, self.high)
-        arguments = *operands, *self.constants, *bounds, flat_bytes(outputs[0])
+        arguments = left, right, *self.constants, flat_bytes(outputs[0])
         return Tasks(arguments, outputs[0].size, outputs[0].size)
 
 
 @no_refcount
-def scaled_sums(
-    left: Any, right: Any, a: Any, b: Any, a_scale: Any, b_scale: Any, sign: int, scale: Any,
-    zero_point: int, low: int, high: int, out: Any, begin: int, end: int,
-) -> None:  # fmt: skip
-    """Each operand scaled, their sum or difference scaled; every product is one of two 32-bit numbers."""
-    minus = np.int64(-1 if sign < 0 else 0)
-    a_flip, b_flip = np.uint8(a.flip), np.uint8(b.flip)
-    a_offset, b_offset = np.int32(a.offset), np.int32(b.offset)
+def scaled_sums(left: Any, right: Any, s: Any, out: Any, begin: int, end: int) -> None:
+    """Elements ``begin`` … ``end - 1`` by a ``ScaledSum``; every product is one of two 32-bit numbers."""
+    minus = np.int64(-1 if s.sign < 0 else 0)
+    a_flip, b_flip = np.uint8(s.left.flip), np.uint8(s.right.flip)
+    a_offset, b_offset = np.int32(s.left.offset), np.int32(s.right.offset)
+    a_scale, b_scale, scale = s.left_scale, s.right_scale, s.scale
     a_factor, b_factor = np.int32(a_scale.multiplier), np.int32(b_scale.multiplier)
-    factor, zero = np.int32(scale.multiplier), np.int32(zero_point)
-    floor, ceiling = np.int32(low), np.int32(high)
+    factor, zero = np.int32(scale.multiplier), np.int32(s.zero_point)
+    floor, ceiling = np.int32(s.low), np.int32(s.high)
     x, y, z = left[begin:end], right[begin:end], out[begin:end]
     for i in range(z.size):
         p = np.int64(sub32(x[i] ^ a_flip, a_offset)) * np.int64(a_factor)
         q = np.int64(sub32(y[i] ^ b_flip, b_offset)) * np.int64(b_factor)
         p = (p + (a_scale.rounding_below if p < 0 else a_scale.rounding)) >> a_scale.shift
         q = (q + (b_scale.rounding_below if q < 0 else b_scale.rounding)) >> b_scale.shift
-        s = np.int64(np.int32(p + ((q ^ minus) - minus))) * np.int64(factor)
-        s = (s + (scale.rounding_below if s < 0 else scale.rounding)) >> scale.shift
-        z[i] = np.uint8(min(max(add32(s, zero), floor), ceiling))
+        total = np.int64(np.int32(p + ((q ^ minus) - minus))) * np.int64(factor)
+        total = (total + (scale.rounding_below if total < 0 else scale.rounding)) >> scale.shift
+        z[i] = np.uint8(min(max(add32(total, zero), floor), ceiling))
 
 
 class Nearly(NamedTuple):
-    """``byte * a + byte * b + start`` in float32, bounded, is the sum in output steps, without zero point.
+    """A sum in float32: ``byte * a + byte * b + start``, in output steps without the zero point.
 
     Added to ``offset`` it is rounded to multiples of 2**-13, and its bits hold the result as in
-    ``refimpl.kernels.rounding.requantize_block``. Those that end in less than ``2 * _DOUBT`` are near a tie.
+    ``rounding.requantize_block``. Those that end in less than ``2 * _DOUBT`` are near a tie.
     """
 
     a: np.float32
+    """Output steps per step of input 0."""
     b: np.float32
+    """Output steps per step of input 1, negative where it is subtracted."""
     start: np.float32
+    """Both operands' offsets in output steps, taken off."""
     low: np.float32
+    """Least result less the zero point."""
     high: np.float32
+    """Greatest result less the zero point."""
     offset: np.float32
+    """_FINE, zero point and one half, and the doubt."""
 
     @classmethod
     def of(
@@ -138,61 +181,50 @@ class Nearly(NamedTuple):
 
 
 _MOST_DOUBTS = 1 / 16
-"""Share of blocks, of all pairs of bytes, with a sum near a tie from which on it is faster to compute all
-sums exactly."""
+"""Share of blocks, over all pairs of bytes, that may hold a sum near a tie; with more, computing every sum
+exactly is faster."""
 
 _LEFT, _RIGHT = np.indices((256, 256), np.uint8).reshape(2, -1)
 """Both bytes of every pair."""
 
 
-def sum_kernel(
-    left: Operand,
-    right: Operand,
-    steps: tuple[float, float],
-    scaled: tuple[Scaling, Scaling, int, Scaling, int],
-    bounds: tuple[int, int],
-) -> SumKernel:
-    """By :func:`scaled_sums` with these constants, or where float32 tells most results, by it.
+def sum_kernel(scaled: ScaledSum, steps: tuple[float, float]) -> SumKernel:
+    """By :func:`scaled_sums` with these constants, or by float32 where that decides most results.
 
-    ``steps``: output steps per step of each operand, negative for one that is taken off. All pairs of bytes
-    are tried, so that nothing rests on how far off float32 may be: each in a block of its own, where no
-    other pair's doubt could cover up that it is wrong.
+    ``steps``: output steps per step of each operand, negative for one that is subtracted. All pairs of bytes
+    are tried, so the result does not rest on the error of float32: each pair in a block of its own, where no
+    other pair's doubt could hide that it is wrong.
     """
-    exact = SumKernel(scaled_sums, left, right, scaled, *bounds)
-    nearly = Nearly.of(left, right, steps, scaled[-1], bounds)
-    mostly = SumKernel(nearly_scaled_sums, left, right, (nearly, *scaled), *bounds)
+    s, exact = scaled, SumKernel(scaled_sums, (scaled,))
+    nearly = Nearly.of(s.left, s.right, steps, s.zero_point, (s.low, s.high))
     expected, result = np.empty_like(_LEFT), np.empty(_LEFT.size * LANES, np.uint8)
-    if _blocks_in_doubt(_LEFT, _RIGHT, left, right, nearly, expected) > _MOST_DOUBTS * _LEFT.size / LANES:
+    if _blocks_in_doubt(_LEFT, _RIGHT, nearly, scaled, expected) > _MOST_DOUBTS * _LEFT.size / LANES:
         return exact
-    scaled_sums(_LEFT, _RIGHT, left, right, *scaled, *bounds, expected, 0, expected.size)
+    scaled_sums(_LEFT, _RIGHT, scaled, expected, 0, expected.size)
     firsts, seconds = np.repeat(_LEFT, LANES), np.repeat(_RIGHT, LANES)
-    nearly_scaled_sums(firsts, seconds, left, right, nearly, *scaled, *bounds, result, 0, result.size)
-    return mostly if (result.reshape(-1, LANES) == expected[:, np.newaxis]).all() else exact
+    nearly_scaled_sums(firsts, seconds, nearly, scaled, result, 0, result.size)
+    equal = (result.reshape(-1, LANES) == expected[:, np.newaxis]).all()
+    return SumKernel(nearly_scaled_sums, (nearly, scaled)) if equal else exact
 
 
 @no_refcount
-def nearly_scaled_sums(
-    left: Any, right: Any, a: Any, b: Any, nearly: Any, a_scale: Any, b_scale: Any, sign: int, scale: Any,
-    zero_point: int, low: int, high: int, out: Any, begin: int, end: int,
-) -> None:  # fmt: skip
-    """Float32 first; blocks with a sum near a tie once more, by :func:`scaled_sums`, and so the last few."""
+def nearly_scaled_sums(left: Any, right: Any, nearly: Any, s: Any, out: Any, begin: int, end: int) -> None:
+    """In float32, but blocks with a sum near a tie and the last few elements by :func:`scaled_sums`."""
     first = begin
     while first < end:
-        first += _add_nearly(left, right, a, b, nearly, out, first, end)
+        first += _add_nearly(left, right, nearly, s, out, first, end)
         last = min(first + LANES, end)
         if first < last:
-            scaled_sums(
-                left, right, a, b, a_scale, b_scale, sign, scale, zero_point, low, high, out, first, last
-            )  # fmt: skip
+            scaled_sums(left, right, s, out, first, last)
         first = last
 
 
 @no_refcount
-def _blocks_in_doubt(left: Any, right: Any, a: Any, b: Any, nearly: Any, out: Any) -> int:
-    """How many blocks float32 leaves in doubt."""
+def _blocks_in_doubt(left: Any, right: Any, nearly: Any, s: Any, out: Any) -> int:
+    """The number of blocks that float32 leaves in doubt."""
     first, doubts = 0, 0
     while first < out.size:
-        first += _add_nearly(left, right, a, b, nearly, out, first, out.size)
+        first += _add_nearly(left, right, nearly, s, out, first, out.size)
         if first < out.size:
             doubts += 1
         first += LANES
@@ -200,11 +232,10 @@ def _blocks_in_doubt(left: Any, right: Any, a: Any, b: Any, nearly: Any, out: An
 
 
 @no_refcount_inlined
-def _add_nearly(left: Any, right: Any, a: Any, b: Any, nearly: Any, out: Any, begin: int, end: int) -> int:
-    """How many elements were done until one was in doubt."""
-    n = nearly
+def _add_nearly(left: Any, right: Any, n: Any, s: Any, out: Any, begin: int, end: int) -> int:
+    """The number of elements computed before the first block in doubt."""
     done: int = add_until_doubt(
-        left.ctypes.data + begin, right.ctypes.data + begin, np.uint8(a.flip), np.uint8(b.flip),
+        left.ctypes.data + begin, right.ctypes.data + begin, np.uint8(s.left.flip), np.uint8(s.right.flip),
         n.a, n.b, n.start, n.low, n.high, n.offset, np.int32((1 << PLACES) - 2 * _DOUBT),
         out.ctypes.data + begin, end - begin,
     )  # fmt: skip
@@ -212,15 +243,13 @@ def _add_nearly(left: Any, right: Any, a: Any, b: Any, nearly: Any, out: Any, be
 
 
 @no_refcount
-def weighted_sums(
-    left: Any, right: Any, a: Any, b: Any, a_weight: int, b_weight: int, shift: int, zero_point: int,
-    low: int, high: int, out: Any, begin: int, end: int,
-) -> None:  # fmt: skip
-    """Integer weights, one shift that rounds half up; everything fits 32 bits."""
-    a_flip, b_flip = np.uint8(a.flip), np.uint8(b.flip)
-    a_factor, b_factor, places = np.int32(a_weight), np.int32(b_weight), np.int32(shift)
-    start = np.int32((1 << (shift - 1)) - a.offset * a_weight - b.offset * b_weight)
-    floor, ceiling, zero = np.int32(low), np.int32(high), np.int32(zero_point)
+def weighted_sums(left: Any, right: Any, w: Any, out: Any, begin: int, end: int) -> None:
+    """Elements ``begin`` … ``end - 1`` by a ``WeightedSum``."""
+    a_flip, b_flip = np.uint8(w.left.flip), np.uint8(w.right.flip)
+    a_factor, b_factor, places = np.int32(w.left_weight), np.int32(w.right_weight), np.int32(w.shift)
+    offsets = w.left.offset * w.left_weight + w.right.offset * w.right_weight
+    start = np.int32((1 << (w.shift - 1)) - offsets)
+    floor, ceiling, zero = np.int32(w.low), np.int32(w.high), np.int32(w.zero_point)
     x, y, z = left[begin:end], right[begin:end], out[begin:end]
     for i in range(z.size):
         p = mul32(x[i] ^ a_flip, a_factor)

@@ -19,7 +19,15 @@ from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from refimpl.kernels.elementwise.activations import REAL_BOUNDS, ratio32
-from refimpl.kernels.elementwise.addition import Operand, Scaling, SumKernel, sum_kernel, weighted_sums
+from refimpl.kernels.elementwise.addition import (
+    Operand,
+    ScaledSum,
+    Scaling,
+    SumKernel,
+    WeightedSum,
+    sum_kernel,
+    weighted_sums,
+)
 from refimpl.kernels.elementwise.lookup import PairLookup, Tables, byte_values, clamped_bytes, full_range
 from refimpl.kernels.jit.operands import operand
 from refimpl.kernels.rounding.fixed_point import fixed_point, rescale
@@ -181,17 +189,18 @@ def _sum_kernel(view: LayerView, rule: Rule, sign: int) -> Kernel | None:
         weights, shift = _xnnpack_weights(view)
         if shift > _MAX_XNNPACK_SHIFT:
             return None
-        weighted = weights[0], sign * weights[1], shift, output.zero_point
-        return SumKernel(weighted_sums, *operands, weighted, *bounds)
+        weighted = WeightedSum(*operands, weights[0], sign * weights[1], shift, output.zero_point, *bounds)
+        return SumKernel(weighted_sums, (weighted,))
     if rule.method != "gemmlowp":
         return None
     factors, (multiplier, shift) = _fixed_point_factors(view)
     if shift > 0:
         return None
     first, second = (Scaling.gemmlowp(factor, -places, _LEFT_SHIFT) for factor, places in factors)
-    scaled = first, second, sign, Scaling.gemmlowp(multiplier, -shift, 0), output.zero_point
+    of_sum = Scaling.gemmlowp(multiplier, -shift, 0)
+    scaled = ScaledSum(*operands, first, second, sign, of_sum, output.zero_point, *bounds)
     steps = left.scale / output.scale, sign * right.scale / output.scale
-    return sum_kernel(*operands, steps, scaled, bounds)
+    return sum_kernel(scaled, steps)
 
 
 def _fixed_point_factors(view: LayerView) -> tuple[list[tuple[int, int]], tuple[int, int]]:

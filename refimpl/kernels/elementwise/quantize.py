@@ -229,7 +229,7 @@ def _scaling(view: LayerView, table: NDArray[np.float32]) -> Kernel | None:
     flip = 128 if view.input(0).dtype == "int8" else 0
     offset, scale = np.int32(flip + view.input(0).zero_point), np.float32(view.input(0).scale)
     every, reals = np.arange(256, dtype=np.uint8), np.empty(256, np.float32)
-    _scale(every, np.uint8(flip), offset, scale, reals, 0, 256)
+    scale_bytes(every, np.uint8(flip), offset, scale, reals, 0, 256)
     if reals.tobytes() != table.tobytes():
         return None
 
@@ -237,11 +237,12 @@ def _scaling(view: LayerView, table: NDArray[np.float32]) -> Kernel | None:
         return flat_bytes(buffer(inputs, 0)), np.uint8(flip), offset, scale, outputs[0].reshape(-1)
 
     size = math.prod(view.output().shape)
-    return LoopKernel(size // 4, size, _scale, arguments)
+    return LoopKernel(size // 4, size, scale_bytes, arguments)
 
 
 @no_refcount
-def _scale(values: Any, flip: Any, offset: Any, scale: Any, out: Any, begin: int, end: int) -> None:
+def scale_bytes(values: Any, flip: Any, offset: Any, scale: Any, out: Any, begin: int, end: int) -> None:
+    """``float32((byte ^ flip) - offset) * scale`` of elements ``begin`` … ``end - 1``."""
     source, target = values[begin:end], out[begin:end]
     for i in range(target.size):
         target[i] = np.float32(sub32(source[i] ^ flip, offset)) * scale

@@ -33,10 +33,15 @@ class MaxPool(LoopKernel):
 
 def prepare_max_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """MAX_POOL_2D: the largest tap inside the input, clamped."""
-    kernel = _prepare_pool(view, rule, _max_pool, TAPS_AT_ONCE)
+    return prepare_padded_max_pool(view, rule, target, _paddings(view))
+
+
+def prepare_padded_max_pool(view: LayerView, rule: Rule, target: Target, before: tuple[int, int]) -> Kernel:
+    """MAX_POOL_2D whose image begins ``before`` rows and columns behind the first window's corner."""
+    kernel = _prepare_pool(view, rule, before, _max_pool, TAPS_AT_ONCE)
     window = [view.integer(f"{name}_{axis}") for name, axis in _WINDOW]
     maxima = None
-    if window == [2] * len(window):
+    if window == [2] * len(window) and before == (0, 0):
         _, height, width, _ = view.output().shape
         maxima = MaxPool2x2(height, width, int(view.output().dtype == "int8"), *_bounds(view, rule))
     return MaxPool(**vars(kernel), maxima=maxima)
@@ -47,17 +52,19 @@ _WINDOW = (("filter", "height"), ("filter", "width"), ("stride", "h"), ("stride"
 
 def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """AVERAGE_POOL_2D: taps inside the input only, divided half away from zero, clamped."""
-    return _prepare_pool(view, rule, _average_pool)
+    return _prepare_pool(view, rule, _paddings(view), _average_pool)
 
 
 def _bounds(view: LayerView, rule: Rule) -> tuple[int, int]:
     return output_bounds(view.output(), view.text("fused_activation_function", "NONE"), rule.clamp, view)
 
 
-def _prepare_pool(view: LayerView, rule: Rule, pool: Any, taps_per_step: int = 1) -> LoopKernel:
+def _prepare_pool(
+    view: LayerView, rule: Rule, before: tuple[int, int], pool: Any, taps_per_step: int = 1
+) -> LoopKernel:
     output = view.output()
     low, high = (DTYPES[output.dtype].type(bound) for bound in _bounds(view, rule))
-    rows, columns = _spans(view, 1, "h", "height"), _spans(view, 2, "w", "width")
+    rows, columns = _spans(view, 0, before[0]), _spans(view, 1, before[1])
     channels = output.shape[3]
     taps = math.prod(output.shape) * view.integer("filter_height") * view.integer("filter_width")
 
@@ -71,13 +78,29 @@ def _prepare_pool(view: LayerView, rule: Rule, pool: Any, taps_per_step: int = 1
     )
 
 
-def _spans(view: LayerView, axis: int, stride_name: str, size_name: str) -> NDArray[np.int64]:
-    """First tap and the one after the last, ``[out, 2]``, of each output index along ``axis``."""
-    size, count = view.input(0).shape[axis], view.output().shape[axis]
-    stride, taps = view.integer(f"stride_{stride_name}"), view.integer(f"filter_{size_name}")
-    before = 0
+def _window(view: LayerView, axis: int) -> tuple[int, int]:
+    """Stride and taps along y (0) or x (1)."""
+    return view.integer(f"stride_{'hw'[axis]}"), view.integer(f"filter_{('height', 'width')[axis]}")
+
+
+def _paddings(view: LayerView) -> tuple[int, int]:
+    """Rows above and columns before the image that windows reach."""
+    y, x = 0, 0
     if view.text("padding") == "SAME":
-        before = max((count - 1) * stride + taps - size, 0) // 2
+        y, x = (_same_padding(view, axis) for axis in (0, 1))
+    return y, x
+
+
+def _same_padding(view: LayerView, axis: int) -> int:
+    stride, taps = _window(view, axis)
+    size, count = view.input(0).shape[1 + axis], view.output().shape[1 + axis]
+    return max((count - 1) * stride + taps - size, 0) // 2
+
+
+def _spans(view: LayerView, axis: int, before: int) -> NDArray[np.int64]:
+    """First tap and the one after the last, ``[out, 2]``, of each output index along y (0) or x (1)."""
+    size, count = view.input(0).shape[1 + axis], view.output().shape[1 + axis]
+    stride, taps = _window(view, axis)
     first = np.arange(count, dtype=np.int64) * stride - before
     return np.stack([np.maximum(first, 0), np.minimum(first + taps, size)], axis=1)
 

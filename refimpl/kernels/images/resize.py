@@ -54,21 +54,23 @@ class Modes(NamedTuple):
 def prepare_resize_bilinear(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """RESIZE_BILINEAR: 10-bit integer (int8), float32 (uint8) or XNNPACK's 11-bit weights."""
     interpolate: Any
+    bits = 0
     if rule.method == "xnnpack":
-        place, interpolate = _eleven_bit_places, _eleven_bit
+        place, interpolate, bits = _eleven_bit_places, _integer, _ELEVEN_BITS
     elif rule.method not in ("reference", "optimized"):
         raise UnsupportedOp(f"{view}: no kernel resizes by {rule}")
     elif view.output().dtype == "int8":
-        place, interpolate = _ten_bit_places, _ten_bit
+        place, interpolate, bits = _ten_bit_places, _integer, _TEN_BITS
     else:
         place = _float_places
         interpolate = _float_weight_by_weight if rule.method == "reference" else _float_weights_first
     vertical, horizontal = place(Modes.of(view, 1)), place(Modes.of(view, 2))
     constants: tuple[Any, ...] = vertical, horizontal
     work = 4 * math.prod(view.output().shape)
-    bits = {_ten_bit: _TEN_BITS, _eleven_bit: _ELEVEN_BITS}.get(interpolate)
-    if bits is not None:
-        short = in_short(vertical, horizontal, view.input(0).dtype, bits, interpolate is _ten_bit)
+    if bits:
+        away = bits == _TEN_BITS
+        constants = (*constants, Division(np.int32(1 << (bits - 1)), np.int32(-away), np.int32(bits)))
+        short = in_short(vertical, horizontal, view.input(0).dtype, bits, away)
         if short is not None:
             interpolate, constants, work = resize_short, short, work // 8
 
@@ -115,11 +117,30 @@ def _eleven_bit_places(modes: Modes) -> Between:
     return Between(lower, upper, np.int32(2048) - fraction, fraction)
 
 
+class Division(NamedTuple):
+    """A division by ``2**places`` that rounds half up, or half away from zero; int32."""
+
+    half: np.int32
+    """``2**(places - 1)``."""
+    away: np.int32
+    """-1 to round half away from zero: half up, but for a tie below zero, and one less moves only that; else
+    0.
+    """
+    places: np.int32
+    """Bits of the product of two weights."""
+
+
 @no_refcount
-def _ten_bit(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
-    """Sums of 2**20 weights, |sum| < 2**31 because |weight| <= 1536, rounded half away from zero."""
+def _integer(
+    image: Any, vertical: Any, horizontal: Any, division: Any, out: Any, begin: int, end: int
+) -> None:
+    """Sums of ``2**places`` weights, divided.
+
+    They fit an int32: 10-bit weights are 1536 / 1024 at most, and 255 * 2**22 < 2**31.
+    """
     _, out_height, out_width, _ = out.shape
     channels = image.shape[3]
+    half, away, places, sign = division.half, division.away, division.places, np.int32(31)
     for row in range(begin, end):
         batch, y = row // out_height, row % out_height
         above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
@@ -139,36 +160,8 @@ def _ten_bit(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, e
                     + np.int32(c[k]) * c_weight
                     + np.int32(d[k]) * d_weight
                 )
-                # Half away is half up, but for a tie below zero: one less moves only the tie.
-                rounded = np.int32(total + np.int32(1 << 19) + np.int32(total >> np.int32(31)))
-                cell[k] = np.int32(rounded >> np.int32(20))
-
-
-@no_refcount
-def _eleven_bit(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
-    """Sums of 2**22 weights, |sum| <= 255 * 2**22 < 2**31, rounded half up."""
-    _, out_height, out_width, _ = out.shape
-    channels = image.shape[3]
-    for row in range(begin, end):
-        batch, y = row // out_height, row % out_height
-        above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
-        above_weight, below_weight = vertical.lower_weight[y], vertical.upper_weight[y]
-        for x in range(out_width):
-            left, right = horizontal.lower[x], horizontal.upper[x]
-            a, b, c, d = above[left], above[right], below[left], below[right]
-            a_weight = np.int32(above_weight * horizontal.lower_weight[x])
-            b_weight = np.int32(above_weight * horizontal.upper_weight[x])
-            c_weight = np.int32(below_weight * horizontal.lower_weight[x])
-            d_weight = np.int32(below_weight * horizontal.upper_weight[x])
-            cell = out[batch, y, x]
-            for k in range(channels):
-                total = np.int32(
-                    np.int32(a[k]) * a_weight
-                    + np.int32(b[k]) * b_weight
-                    + np.int32(c[k]) * c_weight
-                    + np.int32(d[k]) * d_weight
-                )
-                cell[k] = np.int32(np.int32(total + np.int32(1 << 21)) >> np.int32(22))
+                rounded = np.int32(total + half + (np.int32(total >> sign) & away))
+                cell[k] = np.int32(rounded >> places)
 
 
 @no_refcount

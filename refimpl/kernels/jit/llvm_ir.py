@@ -40,6 +40,11 @@ def store(builder: Any, value: Any, address: Any, align: int) -> None:
     builder.store(value, pointer(builder, address, value.type), align=align)
 
 
+def fields(builder: Any, record: Any) -> list[Any]:
+    """The fields of a named tuple that compiled code hands over."""
+    return [builder.extract_value(record, index) for index in range(len(record.type))]
+
+
 def vector(kind: Any, lanes: int) -> Any:
     """The type of ``lanes`` values of type ``kind`` in one register (or several)."""
     return ir.VectorType(kind, lanes)

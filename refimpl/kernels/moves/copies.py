@@ -113,6 +113,11 @@ _MOST_PARTS = 64
 """A copy is cut into at most so many parts, which must be equal."""
 
 
+def prepare_settled_reshape(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """The values of input 0 in another shape, which the op's check found to follow from constants."""
+    return Reshape(view, computed=False)
+
+
 def prepare_reshape(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """RESHAPE, SQUEEZE, EXPAND_DIMS. A shape computed at run time is compared with the file's."""
     wanted = view.optional_input(1) if view.op == "RESHAPE" else None

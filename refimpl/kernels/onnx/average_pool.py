@@ -1,4 +1,4 @@
-"""QLinearAveragePool and QLinearGlobalAveragePool over ``[batch, channel, y, x]``, planes in parallel.
+"""QLinearAveragePool and QLinearGlobalAveragePool, in either layout.
 
 The first adds float32 values up, tap after tap; the second adds integers and scales their sum.
 """
@@ -18,9 +18,17 @@ from refimpl.graph import Array, LayerView
 from refimpl.kernels.elementwise.lookup import byte_values, full_range
 from refimpl.kernels.jit.operands import buffer, flat_bytes
 from refimpl.kernels.jit.wrapping_int32 import add32
-from refimpl.kernels.onnx.translation import parameters, window
+from refimpl.kernels.moves.image_layout import TO_NHWC
+from refimpl.kernels.onnx.images import ImageKernel, elementwise
+from refimpl.kernels.onnx.parameters import parameters, window
 from refimpl.kernels.threads.task_kernel import LoopKernel
 from refimpl.profiles.rules import Rule
+
+_CHANNELS = 256
+"""Channels of an NHWC image that one task of a global average takes."""
+
+_TAPS_PER_STEP = 8
+"""Bytes of neighbouring channels added in the time of an elementary step of other loops."""
 
 
 def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -47,7 +55,17 @@ def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) ->
         out = flat_bytes(outputs[0]).reshape(planes, len(rows), len(columns))
         return values, reals, image.shape[3], rows, columns, steps, scale, zero_point, low, high, out
 
-    return LoopKernel(work, planes * len(rows), _average, arguments)
+    flip = 128 if image.dtype == "int8" else 0
+    conversion = np.uint8(flip), np.int32(flip + source.zero_points[0]), np.float32(source.scales[0])
+
+    def of_images(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        values, out = buffer(inputs, 0).view(np.uint8), outputs[0].view(np.uint8)
+        return values, *conversion, rows, columns, dilations, scale, zero_point, low, high, out
+
+    return ImageKernel(
+        LoopKernel(work, image.shape[0] * len(rows), _average_nhwc, of_images), (0,),
+        LoopKernel(work, planes * len(rows), _average, arguments),
+    )  # fmt: skip
 
 
 def prepare_qlinear_global_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
@@ -70,7 +88,19 @@ def prepare_qlinear_global_average_pool(view: LayerView, rule: Rule, target: Tar
         values, out = flat_bytes(buffer(inputs, 0)).reshape(planes, count), flat_bytes(outputs[0])
         return values, np.uint8(flip), offset, scale, zero_point, low, high, out
 
-    return LoopKernel(planes * count, planes, _global_average, arguments)
+    kernel = LoopKernel(planes * count, planes, _global_average, arguments)
+    if len(image.shape) != len(TO_NHWC):
+        return elementwise(kernel, 0)
+    batches, channels = image.shape[:2]
+    blocks = -(-channels // _CHANNELS)
+
+    def of_images(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        values = flat_bytes(buffer(inputs, 0)).reshape(batches, count, channels)
+        out = flat_bytes(outputs[0]).reshape(batches, channels)
+        return values, np.uint8(flip), offset, scale, zero_point, low, high, blocks, out
+
+    work = planes * count // _TAPS_PER_STEP + planes
+    return ImageKernel(LoopKernel(work, batches * blocks, _global_average_nhwc, of_images), (0,), kernel)
 
 
 def _taps(view: LayerView, axis: int) -> NDArray[np.int64]:
@@ -141,3 +171,48 @@ def _global_average(
         # Clamping before rounding changes nothing: the bounds are whole.
         steps = np.float32(np.float32(total - offset) * scale)
         out[plane] = np.uint8(np.int64(np.rint(min(max(steps, low), high))) + zero_point)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _average_nhwc(
+    values: Any, flip: Any, offset: Any, step: Any, rows: Any, columns: Any, dilations: Any, scale: Any,
+    zero_point: Any, low: Any, high: Any, out: Any, begin: int, end: int,
+) -> None:  # fmt: skip
+    """Output rows ``begin`` … ``end - 1`` of [batch, y, x, channel]."""
+    _, height, across, channels = out.shape
+    for row in range(begin, end):
+        batch, y = row // height, row % height
+        totals = np.empty(channels, np.float32)
+        for x in range(across):
+            totals[:] = np.float32(0)
+            for tap_y in range(rows[y, 1]):
+                line = values[batch, rows[y, 0] + tap_y * dilations[0]]
+                for tap_x in range(columns[x, 1]):
+                    pixel = line[columns[x, 0] + tap_x * dilations[1]]
+                    for k in range(channels):
+                        totals[k] += np.float32(np.int32(pixel[k] ^ flip) - offset) * step
+            count, cell = np.float32(rows[y, 2] * columns[x, 2]), out[batch, y, x]
+            for k in range(channels):
+                whole = np.rint(np.float32(np.float32(totals[k] / count) / scale) + zero_point)
+                cell[k] = np.uint8(np.int64(min(max(whole, low), high)))
+
+
+@njit(cache=True, nogil=True)
+def _global_average_nhwc(
+    values: Any, flip: Any, offset: int, scale: Any, zero_point: int, low: Any, high: Any, blocks: int,
+    out: Any, begin: int, end: int,
+) -> None:  # fmt: skip
+    """Blocks of channels of [batch, pixel, channel]."""
+    _, count, channels = values.shape
+    for task in range(begin, end):
+        batch, first = task // blocks, task % blocks * _CHANNELS
+        last = min(first + _CHANNELS, channels)
+        totals = np.zeros(last - first, np.int32)
+        for pixel in range(count):
+            row = values[batch, pixel, first:last]
+            for k in range(totals.size):
+                totals[k] = add32(totals[k], np.int32(row[k] ^ flip))
+        for k in range(totals.size):
+            steps = np.float32(np.float32(totals[k] - offset) * scale)
+            whole = np.int64(np.rint(min(max(steps, low), high))) + zero_point
+            out[batch, first + k] = np.uint8(whole)

@@ -1,47 +1,20 @@
-"""QLinearAdd and QLinearMul as tables of all pairs; QLinearLeakyRelu as one of all values."""
+"""QLinearMul as a table of all pairs; QLinearLeakyRelu and parts of QLinearConcat as tables of all bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from refimpl.contract import Kernel, Target
+from refimpl.graph import DTYPES, QUANTIZED_RANGE, LayerView
 from refimpl.kernels.elementwise.lookup import Lookup, PairLookup, Tables, byte_values, clamped_bytes
-from refimpl.kernels.onnx.translation import Parameters, parameters
-from refimpl.kernels.rounding.fused_multiply_add import fma
-from refimpl.profiles.onnx.broadcast import left_is_scalar
+from refimpl.kernels.moves.concatenation import Concatenation
+from refimpl.kernels.moves.image_layout import TO_NHWC
+from refimpl.kernels.onnx.images import ImageKernel, elementwise
+from refimpl.kernels.onnx.parameters import Parameters, parameters
 from refimpl.profiles.rules import Rule
-
-
-@njit(cache=True, nogil=True)
-def _sums(left: Array, right: Array, ra: np.float32, rb: np.float32, fixed: np.float32, out: Array) -> None:
-    for i in range(left.size):
-        for k in range(right.size):
-            out[i, k] = fma(left[i], ra, fma(right[k], rb, fixed))
-
-
-@njit(cache=True, nogil=True)
-def _shift(ra: np.float32, za: np.float32, rb: np.float32, zb: np.float32, zc: np.float32) -> np.float32:
-    return np.float32(zc - fma(ra, za, np.float32(rb * zb)))
-
-
-def prepare_qlinear_add(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """QLinearAdd: float32 with fused products; a and b change places where a is the single value."""
-    left, right, output = parameters(view, 1, 2), parameters(view, 4, 5), parameters(view, 6, 7)
-    swapped = left_is_scalar(view.input(0).shape, view.input(3).shape)
-    if swapped:
-        left, right = right, left
-    out = np.float32(output.scales[0])
-    ra, rb = np.float32(left.scales[0]) / out, np.float32(right.scales[0]) / out
-    za, zb, zc = (np.float32(p.zero_points[0]) for p in (left, right, output))
-    values = byte_values(view.output().dtype).astype(np.float32)
-    reals = np.empty((256, 256), np.float32)
-    _sums(values, values, ra, rb, np.float32(_shift(ra, za, rb, zb, zc)), reals)
-    return _pairs(view, reals.T if swapped else reals)
 
 
 def prepare_qlinear_mul(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -56,12 +29,8 @@ def prepare_qlinear_mul(view: LayerView, rule: Rule, target: Target) -> Kernel:
 def _pairs(view: LayerView, reals: NDArray[np.float32]) -> Kernel:
     low, high = QUANTIZED_RANGE[view.output().dtype]
     whole = np.rint(np.minimum(np.maximum(reals, np.float32(low)), np.float32(high))).astype(np.int64)
-    look_up = PairLookup(Tables.single(np.ascontiguousarray(clamped_bytes(whole, low, high))))
-
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        look_up([inputs[0], inputs[3]], outputs, accumulator)
-
-    return run
+    table = np.ascontiguousarray(clamped_bytes(whole, low, high))
+    return elementwise(PairLookup(Tables.single(table)), 0, 3)
 
 
 def prepare_qlinear_leaky_relu(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -72,7 +41,9 @@ def prepare_qlinear_leaky_relu(view: LayerView, rule: Rule, target: Target) -> K
     reals = centred * np.float32(source.scales[0])
     negative = reals < 0
     reals[negative] *= np.float32(view.real("alpha", 0.01))
-    return Lookup(Tables.single(clamped_bytes(_quantized(reals, output, low, high), low, high)))
+    return elementwise(
+        Lookup(Tables.single(clamped_bytes(_quantized(reals, output, low, high), low, high))), 0
+    )
 
 
 def _quantized(reals: NDArray[np.float32], output: Parameters, low: int, high: int) -> NDArray[np.int64]:
@@ -81,3 +52,50 @@ def _quantized(reals: NDArray[np.float32], output: Parameters, low: int, high: i
     bounded = np.minimum(np.maximum(steps, np.float32(low - zero_point)), np.float32(high - zero_point))
     whole: NDArray[np.int64] = np.rint(bounded).astype(np.int64) + zero_point
     return whole
+
+
+def prepare_qlinear_concat(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """QLinearConcat: parts with the output's parameters are copied, others go through a table."""
+    output, dtype = parameters(view, 0, 1), view.output().dtype
+    positions = tuple(range(2, len(view.inputs), 3))
+    tables = tuple(_part_table(parameters(view, n + 1, n + 2), output, dtype) for n in positions)
+    return _concatenation(view, positions, tables)
+
+
+def prepare_concat(view: LayerView, rule: Rule, target: Target) -> Kernel:
+    """Concat: a copy."""
+    positions = tuple(range(len(view.inputs)))
+    return _concatenation(view, positions, (None,) * len(positions))
+
+
+def _part_table(part: Parameters, output: Parameters, dtype: str) -> NDArray[np.uint8] | None:
+    if (part.scales[0], part.zero_points[0]) == (output.scales[0], output.zero_points[0]):
+        return None
+    low, high = QUANTIZED_RANGE[dtype]
+    reals = (byte_values(dtype) - part.zero_points[0]).astype(np.float32) * np.float32(part.scales[0])
+    return clamped_bytes(_quantized(reals, output, low, high), low, high)
+
+
+def _concatenation(
+    view: LayerView, positions: tuple[int, ...], tables: tuple[NDArray[np.uint8] | None, ...]
+) -> Kernel:
+    """Inputs side by side along ``axis``, in either layout."""
+    rank = len(view.output().shape)
+    axis = view.integer("axis") % rank
+    shapes = [view.input(position).shape for position in positions]
+    nchw = _joined(view, axis, shapes, tables)
+    if rank != len(TO_NHWC):
+        return elementwise(nchw, *positions)
+    images = [tuple(shape[old] for old in TO_NHWC) for shape in shapes]
+    return ImageKernel(_joined(view, TO_NHWC.index(axis), images, tables), positions, nchw)
+
+
+def _joined(
+    view: LayerView,
+    axis: int,
+    shapes: list[tuple[int, ...]],
+    tables: tuple[NDArray[np.uint8] | None, ...],
+) -> Concatenation:
+    size = DTYPES[view.output().dtype].itemsize
+    widths = tuple(math.prod(shape[axis:]) * size for shape in shapes)
+    return Concatenation(axis, math.prod(shapes[0][:axis]), widths, tables)

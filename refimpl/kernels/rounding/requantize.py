@@ -32,6 +32,10 @@ from refimpl.kernels.rounding.multipliers import (
 )
 from refimpl.kernels.rounding.requantize_block import (
     LANES,
+    Bounds,
+    FixedPointColumns,
+    Sums,
+    Target,
     requantize_fixed_point,
     requantize_float32,
     requantize_float64,
@@ -45,36 +49,48 @@ _SIGN = -(1 << 31)
 
 
 class Epilogue(NamedTuple):
-    """What a compiled loop needs to requantize; arrays hold one element per output
-    channel and LANES more, which are zero.
+    """What a compiled loop needs to requantize accumulators.
 
-    ``method`` is one of the constants above. Fixed point multiplies ``acc << left`` by
-    ``multiplier``, adds ``rounding`` (``rounding_below`` to a negative product) and shifts to the
-    right by ``shift``. Elements whose flat index in the output is ``flat_body`` or more are gemmlowp:
-    they add ``rounding_away`` instead of ``rounding_below``. ``scale32`` and ``nudge`` nearly tell the same
-    (``refimpl.kernels.rounding.requantize_block``), where ``signed`` has the sign bit of every channel
-    that rounds as gemmlowp. ``low`` and ``high`` bound the result before
-    ``zero_point`` is added. A ``table`` of 256 bytes, unless it is empty, says what becomes of the result.
+    Arrays hold one element per output channel and LANES zeros more: the last block of channels may be loaded
+    whole. Fixed point computes ``((acc << left) * multiplier + rounding) >> shift``.
     """
 
     method: int
+    """FIXED_POINT, FLOAT32 or FLOAT64."""
     multiplier: NDArray[np.int32]
+    """Fixed point: Q0.31 factor, 0 … 2**31 - 1."""
     left: NDArray[np.int32]
+    """Fixed point: places the accumulator is shifted to the left first, 0 … 31."""
     shift: NDArray[np.int64]
+    """Fixed point: places the product is shifted to the right, 31 … 62."""
     rounding: NDArray[np.int64]
+    """Fixed point: added to a product of 0 or more before it is shifted."""
     rounding_below: NDArray[np.int64]
+    """Fixed point: added to a negative product."""
     rounding_away: NDArray[np.int64]
+    """Fixed point: added to a negative product by gemmlowp, whose ties go away from zero."""
     flat_body: int
+    """Elements with this index in the flat output, or a larger one, round as gemmlowp."""
     nudge: NDArray[np.float32]
+    """Fixed point in float32: the first rounding's part of a step (``requantize_block``)."""
     signed: NDArray[np.int32]
+    """The sign bit of a float32 in channels that round as gemmlowp: their nudge takes the sum's sign."""
     always_signed: NDArray[np.int32]
+    """The sign bit in every channel: all of them round as gemmlowp."""
     half: np.float32
+    """Fixed point in float32: one half, or 0 where every result is computed exactly."""
     scale32: NDArray[np.float32]
+    """Output steps per unit of the accumulator; fixed point: nearly."""
     scale64: NDArray[np.float64]
+    """Output steps per unit of the accumulator."""
     low: int
+    """Least result before the zero point is added."""
     high: int
+    """Greatest result before the zero point is added."""
     zero_point: int
+    """The output's zero point."""
     table: NDArray[np.uint8] = np.empty(0, np.uint8)
+    """Byte to byte, [256], applied to the result; empty for none."""
 
     def repeated(self, count: int) -> Epilogue:
         """The same for ``count`` times the channels, all of them one after the other each time."""
@@ -192,53 +208,55 @@ def requantize_pixels(
 
     The first ``channels`` lanes are the output channels from ``channel`` on; rows hold whole
     blocks of LANES. Those of pixel p go to ``out[at + p * step :]``.
-
-    Where the pixels lie side by side, what is left behind whole blocks is written as a
-    whole block, too: its surplus falls on bytes of later pixels, which are written after it.
     """
     e, pixels = epilogue, acc.shape[0]
-    low, high, zero_point = np.int32(e.low), np.int32(e.high), np.int32(e.zero_point)
-    # All in one function: to hand an epilogue on takes longer than a block of a few pixels.
+    bounds = Bounds(np.int32(e.low), np.int32(e.high), np.int32(e.zero_point))
+    # All in one function: passing an epilogue takes longer than a block of a few pixels.
+    # From the last block to the first: where pixels lie side by side, a block that is not full is written
+    # whole, too. What it writes beyond its pixel are bytes of later pixels, written after it.
     for block in range((channels - 1) // LANES * LANES, -1, -LANES):
         lanes = min(channels - block, LANES)
         whole = pixels
         if lanes < LANES:
             whole = max((pixels * step - block - LANES) // step + 1, 0) if step == channels else 0
         at_channel = channel + block
-        values, target = acc.ctypes.data + 4 * block, out.ctypes.data + at + block
+        sums = Sums(acc.ctypes.data + 4 * block, acc.strides[0], pixels)
+        target = Target(out.ctypes.data + at + block, step, whole, lanes, 0)
         if e.method == FLOAT32:
-            requantize_float32(
-                values, acc.strides[0], pixels, e.scale32.ctypes.data + 4 * at_channel, low, high, zero_point,
-                target, step, whole, lanes,
-            )  # fmt: skip
+            requantize_float32(sums, e.scale32.ctypes.data + 4 * at_channel, bounds, target)
         elif e.method == FLOAT64:
-            requantize_float64(
-                values, acc.strides[0], pixels, e.scale64.ctypes.data + 8 * at_channel, low, high, zero_point,
-                target, step, whole, lanes,
-            )  # fmt: skip
+            requantize_float64(sums, e.scale64.ctypes.data + 8 * at_channel, bounds, target)
         else:
-            requantize_fixed_point(
-                values, acc.strides[0], pixels, e.multiplier.ctypes.data + 4 * at_channel,
-                e.left.ctypes.data + 4 * at_channel, e.shift.ctypes.data + 8 * at_channel,
-                e.rounding.ctypes.data + 8 * at_channel, e.rounding_below.ctypes.data + 8 * at_channel,
-                e.scale32.ctypes.data + 4 * at_channel, e.nudge.ctypes.data + 4 * at_channel,
-                e.signed.ctypes.data + 4 * at_channel, e.half,
-                low, high, zero_point, target, step, whole, lanes, 0,
+            columns = FixedPointColumns(
+                e.multiplier.ctypes.data + 4 * at_channel, e.left.ctypes.data + 4 * at_channel,
+                e.shift.ctypes.data + 8 * at_channel, e.rounding.ctypes.data + 8 * at_channel,
+                e.rounding_below.ctypes.data + 8 * at_channel, e.scale32.ctypes.data + 4 * at_channel,
+                e.nudge.ctypes.data + 4 * at_channel, e.signed.ctypes.data + 4 * at_channel,
             )  # fmt: skip
+            requantize_fixed_point(sums, columns, e.half, bounds, target)
     if e.method == FIXED_POINT and at + (pixels - 1) * step + channels > e.flat_body:
         _flat_tail(acc, epilogue, channel, channels, out, at, step)
     if e.table.size:
-        target, whole_rows = out.ctypes.data + at, step == channels
+        first, whole_rows = out.ctypes.data + at, step == channels
         rows, width = (1, pixels * channels) if whole_rows else (pixels, channels)
-        look_up_bytes(e.table.ctypes.data, target, target, rows, step, width)
+        look_up_bytes(e.table.ctypes.data, first, first, rows, step, width)
+
+
+@no_refcount_inlined
+def copy_accumulators(acc: Array, channels: int, out: Array, at: int, step: int) -> None:
+    """Copies ``channels`` lanes of pixel p of ``acc``, int32 [pixel, lane], to ``out[at + p * step :]``."""
+    for pixel in range(acc.shape[0]):
+        for lane in range(channels):
+            out[at + pixel * step + lane] = acc[pixel, lane]
 
 
 @no_refcount
 def _flat_tail(
     acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
 ) -> None:
-    """Once more, as gemmlowp, for elements behind the last whole block of the flattened output."""
+    """Requantizes as gemmlowp the elements behind the last whole block of the flattened output."""
     e = epilogue
+    bounds = Bounds(np.int32(e.low), np.int32(e.high), np.int32(e.zero_point))
     for pixel in range(acc.shape[0] - 1, -1, -1):
         first = at + pixel * step
         body = min(max(e.flat_body - first, 0), channels)
@@ -246,12 +264,13 @@ def _flat_tail(
             return
         for block in range(body // LANES * LANES, channels, LANES):
             at_channel = channel + block
-            requantize_fixed_point(
-                acc.ctypes.data + pixel * acc.strides[0] + 4 * block, 0, 1,
+            columns = FixedPointColumns(
                 e.multiplier.ctypes.data + 4 * at_channel, e.left.ctypes.data + 4 * at_channel,
                 e.shift.ctypes.data + 8 * at_channel, e.rounding.ctypes.data + 8 * at_channel,
                 e.rounding_away.ctypes.data + 8 * at_channel, e.scale32.ctypes.data + 4 * at_channel,
-                e.nudge.ctypes.data + 4 * at_channel, e.always_signed.ctypes.data + 4 * at_channel, e.half,
-                np.int32(e.low), np.int32(e.high), np.int32(e.zero_point),
-                out.ctypes.data + first + block, 0, 0, min(channels - block, LANES), max(body - block, 0),
+                e.nudge.ctypes.data + 4 * at_channel, e.always_signed.ctypes.data + 4 * at_channel,
             )  # fmt: skip
+            lanes, start = min(channels - block, LANES), max(body - block, 0)
+            sums = Sums(acc.ctypes.data + pixel * acc.strides[0] + 4 * block, 0, 1)
+            target = Target(out.ctypes.data + first + block, 0, 0, lanes, start)
+            requantize_fixed_point(sums, columns, e.half, bounds, target)

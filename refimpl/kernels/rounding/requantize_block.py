@@ -14,7 +14,7 @@ The sign of p decides as well as that of the high half (p + 2**30) >> 31: they o
 that half is 0, which rounds to 0 either way. For e = 0 nothing is rounded twice.
 No sum leaves 64 bits, because |p| <= 2**62 and e <= 31.
 
-Nearly always float32 tells the same in half the instructions. With v = p / 2**(31 + e), the result is
+Nearly always float32 gives this result in half the instructions. With v = p / 2**(31 + e), the result is
 floor(v + 1/2 + nudge), where nudge is ``2**-(1 + e)``, negative for gemmlowp below 0, and 0 for e = 0.
 Added to 1.5 * 2**10, zero point and 1/2, v + nudge is rounded to steps of 2**-13, which the low bits of the
 sum count; above them stands the result. For what the bounds of a byte leave, accumulator and scale, each
@@ -28,8 +28,8 @@ read as a whole number, grow with it, so what is out of bounds stays so, however
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -41,6 +41,7 @@ from refimpl.kernels.jit.llvm_ir import (
     INT32,
     INT64,
     call,
+    fields,
     intrinsic,
     load,
     pointer,
@@ -75,41 +76,64 @@ _LEAST, _MOST = -128, 127
 """int8"""
 
 
-@intrinsic
-def requantize_fixed_point(
-    _: Any,
-    acc: Any,
-    acc_stride: Any,
-    pixels: Any,
-    multiplier: Any,
-    left: Any,
-    shift: Any,
-    rounding: Any,
-    rounding_below: Any,
-    scale: Any,
-    nudge: Any,
-    signed: Any,
-    half: Any,
-    low: Any,
-    high: Any,
-    zero_point: Any,
-    out: Any,
-    out_stride: Any,
-    whole: Any,
-    lanes: Any,
-    first: Any,
-) -> Any:
-    """Writes LANES bytes for each of the first ``whole`` pixels, ``first`` … ``lanes - 1`` for the others.
+class Sums(NamedTuple):
+    """Accumulators of a block of LANES channels."""
 
-    Arrays are addresses: ``acc`` int32, rows ``acc_stride`` bytes apart; ``out`` bytes, rows
-    ``out_stride`` apart; ``multiplier`` and ``left`` int32 [LANES], ``shift``, ``rounding`` and
-    ``rounding_below`` int64 [LANES], ``scale`` and ``nudge`` float32 [LANES] and ``signed`` int32 [LANES], as
-    in ``Epilogue``; so is ``half``, float32. ``low``, ``high`` and ``zero_point`` are int32.
+    address: int
+    """The first one, int32."""
+    stride: int
+    """Bytes from a pixel's to the next pixel's."""
+    pixels: int
+    """Number of pixels."""
+
+
+class Bounds(NamedTuple):
+    """What a result is clamped to before the zero point is added, int32."""
+
+    low: np.int32
+    high: np.int32
+    zero_point: np.int32
+
+
+class Target(NamedTuple):
+    """The bytes of a block's results."""
+
+    address: int
+    """The first one."""
+    stride: int
+    """Bytes from a pixel's to the next pixel's."""
+    whole: int
+    """Pixels, from the first on, of which all LANES bytes may be written."""
+    lanes: int
+    """Of the others only the bytes before this one are written."""
+    first: int
+    """And of these only the bytes from this one on."""
+
+
+class FixedPointColumns(NamedTuple):
+    """Addresses of a block's columns of an ``Epilogue``, LANES elements each."""
+
+    multiplier: int
+    left: int
+    shift: int
+    rounding: int
+    rounding_below: int
+    scale: int
+    nudge: int
+    signed: int
+
+
+@intrinsic
+def requantize_fixed_point(_: Any, sums: Any, columns: Any, half: Any, bounds: Any, target: Any) -> Any:
+    """Requantizes ``Sums`` by ``FixedPointColumns`` within ``Bounds`` to a ``Target``.
+
+    ``half``, float32, is that of the ``Epilogue``.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        source, columns = arguments[:3], arguments[3:11]
-        half, low, high, zero_point, *target = arguments[11:]
+        source, columns, half, bounds, target = arguments
+        columns = fields(builder, columns)
+        low, high, zero_point = fields(builder, bounds)
         scale, nudge = (load(builder, address, _SINGLES, _INT32_BYTES) for address in columns[5:7])
         nudge = builder.bitcast(nudge, _SUMS)
         signed = load(builder, columns[7], _SUMS, _INT32_BYTES)
@@ -164,9 +188,7 @@ def requantize_fixed_point(
             with by_bounds:
                 _for_pixels(builder, source, target, clamped)
 
-    int32 = types.int32
-    numbers = types.float32, int32, int32, int32
-    return types.void(*[types.int64] * 11, *numbers, *[types.int64] * 5), codegen
+    return types.void(sums, columns, types.float32, bounds, target), codegen
 
 
 def _fixed_point_exactly(builder: Any, multiplier: Any, left: Any, *wide: Any) -> Callable[[Any], Any]:
@@ -192,27 +214,15 @@ def _fixed_point_exactly(builder: Any, multiplier: Any, left: Any, *wide: Any) -
 
 
 @intrinsic
-def requantize_float32(
-    _: Any,
-    acc: Any,
-    acc_stride: Any,
-    pixels: Any,
-    scale: Any,
-    low: Any,
-    high: Any,
-    zero_point: Any,
-    out: Any,
-    out_stride: Any,
-    whole: Any,
-    lanes: Any,
-) -> Any:
-    """The same by a float32 product, rounded half to even; ``scale`` is float32 [LANES].
+def requantize_float32(_: Any, sums: Any, scale: Any, bounds: Any, target: Any) -> Any:
+    """Requantizes by a float32 product, rounded half to even; ``scale`` is the address of float32 [LANES].
 
     Clamping before rounding changes nothing, since the bounds are whole, and leaves small numbers.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        acc, acc_stride, pixels, scale, low, high, zero_point, *target = arguments
+        source, scale, bounds, target = arguments
+        low, high, zero_point = fields(builder, bounds)
         scale = load(builder, scale, _SINGLES, _INT32_BYTES)
         floor, ceiling = (_real(builder, bound, _SINGLES) for bound in (low, high))
         magic = _singles(_MAGIC)
@@ -225,31 +235,18 @@ def requantize_float32(
             steps = builder.bitcast(builder.fadd(bounded, magic), _SUMS)
             return builder.trunc(builder.add(steps, from_bits), _BYTES)
 
-        _for_pixels(builder, (acc, acc_stride, pixels), target, finished)
+        _for_pixels(builder, source, target, finished)
 
-    int32 = types.int32
-    return types.void(*[types.int64] * 4, int32, int32, int32, *[types.int64] * 4), codegen
+    return types.void(sums, types.int64, bounds, target), codegen
 
 
 @intrinsic
-def requantize_float64(
-    _: Any,
-    acc: Any,
-    acc_stride: Any,
-    pixels: Any,
-    scale: Any,
-    low: Any,
-    high: Any,
-    zero_point: Any,
-    out: Any,
-    out_stride: Any,
-    whole: Any,
-    lanes: Any,
-) -> Any:
-    """The same by a float64 product, rounded half away from zero; ``scale`` is float64 [LANES]."""
+def requantize_float64(_: Any, sums: Any, scale: Any, bounds: Any, target: Any) -> Any:
+    """Requantizes by a float64 product, rounded half away from zero; ``scale`` points to float64 [LANES]."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        acc, acc_stride, pixels, scale, low, high, zero_point, *target = arguments
+        source, scale, bounds, target = arguments
+        low, high, zero_point = fields(builder, bounds)
         scale = load(builder, scale, _DOUBLES, _INT64_BYTES)
         floor, ceiling = (_real(builder, bound, _DOUBLES) for bound in (low, high))
         nothing = ir.Constant(_DOUBLES, [0.0] * LANES)
@@ -265,21 +262,15 @@ def requantize_float64(
             whole = builder.fptosi(builder.fadd(bounded, half), _SUMS)
             return builder.trunc(builder.add(whole, zero_point), _BYTES)
 
-        _for_pixels(builder, (acc, acc_stride, pixels), target, finished)
+        _for_pixels(builder, source, target, finished)
 
-    int32 = types.int32
-    return types.void(*[types.int64] * 4, int32, int32, int32, *[types.int64] * 4), codegen
+    return types.void(sums, types.int64, bounds, target), codegen
 
 
-def _for_pixels(
-    builder: Any, source: tuple[Any, ...], target: Sequence[Any], finished: Callable[[Any], Any]
-) -> None:
-    """``out[p] = finished(acc[p])`` for every pixel: LANES bytes, from pixel ``whole`` on ``lanes``.
-
-    ``target`` may name a first lane, too: those before it are not written behind ``whole`` pixels.
-    """
-    acc, acc_stride, pixels = source
-    out, out_stride, whole, lanes, *first = target
+def _for_pixels(builder: Any, source: Any, target: Any, finished: Callable[[Any], Any]) -> None:
+    """Writes ``finished`` of the ``Sums`` of every pixel to the ``Target``."""
+    acc, acc_stride, pixels = fields(builder, source)
+    out, out_stride, whole, lanes, first = fields(builder, target)
 
     def result(pixel: Any) -> tuple[Any, Any]:
         at = builder.add(acc, builder.mul(pixel.index, acc_stride))
@@ -291,9 +282,8 @@ def _for_pixels(
         store(builder, value, at, 1)
     order = ir.Constant(_SUMS, list(range(LANES)))
     mask = builder.icmp_signed("<", order, splat(builder, builder.trunc(lanes, INT32), LANES))
-    for lane in first:
-        behind = builder.icmp_signed(">=", order, splat(builder, builder.trunc(lane, INT32), LANES))
-        mask = builder.and_(mask, behind)
+    behind = builder.icmp_signed(">=", order, splat(builder, builder.trunc(first, INT32), LANES))
+    mask = builder.and_(mask, behind)
     with cgutils.for_range(builder, pixels, start=whole) as pixel:
         value, at = result(pixel)
         _store_lanes(builder, value, at, mask)

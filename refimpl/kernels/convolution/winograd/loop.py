@@ -33,7 +33,7 @@ from refimpl.kernels.jit.no_refcount import no_refcount
 from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
 from refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
 from refimpl.kernels.microkernel.microkernel import multiply_block
-from refimpl.kernels.rounding.requantize import Epilogue, requantize_pixels
+from refimpl.kernels.rounding.requantize import Epilogue, copy_accumulators, requantize_pixels
 
 HALF_TILE = TILE // 2
 
@@ -203,9 +203,7 @@ def _finish_outputs(
                 at = ((out_row + y) * g.out_width + TILE * column) * g.out_pitch + channel
                 requantize_pixels(results, epilogue, channel, filters, out, at, g.out_pitch)
                 if acc_out.size:
-                    for pixel in range(pixels):
-                        for k in range(filters):
-                            acc_out[at + pixel * g.out_pitch + k] = results[pixel, k]
+                    copy_accumulators(results, filters, acc_out, at, g.out_pitch)
         done += tiles
 
 
