@@ -23,7 +23,7 @@ def default_path() -> Path:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What a file holds; nothing yet where there is none. Raises UsageError for any other file."""
+    """The content of a file of results, empty where there is none. Raises UsageError for any other file."""
     if not path.exists():
         return {"schema": SCHEMA, "contests": {}, "skipped": {}}
     try:

@@ -34,7 +34,7 @@ class Table:
 
 
 def entry(contest: Found, name: str) -> Found | None:
-    """The contestant called so."""
+    """The contestant of that name, if it took part."""
     return next((found for found in contest["entries"] if found["name"] == name), None)
 
 
@@ -48,7 +48,7 @@ def canonical(contest: Found, isa: str | None = None) -> Found | None:
 
 
 def timed(found: Found) -> bool:
-    """Whether there is a median."""
+    """Whether the contestant was timed."""
     return found["quartiles"] is not None
 
 

@@ -1,4 +1,4 @@
-"""How two arrays differ, in LSBs."""
+"""Differences of two arrays, in LSBs."""
 
 from __future__ import annotations
 

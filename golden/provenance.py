@@ -1,4 +1,4 @@
-"""What a report says about where its figures come from: model, inputs, machine."""
+"""The origin of a report's figures: model, inputs, machine."""
 
 from __future__ import annotations
 

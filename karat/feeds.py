@@ -1,7 +1,7 @@
 """Arrays to feed a model: from .npy, .npz and image files, or seeded random.
 
 Images become what the model's input type expects: uint8 takes pixels 0..255 as
-they are, int8 takes pixel - 128 (an equal picture for the usual zero point of a
+they are, int8 takes pixel - 128 (the same picture for the usual zero point of a
 "mobile-compatible" model), float32 takes pixel / 255.
 """
 

@@ -1,4 +1,4 @@
-"""Fine-Tune trained for blended tiles: it repairs them one by one, and what is judged is their average.
+"""Fine-Tune trained for blended tiles: it repairs them one by one, and the loss judges their average.
 
 Averaging tiles that were rounded in several ways smooths already; a Fine-Tune that does not know smooths
 once more, and fine textures are lost.

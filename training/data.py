@@ -1,4 +1,4 @@
-"""What the networks are trained on: simulated windows, or a user's HDF5 data set."""
+"""Training data: simulated windows, or a user's HDF5 data set."""
 
 from __future__ import annotations
 

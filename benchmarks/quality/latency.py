@@ -1,4 +1,4 @@
-"""How long one image takes, part by part, as in the paper's Table I: TomoGAN on 64×64 tiles, stitching,
+"""Seconds for one image, part by part, as in the paper's Table I: TomoGAN on 64×64 tiles, stitching,
 and Fine-Tune on the whole image, on every runtime here, in turn.
 
 The restored image of every runtime that a profile describes is first compared, value by value, with the

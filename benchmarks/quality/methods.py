@@ -1,4 +1,4 @@
-"""What is done to every slice, as one table, and how it is done."""
+"""The table of methods that restore a slice, and the code that applies them."""
 
 from __future__ import annotations
 

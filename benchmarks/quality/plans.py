@@ -32,7 +32,7 @@ from refimpl.networks import Upsampling, chain, fine_tune, learnt_ranges, load_w
 from refimpl.profiles import CANONICAL
 
 TILE = 64
-"""Pixels: what the paper's accelerator takes."""
+"""Side of a tile in pixels: the input size of the paper's accelerator."""
 
 CALIBRATION_SIZE = 512
 TRAINED = Path(refimpl.networks.__file__).parent / "trained"
@@ -88,7 +88,7 @@ PLANS: tuple[Plan, ...] = (
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """Where weights are found by name: given ones first, else ``<name>.npz`` in the folder."""
+    """Weight files by name: given ones first, else ``<name>.npz`` in the folder."""
 
     folder: Path = TRAINED
     given: Mapping[str, Path] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What came out, as figures: means, worst slices, gains, differences, counts; kept as one small JSON file."""
+"""The figures of a quality run: means, worst slices, gains, differences, counts; kept as one JSON file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def row(entries: Entries, method: str, slices: Iterable[str] | None = None) -> R
 
 
 def family_of(slice_name: str) -> str:
-    """``bone`` of ``bone-003``."""
+    """The family in a slice's name: ``bone`` of ``bone-003``."""
     return slice_name.rpartition("-")[0]
 
 
@@ -67,7 +67,7 @@ def families(entries: Entries) -> list[str]:
 
 
 def of_family(entries: Entries, *wanted: str) -> list[str]:
-    """Slices of the families."""
+    """Names of the slices of some families."""
     return [name for name in entries["noisy"] if family_of(name) in wanted]
 
 

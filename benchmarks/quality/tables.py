@@ -31,12 +31,12 @@ BEST = ("aware-int8 blend repaired", "aware-uint8-2019 blend repaired")
 
 
 def schemes(entries: Entries) -> str:
-    """The main methods."""
+    """The table of the methods in :data:`MAIN`."""
     return _methods(entries, [name for name in entries if name in MAIN])
 
 
 def in_short(entries: Entries) -> str:
-    """The methods of :data:`IN_SHORT`."""
+    """The table of the methods in :data:`IN_SHORT`."""
     lines = []
     for name in IN_SHORT:
         if name in entries:
@@ -47,7 +47,7 @@ def in_short(entries: Entries) -> str:
 
 
 def others(entries: Entries) -> str:
-    """Every other method that saw all slices."""
+    """The table of every other method that saw all slices."""
     return _methods(entries, [name for name in entries if name not in MAIN and not METHODS[name].few])
 
 
@@ -93,7 +93,7 @@ def profiles(entries: Entries) -> str:
 
 
 def steps(entries: Entries) -> str:
-    """What each step of post-training quantization gives on its own."""
+    """The gain of each step of post-training quantization on its own."""
     lines = []
     first = next(iter(STEPS))
     for step in STEPS:

@@ -1,12 +1,16 @@
 """Reading and writing .onnx files."""
 
-from export.onnx.lower.lowering import lower_qdq
-from export.onnx.read.reader import read_onnx
-from export.onnx.write.convert import to_onnx, write_quantized_onnx
-from export.onnx.write.converter import FLAVOURS, Flavour
-from export.onnx.write.float_graph import write_float_onnx
-from export.onnx.write.half import half_precision
-from export.onnx.write.writer import write_onnx
+from export.onnx.lowering import lower_qdq
+from export.onnx.reading import read_onnx
+from export.onnx.writing import (
+    FLAVOURS,
+    Flavour,
+    half_precision,
+    to_onnx,
+    write_float_onnx,
+    write_onnx,
+    write_quantized_onnx,
+)
 
 __all__ = [
     "FLAVOURS",

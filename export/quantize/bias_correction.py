@@ -105,7 +105,7 @@ def _with_linear_outputs(graph: Graph) -> tuple[Graph, dict[int, int]]:
 
 
 class _Prefix:
-    """How far the quantized network has been run, on all samples at once."""
+    """The activations of the quantized network up to a layer, for all samples at once."""
 
     def __init__(self, program: Program, samples: list[Array]) -> None:
         self._program = program

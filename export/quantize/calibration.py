@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from export.onnx.layout import from_onnx_layout, onnx_names, to_onnx_layout
-from export.onnx.write.float_graph import write_float_onnx
+from export.onnx.writing.float_graph import write_float_onnx
 from export.quantize.affine import Range
 from export.quantize.histogram import Histogram
 from export.quantize.ranges import choose_range

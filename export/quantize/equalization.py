@@ -27,7 +27,7 @@ HOMOGENEOUS = frozenset({"NONE", "RELU"})
 """Fused activations with ``f(s x) = s f(x)`` for positive s."""
 
 MOST_SWEEPS = 40
-"""How often the factors are computed anew, layer by layer, before they are taken as they are."""
+"""Greatest number of sweeps over the layers that compute the factors anew."""
 
 SETTLED = 1e-3
 """A sweep that changes no factor by more than this share is the last."""
@@ -169,7 +169,7 @@ def _read_channels(view: LayerView, affine: AffineLayer) -> Array:
 
 
 def _settle(links: list[_Link], number: int) -> Array:
-    """The factor of each class: what its channels are divided by where they are made."""
+    """The factor of each class, by which its channels are divided where they are made."""
     factors = np.ones(number)
     made_by = [np.unique(link.makes[link.makes != KEPT]) for link in links]
     touching = [

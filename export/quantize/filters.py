@@ -1,4 +1,4 @@
-"""Filters quantized: which scale each gets, and what is clipped so that the rest is finer."""
+"""Quantization of filters: the scale of each, and clipping for a finer scale."""
 
 from __future__ import annotations
 

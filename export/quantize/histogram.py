@@ -1,4 +1,4 @@
-"""How often a tensor's values fell where, in bounded memory and in any order.
+"""Histograms of a tensor's values, in bounded memory and independent of their order.
 
 Bins are dyadic: their width is a power of two and zero is an edge. When a value
 falls outside, widths double and neighbours merge, which is exact, so that the

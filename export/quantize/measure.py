@@ -37,7 +37,7 @@ STEPS: Mapping[str, Callable[[QuantizationScheme], QuantizationScheme]] = Mappin
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far quantized outputs are from float ones, over all held-out samples.
+    """The deviation of quantized outputs from float ones, over all held-out samples.
 
     ``snr_db``: power of the float outputs over that of the difference. ``psnr_db``: that ratio with the
     square of the float outputs' extent (greatest minus least) for the power. ``mean_error``: mean of

@@ -1,4 +1,4 @@
-"""What a quantization scheme is: element types, granularity, and how ranges are chosen."""
+"""Quantization schemes: element types, granularity, and the choice of ranges."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RangeMethodName: TypeAlias = Literal["minmax", "percentile", "mse"]
 
 @dataclass(frozen=True)
 class RangeMethod:
-    """How an activation's range follows from the values it took.
+    """The way an activation's range follows from its values.
 
     ``minmax``: the least and greatest value seen. ``percentile``: the range that leaves
     ``100 - percentile`` percent of the values outside at either end. ``mse``: the range whose

@@ -25,7 +25,7 @@ ORACLE = "oracle"
 
 @dataclass(frozen=True)
 class Subject:
-    """A model file, its reading, and what it is fed, in input order.
+    """A model file, its graph, and its feeds in input order.
 
     Outputs are compared between contestants of one subject only.
     """
@@ -36,7 +36,7 @@ class Subject:
 
     @property
     def format(self) -> Format:
-        """What the file is."""
+        """The format of the model file."""
         return self.graph.format
 
 
@@ -171,9 +171,9 @@ def line_up(
     instruction_sets: Sequence[str | None] = (None,),
     traced: bool = False,
 ) -> list[Contestant]:
-    """The runtimes named, and the oracle as each one's judge, on each instruction set.
+    """The runtimes named, and the oracle under each one's profile on each instruction set.
 
-    With ``profile`` all of its format are held to that one. ``traced`` adds the oracle once more,
+    With ``profile`` all runtimes of its format are compared under that one. ``traced`` adds the oracle once more,
     keeping every tensor.
     """
     runtimes: list[Contestant] = []

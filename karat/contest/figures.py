@@ -1,4 +1,4 @@
-"""What a contest found: timings, parity and ratios, and their form as JSON."""
+"""The result of a contest: timings, parity and ratios, and their form as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Quartiles:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Quartiles:
-        """Of at least one run; the quartiles lie between readings (inclusive method)."""
+        """The quartiles of at least one run, between readings (inclusive method)."""
         if len(seconds) == 1:
             return cls(seconds[0], seconds[0], seconds[0])
         lower, median, upper = statistics.quantiles(seconds, n=4, method="inclusive")
@@ -128,7 +128,7 @@ class Contest:
         return 0
 
     def entry(self, name: str) -> Entry:
-        """The figures of the contestant called so."""
+        """The figures of the contestant of that name."""
         return next(entry for entry in self.entries if entry.name == name)
 
     def to_dict(self) -> dict[str, Any]:

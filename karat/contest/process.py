@@ -1,4 +1,4 @@
-"""A contestant in its own process: opened, run when its turn comes, asked what it knows."""
+"""The child process of a contestant: it opens the model, runs it in turn, and answers questions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from refimpl.graph import Array
 
 @dataclass(frozen=True)
 class Start:
-    """Seconds from nothing to the first result, and what they went into.
+    """Seconds from nothing to the first result, and their parts.
 
     ``to_first_result_s`` is the wall clock from before the process existed; the others are its own:
     ``import_s`` libraries, ``open_s`` reading and preparing the model, ``first_run_s`` the first run.

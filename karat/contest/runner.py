@@ -71,7 +71,7 @@ class Rules:
 
 @dataclass
 class _State:
-    """What is known about a contestant so far."""
+    """What the contest has found about a contestant so far."""
 
     contestant: Contestant
     process: ContestantProcess | None = None
@@ -92,7 +92,7 @@ class _State:
         return self.process is not None and not self.stopped
 
     def attempt(self, what: Callable[[ContestantProcess], None]) -> None:
-        """Does something with the process; a runtime that fails is out, with its reason."""
+        """Calls ``what`` with the process; a contestant that fails is stopped, with its reason."""
         assert self.process is not None
         try:
             what(self.process)
@@ -179,7 +179,7 @@ def _open(state: _State, files: SubjectFiles, cache: Path, rules: Rules, say: Sa
 
 
 def _compare(states: Sequence[_State]) -> tuple[Parity, ...]:
-    """Every runtime with every oracle of its subject and profile, and those oracles among themselves."""
+    """Compares every runtime with the oracles of its subject and profile, and these with each other."""
     found: list[Parity] = []
     running = [state for state in states if state.runs]
     for other in running:
@@ -205,7 +205,7 @@ def _compare(states: Sequence[_State]) -> tuple[Parity, ...]:
 
 
 def _parity(judge: _State, other: _State) -> Parity:
-    """Bit by bit: two NaNs of the same bits are equal, 0.0 and -0.0 are not."""
+    """Compares outputs bit by bit: two NaNs of equal bits are equal, 0.0 and -0.0 are not."""
     names = judge.contestant.name, other.contestant.name, other.contestant.profile
     shapes = [[(a.shape, a.dtype) for a in state.outputs] for state in (judge, other)]
     values = sum(array.size for array in judge.outputs)
@@ -219,12 +219,12 @@ def _parity(judge: _State, other: _State) -> Parity:
 
 
 def _bits(array: Array) -> Array:
-    """[elements, bytes of one]."""
+    """The array's bytes, uint8 ``[elements, bytes of one]``."""
     return np.ascontiguousarray(array).view(np.uint8).reshape(array.size, array.itemsize)
 
 
 def _take_turns(states: Sequence[_State], rules: Rules, say: Say) -> None:
-    """Rounds of turns, each round starting with another contestant."""
+    """Lets the contestants run in turn; each round starts with another one."""
     begun = time.perf_counter()
     counts: dict[int, int] = {}
     for number in range(rules.rounds):

@@ -48,7 +48,7 @@ def trace_costs(contest: Contest) -> list[tuple[str, float]]:
 
 
 def seconds_text(seconds: float) -> str:
-    """Three digits and a fitting unit."""
+    """A time with three digits and a fitting unit."""
     for factor, unit in ((1.0, "s"), (1e-3, "ms")):
         if seconds >= factor:
             return f"{seconds / factor:.3g} {unit}"
@@ -56,7 +56,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def parity_line(parity: Parity) -> str:
-    """One comparison in words."""
+    """One comparison of outputs as a sentence."""
     if parity.verdict == "not_compared":
         return f"NOT COMPARED: {parity.other}: {parity.reason}"
     if parity.verdict == "equal":

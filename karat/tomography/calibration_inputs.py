@@ -72,7 +72,7 @@ def spread(items: Sequence[Array] | Array, most: int) -> Sequence[Array]:
 
 
 def signal_to_noise(float_graph: Graph, quantized: Graph, samples: Sequence[Array], most: int = 8) -> float:
-    """What quantization costs: power of the float outputs over power of the error, in dB.
+    """Signal to noise of quantization: power of the float outputs over power of the error, in dB.
 
     Over at most ``most`` of the samples; the oracle runs the quantized network. Infinite without error.
     """

@@ -34,7 +34,7 @@ from refimpl.networks import Upsampling, fine_tune, learnt_ranges, tomogan, trai
 from refimpl.profiles import CANONICAL
 
 CALIBRATION_SIZE = 512
-"""Slices calibrated on are no larger: ranges hold at every size."""
+"""Greatest size of calibration slices, pixels: ranges hold at every size."""
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 MOST_JUDGED = 256
@@ -46,8 +46,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What to demonstrate: image and tile size in pixels, how tiles overlap (see ``TileGrid``), TomoGAN's
-    variant, the sample's family and seed."""
+    """Options of the demonstration: image and tile size in pixels, the tiles' overlap (see ``TileGrid``),
+    TomoGAN's variant, the sample's family and seed."""
 
     size: int = 1024
     tile: int = 64
@@ -133,7 +133,7 @@ def quantized_networks(upsampling: Upsampling, options: Options) -> dict[str, Gr
 def calibrated_networks(
     upsampling: Upsampling, scheme: QuantizationScheme, options: Options
 ) -> dict[str, Graph]:
-    """TomoGAN quantized over tiles of other scans, Fine-Tune over what it makes of one of them."""
+    """TomoGAN calibrated on tiles of other scans, Fine-Tune on TomoGAN's result for one of them."""
     size = min(options.size, CALIBRATION_SIZE)
     weights, repair = trained_weights("tomogan", upsampling), trained_weights("fine-tune")
     slices = simulated(size, 3, options.seed)

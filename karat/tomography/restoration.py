@@ -57,7 +57,7 @@ def dequantize_values(values: Array, tensor: Tensor) -> Array:
 
 @dataclass(frozen=True)
 class Network:
-    """A quantized graph and who runs it."""
+    """A quantized graph and the function that runs it."""
 
     graph: Graph
     run: RunModel

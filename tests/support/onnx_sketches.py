@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from export.onnx.write.float_graph import write_float_onnx
+from export.onnx.writing.float_graph import write_float_onnx
 from refimpl.graph import Array
 from refimpl.networks import fine_tune, tomogan
 

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from export.onnx.layout import from_onnx_layout, onnx_names, to_onnx_layout
-from export.onnx.write.float_graph import write_float_onnx
+from export.onnx.writing.float_graph import write_float_onnx
 from export.tflite import with_lowest_versions, write_tflite
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError, UnsupportedOp, UsageError

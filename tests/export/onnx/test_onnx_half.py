@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.onnx import write_float_onnx
-from export.onnx.write.half import half_precision
+from export.onnx.writing.half import half_precision
 from karat.cli import main
 from refimpl.errors import ModelError
 from refimpl.networks import network

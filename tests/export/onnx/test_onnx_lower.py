@@ -13,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from export.onnx import lower_qdq, read_onnx, write_onnx
-from export.onnx.lower.quantize_constants import quantized_filter
+from export.onnx.lowering.quantize_constants import quantized_filter
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Graph
 from tests.support.onnx_sketches import (

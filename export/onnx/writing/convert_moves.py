@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from export.onnx.layout import TO_NCHW
-from export.onnx.write.convert_reshape import in_tflite_order, reshaped
-from export.onnx.write.converter import EIGHT_BITS, Converter, layout
+from export.onnx.writing.convert_reshape import in_tflite_order, reshaped
+from export.onnx.writing.converter import EIGHT_BITS, Converter, layout
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import LayerView, Tensor
 from refimpl.spec.tflite import slice as slice_box

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from export.onnx.read.constants import element_type
+from export.onnx.reading.constants import element_type
 from export.onnx.schema import MAX_RANK, op_name
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import AttributeValue

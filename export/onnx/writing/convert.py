@@ -11,9 +11,9 @@ A quantized tensor keeps its name, so that edges of both files match; what is ne
 
 from __future__ import annotations
 
-from export.onnx.write.convert_layers import CONVERTERS
-from export.onnx.write.converter import FLAVOURS, Converter, Flavour
-from export.onnx.write.writer import write_onnx
+from export.onnx.writing.convert_layers import CONVERTERS
+from export.onnx.writing.converter import FLAVOURS, Converter, Flavour
+from export.onnx.writing.write import write_onnx
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
 from refimpl.graph import Graph
 
@@ -22,7 +22,7 @@ def to_onnx(graph: Graph, flavour: Flavour = "qdq") -> Graph:
     """The 8-bit graph in ONNX layout and one of the three flavours.
 
     Raises UnsupportedOp, naming the layer, for an op or a variant of one with no line in
-    ``export/onnx/write/convert_layers.py``; ModelError for a graph in ONNX layout, and for ``tensorrt`` when
+    ``convert_layers.py``; ModelError for a graph in ONNX layout, and for ``tensorrt`` when
     a zero point is not 0 or a tensor is uint8; UsageError for an unknown flavour.
     """
     if flavour not in FLAVOURS:
@@ -36,7 +36,7 @@ def to_onnx(graph: Graph, flavour: Flavour = "qdq") -> Graph:
         convert = CONVERTERS.get(view.op)
         if convert is None:
             raise UnsupportedOp(
-                f"{view}: no quantized ONNX for {view.op}; add it to export/onnx/write/convert_layers.py"
+                f"{view}: no quantized ONNX for {view.op}; add it to export/onnx/writing/convert_layers.py"
             )
         convert(converter, view)
     return converter.build()

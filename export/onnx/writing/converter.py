@@ -9,7 +9,7 @@ import numpy as np
 
 from export.onnx.layout import TO_NCHW, onnx_names
 from export.onnx.schema import MICROSOFT
-from export.onnx.write.float_graph import CLIPS
+from export.onnx.writing.float_graph import CLIPS
 from refimpl.builder import GraphBuilder
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import (

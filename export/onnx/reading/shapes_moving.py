@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from export.onnx.read.shapes_types import (
+from export.onnx.reading.shapes_types import (
     Rule,
     Shape,
     Type,

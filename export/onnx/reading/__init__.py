@@ -1,1 +1,5 @@
 """Reading .onnx files: messages, constants, shapes and quantization parameters."""
+
+from export.onnx.reading.read import read_onnx
+
+__all__ = ["read_onnx"]

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.onnx.lower.fusions import FUSIONS
-from export.onnx.lower.quantize_constants import leads_to_quantize, quantize_constants
-from export.onnx.lower.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
+from export.onnx.lowering.fusions import FUSIONS
+from export.onnx.lowering.quantize_constants import leads_to_quantize, quantize_constants
+from export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import QUANTIZED_RANGE, Graph, Quantization
 

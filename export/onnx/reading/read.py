@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from export.onnx.package import import_onnx
-from export.onnx.read.constants import array_of
-from export.onnx.read.messages import (
+from export.onnx.reading.constants import array_of
+from export.onnx.reading.messages import (
     Declared,
     attributes_of,
     check_texts,
@@ -19,9 +19,9 @@ from export.onnx.read.messages import (
     outputs_of,
     where_of,
 )
-from export.onnx.read.parameters import input_quantizations, output_quantization
-from export.onnx.read.shapes import fold, infer
-from export.onnx.read.shapes_types import Type
+from export.onnx.reading.parameters import input_quantizations, output_quantization
+from export.onnx.reading.shapes import fold, infer
+from export.onnx.reading.shapes_types import Type
 from export.onnx.schema import (
     IR_VERSIONS,
     MAX_BYTES,
@@ -42,9 +42,9 @@ def read_onnx(source: str | Path | bytes) -> Graph:
     layouts. A layer's op is its op type, in other domains than the standard one ``domain:type``; its
     version is that of its domain's operator set; its attributes are those the file stores. Scales and
     zero points are constants, as in the file, and also :attr:`Tensor.quantization`
-    (``export/onnx/read/parameters.py``). Names of nodes, metadata and annotations are not part of the graph.
+    (``parameters.py``). Names of nodes, metadata and annotations are not part of the graph.
 
-    Shapes are computed from the inputs' (``export/onnx/read/shapes.py``). A batch of unknown size is read as
+    Shapes are computed from the inputs' (``shapes.py``). A batch of unknown size is read as
     a batch of one, with -1 in ``shape_signature``. Values in other files are read from the folder of
     the model only.
 

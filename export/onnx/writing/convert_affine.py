@@ -8,9 +8,9 @@ import numpy as np
 
 from export.onnx.layout import TO_NCHW
 from export.onnx.schema import MICROSOFT
-from export.onnx.write.convert_reshape import reshaped
-from export.onnx.write.converter import EIGHT_BITS, Converter, strides
-from export.onnx.write.float_graph import transposed_geometry, window_pads
+from export.onnx.writing.convert_reshape import reshaped
+from export.onnx.writing.converter import EIGHT_BITS, Converter, strides
+from export.onnx.writing.float_graph import transposed_geometry, window_pads
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import AttributeValue, LayerView, Quantization, Tensor
 

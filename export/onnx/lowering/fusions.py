@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from export.onnx.lower.rewriting import QUANTIZE, Node, Rewriting
+from export.onnx.lowering.rewriting import QUANTIZE, Node, Rewriting
 from export.onnx.schema import MICROSOFT
 
 Fusion = Callable[[Rewriting, Node], None]

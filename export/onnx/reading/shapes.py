@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from export.onnx.read import shapes_moving as moving
-from export.onnx.read import shapes_windows as windows
-from export.onnx.read.shapes_types import Rule, Type, broadcast, has_input
+from export.onnx.reading import shapes_moving as moving
+from export.onnx.reading import shapes_windows as windows
+from export.onnx.reading.shapes_types import Rule, Type, broadcast, has_input
 from export.onnx.schema import MICROSOFT, TYPE_NAMES
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView

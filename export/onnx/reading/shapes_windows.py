@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from export.onnx.read.shapes_types import Rule, Shape, Type
+from export.onnx.reading.shapes_types import Rule, Shape, Type
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import LayerView, Tensor
 

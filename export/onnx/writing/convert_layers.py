@@ -9,11 +9,11 @@ import numpy as np
 
 from export.onnx.layout import TO_NCHW
 from export.onnx.schema import MICROSOFT
-from export.onnx.write.convert_affine import conv, depthwise, fully_connected, transpose_conv
-from export.onnx.write.convert_moves import gather, slice_, split, split_v, strided_slice, transpose
-from export.onnx.write.convert_reshape import reshaped
-from export.onnx.write.converter import Converter, layout, quantized_output, strides
-from export.onnx.write.float_graph import window_pads
+from export.onnx.writing.convert_affine import conv, depthwise, fully_connected, transpose_conv
+from export.onnx.writing.convert_moves import gather, slice_, split, split_v, strided_slice, transpose
+from export.onnx.writing.convert_reshape import reshaped
+from export.onnx.writing.converter import Converter, layout, quantized_output, strides
+from export.onnx.writing.float_graph import window_pads
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import AttributeValue, LayerView
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from export.onnx.layout import TO_NCHW, TO_NHWC
-from export.onnx.write.converter import Converter, layout
+from export.onnx.writing.converter import Converter, layout
 from refimpl.graph import Tensor
 
 

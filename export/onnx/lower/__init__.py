@@ -1,1 +1,0 @@
-"""From a QDQ graph to the integer graph that ONNX Runtime makes of it."""

@@ -1,1 +1,0 @@
-"""Writing .onnx files: float graphs, conversion of quantized ones, serialization."""
