@@ -34,7 +34,17 @@ DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
         )
     }
 )  # fmt: skip
-"""Element types a tensor can have, by the name NumPy gives them."""
+"""Element types a tensor can have and be computed with, by the name NumPy gives them."""
+
+OPAQUE_TYPES = frozenset(
+    (
+        "int2", "uint2", "int4", "uint4", "bfloat16", "float4e2m1", "float8e4m3fn", "float8e4m3fnuz",
+        "float8e5m2", "float8e5m2fnuz", "float8e8m0", "complex64", "complex128", "string", "resource",
+        "variant", "sparse", "variable", "external",
+    )
+)  # fmt: skip
+"""Element types that are only named: NumPy lacks them, or the values are packed (``sparse``), kept from
+run to run (``variable``) or in another file (``external``). A layer that touches one cannot be computed."""
 
 QUANTIZED_RANGE: Mapping[str, tuple[int, int]] = MappingProxyType(
     {
@@ -91,7 +101,8 @@ class Tensor:
 
     ``index`` is the tensor's position in its graph, and in a .tflite file its
     tensor index. ``shape_signature`` keeps the file's dynamic dimensions (-1)
-    where ``shape`` holds the concrete sizes the file was exported with.
+    where ``shape`` holds the concrete sizes the file was exported with. ``data`` of an opaque
+    element type is its bytes, as the file stores them, in a flat uint8 array.
     """
 
     index: int
@@ -104,7 +115,7 @@ class Tensor:
 
     def __post_init__(self) -> None:
         where = f"tensor {self.index} ({self.name!r})"
-        if self.dtype not in DTYPES:
+        if self.dtype not in DTYPES and not self.is_opaque:
             raise ModelError(f"{where}: unknown element type {self.dtype!r}")
         if any(size < 0 for size in self.shape):
             raise ModelError(
@@ -134,9 +145,9 @@ class Tensor:
                     raise ModelError(f"{where}: zero point {zero_point} is outside {self.dtype}")
 
     def _freeze_data(self, data: Array, where: str) -> None:
-        if data.dtype != DTYPES[self.dtype]:
+        if data.dtype != (np.uint8 if self.is_opaque else DTYPES[self.dtype]):
             raise ModelError(f"{where}: buffer of {data.dtype} for a {self.dtype} tensor")
-        if data.shape != self.shape:
+        if data.shape != self.shape and not self.is_opaque:
             raise ModelError(f"{where}: buffer of shape {data.shape} for a tensor of shape {self.shape}")
         if data.flags.writeable or not data.flags.c_contiguous:
             data = np.array(data, order="C")
@@ -147,6 +158,11 @@ class Tensor:
     def is_constant(self) -> bool:
         """True when the file stores the tensor's values."""
         return self.data is not None
+
+    @property
+    def is_opaque(self) -> bool:
+        """True when the element type is only named (``OPAQUE_TYPES``)."""
+        return self.dtype in OPAQUE_TYPES
 
     @property
     def scale(self) -> float:
