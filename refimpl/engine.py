@@ -24,7 +24,7 @@ from refimpl.feeds import Feeds as Feeds
 from refimpl.feeds import resolve_feeds as resolve_feeds
 from refimpl.feeds import resolve_given
 from refimpl.fusion import fuse
-from refimpl.graph import DTYPES, Array, Graph, LayerView
+from refimpl.graph import DTYPES, UNLISTED, Array, Graph, LayerView
 from refimpl.kernels import KERNELS
 from refimpl.kernels.isa import chosen_isa
 from refimpl.kernels.threads import threads_in_force
@@ -147,6 +147,10 @@ def check_layer(view: LayerView, profile: Profile) -> Rule:
                 f"{view}: tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
                 "which the oracle does not compute with"
             )
+    if UNLISTED in view.layer.attributes:
+        raise UnsupportedOp(
+            f"{view} stores options at positions {view.integers(UNLISTED)}, whose meaning is not known here"
+        )
     OPS[view.op].check(view)
     return profile.rule(view)
 

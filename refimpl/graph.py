@@ -36,15 +36,21 @@ DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
 )  # fmt: skip
 """Element types a tensor can have and be computed with, by the name NumPy gives them."""
 
-OPAQUE_TYPES = frozenset(
-    (
-        "int2", "uint2", "int4", "uint4", "bfloat16", "float4e2m1", "float8e4m3fn", "float8e4m3fnuz",
-        "float8e5m2", "float8e5m2fnuz", "float8e8m0", "complex64", "complex128", "string", "resource",
-        "variant", "sparse", "variable", "external",
-    )
+UNCOMPUTED_TYPES = (
+    "int2", "uint2", "int4", "uint4", "bfloat16", "float4_e2m1", "float8_e4m3fn", "float8_e4m3fnuz",
+    "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0", "complex64", "complex128", "string", "resource",
+    "variant",
 )  # fmt: skip
-"""Element types that are only named: NumPy lacks them, or the values are packed (``sparse``), kept from
-run to run (``variable``) or in another file (``external``). A layer that touches one cannot be computed."""
+"""Element types of model files that NumPy lacks or nothing here computes with."""
+
+STORAGES = ("sparse", "blockwise", "variable", "external")
+"""What a word before an element type says: values are packed, quantized by blocks, kept from run to run,
+or in another file."""
+
+OPAQUE_TYPES = frozenset(UNCOMPUTED_TYPES) | {
+    f"{storage} {name}" for storage in STORAGES for name in (*DTYPES, *UNCOMPUTED_TYPES)
+}
+"""Element types that are only named: a layer that touches one can be shown, and not computed."""
 
 QUANTIZED_RANGE: Mapping[str, tuple[int, int]] = MappingProxyType(
     {
@@ -197,6 +203,10 @@ def _same_data(left: Array | None, right: Array | None) -> bool:
     if left is None or right is None:
         return left is right
     return left.tobytes() == right.tobytes()
+
+
+UNLISTED = "unlisted_options"
+"""The attribute that marks a layer whose file stores options of unknown meaning: their positions."""
 
 
 @dataclass(frozen=True)
