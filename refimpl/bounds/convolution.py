@@ -40,6 +40,7 @@ def _by_group(seen: Array, taps: Array, groups: int) -> Array:
     """Pixels ``[..., in]`` times one tap ``[out, in / groups]``."""
     if groups == 1:
         return np.asarray(seen @ taps.T)
-    parts = seen.reshape(*seen.shape[:-1], groups, -1)
-    products = np.einsum("...gi,goi->...go", parts, taps.reshape(groups, -1, taps.shape[1]))
-    return np.asarray(products.reshape(*seen.shape[:-1], -1))
+    outputs, deep = taps.shape
+    parts = seen.reshape(*seen.shape[:-1], groups, deep)
+    products = np.einsum("...gi,goi->...go", parts, taps.reshape(groups, outputs // groups, deep))
+    return np.asarray(products.reshape(*seen.shape[:-1], outputs))

@@ -1,11 +1,12 @@
 """Intervals of float32 functions whose library nobody names: the error of each form in use, bounded.
 
 *Exponential.* glibc documents at most 1 ULP for ``expf`` (manual, "Known Maximum Errors in Math
-Functions"). MLAS, Eigen and XNNPACK take ``m = round(x / ln 2)``, ``r = x - m ln 2`` in two steps (Cody and
-Waite), so that the error of ``r`` is at most ``|r| u`` and the tail of ln 2, then a polynomial of degree 5
-or 6 on |r| <= 0.35 by Horner's rule: its last step rounds a value of at least 0.7, the ones before are
-damped by |r|, and the polynomial is closer than ``u / 2``. Together less than ``4 u``; allowed are
-EXPONENTIAL = ``8 u`` = 4 ULP.
+Functions"). The vectorized forms (MLAS, Eigen, XNNPACK) take ``m = round(x / ln 2)`` and ``r = x - m ln
+2``, then a polynomial of degree 5 or 6 on |r| <= 0.35 by Horner's rule: its last step rounds a value of at
+least 0.7, the ones before are damped by |r|, and the polynomial is closer than ``u / 2``: together less
+than ``4 u``. Where ``r`` is taken in two steps (Cody and Waite) it is exact but for ``u``; where the
+argument is multiplied with ``log2 e`` in one step (XNNPACK's EXP) both the factor and the product are
+rounded, and the exponential changes by ``2 |x| u``. Allowed are EXPONENTIAL = ``8 u`` and ``2 |x| u``.
 
 *Logistic and tanh.* glibc documents 2 ULP for ``tanhf``. MLAS and Eigen divide two polynomials by Horner's
 rule, argument clamped to ±18 and ±9, where the functions are closer than ``u`` to their limits; XNNPACK and
@@ -27,6 +28,9 @@ from refimpl.spec.requirements import operand, require_arity, require_shape, res
 
 EXPONENTIAL = 8 * UNIT
 SATURATING = 16 * UNIT
+
+FARTHEST = 128.0
+"""Beyond this argument a float32 exponential is 0 or too large."""
 
 SLACK = 2.0**-44
 """The error of the float64 functions used here, relative; they are documented to about 2^-52."""
@@ -57,7 +61,12 @@ def exp(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the arra
     x = _finite(operand(values, 0))
     with np.errstate(over="ignore"):
         result = np.exp(x)
-    return _around(result, result * EXPONENTIAL + TINY)
+    return _around(result, result * _exponential(x) + TINY)
+
+
+def _exponential(x: Array) -> Array:
+    """The relative error of ``exp(x)``."""
+    return EXPONENTIAL + 2 * np.minimum(np.abs(x), FARTHEST) * UNIT
 
 
 def check_softmax(view: LayerView) -> None:
@@ -78,20 +87,22 @@ def softmax_along(view: LayerView, values: Values) -> Interval:
 
 
 def _softmax(data: Array, axis: int, beta: float) -> Interval:
-    """The argument ``t`` is rounded once or, with ``beta``, twice, which changes its exponential by ``|t|``
-    as much; then the exponential, a sum of n, and a quotient, or a product with a rounded reciprocal."""
+    """The argument ``t`` is rounded once or, with ``beta``, three times, which changes its exponential by
+    ``|t|`` as much; then the exponential, a sum of n, and a quotient, or a product with a reciprocal.
+
+    A term that is flushed to 0, or held at the smallest value its form gives, loses ``2 TINY``.
+    """
     arguments = beta * (data - data.max(axis=axis, keepdims=True))
     exponentials = np.exp(arguments)
     count = data.shape[axis]
-    roundings = 1 if beta == 1 else 3
-    each = np.expm1(np.minimum(np.abs(arguments), 200.0) * gamma(roundings)) + EXPONENTIAL * (1 + 2.0**-8)
-    lost = 2 * TINY  # a term that is flushed to 0, or held at the smallest the form gives
+    shifted = np.expm1(np.minimum(np.abs(arguments), FARTHEST) * gamma(1 if beta == 1 else 3))
+    each = (1 + shifted) * (1 + _exponential(arguments)) - 1
     total = exponentials.sum(axis=axis, keepdims=True)
-    error = (exponentials * each).sum(axis=axis, keepdims=True) + count * lost
+    error = (exponentials * each).sum(axis=axis, keepdims=True) + count * 2 * TINY
     error = (error + gamma(count) * (total + error)) / total
-    result = exponentials / total
     relative = (1 + each) * (1 + gamma(2)) / (1 - error) - 1
-    return _around(result, result * (relative + SLACK * count) + 4 * lost)
+    result = exponentials / total
+    return _around(result, result * (relative + SLACK * count) + 8 * TINY)
 
 
 def _around(centre: Array, radius: Array | float) -> Interval:
