@@ -6,17 +6,22 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Self
 
 from delegates.child import Child
-from delegates.protocol import DelegateRun, Job, Model, Tensors
+from delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Tensors
 from refimpl.errors import DelegateError, DelegateUnavailable
 
 if TYPE_CHECKING:
     from refimpl.engine import Feeds
+    from refimpl.graph import Graph
 
 
 class ChildDelegate:
     """A runtime behind ``_child``; a subclass defines :meth:`run` (see ``delegates.protocol``)."""
 
     _child: Child
+
+    def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:  # noqa: ARG002
+        """The file's own layers; a runtime that rewrites files overrides this."""
+        return ExecutedGraph(graph)
 
     def run(
         self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None

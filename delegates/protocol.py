@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from refimpl.errors import DelegateError
-from refimpl.graph import Array
+from refimpl.graph import Array, Graph
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
@@ -39,11 +39,23 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class ExecutedGraph:
+    """The layers a runtime runs for one model file.
+
+    Tensors of the file's reading keep their indices; tensors only the runtime has follow behind.
+    ``note`` is empty, or what whoever reads a report must know about where the layers come from.
+    """
+
+    graph: Graph
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class DelegateRun:
     """What a runtime computed from one model and one set of feeds.
 
     ``trace.tensors`` holds the feeds, the graph outputs, and (with
-    ``tensors="all"``) every layer output that could be read truthfully;
+    ``tensors="all"``) every layer output of the executed graph that could be read truthfully;
     ``unreadable`` maps each of the others to the reason it could not.
     ``outputs`` are the graph's outputs in order. ``delegated`` holds the layers
     an accelerator library inside the runtime (XNNPACK, Edge TPU) took.
@@ -67,7 +79,7 @@ Job: TypeAlias = "tuple[Model, Feeds]"
 
 
 class Delegate(Protocol):
-    """A runtime that computes a .tflite model.
+    """A runtime that computes .tflite or .onnx models.
 
     ``profile`` names the arithmetic the runtime is expected to follow, or is
     empty where none describes it. Delegates are context managers; ``close``
@@ -82,6 +94,13 @@ class Delegate(Protocol):
 
     def versions(self) -> Mapping[str, str]:
         """Runtime, interpreter and machine. Raises DelegateUnavailable."""
+
+    def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:
+        """The layers this runtime runs for the model file whose reading is ``graph``.
+
+        The one answer to that question: ``graph`` itself where a runtime runs a file as it stands, the
+        graph a runtime writes down where it rewrites the file, else a prediction. Raises as ``run`` does.
+        """
 
     def run(
         self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None

@@ -79,6 +79,9 @@ def _onnx(lane: OnnxLane) -> Callable[..., Delegate]:
     return make
 
 
+FORMER_NAMES: Mapping[str, str] = MappingProxyType({"ort-exact": "ort-disable-all"})
+"""Names that lanes had in earlier versions; they still work."""
+
 DELEGATES: Mapping[str, Callable[..., Delegate]] = MappingProxyType(
     {
         OracleDelegate.name: OracleDelegate,
@@ -94,12 +97,11 @@ def delegate_named(name: str, **options: Any) -> Delegate:
     """The delegate called ``name``.
 
     ``options`` go to its class: ``time_limit`` (seconds per request) for all that
-    use a child process, ``device`` for the Edge TPU, ``precise`` for ONNX Runtime,
-    ``profile`` for the oracle.
+    use a child process, ``device`` for the Edge TPU, ``profile`` for the oracle.
     Raises UsageError listing the known names.
     """
     try:
-        make = DELEGATES[name]
+        make = DELEGATES[FORMER_NAMES.get(name, name)]
     except KeyError:
         raise UsageError(f"no delegate {name!r}; known: {', '.join(DELEGATES)}") from None
     return make(**options)
