@@ -35,6 +35,7 @@ Method: TypeAlias = Literal[
     "float32_zero_point_first",
     "float32_fused",
     "unspecified",
+    "given",
 ]
 METHODS: Mapping[Method, str] = MappingProxyType(
     {
@@ -61,6 +62,7 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float32_zero_point_first": "float32 product plus zero point, rounded half to even",
         "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
+        "given": "the oracle lacks the layer and goes on with values it is given",
     }
 )
 """Every rounding method a rule can name, in one line each."""
@@ -113,3 +115,4 @@ class Rule:
 
 
 EXACT = Rule("exact")
+GIVEN = Rule("given")
