@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from delegates import delegate_named
-from delegates.protocol import Delegate, DelegateRun, Job, Model
+from delegates.protocol import Delegate, DelegateRun, ExecutedGraph, Job, Model
 from export.quantize import PRESETS, quantize_model
 from export.tflite import read_tflite, write_tflite
 from golden.report import Mode
@@ -101,6 +101,9 @@ class FaultyRuntime:
             if view.output().name == self._target:
                 return write_tflite(self._fault(graph, view))
         return model
+
+    def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:
+        return self._runtime.executed_graph(model, graph)
 
     def run(self, model: Model, feeds: object, **options: object) -> DelegateRun:
         return self._runtime.run(self._spoil(model), feeds, **options)  # type: ignore[arg-type]
