@@ -32,6 +32,26 @@ def reason_to_give(step: Step) -> str:
     return UNSPECIFIED if step.rule.method == "unspecified" else ""
 
 
+def run_whole(
+    delegate: Delegate, model: Model, feeds: Feeds, everything: bool
+) -> DelegateRun | DelegateError:
+    """One run of a file; its outputs are those of a run that no inner tensor was read from.
+
+    A file the runtime does not run is an answer; raises DelegateUnavailable, FeedError, UsageError.
+    """
+    try:
+        run = delegate.run(model, feeds, tensors="all" if everything else "outputs")
+        if run.capture_changed:
+            run = replace(run, outputs=delegate.run(model, feeds, tensors="outputs").outputs)
+    except DelegateUnavailable:
+        raise
+    except DelegateError as error:
+        return error
+    except UnsupportedOp as error:  # the oracle as a runtime
+        return DelegateError(f"{delegate.name}: {error}")
+    return run
+
+
 @dataclass(frozen=True)
 class WholeRun:
     """A runtime's run of a file, and what the oracle has for the same feeds.
@@ -64,22 +84,20 @@ class WholeModel:
             for tensor in step.view.outputs
         }
 
+    @property
+    def needs_values(self) -> bool:
+        """True where layers go on with values the runtime must show."""
+        return bool(self._given)
+
     def run(self, feeds: Feeds, everything: bool = False, progress: Progress | None = None) -> WholeRun:
         """Runs the file, reading inner tensors where ``everything`` is asked for or one must be given."""
-        run: DelegateRun | DelegateError
-        try:
-            tensors = "all" if everything or self._given else "outputs"
-            run = self._delegate.run(self._model, feeds, tensors=tensors)  # type: ignore[arg-type]
-            if run.capture_changed:
-                # The outputs judged are those of a run that nothing was read from.
-                plain = self._delegate.run(self._model, feeds, tensors="outputs")
-                run = replace(run, outputs=plain.outputs)
-        except DelegateUnavailable:
-            raise
-        except DelegateError as error:
-            run = error
-        except UnsupportedOp as error:  # the oracle as a runtime
-            run = DelegateError(f"{self._delegate.name}: {error}")
+        run = run_whole(self._delegate, self._model, feeds, everything or self.needs_values)
+        return self.beside(run, feeds, progress)
+
+    def beside(
+        self, run: DelegateRun | DelegateError, feeds: Feeds, progress: Progress | None = None
+    ) -> WholeRun:
+        """The oracle's run beside one of the runtime's."""
         given, absent = self._values_given(run)
         result = self._program.run(feeds, accumulators=True, progress=progress, given=given)
         assert result.trace is not None
