@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from delegates.base import ChildDelegate
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
+from delegates.fitting import Question, version_note
 from delegates.protocol import DelegateRun, Model, Probe, Tensors
 from refimpl.errors import DelegateError, DelegateUnavailable, UsageError
-from refimpl.graph import Graph
+from refimpl.graph import Array, Graph
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
     from refimpl.engine import Feeds
 
 WORKER = Path(__file__).with_name("onnx_worker.py")
+
+ONNX_PYTHON = "KARAT_ONNX_PYTHON"
+"""Environment variable naming the interpreter of another environment whose ONNX Runtime is to be judged."""
 
 INTEGER_LANE: Mapping[str, str] = {"session.qdqisint8allowed": "1"}
 """Without it int8 activations stay in float, and exposing an edge undoes the fusion around it."""
@@ -46,7 +50,7 @@ class OnnxLane:
     level: str = "ORT_ENABLE_ALL"
     fuses_qdq: bool = False
     entries: Mapping[str, str] = field(default_factory=dict)
-    remedy: str = "pip install 'onnxruntime==1.31.*'"
+    remedy: str = "pip install 'onnxruntime==1.32.*'"
 
 
 ONNX_LANES = (
@@ -89,13 +93,17 @@ class OnnxDelegate(ChildDelegate):
     """A lane of ONNX Runtime, or onnx.reference.
 
     ``time_limit`` is in seconds, per request. ``precise`` asks for sums that never saturate
-    (``session.x64quantprecision``) on CPUs without VNNI.
+    (``session.x64quantprecision``) on CPUs without VNNI. ``python`` is the interpreter of the
+    environment whose runtime is judged: this one, or what ``KARAT_ONNX_PYTHON`` names.
     """
 
-    def __init__(self, lane: OnnxLane, time_limit: float = TIME_LIMIT, precise: bool = False) -> None:
-        self.lane, self.name, self.profile = lane, lane.name, lane.profile
+    def __init__(
+        self, lane: OnnxLane, time_limit: float = TIME_LIMIT, precise: bool = False, python: str = ""
+    ) -> None:
+        self.lane, self.name, self.described_by = lane, lane.name, lane.profile
         self.fuses_qdq = lane.fuses_qdq
-        self._child = Child(lane.name, sys.executable, time_limit, WORKER)
+        python = python or os.environ.get(ONNX_PYTHON) or sys.executable
+        self._child = Child(lane.name, python, time_limit, WORKER)
         entries = {**lane.entries, **(PRECISE if precise else {})}
         self._request = {"provider": lane.provider, "level": lane.level, "entries": entries}
         self._versions: dict[str, str] | None = None
@@ -111,10 +119,8 @@ class OnnxDelegate(ChildDelegate):
         library, version = next(iter(answer["versions"].items()))
         device = self.lane.provider.removesuffix("ExecutionProvider").lower()
         devices = (device,) if device not in ("", "cpu") else ()
-        if library.startswith("onnxruntime") and not version.startswith("1.31"):
-            note = f"{library} {version} is installed; profile {self.profile} was established on 1.31"
-            return Probe(True, library, version, devices, reason=note, remedy=self.lane.remedy)
-        return Probe(True, library, version, devices)
+        note = version_note(self.described_by, library, version)
+        return Probe(True, library, version, devices, note, self.lane.remedy if note else "")
 
     def versions(self) -> Mapping[str, str]:
         """Runtime, Python, NumPy and CPU the child runs on. Raises DelegateUnavailable."""
@@ -173,6 +179,23 @@ class OnnxDelegate(ChildDelegate):
             frozenset(),
             tuple(names[name] for name in answer["capture_changed"]),
         )
+
+    def compute(self, question: Question) -> list[Array]:
+        """See :class:`delegates.base.ChildDelegate`."""
+        graph = question.graph
+        outputs = {graph.tensors[index].name: index for index in graph.outputs}
+        fed = zip(graph.inputs, question.feeds, strict=True)
+        written = {graph.tensors[index].name: self._child.write_feed(value) for index, value in fed}
+        try:
+            answer = self._ask(
+                "run", f"its own question {graph.name!r}", plain=None, stamp=(), threads=1, feeds=written,
+                model=str(self._child.write_model(graph.name, question.model)),
+                fetch=outputs, outputs=list(outputs),
+            )  # fmt: skip
+        finally:
+            remove(list(written.values()))
+        read = take_arrays(answer["tensors"])
+        return [read[index] for index in graph.outputs]
 
     def _place(self, model: Model, tensors: Tensors) -> _Placed:
         """Reads the model, and writes it once more with what is to be shown among its outputs."""

@@ -131,8 +131,15 @@ def compare_runtimes(
             for name, version in delegate.versions().items()
         },
         machine=machine(),
-        notes=tuple(delegate.probe().reason for delegate in (first, second) if delegate.probe().reason),
+        notes=_notes(first, second),
     )
+
+
+def _notes(*delegates: Delegate) -> tuple[str, ...]:
+    """What each runtime is held to here and why, and whether its version is known."""
+    fits = [(delegate.name, delegate.fit) for delegate in delegates]
+    found = [f"{name} computes as {fit.profile}: {fit.reason}" for name, fit in fits if fit.reason]
+    return (*found, *(probe.reason for probe in (d.probe() for d in delegates) if probe.reason))
 
 
 class _Comparison(Protocol):

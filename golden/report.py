@@ -44,7 +44,11 @@ class LayerVerdict:
 
 @dataclass(frozen=True)
 class Report:
-    """The judgement of one model on one runtime under one profile."""
+    """The judgement of one model on one runtime under one profile.
+
+    ``profile_reason`` says how it is known that the runtime follows this profile on this machine, where
+    there was a choice; ``notes`` what else to know, such as a version nobody established.
+    """
 
     model: str
     model_sha256: str
@@ -57,6 +61,7 @@ class Report:
     versions: Mapping[str, str]
     machine: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    profile_reason: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -112,7 +117,7 @@ class Report:
             lines += [f"  layer {v.layer}: {v.reason}" for v in shown if v.reason]
             lines.append("")
         lines.append(self.summary())
-        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"note: {note}" for note in self.notes if note not in self.profile_reason]
         return "\n".join(lines)
 
     def summary(self) -> str:
@@ -121,8 +126,9 @@ class Report:
         said = ", ".join(f"{counts[v]} {v}" for v in _ORDER if counts[v]) or "no layer"
         values = sum(layer.diff.elements for layer in self.layers if layer.diff is not None)
         wrong = sum(layer.diff.mismatch_count for layer in self.layers if layer.diff is not None)
+        reason = f" ({self.profile_reason})" if self.profile_reason else ""
         return (
-            f"{self.verdict.upper()}: {self.delegate} against {self.profile}, {self.mode}, "
+            f"{self.verdict.upper()}: {self.delegate} against {self.profile}{reason}, {self.mode}, "
             f"{self.samples} input{'s' if self.samples != 1 else ''}: {said}; "
             f"{wrong} of {values} values differ"
         )

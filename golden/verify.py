@@ -46,7 +46,8 @@ def verify(
     name = profile or delegate.profile
     if not name:
         delegate.versions()  # a runtime that is not here needs no profile first
-        raise CannotCompare(f"no profile describes {delegate.name}; choose one with --profile")
+        why = delegate.fit.reason and f" ({delegate.fit.reason})"
+        raise CannotCompare(f"no profile describes {delegate.name}{why}; choose one with --profile")
     if graph.format == "onnx" and getattr(delegate, "fuses_qdq", False):
         from export.onnx import lower_qdq
 
@@ -75,6 +76,7 @@ def verify(
         versions={**comparison.versions, **delegate.versions()},
         machine=machine(),
         notes=(probe.reason,) if probe.reason else (),
+        profile_reason="" if profile else "; ".join(filter(None, (delegate.fit.reason, probe.reason))),
     )
 
 
