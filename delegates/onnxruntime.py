@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from delegates.base import ChildDelegate
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
+from delegates.fitting import Question, version_note
 from delegates.protocol import DelegateRun, ExecutedGraph, Model, Probe, Tensors
 from refimpl.errors import DelegateError, DelegateUnavailable, ModelError, UsageError
 from refimpl.graph import Array, Graph
@@ -32,6 +33,9 @@ LAYERS_READ_AT: Mapping[str, str] = {"ORT_ENABLE_ALL": "ORT_ENABLE_EXTENDED"}
 Layers = Literal["file", "written", "predicted"]
 """Whose layers a lane runs: the file's own; those the runtime writes down when asked; or those
 ``lower_qdq`` predicts, where the runtime rewrites a model and cannot be asked."""
+
+ONNX_PYTHON = "KARAT_ONNX_PYTHON"
+"""Environment variable naming the interpreter of another environment whose ONNX Runtime is to be judged."""
 
 INTEGER_LANE: Mapping[str, str] = {"session.qdqisint8allowed": "1"}
 """Keeps int8 activations int8; a default session makes them uint8."""
@@ -57,7 +61,7 @@ class OnnxLane:
     level: str = "ORT_ENABLE_ALL"
     layers: Layers = "written"
     entries: Mapping[str, str] = field(default_factory=dict)
-    remedy: str = "pip install 'onnxruntime==1.31.*'"
+    remedy: str = "pip install 'onnxruntime==1.32.*'"
 
 
 ONNX_LANES = (
@@ -117,11 +121,16 @@ class _Capture:
 
 
 class OnnxDelegate(ChildDelegate):
-    """A lane of ONNX Runtime, or onnx.reference. ``time_limit`` is in seconds, per request."""
+    """A lane of ONNX Runtime, or onnx.reference.
 
-    def __init__(self, lane: OnnxLane, time_limit: float = TIME_LIMIT) -> None:
-        self.lane, self.name, self.profile = lane, lane.name, lane.profile
-        self._child = Child(lane.name, sys.executable, time_limit, WORKER)
+    ``time_limit`` is in seconds, per request. ``python`` is the interpreter of the environment whose
+    runtime is judged: this one, or what ``KARAT_ONNX_PYTHON`` names.
+    """
+
+    def __init__(self, lane: OnnxLane, time_limit: float = TIME_LIMIT, python: str = "") -> None:
+        self.lane, self.name, self.described_by = lane, lane.name, lane.profile
+        python = python or os.environ.get(ONNX_PYTHON) or sys.executable
+        self._child = Child(lane.name, python, time_limit, WORKER)
         self._request = {"provider": lane.provider, "level": lane.level, "entries": dict(lane.entries)}
         self._versions: dict[str, str] | None = None
         self._executed: tuple[str, ExecutedGraph] | None = None
@@ -138,10 +147,8 @@ class OnnxDelegate(ChildDelegate):
         library, version = next(iter(answer["versions"].items()))
         device = self.lane.provider.removesuffix("ExecutionProvider").lower()
         devices = (device,) if device not in ("", "cpu") else ()
-        if library.startswith("onnxruntime") and not version.startswith("1.31"):
-            note = f"{library} {version} is installed; profile {self.profile} was established on 1.31"
-            return Probe(True, library, version, devices, reason=note, remedy=self.lane.remedy)
-        return Probe(True, library, version, devices)
+        note = version_note(self.described_by, library, version)
+        return Probe(True, library, version, devices, note, self.lane.remedy if note else "")
 
     def versions(self) -> Mapping[str, str]:
         """Runtime, Python, NumPy and CPU the child runs on. Raises DelegateUnavailable."""
@@ -287,6 +294,23 @@ class OnnxDelegate(ChildDelegate):
             frozenset(),
             tuple(names[name] for name in answer["capture_changed"]),
         )
+
+    def compute(self, question: Question) -> list[Array]:
+        """See :class:`delegates.base.ChildDelegate`."""
+        graph = question.graph
+        outputs = {graph.tensors[index].name: index for index in graph.outputs}
+        fed = zip(graph.inputs, question.feeds, strict=True)
+        written = {graph.tensors[index].name: self._child.write_feed(value) for index, value in fed}
+        try:
+            answer = self._ask(
+                "run", f"its own question {graph.name!r}", plain=None, stamp=(), threads=1, feeds=written,
+                model=str(self._child.write_model(graph.name, question.model)),
+                fetch=outputs, outputs=list(outputs),
+            )  # fmt: skip
+        finally:
+            remove(list(written.values()))
+        read = take_arrays(answer["tensors"])
+        return [read[index] for index in graph.outputs]
 
     def _captures(self, placed: _Placed) -> Iterator[_Capture]:
         """Models that show inner edges, the fullest first."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from delegates.fitting import Fit
 from delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Probe, Tensors
 from refimpl import __version__
 from refimpl.errors import DelegateError, ModelError, UsageError
@@ -32,6 +33,7 @@ class OracleDelegate:
 
         named = profile_named(profile or CANONICAL)
         self.profile, self.format = named.name, named.format
+        self.fit = Fit(named.name)
         self._last: tuple[bytes, int | None, Program] | None = None
 
     def probe(self) -> Probe:

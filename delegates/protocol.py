@@ -13,6 +13,7 @@ from refimpl.graph import Array, Graph
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
+    from delegates.fitting import Fit
     from refimpl.engine import Feeds  # only named here: the engine imports Numba, which takes its time
 
 Model: TypeAlias = bytes | Path
@@ -27,7 +28,8 @@ class Probe:
     """Whether a delegate can be used here.
 
     ``devices`` lists the accelerators found (empty for a CPU runtime). When
-    ``available`` is false, ``reason`` says what is missing and ``remedy`` how to get it.
+    ``available`` is false, ``reason`` says what is missing and ``remedy`` how to get it; when it is
+    true, ``reason`` is what to know about the version, if anything.
     """
 
     available: bool
@@ -79,15 +81,22 @@ Job: TypeAlias = "tuple[Model, Feeds]"
 
 
 class Delegate(Protocol):
-    """A runtime that computes .tflite or .onnx models.
+    """A runtime that computes a .tflite or .onnx model.
 
-    ``profile`` names the arithmetic the runtime is expected to follow, or is
-    empty where none describes it. Delegates are context managers; ``close``
-    frees whatever runs behind them and may be called more than once.
+    ``profile`` names the arithmetic the runtime is expected to follow on this machine, or is
+    empty where none describes it; to find that out may start the runtime. Delegates are context
+    managers; ``close`` frees whatever runs behind them and may be called more than once.
     """
 
     name: str
-    profile: str
+
+    @property
+    def profile(self) -> str:
+        """Name of the profile that describes the runtime here, or ''."""
+
+    @property
+    def fit(self) -> Fit:
+        """That profile, and how it is known that it is this one."""
 
     def probe(self) -> Probe:
         """What is installed. Never raises: whatever goes wrong is in the answer."""

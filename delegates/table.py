@@ -17,12 +17,10 @@ from refimpl.errors import UsageError
 
 _LITERT: dict[str, Any] = {
     "packages": ("ai_edge_litert",),
-    "established_on": "2.3",
     "remedy": "pip install 'ai-edge-litert==2.3.*'",
 }
 _TFLITE: dict[str, Any] = {
     "packages": ("tflite_runtime",),
-    "established_on": "2.14",
     "exact_version": True,
     "remedy": "tflite-runtime 2.14.0 needs NumPy 1 and Python 3.9 to 3.11: make an environment of its own "
     f"with pip install tflite-runtime==2.14.0 'numpy<2', and name its interpreter in {TFLITE_PYTHON}",

@@ -144,7 +144,6 @@ def compare_runtimes(
         comparison.judge(fed, runs, records)
         _judge_outputs(graph, sides, fed, runs, outputs, threads)
     layers = [record.verdict() for record in records]
-    notes = [note for side in sides for note in (side.delegate.probe().reason, side.executed.note) if note]
     return Report(
         model=model_label(model),
         model_sha256=model_digest(model),
@@ -161,7 +160,7 @@ def compare_runtimes(
         },
         machine=machine(),
         outputs=tuple(record.verdict(layers) for record in outputs),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=_notes(sides),
     )
 
 
@@ -201,6 +200,15 @@ def _each_its_own(delegates: Sequence[Delegate]) -> str:
     return "each runtime computes what its own profile says: " + " and ".join(
         f"{delegate.name} {delegate.profile}" for delegate in delegates
     )
+
+
+def _notes(sides: Sequence[Side]) -> tuple[str, ...]:
+    """What each runtime is held to here and why, whether its version is known, where its layers are from."""
+    fits = [(side.delegate.name, side.delegate.fit) for side in sides]
+    found = [f"{name} computes as {fit.profile}: {fit.reason}" for name, fit in fits if fit.reason]
+    found += [probe.reason for probe in (side.delegate.probe() for side in sides) if probe.reason]
+    found += [f"{side.delegate.name}: {side.executed.note}" for side in sides if side.executed.note]
+    return tuple(dict.fromkeys(found))
 
 
 class _Comparison(Protocol):

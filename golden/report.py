@@ -70,7 +70,9 @@ class Report:
 
     ``layers`` are those the runtime runs, ``outputs`` the model's own, from a run of the file as it is.
     Layers that are all exact say nothing about a model some other layers of which ran: without
-    outputs nothing passes.
+    outputs nothing passes. ``profile_reason`` says how it is known that the runtime follows this profile on
+    this machine, where there was a choice; ``notes`` what else to know, such as a version nobody
+    established.
     """
 
     model: str
@@ -85,6 +87,7 @@ class Report:
     machine: Mapping[str, str]
     outputs: tuple[OutputVerdict, ...] = ()
     notes: tuple[str, ...] = ()
+    profile_reason: str = ""
 
     @property
     def judged(self) -> tuple[LayerVerdict | OutputVerdict, ...]:
@@ -147,13 +150,14 @@ class Report:
             lines += [f"  {_label(v)}: {v.reason}" for v in shown if v.reason]
             lines.append("")
         lines.append(self.summary())
-        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"note: {note}" for note in self.notes if note not in self.profile_reason]
         return "\n".join(lines)
 
     def summary(self) -> str:
         """One line: the verdict and the counts behind it, of the layers and of the whole model."""
+        reason = f" ({self.profile_reason})" if self.profile_reason else ""
         return (
-            f"{self.verdict.upper()}: {self.delegate} against {self.profile}, {self.mode}, "
+            f"{self.verdict.upper()}: {self.delegate} against {self.profile}{reason}, {self.mode}, "
             f"{self.samples} input{'s' if self.samples != 1 else ''}: "
             f"{_counted(self.layers) or 'no layer'}; outputs of the whole model: "
             f"{_counted(self.outputs) or 'not compared'}"

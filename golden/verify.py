@@ -48,7 +48,8 @@ def verify(
     name = profile or delegate.profile
     if not name:
         delegate.versions()  # a runtime that is not here needs no profile first
-        raise CannotCompare(f"no profile describes {delegate.name}; choose one with --profile")
+        why = delegate.fit.reason and f" ({delegate.fit.reason})"
+        raise CannotCompare(f"no profile describes {delegate.name}{why}; choose one with --profile")
     profile_for(graph, name)  # before a runtime is asked for anything
     executed = delegate.executed_graph(model, graph)
     graph = executed.graph
@@ -83,6 +84,7 @@ def verify(
         machine=machine(),
         outputs=tuple(record.verdict(layers) for record in outputs),
         notes=tuple(note for note in (probe.reason, executed.note) if note),
+        profile_reason="" if profile else "; ".join(filter(None, (delegate.fit.reason, probe.reason))),
     )
 
 

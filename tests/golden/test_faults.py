@@ -89,9 +89,10 @@ def padding_with_zero(graph: Graph, view: LayerView) -> Graph:
 class FaultyRuntime:
     """LiteRT's reference kernels, given a model in which one layer is wrong."""
 
-    name, profile = "litert-ref-with-a-fault", "litert-2.3-ref"
+    name = "litert-ref-with-a-fault"
 
     def __init__(self, runtime: Delegate, fault: Fault, target: str) -> None:
+        self.fit, self.profile = runtime.fit, runtime.profile
         self._runtime, self._fault, self._target = runtime, fault, target
 
     def _spoil(self, model: Model) -> Model:
