@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +15,7 @@ from delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from delegates.fitting import Question, version_note
 from delegates.protocol import DelegateRun, ExecutedGraph, Model, Probe, Tensors
 from refimpl.errors import DelegateError, DelegateUnavailable, ModelError, UsageError
-from refimpl.graph import Array, Graph
+from refimpl.graph import Array, Graph, Layer
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class OnnxDelegate(ChildDelegate):
         if self.lane.layers == "file":
             return ExecutedGraph(graph)
         if self.lane.layers == "predicted":
-            return ExecutedGraph(self._predicted(graph))
+            return ExecutedGraph(self._predicted(graph), predicted=True)
         if self._executed is None or self._executed[0] != placed.digest:
             self._executed = (placed.digest, self._ask_for_layers(placed, graph))
         return self._executed[1]
@@ -194,14 +194,34 @@ class OnnxDelegate(ChildDelegate):
         try:
             level = LAYERS_READ_AT.get(self.lane.level, self.lane.level)
             found = self._optimized(placed, level)
-            return ExecutedGraph(read_optimized(found.content, found.edges, graph))
+            executed = read_optimized(found.content, found.edges, graph)
         except DelegateUnavailable:
             raise
         except (DelegateError, ModelError) as error:
-            return ExecutedGraph(
-                self._predicted(graph),
-                f"the layers are predicted, since {self.name} gives no graph that can be read: {error}",
-            )
+            note = f"the layers are predicted, since {self.name} gives no graph that can be read: {error}"
+            return ExecutedGraph(self._predicted(graph), predicted=True, note=note)
+        return ExecutedGraph(executed, note=self._held_against_prediction(graph, executed))
+
+    def _held_against_prediction(self, graph: Graph, executed: Graph) -> str:
+        """Where `lower_qdq`, which stands in for the runtime elsewhere, predicts other layers; '' if nowhere.
+
+        It predicts a default session.
+        """
+        from export.onnx.numbering import differing_layers
+
+        if self.lane.level != "ORT_ENABLE_ALL" or self.lane.entries:
+            return ""
+        try:
+            predicted = self._predicted(graph)
+        except ModelError as error:
+            return f"`karat run` cannot predict the layers of {self.name}: {error}"
+        ours, theirs = differing_layers(predicted, executed)
+        if not ours and not theirs:
+            return ""
+        return (
+            f"{self.name} runs other layers than `karat run` predicts: "
+            f"{_listed(executed, theirs)} instead of {_listed(predicted, ours)}"
+        )
 
     def _optimized(self, placed: _Placed, level: str) -> _Optimized:
         """What the runtime makes of the model at ``level``. Raises as asking the child does."""
@@ -315,7 +335,7 @@ class OnnxDelegate(ChildDelegate):
     def _captures(self, placed: _Placed) -> Iterator[_Capture]:
         """Models that show inner edges, the fullest first."""
         executed = self._layers_of(placed, placed.graph)
-        if self.lane.layers != "written" or executed.note:
+        if self.lane.layers != "written" or executed.predicted:
             yield self._exposed_file(placed)
             return
         for level in dict.fromkeys((LAYERS_READ_AT.get(self.lane.level, self.lane.level), self.lane.level)):
@@ -377,6 +397,11 @@ class OnnxDelegate(ChildDelegate):
         hidden = {i for i in written if graph.tensors[i].dtype in ("float32", "float16", "float64")}
         reason = "showing a float edge would undo the fusion around it"
         return tuple(i for i in written if i not in hidden), dict.fromkeys(sorted(hidden), reason)
+
+
+def _listed(graph: Graph, layers: Sequence[Layer], most: int = 4) -> str:
+    named = [f"{layer.op} {graph.tensors[layer.outputs[0]].name!r}" for layer in layers[:most]]
+    return (", ".join(named) or "none") + (f" and {len(layers) - most} more" if len(layers) > most else "")
 
 
 def expose(path: str, graph: Graph, shown: Iterable[int]) -> bytes:

@@ -82,7 +82,7 @@ class OracleDelegate:
         from export import graph_under
         from refimpl.profiles import profile_named
 
-        return ExecutedGraph(graph_under(graph, profile_named(self.profile)))
+        return ExecutedGraph(graph_under(graph, profile_named(self.profile)), predicted=True)
 
     def _graph(self, model: Model, content: bytes) -> Graph:
         """The model's layers; a .tflite file says what it is in bytes 4 to 8."""

@@ -45,10 +45,12 @@ class ExecutedGraph:
     """The layers a runtime runs for one model file.
 
     Tensors of the file's reading keep their indices; tensors only the runtime has follow behind.
-    ``note`` is empty, or what whoever reads a report must know about where the layers come from.
+    ``predicted`` tells layers nobody asked the runtime for; ``note`` is empty, or what whoever reads a
+    report must know about where the layers come from.
     """
 
     graph: Graph
+    predicted: bool = False
     note: str = ""
 
 
