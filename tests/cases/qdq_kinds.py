@@ -101,9 +101,9 @@ def signed_activations() -> bytes:
 def sum_of_two() -> bytes:
     """Two quantized images added: QLinearAdd rounds otherwise than Add in float on ties."""
     m = _Model()
-    left = m.pair("x", np.float32(0.5), 100)
-    right = m.pair(m.node("Neg", ["x"], "n"), np.float32(0.25), 130)
-    m.pair(m.node("Add", [left, right], "s"), np.float32(0.375), 121)
+    left = m.pair("x", np.float32(0.0173), 121)
+    right = m.pair(m.node("Transpose", ["x"], "n", perm=[0, 1, 3, 2]), np.float32(0.0291), 133)
+    m.pair(m.node("Add", [left, right], "s"), np.float32(0.0402), 127)
     return m.bytes((1, 1, 256, 256))
 
 
