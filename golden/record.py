@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from golden.diff import ArrayDiff, merge
+from golden.diff import ArrayDiff, diff_arrays, merge
 from golden.report import LayerVerdict, Origin, OutputVerdict, Verdict
-from refimpl.graph import LayerView, Tensor
+from refimpl.bounds.interval import Interval, Use
+from refimpl.graph import Array, LayerView, Tensor
 
 
 @dataclass(kw_only=True)
@@ -19,6 +20,7 @@ class Gathered:
     reasons: list[str] = field(default_factory=list)
     origins: set[Origin] = field(default_factory=set)
     tie: float | None = None
+    bound: Use | None = None
 
     def refuse(self, reason: str) -> None:
         """Nothing could be compared this time."""
@@ -37,12 +39,23 @@ class Gathered:
         if tie is not None:
             self.tie = max(tie, self.tie or 0.0)
 
+    def add_bounded(self, interval: Interval, found: Array, origin: Origin = "") -> None:
+        """One comparison with what may be there; a value outside differs, and nothing explains it.
+
+        Raises CannotCompare for another shape or element type.
+        """
+        use = interval.use(found)
+        self.bound = use if self.bound is None else self.bound.merged(use)
+        self.add(diff_arrays(interval.nearest(found), found), "", origin)
+
     def worst(self) -> tuple[Verdict, str]:
         """The verdict that the worst sample decides, and its reason."""
         if self.diff is not None and not self.diff.equal:
             return ("mismatch" if self.unexplained else "explained"), "; ".join(self.reasons)
         if self.refused or self.diff is None:
             return "not_compared", self.refused or "no sample was run"
+        if self.bound is not None:
+            return "within_bound", str(self.bound)
         return "bit_exact", "; ".join(self.reasons)
 
 
@@ -82,6 +95,7 @@ class Record(Gathered):
             reason=reason,
             origin=origin,
             tie_distance=self.tie,
+            bound=self.bound,
         )
 
 
@@ -108,4 +122,5 @@ class OutputRecord(Gathered):
             verdict=verdict,
             diff=self.diff,
             reason=reason,
+            bound=self.bound,
         )

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from golden.diff import ArrayDiff
+from refimpl.bounds.interval import Use
 
-Verdict = Literal["bit_exact", "explained", "mismatch", "not_compared"]
+Verdict = Literal["bit_exact", "within_bound", "explained", "mismatch", "not_compared"]
 Mode = Literal["isolated", "cumulative"]
 Origin = Literal["introduced", "inherited", ""]
 
 SCHEMA = 2
-"""2: ``outputs``, the whole model's, beside ``layers``."""
+"""2: ``outputs``, the whole model's, beside ``layers``; the verdict ``within_bound`` and its ``bound``."""
 
 EXIT_MATCH, EXIT_MISMATCH, EXIT_CANNOT_COMPARE = 0, 1, 3
 
@@ -28,7 +29,8 @@ class LayerVerdict:
     compared. ``origin`` tells, in a cumulative comparison, whether the layer's
     inputs already differed. ``tie_distance`` is the largest distance of a
     mismatching element's real-valued result from a rounding tie, in LSBs, where
-    accumulators exist: a small number means only the rounding differs.
+    accumulators exist: a small number means only the rounding differs. ``bound`` says, where no rule fixes
+    the bits of a float32 layer, how wide the intervals of its values are and how much of them was used.
     """
 
     layer: int
@@ -42,6 +44,7 @@ class LayerVerdict:
     reason: str = ""
     origin: Origin = ""
     tie_distance: float | None = None
+    bound: Use | None = None
 
     @property
     def differs(self) -> bool:
@@ -53,7 +56,8 @@ class LayerVerdict:
 class OutputVerdict:
     """What became of one output of the whole model: the file as it is, in the session a user has.
 
-    ``reason`` names what explains a difference, or says why nothing was compared.
+    ``reason`` names what explains a difference, or says why nothing was compared. ``bound`` is that of a
+    layer's output.
     """
 
     tensor: int
@@ -62,6 +66,7 @@ class OutputVerdict:
     verdict: Verdict
     diff: ArrayDiff | None = None
     reason: str = ""
+    bound: Use | None = None
 
 
 @dataclass(frozen=True)
@@ -96,18 +101,19 @@ class Report:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst layer or output decides: mismatch, then not compared, then explained."""
+        """The worst layer or output decides: mismatch, not compared, explained, then within a bound."""
         found = {judged.verdict for judged in self.judged}
         if not self.outputs:
             found.add("not_compared")
-        ranked: tuple[Verdict, ...] = ("mismatch", "not_compared", "explained")
+        ranked: tuple[Verdict, ...] = ("mismatch", "not_compared", "explained", "within_bound")
         for verdict in ranked:
             if verdict in found:
                 return verdict
         return "bit_exact" if found else "not_compared"
 
     def exit_code(self, accept_explained: bool = False) -> int:
-        """0 match, 1 mismatch, 3 cannot compare. An explained difference is still a
+        """0 match, 1 mismatch, 3 cannot compare. What lies within a bound matches: nothing says more about
+        it. An explained difference is still a
         difference from the profile asked for, unless the caller accepts it."""
         verdict = self.verdict
         if verdict == "mismatch" or (verdict == "explained" and not accept_explained):
@@ -164,7 +170,7 @@ class Report:
         )
 
 
-_ORDER: tuple[Verdict, ...] = ("bit_exact", "explained", "mismatch", "not_compared")
+_ORDER: tuple[Verdict, ...] = ("bit_exact", "within_bound", "explained", "mismatch", "not_compared")
 _HEADINGS = ("layer", "op", "output", "verdict", "differing", "max LSB", "histogram", "first at", "origin")
 
 

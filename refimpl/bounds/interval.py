@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -45,6 +46,24 @@ class Use:
     outside: int
     largest: float
     median_width: float
+    unit: Literal["units in the last place", "steps"]
+
+    def merged(self, other: Use) -> Use:
+        """Both together: counts add, the largest counts, and the wider of the two medians."""
+        return Use(
+            self.elements + other.elements,
+            self.outside + other.outside,
+            max(self.largest, other.largest),
+            max(self.median_width, other.median_width),
+            self.unit,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.elements - self.outside} of {self.elements} values lie in the intervals that any order "
+            f"of float32 operations can give; median width {self.median_width:.4g} {self.unit}, the farthest "
+            f"value {self.largest:.3g} of the way from the middle to an end"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +99,11 @@ class Interval:
         """True when every value is settled."""
         return self.low is self.high or bool(np.array_equal(self.low, self.high))
 
+    def nearest(self, found: Array) -> Array:
+        """``found`` where it is allowed, else the nearest allowed value."""
+        inside = (self.low <= found) & (found <= self.high)
+        return np.where(inside, found, np.where(found > self.high, self.high, self.low))
+
     def reshaped(self, shape: tuple[int, ...]) -> Interval:
         """The same values in another shape."""
         return Interval(self.low.reshape(shape), self.high.reshape(shape))
@@ -90,8 +114,11 @@ class Interval:
             raise CannotCompare(
                 f"expected {self.low.dtype} {self.low.shape}, found {found.dtype} {found.shape}"
             )
+        unit: Literal["units in the last place", "steps"] = (
+            "units in the last place" if found.dtype.kind == "f" else "steps"
+        )
         if not found.size:
-            return Use(0, 0, 0.0, 0.0)
+            return Use(0, 0, 0.0, 0.0, unit)
         low, high = self.low.astype(np.float64), self.high.astype(np.float64)
         values = found.astype(np.float64)
         inside = (low <= values) & (values <= high)  # false for what is not a number
@@ -104,4 +131,5 @@ class Interval:
             outside=int(found.size - np.count_nonzero(inside)),
             largest=float(np.where(np.isnan(part), np.inf, part).max()),
             median_width=float(np.median((high - low) / step)),
+            unit=unit,
         )
