@@ -34,10 +34,13 @@ def _onnx(op: str, interval: Callable[[LayerView, Values], Interval]) -> Bound:
 BOUNDS: Mapping[str, Bound] = MappingProxyType(
     {
         "AVERAGE_POOL_2D": Bound(tflite.check_average_pool_2d, tflite.average_pool_2d),
+        "BATCH_MATMUL": Bound(tflite.check_batch_matmul, tflite.batch_matmul),
         "CONV_2D": Bound(tflite.check_conv_2d, tflite.conv_2d),
         "DEPTHWISE_CONV_2D": Bound(tflite.check_depthwise_conv_2d, tflite.depthwise_conv_2d),
+        "ELU": Bound(functions.check_unary, functions.elu),
         "EXP": Bound(functions.check_unary, functions.exp),
         "FULLY_CONNECTED": Bound(tflite.check_fully_connected, tflite.fully_connected),
+        "GELU": Bound(functions.check_unary, functions.gelu),
         "LOGISTIC": Bound(functions.check_unary, functions.logistic),
         "MEAN": Bound(tflite.check_mean, tflite.mean),
         "SOFTMAX": Bound(functions.check_softmax, functions.softmax_last),
@@ -48,7 +51,10 @@ BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "BatchNormalization": _onnx("BatchNormalization", onnx.batch_normalization),
         "Conv": _onnx("Conv", onnx.conv),
         "ConvTranspose": _onnx("ConvTranspose", onnx.conv_transpose),
+        "Elu": _onnx("Elu", functions.elu),
+        "Erf": _onnx("Erf", functions.erf),
         "Exp": _onnx("Exp", functions.exp),
+        "Gelu": _onnx("Gelu", functions.gelu),
         "Gemm": _onnx("Gemm", onnx.gemm),
         "GlobalAveragePool": _onnx("GlobalAveragePool", onnx.global_average_pool),
         "MatMul": _onnx("MatMul", onnx.matmul),
@@ -56,6 +62,7 @@ BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "ReduceSum": _onnx("ReduceSum", onnx.reduce_sum),
         "Sigmoid": _onnx("Sigmoid", functions.logistic),
         "Softmax": _onnx("Softmax", functions.softmax_along),
+        "Softplus": _onnx("Softplus", functions.softplus),
         "Tanh": _onnx("Tanh", functions.tanh),
         "com.microsoft:FusedConv": Bound(fused.check_fused_conv, fused.fused_conv),
     }

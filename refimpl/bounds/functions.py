@@ -13,9 +13,19 @@ rule, argument clamped to ±18 and ±9, where the functions are closer than ``u`
 the reference kernels of TFLite take an exponential, a sum and a quotient, the latter beyond -9 the
 exponential alone, which is ``exp(-18) < u / 2`` away. The results are at most 1, and so are the errors less
 than ``8 u`` absolutely; allowed are SATURATING = ``16 u``.
+
+*The error function* is an odd polynomial near 0 and ``1 - exp(-p(x))`` beyond, the exponential at most 0.2
+there, so that its error is small against ``u``: again less than ``8 u``, and SATURATING allowed.
+
+*GELU* ``= x / 2 (1 + f(a))``, f the error function or tanh: the roundings of ``a`` (one, or six with the
+cube) change f by at most ``6 u |a| f'(a) < 3 u``; sum and products round three times. ``x / 2 (16 + 3 + 3)
+u`` together; allowed is ``|x| SATURATING``. *ELU* is ``alpha (exp(x) - 1)`` below 0, and *Softplus* a
+logarithm of ``1 + exp(-|x|)``, at most 0.7, and a sum.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -67,6 +77,40 @@ def exp(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the arra
 def _exponential(x: Array) -> Array:
     """The relative error of ``exp(x)``."""
     return EXPONENTIAL + 2 * np.minimum(np.abs(x), FARTHEST) * UNIT
+
+
+def erf(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the array says it all
+    """``erf(x)``."""
+    return _around(_erf(_finite(operand(values, 0))), SATURATING)
+
+
+def gelu(view: LayerView, values: Values) -> Interval:
+    """``x / 2 (1 + erf(x / sqrt 2))``, or with tanh where ``approximate`` says so."""
+    x = _finite(operand(values, 0))
+    approximate = view.layer.attributes.get("approximate", False)
+    if approximate in (True, "tanh"):
+        inner = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    else:
+        inner = _erf(x / math.sqrt(2))
+    return _around(0.5 * x * (1 + inner), np.abs(x) * (SATURATING + 4 * SLACK) + 4 * TINY)
+
+
+def elu(view: LayerView, values: Values) -> Interval:
+    """``x``, below 0 ``alpha (exp(x) - 1)``."""
+    x = _finite(operand(values, 0))
+    alpha = float(np.float32(view.real("alpha", 1.0)))
+    below = x < 0
+    result = np.where(below, alpha * np.expm1(np.minimum(x, 0)), x)
+    return _around(result, np.where(below, abs(alpha) * SATURATING + 2 * TINY, TINY))
+
+
+def softplus(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the array says it all
+    """``log(1 + exp(x))``."""
+    x = _finite(operand(values, 0))
+    return _around(np.logaddexp(x, 0.0), SATURATING + 2 * UNIT * np.abs(x))
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def check_softmax(view: LayerView) -> None:

@@ -51,8 +51,9 @@ def sum_of_products(
     what every term goes through besides. Raises CannotCompare where float32 may overflow.
     """
     a, b = left.astype(np.float64), right.astype(np.float64)
-    centre = scale * products(a, b)
-    magnitude = abs(scale) * products(np.abs(a), np.abs(b))
+    with np.errstate(invalid="ignore"):  # infinities: the magnitude is no number, and refused
+        centre = scale * products(a, b)
+        magnitude = abs(scale) * products(np.abs(a), np.abs(b))
     lost = np.zeros((), np.float64)
     subnormal_a, subnormal_b = subnormal(left), subnormal(right)
     if subnormal_a.any() or subnormal_b.any():

@@ -11,7 +11,7 @@ from refimpl.bounds.convolution import convolve, spread
 from refimpl.bounds.interval import Interval
 from refimpl.bounds.sums import mean_of, sum_of_products
 from refimpl.contract import Values
-from refimpl.errors import UnsupportedOp
+from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.spec.geometry import windows
 from refimpl.spec.mean import reduced_axes, reduced_shape
@@ -173,6 +173,37 @@ def fully_connected(view: LayerView, values: Values) -> Interval:
     rows = operand(values, 0).reshape(-1, deep)
     sums = sum_of_products(np.matmul, rows, weights.T, deep, _bias(values, 2))
     return activated(view, sums.reshaped(view.output().shape))
+
+
+def check_batch_matmul(view: LayerView) -> None:
+    """Two matrices, or stacks of them that broadcast; ``adj_x`` and ``adj_y`` transpose them."""
+    require_arity(view, 2)
+    require_float(view)
+    for tensor in (view.input(0), view.input(1)):
+        require_rank(view, tensor, 2, 8)
+    left, right = _matrices(view, view.input(0).shape, view.input(1).shape)
+    try:
+        stack = np.broadcast_shapes(left[:-2], right[:-2])
+    except ValueError:
+        raise ModelError(f"{view}: stacks of matrices {left} and {right}") from None
+    require(view, left[-1] == right[-2], f"matrices {left} and {right}")
+    require_shape(view, view.output(), (*stack, left[-2], right[-1]))
+
+
+def _matrices(view: LayerView, *shapes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    flags = view.flag("adj_x"), view.flag("adj_y")
+    return [
+        (*shape[:-2], shape[-1], shape[-2]) if flag else shape
+        for shape, flag in zip(shapes, flags, strict=True)
+    ]
+
+
+def batch_matmul(view: LayerView, values: Values) -> Interval:
+    """BATCH_MATMUL."""
+    left, right = operand(values, 0), operand(values, 1)
+    left = left.swapaxes(-1, -2) if view.flag("adj_x") else left
+    right = right.swapaxes(-1, -2) if view.flag("adj_y") else right
+    return sum_of_products(np.matmul, left, right, left.shape[-1])
 
 
 def check_mean(view: LayerView) -> None:

@@ -120,8 +120,13 @@ def _tflite(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[G
     )  # fmt: skip
     points = np.clip(_drawn(rng, draw, 2, _pick(rng, 1, 10, 1000)), -80, 80)
     yield "SOFTMAX", _layer("SOFTMAX", points, points.shape, beta=1.0)
-    for op in ("LOGISTIC", "TANH", "EXP"):
+    for op in ("LOGISTIC", "TANH", "EXP", "ELU"):
         yield op, _layer(op, points, points.shape)
+    for approximate in (False, True):
+        yield f"GELU-{approximate}", _layer("GELU", points, points.shape, approximate=approximate)
+    stack = _drawn(rng, draw, 2, 3, deep)
+    factor = _drawn(rng, normal, 2, 4, deep)
+    yield "BATCH_MATMUL", _layer("BATCH_MATMUL", stack, (2, 3, 4), [factor], adj_y=True)
 
 
 def _node(
@@ -159,5 +164,7 @@ def _onnx(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[Gra
     channels = {name: _drawn(rng, draw, 5) for name in "sbm"} | {"v": np.abs(_drawn(rng, normal, 5))}
     yield "BatchNormalization", _node("BatchNormalization", stack, channels)
     points = np.clip(_drawn(rng, draw, 2, _pick(rng, 1, 10, 1000)), -80, 80)
-    for op in ("Softmax", "Tanh", "Exp", "Sigmoid"):
+    for op in ("Softmax", "Tanh", "Exp", "Sigmoid", "Erf", "Elu", "Gelu", "Softplus"):
         yield op, _node(op, points)
+    yield "Elu-alpha", _node("Elu", points, alpha=1.7)
+    yield "Gelu-tanh", _node("Gelu", points, approximate="tanh")
