@@ -140,6 +140,30 @@ def wide_float_convolution() -> bytes:
     return m.bytes()
 
 
+def many_integer_ops(float_tail: bool = False) -> bytes:
+    """Integer convolutions, sum, product, sigmoid, concatenation and pools in one network.
+
+    With ``float_tail`` a convolution follows that the runtime leaves in float, and an integer one.
+    """
+    m = _Model()
+    bias = m.bias("b", 4, np.float32(SCALE * FILTER_SCALE))
+    first = m.pair(m.conv(m.pair("x"), "a", bias), np.float32(0.1), 100)
+    second = m.pair(m.conv(first, "c"), np.float32(0.4))
+    total = m.pair(m.node("Add", [first, second], "sum"), np.float32(0.5), 90)
+    gate = m.pair(m.node("Sigmoid", [total], "gate"), np.float32(1 / 256), 3)
+    product = m.pair(m.node("Mul", [total, gate], "product"), np.float32(0.3), 20)
+    both = m.pair(m.node("Concat", [product, first], "both", axis=1), np.float32(0.25), 60)
+    pooled = m.node("MaxPool", [both], "pooled", kernel_shape=[2, 2], strides=[2, 2])
+    last = m.pair(pooled, np.float32(0.25), 60)
+    mean = m.node("AveragePool", [last], "mean", kernel_shape=[2, 2], strides=[1, 1])
+    last = m.pair(mean, np.float32(0.2), 70)
+    if float_tail:
+        odd = m.bias("odd", 4, np.float32(FILTER_SCALE))
+        last = m.pair(m.node("Relu", [m.conv(last, "e", odd, channels=8)], "r"), np.float32(0.5), 30)
+        m.pair(m.conv(last, "d"), np.float32(2.5))
+    return m.bytes()
+
+
 def _inferred(model: bytes) -> bytes:
     import onnx
 
