@@ -24,6 +24,26 @@ TYPE_NAMES: Mapping[int, str] = MappingProxyType(
 """``TensorProto.DataType`` numbers that NumPy has a type for; the rest (strings, complex numbers, 4-bit
 integers, bfloat16 and 8-bit floats) no graph here holds."""
 
+OTHER_TYPES: Mapping[int, str] = MappingProxyType(
+    {
+        8: "string",
+        14: "complex64",
+        15: "complex128",
+        16: "bfloat16",
+        17: "float8e4m3fn",
+        18: "float8e4m3fnuz",
+        19: "float8e5m2",
+        20: "float8e5m2fnuz",
+        21: "uint4",
+        22: "int4",
+        23: "float4e2m1",
+        24: "float8e8m0",
+        25: "uint2",
+        26: "int2",
+    }
+)
+"""The rest, for messages."""
+
 TYPE_CODES: Mapping[str, int] = MappingProxyType({name: code for code, name in TYPE_NAMES.items()})
 """The same, the other way round."""
 
@@ -42,17 +62,19 @@ TYPED_FIELDS: Mapping[str, str] = MappingProxyType(
 MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own ops."""
 
-OPSETS = range(13, 24)
-"""Versions of the standard operator set that are read."""
-
-IR_VERSIONS = range(3, 14)
-"""Versions of the file format that are read."""
+IR_VERSIONS = range(3, 15)
+"""Versions of the file format whose fields are known: those of onnx 1.23."""
 
 MAX_BYTES = 2**31 - 1
 """A protobuf message is smaller than this; larger models keep their constants in files beside it."""
 
 MAX_RANK = 32
 """NumPy 1.26's limit."""
+
+
+def type_label(code: int) -> str:
+    """An element type's name, for messages; its number where onnx 1.23 names none."""
+    return TYPE_NAMES.get(code) or OTHER_TYPES.get(code) or f"number {code}"
 
 
 def op_name(domain: str, op_type: str) -> str:
