@@ -40,6 +40,8 @@ OTHER_TYPES: Mapping[int, str] = MappingProxyType(
         24: "float8e8m0",
         25: "uint2",
         26: "int2",
+        27: "float6e2m3",
+        28: "float6e3m2",
     }
 )
 """The rest, for messages."""
