@@ -14,37 +14,30 @@ TYPE_NAMES: Mapping[int, str] = MappingProxyType(
         5: "int16",
         6: "int32",
         7: "int64",
+        8: "string",
         9: "bool",
         10: "float16",
         11: "float64",
         12: "uint32",
         13: "uint64",
-    }
-)
-"""``TensorProto.DataType`` numbers that NumPy has a type for; the rest (strings, complex numbers, 4-bit
-integers, bfloat16 and 8-bit floats) no graph here holds."""
-
-OTHER_TYPES: Mapping[int, str] = MappingProxyType(
-    {
-        8: "string",
         14: "complex64",
         15: "complex128",
         16: "bfloat16",
-        17: "float8e4m3fn",
-        18: "float8e4m3fnuz",
-        19: "float8e5m2",
-        20: "float8e5m2fnuz",
+        17: "float8_e4m3fn",
+        18: "float8_e4m3fnuz",
+        19: "float8_e5m2",
+        20: "float8_e5m2fnuz",
         21: "uint4",
         22: "int4",
-        23: "float4e2m1",
-        24: "float8e8m0",
+        23: "float4_e2m1",
+        24: "float8_e8m0",
         25: "uint2",
         26: "int2",
-        27: "float6e2m3",
-        28: "float6e3m2",
+        27: "float6_e2m3",
+        28: "float6_e3m2",
     }
 )
-"""The rest, for messages."""
+"""``TensorProto.DataType`` numbers by NumPy's name, or by the one of the opaque types."""
 
 TYPE_CODES: Mapping[str, int] = MappingProxyType({name: code for code, name in TYPE_NAMES.items()})
 """The same, the other way round."""
@@ -72,11 +65,6 @@ MAX_BYTES = 2**31 - 1
 
 MAX_RANK = 32
 """NumPy 1.26's limit."""
-
-
-def type_label(code: int) -> str:
-    """An element type's name, for messages; its number where onnx 1.23 names none."""
-    return TYPE_NAMES.get(code) or OTHER_TYPES.get(code) or f"number {code}"
 
 
 def op_name(domain: str, op_type: str) -> str:

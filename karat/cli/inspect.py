@@ -35,12 +35,15 @@ def run(options: argparse.Namespace) -> int:
 
 def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
     """The graph as plain data: inputs, outputs, layers, totals, problems."""
+    from export import graph_under
     from refimpl.cost import count
     from refimpl.errors import KaratError
     from refimpl.ops import OPS, remedy
     from refimpl.profiles import profile_named
 
     profile = profile_named(profile_name) if profile_name else None
+    if profile is not None:
+        graph = graph_under(graph, profile)
     cost = count(graph)
     layers, problems = [], []
     for view in graph.views():

@@ -39,6 +39,8 @@ def fold_constants(rewriting: Rewriting) -> None:
         if len(node.outputs) != 1 or node.outputs[0] in rewriting.outputs or not values:
             continue
         result = rewriting.tensors[node.outputs[0]]
+        if result.dtype not in DTYPES:
+            continue
         size = math.prod(result.shape)
         if size > max(value.size for value in values if value is not None):
             continue

@@ -104,8 +104,8 @@ class Rewriting:
         )
 
     def data(self, index: int) -> Array | None:
-        """A constant's values; None for everything else."""
-        return None if index == -1 else self.tensors[index].data
+        """A constant's values; None for everything else, and for values nobody computes with."""
+        return None if index == -1 or self.tensors[index].is_opaque else self.tensors[index].data
 
     def add_tensor(
         self, name: str, like: Tensor, dtype: str, quantization: Quantization | None = None
