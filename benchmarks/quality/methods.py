@@ -158,7 +158,7 @@ def _as_onnx(graph: Graph, profile: str) -> Network:
     from export.onnx import lower_qdq, to_onnx
     from export.onnx.layout import from_onnx_layout, to_onnx_layout
 
-    program = compile_graph(lower_qdq(to_onnx(graph, "qdq")), profile)
+    program = compile_graph(lower_qdq(to_onnx(graph, "qdq"), int8_allowed=True), profile)
 
     def run(values: Array) -> Array:
         (output,) = program.run([to_onnx_layout(values)]).outputs

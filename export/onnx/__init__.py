@@ -2,6 +2,7 @@
 
 from export.onnx.lowering import lower_qdq
 from export.onnx.reading import read_onnx
+from export.onnx.remarks import Remark, remarks_on
 from export.onnx.writing import (
     FLAVOURS,
     Flavour,
@@ -15,9 +16,11 @@ from export.onnx.writing import (
 __all__ = [
     "FLAVOURS",
     "Flavour",
+    "Remark",
     "half_precision",
     "lower_qdq",
     "read_onnx",
+    "remarks_on",
     "to_onnx",
     "write_float_onnx",
     "write_onnx",

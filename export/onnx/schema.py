@@ -14,15 +14,30 @@ TYPE_NAMES: Mapping[int, str] = MappingProxyType(
         5: "int16",
         6: "int32",
         7: "int64",
+        8: "string",
         9: "bool",
         10: "float16",
         11: "float64",
         12: "uint32",
         13: "uint64",
+        14: "complex64",
+        15: "complex128",
+        16: "bfloat16",
+        17: "float8_e4m3fn",
+        18: "float8_e4m3fnuz",
+        19: "float8_e5m2",
+        20: "float8_e5m2fnuz",
+        21: "uint4",
+        22: "int4",
+        23: "float4_e2m1",
+        24: "float8_e8m0",
+        25: "uint2",
+        26: "int2",
+        27: "float6_e2m3",
+        28: "float6_e3m2",
     }
 )
-"""``TensorProto.DataType`` numbers that NumPy has a type for; the rest (strings, complex numbers, 4-bit
-integers, bfloat16 and 8-bit floats) no graph here holds."""
+"""``TensorProto.DataType`` numbers by NumPy's name, or by the one of the opaque types."""
 
 TYPE_CODES: Mapping[str, int] = MappingProxyType({name: code for code, name in TYPE_NAMES.items()})
 """NumPy type name to ``TensorProto.DataType`` number."""
@@ -42,11 +57,8 @@ TYPED_FIELDS: Mapping[str, str] = MappingProxyType(
 MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own ops."""
 
-OPSETS = range(13, 24)
-"""Versions of the standard operator set that are read."""
-
-IR_VERSIONS = range(3, 14)
-"""Versions of the file format that are read."""
+IR_VERSIONS = range(3, 15)
+"""Versions of the file format whose fields are known: those of onnx 1.23."""
 
 MAX_BYTES = 2**31 - 1
 """A protobuf message is smaller than this; larger models keep their constants in files beside it."""

@@ -35,12 +35,15 @@ def run(options: argparse.Namespace) -> int:
 
 def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
     """The graph as plain data: inputs, outputs, layers, totals, problems."""
+    from export import graph_under
     from refimpl.cost import count
     from refimpl.errors import KaratError
     from refimpl.ops import OPS, remedy
     from refimpl.profiles import profile_named
 
     profile = profile_named(profile_name) if profile_name else None
+    if profile is not None:
+        graph = graph_under(graph, profile)
     cost = count(graph)
     layers, problems = [], []
     for view in graph.views():
@@ -75,7 +78,17 @@ def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
         "parameters": cost.parameters,
         "macs": cost.macs,
         "problems": problems,
+        "remarks": _remarks(graph),
     }
+
+
+def _remarks(graph: Graph) -> list[str]:
+    """What is no fault and yet worth knowing."""
+    if graph.format != "onnx":
+        return []
+    from export.onnx import remarks_on
+
+    return [remark.text for remark in remarks_on(graph)]
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
@@ -106,6 +119,8 @@ def table(content: dict[str, Any]) -> str:
         lines.append(f"{layer['layer']:4}  {layer['op']:24} {layer['macs']:>13,} MAC  {output}{rule}")
     if content["problems"]:
         lines += ["", "the oracle cannot run this model:", *("  " + p for p in content["problems"])]
+    if content["remarks"]:
+        lines += ["", "worth knowing:", *("  " + text for text in content["remarks"])]
     return "\n".join(lines)
 
 

@@ -35,6 +35,7 @@ Method: TypeAlias = Literal[
     "float32_zero_point_first",
     "float32_fused",
     "unspecified",
+    "given",
 ]
 METHODS: Mapping[Method, str] = MappingProxyType(
     {
@@ -61,6 +62,7 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float32_zero_point_first": "float32 product plus zero point, rounded half to even",
         "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
+        "given": "the oracle lacks the layer and goes on with values it is given",
     }
 )
 """Every rounding method a rule can name, in one line each."""
@@ -73,6 +75,7 @@ BlockAxis: TypeAlias = Literal["none", "channel", "flat"]
 Clamp: TypeAlias = Literal["half_away", "half_even"]
 Overflow: TypeAlias = Literal["wraps", "saturates"]
 Accumulation: TypeAlias = Literal["exact", "saturating_pairs"]
+Tanhf: TypeAlias = Literal["none", "fdlibm", "correctly_rounded"]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class Rule:
     above before from below and what is not a number like a large one (``saturates``).
     ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and
     int8 values are added in 16 bits that saturate (``vpmaddubsw``), along (tap_y, tap_x, channel).
+    ``tanhf`` is the C library's float32 tanh that a table is made with: ``fdlibm`` is glibc's up to 2.40,
+    ``correctly_rounded`` glibc's from 2.41 on.
     """
 
     method: Method
@@ -100,6 +105,7 @@ class Rule:
     clamp: Clamp = "half_away"
     overflow: Overflow = "wraps"
     accumulation: Accumulation = "exact"
+    tanhf: Tanhf = "none"
 
     def __str__(self) -> str:
         text: str = self.method
@@ -109,7 +115,10 @@ class Rule:
             text += f" in blocks of {self.block} ({self.block_axis}), then {self.tail}"
         if self.accumulation != "exact":
             text += ", pairs of products saturating at 16 bits"
+        if self.tanhf != "none":
+            text += f", tanhf {self.tanhf.replace('_', ' ')}"
         return text
 
 
 EXACT = Rule("exact")
+GIVEN = Rule("given")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from export.onnx.package import import_onnx
-from export.onnx.reading.constants import array_of
+from export.onnx.reading.constants import array_of, element_type
 from export.onnx.reading.messages import (
     Declared,
     attributes_of,
@@ -26,12 +26,12 @@ from export.onnx.schema import (
     IR_VERSIONS,
     MAX_BYTES,
     MAX_RANK,
-    OPSETS,
     STANDARD_DOMAINS,
     op_name,
 )
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import Array, Graph, Layer, LayerView, Quantization, Signature, Tensor
+from refimpl.graph import OPAQUE_TYPES, Array, Graph, Layer, LayerView, Quantization, Signature, Tensor
+from refimpl.spec.onnx.versions import OPSETS, why_unknown
 
 
 def read_onnx(source: str | Path | bytes) -> Graph:
@@ -50,7 +50,9 @@ def read_onnx(source: str | Path | bytes) -> Graph:
 
     Raises UsageError when the file cannot be opened or the onnx package is missing, and ModelError or
     UnsupportedOp, naming the file, when it is malformed or holds what a graph cannot: control flow,
-    functions, sparse tensors, unknown sizes, operator sets other than 13 to 23.
+    functions, sparse tensors, unknown sizes, operator sets other than 10 to 28. An op whose version
+    means something nobody wrote (``refimpl/spec/onnx/versions.py``) is read where the file declares its
+    shape, and refused when it is to run.
     """
     onnx = import_onnx()
     from google.protobuf.message import DecodeError
@@ -113,13 +115,13 @@ class _Reader:
         inputs = tuple(self._input(value) for value in graph.input if value.name not in stored)
         for proto in graph.initializer:
             where = f"constant {proto.name!r}"
-            self._add(proto.name, array_of(proto, where, self._folder))
+            self._add_constant(proto.name, proto, where)
         nodes = []
         for position, node in enumerate(graph.node):
             where = where_of(position, node)
             if op_name(node.domain, node.op_type) == "Constant":
                 (name,) = outputs_of(node, where)
-                self._add(name, self._constant_value(node, where))
+                self._add_node(name, node, where)
             else:
                 nodes.append((node, where))
         layers = tuple(
@@ -139,10 +141,16 @@ class _Reader:
 
     def _versions(self) -> dict[str, int]:
         """Operator set version by domain, "" being the standard one."""
+        installed = int(import_onnx().IR_VERSION)
         if self._model.ir_version not in IR_VERSIONS:
             raise UnsupportedOp(
                 f"format version {self._model.ir_version}; "
                 f"{IR_VERSIONS[0]} to {IR_VERSIONS[-1]} are supported"
+            )
+        if self._model.ir_version > installed:
+            raise UnsupportedOp(
+                f"format version {self._model.ir_version}; the installed onnx package knows those up to "
+                f"{installed} and would lose what is newer: pip install -U onnx"
             )
         versions: dict[str, int] = {}
         for entry in self._model.opset_import:
@@ -193,14 +201,28 @@ class _Reader:
         self._tensors.append(Tensor(index, name, value.shape, dtype, quantization, data, signature))
         return index
 
-    def _constant_value(self, node: Any, where: str) -> Array:
+    def _add_constant(self, name: str, proto: Any, where: str) -> None:
+        """A TensorProto's values; those of an opaque element type are its bytes."""
+        values, dtype = array_of(proto, where, self._folder), element_type(proto.data_type, where)
+        if dtype not in OPAQUE_TYPES:
+            self._add(name, values)
+            return
+        index = self._add(name, Type(tuple(proto.dims), dtype))
+        self._tensors[index] = dataclasses.replace(self._tensors[index], data=values)
+
+    def _add_node(self, name: str, node: Any, where: str) -> None:
         """What a Constant node stands for."""
+        if len(node.attribute) == 1 and node.attribute[0].name == "value":
+            self._add_constant(name, node.attribute[0].t, where)
+        else:
+            self._add(name, self._constant_value(node, where))
+
+    def _constant_value(self, node: Any, where: str) -> Array:
+        """What a Constant node says in another way than as a tensor."""
         if len(node.attribute) != 1:
             raise ModelError(f"{where} has {len(node.attribute)} values, not one")
         attribute = node.attribute[0]
         match attribute.name:
-            case "value":
-                return array_of(attribute.t, where, self._folder)
             case "value_int":
                 return np.array(attribute.i, np.int64)
             case "value_ints":
@@ -260,9 +282,9 @@ class _Reader:
             for tensor in view.outputs:
                 declared = self._declared.get(tensor.name, Declared(None, None))
                 if declared.sizes is None or declared.dtype is None:
+                    reason = why_unknown(view) or f"no shape rule for {view.op}"
                     raise UnsupportedOp(
-                        f"{where}: no shape rule for {view.op} and no shape in the file; "
-                        "run onnx.shape_inference over it"
+                        f"{where}: {reason}, and no shape in the file; run onnx.shape_inference over it"
                     )
                 types.append(Type(tuple(1 if n == -1 else n for n in declared.sizes), declared.dtype))
         for type_ in types:

@@ -15,9 +15,16 @@ from numpy.typing import NDArray
 from refimpl.contract import Kernel, Target, Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
-from refimpl.kernels.elementwise.lookup import Lookup, Tables, byte_values, clamped_bytes, full_range
+from refimpl.kernels.elementwise.lookup import (
+    Lookup,
+    Tables,
+    byte_values,
+    clamped_bytes,
+    full_range,
+)
 from refimpl.kernels.elementwise.tanhf import tanh_float32
 from refimpl.kernels.jit.operands import operand
+from refimpl.kernels.rounded_tanhf import tanh_correctly_rounded
 from refimpl.kernels.rounding.fixed_point import fixed_point, rescale
 from refimpl.kernels.rounding.multipliers import output_bounds
 from refimpl.profiles.rules import Rule
@@ -66,8 +73,11 @@ def prepare_logistic(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 
 def prepare_tanh(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """TANH."""
-    return _transcendental(view, rule, tanh_float32, tanh_float32)
+    """TANH, by the C library the rule names; rounded correctly where nobody knows which."""
+    function = tanh_float32 if rule.tanhf == "fdlibm" else tanh_correctly_rounded
+    if rule.method == "unspecified":
+        rule = Rule("float_table")
+    return _transcendental(view, rule, function, function)
 
 
 def _transcendental(

@@ -11,6 +11,7 @@ from refimpl.contract import SpecResult, Values
 from refimpl.errors import ModelError
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from refimpl.profiles.rules import Rule
+from refimpl.spec.rounded_tanhf import rounded_tanhf
 from refimpl.spec.shared.primitives import round_half_away
 from refimpl.spec.shared.requirements import (
     QUANTIZED_8,
@@ -45,8 +46,13 @@ def logistic(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """TANH, by the C library's ``tanhf``."""
-    return _look_up(view, values, rule, tanhf)
+    """TANH, by the C library's ``tanhf``, which ``rule.tanhf`` names.
+
+    ``unspecified`` (nobody knows the library): rounded correctly, and never compared.
+    """
+    if rule.method == "unspecified":
+        return _look_up(view, values, Rule("float_table"), rounded_tanhf)
+    return _look_up(view, values, rule, {"fdlibm": tanhf, "correctly_rounded": rounded_tanhf}[rule.tanhf])
 
 
 def _logistic_float32(x: np.float32) -> np.float32:
