@@ -1,8 +1,8 @@
 """Rule tables of ONNX runtimes. Normative, with source and version.
 
 ``ort-1.31`` was verified value by value against ONNX Runtime 1.31.1 and 1.32.0 on x86-64 with VNNI and on
-64-bit Arm, ``ort-1.31-avx2`` on x86-64 without VNNI (emulated by QEMU); ``onnx-spec`` against ``onnx.reference`` 1.23; ``tensorrt`` follows NVIDIA's
-documentation, not a run.
+64-bit Arm, ``ort-1.31-avx2`` on x86-64 without VNNI (emulated by QEMU); ``onnx-spec`` against
+``onnx.reference`` 1.23; ``tensorrt`` follows NVIDIA's documentation, not a run.
 """
 
 from __future__ import annotations

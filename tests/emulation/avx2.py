@@ -24,7 +24,7 @@ PROCESSOR = "Haswell"
 
 
 def emulated_python(folder: Path) -> Path:
-    """An interpreter in ``folder`` that starts this one on the emulated processor, or a skip with the reason."""
+    """An interpreter in ``folder`` that starts this one on the emulated processor; skips where none can."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         pytest.skip("user-mode QEMU emulates an x86-64 processor for Linux programs only")
     emulator = shutil.which(EMULATOR)
