@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,3 +58,22 @@ def test_json_and_table_name_the_first_divergence() -> None:
     assert "-1:2 +1:1" in table
     assert "6 of 12 values differ" in table
     assert "t0" not in table
+
+
+def test_the_headline_says_why_this_profile_and_what_the_version_lacks_once() -> None:
+    note = "onnxruntime 1.33.0 is installed: pip install 'onnxruntime==1.32.*'"
+    other = "the input was quantized"
+    found = replace(
+        report("bit_exact"),
+        notes=(note, other),
+        profile_reason=f"u8s8 pairs saturate at 16 bits here; {note}",
+    )
+    assert (
+        f"against litert-2.3-ref (u8s8 pairs saturate at 16 bits here; {note}), isolated" in found.summary()
+    )
+    assert found.table().count(note) == 1
+    assert found.table().endswith(f"note: {other}")
+    content = json.loads(found.to_json())
+    assert content["notes"] == [note, other]
+    assert content["profile_reason"].startswith("u8s8 pairs")
+    assert "against litert-2.3-ref, isolated" in report("bit_exact").summary()
