@@ -30,7 +30,8 @@ INTEGER_LANE: Mapping[str, str] = {"session.qdqisint8allowed": "1"}
 """Without it int8 activations stay in float, and exposing an edge undoes the fusion around it."""
 
 PRECISE: Mapping[str, str] = {"session.x64quantprecision": "1"}
-"""Avoids saturating sums of uint8 by int8 products on CPUs without VNNI; changes nothing elsewhere."""
+"""On CPUs without VNNI, keeps sums of uint8 by int8 products from saturating, those of QLinearMatMul apart;
+changes nothing elsewhere."""
 
 NO_FALLBACK: Mapping[str, str] = {"session.disable_cpu_ep_fallback": "1"}
 

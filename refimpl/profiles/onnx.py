@@ -168,6 +168,12 @@ ORT_1_31_AVX2: RuleTable = {
 """AVX2 has no exact product of uint8 and int8. ConvInteger multiplies the filter by the image, int8 by uint8,
 which is exact; everything else is as with VNNI."""
 
+ORT_1_31_AVX2_PRECISE: RuleTable = {
+    **ORT_1_31,
+    "QLinearMatMul": {**ORT_1_31["QLinearMatMul"], "uint8_int8": SATURATING},
+}
+"""With ``session.x64quantprecision`` int8 factors become uint8 before they are multiplied, except here."""
+
 ONNX_SPEC: RuleTable = {
     **_COMMON,
     "Resize": {

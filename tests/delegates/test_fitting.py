@@ -61,7 +61,7 @@ def test_the_variant_a_runtime_computes_as_is_taken(base: str, suffix: str) -> N
 
 def test_sums_of_products_tell_processors_apart() -> None:
     pytest.importorskip("onnx")
-    for name in ("ort-1.31", "ort-1.31-avx2"):
+    for name in ("ort-1.31", "ort-1.31-avx2", "ort-1.31-avx2-precise"):
         assert fitting("ort-1.31", answered_under(name)) == Fit(name, PROFILES[name].here)
     assert PROFILES["ort-1.31-avx2"].here == "u8s8 pairs saturate at 16 bits here"
 
@@ -109,9 +109,9 @@ def test_every_argument_tells_float32_neighbours_apart() -> None:
 def test_arithmetic_nobody_wrote_down_has_no_profile() -> None:
     """Sums that saturate to the end of int16 instead of pair by pair: neither variant."""
     pytest.importorskip("onnx")
-    fit = fitting("ort-1.31", lambda _: [np.array([[32767, -32768, -510]], np.int32)] * 2)
+    fit = fitting("ort-1.31", lambda _: [np.array([[32767, -32768, -510]], np.int32)] * 3)
     assert fit.profile == ""
-    assert "as none of ort-1.31, ort-1.31-avx2 says" in fit.reason
+    assert "as none of ort-1.31, ort-1.31-avx2, ort-1.31-avx2-precise says" in fit.reason
 
 
 def test_without_a_choice_nothing_is_asked() -> None:
@@ -212,4 +212,5 @@ def test_questions_are_asked_in_files_the_runtimes_read() -> None:
     question = tanh_question()
     assert len(read_tflite(question.model).layers) == len(TANH_ARGUMENTS)
     pytest.importorskip("onnx")
-    assert [layer.op for layer in pairs_question().graph.layers] == ["MatMulInteger", "QLinearConv"]
+    asked = [layer.op for layer in pairs_question().graph.layers]
+    assert asked == ["MatMulInteger", "QLinearConv", "QLinearMatMul"]

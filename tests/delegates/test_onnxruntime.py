@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from delegates import Delegate, delegate_named
-from delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
+from delegates.onnxruntime import ONNX_LANES, ONNX_PYTHON, OnnxDelegate, OnnxLane
 from export.onnx import read_onnx
 from golden.verify import verify
 from refimpl.errors import DelegateError, DelegateUnavailable, FeedError, ModelError, UsageError
@@ -118,6 +118,12 @@ def test_a_level_the_runtime_does_not_know_is_an_error_not_a_crash() -> None:
     lane = OnnxLane("odd", "ort-1.31", "CPUExecutionProvider", level="ORT_ENABLE_NOTHING")
     with OnnxDelegate(lane) as delegate, pytest.raises(DelegateError):
         delegate.versions()
+
+
+def test_another_interpreter_is_asked_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ONNX_PYTHON, "/no/such/python")
+    with delegate_named("ort") as delegate:
+        assert delegate.probe().reason == "cannot start /no/such/python: No such file or directory"
 
 
 def test_precise_sums_change_nothing_where_products_do_not_saturate() -> None:

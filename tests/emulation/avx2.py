@@ -38,11 +38,11 @@ def emulated_python(folder: Path) -> Path:
 
 
 @contextmanager
-def emulated_runtime(lane: str, folder: Path) -> Iterator[OnnxDelegate]:
-    """A lane of ONNX Runtime on the emulated processor."""
+def emulated_runtime(lane: str, folder: Path, precise: bool = False) -> Iterator[OnnxDelegate]:
+    """A lane of ONNX Runtime on the emulated processor; ``precise`` as :class:`OnnxDelegate` has it."""
     python = emulated_python(folder)
     named = next(known for known in ONNX_LANES if known.name == lane)
-    with OnnxDelegate(named, time_limit=600.0, python=str(python)) as delegate:
+    with OnnxDelegate(named, time_limit=600.0, precise=precise, python=str(python)) as delegate:
         probe = delegate.probe()
         if not probe.available:
             pytest.skip(f"{probe.reason}; {probe.remedy}")

@@ -61,7 +61,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     ("typed", "offered"),
     [
         ("karat verify m.tflite --delegate litert-x", {"litert-xnnpack"}),
-        ("karat run m.tflite --profile ort", {"ort-1.31", "ort-1.31-avx2"}),
+        ("karat run m.tflite --profile ort", {"ort-1.31", "ort-1.31-avx2", "ort-1.31-avx2-precise"}),
         ("karat quantize fine", {"fine-tune"}),
         ("karat insp", {"inspect"}),
     ],

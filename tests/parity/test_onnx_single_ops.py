@@ -6,6 +6,7 @@ On this machine's processor, and on an emulated one whose sums of u8s8 products 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,17 @@ def test_spec_and_kernel_equal_the_runtime(runtime: Delegate, case: OnnxCase) ->
     for implementation in ("spec", "kernels"):
         (found,) = outputs(case, runtime.profile, implementation)  # type: ignore[arg-type]
         assert same(found, expected), f"{case.edge}: {np.count_nonzero(found != expected)} differ"
+
+
+def test_precise_sums_saturate_in_one_op_only_without_vnni(tmp_path: Path) -> None:
+    """``session.x64quantprecision`` makes uint8 of int8 factors, but not of QLinearMatMul's."""
+    cases = [case for case in onnx_ops.cases() if "uint8_int8" in case.name]
+    with emulated_runtime("ort", tmp_path, precise=True) as delegate:
+        assert delegate.profile == "ort-1.31-avx2-precise"
+        for case in cases:
+            (expected,) = delegate.run(case.model, case.feeds, tensors="outputs").outputs
+            (found,) = outputs(case, delegate.profile, "kernels")
+            assert same(found, expected), f"{case}: {np.count_nonzero(found != expected)} differ"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
