@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # tflite-runtime 2.14 needs NumPy < 2 and Python <= 3.11, so it gets an environment of its own.
 VENV_2_14 := .venv-tflite-2.14
 
-.PHONY: help setup demo test test-fast lint format bench clean
+.PHONY: help prerequisites setup demo test test-fast lint format bench clean
 help:
 	@echo "make demo       set up, restore a simulated scan, judge LiteRT layer by layer"
 	@echo "make test       set up, run every test"
@@ -33,7 +33,11 @@ $(VENV)/.training: $(VENV)/.ready
 	  || echo "PyTorch cannot be installed for this Python: tests of training will be skipped"
 	@touch $@
 
-setup: $(VENV)/.ready $(VENV)/.training $(VENV_2_14)/.ready
+prerequisites:
+	@PYTHON=$(PYTHON) .ci/prerequisites
+
+setup: prerequisites
+	@$(MAKE) --no-print-directory $(VENV)/.ready $(VENV)/.training $(VENV_2_14)/.ready
 
 demo: $(VENV)/.ready
 	$(BIN)/karat demo --output demo-output

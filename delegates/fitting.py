@@ -1,7 +1,7 @@
 """Which profile fits a runtime on this machine: the runtime is asked, nothing is guessed.
 
 Where the bits depend on the processor or on the C library, a profile has variants
-(``refimpl.profiles.variants``). A small model whose results the variants disagree on is run in the
+(``refimpl.profiles.tflite.variants``). A small model whose results the variants disagree on is run in the
 child process, and the first variant whose definition gives the runtime's own bits is taken.
 """
 
@@ -118,7 +118,7 @@ def tanh_question() -> Question:
 
 @cache
 def pairs_question() -> Question:
-    """Products of uint8 and int8 whose pairs pass 16 bits, in a MatMulInteger and a QLinearConv.
+    """Products of uint8 and int8 whose pairs pass 16 bits: MatMulInteger, QLinearConv and QLinearMatMul.
 
     255 · 127 · 2 becomes 32,767 where pairs saturate, 255 · -128 · 2 becomes -32,768. In the third
     column the exact sum is -510, and -1 only if it is neighbours that are added first.
@@ -130,17 +130,21 @@ def pairs_question() -> Question:
     builder = GraphBuilder("pairs", "onnx")
     row = builder.input("row", (1, 4), "uint8")
     image = builder.input("image", (1, 4, 1, 1), "uint8")
-    matrix = builder.constant("matrix", columns.T)
+    matrix, same_matrix = (builder.constant(name, columns.T) for name in ("matrix", "same_matrix"))
     parameters = {"one": np.float32(1), "zero": np.uint8(0), "zeros": np.int8(0)}
     one, zero, zeros = (builder.constant(name, np.array(value)) for name, value in parameters.items())
     filters = builder.constant("filters", columns.reshape(3, 4, 1, 1))
     step = builder.constant("step", np.array(2000, np.float32))
     middle = builder.constant("middle", np.array(128, np.uint8))
     product = builder.tensor("product", (1, 3), "int32")
+    rounded = builder.tensor("rounded", (1, 3), "uint8")
     convolved = builder.tensor("convolved", (1, 3, 1, 1), "uint8")
     outputs = [
         builder.layer("MatMulInteger", [row, matrix], [product], 21),
         builder.layer("QLinearConv", [image, one, zero, filters, one, zeros, step, middle], [convolved], 21),
+        builder.layer(
+            "QLinearMatMul", [row, one, zero, same_matrix, one, zeros, step, middle], [rounded], 21
+        ),
     ]
     graph = builder.build(outputs, None)
     feeds = np.full((1, 4), 255, np.uint8), np.full((1, 4, 1, 1), 255, np.uint8)

@@ -46,7 +46,8 @@ INTEGER_LANE: Mapping[str, str] = {"session.qdqisint8allowed": "1"}
 """Keeps int8 activations int8; a default session makes them uint8."""
 
 PRECISE: Mapping[str, str] = {"session.x64quantprecision": "1"}
-"""Avoids saturating sums of uint8 by int8 products on CPUs without VNNI; changes nothing elsewhere."""
+"""On CPUs without VNNI, keeps sums of uint8 by int8 products from saturating, those of QLinearMatMul apart;
+changes nothing elsewhere."""
 
 NO_FALLBACK: Mapping[str, str] = {"session.disable_cpu_ep_fallback": "1"}
 

@@ -36,16 +36,19 @@ class Explainer:
     def alternatives(self) -> tuple[tuple[str, Step], ...]:
         """``(profile name, prepared layer)`` for each profile that rounds this layer otherwise."""
         own = self._program.steps[self._layer]
+        rules = [own.rule]
         found: list[tuple[str, Step]] = []
         for profile in PROFILES.values():
             if profile.format != self._program.graph.format:
                 continue
             try:
-                step = prepare_step(own.view, profile, self._program.target)
+                rule = profile.rule(own.view)
+                if rule in rules or rule.method == "unspecified":
+                    continue
+                found.append((profile.name, prepare_step(own.view, profile, self._program.target)))
             except KaratError:
                 continue
-            if step.rule != own.rule and all(step.rule != other.rule for _, other in found):
-                found.append((profile.name, step))
+            rules.append(rule)
         return tuple(found)
 
     def explain(self, inputs: Sequence[Array | None], outputs: Sequence[Array]) -> str:

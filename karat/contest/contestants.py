@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
-from delegates import DELEGATES
+from delegates import DELEGATES, delegate_named
 from delegates.onnxruntime import ONNX_LANES
 from delegates.table import LANES
 from delegates.tflite import EDGETPU_LIBRARY, python_for
@@ -132,9 +133,11 @@ def format_read(delegate: str) -> Format:
     return "onnx" if any(lane.name == delegate for lane in ONNX_LANES) else "tflite"
 
 
-def claimed_profile(delegate: str) -> str:
-    """The arithmetic that describes a runtime; empty where none does."""
-    return next((lane.profile for lane in (*LANES, *ONNX_LANES) if lane.name == delegate), "")
+@cache
+def fitting_profile(delegate: str) -> str:
+    """The arithmetic that describes a runtime on this machine, asked of it; empty where none does."""
+    with delegate_named(delegate) as found:
+        return found.profile
 
 
 def renamed(contestant: Contestant, name: str) -> Contestant:
@@ -184,8 +187,8 @@ def line_up(
             if wanted == "tflite":
                 raise UsageError(f"{delegate} runs .tflite models and this one is .onnx; give a .tflite file")
             subjects[wanted] = as_onnx(subject)
-        fitting = profile if profile and describes(profile, subjects[wanted]) else None
-        runtimes.append(runtime(subjects[wanted], delegate, threads, fitting))
+        held_to = profile if profile and describes(profile, subjects[wanted]) else fitting_profile(delegate)
+        runtimes.append(runtime(subjects[wanted], delegate, threads, held_to or None))
     judged = {(r.subject.format, r.profile) for r in runtimes if r.profile}
     if not judged:
         judged = {(subject.format, profile_for(subject.graph, profile).name)}

@@ -189,6 +189,16 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 established=replace(_ORT, processors=(_AVX2,)),
             ),
             Profile(
+                "ort-1.31-avx2-precise",
+                "ONNX Runtime 1.31 and 1.32 with session.x64quantprecision, x86-64 with AVX2 but no VNNI",
+                onnx.ORT_1_31_AVX2_PRECISE,
+                format="onnx",
+                fuses_qdq=True,
+                variant_of=CANONICAL_ONNX,
+                here="u8s8 pairs saturate at 16 bits here, in QLinearMatMul only",
+                established=replace(_ORT, processors=(_AVX2,)),
+            ),
+            Profile(
                 "onnx-spec",
                 "onnx.reference 1.23",
                 onnx.ONNX_SPEC,

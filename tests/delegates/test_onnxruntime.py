@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from delegates import Delegate, delegate_named
-from delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
-from export.onnx import read_onnx
+from delegates.onnxruntime import ONNX_LANES, ONNX_PYTHON, OnnxDelegate, OnnxLane
+from export.onnx import lower_qdq, read_onnx
 from golden.verify import verify
+from refimpl.engine import compile_graph
 from refimpl.errors import DelegateError, DelegateUnavailable, FeedError, ModelError, UsageError
 from tests.cases.onnx_models import qdq_pair, quantized_relu_chain
 from tests.cases.qdq_kinds import bias_of_another_scale
+from tests.emulation.avx2 import emulated_runtime
 
 CPU_LANES = (
     "ort", "ort-qdqisint8allowed", "ort-x64quantprecision", "ort-disable-all", "onnx-reference"
@@ -132,12 +134,35 @@ def test_an_unknown_optimization_level_is_an_error() -> None:
         delegate.versions()
 
 
+def test_another_interpreter_is_asked_where_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ONNX_PYTHON, "/no/such/python")
+    with delegate_named("ort") as delegate:
+        assert delegate.probe().reason == "cannot start /no/such/python: No such file or directory"
+
+
+def by_the_oracle(content: bytes, profile: str) -> np.ndarray:
+    (output,) = compile_graph(lower_qdq(read_onnx(content)), profile, 1).run([image()]).outputs
+    return output
+
+
 def test_precise_sums_change_nothing_without_saturation() -> None:
-    """With VNNI (or AVX2 and this small model) the option must not change a bit."""
+    """With VNNI both lanes fit one profile; without it precise sums are those that VNNI gives."""
     content = quantized_relu_chain()
     with delegate_named("ort") as plain, delegate_named("ort-x64quantprecision") as precise:
-        left, right = (delegate.run(content, [image()]).outputs for delegate in (plain, precise))
-    assert np.array_equal(left[0], right[0])
+        left, right = (d.run(content, [image()]).outputs[0] for d in (plain, precise))
+        assert np.array_equal(left, by_the_oracle(content, plain.profile))
+        assert np.array_equal(right, by_the_oracle(content, "ort-1.31"))
+        assert np.array_equal(left, right) or plain.profile == "ort-1.31-avx2"
+
+
+def test_precise_sums_do_not_saturate_without_vnni(tmp_path: Path) -> None:
+    content = quantized_relu_chain()
+    with emulated_runtime("ort", tmp_path) as plain:
+        assert np.array_equal(plain.run(content, [image()]).outputs[0], by_the_oracle(content, plain.profile))
+    with emulated_runtime("ort-x64quantprecision", tmp_path) as precise:
+        exact = by_the_oracle(content, "ort-1.31")
+        assert np.array_equal(precise.run(content, [image()]).outputs[0], exact)
+    assert not np.array_equal(exact, by_the_oracle(content, "ort-1.31-avx2")), "the model must saturate"
 
 
 def test_a_lane_is_named_after_the_option_in_which_it_differs() -> None:

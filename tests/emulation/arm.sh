@@ -5,15 +5,16 @@
 #   tests/emulation/arm.sh python -m pytest tests/refimpl/test_isa.py
 #   ARM_CPU=cortex-a53 tests/emulation/arm.sh python -m pytest …  a processor without dot products
 #
-# Needs an x86-64 Debian or Ubuntu machine with apt-get, dpkg, pip, and Debian's archive keyring; no root,
+# Needs an x86-64 Debian machine with apt-get, dpkg, pip, and Debian's archive keyring; no root,
 # no binfmt_misc, nothing is installed outside $ARM_HOME. Start it from the project's root.
+# Packages come from where this machine's own come from; elsewhere (Ubuntu), name one in DEBIAN_MIRROR.
 # ARM_HOME: where everything lies (default ~/.cache/karat-arm). ARM_CPU: a processor of QEMU's
 # (default max; neoverse-n1 is nearest to what servers have). PIP: the pip to use.
 set -eu
 
 home=${ARM_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/karat-arm}
-# The Debian archive this machine is configured with; on another system, name one in DEBIAN_MIRROR.
-mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' | grep -m1 '/debian/*$' || true)}
+mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' \
+    'Label: Debian' 'Identifier: Packages' 'Component: main' | head -n 1)}
 keyring=${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 root=$home/root
 
@@ -33,7 +34,10 @@ apt_for() {
 }
 
 setup() {
-    [ -n "$mirror" ] || { echo "arm.sh: apt knows no Debian archive here; set DEBIAN_MIRROR" >&2; exit 2; }
+    if [ -z "$mirror" ]; then
+        echo "apt knows no source of Debian packages here: run apt-get update, or set DEBIAN_MIRROR" >&2
+        exit 1
+    fi
     mkdir -p "$home/debs" "$root"
     # QEMU 10: older ones show the host's /proc/cpuinfo, from which LLVM then learns nothing.
     apt_for trixie amd64 update
@@ -69,5 +73,5 @@ python)
     # Compiled kernels are kept: compiling is what takes time here.
     KARAT_CACHE_DIR=${KARAT_CACHE_DIR:-$home/compiled} PYTHONDONTWRITEBYTECODE=1 exec "$home/python" "$@"
     ;;
-*) sed -n '2,11s/^# \{0,1\}//p' "$0" && exit 2 ;;
+*) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

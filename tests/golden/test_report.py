@@ -101,3 +101,22 @@ def test_one_unit_outside_a_bound_in_any_sample_is_a_mismatch() -> None:
         verdict = judged(*samples)
         assert (verdict.verdict, verdict.diff and verdict.diff.mismatch_count) == ("mismatch", 1)
         assert replace(report("bit_exact"), layers=(verdict,)).exit_code() == 1
+
+
+def test_the_headline_says_why_this_profile_and_what_the_version_lacks_once() -> None:
+    note = "onnxruntime 1.33.0 is installed: pip install 'onnxruntime==1.32.*'"
+    other = "the input was quantized"
+    found = replace(
+        report("bit_exact"),
+        notes=(note, other),
+        profile_reason=f"u8s8 pairs saturate at 16 bits here; {note}",
+    )
+    assert (
+        f"against litert-2.3-ref (u8s8 pairs saturate at 16 bits here; {note}), isolated" in found.summary()
+    )
+    assert found.table().count(note) == 1
+    assert found.table().endswith(f"note: {other}")
+    content = json.loads(found.to_json())
+    assert content["notes"] == [note, other]
+    assert content["profile_reason"].startswith("u8s8 pairs")
+    assert "against litert-2.3-ref, isolated" in report("bit_exact").summary()

@@ -195,7 +195,7 @@ def assert_close_to_the_runtime(runtime: Delegate, content: bytes) -> None:
     (value,) = onnx.load_from_string(content).graph.input
     feeds = {value.name: seeded("close").random((1, 6, 8, 8), np.float32) * 9}
     (expected,) = runtime.run(content, feeds, tensors="outputs").outputs
-    (found,) = compile_graph(lower_qdq(read_onnx(content)), "ort-1.31", 1).run(feeds).outputs
+    (found,) = compile_graph(lower_qdq(read_onnx(content)), runtime.profile, 1).run(feeds).outputs
     assert np.abs(found - expected).max() <= np.float32(0.02) * np.float32(1.001), "more than one step"
 
 

@@ -1,4 +1,7 @@
-"""Every ONNX op's definition and kernel against ONNX Runtime, one node at a time, bit for bit."""
+"""Every ONNX op's definition and kernel against ONNX Runtime, one node at a time, bit for bit.
+
+On this machine's processor, and on an emulated one whose sums of u8s8 products saturate.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,26 @@ from tests.cases import onnx_float_ops, onnx_ops
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.onnx_ops import OnnxCase
 from tests.cases.quantized import seeded
+from tests.emulation.avx2 import emulated_runtime
 
 CASES = onnx_ops.cases() + onnx_float_ops.cases()
-CPU = Path("/proc/cpuinfo")
 
 
-@pytest.fixture(scope="module")
-def runtime() -> Iterator[Delegate]:
+@pytest.fixture(scope="module", params=["this processor", "emulated AVX2"])
+def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delegate]:
+    if request.param == "emulated AVX2":
+        with emulated_runtime("ort", tmp_path_factory.mktemp("avx2")) as delegate:
+            yield delegate
+        return
     with delegate_named("ort", time_limit=60.0) as delegate:
         probe = delegate.probe()
         if not probe.available:
             pytest.skip(f"{probe.reason}; {probe.remedy}")
-        flags = CPU.read_text(encoding="utf-8") if CPU.is_file() else "vnni"
-        if "vnni" not in flags and "asimddp" not in flags:
-            pytest.skip("this CPU has no VNNI: u8s8 sums saturate, which is profile ort-1.31-avx2")
         yield delegate
 
 
-def outputs(case: OnnxCase, implementation: Implementation) -> tuple[Array, ...]:
-    program = compile_graph(read_onnx(case.model), "ort-1.31", 1, implementation)
+def outputs(case: OnnxCase, profile: str, implementation: Implementation) -> tuple[Array, ...]:
+    program = compile_graph(read_onnx(case.model), profile, 1, implementation)
     return program.run(case.feeds).outputs
 
 
@@ -46,8 +50,19 @@ def same(left: Array, right: Array) -> bool:
 def test_spec_and_kernel_equal_the_runtime(runtime: Delegate, case: OnnxCase) -> None:
     (expected,) = runtime.run(case.model, case.feeds, tensors="outputs").outputs
     for implementation in ("spec", "kernels"):
-        (found,) = outputs(case, implementation)  # type: ignore[arg-type]
+        (found,) = outputs(case, runtime.profile, implementation)  # type: ignore[arg-type]
         assert same(found, expected), f"{case.edge}: {np.count_nonzero(found != expected)} differ"
+
+
+def test_precise_sums_saturate_in_one_op_only_without_vnni(tmp_path: Path) -> None:
+    """``session.x64quantprecision`` makes uint8 of int8 factors, but not of QLinearMatMul's."""
+    cases = [case for case in onnx_ops.cases() if "uint8_int8" in case.name]
+    with emulated_runtime("ort-x64quantprecision", tmp_path) as delegate:
+        assert delegate.profile == "ort-1.31-avx2-precise"
+        for case in cases:
+            (expected,) = delegate.run(case.model, case.feeds, tensors="outputs").outputs
+            (found,) = outputs(case, delegate.profile, "kernels")
+            assert same(found, expected), f"{case}: {np.count_nonzero(found != expected)} differ"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
@@ -58,7 +73,7 @@ def test_transposed_convolution_is_exact_on_any_number_of_threads(runtime: Deleg
     nodes = [node("ConvTranspose", ["x", "w"], strides=[2, 2], pads=[1, 1, 1, 1])]
     content = onnx_model(nodes, {"x": x}, {"y": "float32"}, {"w": w})
     (expected,) = runtime.run(content, {"x": x}, tensors="outputs", threads=threads).outputs
-    (found,) = compile_graph(read_onnx(content), "ort-1.31").run({"x": x}).outputs
+    (found,) = compile_graph(read_onnx(content), runtime.profile).run({"x": x}).outputs
     assert same(found, expected)
 
 
@@ -66,6 +81,20 @@ def test_cases_meet_both_ends_of_the_range() -> None:
     """Otherwise saturation is not tested at all."""
     for op in ("qlinear_conv_plain_uint8_int8", "ties_int8_3", "QLinearAdd_int8_0", "QLinearMul_uint8_3"):
         case = next(case for case in CASES if case.name.startswith(op))
-        (values,) = outputs(case, "spec")
+        (values,) = outputs(case, "ort-1.31", "spec")
         limits = np.iinfo(values.dtype)
         assert (values.min(), values.max()) == (limits.min, limits.max), case.name
+
+
+SATURATING = (
+    "qlinear_conv_padded_uint8_int8", "qlinear_matmul_uint8_int8_4x8", "matmul_integer_uint8_int8_4x8",
+    "matmul_to_float_uint8_int8_4x8", "qgemm_uint8_int8",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("start", SATURATING)
+def test_cases_tell_saturating_pairs_from_exact_sums(start: str) -> None:
+    """Otherwise the emulated processor proves nothing; a convolution in integers is exact on both."""
+    case = next(case for case in CASES if case.name.startswith(start))
+    (exact,), (saturating,) = (outputs(case, name, "spec") for name in ("ort-1.31", "ort-1.31-avx2"))
+    assert np.count_nonzero(exact != saturating) > 0

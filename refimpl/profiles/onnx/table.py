@@ -1,8 +1,8 @@
 """Rule tables of ONNX runtimes. Normative, with source and version.
 
-``ort-1.31`` was verified value by value against ONNX Runtime 1.31.1 on x86-64 (kernels of MLAS for
-AVX2 and above), ``onnx-spec`` against ``onnx.reference`` 1.23; ``tensorrt`` follows NVIDIA's
-documentation, not a run.
+``ort-1.31`` was verified value by value against ONNX Runtime 1.31.1 and 1.32.0 on x86-64 with VNNI and on
+64-bit Arm, ``ort-1.31-avx2`` on x86-64 without VNNI (emulated by QEMU); ``onnx-spec`` against
+``onnx.reference`` 1.23; ``tensorrt`` follows NVIDIA's documentation, not a run.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def variant_of(view: LayerView) -> str:
         return f"{data.dtype}_{filter_.dtype}" + ("_depthwise" if depthwise else "")
     if view.op in ("QLinearMatMul", f"{MICROSOFT}QGemm"):
         return f"{view.input(0).dtype}_{view.input(3).dtype}"
-    if view.op == "MatMulInteger":
+    if view.op in ("MatMulInteger", f"{MICROSOFT}MatMulIntegerToFloat"):
         return f"{view.input(0).dtype}_{view.input(1).dtype}"
     if view.op == "Resize":
         return f"{view.text('mode', 'nearest')}_{view.output().dtype}"
@@ -159,11 +159,20 @@ ORT_1_31: RuleTable = {
 ORT_1_31_AVX2: RuleTable = {
     **ORT_1_31,
     **{op: {**ORT_1_31[op], "uint8_int8": SATURATING} for op in ACCUMULATING},
-    **{
-        op: {"uint8_int8": replace(EXACT, accumulation="saturating_pairs"), "*": EXACT} for op in INTEGER_SUMS
+    "MatMulInteger": {"uint8_int8": replace(EXACT, accumulation="saturating_pairs"), "*": EXACT},
+    f"{MICROSOFT}MatMulIntegerToFloat": {
+        "uint8_int8": replace(REFERENCE, accumulation="saturating_pairs"),
+        "*": REFERENCE,
     },
 }
-"""AVX2 has no exact product of uint8 and int8; everything else is as with VNNI."""
+"""AVX2 has no exact product of uint8 and int8. ConvInteger multiplies the filter by the image, int8 by uint8,
+which is exact; everything else is as with VNNI."""
+
+ORT_1_31_AVX2_PRECISE: RuleTable = {
+    **ORT_1_31,
+    "QLinearMatMul": {**ORT_1_31["QLinearMatMul"], "uint8_int8": SATURATING},
+}
+"""With ``session.x64quantprecision`` int8 factors become uint8 before they are multiplied, except here."""
 
 ONNX_SPEC: RuleTable = {
     **_COMMON,

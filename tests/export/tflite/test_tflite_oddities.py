@@ -10,6 +10,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from export.tflite import read_tflite, write_tflite
+from export.tflite.schema import enum_names
 from refimpl.builder import GraphBuilder
 from refimpl.errors import ModelError
 from tests.support.tflite_edits import broken, scales, tensor
@@ -91,3 +92,10 @@ def test_unaligned_constants_are_copied(shift: int) -> None:
     assert values is not None
     assert values.flags.aligned
     assert values.tolist() == list(range(8))
+
+
+def test_integers_python_adds_to_a_class_are_no_element_types(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.13 gives every class an integer ``__firstlineno__``; older ones are shown one here."""
+    enum = type("Colour", (), {"RED": 0, "GREEN": 7, "__firstlineno__": 3, "__doc__": None})
+    monkeypatch.setattr(schema, "Colour", enum, raising=False)
+    assert dict(enum_names("Colour")) == {0: "RED", 7: "GREEN"}

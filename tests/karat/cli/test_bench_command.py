@@ -14,6 +14,7 @@ import pytest
 
 from export.tflite import write_tflite
 from karat.cli import main
+from karat.contest.contestants import fitting_profile
 from karat.contest.figures import SCHEMA, Contest, Entry
 from refimpl.builder import GraphBuilder
 from refimpl.graph import Graph, Quantization
@@ -55,16 +56,17 @@ def test_equal_outputs_are_timed_and_everything_is_told(
         assert entry["warm_start"]["to_first_result_s"] > entry["warm_start"]["first_run_s"] > 0
         assert entry["cold_start"] is None
         assert entry["versions"]["python"]
+    judge = f"oracle {fitting_profile('litert-ref')}"
     assert [entry["name"] for entry in found["entries"]] == [
-        "oracle litert-2.3-ref", "oracle litert-2.3-ref traced", "litert-ref",
+        judge, f"{judge} traced", "litert-ref",
     ]  # fmt: skip
     assert plain["isa"] in FEATURES
     assert plain["peak_fraction"] == pytest.approx(plain["gmac_per_s"] / found["peaks"][plain["isa"]])
     assert "ai-edge-litert" in runtime["versions"]
     assert {(p["oracle"], p["other"], p["verdict"]) for p in found["parity"]} == {
-        ("oracle litert-2.3-ref", "litert-ref", "equal"),
-        ("oracle litert-2.3-ref traced", "litert-ref", "equal"),
-        ("oracle litert-2.3-ref", "oracle litert-2.3-ref traced", "equal"),
+        (judge, "litert-ref", "equal"),
+        (f"{judge} traced", "litert-ref", "equal"),
+        (judge, f"{judge} traced", "equal"),
     }
     assert [layer["op"] for layer in plain["layers"]] == ["CONV_2D", "CONV_2D", "ADD", "MAX_POOL_2D"]
     assert sum(layer["share"] for layer in plain["layers"]) == pytest.approx(1)
@@ -73,8 +75,8 @@ def test_equal_outputs_are_timed_and_everything_is_told(
     if sys.platform == "linux":
         assert all(entry["peak_memory_bytes"] > 10 * 2**20 for entry in found["entries"])
     printed = capsys.readouterr().out
-    assert "equal: litert-ref and oracle litert-2.3-ref, all 80 output values" in printed
-    assert "litert-ref / oracle litert-2.3-ref:" in printed
+    assert f"equal: litert-ref and {judge}, all 80 output values" in printed
+    assert f"litert-ref / {judge}:" in printed
     assert "every tensor kept / none" in printed
 
 
@@ -123,7 +125,7 @@ def test_onnx_runtime_is_timed_on_the_converted_model(model: Path) -> None:
     code, found = bench(model, "--against", "ort", "--layers", "--no-cold", "--threads", "2")
     assert code == 0
     oracle, runtime = found["entries"]
-    assert (oracle["format"], oracle["profile"]) == ("onnx", "ort-1.31")
+    assert (oracle["format"], oracle["profile"]) == ("onnx", fitting_profile("ort"))
     assert {"QLinearConv", "QLinearAdd"} <= {layer["op"] for layer in runtime["layers"]}
     assert runtime["threads"] == 2
 
@@ -143,7 +145,7 @@ def test_another_profile_is_timed_beside_the_judge(model: Path) -> None:
     assert code == 0
     assert {(ratio["oracle"], ratio["runtime"]) for ratio in found["ratios"]} == {
         ("oracle tflm", "litert-xnnpack"),
-        ("oracle litert-2.3-xnnpack", "litert-xnnpack"),
+        (f"oracle {fitting_profile('litert-xnnpack')}", "litert-xnnpack"),
     }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from delegates import delegate_named
 from export.tflite import read_tflite, write_tflite
 from karat.cli import main
 from karat.cli.main import COMMANDS
@@ -60,7 +61,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     ("typed", "offered"),
     [
         ("karat verify m.tflite --delegate litert-x", {"litert-xnnpack"}),
-        ("karat run m.tflite --profile ort", {"ort-1.31", "ort-1.31-avx2"}),
+        ("karat run m.tflite --profile ort", {"ort-1.31", "ort-1.31-avx2", "ort-1.31-avx2-precise"}),
         ("karat quantize fine", {"fine-tune"}),
         ("karat insp", {"inspect"}),
     ],
@@ -200,7 +201,8 @@ def test_verify_exit_codes(model: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["verify", str(model), "--delegate", "litert-ref", "--json", str(report)]) == 0
     content = json.loads(report.read_text())
     assert content["verdict"] == "bit_exact"
-    assert content["profile"] == "litert-2.3-ref"
+    with delegate_named("litert-ref") as delegate:
+        assert (content["profile"], content["profile_reason"]) == (delegate.fit.profile, delegate.fit.reason)
     assert [layer["verdict"] for layer in content["layers"]] == ["bit_exact"] * len(content["layers"])
     assert main(["verify", str(model), "--delegate", "edgetpu", "--profile", "litert-2.3-ref"]) == 3
 
