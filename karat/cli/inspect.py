@@ -78,7 +78,17 @@ def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
         "parameters": cost.parameters,
         "macs": cost.macs,
         "problems": problems,
+        "remarks": _remarks(graph),
     }
+
+
+def _remarks(graph: Graph) -> list[str]:
+    """What is no fault and yet worth knowing."""
+    if graph.format != "onnx":
+        return []
+    from export.onnx import remarks_on
+
+    return [remark.text for remark in remarks_on(graph)]
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
@@ -109,6 +119,8 @@ def table(content: dict[str, Any]) -> str:
         lines.append(f"{layer['layer']:4}  {layer['op']:24} {layer['macs']:>13,} MAC  {output}{rule}")
     if content["problems"]:
         lines += ["", "the oracle cannot run this model:", *("  " + p for p in content["problems"])]
+    if content["remarks"]:
+        lines += ["", "worth knowing:", *("  " + text for text in content["remarks"])]
     return "\n".join(lines)
 
 

@@ -177,23 +177,59 @@ def float_network(name: str, options: argparse.Namespace, weights: dict[str, Arr
     return network(name, options.height, options.width, options.upsampling, weights, options.seed)
 
 
-def write_graph(graph: Graph, path: Path, flavour: Flavour = "qdq") -> None:
+def write_graph(graph: Graph, path: Path, flavour: Flavour | None = None) -> None:
     """Writes .tflite or .onnx, as the suffix says, and a line about it.
 
-    ``flavour`` is the form of an .onnx file of a quantized TFLite-style graph.
+    ``flavour`` is the form of an .onnx file of a quantized graph: of a TFLite-style one ``qdq`` where none is
+    said, of one in ONNX layout its own. Raises UsageError for a flavour the file cannot have.
     """
     from refimpl.errors import UsageError
 
     if path.suffix == ".tflite":
         from export.tflite import write_tflite
 
+        if flavour is not None:
+            raise UsageError(f"{path}: --flavour {flavour} is a form of .onnx files")
         content = write_tflite(graph)
     elif path.suffix == ".onnx":
-        content = _onnx(graph, flavour)
+        graph = in_flavour(graph, flavour)
+        content = _onnx(graph, flavour or "qdq")
     else:
         raise UsageError(f"{path}: name a .tflite or .onnx file")
     path.write_bytes(content)
     print(f"{path}: {len(content):,} bytes, {len(graph.layers)} layers")
+
+
+def in_flavour(graph: Graph, flavour: Flavour | None) -> Graph:
+    """The graph itself, or where it is in ONNX layout and ``qoperator`` is asked for, with integer ops.
+
+    Raises UsageError for a float graph, and for what would have to be taken apart or made symmetric.
+    """
+    from refimpl.errors import UsageError
+
+    if flavour is None:
+        return graph
+    ops = {layer.op for layer in graph.layers}
+    integers = sorted(op for op in ops if op.rpartition(":")[2].startswith(("QLinear", "QGemm")))
+    if graph.format != "onnx":
+        if not any(tensor.dtype in ("int8", "uint8") for tensor in graph.tensors):
+            raise UsageError(f"--flavour {flavour} is a form of quantized models; this one is float")
+        return graph
+    if not integers and "QuantizeLinear" not in ops and "DequantizeLinear" not in ops:
+        raise UsageError(
+            f"--flavour {flavour} is a form of quantized models; this one has no quantized layer"
+        )
+    if flavour == "qoperator":
+        from export.onnx import lower_qdq
+
+        return lower_qdq(graph, int8_allowed=True)
+    if flavour == "qdq" and not integers:
+        return graph
+    raise UsageError(
+        f"--flavour {flavour}: an .onnx model is not taken apart again"
+        + (f", and this one has {', '.join(integers)}" if integers else "")
+        + "; give the .tflite model it was made of, or export the float model in that form"
+    )
 
 
 def _onnx(graph: Graph, flavour: Flavour) -> bytes:
