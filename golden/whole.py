@@ -121,7 +121,7 @@ class WholeModel:
         shown = {} if isinstance(run, DelegateError) or run.capture_changed else run.trace.tensors
         values = {**{i: v for i, v in result.trace.tensors.items() if i not in unknown}, **shown}
         intervals = {
-            index: unknown.get(index) or _interval(step, values) for index, step in self._given.items()
+            index: _interval(step, values, unknown.get(index, "")) for index, step in self._given.items()
         }
         return WholeRun(run, result.trace, given, unknown, shown, intervals)
 
@@ -201,10 +201,10 @@ class WholeModel:
         self, whole: WholeRun, record: OutputRecord, value: Array, explainer: WholeExplainer
     ) -> None:
         index = record.tensor.index
-        if index in whole.unknown:
-            record.refuse(whole.unknown[index])
-        elif index in self._given:
+        if index in self._given:
             whole.hold(index, record)
+        elif index in whole.unknown:
+            record.refuse(whole.unknown[index])
         else:
             try:
                 diff = diff_arrays(whole.trace.tensors[index], value)
@@ -234,9 +234,16 @@ class WholeModel:
         }
 
 
-def _interval(step: Step, values: Mapping[int, Array]) -> Interval | str:
-    """What any order of float32 operations makes of a layer's inputs, or why that is not known."""
+def _interval(step: Step, values: Mapping[int, Array], absent: str) -> Interval | str:
+    """What any order of float32 operations makes of a layer's inputs, or why that is not known.
+
+    ``absent`` says why the runtime's values are not known, where they are not.
+    """
     view = step.view
+    try:
+        bound = bound_for(view)
+    except ModelError:
+        return reason_to_give(step)
     inputs = []
     for tensor in view.inputs:
         value = None if tensor is None else tensor.data if tensor.is_constant else values.get(tensor.index)
@@ -244,9 +251,7 @@ def _interval(step: Step, values: Mapping[int, Array]) -> Interval | str:
             return f"{reason_to_give(step)}; the runtime does not show what the layer reads"
         inputs.append(value)
     try:
-        return bound_for(view)(inputs)
-    except ModelError:
-        return reason_to_give(step)
+        return absent or bound(inputs)
     except CannotCompare as error:
         return str(error)
 

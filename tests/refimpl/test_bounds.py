@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -73,9 +74,16 @@ def test_subnormal_operands_may_be_read_as_zero(flushed: tuple[int, ...]) -> Non
 @pytest.mark.parametrize("worst", [LARGEST, math.inf, math.nan], ids=["largest", "infinite", "no number"])
 def test_what_may_overflow_is_not_compared(worst: float) -> None:
     """Large terms that cancel: in some orders a partial sum is infinite."""
-    rows = np.array([[worst, worst, -worst]], F)
+    rows = np.array([[worst, worst, -worst, -worst]], F)
     with pytest.raises(CannotCompare, match="overflow"):
-        matmul(rows, np.ones((3, 1), F))
+        matmul(rows, np.ones((4, 1), F))
+
+
+def test_no_value_outside_the_radius_is_an_end() -> None:
+    """Six tenths of a step about a float32 value: its neighbours are too far, nearer ones do not exist."""
+    step = 2.0**-23
+    interval = Interval.around(np.array([1 + step]), np.array([0.6 * step]))
+    assert interval.low == interval.high == F(1 + step)
 
 
 def test_a_value_that_is_no_number_lies_in_no_interval() -> None:
@@ -218,3 +226,18 @@ def test_only_float32_layers_that_are_well_formed_have_a_bound() -> None:
     y = cosine.layer("COS", [cosine.input("x", (1, 2), "float32")], [cosine.tensor("y", (1, 2), "float32")])
     with pytest.raises(UnsupportedOp, match="no bound is known for a float32 COS"):
         bound_for(cosine.build([y]).view(0))
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_a_window_of_padding_costs_a_file_nothing_and_is_refused(format: Literal["onnx", "tflite"]) -> None:
+    builder = GraphBuilder(format=format)
+    x, y = builder.input("x", (1, 1, 1, 1), "float32"), builder.tensor("y", (1, 1, 1, 1), "float32")
+    size = 2**20
+    if format == "onnx":
+        pads = (size - 1, size - 1, 0, 0)
+        builder.layer("AveragePool", [x], [y], kernel_shape=(size, size), pads=pads)
+    else:
+        strides = {"stride_h": 1, "stride_w": 1, "padding": "SAME"}
+        builder.layer("AVERAGE_POOL_2D", [x], [y], filter_height=size, filter_width=size, **strides)
+    with pytest.raises(UnsupportedOp, match="has more than 65536 taps"):
+        bound_for(builder.build([y]).view(0))
