@@ -173,8 +173,8 @@ def line_up(
 ) -> list[Contestant]:
     """The runtimes named, and the oracle under each one's profile on each instruction set.
 
-    With ``profile`` all runtimes of its format are compared under that one. ``traced`` adds the oracle once more,
-    keeping every tensor.
+    With ``profile`` all runtimes of its format are compared under that one. ``traced`` adds the oracle once
+    more, keeping every tensor.
     """
     runtimes: list[Contestant] = []
     subjects = {subject.format: subject}
