@@ -7,7 +7,7 @@ import numpy as np
 from refimpl.bounds.interval import TINY, Interval
 from refimpl.bounds.sums import rounded_sum, subnormal
 from refimpl.graph import Array
-from refimpl.spec.geometry import Window
+from refimpl.spec.shared.geometry import Window
 
 
 def means(over: tuple[Window, Window], data: Array, divisor: Array) -> Interval:

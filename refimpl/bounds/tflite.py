@@ -16,7 +16,7 @@ from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.spec.shared.geometry import windows
 from refimpl.spec.shared.requirements import (
-from refimpl.spec.geometry import Window
+from refimpl.spec.shared.geometry import Window
     broadcast,
     constant_integers,
     operand,
