@@ -14,9 +14,8 @@ from refimpl.bounds.sums import mean_of, sum_of_products
 from refimpl.contract import Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
-from refimpl.spec.shared.geometry import windows
+from refimpl.spec.shared.geometry import Window, windows
 from refimpl.spec.shared.requirements import (
-from refimpl.spec.shared.geometry import Window
     broadcast,
     constant_integers,
     operand,
@@ -29,7 +28,6 @@ from refimpl.spec.shared.geometry import Window
     require_taps,
 )
 from refimpl.spec.tflite.mean import reduced_axes, reduced_shape
-from refimpl.spec.tflite.pool_windows import valid_taps
 
 ACTIVATIONS = {"NONE": None, "RELU": (0.0, math.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 """Fused activations that only clamp, and between what: an interval is clamped as its values are."""
