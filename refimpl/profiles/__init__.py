@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from refimpl.errors import UnsupportedOp, UsageError
+from refimpl.errors import RefusedByRuntime, UnsupportedOp, UsageError
 from refimpl.graph import Format, Graph, LayerView
-from refimpl.profiles import onnx, tflite
+from refimpl.profiles import onnx, refusals, tflite
 from refimpl.profiles.rules import METHODS, Rule
 from refimpl.profiles.variants import variant_of
 from refimpl.profiles.xnnpack import xnnpack_takes
@@ -23,7 +23,8 @@ class Profile:
     ``delegated`` is consulted first, for layers ``xnnpack_takes``; ``table`` says the rest.
     With ``open_ties`` the runtime does not settle which way an exact tie of an accumulator
     goes: a difference of one step there is explained by that. With ``fuses_qdq`` it turns ops
-    between DequantizeLinear and QuantizeLinear into integer ops.
+    between DequantizeLinear and QuantizeLinear into integer ops. ``refuses`` lists layers of ``table``
+    that the runtime itself refuses, ``delegated_refuses`` those of ``delegated``.
     """
 
     name: str
@@ -33,23 +34,54 @@ class Profile:
     format: Format = "tflite"
     open_ties: bool = False
     fuses_qdq: bool = False
+    refuses: refusals.Refusals = ()
+    delegated_refuses: refusals.Refusals = ()
 
     def rule(self, view: LayerView) -> Rule:
-        """How this profile rounds the layer. Raises UnsupportedOp when it says nothing about it."""
-        if self.delegated is not None and xnnpack_takes(view):
-            return self._look_up(self.delegated, view)
-        return self._look_up(self.table, view)
+        """How this profile rounds the layer.
 
-    def _look_up(self, table: tflite.RuleTable, view: LayerView) -> Rule:
-        variant = onnx.variant_of(view) if self.format == "onnx" else variant_of(view)
-        rules = table.get(view.op, {})
-        rule = rules.get(variant, rules.get("*"))
+        Raises RefusedByRuntime when the runtime itself refuses the layer, and UnsupportedOp when karat
+        does not know how the runtime rounds it.
+        """
+        reason = self.refusal(view)
+        if reason:
+            raise RefusedByRuntime(
+                f"the runtime of profile {self.name} ({self.runtime}) refuses {view}: {reason}"
+                + self._elsewhere(view)
+            )
+        rule = self.known_rule(view)
         if rule is None:
             raise UnsupportedOp(
-                f"profile {self.name} has no rule for {view}, variant {variant!r}; "
-                "add one to refimpl/profiles/"
+                f"profile {self.name} has no rule for {view}, variant {self._variant(view)!r}: karat lacks "
+                "it, which says nothing against the model or the runtime" + self._elsewhere(view)
             )
         return rule
+
+    def refusal(self, view: LayerView) -> str:
+        """Why the runtime itself refuses a layer that its op's check has passed; '' where it does not."""
+        refuses = self.delegated_refuses if self._delegates(view) else self.refuses
+        return next((refusal.reason for refusal in refuses if refusal.covers(view)), "")
+
+    def known_rule(self, view: LayerView) -> Rule | None:
+        """The table's rule, whether the runtime refuses the layer or not; None where karat has none."""
+        table = self.delegated if self.delegated is not None and self._delegates(view) else self.table
+        rules = table.get(view.op, {})
+        return rules.get(self._variant(view), rules.get("*"))
+
+    def _delegates(self, view: LayerView) -> bool:
+        return self.delegated is not None and xnnpack_takes(view)
+
+    def _variant(self, view: LayerView) -> str:
+        return onnx.variant_of(view) if self.format == "onnx" else variant_of(view)
+
+    def _elsewhere(self, view: LayerView) -> str:
+        """The end of a message: the profiles that run a layer this one does not."""
+        able = [
+            profile.name
+            for profile in PROFILES.values()
+            if profile.format == self.format and not profile.refusal(view) and profile.known_rule(view)
+        ]
+        return f"; profiles that run it: {', '.join(able)}" if able else ""
 
 
 CANONICAL = "litert-2.3-ref"
@@ -59,25 +91,44 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         profile.name: profile
         for profile in (
-            Profile(CANONICAL, "LiteRT 2.3.0, BUILTIN_REF kernels", tflite.LITERT_2_3_REF),
+            Profile(
+                CANONICAL,
+                "LiteRT 2.3.0, BUILTIN_REF kernels",
+                tflite.LITERT_2_3_REF,
+                refuses=refusals.LITERT,
+            ),
             Profile(
                 "litert-2.3-builtin",
                 "LiteRT 2.3.0, optimised kernels on x86-64, one thread, no delegate",
                 tflite.LITERT_2_3_BUILTIN,
+                refuses=refusals.LITERT,
             ),
             Profile(
                 "litert-2.3-xnnpack",
                 "LiteRT 2.3.0 with its XNNPACK delegate on x86-64",
                 tflite.LITERT_2_3_BUILTIN,
                 tflite.LITERT_2_3_XNNPACK,
+                refuses=refusals.LITERT,
+                delegated_refuses=refusals.XNNPACK,
             ),
-            Profile("tflite-2.14-ref", "tflite-runtime 2.14.0, BUILTIN_REF kernels", tflite.TFLITE_2_14_REF),
+            Profile(
+                "tflite-2.14-ref",
+                "tflite-runtime 2.14.0, BUILTIN_REF kernels",
+                tflite.TFLITE_2_14_REF,
+                refuses=refusals.LITERT,
+            ),
             Profile(
                 "tflite-2.14-builtin",
                 "tflite-runtime 2.14.0, optimised kernels on x86-64",
                 tflite.TFLITE_2_14_BUILTIN,
+                refuses=refusals.LITERT,
             ),
-            Profile("tflm", "TensorFlow Lite Micro reference kernels, double rounding", tflite.TFLM),
+            Profile(
+                "tflm",
+                "TensorFlow Lite Micro reference kernels, double rounding",
+                tflite.TFLM,
+                refuses=refusals.TFLM,
+            ),
             Profile(
                 "ort-1.31",
                 "ONNX Runtime 1.31, integer kernels, CPU with VNNI",

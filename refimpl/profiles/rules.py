@@ -34,6 +34,7 @@ Method: TypeAlias = Literal[
     "float64_zero_point_first",
     "float32_zero_point_first",
     "float32_fused",
+    "sign_only",
     "unspecified",
 ]
 METHODS: Mapping[Method, str] = MappingProxyType(
@@ -60,6 +61,8 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float64_zero_point_first": "float64 product plus zero point, rounded half to even",
         "float32_zero_point_first": "float32 product plus zero point, rounded half to even",
         "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
+        "sign_only": "only the sign of 8-bit values of a scale from 1 on: the shift is negative, which C leaves "
+        "undefined and x86-64 computes so; real values are not compared",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
     }
 )
