@@ -14,7 +14,7 @@ from delegates.base import ChildDelegate
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from delegates.protocol import DelegateRun, Model, Probe, Tensors
 from refimpl.errors import DelegateError, DelegateUnavailable, UsageError
-from refimpl.graph import Graph
+from refimpl.graph import Format, Graph
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class OnnxDelegate(ChildDelegate):
     ``time_limit`` is in seconds, per request. ``precise`` asks for sums that never saturate
     (``session.x64quantprecision``) on CPUs without VNNI.
     """
+
+    format: Format = "onnx"
 
     def __init__(self, lane: OnnxLane, time_limit: float = TIME_LIMIT, precise: bool = False) -> None:
         self.lane, self.name, self.profile = lane, lane.name, lane.profile

@@ -12,7 +12,7 @@ import numpy as np
 from delegates.protocol import DelegateRun, Job, Model, Probe, Tensors
 from refimpl import __version__
 from refimpl.errors import DelegateError, ModelError, UsageError
-from refimpl.graph import Graph
+from refimpl.graph import Format, Graph
 
 if TYPE_CHECKING:
     from refimpl.engine import Feeds, Program
@@ -31,7 +31,8 @@ class OracleDelegate:
         from refimpl.profiles import CANONICAL, profile_named
 
         named = profile_named(profile or CANONICAL)
-        self.profile, self.format = named.name, named.format
+        self.profile = named.name
+        self.format: Format = named.format
         self.fuses_qdq = named.fuses_qdq
         self._last: tuple[bytes, int | None, Program] | None = None
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from refimpl.errors import DelegateError
-from refimpl.graph import Array
+from refimpl.graph import Array, Format
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
@@ -67,15 +67,16 @@ Job: TypeAlias = "tuple[Model, Feeds]"
 
 
 class Delegate(Protocol):
-    """A runtime that computes a .tflite model.
+    """A runtime that computes models of one format.
 
-    ``profile`` names the arithmetic the runtime is expected to follow, or is
+    ``format`` is that of the files it reads. ``profile`` names the arithmetic the runtime is expected to follow, or is
     empty where none describes it. Delegates are context managers; ``close``
     frees whatever runs behind them and may be called more than once.
     """
 
     name: str
     profile: str
+    format: Format
 
     def probe(self) -> Probe:
         """What is installed. Never raises: whatever goes wrong is in the answer."""

@@ -25,11 +25,6 @@ from refimpl.trace import Trace
 TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
-def format_of(delegate: Delegate) -> Format:
-    """The model format a delegate reads: that of the profile that describes it."""
-    return PROFILES[delegate.profile].format if delegate.profile else "tflite"
-
-
 @dataclass(frozen=True)
 class Side:
     """One runtime and the model file it is given."""
@@ -63,7 +58,7 @@ def side_for(delegate: Delegate, model: Model, graph: Graph) -> Side:
 
     Raises UsageError for a runtime of .tflite files and a model that is not one.
     """
-    wanted = format_of(delegate)
+    wanted = delegate.format
     if graph.format == wanted:
         return Side(delegate, model, graph)
     if wanted == "onnx":

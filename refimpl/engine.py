@@ -96,10 +96,10 @@ def compile_graph(
     missing = unsupported_ops(graph)
     if missing:
         listed = "; ".join(
-            f"{op} (layer {', '.join(map(str, layers))}): {remedy(op, graph.format)}"
+            f"{op} (layer {', '.join(map(str, layers))}): {remedy(op)}"
             for op, layers in missing.items()
         )
-        raise UnsupportedOp(f"no implementation for {listed}")
+        raise UnsupportedOp(f"karat does not implement {listed}")
     threads = _thread_count(threads)
     for view in graph.views():
         OPS[view.op].check(view)  # before anything is counted

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from refimpl.contract import Op
-from refimpl.graph import Format, Graph
+from refimpl.graph import Graph
 from refimpl.spec import (
     add,
     arg_max,
@@ -169,9 +169,10 @@ def unsupported_ops(graph: Graph) -> dict[str, list[int]]:
     return missing
 
 
-def remedy(op: str, format: Format) -> str:
-    """What to do about an op that has no implementation."""
+def remedy(op: str) -> str:
+    """What the user can do about an op that has no implementation."""
     if op == EDGETPU_OP:
-        return "this model is compiled for the Edge TPU and shows no layers; use its source model"
-    room = "refimpl/spec" if format == "tflite" else "refimpl/spec/onnx"
-    return f"write {room}/{op.split(':')[-1].lower()}.py and add a line to refimpl/ops.py"
+        return "this model is compiled for the Edge TPU and shows no layers; use the model it was compiled from"
+    custom = op.startswith("CUSTOM:") or op.split(":")[0] not in ("", op, "com.microsoft")
+    whose = "only whoever made the op defines it" if custom else "karat lacks it; the model can be sound"
+    return f"{whose}. `karat export MODEL --until TENSOR` cuts off the part in front of it, to be judged alone"

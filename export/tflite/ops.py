@@ -228,7 +228,7 @@ def builtin(view: LayerView) -> Builtin:
     """The table's line for a layer. Raises UnsupportedOp when there is none."""
     line = BUILTINS.get(view.op)
     if line is None:
-        raise UnsupportedOp(f"{view}: no line in export/tflite/ops.py, so its options cannot be written")
+        raise UnsupportedOp(f"{view}: karat does not know the op's options, so it cannot write them")
     return line
 
 

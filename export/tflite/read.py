@@ -299,7 +299,8 @@ def _options(operator: Table, line: Builtin | None, where: str) -> dict[str, Att
         unknown = [slot for slot in table.present() if slot >= len(line.fields)]
         if unknown:
             raise UnsupportedOp(
-                f"{where}: {line.options} stores fields {unknown}, which export/tflite/ops.py does not list"
+                f"{where}: {line.options} stores fields {unknown}, which karat does not know: they come from a newer "
+                "schema, or the file is damaged"
             )
     attributes: dict[str, AttributeValue] = {}
     for slot, option in enumerate(line.fields):

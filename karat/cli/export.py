@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flavour",
         choices=("qdq", "qoperator", "tensorrt"),
-        default="qdq",
-        help="form of an .onnx file of an 8-bit .tflite model: float ops between quantizations, ONNX "
-        "Runtime's integer ops, or what TensorRT parses (zero points of 0 only) (default: qdq)",
+        help="form of an .onnx file of an 8-bit model: float ops between quantizations, ONNX Runtime's "
+        "integer ops, or what TensorRT parses (zero points of 0 only) (default: qdq for a .tflite model, the "
+        "file's own for an .onnx one)",
     )
     parser.add_argument("--half", action="store_true", help="a float network as .onnx in half precision")
 

@@ -57,7 +57,7 @@ def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
             "macs": cost.layers[view.layer.index].macs,
         }
         if view.op not in OPS:
-            problems.append(f"{view}: op not supported; {remedy(view.op, graph.format)}")
+            problems.append(f"{view}: op not supported; {remedy(view.op)}")
         else:
             try:
                 OPS[view.op].check(view)

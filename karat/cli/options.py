@@ -177,30 +177,27 @@ def float_network(name: str, options: argparse.Namespace, weights: dict[str, Arr
     return network(name, options.height, options.width, options.upsampling, weights, options.seed)
 
 
-def write_graph(graph: Graph, path: Path, flavour: Flavour = "qdq") -> None:
+def write_graph(graph: Graph, path: Path, flavour: Flavour | None = None) -> None:
     """Writes .tflite or .onnx, as the suffix says, and a line about it.
 
-    ``flavour`` is the form of an .onnx file of a quantized TFLite-style graph.
+    ``flavour`` is the form of an .onnx file of an 8-bit model: QDQ for a graph in TFLite layout, the graph's
+    own for one in ONNX layout unless it is given. Raises UsageError where the graph cannot take that form.
     """
     from refimpl.errors import UsageError
 
     if path.suffix == ".tflite":
+        if graph.format == "onnx":
+            raise UsageError(f"{path}: an .onnx model can only be written as .onnx; name such a file")
+        if flavour is not None:
+            raise UsageError(f"{path}: --flavour is a form of .onnx files; name one, or leave --flavour out")
         from export.tflite import write_tflite
 
         content = write_tflite(graph)
     elif path.suffix == ".onnx":
-        content = _onnx(graph, flavour)
+        from karat.cli.flavours import onnx_content
+
+        content, graph = onnx_content(graph, flavour)
     else:
         raise UsageError(f"{path}: name a .tflite or .onnx file")
     path.write_bytes(content)
     print(f"{path}: {len(content):,} bytes, {len(graph.layers)} layers")
-
-
-def _onnx(graph: Graph, flavour: Flavour) -> bytes:
-    from export.onnx import write_float_onnx, write_onnx, write_quantized_onnx
-
-    if graph.format == "onnx":
-        return write_onnx(graph)
-    if any(tensor.dtype in ("int8", "uint8") and tensor.quantization for tensor in graph.tensors):
-        return write_quantized_onnx(graph, flavour)
-    return write_float_onnx(graph)

@@ -92,6 +92,7 @@ def _against_oracle(options: argparse.Namespace, graph: Graph, feeds: Sequence[F
     from golden.verify import verify
 
     with _runtime(options.delegate, options, graph) as delegate:
+        _require_format(delegate, options, graph)
         return verify(
             options.model,
             graph,
@@ -102,6 +103,26 @@ def _against_oracle(options: argparse.Namespace, graph: Graph, feeds: Sequence[F
             threads=options.threads,
             progress=shared.progress_bar,
         )
+
+
+def _require_format(delegate: Delegate, options: argparse.Namespace, graph: Graph) -> None:
+    """Raises UsageError when the runtime does not read files of the model's format, and says which do."""
+    from delegates import DELEGATES
+    from refimpl.errors import UsageError
+
+    if delegate.format == graph.format:
+        return
+    fitting = [name for name, make in DELEGATES.items() if make().format == graph.format]
+    advice = f"choose one that reads .{graph.format}: {', '.join(fitting)}"
+    if delegate.format == "onnx":
+        written = f"{options.model.stem}.onnx"
+        advice += (
+            f"; or write the model as .onnx first: karat export {options.model} --output {written}, then "
+            f"karat verify {written} --delegate {delegate.name}"
+        )
+    raise UsageError(
+        f"{delegate.name} reads .{delegate.format} files and {options.model} is .{graph.format}; {advice}"
+    )
 
 
 def _against(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) -> Report:

@@ -170,8 +170,8 @@ def profile_for(graph: Graph, profile: str | Profile | None = None) -> Profile:
     if profile.format != graph.format:
         fitting = [name for name, known in PROFILES.items() if known.format == graph.format]
         raise UsageError(
-            f"profile {profile.name} describes .{profile.format} models, this one is {graph.format}; "
-            f"choose one of {', '.join(fitting)}"
+            f"profile {profile.name} describes runtimes of .{profile.format} files, and this model is "
+            f".{graph.format}; choose one of {', '.join(fitting)}"
         )
     return profile
 
