@@ -69,8 +69,8 @@ Job: TypeAlias = "tuple[Model, Feeds]"
 class Delegate(Protocol):
     """A runtime that computes models of one format.
 
-    ``format`` is that of the files it reads. ``profile`` names the arithmetic the runtime is expected to follow, or is
-    empty where none describes it. Delegates are context managers; ``close``
+    ``format`` is that of the files it reads. ``profile`` names the arithmetic the runtime is
+    expected to follow, or is empty where none describes it. Delegates are context managers; ``close``
     frees whatever runs behind them and may be called more than once.
     """
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numba
 import numpy as np
@@ -19,20 +19,24 @@ import numpy as np
 from refimpl import __version__
 from refimpl.contract import Kernel, Target, Values
 from refimpl.cost import count
-from refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
+from refimpl.errors import ModelError, UnsupportedOp, UsageError
+from refimpl.feeds import Feeds as Feeds
+from refimpl.feeds import resolve_feeds as resolve_feeds
+from refimpl.feeds import resolve_given
 from refimpl.fusion import fuse
-from refimpl.graph import DTYPES, Array, Graph, LayerView, Tensor
+from refimpl.graph import DTYPES, UNLISTED, Array, Graph, LayerView
 from refimpl.kernels import KERNELS
 from refimpl.kernels.isa import chosen_isa
 from refimpl.kernels.threads import threads_in_force
-from refimpl.ops import OPS, remedy, unsupported_ops
+from refimpl.ops import OPS, unsupported_ops, why_unsupported
 from refimpl.planning import MemoryPlan, plan_memory
 from refimpl.profiles import Profile, Rule, profile_for
+from refimpl.profiles.rules import GIVEN
 from refimpl.trace import Trace
 from refimpl.workspace import Workspace
 
 Implementation = Literal["kernels", "spec"]
-Feeds = Mapping[str, Array] | Mapping[int, Array] | Sequence[Array]
+Missing = Literal["refuse", "given"]
 Progress = Callable[[Sequence["Step"]], Iterator["Step"]]
 
 SERIAL_WORK, VALUE_WORK = 3 << 20, 32
@@ -58,16 +62,22 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Step:
-    """One layer made ready: its rule, its kernel, and the tensors nobody reads after it."""
+    """One layer made ready: its rule, its kernel, and the tensors nobody reads after it.
+
+    ``missing`` is '' or says why the oracle lacks the layer, whose outputs must then be given.
+    """
 
     view: LayerView
     rule: Rule
     kernel: Kernel
     accumulates: bool
     last_uses: tuple[int, ...] = field(default=())
+    missing: str = ""
 
     def run(self, values: Values, accumulator: bool = False) -> LayerResult:
-        """Runs the layer on ``values``, one array per input."""
+        """Runs the layer on ``values``, one array per input. Raises UnsupportedOp for a missing layer."""
+        if self.missing:
+            raise UnsupportedOp(self.missing)
         outputs = tuple(np.empty(t.shape, DTYPES[t.dtype]) for t in self.view.outputs)
         acc = None
         if accumulator and self.accumulates:
@@ -82,6 +92,7 @@ def compile_graph(
     threads: int | None = None,
     implementation: Implementation = "kernels",
     share_small: bool = False,
+    missing: Missing = "refuse",
 ) -> Program:
     """Checks every layer, settles how each one rounds, and prepares its kernel.
 
@@ -89,29 +100,63 @@ def compile_graph(
     defaults to all Numba has; a small network takes one, unless ``share_small``. Any number gives the same
     bits, and so does every instruction set (see ``refimpl.kernels.isa``).
     ``implementation="spec"`` runs the slow definition of every op instead of its
-    kernel. Raises UnsupportedOp for everything that cannot run, ModelError for a
+    kernel. With ``missing="given"`` a layer the oracle lacks (its op, a variant, an element type, a rule of
+    the profile) is no error: :attr:`Program.missing` says why it is lacking, and :meth:`Program.run` wants
+    its outputs. Raises UnsupportedOp for everything that cannot run, ModelError for a
     malformed layer and UsageError for a profile of another format, before anything runs.
     """
     profile = profile_for(graph, profile)
-    missing = unsupported_ops(graph)
-    if missing:
-        listed = "; ".join(
-            f"{op} (layer {', '.join(map(str, layers))}): {remedy(op)}"
-            for op, layers in missing.items()
-        )
-        raise UnsupportedOp(f"karat does not implement {listed}")
     threads = _thread_count(threads)
-    for view in graph.views():
-        OPS[view.op].check(view)  # before anything is counted
-    if not share_small and _is_small(graph):
-        threads = 1
+    if missing == "refuse":
+        _refuse_unsupported(graph)
+        for view in graph.views():
+            check_layer(view, profile)  # before anything is counted
+        if not share_small and _is_small(graph):
+            threads = 1
     target = Target(chosen_isa(), threads)
-    last_use = _last_uses(graph)
-    steps = [
-        prepare_step(view, profile, target, implementation, last_use[view.layer.index])
-        for view in graph.views()
-    ]
+    steps = []
+    for view, last_uses in zip(graph.views(), _last_uses(graph), strict=True):
+        try:
+            steps.append(prepare_step(view, profile, target, implementation, last_uses))
+        except UnsupportedOp as error:
+            if missing == "refuse":
+                raise
+            steps.append(_missing_step(view, str(error), last_uses))
     return Program(graph, profile, target, tuple(steps), implementation == "kernels")
+
+
+def _refuse_unsupported(graph: Graph) -> None:
+    """Names every op without an implementation at once."""
+    unsupported = unsupported_ops(graph)
+    if unsupported:
+        listed = "; ".join(
+            f"{op} (layer {', '.join(map(str, layers))}): {why_unsupported(op)}"
+            for op, layers in unsupported.items()
+        )
+        raise UnsupportedOp(
+            f"no implementation for {listed}. What lies in front of such a layer can be judged alone: "
+            "karat export MODEL --until TENSOR"
+        )
+
+
+def check_layer(view: LayerView, profile: Profile) -> Rule:
+    """How ``profile`` rounds the layer. Raises UnsupportedOp where the oracle lacks it, ModelError where
+    it is malformed."""
+    if view.op not in OPS:
+        raise UnsupportedOp(f"no implementation for {view.op}: {why_unsupported(view.op)}")
+    for tensor in (*view.inputs, *view.outputs):
+        if tensor is not None and tensor.is_opaque:
+            raise UnsupportedOp(
+                f"{view}: tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
+                "which karat does not compute with"
+            )
+    if UNLISTED in view.layer.attributes:
+        raise UnsupportedOp(
+            f"{view} stores options at positions {view.integers(UNLISTED)}, whose meaning karat does not know: "
+            "they come from a newer schema, or the file is damaged"
+        )
+    OPS[view.op].check(view)
+    return profile.rule(view)
 
 
 def prepare_step(
@@ -122,14 +167,21 @@ def prepare_step(
     last_uses: tuple[int, ...] = (),
 ) -> Step:
     """Checks one layer, settles how ``profile`` rounds it and prepares its kernel."""
-    op = OPS[view.op]
-    op.check(view)
-    rule = profile.rule(view)
+    rule = check_layer(view, profile)
     prepare = KERNELS.get(view.op)
     kernel = None if implementation == "spec" or prepare is None else prepare(view, rule, target)
     if kernel is None:
         kernel = _spec_as_kernel(view, rule)
-    return Step(view, rule, kernel, op.accumulates, last_uses)
+    return Step(view, rule, kernel, OPS[view.op].accumulates, last_uses)
+
+
+def _missing_step(view: LayerView, reason: str, last_uses: tuple[int, ...]) -> Step:
+    """A layer whose outputs are given."""
+
+    def refuse(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG001
+        raise UnsupportedOp(reason)
+
+    return Step(view, GIVEN, refuse, False, last_uses, reason)
 
 
 def _thread_count(threads: int | None) -> int:
@@ -191,7 +243,7 @@ class Program:
 
     A ``planned`` program runs in memory of its own, laid out once (``memory_plan``), and some layers along
     with the one before (``refimpl.fusion``). With a trace, and where specs run, every layer runs by itself
-    and gets new arrays. The bits are the same.
+    and gets new arrays. The bits are the same. With ``missing`` layers every layer runs by itself, too.
     """
 
     graph: Graph
@@ -200,23 +252,32 @@ class Program:
     steps: tuple[Step, ...]
     planned: bool = True
 
+    @cached_property
+    def missing(self) -> Mapping[int, str]:
+        """The layers the oracle lacks, each with the reason."""
+        return {step.view.layer.index: step.missing for step in self.steps if step.missing}
+
     def run(
         self,
         feeds: Feeds,
         trace: bool = False,
         accumulators: bool = False,
         progress: Progress | None = None,
+        given: Mapping[int, Array] | None = None,
     ) -> RunResult:
         """Runs the whole graph.
 
         ``feeds`` maps input names or tensor indices to arrays, or lists arrays in
         input order. With ``trace`` every layer output is kept; ``accumulators``
         adds the int32 accumulators (and implies ``trace``). ``progress`` wraps the
-        iteration over steps, to show a bar. Raises FeedError for a feed that does not fit.
+        iteration over steps, to show a bar. ``given`` maps indices of tensors that layers write to
+        the values to go on with; a layer all of whose outputs are given does not run, and a missing layer
+        needs them all. Raises FeedError for a feed or a given value that does not fit, or is not there.
         """
         fed = resolve_feeds(self.graph, feeds)
+        taken = resolve_given(self.graph, given or {}, self.missing) if given or self.missing else {}
         keep = trace or accumulators
-        if self.planned and not keep:
+        if self.planned and not (keep or taken or self.missing):
             return RunResult(self._run_planned(fed, progress))
         values = {t.index: t.data for t in self.graph.tensors if t.data is not None}
         values.update(fed)
@@ -224,9 +285,13 @@ class Program:
         recorded_accumulators: dict[int, Array] = {}
         with threads_in_force(self.target.threads):
             for step in progress(self.steps) if progress else self.steps:
-                inputs = [None if t is None else values[t.index] for t in step.view.inputs]
-                result = step.run(inputs, accumulators)
+                if all(tensor.index in taken for tensor in step.view.outputs):
+                    result = LayerResult(tuple(taken[tensor.index] for tensor in step.view.outputs))
+                else:
+                    inputs = [None if t is None else values[t.index] for t in step.view.inputs]
+                    result = step.run(inputs, accumulators)
                 for tensor, value in zip(step.view.outputs, result.outputs, strict=True):
+                    value = taken.get(tensor.index, value)
                     values[tensor.index] = value
                     if keep:
                         recorded[tensor.index] = value
@@ -260,7 +325,9 @@ class Program:
 
     @cached_property
     def _fused(self) -> tuple[Graph, tuple[Kernel, ...]]:
-        """What a run without a trace does."""
+        """What a run without a trace does. Raises UsageError where layers are missing."""
+        if self.missing:
+            raise UsageError(f"{self.graph.name!r} has layers the oracle lacks, so no run of it is planned")
         return fuse(self.graph, [step.kernel for step in self.steps])
 
     @cached_property
@@ -308,52 +375,3 @@ def _present(values: Mapping[int, Array | None], graph: Graph, index: int) -> Ar
     if value is None:
         raise ModelError(f"graph output {graph.label(index)} has no value")
     return value
-
-
-def resolve_feeds(graph: Graph, feeds: Feeds) -> dict[int, Array]:
-    """Feeds by tensor index, checked against the graph's inputs.
-
-    Raises FeedError naming the input that is missing, unknown, or of another
-    shape or dtype than the graph says.
-    """
-    fed: dict[int, Array] = {}
-    if isinstance(feeds, (list, tuple)) or not isinstance(feeds, Mapping):  # the first takes no time
-        if len(feeds) != len(graph.inputs):
-            raise FeedError(f"{len(feeds)} arrays given, the model has {len(graph.inputs)} inputs")
-        for place, index in enumerate(graph.inputs):
-            fed[index] = _fitting(graph.tensors[index], feeds[place])
-        return fed
-    given = _by_index(graph, feeds)
-    for index in graph.inputs:
-        fed[index] = _fitting(graph.tensors[index], given.get(index))
-    return fed
-
-
-def _fitting(tensor: Tensor, value: Any) -> Array:
-    """The value as an array the kernels can read, if it is what the tensor needs."""
-    array: Array | None = value if value is None or type(value) is np.ndarray else np.asarray(value)
-    if array is None or array.dtype != DTYPES[tensor.dtype] or array.shape != tensor.shape:
-        raise FeedError(f"input {tensor.name!r} (tensor {tensor.index}): {_misfit(tensor, array)}")
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
-
-
-def _misfit(tensor: Tensor, value: Array | None) -> str:
-    """What is wrong with a value that is not what the tensor needs."""
-    if value is None:
-        return f"no value given; the model needs {tensor.dtype} {tensor.shape}"
-    if value.dtype != DTYPES[tensor.dtype]:
-        return f"got {value.dtype}, the model needs {tensor.dtype}"
-    dynamic = tensor.shape_signature is not None and -1 in tensor.shape_signature
-    hint = "; feed one batch of the exported size at a time" if dynamic else ""
-    return f"got shape {value.shape}, the model needs {tensor.shape}{hint}"
-
-
-def _by_index(graph: Graph, feeds: Mapping[str, Array] | Mapping[int, Array]) -> dict[int, Array]:
-    names = {graph.tensors[index].name: index for index in graph.inputs}
-    by_index: dict[int, Array] = {}
-    for key, value in feeds.items():
-        index = key if isinstance(key, int) else names.get(key)
-        if index not in graph.inputs:
-            raise FeedError(f"the model has no input {key!r}; it has {', '.join(map(repr, names))}")
-        by_index[index] = value
-    return by_index

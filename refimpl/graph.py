@@ -34,7 +34,23 @@ DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
         )
     }
 )  # fmt: skip
-"""Element types a tensor can have, by the name NumPy gives them."""
+"""Element types a tensor can have and be computed with, by the name NumPy gives them."""
+
+UNCOMPUTED_TYPES = (
+    "int2", "uint2", "int4", "uint4", "bfloat16", "float4_e2m1", "float8_e4m3fn", "float8_e4m3fnuz",
+    "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0", "complex64", "complex128", "string", "resource",
+    "variant",
+)  # fmt: skip
+"""Element types of model files that NumPy lacks or nothing here computes with."""
+
+STORAGES = ("sparse", "blockwise", "variable", "external")
+"""What a word before an element type says: values are packed, quantized by blocks, kept from run to run,
+or in another file."""
+
+OPAQUE_TYPES = frozenset(UNCOMPUTED_TYPES) | {
+    f"{storage} {name}" for storage in STORAGES for name in (*DTYPES, *UNCOMPUTED_TYPES)
+}
+"""Element types that are only named: a layer that touches one can be shown, and not computed."""
 
 QUANTIZED_RANGE: Mapping[str, tuple[int, int]] = MappingProxyType(
     {
@@ -92,7 +108,8 @@ class Tensor:
 
     ``index`` is the tensor's position in its graph, and in a .tflite file its
     tensor index. ``shape_signature`` keeps the file's dynamic dimensions (-1)
-    where ``shape`` holds the concrete sizes the file was exported with.
+    where ``shape`` holds the concrete sizes the file was exported with. ``data`` of an opaque
+    element type is its bytes, as the file stores them, in a flat uint8 array.
     """
 
     index: int
@@ -105,7 +122,7 @@ class Tensor:
 
     def __post_init__(self) -> None:
         where = f"tensor {self.index} ({self.name!r})"
-        if self.dtype not in DTYPES:
+        if self.dtype not in DTYPES and not self.is_opaque:
             raise ModelError(f"{where}: unknown element type {self.dtype!r}")
         if any(size < 0 for size in self.shape):
             raise ModelError(
@@ -138,9 +155,9 @@ class Tensor:
                     raise ModelError(f"{where}: zero point {zero_point} is outside {self.dtype}")
 
     def _freeze_data(self, data: Array, where: str) -> None:
-        if data.dtype != DTYPES[self.dtype]:
+        if data.dtype != (np.uint8 if self.is_opaque else DTYPES[self.dtype]):
             raise ModelError(f"{where}: buffer of {data.dtype} for a {self.dtype} tensor")
-        if data.shape != self.shape:
+        if data.shape != self.shape and not self.is_opaque:
             raise ModelError(f"{where}: buffer of shape {data.shape} for a tensor of shape {self.shape}")
         if data.flags.writeable or not data.flags.c_contiguous:
             data = np.array(data, order="C")
@@ -151,6 +168,11 @@ class Tensor:
     def is_constant(self) -> bool:
         """True when the file stores the tensor's values."""
         return self.data is not None
+
+    @property
+    def is_opaque(self) -> bool:
+        """True when the element type is only named (``OPAQUE_TYPES``)."""
+        return self.dtype in OPAQUE_TYPES
 
     @property
     def scale(self) -> float:
@@ -185,6 +207,10 @@ def _same_data(left: Array | None, right: Array | None) -> bool:
     if left is None or right is None:
         return left is right
     return left.tobytes() == right.tobytes()
+
+
+UNLISTED = "unlisted_options"
+"""The attribute that marks a layer whose file stores options of unknown meaning: their positions."""
 
 
 @dataclass(frozen=True)

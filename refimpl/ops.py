@@ -169,10 +169,11 @@ def unsupported_ops(graph: Graph) -> dict[str, list[int]]:
     return missing
 
 
-def remedy(op: str) -> str:
-    """What the user can do about an op that has no implementation."""
+def why_unsupported(op: str) -> str:
+    """Why an op has no implementation, for whoever has a model with it."""
     if op == EDGETPU_OP:
-        return "this model is compiled for the Edge TPU and shows no layers; use the model it was compiled from"
-    custom = op.startswith("CUSTOM:") or op.split(":")[0] not in ("", op, "com.microsoft")
-    whose = "only whoever made the op defines it" if custom else "karat lacks it; the model can be sound"
-    return f"{whose}. `karat export MODEL --until TENSOR` cuts off the part in front of it, to be judged alone"
+        return (
+            "this model is compiled for the Edge TPU and shows no layers; use the model it was compiled from"
+        )
+    custom = op.startswith("CUSTOM:") or op.split(":")[0] not in (op, "com.microsoft")
+    return "only whoever made the op defines it" if custom else "karat lacks it; the model can be sound"

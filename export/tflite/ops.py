@@ -16,7 +16,7 @@ from export.tflite import versions as v
 from export.tflite.schema import TYPE_NAMES, enum_names
 from export.tflite.versions import VersionRule
 from refimpl.errors import UnsupportedOp
-from refimpl.graph import AttributeValue, Graph, Layer, LayerView
+from refimpl.graph import UNLISTED, AttributeValue, Graph, Layer, LayerView
 
 Kind = Literal["int", "float", "bool", "enum", "ints"]
 
@@ -225,8 +225,10 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
 
 
 def builtin(view: LayerView) -> Builtin:
-    """The table's line for a layer. Raises UnsupportedOp when there is none."""
+    """The table's line for a layer. Raises UnsupportedOp when there is none, or not for all its options."""
     line = BUILTINS.get(view.op)
+    if UNLISTED in view.layer.attributes:
+        raise UnsupportedOp(f"{view} stores options of unknown meaning, which cannot be written")
     if line is None:
         raise UnsupportedOp(f"{view}: karat does not know the op's options, so it cannot write them")
     return line

@@ -9,18 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from export.tflite.flatbuffer import Document, Table, Tables
-from export.tflite.ops import BUILTINS, Builtin, Option
+from export.tflite.read_operator import code_of, options_of
 from export.tflite.schema import (
-    BUILTIN_NAMES,
     CUSTOM,
     CUSTOM_OPTIONS,
     IDENTIFIER,
-    OPTIONS_NAMES,
     SCHEMA_VERSION,
     TYPE_NAMES,
     BufferField,
     ModelField,
-    OperatorCodeField,
     OperatorField,
     QuantizationField,
     SignatureField,
@@ -29,25 +26,67 @@ from export.tflite.schema import (
     TensorMapField,
 )
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import DTYPES, Array, AttributeValue, Graph, Layer, Quantization, Signature, Tensor
+from refimpl.graph import (
+    DTYPES,
+    OPAQUE_TYPES,
+    Array,
+    AttributeValue,
+    Graph,
+    Layer,
+    Quantization,
+    Signature,
+    Tensor,
+)
 
 MAX_RANK = 32
 """NumPy 1.26's limit; TFLite's kernels end at 8."""
 
 
-def read_tflite(source: str | Path | bytes) -> Graph:
+class Subgraph(NamedTuple):
+    """One of a file's graphs: its number, its name, and the signatures that enter it."""
+
+    index: int
+    name: str
+    signatures: tuple[str, ...]
+
+
+def read_tflite(source: str | Path | bytes, subgraph: int | str | None = None) -> Graph:
     """The graph in a .tflite file, given as a path or as its content.
 
+    ``subgraph`` is a number or the name of a signature; it may be left out where the file has one graph to
+    enter, number 0 (those of control flow are entered by layers).
     Tensors and layers keep the file's indices, options left out of the file have
     the schema's defaults. An op without a line in ``export/tflite/ops.py`` is kept
-    without its options, a custom op is called ``CUSTOM:<name>``. Metadata, the ranges
-    some converters leave next to scales, and signatures over tensors that are no graph
-    inputs or outputs are not part of the graph.
+    without its options, a custom op is called ``CUSTOM:<name>``, one newer than the schema
+    ``BUILTIN:<code>``. Tensors that are sparse, variables, quantized by blocks or kept in another file
+    have an opaque element type that says so. Metadata, the ranges some converters leave next to scales,
+    and signatures over tensors that are no graph inputs or outputs are not part of the graph.
 
-    Raises UsageError when the file cannot be opened, and ModelError or
+    Raises UsageError when the file cannot be opened or does not have that subgraph, and ModelError or
     UnsupportedOp, naming the file, when it is malformed or holds what a graph
-    cannot: several subgraphs, unknown sizes, variables, sparse or packed tensors.
+    cannot: unknown sizes, element types without a name.
     """
+    label, reader = _opened(source)
+    try:
+        return reader.graph(reader.chosen(subgraph))
+    except (ModelError, UsageError) as error:
+        raise type(error)(f"{label}: {error}") from None
+
+
+def tflite_subgraphs(source: str | Path | bytes) -> tuple[Subgraph, ...]:
+    """The graphs of a .tflite file, each of which :func:`read_tflite` reads by its number.
+
+    Raises UsageError when the file cannot be opened and ModelError when it is malformed.
+    """
+    label, reader = _opened(source)
+    try:
+        return reader.subgraphs()
+    except ModelError as error:
+        raise type(error)(f"{label}: {error}") from None
+
+
+def _opened(source: str | Path | bytes) -> tuple[str, _Reader]:
+    """The file's name, for messages, and its reader."""
     if isinstance(source, bytes):
         label, content = "model in memory", source
     else:
@@ -58,14 +97,9 @@ def read_tflite(source: str | Path | bytes) -> Graph:
             reason = error.strerror if isinstance(error, OSError) else error
             raise UsageError(f"{label}: cannot be read ({reason})") from error
     try:
-        return _Reader(content).graph()
+        return label, _Reader(content)
     except ModelError as error:
         raise type(error)(f"{label}: {error}") from None
-
-
-class _Code(NamedTuple):
-    op: str
-    version: int
 
 
 class _Reader:
@@ -75,16 +109,50 @@ class _Reader:
         self._buffers = self._model.tables(ModelField.BUFFERS)
         self._arrays: dict[tuple[int, str], Array] = {}
 
-    def graph(self) -> Graph:
         version = self._model.integer(ModelField.VERSION, "I")
         if version != SCHEMA_VERSION:
             raise ModelError(f"schema version {version}; only version {SCHEMA_VERSION} exists in the wild")
-        subgraphs = self._model.tables(ModelField.SUBGRAPHS)
-        if len(subgraphs) != 1:
-            raise UnsupportedOp(
-                f"{len(subgraphs)} subgraphs; only models of one are supported (control flow has more)"
-            )
-        subgraph = subgraphs[0]
+        self._subgraphs = self._model.tables(ModelField.SUBGRAPHS)
+        if not len(self._subgraphs):
+            raise ModelError("the file has no subgraph")
+
+    def subgraphs(self) -> tuple[Subgraph, ...]:
+        """All graphs of the file."""
+        keys: list[list[str]] = [[] for _ in range(len(self._subgraphs))]
+        for table in self._model.tables(ModelField.SIGNATURE_DEFS):
+            key, index = table.text(SignatureField.SIGNATURE_KEY), self._entered(table)
+            keys[index].append(key)
+        return tuple(
+            Subgraph(index, table.text(SubGraphField.NAME), tuple(keys[index]))
+            for index, table in enumerate(self._subgraphs)
+        )
+
+    def _entered(self, signature: Table) -> int:
+        index = signature.integer(SignatureField.SUBGRAPH_INDEX, "I")
+        if index >= len(self._subgraphs):
+            key = signature.text(SignatureField.SIGNATURE_KEY)
+            raise ModelError(f"signature {key!r} is of subgraph {index}; the file has {len(self._subgraphs)}")
+        return index
+
+    def chosen(self, subgraph: int | str | None) -> int:
+        """The number of the subgraph asked for. Raises UsageError where there is none, or more than one."""
+        if len(self._subgraphs) == 1 and subgraph in (None, 0):
+            return 0
+        known = self.subgraphs()
+        fitting = [graph.index for graph in known if subgraph == graph.index or subgraph in graph.signatures]
+        if subgraph is None:
+            fitting = [graph.index for graph in known if graph.signatures] or [0]
+        if len(fitting) == 1:
+            return fitting[0]
+        listed = ", ".join(
+            f"{graph.index} ({', '.join(map(repr, graph.signatures)) or 'no signature'})" for graph in known
+        )
+        asked = "there are several" if subgraph is None else f"{subgraph!r} names {len(fitting)} of them"
+        raise UsageError(f"choose one of the file's subgraphs by number or signature, {asked}: {listed}")
+
+    def graph(self, number: int) -> Graph:
+        """Subgraph ``number``."""
+        subgraph = self._subgraphs[number]
         inputs, outputs = _indices(subgraph, SubGraphField.INPUTS), _indices(subgraph, SubGraphField.OUTPUTS)
         layers = self._layers(subgraph.tables(SubGraphField.OPERATORS))
         valued = set(inputs).union(*(layer.outputs for layer in layers))
@@ -99,14 +167,14 @@ class _Reader:
             outputs,
             subgraph.text(SubGraphField.NAME),
             "tflite",
-            self._signatures(inputs, outputs, len(tensors)),
+            self._signatures(number, inputs, outputs, len(tensors)),
             self._model.text(ModelField.DESCRIPTION),
         )
 
     def _signatures(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], tensor_count: int
+        self, number: int, inputs: tuple[int, ...], outputs: tuple[int, ...], tensor_count: int
     ) -> tuple[Signature, ...]:
-        """The signatures over graph inputs and outputs.
+        """The signatures of the subgraph over its inputs and outputs.
 
         One that names another tensor is left out: tools that insert tensors and do not
         renumber signatures leave such files, and runtimes run them.
@@ -114,6 +182,8 @@ class _Reader:
         ends = frozenset(inputs), frozenset(outputs)
         kept = []
         for table in self._model.tables(ModelField.SIGNATURE_DEFS):
+            if self._entered(table) != number:
+                continue
             signature = _signature(table)
             indices = set(signature.inputs.values()), set(signature.outputs.values())
             for index in indices[0] | indices[1]:
@@ -129,21 +199,10 @@ class _Reader:
         name = table.text(TensorField.NAME)
         where = f"tensor {index} ({name!r})"
         code = table.integer(TensorField.TYPE, "b")
-        dtype = TYPE_NAMES.get(code, f"number {code}")
-        if dtype not in DTYPES:
-            raise UnsupportedOp(f"{where}: element type {dtype} is not supported; supported are {[*DTYPES]}")
-        for field, what in (
-            (TensorField.SPARSITY, "is sparse"),
-            (TensorField.VARIANT_TENSORS, "is a variant"),
-        ):
-            if field in table.present():
-                raise UnsupportedOp(f"{where} {what}; only dense tensors are supported")
-        if table.integer(TensorField.IS_VARIABLE, "B"):
-            raise UnsupportedOp(
-                f"{where} is a variable; models that keep state between runs are not supported"
-            )
-        if table.integer(TensorField.EXTERNAL_BUFFER, "I"):
-            raise UnsupportedOp(f"{where} keeps its values in another file; merge them into the model")
+        if code not in TYPE_NAMES:
+            raise UnsupportedOp(f"{where}: element type number {code} is newer than the installed schema")
+        dtype = _storage(table) + TYPE_NAMES[code]
+        opaque = dtype in OPAQUE_TYPES
         shape = table.integers(TensorField.SHAPE) or ()
         if len(shape) > MAX_RANK:
             raise ModelError(f"{where} has {len(shape)} dimensions; at most {MAX_RANK} make sense")
@@ -152,7 +211,9 @@ class _Reader:
                 f"{where}: shape {shape} has an unknown size; export the model with a fixed shape"
             )
         data = self._data(table.integer(TensorField.BUFFER, "I"), shape, dtype, where)
-        if data is None and 0 in shape:
+        if data is None and opaque and index not in valued and dtype.startswith(("variable", "external")):
+            data = np.empty(0, np.uint8)  # a value that is there, and not in this file
+        if data is None and 0 in shape and not opaque:
             data = np.zeros(shape, DTYPES[dtype])
         signature = table.integers(TensorField.SHAPE_SIGNATURE)
         if signature is not None and len(signature) > MAX_RANK:
@@ -162,7 +223,7 @@ class _Reader:
             name,
             shape,
             dtype,
-            _quantization(table, where),
+            None if dtype.startswith("blockwise") else _quantization(table, where),
             data,
             signature if signature and signature != shape else None,
         )
@@ -176,6 +237,8 @@ class _Reader:
         key = index, dtype
         if key not in self._arrays:
             raw = self._raw(self._buffers[index], where)
+            if dtype in OPAQUE_TYPES:
+                return raw if raw.size else None
             item = DTYPES[dtype].itemsize
             if len(raw) != math.prod(shape) * item and len(raw):
                 raise ModelError(_does_not_fit(index, len(raw), shape, dtype, where))
@@ -213,7 +276,7 @@ class _Reader:
         return np.frombuffer(self._content, np.uint8, size, offset)
 
     def _layers(self, operators: Tables) -> tuple[Layer, ...]:
-        codes = [_code(table) for table in self._model.tables(ModelField.OPERATOR_CODES)]
+        codes = [code_of(table) for table in self._model.tables(ModelField.OPERATOR_CODES)]
         layers = []
         for index, table in enumerate(operators):
             position = table.integer(OperatorField.OPCODE_INDEX, "I")
@@ -224,7 +287,7 @@ class _Reader:
             attributes = (
                 self._custom_options(table, where)
                 if code.op.startswith(CUSTOM)
-                else _options(table, BUILTINS.get(code.op), where)
+                else options_of(table, code.op, where)
             )
             inputs, outputs = _indices(table, OperatorField.INPUTS), _indices(table, OperatorField.OUTPUTS)
             layers.append(Layer(index, code.op, inputs, outputs, attributes, code.version))
@@ -248,34 +311,22 @@ def _indices(table: Table, slot: int) -> tuple[int, ...]:
     return table.integers(slot) or ()
 
 
-def _code(table: Table) -> _Code:
-    """Codes up to 127 are in an 8-bit field, in older files only there; larger ones in a later field."""
-    number = max(
-        table.integer(OperatorCodeField.DEPRECATED_BUILTIN_CODE, "b"),
-        table.integer(OperatorCodeField.BUILTIN_CODE),
-    )
-    name = BUILTIN_NAMES.get(number)
-    if name is None:
-        raise UnsupportedOp(f"operator code {number} is not one the installed ai-edge-litert knows")
-    version = table.integer(OperatorCodeField.VERSION, default=1)
-    if version < 1:
-        raise ModelError(f"version {version} of op {name}; versions count from 1")
-    if name == "CUSTOM":
-        custom = table.text(OperatorCodeField.CUSTOM_CODE)
-        if not custom.isprintable():
-            raise ModelError(f"a custom op is called {custom!r}, which cannot be printed")
-        name = CUSTOM + custom
-    return _Code(name, version)
+def _storage(tensor: Table) -> str:
+    """The word before an element type whose values are not simply in the file's buffer."""
+    quantization = tensor.table(TensorField.QUANTIZATION)
+    if TensorField.SPARSITY in tensor.present():
+        return "sparse "
+    if quantization is not None and quantization.integer(QuantizationField.DETAILS_TYPE, "B"):
+        return "blockwise "
+    if tensor.integer(TensorField.IS_VARIABLE, "B"):
+        return "variable "
+    return "external " if tensor.integer(TensorField.EXTERNAL_BUFFER, "I") else ""
 
 
 def _quantization(tensor: Table, where: str) -> Quantization | None:
     table = tensor.table(TensorField.QUANTIZATION)
     if table is None:
         return None
-    if table.integer(QuantizationField.DETAILS_TYPE, "B"):
-        raise UnsupportedOp(
-            f"{where} has custom or blockwise quantization; only scales per tensor or axis are supported"
-        )
     scale = table.vector(QuantizationField.SCALE, "<f4")
     if scale is None or not scale.size:
         return None
@@ -287,60 +338,8 @@ def _quantization(tensor: Table, where: str) -> Quantization | None:
         raise ModelError(f"{where}: {error}") from None
 
 
-def _options(operator: Table, line: Builtin | None, where: str) -> dict[str, AttributeValue]:
-    if line is None:
-        return {}
-    number = operator.integer(OperatorField.BUILTIN_OPTIONS_TYPE, "B")
-    kind = OPTIONS_NAMES.get(number, f"number {number}")
-    if kind not in ("NONE", line.options):
-        raise ModelError(f"{where} has options of type {kind}, not {line.options or 'NONE'}")
-    table = None if kind == "NONE" else operator.table(OperatorField.BUILTIN_OPTIONS)
-    if table is not None:
-        unknown = [slot for slot in table.present() if slot >= len(line.fields)]
-        if unknown:
-            raise UnsupportedOp(
-                f"{where}: {line.options} stores fields {unknown}, which karat does not know: they come from a newer "
-                "schema, or the file is damaged"
-            )
-    attributes: dict[str, AttributeValue] = {}
-    for slot, option in enumerate(line.fields):
-        if option is not None:
-            value = None if table is None else _option(table, slot, option, where)
-            if value is not None:
-                attributes[option.name] = value
-            elif option.kind != "ints":
-                attributes[option.name] = option.default
-    return attributes
-
-
-def _option(table: Table, slot: int, option: Option, where: str) -> AttributeValue | None:
-    """The value the table stores, None when it stores none."""
-    if slot not in table.present():
-        return None
-    match option.kind:
-        case "ints":
-            return table.integers(slot)
-        case "int":
-            return table.integer(slot)
-        case "bool":
-            return bool(table.integer(slot, "B"))
-        case "float":
-            value = float(table.scalar(slot, "f", 0.0))
-            if not math.isfinite(value):
-                raise ModelError(f"{where}: option {option.name} is {value}")
-            return value
-    number = table.integer(slot, "b")
-    if number not in option.names:
-        raise ModelError(
-            f"{where}: option {option.name} is number {number}; the schema has {dict(option.names)}"
-        )
-    return option.names[number]
-
-
 def _signature(table: Table) -> Signature:
     key = table.text(SignatureField.SIGNATURE_KEY)
-    if table.integer(SignatureField.SUBGRAPH_INDEX, "I"):
-        raise ModelError(f"signature {key!r} is of a subgraph the file does not have")
     return Signature(
         key,
         _tensor_map(table.tables(SignatureField.INPUTS), key),

@@ -13,8 +13,6 @@ from types import MappingProxyType
 
 from ai_edge_litert import schema_py_generated as generated
 
-from refimpl.graph import DTYPES
-
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 
@@ -127,12 +125,13 @@ TYPE_NAMES: Mapping[int, str] = MappingProxyType(
 )
 """Element type codes to NumPy's names; a type NumPy lacks (``int4``) keeps the schema's, in lower case."""
 
-TYPE_CODES: Mapping[str, int] = MappingProxyType(
-    {name: code for code, name in TYPE_NAMES.items() if name in DTYPES}
-)
+TYPE_CODES: Mapping[str, int] = MappingProxyType({name: code for code, name in TYPE_NAMES.items()})
 
 CUSTOM = "CUSTOM:"
 """A custom op's name in the graph is this and the name the file gives it."""
+
+UNKNOWN = "BUILTIN:"
+"""An op newer than the installed schema is called this and the number of its code."""
 
 CUSTOM_OPTIONS = "custom_options"
 """The attribute that keeps a custom op's opaque bytes."""

@@ -27,7 +27,7 @@ from export.tflite.schema import (
     TensorField,
     TensorMapField,
 )
-from refimpl.errors import ModelError
+from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Array, AttributeValue, Graph, Layer, LayerView, Signature, Tensor
 
 ALIGNMENT = 16
@@ -96,6 +96,11 @@ class _Writer:
 
     def _tensor(self, tensor: Tensor) -> int:
         builder = self._builder
+        if tensor.dtype not in TYPE_CODES:
+            raise UnsupportedOp(
+                f"tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
+                "which is not written"
+            )
         buffer = self._buffer_number(tensor.data)
         name, shape = self._text(tensor.name), self._integers(tensor.shape)
         signature = None if tensor.shape_signature is None else self._integers(tensor.shape_signature)

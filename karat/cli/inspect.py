@@ -37,7 +37,7 @@ def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
     """The graph as plain data: inputs, outputs, layers, totals, problems."""
     from refimpl.cost import count
     from refimpl.errors import KaratError
-    from refimpl.ops import OPS, remedy
+    from refimpl.ops import OPS, why_unsupported
     from refimpl.profiles import profile_named
 
     profile = profile_named(profile_name) if profile_name else None
@@ -57,7 +57,7 @@ def describe(graph: Graph, profile_name: str | None) -> dict[str, Any]:
             "macs": cost.layers[view.layer.index].macs,
         }
         if view.op not in OPS:
-            problems.append(f"{view}: op not supported; {remedy(view.op)}")
+            problems.append(f"{view}: op not supported; {why_unsupported(view.op)}")
         else:
             try:
                 OPS[view.op].check(view)

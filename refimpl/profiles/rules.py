@@ -36,6 +36,7 @@ Method: TypeAlias = Literal[
     "float32_fused",
     "sign_only",
     "unspecified",
+    "given",
 ]
 METHODS: Mapping[Method, str] = MappingProxyType(
     {
@@ -61,9 +62,10 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float64_zero_point_first": "float64 product plus zero point, rounded half to even",
         "float32_zero_point_first": "float32 product plus zero point, rounded half to even",
         "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
-        "sign_only": "only the sign of 8-bit values of a scale from 1 on: the shift is negative, which C leaves "
-        "undefined and x86-64 computes so; real values are not compared",
+        "sign_only": "a scale of 1 or more keeps only the sign of 8-bit values: a shift by a negative count, "
+        "which C leaves undefined, as x86-64 computes it",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
+        "given": "the oracle lacks the layer and goes on with values it is given",
     }
 )
 """Every rounding method a rule can name, in one line each."""
@@ -116,3 +118,4 @@ class Rule:
 
 
 EXACT = Rule("exact")
+GIVEN = Rule("given")

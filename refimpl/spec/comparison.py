@@ -72,9 +72,9 @@ def comparison(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # no
 def _scaled(data: Array, tensor: Tensor) -> Array:
     """Source: TFLite ``ComparisonWithScaling``.
 
-    A scale of 1 or more makes a left shift, where gemmlowp's ``RoundingDivideByPOT`` shifts right by a negative
-    count. C leaves that undefined; x86-64 takes the count modulo 64 for the mask and modulo 32 for the
-    value, which leaves 1 for a value from 0 on and -1 for a negative one.
+    A scale of 1 or more makes a left shift, where gemmlowp's ``RoundingDivideByPOT`` shifts right by a
+    negative count. C leaves that undefined; x86-64 takes the count modulo 64 for the mask and modulo 32
+    for the value, which leaves 1 for a value from 0 on and -1 for a negative one.
     """
     raised = (data.astype(np.int64) - tensor.zero_point) << LEFT_SHIFT
     multiplier, shift = quantize_multiplier(tensor.scale)

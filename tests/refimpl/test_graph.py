@@ -73,7 +73,7 @@ def test_inconsistent_tensor_is_refused(changes: dict[str, object], said: str) -
 
 
 def test_scales_of_a_vector_belong_to_its_elements_whatever_axis_the_file_names() -> None:
-    """TFLM's person_detect stores a bias with quantized_dimension 3; the number stays, so that it can be told."""
+    """TFLM's person_detect stores a bias with quantized_dimension 3; the graph keeps the number."""
     quantization = Quantization((0.5, 0.25), (0, 0), 3)
     assert tensor(0, shape=(2,), quantization=quantization).quantization == quantization
     with pytest.raises(ModelError, match="2 scales for axis 3"):

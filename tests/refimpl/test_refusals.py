@@ -14,7 +14,13 @@ from refimpl.graph import Graph, LayerView, Quantization
 from refimpl.profiles import PROFILES
 from tests.karat.small import small_graph
 
-LITERT = ["litert-2.3-ref", "litert-2.3-builtin", "litert-2.3-xnnpack", "tflite-2.14-ref", "tflite-2.14-builtin"]
+LITERT = [
+    "litert-2.3-ref",
+    "litert-2.3-builtin",
+    "litert-2.3-xnnpack",
+    "tflite-2.14-ref",
+    "tflite-2.14-builtin",
+]
 
 
 def logistic(scale: float, zero_point: int = -128) -> Graph:
