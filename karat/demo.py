@@ -27,7 +27,8 @@ from golden.verify import verify
 from karat.calibration import simulated, spread, tiles_of
 from karat.imaging.simulate import simulate_slices
 from karat.pictures import Panel, save_panels, similarity
-from karat.restoration import on_onnx_runtime, on_oracle, quantize_values, restore
+from karat.real_values import quantize_values
+from karat.restoration import on_onnx_runtime, on_oracle, restore
 from refimpl.errors import DelegateError
 from refimpl.graph import Array, Graph
 from refimpl.networks import Upsampling, fine_tune, learnt_ranges, tomogan, trained_weights

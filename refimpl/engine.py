@@ -152,8 +152,8 @@ def check_layer(view: LayerView, profile: Profile) -> Rule:
             )
     if UNLISTED in view.layer.attributes:
         raise UnsupportedOp(
-            f"{view} stores options at positions {view.integers(UNLISTED)}, whose meaning karat does not know: "
-            "they come from a newer schema, or the file is damaged"
+            f"{view} stores options at positions {view.integers(UNLISTED)}, whose meaning karat does not "
+            "know: they come from a newer schema, or the file is damaged"
         )
     OPS[view.op].check(view)
     return profile.rule(view)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +69,13 @@ def add_feeds(parser: argparse.ArgumentParser) -> None:
     """``--input`` and ``--seed``."""
     parser.add_argument(
         "--input", "-i", type=Path, nargs="+", default=[], metavar="F",
-        help="input values: one .npz (arrays by input name), or one .npy or image per model input",
+        help="input values: one .npz (arrays by input name), or one .npy or image per model input; real "
+        "values are quantized as the model says",
+    )  # fmt: skip
+    parser.add_argument(
+        "--input-range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="values of --input that stand for the whole range of the model's input, for raw measurements "
+        "(such as 0 4095 of a 12-bit detector)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the random input used without --input")
 
@@ -98,9 +106,16 @@ def read_graph(path: Path) -> Graph:
 def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict[int, Array]:
     """Feeds from ``--input``, else random from ``--seed`` + ``offset``."""
     from karat.feeds import load_feeds, random_feeds
+    from refimpl.errors import UsageError
 
+    span = tuple(options.input_range) if options.input_range else None
+    if span is not None and not (options.input and -math.inf < span[0] < span[1] < math.inf):
+        raise UsageError("--input-range takes a finite LOW below HIGH and goes with --input")
     if options.input:
-        return load_feeds(graph, options.input)
+        loaded = load_feeds(graph, options.input, span)
+        for note in loaded.notes:
+            print(f"karat {options.command}: {note}", file=sys.stderr)
+        return loaded.feeds
     return random_feeds(graph, options.seed + offset)
 
 
