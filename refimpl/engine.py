@@ -24,11 +24,11 @@ from refimpl.feeds import Feeds as Feeds
 from refimpl.feeds import resolve_feeds as resolve_feeds
 from refimpl.feeds import resolve_given
 from refimpl.fusion import fuse
-from refimpl.graph import DTYPES, UNLISTED, Array, Graph, LayerView
+from refimpl.graph import DTYPES, Array, Graph, LayerView
 from refimpl.kernels import KERNELS
 from refimpl.kernels.isa import chosen_isa
 from refimpl.kernels.threads import threads_in_force
-from refimpl.ops import OPS, unsupported_ops, why_unsupported
+from refimpl.ops import OPS, check_supported, unsupported_ops, why_unsupported
 from refimpl.planning import MemoryPlan, plan_memory
 from refimpl.profiles import Profile, Rule, profile_for
 from refimpl.profiles.rules import GIVEN
@@ -142,20 +142,7 @@ def _refuse_unsupported(graph: Graph) -> None:
 def check_layer(view: LayerView, profile: Profile) -> Rule:
     """How ``profile`` rounds the layer. Raises UnsupportedOp where the oracle lacks it, ModelError where
     it is malformed."""
-    if view.op not in OPS:
-        raise UnsupportedOp(f"no implementation for {view.op}: {why_unsupported(view.op)}")
-    for tensor in (*view.inputs, *view.outputs):
-        if tensor is not None and tensor.is_opaque:
-            raise UnsupportedOp(
-                f"{view}: tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
-                "which karat does not compute with"
-            )
-    if UNLISTED in view.layer.attributes:
-        raise UnsupportedOp(
-            f"{view} stores options at positions {view.integers(UNLISTED)}, whose meaning karat does not "
-            "know: they come from a newer schema, or the file is damaged"
-        )
-    OPS[view.op].check(view)
+    check_supported(view)
     return profile.rule(view)
 
 

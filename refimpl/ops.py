@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from refimpl.contract import Op
-from refimpl.graph import Graph
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import UNLISTED, Graph, LayerView
 from refimpl.spec import (
     add,
     arg_max,
@@ -167,6 +168,25 @@ def unsupported_ops(graph: Graph) -> dict[str, list[int]]:
         if layer.op not in OPS:
             missing.setdefault(layer.op, []).append(layer.index)
     return missing
+
+
+def check_supported(view: LayerView) -> None:
+    """Raises UnsupportedOp where the oracle lacks the layer under every profile, ModelError where it is
+    malformed."""
+    if view.op not in OPS:
+        raise UnsupportedOp(f"no implementation for {view.op}: {why_unsupported(view.op)}")
+    for tensor in (*view.inputs, *view.outputs):
+        if tensor is not None and tensor.is_opaque:
+            raise UnsupportedOp(
+                f"{view}: tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
+                "which karat does not compute with"
+            )
+    if UNLISTED in view.layer.attributes:
+        raise UnsupportedOp(
+            f"{view} stores options at positions {view.integers(UNLISTED)}, whose meaning karat does not "
+            "know: they come from a newer schema, or the file is damaged"
+        )
+    OPS[view.op].check(view)
 
 
 def why_unsupported(op: str) -> str:

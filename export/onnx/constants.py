@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from export.onnx.schema import MAX_RANK, TYPE_NAMES, TYPED_FIELDS
+from export.onnx.schema import MAX_RANK, TYPE_NAMES, TYPED_FIELDS, type_label
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import DTYPES, MAX_ELEMENTS, Array
 
@@ -51,7 +51,8 @@ def element_type(code: int, where: str) -> str:
     """The NumPy name of an ONNX element type. Raises UnsupportedOp for one NumPy lacks."""
     if code not in TYPE_NAMES:
         raise UnsupportedOp(
-            f"{where}: element type number {code} is not supported; supported are {[*TYPE_NAMES.values()]}"
+            f"{where}: element type {type_label(code)} is not supported by karat, which supports "
+            f"{', '.join(TYPE_NAMES.values())}"
         )
     return TYPE_NAMES[code]
 

@@ -24,6 +24,32 @@ TYPE_NAMES: Mapping[int, str] = MappingProxyType(
 """``TensorProto.DataType`` numbers that NumPy has a type for; the rest (strings, complex numbers, 4-bit
 integers, bfloat16 and 8-bit floats) no graph here holds."""
 
+OTHER_TYPE_NAMES: Mapping[int, str] = MappingProxyType(
+    {
+        8: "string",
+        14: "complex64",
+        15: "complex128",
+        16: "bfloat16",
+        17: "float8_e4m3fn",
+        18: "float8_e4m3fnuz",
+        19: "float8_e5m2",
+        20: "float8_e5m2fnuz",
+        21: "uint4",
+        22: "int4",
+        23: "float4_e2m1",
+        24: "float8_e8m0",
+        25: "uint2",
+        26: "int2",
+    }
+)
+"""The other numbers of ``TensorProto.DataType``, as of onnx 1.23: named in messages and listings."""
+
+
+def type_label(code: int) -> str:
+    """An element type by name; one that has none here is ``type 99``."""
+    return TYPE_NAMES.get(code) or OTHER_TYPE_NAMES.get(code) or f"type {code}"
+
+
 TYPE_CODES: Mapping[str, int] = MappingProxyType({name: code for code, name in TYPE_NAMES.items()})
 """The same, the other way round."""
 

@@ -93,14 +93,21 @@ def positive(text: str) -> int:
     return value
 
 
-def read_graph(path: Path) -> Graph:
-    """The model file as a graph. Raises UsageError when there is no such file."""
+def read_graph(path: Path, subgraph: int | str | None = None) -> Graph:
+    """The model file as a graph; ``subgraph`` is one of a .tflite file's. Raises UsageError when there is no
+    such file or subgraph."""
     from export import read_model
     from refimpl.errors import UsageError
 
     if not path.is_file():
         raise UsageError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}")
-    return read_model(path)
+    if subgraph is None:
+        return read_model(path)
+    if path.suffix.lower() != ".tflite":
+        raise UsageError(f"{path}: --subgraph chooses in .tflite files; an .onnx file has one graph")
+    from export.tflite import read_tflite
+
+    return read_tflite(path, subgraph)
 
 
 def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict[int, Array]:

@@ -265,7 +265,7 @@ def test_what_a_graph_cannot_hold_is_refused_by_name() -> None:
     refused(lambda m: m.graph.node[0].output.__setitem__(0, "x"), ModelError, "'x' gets a value twice")
     refused(lambda m: m.graph.output.add(name="q"), ModelError, "output 'q' is written by no node")
     refused(lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", TensorProto.STRING),
-            UnsupportedOp, "element type number 8")  # fmt: skip
+            UnsupportedOp, "element type string")  # fmt: skip
     refused(lambda m: m.graph.output[0].type.CopyFrom(helper.make_tensor_type_proto(1, [3, 2])),
             ModelError, r"declares float32 of shape \(3, 2\)")  # fmt: skip
     refused(lambda m: m.graph.initializer.append(TensorProto(name="c", data_type=1, dims=[9], raw_data=b"x")),
