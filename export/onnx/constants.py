@@ -50,8 +50,9 @@ def array_of(proto: Any, where: str, folder: Path | None) -> Array:
 def element_type(code: int, where: str) -> str:
     """The NumPy name of an ONNX element type. Raises UnsupportedOp for one NumPy lacks."""
     if code not in TYPE_NAMES:
+        label = type_label(code).removeprefix("type ")
         raise UnsupportedOp(
-            f"{where}: element type {type_label(code)} is not supported by karat, which supports "
+            f"{where}: element type {label} is not supported by karat, which supports "
             f"{', '.join(TYPE_NAMES.values())}"
         )
     return TYPE_NAMES[code]

@@ -40,6 +40,8 @@ OTHER_TYPE_NAMES: Mapping[int, str] = MappingProxyType(
         24: "float8_e8m0",
         25: "uint2",
         26: "int2",
+        27: "float6_e2m3",
+        28: "float6_e3m2",
     }
 )
 """The other numbers of ``TensorProto.DataType``, as of onnx 1.23: named in messages and listings."""

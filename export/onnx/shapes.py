@@ -108,7 +108,9 @@ def _dequantize(view: LayerView) -> list[Type]:
 def _stated_type(view: LayerView, default: str) -> str:
     code = view.integer("output_dtype", 0)
     if code and code not in TYPE_NAMES:
-        raise UnsupportedOp(f"{view}: element type {type_label(code)} is not supported by karat")
+        raise UnsupportedOp(
+            f"{view}: element type {type_label(code).removeprefix('type ')} is not supported by karat"
+        )
     return TYPE_NAMES.get(code, default)
 
 

@@ -209,7 +209,9 @@ def cast(view: LayerView) -> list[Type]:
     """The type numbered ``to``."""
     code = view.integer("to")
     if code not in TYPE_NAMES:
-        raise UnsupportedOp(f"{view}: element type {type_label(code)} is not supported by karat")
+        raise UnsupportedOp(
+            f"{view}: element type {type_label(code).removeprefix('type ')} is not supported by karat"
+        )
     return [Type(view.input(0).shape, TYPE_NAMES[code])]
 
 

@@ -108,12 +108,15 @@ def _opaque(layer: dict[str, Any]) -> list[str]:
     sizes = [
         f"{name} {value}"
         for name, value in layer["attributes"].items()
-        if isinstance(value, str) and value.endswith(" bytes>")
+        if isinstance(value, str) and value.startswith("<")
     ]
+    inputs = layer.get("input_tensors", [])
     if not sizes and not layer["op"].startswith("CUSTOM:"):
-        return []
+        inputs = [tensor for tensor in inputs if "bytes" in tensor]
+        return [f"      constant {_line(tensor)}" for tensor in inputs]
+    given = [f"input {_line(tensor)}" for tensor in inputs]
     further = [f"output {_line(tensor)}" for tensor in layer["outputs"][1:]]
-    return [f"      {text}" for text in (*sizes, *further)]
+    return [f"      {text}" for text in (*sizes, *given, *further)]
 
 
 def _count(number: int | None) -> str:

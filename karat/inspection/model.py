@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def _describe_tflite(path: Path, profile: str | None, number: int) -> dict[str, 
     try:
         graph = read_tflite(path, number)
     except ModelError as error:
-        return describe_outline(outline_tflite(path, number), str(error))
+        return _outlined(lambda: outline_tflite(path, number), error)
     return describe_graph(graph, profile)
 
 
@@ -70,7 +71,7 @@ def _describe_onnx(path: Path, profile: str | None) -> dict[str, Any]:
     try:
         graph = read_onnx(path)
     except ModelError as error:
-        return describe_outline(outline_onnx(path), str(error))
+        return _outlined(lambda: outline_onnx(path), error)
     if profile is None:
         return describe_graph(graph)
     try:
@@ -80,6 +81,15 @@ def _describe_onnx(path: Path, profile: str | None) -> dict[str, Any]:
         content["problems"].append(str(error))
         return content
     return describe_graph(lowered, profile)
+
+
+def _outlined(outline: Callable[[], Outline], error: ModelError) -> dict[str, Any]:
+    """The file's list where it can be followed; else raises ``error``, which is why there is no graph."""
+    try:
+        listed = outline()
+    except ModelError:
+        raise error from None
+    return describe_outline(listed, str(error))
 
 
 def _require_profile(profile: str | None, format: Format) -> None:
@@ -102,6 +112,7 @@ def describe_graph(graph: Graph, profile: str | None = None) -> dict[str, Any]:
                 entry["rule"] = str(chosen.rule(view))
         except KaratError as error:
             entry["problem"] = {"kind": _kind(error), "reason": str(error)}
+            entry["input_tensors"] = [tensor_data(tensor) for tensor in view.inputs if tensor is not None]
             problems.append(f"{view}: {error}" if str(view) not in str(error) else str(error))
         layers.append(entry)
     return {
@@ -159,7 +170,8 @@ def describe_outline(outline: Outline, reason: str) -> dict[str, Any]:
                 "op": operation.op,
                 "version": operation.version,
                 "attributes": dict(operation.attributes),
-                "inputs": [_edge(edge) for edge in operation.inputs],
+                "inputs": [edge.name for edge in operation.inputs],
+                "input_tensors": [_edge(edge) for edge in operation.inputs],
                 "outputs": [_edge(edge) for edge in operation.outputs],
                 "macs": None,
             }

@@ -166,9 +166,9 @@ def _saturating_pairs(around: Surroundings, view: LayerView) -> Iterator[str]:
     if count:
         turned = "" if activations == "uint8" else " (ONNX Runtime turns int8 activations into uint8)"
         yield (
-            f"{count} pair{'s' * (count > 1)} of weights can pass 16 bits with uint8 activations{turned}: on x86-64 with AVX2 "
-            "and without VNNI ONNX Runtime's sums saturate there; keep weights within -64 to 64 "
-            "(reduce_range), or set session.x64quantprecision=1"
+            f"{count} pair{'s' * (count > 1)} of weights can pass 16 bits with uint8 activations{turned}: "
+            "on x86-64 with AVX2 and without VNNI ONNX Runtime's sums saturate there; keep weights within "
+            "-64 to 64 (reduce_range), or set session.x64quantprecision=1"
         )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from refimpl.graph import Graph, Quantization, Tensor
 
+CLAMPS = ("Relu", "Clip")
+"""Ops that may stand between an op and its QuantizeLinear and are part of the quantized op then."""
+
 
 class Surroundings:
     """A graph and, for each float tensor, the integers behind DequantizeLinear and before QuantizeLinear.
@@ -16,14 +19,16 @@ class Surroundings:
         self.graph = graph
         self.made_of: dict[int, Tensor] = {}
         self.made_into: dict[int, Tensor] = {}
-        for view in graph.views():
+        for view in reversed(graph.views()):
             given, written = view.optional_input(0), view.outputs[:1]
             if given is None or not written:
                 continue
             if view.op == "DequantizeLinear":
                 self.made_of[written[0].index] = given
             elif view.op == "QuantizeLinear":
-                self.made_into.setdefault(given.index, written[0])
+                self.made_into[given.index] = written[0]
+            elif view.op in CLAMPS and written[0].index in self.made_into:
+                self.made_into[given.index] = self.made_into[written[0].index]
 
     def integers(self, tensor: Tensor) -> Tensor:
         """The tensor of integers that a float tensor is made of, else the tensor itself."""
