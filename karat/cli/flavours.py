@@ -58,6 +58,15 @@ def _reshaped(graph: Graph, flavour: Flavour | None) -> Graph:
     return lowered
 
 
+def float_layers(graph: Graph) -> list[str]:
+    """Ops with their outputs' names that compute in floating point, quantizations left out."""
+    return [
+        f"{view.op} ({view.outputs[0].name})"
+        for view in graph.views()
+        if view.op not in QUANTIZATIONS and view.outputs and view.outputs[0].dtype.startswith("float")
+    ]
+
+
 def _is_integer(op: str) -> bool:
     """True for ONNX's and ONNX Runtime's ops on quantized values (QLinearConv, com.microsoft:QGemm)."""
     name = op.rpartition(":")[2]

@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
         content = _layer(options, subgraph)
         text = layer_text(content)
     else:
+        shared.require_model_file(options.model)
         content = describe_file(options.model, options.profile, subgraph)
         text = file_text(content)
     print(json.dumps(content, indent=1) if options.json else text)

@@ -99,8 +99,7 @@ def read_graph(path: Path, subgraph: int | str | None = None) -> Graph:
     from export import read_model
     from refimpl.errors import UsageError
 
-    if not path.is_file():
-        raise UsageError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}")
+    require_model_file(path)
     if subgraph is None:
         return read_model(path)
     if path.suffix.lower() != ".tflite":
@@ -108,6 +107,37 @@ def read_graph(path: Path, subgraph: int | str | None = None) -> Graph:
     from export.tflite import read_tflite
 
     return read_tflite(path, subgraph)
+
+
+CONVERSIONS = {
+    ".keras": "tf.lite.TFLiteConverter.from_keras_model",
+    ".h5": "tf.lite.TFLiteConverter.from_keras_model",
+    ".pb": "tf.lite.TFLiteConverter.from_saved_model, or tf2onnx",
+    ".pt": "torch.onnx.export, or litert-torch",
+    ".pth": "torch.onnx.export, or litert-torch",
+    ".pt2": "torch.onnx.export, or litert-torch",
+    ".engine": "nothing: give the .onnx file it was built from",
+    ".plan": "nothing: give the .onnx file it was built from",
+}
+"""What writes a file karat reads from models in other formats."""
+
+
+def require_model_file(path: Path) -> None:
+    """Raises UsageError for a path that is no .tflite or .onnx file, and says what to give instead."""
+    from difflib import get_close_matches
+
+    from refimpl.errors import UsageError
+
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory; name the .tflite or .onnx file")
+    if not path.is_file():
+        beside = os.listdir(path.parent) if path.parent.is_dir() else []
+        close = get_close_matches(path.name, beside, 1)
+        raise UsageError(f"{path}: no such file" + (f"; there is {path.parent / close[0]}" if close else ""))
+    if path.suffix.lower() in CONVERSIONS:
+        raise UsageError(
+            f"{path}: karat reads .tflite and .onnx files; convert it with {CONVERSIONS[path.suffix.lower()]}"
+        )
 
 
 def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict[int, Array]:
@@ -216,9 +246,11 @@ def write_graph(graph: Graph, path: Path, flavour: Flavour | None = None) -> Non
 
         content = write_tflite(graph)
     elif path.suffix == ".onnx":
-        from karat.cli.flavours import onnx_content
+        from karat.cli.flavours import float_layers, onnx_content
 
         content, graph = onnx_content(graph, flavour)
+        if flavour == "qoperator" and graph.format == "onnx" and (floats := float_layers(graph)):
+            print(f"{path}: in floating point, as in ONNX Runtime, stay {', '.join(floats)}")
     else:
         raise UsageError(f"{path}: name a .tflite or .onnx file")
     path.write_bytes(content)
