@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from delegates.child import Child
-from delegates.protocol import DelegateRun, Job, Model, Tensors
-from refimpl.errors import DelegateError, DelegateUnavailable
+from delegates.fitting import Fit, Question, fitting
+from delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Tensors
+from refimpl.errors import DelegateError, DelegateUnavailable, KaratError
+from refimpl.graph import Array
 
 if TYPE_CHECKING:
     from refimpl.engine import Feeds
+    from refimpl.graph import Graph
 
 
 class ChildDelegate:
-    """A runtime behind ``_child``; a subclass defines :meth:`run` (see ``delegates.protocol``)."""
+    """A runtime behind ``_child``; a subclass defines :meth:`run` (see ``delegates.protocol``).
+
+    ``described_by`` is the profile of its lane, and :meth:`compute` what finds out which variant of it
+    fits on this machine.
+    """
 
     _child: Child
+    described_by: str
+
+    @cached_property
+    def fit(self) -> Fit:
+        """Which profile fits here, asked of the runtime once, when somebody first needs it.
+
+        A runtime that is missing fits the profile of its lane; one that cannot answer fits none.
+        """
+        try:
+            return fitting(self.described_by, self.compute)
+        except DelegateUnavailable:
+            return Fit(self.described_by)
+        except KaratError as error:
+            return Fit("", f"the runtime does not say which arithmetic it has here: {error}")
+
+    @property
+    def profile(self) -> str:
+        """The profile that describes the runtime on this machine; empty where none does."""
+        return self.fit.profile
+
+    def compute(self, question: Question) -> Sequence[Array]:
+        """The outputs of a question's model, in order. Raises DelegateError."""
+        raise NotImplementedError
+
+    def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:  # noqa: ARG002
+        """The file's own layers; a runtime that rewrites files overrides this."""
+        return ExecutedGraph(graph)
 
     def run(
         self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None

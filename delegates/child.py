@@ -30,6 +30,9 @@ TIME_LIMIT = 600.0
 MEMORY_MAPPED_FROM = 1 << 20
 """Arrays of at least this many bytes are mapped from their file instead of read."""
 
+MODELS_KEPT = 4
+"""Model files a worker may need at once: a model, and what ONNX Runtime makes of it at two levels."""
+
 _REFUSALS: Mapping[str, type[DelegateError] | type[FeedError]] = {
     "unavailable": DelegateUnavailable,
     "feed": FeedError,
@@ -84,7 +87,7 @@ class Child:
             return self._running().write(array)
 
     def write_model(self, digest: str, content: bytes) -> Path:
-        """Writes a model where the worker can read it; the last two stay there."""
+        """Writes a model where the worker can read it; the last ``MODELS_KEPT`` stay there."""
         with self._lock:
             return self._running().write_model(digest, content)
 
@@ -165,7 +168,7 @@ class _Process:
     def write_model(self, digest: str, content: bytes) -> Path:
         path = self.scratch / f"{digest}.model"
         if path not in self._models:
-            while len(self._models) > 1:
+            while len(self._models) >= MODELS_KEPT:
                 self._models.pop(0).unlink(missing_ok=True)
             path.write_bytes(content)
             self._models.append(path)

@@ -52,8 +52,11 @@ class Lane:
             except metadata.PackageNotFoundError:
                 self.distribution, self.version = name, str(getattr(module, "__version__", "unknown"))
 
-    def session(self, model: str | bytes, threads: int) -> Any:
-        """Something with ``run(names, feeds)``. Never falls back to another provider."""
+    def session(self, model: str | bytes, threads: int, level: str = "", written_to: str = "") -> Any:
+        """Something with ``run(names, feeds)``. Never falls back to another provider.
+
+        ``level`` takes the place of the lane's; ``written_to`` is where the optimized model goes.
+        """
         if not self.request["provider"]:
             return self.module.ReferenceEvaluator(model, new_ops=older_operators(model))
         provider = self.request["provider"]
@@ -63,9 +66,13 @@ class Lane:
                 "unavailable", f"{self.distribution} {self.version} has {', '.join(present)}, not {provider}"
             )
         options = self.module.SessionOptions()
-        options.graph_optimization_level = getattr(self.module.GraphOptimizationLevel, self.request["level"])
+        options.graph_optimization_level = getattr(
+            self.module.GraphOptimizationLevel, level or self.request["level"]
+        )
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
+        if written_to:
+            options.optimized_model_filepath = written_to
         for key, value in self.request["entries"].items():
             options.add_session_config_entry(key, value)
         try:
@@ -124,6 +131,10 @@ class Worker:
         """The answer to any request. Raises Refused, or whatever the runtime raises."""
         if request["ask"] == "run":
             return self.run(request)
+        if request["ask"] == "optimize":
+            return self.optimize(request)
+        if request["ask"] == "edges":
+            return self.edges(request)
         lane = self.lane(request["lane"])
         if lane.request["provider"]:
             lane.session(SMALL_MODEL, 1)
@@ -136,30 +147,46 @@ class Worker:
             self.lanes[key] = Lane(request)
         return self.lanes[key]
 
-    def session(self, request: dict[str, Any], model: str) -> Any:
+    def optimize(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Has the runtime write the model it makes of ``model`` at ``level``."""
+        path = os.path.join(self.scratch, f"{request['id']}.optimized.onnx")
+        self.lane(request["lane"]).session(request["model"], 1, request["level"], path)
+        return {"optimized": path}
+
+    def edges(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Name, type and sizes of every output of ``model``, as the runtime works them out."""
+        found = self.session(request, request["model"], request["level"]).get_outputs()
+        return {"edges": [(edge.name, edge.type, edge.shape) for edge in found]}
+
+    def session(self, request: dict[str, Any], model: str, level: str = "") -> Any:
         """A session for ``model``, the one used before if nothing changed."""
-        key = json.dumps([request["lane"], model, request["stamp"], request["threads"]], sort_keys=True)
+        key = json.dumps(
+            [request["lane"], model, level, request["stamp"], request["threads"]], sort_keys=True
+        )
         found = self.sessions.pop(key, None)
         if found is None:
             while len(self.sessions) > 1:
                 self.sessions.popitem(last=False)
-            found = self.lane(request["lane"]).session(model, request["threads"])
+            lane, threads = self.lane(request["lane"]), request["threads"]
+            found = lane.session(model, threads, level) if level else lane.session(model, threads)
         self.sessions[key] = found
         return found
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Feeds, runs, and saves what was asked for.
 
-        ``model`` gives every tensor of ``fetch``; ``plain``, when given, is the model as it was, and
-        must give the same ``outputs``: those that differ are ``capture_changed``.
+        ``model``, run at ``level`` where one is given, gives every tensor of ``fetch``; ``plain``, when
+        given, is the model as it was, and must give the same ``outputs``: those that differ are
+        ``capture_changed``, and the values answered are those of ``plain``.
         """
         feeds = {name: np.load(path) for name, path in request["feeds"].items()}
         wanted = list(request["fetch"])
-        found = self._values(request, request["model"], wanted, feeds)
+        found = self._values(request, request["model"], wanted, feeds, request.get("level", ""))
         changed = []
         if request["plain"] is not None:
             again = self._values(request, request["plain"], request["outputs"], feeds)
             changed = [name for name in request["outputs"] if not same(found[name], again[name])]
+            found.update(again)
         paths = {}
         for number, name in enumerate(wanted):
             path = os.path.join(self.scratch, f"{request['id']}.{number}.npy")
@@ -168,9 +195,9 @@ class Worker:
         return {"tensors": paths, "capture_changed": changed}
 
     def _values(
-        self, request: dict[str, Any], model: str, names: list[str], feeds: dict[str, Any]
+        self, request: dict[str, Any], model: str, names: list[str], feeds: dict[str, Any], level: str = ""
     ) -> dict[str, Any]:
-        session = self.session(request, model)
+        session = self.session(request, model, level)
         return dict(zip(names, session.run(names, feeds)))  # noqa: B905 - strict= needs Python 3.10
 
 

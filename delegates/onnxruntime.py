@@ -5,25 +5,40 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from delegates.base import ChildDelegate
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
-from delegates.protocol import DelegateRun, Model, Probe, Tensors
-from refimpl.errors import DelegateError, DelegateUnavailable, UsageError
-from refimpl.graph import Format, Graph
+from delegates.fitting import Question, version_note
+from delegates.protocol import DelegateRun, ExecutedGraph, Model, Probe, Tensors
+from refimpl.errors import DelegateError, DelegateUnavailable, ModelError, UsageError
+from refimpl.graph import Array, Format, Graph, Layer
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
+    from delegates.optimized_graph import Edge
     from refimpl.engine import Feeds
 
 WORKER = Path(__file__).with_name("onnx_worker.py")
 
+OFF = "ORT_DISABLE_ALL"
+
+LAYERS_READ_AT: Mapping[str, str] = {"ORT_ENABLE_ALL": "ORT_ENABLE_EXTENDED"}
+"""Level a session runs at to the level its layers are read at, where they differ; see
+``delegates/optimized_graph.py``."""
+
+Layers = Literal["file", "written", "predicted"]
+"""Whose layers a lane runs: the file's own; those the runtime writes down when asked; or those
+``lower_qdq`` predicts, where the runtime rewrites a model and cannot be asked."""
+
+ONNX_PYTHON = "KARAT_ONNX_PYTHON"
+"""Environment variable naming the interpreter of another environment whose ONNX Runtime is to be judged."""
+
 INTEGER_LANE: Mapping[str, str] = {"session.qdqisint8allowed": "1"}
-"""Without it int8 activations stay in float, and exposing an edge undoes the fusion around it."""
+"""Keeps int8 activations int8; a default session makes them uint8."""
 
 PRECISE: Mapping[str, str] = {"session.x64quantprecision": "1"}
 """Avoids saturating sums of uint8 by int8 products on CPUs without VNNI; changes nothing elsewhere."""
@@ -36,22 +51,24 @@ class OnnxLane:
     """One way of running an ONNX model.
 
     ``provider`` is an execution provider's name, or empty for the onnx package's reference. ``level``
-    names a graph optimization level; ``fuses_qdq`` says that ops between DequantizeLinear and
-    QuantizeLinear become integer ops, so that only integer edges may be exposed.
+    names a graph optimization level, ``entries`` are options of the session; a lane without any is the
+    session that ``InferenceSession(path)`` makes, but for its one thread.
     """
 
     name: str
     profile: str
     provider: str
     level: str = "ORT_ENABLE_ALL"
-    fuses_qdq: bool = False
+    layers: Layers = "written"
     entries: Mapping[str, str] = field(default_factory=dict)
-    remedy: str = "pip install 'onnxruntime==1.31.*'"
+    remedy: str = "pip install 'onnxruntime==1.32.*'"
 
 
 ONNX_LANES = (
-    OnnxLane("ort", "ort-1.31", "CPUExecutionProvider", fuses_qdq=True, entries=INTEGER_LANE),
-    OnnxLane("ort-exact", "ort-1.31", "CPUExecutionProvider", level="ORT_DISABLE_ALL"),
+    OnnxLane("ort", "ort-1.31", "CPUExecutionProvider"),
+    OnnxLane("ort-qdqisint8allowed", "ort-1.31", "CPUExecutionProvider", entries=INTEGER_LANE),
+    OnnxLane("ort-x64quantprecision", "ort-1.31", "CPUExecutionProvider", entries=PRECISE),
+    OnnxLane("ort-disable-all", "ort-1.31", "CPUExecutionProvider", level="ORT_DISABLE_ALL"),
     OnnxLane(
         "ort-cuda",
         "",
@@ -63,44 +80,63 @@ ONNX_LANES = (
         "ort-tensorrt",
         "tensorrt",
         "TensorrtExecutionProvider",
-        fuses_qdq=True,
+        layers="predicted",
         entries=NO_FALLBACK,
         remedy="pip install onnxruntime-gpu, with an NVIDIA driver, CUDA and TensorRT 10 (libnvinfer.so.10)",
     ),
-    OnnxLane("onnx-reference", "onnx-spec", "", remedy="pip install 'onnx>=1.17'"),
+    OnnxLane("onnx-reference", "onnx-spec", "", layers="file", remedy="pip install 'onnx>=1.17'"),
 )
-"""The integer lane, the one that runs the file as it stands, both GPU providers, and the reference."""
+"""The session people use; lanes named after the option in which they differ from it; both GPU providers,
+of which TensorRT's writes no graph; and the reference."""
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """A model where the child finds it: as it is, and with every readable edge an output."""
+    """A model where the child finds it, and its reading."""
 
     about: str
-    graph: Graph
-    plain: str
-    exposed: str
-    shown: tuple[int, ...]
-    unreadable: Mapping[int, str]
+    digest: str
+    path: str
     stamp: tuple[int, ...]
+    graph: Graph
+
+
+@dataclass(frozen=True)
+class _Optimized:
+    """A model as the runtime wrote it: its file, that file with every edge shown, and the edges."""
+
+    content: bytes
+    shown: bytes
+    edges: tuple[Edge, ...]
+
+
+@dataclass(frozen=True)
+class _Capture:
+    """A model that shows inner edges: its file, the level to run it at, and what to fetch by name."""
+
+    path: str
+    level: str
+    fetch: Mapping[str, int]
+    unreadable: Mapping[int, str]
 
 
 class OnnxDelegate(ChildDelegate):
     """A lane of ONNX Runtime, or onnx.reference.
 
-    ``time_limit`` is in seconds, per request. ``precise`` asks for sums that never saturate
-    (``session.x64quantprecision``) on CPUs without VNNI.
+    ``time_limit`` is in seconds, per request. ``python`` is the interpreter of the environment whose
+    runtime is judged: this one, or what ``KARAT_ONNX_PYTHON`` names.
     """
 
     format: Format = "onnx"
 
-    def __init__(self, lane: OnnxLane, time_limit: float = TIME_LIMIT, precise: bool = False) -> None:
-        self.lane, self.name, self.profile = lane, lane.name, lane.profile
-        self.fuses_qdq = lane.fuses_qdq
-        self._child = Child(lane.name, sys.executable, time_limit, WORKER)
-        entries = {**lane.entries, **(PRECISE if precise else {})}
-        self._request = {"provider": lane.provider, "level": lane.level, "entries": entries}
+    def __init__(self, lane: OnnxLane, time_limit: float = TIME_LIMIT, python: str = "") -> None:
+        self.lane, self.name, self.described_by = lane, lane.name, lane.profile
+        python = python or os.environ.get(ONNX_PYTHON) or sys.executable
+        self._child = Child(lane.name, python, time_limit, WORKER)
+        self._request = {"provider": lane.provider, "level": lane.level, "entries": dict(lane.entries)}
         self._versions: dict[str, str] | None = None
+        self._executed: tuple[str, ExecutedGraph] | None = None
+        self._written: dict[tuple[str, str], _Optimized] = {}
 
     def probe(self) -> Probe:
         """What is installed, asked of the child: a library that kills its process is a reason too."""
@@ -113,10 +149,8 @@ class OnnxDelegate(ChildDelegate):
         library, version = next(iter(answer["versions"].items()))
         device = self.lane.provider.removesuffix("ExecutionProvider").lower()
         devices = (device,) if device not in ("", "cpu") else ()
-        if library.startswith("onnxruntime") and not version.startswith("1.31"):
-            note = f"{library} {version} is installed; profile {self.profile} was established on 1.31"
-            return Probe(True, library, version, devices, reason=note, remedy=self.lane.remedy)
-        return Probe(True, library, version, devices)
+        note = version_note(self.described_by, library, version)
+        return Probe(True, library, version, devices, note, self.lane.remedy if note else "")
 
     def versions(self) -> Mapping[str, str]:
         """Runtime, Python, NumPy and CPU the child runs on. Raises DelegateUnavailable."""
@@ -130,6 +164,94 @@ class OnnxDelegate(ChildDelegate):
         except DelegateUnavailable as error:
             raise DelegateUnavailable(f"{error}; {self.lane.remedy}") from None
 
+    def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:
+        """The layers this lane runs for a model file; see :class:`delegates.protocol.Delegate`.
+
+        ONNX Runtime is asked to write the graph it makes of the file under the lane's options
+        (``delegates/optimized_graph.py``). Where it cannot, or its graph cannot be read, the layers are
+        those ``lower_qdq`` predicts, and the note says why.
+        """
+        placed = self._place(model)
+        return self._layers_of(placed, graph)
+
+    def _layers_of(self, placed: _Placed, graph: Graph) -> ExecutedGraph:
+        if self.lane.layers == "file":
+            return ExecutedGraph(graph)
+        if self.lane.layers == "predicted":
+            return ExecutedGraph(self._predicted(graph), predicted=True)
+        if self._executed is None or self._executed[0] != placed.digest:
+            self._executed = (placed.digest, self._ask_for_layers(placed, graph))
+        return self._executed[1]
+
+    def _predicted(self, graph: Graph) -> Graph:
+        from export import graph_under
+        from refimpl.profiles import profile_for
+
+        return graph_under(graph, profile_for(graph, self.profile or None))
+
+    def _ask_for_layers(self, placed: _Placed, graph: Graph) -> ExecutedGraph:
+        from delegates.optimized_graph import read_optimized
+
+        self.versions()  # a runtime that is not here is no reason to predict
+        try:
+            level = LAYERS_READ_AT.get(self.lane.level, self.lane.level)
+            found = self._optimized(placed, level)
+            executed = read_optimized(found.content, found.edges, graph)
+        except DelegateUnavailable:
+            raise
+        except (DelegateError, ModelError) as error:
+            note = f"the layers are predicted, since {self.name} gives no graph that can be read: {error}"
+            return ExecutedGraph(self._predicted(graph), predicted=True, note=note)
+        return ExecutedGraph(executed, note=self._held_against_prediction(graph, executed))
+
+    def _held_against_prediction(self, graph: Graph, executed: Graph) -> str:
+        """Where `lower_qdq`, which stands in for the runtime elsewhere, predicts other layers; '' if nowhere.
+
+        It predicts a default session.
+        """
+        from export.onnx.numbering import differing_layers
+
+        if self.lane.level != "ORT_ENABLE_ALL" or self.lane.entries:
+            return ""
+        try:
+            predicted = self._predicted(graph)
+        except ModelError as error:
+            return f"`karat run` cannot predict the layers of {self.name}: {error}"
+        ours, theirs = differing_layers(predicted, executed)
+        if not ours and not theirs:
+            return ""
+        return (
+            f"{self.name} runs other layers than `karat run` predicts: "
+            f"{_listed(executed, theirs)} instead of {_listed(predicted, ours)}"
+        )
+
+    def _optimized(self, placed: _Placed, level: str) -> _Optimized:
+        """What the runtime makes of the model at ``level``. Raises as asking the child does."""
+        key = placed.digest, level
+        if key not in self._written:
+            while len(self._written) > 1:
+                self._written.pop(next(iter(self._written)))
+            self._written[key] = self._ask_to_optimize(placed, level)
+        return self._written[key]
+
+    def _ask_to_optimize(self, placed: _Placed, level: str) -> _Optimized:
+        from delegates.optimized_graph import Edge, largest_file, with_every_edge
+
+        answer = self._ask(
+            "optimize", placed.about, model=placed.path, stamp=placed.stamp, threads=1, level=level
+        )
+        path = Path(answer["optimized"])
+        try:
+            if path.stat().st_size > largest_file(placed.graph):
+                raise ModelError(f"what {self.name} makes of {placed.about} is too large to be read")
+            content = path.read_bytes()
+        finally:
+            path.unlink()
+        shown = with_every_edge(content)
+        place = str(self._child.write_model(f"{placed.digest}-{level}", shown))
+        answer = self._ask("edges", placed.about, model=place, stamp=(), threads=1, level=OFF)
+        return _Optimized(content, shown, tuple(Edge.described(*edge) for edge in answer["edges"]))
+
     def run(
         self,
         model: Model,
@@ -141,79 +263,151 @@ class OnnxDelegate(ChildDelegate):
     ) -> DelegateRun:
         """Runs one .onnx model once; see :class:`delegates.protocol.Delegate`.
 
-        With ``tensors="all"`` every edge that can be shown without changing what runs becomes an
-        output, and ``check_capture`` runs the model a second time as it is, to show that its outputs
-        stay the same. Raises ModelError for a file that cannot be read.
+        ``outputs`` are those of the file as it is in the lane's session. With ``tensors="all"`` edges
+        are captured from the graph the runtime wrote (else, from the file with edges as outputs), run
+        with optimizations off, so that the nodes shown are those that run; ``check_capture`` compares
+        its outputs with those of the file. Raises ModelError for a file that cannot be read.
         """
         from refimpl.engine import resolve_feeds
 
         if threads is not None and threads < 1:
             raise UsageError(f"{threads} threads asked for; at least one is needed")
-        versions = self.versions()
-        placed = self._place(model, tensors)
-        graph = placed.graph
-        fed = resolve_feeds(graph, feeds)
-        written = {graph.tensors[i].name: self._child.write_feed(fed[i]) for i in graph.inputs}
-        wanted = dict.fromkeys((*graph.outputs, *placed.shown))
-        twice = check_capture and placed.exposed != placed.plain
+        self.versions()
+        placed = self._place(model)
+        fed = resolve_feeds(placed.graph, feeds)
+        written = {placed.graph.tensors[i].name: self._child.write_feed(fed[i]) for i in placed.graph.inputs}
         try:
-            answer = self._ask(
-                "run", placed.about, model=placed.exposed, plain=placed.plain if twice else None,
-                stamp=placed.stamp, threads=threads or 1, feeds=written,
-                fetch={graph.tensors[i].name: i for i in wanted},
-                outputs=[graph.tensors[i].name for i in graph.outputs],
-            )  # fmt: skip
+            if tensors == "outputs":
+                return self._run(placed, fed, written, None, threads)
+            captures = self._captures(placed)
+            run = self._run(placed, fed, written, next(captures), threads, check_capture)
+            for capture in captures:
+                if not run.capture_changed:
+                    break
+                run = self._run(placed, fed, written, capture, threads)
+            return run
         finally:
             remove(list(written.values()))
-        read = take_arrays(answer["tensors"])
-        values = {**{i: fed[i] for i in graph.inputs}, **read}
+
+    def _run(
+        self,
+        placed: _Placed,
+        fed: Mapping[int, Array],
+        written: Mapping[str, str],
+        capture: _Capture | None,
+        threads: int | None,
+        check: bool = True,
+    ) -> DelegateRun:
+        """One run; with a ``capture``, of its model too, unless it is not to be ``check``-ed."""
+        graph = placed.graph
         names = {graph.tensors[i].name: i for i in graph.outputs}
+        capture = capture or _Capture(placed.path, "", {}, {})
+        answer = self._ask(
+            "run", placed.about, model=capture.path, level=capture.level,
+            plain=placed.path if check and capture.path != placed.path else None,
+            stamp=placed.stamp, threads=threads or 1, feeds=written,
+            fetch={**capture.fetch, **names}, outputs=list(names),
+        )  # fmt: skip
+        values = {**{i: fed[i] for i in graph.inputs}, **take_arrays(answer["tensors"])}
         return DelegateRun(
-            Trace(self.name, self.profile, dict(sorted(values.items())), versions=versions),
+            Trace(self.name, self.profile, dict(sorted(values.items())), versions=self.versions()),
             tuple(values[i] for i in graph.outputs),
-            placed.unreadable,
+            capture.unreadable,
             frozenset(),
             tuple(names[name] for name in answer["capture_changed"]),
         )
 
-    def _place(self, model: Model, tensors: Tensors) -> _Placed:
-        """Reads the model, and writes it once more with what is to be shown among its outputs."""
+    def compute(self, question: Question) -> list[Array]:
+        """See :class:`delegates.base.ChildDelegate`."""
+        graph = question.graph
+        outputs = {graph.tensors[index].name: index for index in graph.outputs}
+        fed = zip(graph.inputs, question.feeds, strict=True)
+        written = {graph.tensors[index].name: self._child.write_feed(value) for index, value in fed}
+        try:
+            answer = self._ask(
+                "run", f"its own question {graph.name!r}", plain=None, stamp=(), threads=1, feeds=written,
+                model=str(self._child.write_model(graph.name, question.model)),
+                fetch=outputs, outputs=list(outputs),
+            )  # fmt: skip
+        finally:
+            remove(list(written.values()))
+        read = take_arrays(answer["tensors"])
+        return [read[index] for index in graph.outputs]
+
+    def _captures(self, placed: _Placed) -> Iterator[_Capture]:
+        """Models that show inner edges, the fullest first."""
+        executed = self._layers_of(placed, placed.graph)
+        if self.lane.layers != "written" or executed.predicted:
+            yield self._exposed_file(placed)
+            return
+        for level in dict.fromkeys((LAYERS_READ_AT.get(self.lane.level, self.lane.level), self.lane.level)):
+            yield self._by_name(placed, executed.graph, level)
+
+    def _by_name(self, placed: _Placed, graph: Graph, level: str) -> _Capture:
+        """The edges of ``graph`` that the runtime's graph at ``level`` has, too."""
+        optimized = self._optimized(placed, level)
+        path = str(self._child.write_model(f"{placed.digest}-{level}", optimized.shown))
+        shown = {edge.name: edge for edge in optimized.edges}
+        fetch, unreadable = {}, {}
+        for layer in placed.graph.layers:
+            for index in layer.outputs:
+                unreadable[index] = "the runtime's optimizer made this edge the inside of another layer"
+        for layer in graph.layers:
+            for index in layer.outputs:
+                tensor = graph.tensors[index]
+                edge = shown.get(tensor.name)
+                if edge is not None and edge.fits(tensor):
+                    fetch[tensor.name] = index
+                    unreadable.pop(index, None)
+                else:
+                    unreadable[index] = "the runtime keeps this edge in a layout of its own"
+        return _Capture(path, OFF, fetch, {i: why for i, why in unreadable.items() if i not in graph.outputs})
+
+    def _exposed_file(self, placed: _Placed) -> _Capture:
+        shown, unreadable = self._edges(placed.graph)
+        path = placed.path
+        if shown:
+            content = expose(placed.path, placed.graph, shown)
+            path = str(self._child.write_model(f"{placed.digest}-exposed", content))
+        tensors = placed.graph.tensors
+        return _Capture(path, "", {tensors[i].name: i for i in shown}, unreadable)
+
+    def _place(self, model: Model) -> _Placed:
+        """Puts the model where the child finds it, and reads it."""
         from export.onnx import read_onnx
 
         stamp: tuple[int, ...] = ()
         if isinstance(model, bytes):
             digest = hashlib.sha256(model).hexdigest()[:16]
             about = f"model {digest}"
-            plain = str(self._child.write_model(digest, model))
+            path = str(self._child.write_model(digest, model))
         else:
-            about, plain = str(model), str(Path(model).resolve())
+            about, path = str(model), str(Path(model).resolve())
             try:
                 content = Path(model).read_bytes()
-                stat = os.stat(plain)
+                stat = os.stat(path)
             except OSError as error:
                 raise UsageError(f"{model}: {error.strerror}") from None
             digest, stamp = hashlib.sha256(content).hexdigest()[:16], (stat.st_mtime_ns, stat.st_size)
-        graph = read_onnx(model)
-        if tensors == "outputs":
-            return _Placed(about, graph, plain, plain, (), {}, stamp)
-        shown, unreadable = self._edges(graph)
-        if not shown:
-            return _Placed(about, graph, plain, plain, (), unreadable, stamp)
-        exposed = str(self._child.write_model(f"{digest}-exposed", expose(model, graph, shown)))
-        return _Placed(about, graph, plain, exposed, shown, unreadable, stamp)
+        return _Placed(about, digest, path, stamp, read_onnx(model))
 
     def _edges(self, graph: Graph) -> tuple[tuple[int, ...], dict[int, str]]:
-        """Edges to be shown, and why the others are not."""
+        """Edges of the file to be shown, and why the others are not."""
         written = [index for layer in graph.layers for index in layer.outputs if index not in graph.outputs]
-        if not self.lane.fuses_qdq:
+        if self.lane.layers == "file":
             return tuple(written), {}
         hidden = {i for i in written if graph.tensors[i].dtype in ("float32", "float16", "float64")}
         reason = "showing a float edge would undo the fusion around it"
         return tuple(i for i in written if i not in hidden), dict.fromkeys(sorted(hidden), reason)
 
 
-def expose(model: Model, graph: Graph, shown: Iterable[int]) -> bytes:
-    """The model with tensors ``shown`` of ``graph``, its reading, among its outputs.
+def _listed(graph: Graph, layers: Sequence[Layer], most: int = 4) -> str:
+    named = [f"{layer.op} {graph.tensors[layer.outputs[0]].name!r}" for layer in layers[:most]]
+    return (", ".join(named) or "none") + (f" and {len(layers) - most} more" if len(layers) > most else "")
+
+
+def expose(path: str, graph: Graph, shown: Iterable[int]) -> bytes:
+    """The model at ``path`` with tensors ``shown`` of ``graph``, its reading, among its outputs.
 
     Values it keeps in other files come with it. Raises UsageError when the onnx package is missing.
     """
@@ -221,7 +415,7 @@ def expose(model: Model, graph: Graph, shown: Iterable[int]) -> bytes:
     from export.onnx.schema import TYPE_CODES
 
     onnx = import_onnx()
-    proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(os.fspath(model))
+    proto = onnx.load(path)
     for index in shown:
         tensor = graph.tensors[index]
         proto.graph.output.append(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from delegates.protocol import DelegateRun, Job, Model, Probe, Tensors
+from delegates.fitting import Fit
+from delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Probe, Tensors
 from refimpl import __version__
 from refimpl.errors import DelegateError, ModelError, UsageError
 from refimpl.graph import Format, Graph
@@ -33,7 +34,7 @@ class OracleDelegate:
         named = profile_named(profile or CANONICAL)
         self.profile = named.name
         self.format: Format = named.format
-        self.fuses_qdq = named.fuses_qdq
+        self.fit = Fit(named.name)
         self._last: tuple[bytes, int | None, Program] | None = None
 
     def probe(self) -> Probe:
@@ -77,16 +78,22 @@ class OracleDelegate:
             self._last = (content, threads, program)
         return self._last[2]
 
+    def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:  # noqa: ARG002
+        """What a runtime of the profile is predicted to make of the file."""
+        from export import graph_under
+        from refimpl.profiles import profile_named
+
+        return ExecutedGraph(graph_under(graph, profile_named(self.profile)), predicted=True)
+
     def _graph(self, model: Model, content: bytes) -> Graph:
-        """The model's graph; a .tflite file says what it is in bytes 4 to 8."""
+        """The model's layers; a .tflite file says what it is in bytes 4 to 8."""
         if content[4:8] == TFLITE_MARK or self.format == "tflite":
             from export.tflite import read_tflite
 
             return read_tflite(content)
-        from export.onnx import lower_qdq, read_onnx
+        from export.onnx import read_onnx
 
-        graph = read_onnx(model)
-        return lower_qdq(graph) if self.fuses_qdq else graph
+        return self.executed_graph(model, read_onnx(model)).graph
 
     def run_many(
         self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None

@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from refimpl.errors import DelegateError
-from refimpl.graph import Array, Format
+from refimpl.graph import Array, Format, Graph
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
+    from delegates.fitting import Fit
     from refimpl.engine import Feeds  # only named here: the engine imports Numba, which takes its time
 
 Model: TypeAlias = bytes | Path
@@ -27,7 +28,8 @@ class Probe:
     """Whether a delegate can be used here.
 
     ``devices`` lists the accelerators found (empty for a CPU runtime). When
-    ``available`` is false, ``reason`` says what is missing and ``remedy`` how to get it.
+    ``available`` is false, ``reason`` says what is missing and ``remedy`` how to get it; when it is
+    true, ``reason`` is what to know about the version, if anything.
     """
 
     available: bool
@@ -39,11 +41,25 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class ExecutedGraph:
+    """The layers a runtime runs for one model file.
+
+    Tensors of the file's reading keep their indices; tensors only the runtime has follow behind.
+    ``predicted`` tells layers nobody asked the runtime for; ``note`` is empty, or what whoever reads a
+    report must know about where the layers come from.
+    """
+
+    graph: Graph
+    predicted: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class DelegateRun:
     """What a runtime computed from one model and one set of feeds.
 
     ``trace.tensors`` holds the feeds, the graph outputs, and (with
-    ``tensors="all"``) every layer output that could be read truthfully;
+    ``tensors="all"``) every layer output of the executed graph that could be read truthfully;
     ``unreadable`` maps each of the others to the reason it could not.
     ``outputs`` are the graph's outputs in order. ``delegated`` holds the layers
     an accelerator library inside the runtime (XNNPACK, Edge TPU) took.
@@ -69,20 +85,35 @@ Job: TypeAlias = "tuple[Model, Feeds]"
 class Delegate(Protocol):
     """A runtime that computes models of one format.
 
-    ``format`` is that of the files it reads. ``profile`` names the arithmetic the runtime is
-    expected to follow, or is empty where none describes it. Delegates are context managers; ``close``
-    frees whatever runs behind them and may be called more than once.
+    ``format`` is that of the files it reads. ``profile`` names the arithmetic the runtime is expected to
+    follow on this machine, or is empty where none describes it; to find that out may start the runtime.
+    Delegates are context managers; ``close`` frees whatever runs behind them and may be called more than
+    once.
     """
 
     name: str
-    profile: str
     format: Format
+
+    @property
+    def profile(self) -> str:
+        """Name of the profile that describes the runtime here, or ''."""
+
+    @property
+    def fit(self) -> Fit:
+        """That profile, and how it is known that it is this one."""
 
     def probe(self) -> Probe:
         """What is installed. Never raises: whatever goes wrong is in the answer."""
 
     def versions(self) -> Mapping[str, str]:
         """Runtime, interpreter and machine. Raises DelegateUnavailable."""
+
+    def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:
+        """The layers this runtime runs for the model file whose reading is ``graph``.
+
+        The one answer to that question: ``graph`` itself where a runtime runs a file as it stands, the
+        graph a runtime writes down where it rewrites the file, else a prediction. Raises as ``run`` does.
+        """
 
     def run(
         self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None

@@ -17,12 +17,10 @@ from refimpl.errors import UsageError
 
 _LITERT: dict[str, Any] = {
     "packages": ("ai_edge_litert",),
-    "established_on": "2.3",
     "remedy": "pip install 'ai-edge-litert==2.3.*'",
 }
 _TFLITE: dict[str, Any] = {
     "packages": ("tflite_runtime",),
-    "established_on": "2.14",
     "exact_version": True,
     "remedy": "tflite-runtime 2.14.0 needs NumPy 1 and Python 3.9 to 3.11: make an environment of its own "
     f"with pip install tflite-runtime==2.14.0 'numpy<2', and name its interpreter in {TFLITE_PYTHON}",
@@ -79,6 +77,9 @@ def _onnx(lane: OnnxLane) -> Callable[..., Delegate]:
     return make
 
 
+FORMER_NAMES: Mapping[str, str] = MappingProxyType({"ort-exact": "ort-disable-all"})
+"""Names that lanes had in earlier versions; they still work."""
+
 DELEGATES: Mapping[str, Callable[..., Delegate]] = MappingProxyType(
     {
         OracleDelegate.name: OracleDelegate,
@@ -94,12 +95,11 @@ def delegate_named(name: str, **options: Any) -> Delegate:
     """The delegate called ``name``.
 
     ``options`` go to its class: ``time_limit`` (seconds per request) for all that
-    use a child process, ``device`` for the Edge TPU, ``precise`` for ONNX Runtime,
-    ``profile`` for the oracle.
+    use a child process, ``device`` for the Edge TPU, ``profile`` for the oracle.
     Raises UsageError listing the known names.
     """
     try:
-        make = DELEGATES[name]
+        make = DELEGATES[FORMER_NAMES.get(name, name)]
     except KeyError:
         raise UsageError(f"no delegate {name!r}; known: {', '.join(DELEGATES)}") from None
     return make(**options)

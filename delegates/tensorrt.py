@@ -32,7 +32,7 @@ LIBRARY_REMEDY = "pip install 'karat[tensorrt]' (Linux x86-64), or NVIDIA's tens
 DRIVER_REMEDY = (
     "an NVIDIA GPU with its driver runs engines; `karat prove` builds and examines them without either"
 )
-TENSORRT_LANE = OnnxLane("tensorrt", "tensorrt", "tensorrt", fuses_qdq=True, remedy=LIBRARY_REMEDY)
+TENSORRT_LANE = OnnxLane("tensorrt", "tensorrt", "tensorrt", layers="predicted", remedy=LIBRARY_REMEDY)
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """Python modules that are TensorRT, in order of preference; without a driver, the first comes last."""

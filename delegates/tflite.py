@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from delegates.base import ChildDelegate
 from delegates.child import TIME_LIMIT, Child, remove, take_arrays
+from delegates.fitting import Question, version_note
 from delegates.protocol import DelegateRun, Model, Probe, Tensors
 from refimpl.errors import DelegateError, DelegateUnavailable, UsageError
 from refimpl.graph import Array, Format
@@ -36,9 +37,8 @@ class Lane:
     """One way the TFLite family runs a model.
 
     ``packages`` are tried in order. ``resolver`` names a member of the runtime's
-    ``OpResolverType``. ``established_on`` is the runtime version (or its beginning)
-    whose arithmetic ``profile`` states; a lane whose *name* carries a version
-    (``exact_version``) is unavailable under any other. ``one_thread`` says why the
+    ``OpResolverType``. A lane whose *name* carries a version (``exact_version``) is unavailable
+    under any other than its profile was established on. ``one_thread`` says why the
     thread count must stay 1, where it must.
     """
 
@@ -46,7 +46,6 @@ class Lane:
     profile: str
     packages: tuple[str, ...]
     resolver: str
-    established_on: str = ""
     exact_version: bool = False
     one_thread: str = ""
     device: str | None = None
@@ -62,7 +61,7 @@ class TfliteDelegate(ChildDelegate):
     format: Format = "tflite"
 
     def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:
-        self.lane, self.name, self.profile = lane, lane.name, lane.profile
+        self.lane, self.name, self.described_by = lane, lane.name, lane.profile
         self._child = Child(lane.name, python_for(lane), time_limit)
         self._request: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
         if lane.device is not None:
@@ -84,13 +83,10 @@ class TfliteDelegate(ChildDelegate):
         library, version = next(iter(versions.items()))
         if "edgetpu" in answer:
             return self._edgetpu_probe(answer["edgetpu"])
-        if not version.startswith(self.lane.established_on):
-            note = (
-                f"{library} {version} is installed; profile {self.profile} was established on "
-                f"{self.lane.established_on}"
-            )
-            return Probe(not self.lane.exact_version, library, version, reason=note, remedy=self.lane.remedy)
-        return Probe(True, library, version)
+        note = version_note(self.described_by, library, version)
+        if not note:
+            return Probe(True, library, version)
+        return Probe(not self.lane.exact_version, library, version, reason=note, remedy=self.lane.remedy)
 
     def _edgetpu_probe(self, found: Mapping[str, Any]) -> Probe:
         devices = tuple(found["devices"])
@@ -135,17 +131,31 @@ class TfliteDelegate(ChildDelegate):
         """
         threads = self._threads(threads)
         versions = self.versions()
-        about, path, stamp = self._place(model)
         keys, arrays = _keyed(feeds)
+        answer = self._answer(
+            model, keys, arrays, threads=threads, tensors=tensors, check_capture=check_capture
+        )
+        return self._result(answer, arrays, versions)
+
+    def compute(self, question: Question) -> list[Array]:
+        """See :class:`delegates.base.ChildDelegate`."""
+        answer = self._answer(
+            question.model, None, question.feeds, threads=1, tensors="outputs", check_capture=False
+        )
+        read = take_arrays(answer["tensors"])
+        return [read[index] for index in answer["outputs"]]
+
+    def _answer(
+        self, model: Model, keys: list[int | str] | None, arrays: Sequence[Array], **how: Any
+    ) -> dict[str, Any]:
+        """What the child says of one run."""
+        about, path, stamp = self._place(model)
         written = [self._child.write_feed(array) for array in arrays]
         try:
-            answer = self._ask(
-                "run", about, model=str(path), stamp=stamp, threads=threads,
-                tensors=tensors, check_capture=check_capture, feeds={"keys": keys, "paths": written},
-            )  # fmt: skip
+            feeds = {"keys": keys, "paths": written}
+            return self._ask("run", about, model=str(path), stamp=stamp, feeds=feeds, **how)
         finally:
             remove(written)
-        return self._result(answer, arrays, versions)
 
     def _threads(self, threads: int | None) -> int:
         if self.lane.one_thread and threads not in (None, 1):

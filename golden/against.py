@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from delegates.protocol import Delegate, DelegateRun, Model
-from export import graph_under
+from delegates.protocol import Delegate, DelegateRun, ExecutedGraph, Model
 from export.cut import Cut, single_layer
 from export.onnx import read_onnx, to_onnx
 from golden.diff import diff_arrays
 from golden.provenance import feeds_digest, machine, model_digest, model_label, written
-from golden.record import Record
+from golden.record import OutputRecord, Record
 from golden.report import Mode, Report
-from refimpl.engine import Feeds, Program, Progress, compile_graph, resolve_feeds
+from golden.whole import WholeModel, run_whole
+from refimpl.engine import Feeds, Missing, Progress, compile_graph, resolve_feeds
 from refimpl.errors import CannotCompare, DelegateError, KaratError, UsageError
 from refimpl.graph import Array, Format, Graph
-from refimpl.profiles import PROFILES, profile_for
+from refimpl.profiles import profile_for
 from refimpl.trace import Trace
 
 TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
@@ -33,17 +34,41 @@ class Side:
     model: Model
     graph: Graph
 
-    def run(self, base: Graph, feeds: Mapping[int, Array]) -> tuple[DelegateRun, dict[str, Array]]:
-        """One whole run; its tensors by name, in the layout of ``base``."""
-        given = [
+    @cached_property
+    def executed(self) -> ExecutedGraph:
+        """The layers the runtime runs for the file."""
+        return self.delegate.executed_graph(self.model, self.graph)
+
+    def run(self, base: Graph, feeds: Mapping[int, Array], everything: bool) -> DelegateRun | DelegateError:
+        """One run of the file on the feeds of ``base``."""
+        return run_whole(self.delegate, self.model, self._feeds(base, feeds), everything)
+
+    def _feeds(self, base: Graph, feeds: Mapping[int, Array]) -> list[Array]:
+        return [
             relayout(feeds[ours], base.format, self.graph.format)
             for ours, _ in zip(base.inputs, self.graph.inputs, strict=True)
         ]
-        run = self.delegate.run(self.model, given, tensors="all")
-        return run, {
-            self.graph.tensors[index].name: relayout(value, self.graph.format, base.format)
+
+    def tensors(self, base: Graph, run: DelegateRun) -> dict[str, Array]:
+        """What a run shows, by name, in the layout of ``base``."""
+        tensors = self.executed.graph.tensors
+        return {
+            tensors[index].name: relayout(value, self.graph.format, base.format)
             for index, value in run.trace.tensors.items()
         }
+
+    def follows_its_profile(self, base: Graph, feeds: Mapping[int, Array], threads: int | None) -> bool:
+        """Are the outputs of the file those of the oracle under the profile that describes the runtime?"""
+        try:
+            program = compile_graph(
+                self.executed.graph, self.delegate.profile or None, threads, missing="given"
+            )
+        except KaratError:
+            return False
+        whole = WholeModel(self.delegate, self.model, program)
+        records = [OutputRecord(program.graph.tensors[index]) for index in program.graph.outputs]
+        whole.judge(whole.run(self._feeds(base, feeds)), records, ())
+        return all(record.worst()[0] == "bit_exact" for record in records)
 
 
 def relayout(values: Array, source: Format, target: Format) -> Array:
@@ -85,32 +110,35 @@ def compare_runtimes(
 ) -> Report:
     """Compares two runtimes on every layer of ``graph``, for every sample.
 
-    ``isolated`` feeds each layer, cut out, with what the oracle has there under the canonical
-    profile; a difference is *explained* when each runtime computes exactly what its own profile says.
-    ``cumulative`` compares whole runs, tensors matched by name. ``other`` is the same model in the
-    second runtime's format and the reading of that file; without it a .tflite model is written as
-    .onnx where a runtime needs that.
+    ``isolated`` feeds each layer that the first runs, cut out, with what the oracle has there under the
+    canonical profile; a difference is *explained* when each runtime computes exactly what its own profile
+    says. ``cumulative`` compares whole runs, tensors matched by name. In either mode the outputs of the
+    files as they are are compared. ``other`` is the same model in the second runtime's format and the
+    reading of that file; without it a .tflite model is written as .onnx where a runtime needs that.
     Raises UsageError for a pairing that cannot be made, and what running the runtimes raises.
     """
     if other is not None and mode == "isolated":
         raise UsageError("two files are compared by whole runs: add --cumulative")
+    sides = side_for(first, model, graph), side_for(second, *(other or (model, graph)))
+    if graph.format == sides[0].graph.format:
+        graph = sides[0].executed.graph
     comparison: _Comparison
     if mode == "isolated":
-        canonical = profile_for(graph)
-        graph = graph_under(graph, canonical)
-        comparison = _Isolated(compile_graph(graph, canonical, threads), first, second, progress)
+        comparison = _Isolated(graph, sides, threads, progress)
     else:
-        sides = side_for(first, model, graph), side_for(second, *(other or (model, graph)))
-        if first.profile:
-            graph = graph_under(graph, PROFILES[first.profile])
-        comparison = _Cumulative(graph, *sides)
+        comparison = _Cumulative(graph, sides)
     records = [
         Record(view, position, f"{first.name} against {second.name}")
         for view in graph.views()
         for position in range(len(view.outputs))
     ]
+    outputs = [OutputRecord(graph.tensors[index]) for index in graph.outputs]
     for feeds in samples:
-        comparison.judge(resolve_feeds(graph, feeds), records)
+        fed = resolve_feeds(graph, feeds)
+        runs = [side.run(graph, fed, comparison.reads_everything) for side in sides]
+        comparison.judge(fed, runs, records)
+        _judge_outputs(graph, sides, fed, runs, outputs, threads)
+    layers = [record.verdict() for record in records]
     return Report(
         model=model_label(model),
         model_sha256=model_digest(model),
@@ -119,41 +147,100 @@ def compare_runtimes(
         profile=second.name,
         mode=mode,
         samples=len(samples),
-        layers=tuple(record.verdict() for record in records),
+        layers=tuple(layers),
         versions={
             f"{delegate.name} {name}": version
             for delegate in (first, second)
             for name, version in delegate.versions().items()
         },
         machine=machine(),
-        notes=tuple(delegate.probe().reason for delegate in (first, second) if delegate.probe().reason),
+        outputs=tuple(record.verdict(layers) for record in outputs),
+        notes=_notes(sides),
     )
 
 
+Runs: TypeAlias = "Sequence[DelegateRun | DelegateError]"
+
+
+def _judge_outputs(
+    graph: Graph,
+    sides: tuple[Side, Side],
+    feeds: Mapping[int, Array],
+    runs: Runs,
+    records: Sequence[OutputRecord],
+    threads: int | None,
+) -> None:
+    """Compares what the files as they are give, in the layout of ``graph``."""
+    found = []
+    for side, run in zip(sides, runs, strict=True):
+        if isinstance(run, DelegateError):
+            for record in records:
+                record.refuse(str(run))
+            return
+        found.append([relayout(value, side.graph.format, graph.format) for value in run.outputs])
+    reason: str | None = None
+    for record, mine, theirs in zip(records, *found, strict=True):
+        try:
+            diff = diff_arrays(theirs, mine)
+        except CannotCompare as error:
+            record.refuse(str(error))
+            continue
+        if not diff.equal and reason is None:
+            explained = all(side.follows_its_profile(graph, feeds, threads) for side in sides)
+            reason = _each_its_own([side.delegate for side in sides]) if explained else ""
+        record.add(diff, reason or "")
+
+
+def _each_its_own(delegates: Sequence[Delegate]) -> str:
+    return "each runtime computes what its own profile says: " + " and ".join(
+        f"{delegate.name} {delegate.profile}" for delegate in delegates
+    )
+
+
+def _notes(sides: Sequence[Side]) -> tuple[str, ...]:
+    """What each runtime is held to here and why, whether its version is known, where its layers are from."""
+    fits = [(side.delegate.name, side.delegate.fit) for side in sides]
+    found = [f"{name} computes as {fit.profile}: {fit.reason}" for name, fit in fits if fit.reason]
+    found += [probe.reason for probe in (side.delegate.probe() for side in sides) if probe.reason]
+    found += [f"{side.delegate.name}: {side.executed.note}" for side in sides if side.executed.note]
+    return tuple(dict.fromkeys(found))
+
+
 class _Comparison(Protocol):
-    def judge(self, feeds: Mapping[int, Array], records: Sequence[Record]) -> None:
-        """Compares every layer on one sample."""
+    reads_everything: bool
+
+    def judge(self, feeds: Mapping[int, Array], runs: Runs, records: Sequence[Record]) -> None:
+        """Compares every layer on one sample, of which ``runs`` are the whole runs."""
 
 
 class _Cumulative:
     """Whole runs; a tensor either runtime hides or merges away cannot be compared."""
 
-    def __init__(self, graph: Graph, first: Side, second: Side) -> None:
-        self._graph, self._sides = graph, (first, second)
+    reads_everything = True
 
-    def judge(self, feeds: Mapping[int, Array], records: Sequence[Record]) -> None:
+    def __init__(self, graph: Graph, sides: tuple[Side, Side]) -> None:
+        self._graph, self._sides = graph, sides
+
+    def judge(self, feeds: Mapping[int, Array], runs: Runs, records: Sequence[Record]) -> None:  # noqa: ARG002
         """Compares every layer on one sample."""
-        runs = [side.run(self._graph, feeds) for side in self._sides]
-        for record in records:
-            for side, (run, found) in zip(self._sides, runs, strict=True):
-                if run.capture_changed:
+        found = []
+        for side, run in zip(self._sides, runs, strict=True):
+            if isinstance(run, DelegateError):
+                for record in records:
+                    record.refuse(str(run))
+                return
+            if run.capture_changed:
+                for record in records:
                     record.refuse(f"keeping every tensor changed the outputs of {side.delegate.name}")
-                elif record.tensor.name not in found:
+            found.append(side.tensors(self._graph, run))
+        for record in records:
+            for side, tensors in zip(self._sides, found, strict=True):
+                if record.tensor.name not in tensors:
                     record.refuse(f"{side.delegate.name} shows no tensor {record.tensor.name!r}")
             if record.refused:
                 continue
             try:
-                record.add(diff_arrays(*(found[record.tensor.name] for _, found in reversed(runs))))
+                record.add(diff_arrays(*(tensors[record.tensor.name] for tensors in reversed(found))))
             except CannotCompare as error:
                 record.refuse(str(error))
 
@@ -162,12 +249,19 @@ class _Isolated:
     """Each layer as a model of its own for each runtime, fed with the oracle's inputs."""
 
     def __init__(
-        self, program: Program, first: Delegate, second: Delegate, progress: Progress | None
+        self, graph: Graph, sides: tuple[Side, Side], threads: int | None, progress: Progress | None
     ) -> None:
-        self._program, self._progress = program, progress
-        self._cuts = [single_layer(program.graph, layer.index) for layer in program.graph.layers]
-        self._sides = [[self._side(delegate, cut) for cut in self._cuts] for delegate in (first, second)]
-        self._delegates = (first, second)
+        self._delegates = tuple(side.delegate for side in sides)
+        # Values the oracle lacks come from a runtime that runs these very layers.
+        self._source = next((i for i, side in enumerate(sides) if side.executed.graph is graph), None)
+        missing: Missing = "refuse" if self._source is None else "given"
+        self._program = compile_graph(graph, profile_for(graph), threads, missing=missing)
+        source = sides[self._source or 0]
+        self._whole = WholeModel(source.delegate, source.model, self._program)
+        self.reads_everything = self._source is not None and self._whole.needs_values
+        self._progress = progress
+        self._cuts = [single_layer(graph, layer.index) for layer in graph.layers]
+        self._files = [[self._side(delegate, cut) for cut in self._cuts] for delegate in self._delegates]
 
     def _side(self, delegate: Delegate, cut: Cut) -> Side | str:
         """The layer as the runtime reads it, or why it cannot be given to it."""
@@ -178,16 +272,23 @@ class _Isolated:
         except KaratError as error:
             return str(error)
 
-    def judge(self, feeds: Mapping[int, Array], records: Sequence[Record]) -> None:
+    def judge(self, feeds: Mapping[int, Array], runs: Runs, records: Sequence[Record]) -> None:
         """Compares every layer on one sample."""
-        trace = self._program.run(feeds, trace=True, progress=self._progress).trace
-        assert trace is not None
+        trace = self._trace(feeds, runs)
         answers = [
             self._answers(delegate, sides, trace)
-            for delegate, sides in zip(self._delegates, self._sides, strict=True)
+            for delegate, sides in zip(self._delegates, self._files, strict=True)
         ]
         for record in records:
             self._compare(record, [given[record.layer] for given in answers], trace)
+
+    def _trace(self, feeds: Mapping[int, Array], runs: Runs) -> Trace:
+        """What to feed the layers with."""
+        if self._source is None:
+            trace = self._program.run(feeds, trace=True, progress=self._progress).trace
+            assert trace is not None
+            return trace
+        return self._whole.beside(runs[self._source], feeds, self._progress).trace
 
     def _answers(
         self, delegate: Delegate, sides: Sequence[Side | str], trace: Trace
@@ -234,15 +335,16 @@ class _Isolated:
 
     def _explain(self, record: Record, found: Sequence[Array | str], trace: Trace) -> str:
         """Does each runtime compute exactly what its own profile says?"""
-        for delegate, sides, value in zip(self._delegates, self._sides, found, strict=True):
+        for delegate, sides, value in zip(self._delegates, self._files, found, strict=True):
             side, cut = sides[record.layer], self._cuts[record.layer]
             assert isinstance(side, Side)
             if not delegate.profile:
                 return ""
-            program = compile_graph(side.graph, delegate.profile, self._program.target.threads)
+            try:
+                program = compile_graph(side.graph, delegate.profile, self._program.target.threads)
+            except KaratError:
+                return ""
             expected = program.run(self._feeds(cut, side, trace)).outputs[record.position]
             if not np.array_equal(relayout(expected, side.graph.format, cut.graph.format), value):
                 return ""
-        return "each runtime computes what its own profile says: " + " and ".join(
-            f"{delegate.name} {delegate.profile}" for delegate in self._delegates
-        )
+        return _each_its_own(self._delegates)

@@ -1,37 +1,26 @@
-"""What is found about one layer output, gathered over samples into a verdict."""
+"""What is found about one tensor, gathered over samples into a verdict."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from golden.diff import ArrayDiff, merge
-from golden.report import LayerVerdict, Origin, Verdict
-from refimpl.graph import LayerView, Tensor
+from golden.diff import ArrayDiff, diff_arrays, merge
+from golden.report import LayerVerdict, Origin, OutputVerdict, Verdict
+from refimpl.bounds.interval import Interval, Use
+from refimpl.graph import Array, LayerView, Tensor
 
 
-@dataclass
-class Record:
-    """Comparisons of output ``position`` of a layer; ``rule`` is who rounds it how, for the report."""
+@dataclass(kw_only=True)
+class Gathered:
+    """Comparisons of one tensor, sample after sample."""
 
-    view: LayerView
-    position: int
-    rule: str
     diff: ArrayDiff | None = None
     refused: str = ""
     unexplained: bool = False
     reasons: list[str] = field(default_factory=list)
     origins: set[Origin] = field(default_factory=set)
     tie: float | None = None
-
-    @property
-    def layer(self) -> int:
-        """The layer's index."""
-        return self.view.layer.index
-
-    @property
-    def tensor(self) -> Tensor:
-        """The output compared."""
-        return self.view.outputs[self.position]
+    bound: Use | None = None
 
     def refuse(self, reason: str) -> None:
         """Nothing could be compared this time."""
@@ -50,14 +39,47 @@ class Record:
         if tie is not None:
             self.tie = max(tie, self.tie or 0.0)
 
+    def add_bounded(self, interval: Interval, found: Array, origin: Origin = "") -> None:
+        """One comparison with what may be there; a value outside differs, and nothing explains it.
+
+        Raises CannotCompare for another shape or element type.
+        """
+        use = interval.use(found)
+        self.bound = use if self.bound is None else self.bound.merged(use)
+        self.add(diff_arrays(interval.nearest(found), found), "", origin)
+
+    def worst(self) -> tuple[Verdict, str]:
+        """The verdict that the worst sample decides, and its reason."""
+        if self.diff is not None and not self.diff.equal:
+            return ("mismatch" if self.unexplained else "explained"), "; ".join(self.reasons)
+        if self.refused or self.diff is None:
+            return "not_compared", self.refused or "no sample was run"
+        if self.bound is not None:
+            return "within_bound", str(self.bound)
+        return "bit_exact", "; ".join(self.reasons)
+
+
+@dataclass
+class Record(Gathered):
+    """Comparisons of output ``position`` of a layer; ``rule`` is who rounds it how, for the report."""
+
+    view: LayerView
+    position: int
+    rule: str
+
+    @property
+    def layer(self) -> int:
+        """The layer's index."""
+        return self.view.layer.index
+
+    @property
+    def tensor(self) -> Tensor:
+        """The output compared."""
+        return self.view.outputs[self.position]
+
     def verdict(self) -> LayerVerdict:
         """The worst of what was found decides."""
-        verdict: Verdict = "bit_exact"
-        reason = "; ".join(self.reasons)
-        if self.diff is not None and not self.diff.equal:
-            verdict = "mismatch" if self.unexplained else "explained"
-        elif self.refused or self.diff is None:
-            verdict, reason = "not_compared", self.refused or "no sample was run"
+        verdict, reason = self.worst()
         origin: Origin = "introduced" if "introduced" in self.origins else ""
         if self.origins == {"inherited"}:
             origin = "inherited"
@@ -73,4 +95,32 @@ class Record:
             reason=reason,
             origin=origin,
             tie_distance=self.tie,
+            bound=self.bound,
+        )
+
+
+NOT_WHAT_RAN = (
+    "no layer shown differs and yet this output does: the layers shown are not what the runtime ran"
+)
+
+
+@dataclass
+class OutputRecord(Gathered):
+    """Comparisons of one output of the whole model."""
+
+    tensor: Tensor
+
+    def verdict(self, layers: list[LayerVerdict]) -> OutputVerdict:
+        """The worst of what was found decides; ``layers`` are those judged beside it."""
+        verdict, reason = self.worst()
+        if verdict == "mismatch" and not reason and not any(layer.differs for layer in layers):
+            reason = NOT_WHAT_RAN
+        return OutputVerdict(
+            tensor=self.tensor.index,
+            name=self.tensor.name,
+            dtype=self.tensor.dtype,
+            verdict=verdict,
+            diff=self.diff,
+            reason=reason,
+            bound=self.bound,
         )

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from golden.diff import ArrayDiff
+from refimpl.bounds.interval import Use
 
-Verdict = Literal["bit_exact", "explained", "mismatch", "not_compared"]
+Verdict = Literal["bit_exact", "within_bound", "explained", "mismatch", "not_compared"]
 Mode = Literal["isolated", "cumulative"]
 Origin = Literal["introduced", "inherited", ""]
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: ``outputs``, the whole model's, beside ``layers``; the verdict ``within_bound`` and its ``bound``."""
+
 EXIT_MATCH, EXIT_MISMATCH, EXIT_CANNOT_COMPARE = 0, 1, 3
 
 
@@ -26,7 +29,8 @@ class LayerVerdict:
     compared. ``origin`` tells, in a cumulative comparison, whether the layer's
     inputs already differed. ``tie_distance`` is the largest distance of a
     mismatching element's real-valued result from a rounding tie, in LSBs, where
-    accumulators exist: a small number means only the rounding differs.
+    accumulators exist: a small number means only the rounding differs. ``bound`` says, where no rule fixes
+    the bits of a float32 layer, how wide the intervals of its values are and how much of them was used.
     """
 
     layer: int
@@ -40,11 +44,41 @@ class LayerVerdict:
     reason: str = ""
     origin: Origin = ""
     tie_distance: float | None = None
+    bound: Use | None = None
+
+    @property
+    def differs(self) -> bool:
+        """True where a difference was found, explained or not."""
+        return self.verdict in ("mismatch", "explained")
+
+
+@dataclass(frozen=True)
+class OutputVerdict:
+    """What became of one output of the whole model: the file as it is, in the session a user has.
+
+    ``reason`` names what explains a difference, or says why nothing was compared. ``bound`` is that of a
+    layer's output.
+    """
+
+    tensor: int
+    name: str
+    dtype: str
+    verdict: Verdict
+    diff: ArrayDiff | None = None
+    reason: str = ""
+    bound: Use | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """The judgement of one model on one runtime under one profile."""
+    """The judgement of one model on one runtime under one profile.
+
+    ``layers`` are those the runtime runs, ``outputs`` the model's own, from a run of the file as it is.
+    Layers that are all exact say nothing about a model some other layers of which ran: without
+    outputs nothing passes. ``profile_reason`` says how it is known that the runtime follows this profile on
+    this machine, where there was a choice; ``notes`` what else to know, such as a version nobody
+    established.
+    """
 
     model: str
     model_sha256: str
@@ -56,33 +90,43 @@ class Report:
     layers: tuple[LayerVerdict, ...]
     versions: Mapping[str, str]
     machine: Mapping[str, str]
+    outputs: tuple[OutputVerdict, ...] = ()
     notes: tuple[str, ...] = ()
+    profile_reason: str = ""
+
+    @property
+    def judged(self) -> tuple[LayerVerdict | OutputVerdict, ...]:
+        """The layers, then the outputs."""
+        return (*self.layers, *self.outputs)
 
     @property
     def verdict(self) -> Verdict:
-        """The worst layer decides: mismatch, then not compared, then explained."""
-        found = {layer.verdict for layer in self.layers}
-        ranked: tuple[Verdict, ...] = ("mismatch", "not_compared", "explained")
+        """The worst layer or output decides: mismatch, not compared, explained, then within a bound."""
+        found = {judged.verdict for judged in self.judged}
+        if not self.outputs:
+            found.add("not_compared")
+        ranked: tuple[Verdict, ...] = ("mismatch", "not_compared", "explained", "within_bound")
         for verdict in ranked:
             if verdict in found:
                 return verdict
         return "bit_exact" if found else "not_compared"
 
     def exit_code(self, accept_explained: bool = False) -> int:
-        """0 match, 1 mismatch, 3 cannot compare. An explained difference is still a
+        """0 match, 1 mismatch, 3 cannot compare. What lies within a bound matches: nothing says more about
+        it. An explained difference is still a
         difference from the profile asked for, unless the caller accepts it."""
         verdict = self.verdict
         if verdict == "mismatch" or (verdict == "explained" and not accept_explained):
             return EXIT_MISMATCH
         if verdict == "not_compared":
-            explained = any(layer.verdict == "explained" for layer in self.layers)
+            explained = any(judged.verdict == "explained" for judged in self.judged)
             return EXIT_MISMATCH if explained and not accept_explained else EXIT_CANNOT_COMPARE
         return EXIT_MATCH
 
     @property
     def first_divergence(self) -> LayerVerdict | None:
         """The first layer whose output differs."""
-        return next((layer for layer in self.layers if layer.verdict in ("mismatch", "explained")), None)
+        return next((layer for layer in self.layers if layer.differs), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, in JSON's own types."""
@@ -103,52 +147,70 @@ class Report:
 
     def table(self, all_layers: bool = False) -> str:
         """A table a person can read: differing layers, or all of them, and a summary."""
-        shown = [v for v in self.layers if all_layers or v.verdict != "bit_exact"]
+        shown = [v for v in self.judged if all_layers or v.verdict != "bit_exact"]
         lines = []
         if shown:
             rows = [_HEADINGS, *(_row(verdict) for verdict in shown)]
             widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
             lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in rows]
-            lines += [f"  layer {v.layer}: {v.reason}" for v in shown if v.reason]
+            lines += [f"  {_label(v)}: {v.reason}" for v in shown if v.reason]
             lines.append("")
         lines.append(self.summary())
-        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"note: {note}" for note in self.notes if note not in self.profile_reason]
         return "\n".join(lines)
 
     def summary(self) -> str:
-        """One line: the verdict and the counts behind it."""
-        counts = Counter(layer.verdict for layer in self.layers)
-        said = ", ".join(f"{counts[v]} {v}" for v in _ORDER if counts[v]) or "no layer"
-        values = sum(layer.diff.elements for layer in self.layers if layer.diff is not None)
-        wrong = sum(layer.diff.mismatch_count for layer in self.layers if layer.diff is not None)
+        """One line: the verdict and the counts behind it, of the layers and of the whole model."""
+        reason = f" ({self.profile_reason})" if self.profile_reason else ""
         return (
-            f"{self.verdict.upper()}: {self.delegate} against {self.profile}, {self.mode}, "
-            f"{self.samples} input{'s' if self.samples != 1 else ''}: {said}; "
-            f"{wrong} of {values} values differ"
+            f"{self.verdict.upper()}: {self.delegate} against {self.profile}{reason}, {self.mode}, "
+            f"{self.samples} input{'s' if self.samples != 1 else ''}: "
+            f"{_counted(self.layers) or 'no layer'}; outputs of the whole model: "
+            f"{_counted(self.outputs) or 'not compared'}"
         )
 
 
-_ORDER: tuple[Verdict, ...] = ("bit_exact", "explained", "mismatch", "not_compared")
+_ORDER: tuple[Verdict, ...] = ("bit_exact", "within_bound", "explained", "mismatch", "not_compared")
 _HEADINGS = ("layer", "op", "output", "verdict", "differing", "max LSB", "histogram", "first at", "origin")
 
 
-def _row(verdict: LayerVerdict) -> tuple[str, ...]:
+def _counted(judged: Sequence[LayerVerdict | OutputVerdict]) -> str:
+    """``3 bit_exact, 1 mismatch (2 of 60 values differ)``; '' for none."""
+    if not judged:
+        return ""
+    counts = Counter(found.verdict for found in judged)
+    said = ", ".join(f"{counts[v]} {v}" for v in _ORDER if counts[v])
+    values = sum(found.diff.elements for found in judged if found.diff is not None)
+    wrong = sum(found.diff.mismatch_count for found in judged if found.diff is not None)
+    return f"{said} ({wrong} of {values} values differ)"
+
+
+def _label(verdict: LayerVerdict | OutputVerdict) -> str:
+    if isinstance(verdict, OutputVerdict):
+        return f"output {verdict.name!r}"
+    return f"layer {verdict.layer}"
+
+
+def _row(verdict: LayerVerdict | OutputVerdict) -> tuple[str, ...]:
     diff = verdict.diff
     name = verdict.name if len(verdict.name) <= 32 else "…" + verdict.name[-31:]
+    place, op, origin = "", "(whole model)", ""
+    if isinstance(verdict, LayerVerdict):
+        place, op, origin = str(verdict.layer), verdict.op, verdict.origin
     if diff is None:
-        return (str(verdict.layer), verdict.op, name, verdict.verdict, "-", "-", "-", "-", verdict.origin)
+        return (place, op, name, verdict.verdict, "-", "-", "-", "-", origin)
     first = diff.first_divergence
     largest = f"{diff.max_abs_diff:.3g}" if verdict.dtype.startswith("float") else str(diff.max_abs_diff_lsb)
     return (
-        str(verdict.layer),
-        verdict.op,
+        place,
+        op,
         name,
         verdict.verdict,
         f"{diff.mismatch_count}/{diff.elements}",
         largest,
         histogram_text(diff.histogram),
         "-" if first is None else ",".join(map(str, first.index)),
-        verdict.origin,
+        origin,
     )
 
 

@@ -11,12 +11,13 @@ from export.cut import Cut, single_layer
 from golden.diff import diff_arrays
 from golden.explain import Explainer, tie_distance
 from golden.provenance import feeds_digest, machine, model_digest, model_label, written
-from golden.record import Record
+from golden.record import OutputRecord, Record
 from golden.report import Mode, Origin, Report
+from golden.whole import WholeModel, WholeRun, reason_to_give
 from refimpl.engine import Feeds, Program, Progress, compile_graph
-from refimpl.errors import CannotCompare, DelegateError
+from refimpl.errors import CannotCompare, DelegateError, ModelError
 from refimpl.graph import Array, Graph, Tensor
-from refimpl.profiles import METHODS
+from refimpl.profiles import profile_for
 from refimpl.trace import Trace
 
 
@@ -31,13 +32,14 @@ def verify(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Compares ``delegate`` with the oracle on every layer, for every sample.
+    """Compares ``delegate`` with the oracle on every layer and every output, for every sample.
 
-    ``isolated`` feeds each layer, cut out as a model of its own, with the
-    oracle's inputs, so that a difference was introduced there. ``cumulative``
-    compares one run of the whole ``model``, of which ``graph`` is the reading. Where the runtime turns
-    ops between DequantizeLinear and QuantizeLinear into integer ops, its layers are those.
-    ``profile`` defaults to the one that describes the delegate.
+    ``graph`` is the reading of ``model``; the layers judged are those the runtime says it runs for it
+    (:meth:`Delegate.executed_graph`). ``isolated`` feeds each one, cut out as a model of its own, with the
+    oracle's inputs, so that a difference was introduced there. ``cumulative`` compares one run of the
+    whole model. In either mode the outputs of the file as it is are compared with the oracle's.
+    A layer the oracle lacks, or whose bits nobody specifies, is not compared; what lies behind it is
+    judged on the values the runtime had. ``profile`` defaults to the one that describes the delegate.
 
     Raises CannotCompare when the delegate has no profile and none is given,
     whatever compiling the graph raises, and DelegateError when the runtime
@@ -46,23 +48,29 @@ def verify(
     name = profile or delegate.profile
     if not name:
         delegate.versions()  # a runtime that is not here needs no profile first
-        raise CannotCompare(f"no profile describes {delegate.name}; choose one with --profile")
-    if graph.format == "onnx" and getattr(delegate, "fuses_qdq", False):
-        from export.onnx import lower_qdq
-
-        graph = lower_qdq(graph)
-    program = compile_graph(graph, name, threads)
+        why = delegate.fit.reason and f" ({delegate.fit.reason})"
+        raise CannotCompare(f"no profile describes {delegate.name}{why}; choose one with --profile")
+    profile_for(graph, name)  # before a runtime is asked for anything
+    executed = delegate.executed_graph(model, graph)
+    graph = executed.graph
+    program = compile_graph(graph, name, threads, missing="given")
     probe = delegate.probe()
-    comparison = _Isolated(program, delegate) if mode == "isolated" else _Cumulative(program, delegate, model)
+    comparison = _Isolated(program, delegate) if mode == "isolated" else _Cumulative(program)
+    whole = WholeModel(delegate, model, program)
     records = [
         _Judged(program, layer.index, position)
         for layer in graph.layers
         for position in range(len(layer.outputs))
     ]
+    outputs = [OutputRecord(graph.tensors[index]) for index in graph.outputs]
+    versions: dict[str, str] = {}
     for feeds in samples:
-        expected = program.run(feeds, accumulators=True, progress=progress).trace
-        assert expected is not None
-        comparison.judge(expected, records)
+        run = whole.run(feeds, everything=mode == "cumulative", progress=progress)
+        comparison.judge(run, records)
+        explaining = {name for record in records for name in record.explainer.profiles}
+        whole.judge(run, outputs, [delegate.profile, *sorted(explaining)])
+        versions.update(run.trace.versions)
+    layers = [record.verdict() for record in records]
     return Report(
         model=model_label(model),
         model_sha256=model_digest(model),
@@ -71,24 +79,23 @@ def verify(
         profile=program.profile.name,
         mode=mode,
         samples=len(samples),
-        layers=tuple(record.verdict() for record in records),
-        versions={**comparison.versions, **delegate.versions()},
+        layers=tuple(layers),
+        versions={**versions, **delegate.versions()},
         machine=machine(),
-        notes=(probe.reason,) if probe.reason else (),
+        outputs=tuple(record.verdict(layers) for record in outputs),
+        notes=tuple(note for note in (probe.reason, executed.note) if note),
+        profile_reason="" if profile else "; ".join(filter(None, (delegate.fit.reason, probe.reason))),
     )
 
 
-UNSPECIFIED = METHODS["unspecified"]
-
-
 class _Judged(Record):
-    """A record of a layer the oracle computes."""
+    """A record of a layer of a program; ``given`` says why its outputs are the runtime's, where they are."""
 
     def __init__(self, program: Program, layer: int, position: int) -> None:
         step = program.steps[layer]
         super().__init__(step.view, position, str(step.rule))
         self.explainer = Explainer(program, layer)
-        self.unspecified = step.rule.method == "unspecified"
+        self.given = reason_to_give(step)
 
 
 class _Isolated:
@@ -96,27 +103,39 @@ class _Isolated:
 
     def __init__(self, program: Program, delegate: Delegate) -> None:
         self._program, self._delegate = program, delegate
-        self._cuts = [single_layer(program.graph, layer.index) for layer in program.graph.layers]
-        self._models = [written(cut.graph) for cut in self._cuts]
-        self.versions: Mapping[str, str] = {}
+        self._cuts = {
+            step.view.layer.index: self._cut(step.view.layer.index)
+            for step in program.steps
+            if not reason_to_give(step)
+        }
 
-    def judge(self, expected: Trace, records: Sequence[_Judged]) -> None:
+    def _cut(self, layer: int) -> tuple[Cut, bytes] | str:
+        """The layer and its file, or why there is none."""
+        try:
+            cut = single_layer(self._program.graph, layer)
+            return cut, written(cut.graph)
+        except ModelError as error:
+            return f"the layer cannot be written as a model of its own: {error}"
+
+    def judge(self, whole: WholeRun, records: Sequence[_Judged]) -> None:
         """Compares every layer on one sample."""
-        self.versions = expected.versions
-        jobs = [
-            (model, _cut_feeds(cut, expected)) for model, cut in zip(self._models, self._cuts, strict=True)
-        ]
-        answers = list(self._delegate.run_many(jobs))
+        expected = whole.trace
+        jobs = {
+            layer: (cut[1], _cut_feeds(cut[0], expected))
+            for layer, cut in self._cuts.items()
+            if not isinstance(cut, str)
+        }
+        answers = dict(zip(jobs, self._delegate.run_many(list(jobs.values())), strict=True))
         for record in records:
-            if record.unspecified:
-                record.refuse(UNSPECIFIED)
+            cut, answer = self._cuts.get(record.layer, record.given), answers.get(record.layer)
+            if isinstance(cut, str) or answer is None:
+                record.refuse(str(cut))
                 continue
-            answer, cut = answers[record.layer], self._cuts[record.layer]
             if isinstance(answer, DelegateError):
                 record.refuse(str(answer))
                 continue
-            found = dict(zip((cut.tensors[i] for i in cut.graph.outputs), answer.outputs, strict=True))
-            self._compare(record, expected, found)
+            tensors = (cut[0].tensors[i] for i in cut[0].graph.outputs)
+            self._compare(record, expected, dict(zip(tensors, answer.outputs, strict=True)))
 
     def _compare(self, record: _Judged, expected: Trace, found: Mapping[int, Array]) -> None:
         index = record.tensor.index
@@ -155,23 +174,23 @@ def _inputs(record: _Judged, trace: Trace) -> list[Array | None]:
 class _Cumulative:
     """One run of the whole model; differences travel downstream."""
 
-    def __init__(self, program: Program, delegate: Delegate, model: Model) -> None:
-        self._program, self._delegate, self._model = program, delegate, model
-        self.versions: Mapping[str, str] = {}
+    def __init__(self, program: Program) -> None:
+        self._program = program
 
-    def judge(self, expected: Trace, records: Sequence[_Judged]) -> None:
+    def judge(self, whole: WholeRun, records: Sequence[_Judged]) -> None:
         """Compares every tensor of one sample."""
-        self.versions = expected.versions
-        graph = self._program.graph
-        run = self._delegate.run(self._model, {i: expected.tensors[i] for i in graph.inputs}, tensors="all")
         for record in records:
-            self._compare(record, expected, run)
+            if isinstance(whole.run, DelegateError):
+                record.refuse(str(whole.run))
+            elif record.given:
+                record.refuse(record.given)
+            elif record.tensor.index in whole.unknown:
+                record.refuse(whole.unknown[record.tensor.index])
+            else:
+                self._compare(record, whole.trace, whole.run)
 
     def _compare(self, record: _Judged, expected: Trace, run: DelegateRun) -> None:
         index = record.tensor.index
-        if record.unspecified:
-            record.refuse(UNSPECIFIED)
-            return
         if run.capture_changed:
             record.refuse("keeping every tensor changed the runtime's own outputs")
             return
@@ -215,8 +234,8 @@ class _Cumulative:
             return run.trace.tensors[tensor.index]
         for step in self._program.steps:
             if tensor in step.view.outputs:
-                if step.rule.method == "unspecified":
-                    raise CannotCompare(f"follows {step.view}, which is {UNSPECIFIED}")
+                if reason := reason_to_give(step):
+                    raise CannotCompare(f"follows {step.view}: {reason}")
                 inputs = [None if t is None else self._value(t, run) for t in step.view.inputs]
                 outputs = self._program.run_layer(step.view.layer.index, inputs).outputs
                 return outputs[step.view.outputs.index(tensor)]

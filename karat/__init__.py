@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from export.tflite import read_tflite, write_tflite
     from golden.report import Report
     from golden.verify import verify
-    from refimpl.engine import Program, compile_graph
+    from karat.compiling import compile_graph
+    from refimpl.engine import Program
     from refimpl.errors import KaratError
     from refimpl.graph import Graph
     from refimpl.networks import network
@@ -42,7 +43,7 @@ _HOMES = {
     "Report": "golden.report",
     "PRESETS": "export.quantize",
     "Trace": "refimpl.trace",
-    "compile_graph": "refimpl.engine",
+    "compile_graph": "karat.compiling",
     "delegate_named": "delegates",
     "network": "refimpl.networks",
     "quantize_model": "export.quantize",

@@ -170,6 +170,8 @@ def random_feeds(graph: Graph, seed: int) -> dict[int, Array]:
 
 
 def _random(graph: Graph, tensor: Tensor, generator: np.random.Generator) -> Array:
+    if tensor.is_opaque:
+        raise FeedError(f"input {tensor.name!r} is of element type {tensor.dtype}: no values can be drawn")
     dtype = DTYPES[tensor.dtype]
     if tensor.dtype == "bool":
         return generator.integers(0, 2, tensor.shape).astype(bool)

@@ -37,9 +37,9 @@ DTYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
 """Element types a tensor can have and be computed with, by the name NumPy gives them."""
 
 UNCOMPUTED_TYPES = (
-    "int2", "uint2", "int4", "uint4", "bfloat16", "float4_e2m1", "float8_e4m3fn", "float8_e4m3fnuz",
-    "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0", "complex64", "complex128", "string", "resource",
-    "variant",
+    "int2", "uint2", "int4", "uint4", "float4_e2m1", "float6_e2m3", "float6_e3m2", "float8_e4m3fn",
+    "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0", "bfloat16", "complex64", "complex128",
+    "string", "resource", "variant",
 )  # fmt: skip
 """Element types of model files that NumPy lacks or nothing here computes with."""
 

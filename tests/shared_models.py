@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = Path(os.environ.get("KARAT_MODELS", ROOT.parent / "shared" / "models"))
 
+CASES = Path(os.environ.get("KARAT_CASES", ROOT.parent / "shared" / "cases"))
+
 NOT_RUNNABLE = {
     "coral/deeplabv3_mnv2_dm05_pascal_quant_edgetpu.tflite": "compiled for the Edge TPU (custom op)",
     "coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite": "compiled for the Edge TPU (custom op)",
@@ -40,4 +42,12 @@ def require(name: str) -> Path:
     path = MODELS / name
     if not path.is_file():
         pytest.skip(f"{path} is absent; set KARAT_MODELS to the folder of public models")
+    return path
+
+
+def require_case(name: str) -> Path:
+    """The path of a file built after a public report, or a skip that says what is missing."""
+    path = CASES / name
+    if not path.is_file():
+        pytest.skip(f"{path} is absent; set KARAT_CASES to the folder of reported files")
     return path

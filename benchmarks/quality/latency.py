@@ -79,7 +79,7 @@ def oracle_of_onnx(profile: str) -> Build:
     """The oracle on the graph ONNX Runtime makes of the exported one."""
 
     def build(graph: Graph, threads: int) -> Network:
-        program = compile_graph(lower_qdq(to_onnx(graph, "qdq")), profile, threads)
+        program = compile_graph(lower_qdq(to_onnx(graph, "qdq"), int8_allowed=True), profile, threads)
         return Network(graph, _between_layouts(lambda values: program.run([values]).outputs[0]))
 
     return build

@@ -157,7 +157,7 @@ def _as_onnx(graph: Graph, profile: str) -> Network:
     """The graph ONNX Runtime makes of the exported one, between NHWC images."""
     from export.onnx import lower_qdq, to_onnx
 
-    program = compile_graph(lower_qdq(to_onnx(graph, "qdq")), profile)
+    program = compile_graph(lower_qdq(to_onnx(graph, "qdq"), int8_allowed=True), profile)
 
     def run(values: Array) -> Array:
         (output,) = program.run([np.ascontiguousarray(values.transpose(0, 3, 1, 2))]).outputs

@@ -3,7 +3,7 @@
 from export.onnx.convert import FLAVOURS, Flavour, to_onnx
 from export.onnx.float_graph import write_float_onnx
 from export.onnx.half import half_precision
-from export.onnx.lower import lower_qdq
+from export.onnx.lowering import lower_qdq
 from export.onnx.read import read_onnx
 from export.onnx.write import write_onnx
 from export.onnx.write_quantized import write_quantized_onnx

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from export.onnx.schema import MAX_RANK, TYPE_NAMES, TYPED_FIELDS, type_label
+from export.onnx.schema import MAX_RANK, TYPE_NAMES, TYPED_FIELDS
 from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import DTYPES, MAX_ELEMENTS, Array
+from refimpl.graph import DTYPES, MAX_ELEMENTS, OPAQUE_TYPES, Array
 
 EXTERNAL = 1
 """``TensorProto.DataLocation`` of values kept in another file."""
@@ -20,7 +20,9 @@ def array_of(proto: Any, where: str, folder: Path | None) -> Array:
     """The values of a TensorProto, its sizes checked before anything is allocated.
 
     ``folder`` is where the model file lies; values in other files are read only from inside it.
-    Raises ModelError when sizes and values do not agree, UnsupportedOp for element types NumPy lacks.
+    Of an opaque element type it is the bytes the message holds, flat, and nothing where they are in
+    another file. Raises ModelError when sizes and values do not agree, UnsupportedOp for element types
+    without a name.
     """
     dtype = element_type(proto.data_type, where)
     shape = tuple(int(size) for size in proto.dims)
@@ -28,6 +30,8 @@ def array_of(proto: Any, where: str, folder: Path | None) -> Array:
         raise ModelError(f"{where}: shape {shape[: MAX_RANK + 1]} makes no sense")
     if proto.HasField("segment"):
         raise UnsupportedOp(f"{where} is stored in segments, which no known writer does")
+    if dtype in OPAQUE_TYPES:
+        return _bytes_of(proto)
     stored = DTYPES[dtype].newbyteorder("<")
     needed = math.prod(shape) * stored.itemsize
     if proto.data_location == EXTERNAL:
@@ -48,14 +52,19 @@ def array_of(proto: Any, where: str, folder: Path | None) -> Array:
 
 
 def element_type(code: int, where: str) -> str:
-    """The NumPy name of an ONNX element type. Raises UnsupportedOp for one NumPy lacks."""
+    """The name of an ONNX element type. Raises UnsupportedOp for one without a name here."""
     if code not in TYPE_NAMES:
-        label = type_label(code).removeprefix("type ")
         raise UnsupportedOp(
-            f"{where}: element type {label} is not supported by karat, which supports "
-            f"{', '.join(TYPE_NAMES.values())}"
+            f"{where}: element type number {code} is unknown to karat: the file is of a newer version of "
+            "ONNX, or damaged"
         )
     return TYPE_NAMES[code]
+
+
+def _bytes_of(proto: Any) -> Array:
+    """Values nobody here computes with, as bytes: raw ones, else texts or numbers as they stand."""
+    content = proto.raw_data or b"".join(proto.string_data) or np.array(proto.int32_data, "<i4").tobytes()
+    return np.frombuffer(content, np.uint8)
 
 
 def _typed(proto: Any, dtype: str, count: int, where: str) -> Array:

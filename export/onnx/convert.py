@@ -53,6 +53,11 @@ def to_onnx(graph: Graph, flavour: Flavour = "qdq") -> Graph:
         raise UsageError(f"no ONNX flavour {flavour!r}; there are {', '.join(FLAVOURS)}")
     if graph.format != "tflite":
         raise ModelError(f"graph {graph.name!r} is {graph.format} already; only TFLite-style graphs convert")
+    for tensor in graph.tensors:
+        if tensor.is_opaque:
+            raise UnsupportedOp(
+                f"{graph.label(tensor.index)} is of element type {tensor.dtype}: no quantized ONNX for it"
+            )
     if flavour == "tensorrt":
         _check_symmetric(graph)
     converter = Converter(graph, flavour)

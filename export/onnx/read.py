@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.onnx.constants import array_of
+from export.onnx.constants import array_of, element_type
 from export.onnx.messages import (
     Declared,
     attributes_of,
@@ -31,7 +31,7 @@ from export.onnx.schema import (
 from export.onnx.shapes import fold, infer
 from export.onnx.shapes_types import Type
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import Array, Graph, Layer, LayerView, Quantization, Signature, Tensor
+from refimpl.graph import OPAQUE_TYPES, Array, Graph, Layer, LayerView, Quantization, Signature, Tensor
 
 
 def read_onnx(source: str | Path | bytes) -> Graph:
@@ -113,13 +113,13 @@ class _Reader:
         inputs = tuple(self._input(value) for value in graph.input if value.name not in stored)
         for proto in graph.initializer:
             where = f"constant {proto.name!r}"
-            self._add(proto.name, array_of(proto, where, self._folder))
+            self._add_constant(proto.name, proto, where)
         nodes = []
         for position, node in enumerate(graph.node):
             where = where_of(position, node)
             if op_name(node.domain, node.op_type) == "Constant":
                 (name,) = outputs_of(node, where)
-                self._add(name, self._constant_value(node, where))
+                self._add_node(name, node, where)
             else:
                 nodes.append((node, where))
         layers = tuple(
@@ -193,14 +193,28 @@ class _Reader:
         self._tensors.append(Tensor(index, name, value.shape, dtype, quantization, data, signature))
         return index
 
-    def _constant_value(self, node: Any, where: str) -> Array:
+    def _add_constant(self, name: str, proto: Any, where: str) -> None:
+        """A TensorProto's values; those of an opaque element type are its bytes."""
+        values, dtype = array_of(proto, where, self._folder), element_type(proto.data_type, where)
+        if dtype not in OPAQUE_TYPES:
+            self._add(name, values)
+            return
+        index = self._add(name, Type(tuple(proto.dims), dtype))
+        self._tensors[index] = dataclasses.replace(self._tensors[index], data=values)
+
+    def _add_node(self, name: str, node: Any, where: str) -> None:
         """What a Constant node stands for."""
+        if len(node.attribute) == 1 and node.attribute[0].name == "value":
+            self._add_constant(name, node.attribute[0].t, where)
+        else:
+            self._add(name, self._constant_value(node, where))
+
+    def _constant_value(self, node: Any, where: str) -> Array:
+        """What a Constant node says in another way than as a tensor."""
         if len(node.attribute) != 1:
             raise ModelError(f"{where} has {len(node.attribute)} values, not one")
         attribute = node.attribute[0]
         match attribute.name:
-            case "value":
-                return array_of(attribute.t, where, self._folder)
             case "value_int":
                 return np.array(attribute.i, np.int64)
             case "value_ints":

@@ -14,19 +14,12 @@ TYPE_NAMES: Mapping[int, str] = MappingProxyType(
         5: "int16",
         6: "int32",
         7: "int64",
+        8: "string",
         9: "bool",
         10: "float16",
         11: "float64",
         12: "uint32",
         13: "uint64",
-    }
-)
-"""``TensorProto.DataType`` numbers that NumPy has a type for; the rest (strings, complex numbers, 4-bit
-integers, bfloat16 and 8-bit floats) no graph here holds."""
-
-OTHER_TYPE_NAMES: Mapping[int, str] = MappingProxyType(
-    {
-        8: "string",
         14: "complex64",
         15: "complex128",
         16: "bfloat16",
@@ -44,12 +37,12 @@ OTHER_TYPE_NAMES: Mapping[int, str] = MappingProxyType(
         28: "float6_e3m2",
     }
 )
-"""The other numbers of ``TensorProto.DataType``, as of onnx 1.23: named in messages and listings."""
+"""``TensorProto.DataType`` numbers by NumPy's name, or by the one of the opaque types."""
 
 
 def type_label(code: int) -> str:
     """An element type by name; one that has none here is ``type 99``."""
-    return TYPE_NAMES.get(code) or OTHER_TYPE_NAMES.get(code) or f"type {code}"
+    return TYPE_NAMES.get(code, f"type {code}")
 
 
 TYPE_CODES: Mapping[str, int] = MappingProxyType({name: code for code, name in TYPE_NAMES.items()})

@@ -15,7 +15,7 @@ import numpy as np
 
 from export.onnx import shapes_moving as moving
 from export.onnx import shapes_windows as windows
-from export.onnx.schema import MICROSOFT, TYPE_NAMES, type_label
+from export.onnx.schema import MICROSOFT, TYPE_NAMES
 from export.onnx.shapes_types import Rule, Type, broadcast, has_input
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView
@@ -108,9 +108,7 @@ def _dequantize(view: LayerView) -> list[Type]:
 def _stated_type(view: LayerView, default: str) -> str:
     code = view.integer("output_dtype", 0)
     if code and code not in TYPE_NAMES:
-        raise UnsupportedOp(
-            f"{view}: element type {type_label(code).removeprefix('type ')} is not supported by karat"
-        )
+        raise UnsupportedOp(f"{view}: element type number {code} is unknown to karat")
     return TYPE_NAMES.get(code, default)
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from export.onnx.schema import TYPE_NAMES, type_label
+from export.onnx.schema import TYPE_NAMES
 from export.onnx.shapes_types import (
     Rule,
     Shape,
@@ -209,9 +209,7 @@ def cast(view: LayerView) -> list[Type]:
     """The type numbered ``to``."""
     code = view.integer("to")
     if code not in TYPE_NAMES:
-        raise UnsupportedOp(
-            f"{view}: element type {type_label(code).removeprefix('type ')} is not supported by karat"
-        )
+        raise UnsupportedOp(f"{view}: element type number {code} is unknown to karat")
     return [Type(view.input(0).shape, TYPE_NAMES[code])]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from export.onnx.float_graph import onnx_names
 from export.onnx.package import import_onnx
 from export.onnx.schema import MAX_BYTES, TYPE_CODES, split_op
-from refimpl.errors import ModelError
+from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import AttributeValue, Graph, Layer, Tensor
 
 LEAST_OPSET = 17
@@ -104,6 +104,10 @@ class _Writer:
         assert tensor.data is not None
         proto = self._onnx.TensorProto()
         proto.name = self._names[tensor.index]
+        if tensor.is_opaque:
+            raise UnsupportedOp(
+                f"constant {tensor.name!r} is of element type {tensor.dtype}, which is not written"
+            )
         proto.data_type = TYPE_CODES[tensor.dtype]
         proto.dims.extend(tensor.shape)
         proto.raw_data = (

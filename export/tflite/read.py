@@ -45,7 +45,7 @@ MAX_RANK = 32
 class Subgraph(NamedTuple):
     """One of a file's graphs: its number, its name, and the signatures that enter it."""
 
-    index: int
+    number: int
     name: str
     signatures: tuple[str, ...]
 
@@ -139,13 +139,15 @@ class _Reader:
         if len(self._subgraphs) == 1 and subgraph in (None, 0):
             return 0
         known = self.subgraphs()
-        fitting = [graph.index for graph in known if subgraph == graph.index or subgraph in graph.signatures]
+        fitting = [
+            graph.number for graph in known if subgraph == graph.number or subgraph in graph.signatures
+        ]
         if subgraph is None:
-            fitting = [graph.index for graph in known if graph.signatures] or [0]
+            fitting = [graph.number for graph in known if graph.signatures] or [0]
         if len(fitting) == 1:
             return fitting[0]
         listed = ", ".join(
-            f"{graph.index} ({', '.join(map(repr, graph.signatures)) or 'no signature'})" for graph in known
+            f"{graph.number} ({', '.join(map(repr, graph.signatures)) or 'no signature'})" for graph in known
         )
         asked = "there are several" if subgraph is None else f"{subgraph!r} names {len(fitting)} of them"
         raise UsageError(f"choose one of the file's subgraphs by number or signature, {asked}: {listed}")

@@ -110,9 +110,14 @@ class TensorMapField(IntEnum):
 
 
 def enum_names(name: str) -> Mapping[int, str]:
-    """Value to name of one of the schema's enums."""
+    """Value to name of one of the schema's enums.
+
+    Python adds attributes of its own to a class, among them integers (``__firstlineno__`` from 3.13 on).
+    """
     members = vars(getattr(generated, name)).items()
-    return MappingProxyType({value: member for member, value in members if isinstance(value, int)})
+    return MappingProxyType(
+        {value: member for member, value in members if isinstance(value, int) and member[0] != "_"}
+    )
 
 
 BUILTIN_NAMES = enum_names("BuiltinOperator")

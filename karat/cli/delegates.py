@@ -26,14 +26,22 @@ def run(options: argparse.Namespace) -> int:
     found = {}
     for name in DELEGATES:
         with delegate_named(name) as delegate:
-            found[name] = (delegate.profile, delegate.probe())
+            found[name] = (delegate.fit, delegate.probe())
     if options.json:
-        print(json.dumps({n: {"profile": p, **asdict(probe)} for n, (p, probe) in found.items()}, indent=1))
+        content = {
+            name: {"profile": fit.profile, "profile_reason": fit.reason, **asdict(probe)}
+            for name, (fit, probe) in found.items()
+        }
+        print(json.dumps(content, indent=1))
         return 0
     width = max(map(len, found))
-    for name, (profile, probe) in found.items():
+    for name, (fit, probe) in found.items():
         if probe.available:
-            print(f"{name:{width}}  here     {probe.library} {probe.version}, held to {profile}")
+            held = f"held to {fit.profile}" if fit.profile else "no profile describes it"
+            reason = f" ({fit.reason})" if fit.reason else ""
+            print(f"{name:{width}}  here     {probe.library} {probe.version}, {held}{reason}")
+            if probe.reason:
+                print(f"{'':{width}}           {probe.reason}")
         else:
             print(f"{name:{width}}  missing  {probe.reason}")
             print(f"{'':{width}}           {probe.remedy}")

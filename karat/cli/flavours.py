@@ -47,7 +47,7 @@ def _reshaped(graph: Graph, flavour: Flavour | None) -> Graph:
         )
     if flavour != "qoperator":
         return graph
-    lowered = lower_qdq(graph)
+    lowered = lower_qdq(graph, int8_allowed=True)
     if any(layer.op in QUANTIZATIONS for layer in graph.layers) and not any(
         _is_integer(layer.op) for layer in lowered.layers
     ):

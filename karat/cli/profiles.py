@@ -31,7 +31,11 @@ def run(options: argparse.Namespace) -> int:
             print(f"{profile.name.ljust(width)}  {profile.runtime}")
         return 0
     profile = profile_named(options.name)
-    print(f"{profile.name}: {profile.runtime}\n")
+    print(f"{profile.name}: {profile.runtime}")
+    if profile.established is not None:
+        print(f"established on {profile.established}\n")
+    else:
+        print("from sources and documents only: held against no runtime\n")
     used: set[Method] = set()
     for title, table in (("layers XNNPACK takes", profile.delegated), ("all other layers", profile.table)):
         if table is None:

@@ -35,18 +35,16 @@ def describe_file(
         raise UsageError(f"{path}: not a model file this reads; give a .tflite or .onnx file")
     from export.tflite import tflite_subgraphs
 
-    known = tflite_subgraphs(path)
+    known = [(number, signatures) for number, _, signatures in tflite_subgraphs(path)]
     if subgraph is None and len(known) > 1:
         described = []
-        for entry in known:
-            content = _describe_tflite(path, profile, entry.index)
-            described.append({"subgraph": entry.index, "signatures": list(entry.signatures), **content})
+        for number, signatures in known:
+            content = _describe_tflite(path, profile, number)
+            described.append({"subgraph": number, **content, "signatures": list(signatures)})
         return {"format": "tflite", "subgraphs": described}
-    chosen = [
-        entry.index for entry in known if subgraph in (None, entry.index) or subgraph in entry.signatures
-    ]
+    chosen = [number for number, keys in known if subgraph in (None, number) or subgraph in keys]
     if not chosen:
-        names = ", ".join(f"{entry.index} {list(entry.signatures)}" for entry in known)
+        names = ", ".join(f"{number} {list(signatures)}" for number, signatures in known)
         raise UsageError(f"{path}: no subgraph {subgraph!r}; the file has {names}")
     return _describe_tflite(path, profile, chosen[0])
 

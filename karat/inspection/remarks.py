@@ -145,7 +145,9 @@ def _refused(around: Surroundings, view: LayerView) -> Iterator[str]:
         return
     reasons: dict[str, list[str]] = {}
     for profile in PROFILES.values():
-        if profile.format == around.graph.format and (reason := profile.refusal(view)):
+        if profile.variant_of or profile.format != around.graph.format:
+            continue
+        if reason := profile.refusal(view):
             reasons.setdefault(reason, []).append(profile.name)
     for reason, names in reasons.items():
         yield f"the runtimes of {', '.join(names)} refuse it: {reason}"

@@ -18,6 +18,7 @@ from refimpl.graph import Array, LayerView
 from refimpl.kernels.fixed_point import fixed_point, rescale
 from refimpl.kernels.lookup import Lookup, Tables, as_bytes, byte_values, full_range, operand
 from refimpl.kernels.multipliers import output_bounds
+from refimpl.kernels.rounded_tanhf import tanh_correctly_rounded
 from refimpl.kernels.tanhf import tanh_float32
 from refimpl.profiles.rules import Rule
 
@@ -65,8 +66,11 @@ def prepare_logistic(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 
 def prepare_tanh(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """TANH."""
-    return _transcendental(view, rule, tanh_float32, tanh_float32)
+    """TANH, by the C library the rule names; rounded correctly where nobody knows which."""
+    function = tanh_float32 if rule.tanhf == "fdlibm" else tanh_correctly_rounded
+    if rule.method == "unspecified":
+        rule = Rule("float_table")
+    return _transcendental(view, rule, function, function)
 
 
 def _transcendental(

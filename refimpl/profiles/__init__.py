@@ -3,17 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from refimpl.errors import RefusedByRuntime, UnsupportedOp, UsageError
 from refimpl.graph import Format, Graph, LayerView
 from refimpl.profiles import onnx, refusals, tflite
-from refimpl.profiles.rules import METHODS, Rule
+from refimpl.profiles.rules import METHODS, Rule, Tanhf
 from refimpl.profiles.variants import variant_of
 from refimpl.profiles.xnnpack import xnnpack_takes
 
-__all__ = ["CANONICAL", "METHODS", "PROFILES", "Profile", "Rule", "profile_for", "profile_named"]
+__all__ = [
+    "CANONICAL",
+    "METHODS",
+    "PROFILES",
+    "Established",
+    "Profile",
+    "Rule",
+    "profile_for",
+    "profile_named",
+    "variants",
+]
+
+
+@dataclass(frozen=True)
+class Established:
+    """What a profile was held against, value by value.
+
+    ``package`` is the runtime's distribution. Each of ``versions`` stands for all that begin with it
+    (``1.32`` for 1.32.0 and 1.32.1); the last is the newest. ``processors`` says on which.
+    """
+
+    package: str
+    versions: tuple[str, ...]
+    processors: tuple[str, ...]
+
+    def covers(self, version: str) -> bool:
+        """Whether ``version`` is one of ``versions``, or a later release of one."""
+        return any(f"{version}.".startswith(f"{known}.") for known in self.versions)
+
+    @property
+    def remedy(self) -> str:
+        """How to install the newest version."""
+        newest = self.versions[-1]
+        pinned = newest if newest.count(".") > 1 else f"{newest}.*"
+        return f"pip install '{self.package}=={pinned}'"
+
+    def __str__(self) -> str:
+        return f"{self.package} {' and '.join(self.versions)} on {', '.join(self.processors)}"
 
 
 @dataclass(frozen=True)
@@ -23,8 +60,11 @@ class Profile:
     ``delegated`` is consulted first, for layers ``xnnpack_takes``; ``table`` says the rest.
     With ``open_ties`` the runtime does not settle which way an exact tie of an accumulator
     goes: a difference of one step there is explained by that. With ``fuses_qdq`` it turns ops
-    between DequantizeLinear and QuantizeLinear into integer ops. ``refuses`` lists layers of ``table``
-    that the runtime itself refuses, ``delegated_refuses`` those of ``delegated``.
+    between DequantizeLinear and QuantizeLinear into integer ops. Where one runtime computes differently on
+    different machines, there is a profile for each kind: ``variant_of`` names the first of them, and
+    ``here`` says of a machine what makes this one fit. ``established`` is None where nothing was run.
+    ``refuses`` lists layers of ``table`` that the runtime itself refuses, ``delegated_refuses`` those of
+    ``delegated``.
     """
 
     name: str
@@ -34,6 +74,9 @@ class Profile:
     format: Format = "tflite"
     open_ties: bool = False
     fuses_qdq: bool = False
+    variant_of: str = ""
+    here: str = ""
+    established: Established | None = None
     refuses: refusals.Refusals = ()
     delegated_refuses: refusals.Refusals = ()
 
@@ -79,7 +122,10 @@ class Profile:
         able = [
             profile.name
             for profile in PROFILES.values()
-            if profile.format == self.format and not profile.refusal(view) and profile.known_rule(view)
+            if profile.format == self.format
+            and not profile.variant_of
+            and not profile.refusal(view)
+            and profile.known_rule(view)
         ]
         return f"; profiles that run it: {', '.join(able)}" if able else ""
 
@@ -87,42 +133,87 @@ class Profile:
 CANONICAL = "litert-2.3-ref"
 CANONICAL_ONNX = "ort-1.31"
 
+_VNNI = "x86-64 with AVX512-VNNI"
+_AVX2 = "x86-64 with AVX2 and without VNNI"
+_ARM = "64-bit Arm (emulated)"
+
+_LITERT = Established("ai-edge-litert", ("2.3",), (_VNNI, _AVX2))
+_LITERT_REF = replace(_LITERT, processors=(*_LITERT.processors, _ARM))
+_TFLITE = Established("tflite-runtime", ("2.14.0",), (_VNNI, _AVX2))
+_ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI, _ARM))
+
+_CALLING_TANHF = (
+    Profile(
+        CANONICAL,
+        "LiteRT 2.3.0, BUILTIN_REF kernels",
+        tflite.LITERT_2_3_REF,
+        established=_LITERT_REF,
+        refuses=refusals.LITERT,
+    ),
+    Profile(
+        "litert-2.3-builtin",
+        "LiteRT 2.3.0, optimised kernels on x86-64, one thread, no delegate",
+        tflite.LITERT_2_3_BUILTIN,
+        established=_LITERT,
+        refuses=refusals.LITERT,
+    ),
+    Profile(
+        "litert-2.3-xnnpack",
+        "LiteRT 2.3.0 with its XNNPACK delegate on x86-64",
+        tflite.LITERT_2_3_BUILTIN,
+        tflite.LITERT_2_3_XNNPACK,
+        established=_LITERT,
+        refuses=refusals.LITERT,
+        delegated_refuses=refusals.XNNPACK,
+    ),
+    Profile(
+        "tflite-2.14-ref",
+        "tflite-runtime 2.14.0, BUILTIN_REF kernels",
+        tflite.TFLITE_2_14_REF,
+        established=_TFLITE,
+        refuses=refusals.LITERT,
+    ),
+    Profile(
+        "tflite-2.14-builtin",
+        "tflite-runtime 2.14.0, optimised kernels on x86-64",
+        tflite.TFLITE_2_14_BUILTIN,
+        established=_TFLITE,
+        refuses=refusals.LITERT,
+    ),
+)
+"""Runtimes that make TANH tables with the machine's C library; here with glibc up to 2.40."""
+
+
+def _with_tanhf(profile: Profile, suffix: str, tanhf: Tanhf, library: str, here: str) -> Profile:
+    """The profile on machines with another C library."""
+    delegated = None if profile.delegated is None else tflite.with_tanhf(profile.delegated, tanhf)
+    return replace(
+        profile,
+        name=f"{profile.name}-{suffix}",
+        runtime=f"{profile.runtime}, {library}",
+        table=tflite.with_tanhf(profile.table, tanhf),
+        delegated=delegated,
+        variant_of=profile.name,
+        here=here,
+    )
+
+
+_GLIBC_2_41: tuple[str, Tanhf, str, str] = (
+    "glibc-2.41", "correctly_rounded", "glibc 2.41 or later",
+    "the C library rounds tanhf correctly, as glibc does from 2.41 on",
+)  # fmt: skip
+_OTHER_LIBC: tuple[str, Tanhf, str, str] = (
+    "other-libc", "none", "a C library nobody looked at",
+    "the C library's tanhf is not glibc's: TANH is not compared on this machine",
+)  # fmt: skip
+
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         profile.name: profile
         for profile in (
-            Profile(
-                CANONICAL,
-                "LiteRT 2.3.0, BUILTIN_REF kernels",
-                tflite.LITERT_2_3_REF,
-                refuses=refusals.LITERT,
-            ),
-            Profile(
-                "litert-2.3-builtin",
-                "LiteRT 2.3.0, optimised kernels on x86-64, one thread, no delegate",
-                tflite.LITERT_2_3_BUILTIN,
-                refuses=refusals.LITERT,
-            ),
-            Profile(
-                "litert-2.3-xnnpack",
-                "LiteRT 2.3.0 with its XNNPACK delegate on x86-64",
-                tflite.LITERT_2_3_BUILTIN,
-                tflite.LITERT_2_3_XNNPACK,
-                refuses=refusals.LITERT,
-                delegated_refuses=refusals.XNNPACK,
-            ),
-            Profile(
-                "tflite-2.14-ref",
-                "tflite-runtime 2.14.0, BUILTIN_REF kernels",
-                tflite.TFLITE_2_14_REF,
-                refuses=refusals.LITERT,
-            ),
-            Profile(
-                "tflite-2.14-builtin",
-                "tflite-runtime 2.14.0, optimised kernels on x86-64",
-                tflite.TFLITE_2_14_BUILTIN,
-                refuses=refusals.LITERT,
-            ),
+            *(replace(p, here="the C library's tanhf is that of glibc up to 2.40") for p in _CALLING_TANHF),
+            *(_with_tanhf(profile, *_GLIBC_2_41) for profile in _CALLING_TANHF),
+            *(_with_tanhf(profile, *_OTHER_LIBC) for profile in _CALLING_TANHF),
             Profile(
                 "tflm",
                 "TensorFlow Lite Micro reference kernels, double rounding",
@@ -130,20 +221,31 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 refuses=refusals.TFLM,
             ),
             Profile(
-                "ort-1.31",
-                "ONNX Runtime 1.31, integer kernels, CPU with VNNI",
+                CANONICAL_ONNX,
+                "ONNX Runtime 1.31 and 1.32, integer kernels, CPU with VNNI",
                 onnx.ORT_1_31,
                 format="onnx",
                 fuses_qdq=True,
+                here="sums of u8s8 products are exact here",
+                established=_ORT,
             ),
             Profile(
                 "ort-1.31-avx2",
-                "ONNX Runtime 1.31, integer kernels, x86-64 with AVX2 but no VNNI",
+                "ONNX Runtime 1.31 and 1.32, integer kernels, x86-64 with AVX2 but no VNNI",
                 onnx.ORT_1_31_AVX2,
                 format="onnx",
                 fuses_qdq=True,
+                variant_of=CANONICAL_ONNX,
+                here="u8s8 pairs saturate at 16 bits here",
+                established=replace(_ORT, processors=(_AVX2,)),
             ),
-            Profile("onnx-spec", "onnx.reference 1.23", onnx.ONNX_SPEC, format="onnx"),
+            Profile(
+                "onnx-spec",
+                "onnx.reference 1.23",
+                onnx.ONNX_SPEC,
+                format="onnx",
+                established=Established("onnx", ("1.23",), ("any processor",)),
+            ),
             Profile(
                 "tensorrt",
                 "TensorRT 10, as documented",
@@ -182,3 +284,8 @@ def profile_named(name: str) -> Profile:
         return PROFILES[name]
     except KeyError:
         raise UsageError(f"no profile {name!r}; known: {', '.join(PROFILES)}") from None
+
+
+def variants(name: str) -> tuple[Profile, ...]:
+    """The profile called ``name`` and those of its runtime on other machines. Raises UsageError."""
+    return (profile_named(name), *(known for known in PROFILES.values() if known.variant_of == name))

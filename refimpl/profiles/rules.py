@@ -78,6 +78,7 @@ BlockAxis: TypeAlias = Literal["none", "channel", "flat"]
 Clamp: TypeAlias = Literal["half_away", "half_even"]
 Overflow: TypeAlias = Literal["wraps", "saturates"]
 Accumulation: TypeAlias = Literal["exact", "saturating_pairs"]
+Tanhf: TypeAlias = Literal["none", "fdlibm", "correctly_rounded"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Rule:
     above before from below and what is not a number like a large one (``saturates``).
     ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and
     int8 values are added in 16 bits that saturate (``vpmaddubsw``), along (tap_y, tap_x, channel).
+    ``tanhf`` is the C library's float32 tanh that a table is made with: ``fdlibm`` is glibc's up to 2.40,
+    ``correctly_rounded`` glibc's from 2.41 on.
     """
 
     method: Method
@@ -105,6 +108,7 @@ class Rule:
     clamp: Clamp = "half_away"
     overflow: Overflow = "wraps"
     accumulation: Accumulation = "exact"
+    tanhf: Tanhf = "none"
 
     def __str__(self) -> str:
         text: str = self.method
@@ -114,6 +118,8 @@ class Rule:
             text += f" in blocks of {self.block} ({self.block_axis}), then {self.tail}"
         if self.accumulation != "exact":
             text += ", pairs of products saturating at 16 bits"
+        if self.tanhf != "none":
+            text += f", tanhf {self.tanhf.replace('_', ' ')}"
         return text
 
 

@@ -7,9 +7,10 @@ Verified value by value against LiteRT (``ai-edge-litert``) 2.3.0 and
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
-from refimpl.profiles.rules import EXACT, Rule
+from refimpl.profiles.rules import EXACT, Rule, Tanhf
 from refimpl.profiles.variants import COMPARISONS
 
 RuleTable = Mapping[str, Mapping[str, Rule]]
@@ -61,7 +62,7 @@ _COMMON: RuleTable = {
     "ADD": _any(GEMMLOWP_64),
     "SUB": _any(GEMMLOWP_64),
     "LOGISTIC": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
-    "TANH": _any(FLOAT_TABLE),
+    "TANH": _any(replace(FLOAT_TABLE, tanhf="fdlibm")),
     "RELU": _any(GEMMLOWP_32),
     "RELU6": _any(GEMMLOWP_32),
     "RELU_N1_TO_1": _any(GEMMLOWP_32),
@@ -191,7 +192,7 @@ LITERT_2_3_XNNPACK: RuleTable = {
     },
     "DEQUANTIZE": _any(REFERENCE),
     "LOGISTIC": _any(XNNPACK),
-    "TANH": _any(XNNPACK),
+    "TANH": _any(replace(XNNPACK, tanhf="fdlibm")),
     "RELU": _any(Rule("exact", clamp="half_even")),
     "RELU6": _any(Rule("exact", clamp="half_even")),
     "RELU_N1_TO_1": _any(Rule("exact", clamp="half_even")),
@@ -200,3 +201,12 @@ LITERT_2_3_XNNPACK: RuleTable = {
 
 TFLM: RuleTable = MappingProxyType({**TFLITE_2_14_REF})
 """TensorFlow Lite Micro: gemmlowp for convolutions and fully connected layers."""
+
+
+def with_tanhf(table: RuleTable, tanhf: Tanhf) -> RuleTable:
+    """The table on a machine whose C library has another ``tanhf``; with ``none`` nobody knows which."""
+    rules = {
+        variant: Rule("unspecified") if tanhf == "none" else replace(rule, tanhf=tanhf)
+        for variant, rule in table["TANH"].items()
+    }
+    return MappingProxyType({**table, "TANH": rules})

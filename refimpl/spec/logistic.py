@@ -21,6 +21,7 @@ from refimpl.spec.requirements import (
     require_same_dtype,
     require_shape,
 )
+from refimpl.spec.rounded_tanhf import rounded_tanhf
 from refimpl.spec.tanhf import tanhf
 
 Function = Callable[[np.float32], np.float32]
@@ -45,8 +46,13 @@ def logistic(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """TANH, by the C library's ``tanhf``."""
-    return _look_up(view, values, rule, tanhf)
+    """TANH, by the C library's ``tanhf``, which ``rule.tanhf`` names.
+
+    ``unspecified`` (nobody knows the library): rounded correctly, and never compared.
+    """
+    if rule.method == "unspecified":
+        return _look_up(view, values, Rule("float_table"), rounded_tanhf)
+    return _look_up(view, values, rule, {"fdlibm": tanhf, "correctly_rounded": rounded_tanhf}[rule.tanhf])
 
 
 def _logistic_float32(x: np.float32) -> np.float32:

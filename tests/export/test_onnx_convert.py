@@ -24,8 +24,8 @@ from refimpl.errors import ModelError, UnsupportedOp, UsageError
 from refimpl.graph import Array, Graph, Quantization
 from refimpl.networks import chain, fine_tune, tomogan
 from tests.export.litert import run_reference
+from tests.export.optimized_graphs import LEVEL, session
 from tests.export.samples import smooth_samples
-from tests.export.test_onnx_lower import LEVEL, session
 from tests.export.test_tflite_roundtrip import random_feeds
 from tests.karat.small import small_graph
 from tests.shared_models import require
@@ -34,7 +34,7 @@ BOTH = ("qdq", "qoperator")
 
 
 def run(content: bytes, feeds: list[Array], level=LEVEL.ORT_DISABLE_ALL) -> list[Array]:
-    opened = session(content, level)
+    opened = session(content, level=level)
     named = {x.name: to_onnx_layout(feed) for x, feed in zip(opened.get_inputs(), feeds, strict=True)}
     return [from_onnx_layout(values) for values in opened.run(None, named)]
 
@@ -78,7 +78,7 @@ def test_both_flavours_are_one_model(preset: str, upsampling: str) -> None:
     """Lowering the QDQ file gives the layers of the QOperator file, and ONNX Runtime the same bits:
     optimizing the first gives what the second says."""
     graph = network(preset, upsampling)
-    lowered, integer = lower_qdq(to_onnx(graph, "qdq")), to_onnx(graph, "qoperator")
+    lowered, integer = lower_qdq(to_onnx(graph, "qdq"), int8_allowed=True), to_onnx(graph, "qoperator")
     quantized_edges = [
         {t.name for view in g.views() for t in view.outputs if t.dtype in ("int8", "uint8")}
         for g in (lowered, integer)
@@ -97,7 +97,7 @@ def test_both_flavours_are_one_model(preset: str, upsampling: str) -> None:
 def test_a_relu_above_the_least_value_keeps_onnx_runtime_in_float() -> None:
     """With zero points of 0 a ReLU is no matter of range: QDQ stays float there, QOperator clips."""
     graph = network("int8-symmetric", "bilinear")
-    lowered, integer = lower_qdq(to_onnx(graph, "qdq")), to_onnx(graph, "qoperator")
+    lowered, integer = lower_qdq(to_onnx(graph, "qdq"), int8_allowed=True), to_onnx(graph, "qoperator")
     rectified = [layer.attributes.get("fused_activation_function") for layer in graph.layers].count("RELU")
     assert [layer.op for layer in lowered.layers].count("Relu") == rectified > 15
     assert [layer.op for layer in integer.layers].count("Clip") == rectified

@@ -16,7 +16,7 @@ from refimpl.builder import GraphBuilder
 from refimpl.engine import compile_graph
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, Graph, Quantization
-from tests.export.test_onnx_lower import LEVEL, session
+from tests.export.optimized_graphs import LEVEL, session
 
 X = Quantization.per_tensor(0.05, -3)
 IMAGE, ROWS, VOLUME = (2, 6, 5, 4), (6, 8), (3, 2, 5, 2, 3)
@@ -127,9 +127,10 @@ def test_every_value_arrives(case: str, flavour: Any) -> None:
     expected = compile_graph(graph).run([x]).outputs
     content = write_quantized_onnx(graph, flavour)
     onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
-    named = {session(content, LEVEL.ORT_DISABLE_ALL).get_inputs()[0].name: to_onnx_layout(x)}
+    named = {session(content, level=LEVEL.ORT_DISABLE_ALL).get_inputs()[0].name: to_onnx_layout(x)}
     results = [
-        session(content, level).run(None, named) for level in (LEVEL.ORT_DISABLE_ALL, LEVEL.ORT_ENABLE_ALL)
+        session(content, level=level).run(None, named)
+        for level in (LEVEL.ORT_DISABLE_ALL, LEVEL.ORT_ENABLE_ALL)
     ]
     results.append(list(compile_graph(read_onnx(content)).run(named).outputs))
     for result in results:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from export.onnx import lower_qdq, read_onnx, write_onnx
-from export.onnx.quantize_constants import quantized_filter
+from export.onnx.lowering.pairs import Parameters, merged
+from export.onnx.lowering.quantize_constants import quantized_filter
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import Graph
+from tests.cases.qdq_networks import qdq_network
 from tests.export.onnx_models import (
     MODELS,
     WAYS,
@@ -24,90 +22,55 @@ from tests.export.onnx_models import (
     feed_of,
     quantized,
 )
+from tests.export.optimized_graphs import (
+    LAYOUT_PASSES,
+    LEVEL,
+    NO_TRANSPOSES,
+    differences,
+    optimized,
+    session,
+)
 from tests.karat.small import small_graph
 
 QDQ_WAYS = [way for way in WAYS if way.startswith("qdq")]
 
-LEVEL = onnxruntime.GraphOptimizationLevel
+SESSIONS = pytest.mark.parametrize("int8_allowed", [False, True], ids=["default", "int8-allowed"])
 
 
-def session(content: bytes, level: Any, **more: Any) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = level
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    options.add_session_config_entry("session.qdqisint8allowed", "1")
-    path = more.pop("save", None)
-    if path is not None:
-        options.optimized_model_filepath = str(path)
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], **more)
-
-
-def optimized(content: bytes) -> Any:
-    """What ONNX Runtime makes of a model, but in the file's layout: without the passes that reorder axes."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "optimized.onnx")
-        session(content, LEVEL.ORT_ENABLE_ALL, save=path,
-                disabled_optimizers=["NhwcTransformer", "TransposeOptimizer"])  # fmt: skip
-        return onnx.load(path)
-
-
-INLINED = {"HardSwish": ["HardSigmoid", "Mul"]}
-"""Ops ONNX Runtime replaces by float ones that mean the same."""
-
-
-def integer_layers_of_model(model: Any, quantized_names: set[str]) -> Counter[tuple[str, ...]]:
-    """(op, quantized tensors it writes) of each node."""
-    found: Counter[tuple[str, ...]] = Counter()
-    for node in model.graph.node:
-        op = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
-        if node.op_type == "FusedConv":
-            op = "Conv"
-            found[(next(a.s.decode() for a in node.attribute if a.name == "activation"),)] += 1
-        found[(op, *(name for name in node.output if name in quantized_names))] += 1
-    return found
-
-
-def integer_layers_of_graph(graph: Graph) -> Counter[tuple[str, ...]]:
-    found: Counter[tuple[str, ...]] = Counter()
-    for view in graph.views():
-        written = [tensor.name for tensor in view.outputs if tensor.dtype in ("int8", "uint8")]
-        for op in INLINED.get(view.op, [view.op]):
-            found[(op, *written)] += 1
-    return found
-
-
-def assert_lowered_as_ort_does(content: bytes) -> Graph:
-    lowered = lower_qdq(read_onnx(content))
-    model = optimized(content)
-    names = {tensor.name for tensor in lowered.tensors if tensor.dtype in ("int8", "uint8")}
-    found, expected = integer_layers_of_graph(lowered), integer_layers_of_model(model, names)
-    # One DequantizeLinear serves several readers here; ONNX Runtime repeats it for each.
-    for layers in (found, expected):
-        layers.pop(("DequantizeLinear",), None)
-    assert found == expected
+def assert_lowered_as_ort_does(content: bytes, int8_allowed: bool) -> Graph:
+    lowered = lower_qdq(read_onnx(content), int8_allowed)
+    assert not differences(lowered, optimized(content, int8_allowed))
     return lowered
 
 
-def assert_computes_as_ort_does(content: bytes, lowered: Graph, model: Any) -> None:
+def assert_computes_as_ort_does(content: bytes, int8_allowed: bool, lowered: Graph, model: Any) -> None:
     """The lowered graph, written and run unoptimized, gives the bits the optimized original gives."""
     feeds = feed_of(model, 3)
-    expected = session(content, LEVEL.ORT_ENABLE_ALL).run(None, feeds)
-    found = session(write_onnx(lowered), LEVEL.ORT_DISABLE_ALL).run(None, feeds)
+    expected = session(content, int8_allowed=int8_allowed).run(None, feeds)
+    found = session(write_onnx(lowered), level=LEVEL.ORT_DISABLE_ALL).run(None, feeds)
     for left, right in zip(found, expected, strict=True):
         np.testing.assert_array_equal(left, right)
 
 
+@SESSIONS
 @pytest.mark.parametrize("way", QDQ_WAYS)
 @pytest.mark.parametrize("name", [*MODELS])
-def test_models_of_the_quantizer(name: str, way: str) -> None:
+def test_models_of_the_quantizer(name: str, way: str, int8_allowed: bool) -> None:
     content = quantized(name, way)
-    lowered = assert_lowered_as_ort_does(content)
+    lowered = assert_lowered_as_ort_does(content, int8_allowed)
     source = read_onnx(content)
-    assert lowered.tensors[: len(source.tensors)] == source.tensors
+    for before, now in zip(source.tensors, lowered.tensors, strict=False):
+        assert (before.name, before.shape) == (now.name, now.shape)
+        assert before.dtype == now.dtype or (before.dtype, now.dtype, int8_allowed) == (
+            "int8",
+            "uint8",
+            False,
+        )
     assert (lowered.inputs, lowered.outputs) == (source.inputs, source.outputs)
     assert read_onnx(write_onnx(lowered)).layers
-    assert_computes_as_ort_does(content, lowered, MODELS[name]())
+    if not {"Conv", "MatMul", "Gemm"} & {layer.op for layer in lowered.layers}:
+        # What is left in float is summed in another order when ONNX Runtime optimizes it.
+        assert_computes_as_ort_does(content, int8_allowed, lowered, MODELS[name]())
 
 
 def i64(*values: int) -> np.ndarray:
@@ -205,8 +168,8 @@ def spread_beside_a_group(s: Sketch) -> list[str]:
     return [s.pair(m, 0.3), s.pair(s.node("Sigmoid", x), 1 / 256, 0)]
 
 
-def no_spread_beside_float(s: Sketch) -> list[str]:
-    """... but not where the other reader stays float."""
+def spread_beside_float(s: Sketch) -> list[str]:
+    """... and though a Tanh does, which stays in float: each has a DequantizeLinear of its own."""
     x = s.pair("x")
     return [s.node("Reshape", x, s.constant(i64(1, -1, 4))), s.node("Tanh", x)]
 
@@ -255,7 +218,169 @@ def quantized_twice(s: Sketch) -> list[str]:
     return [s.pair(s.node("Sub", s.pair(c, 0.3), s.pair(c, 0.3)), 0.6)]
 
 
+def two_readers_of_int8(s: Sketch) -> list[str]:
+    """An int8 edge that two layers read stays int8, and a product of it in float, in a default session."""
+    x = s.pair("x", dtype=np.int8)
+    c = s.pair(s.node("Conv", x, s.filter(4, 3, 3, 3)), 0.3, 4, np.int8)
+    return [s.node("Tanh", c), s.pair(s.node("Sigmoid", x), 1 / 256, -128, np.int8), s.node("Tanh", x)]
+
+
+def int8_with_another_zero_point(s: Sketch) -> list[str]:
+    """Written with one zero point and read with another: stays int8."""
+    return [s.node("Tanh", s.dequantize(s.quantize("x", 0.05, 3, np.int8), 0.05, 5, np.int8))]
+
+
+def int8_read_without_zero_point(s: Sketch) -> list[str]:
+    return [
+        s.node(
+            "Tanh",
+            s.node("DequantizeLinear", s.quantize("x", 0.05, 0, np.int8), s.constant(np.float32(0.05))),
+        )
+    ]
+
+
+def int8_to_the_output(s: Sketch) -> list[str]:
+    """What nothing dequantizes stays int8."""
+    return [s.node("Cast", s.quantize("x", 0.05, 3, np.int8), to=1)]
+
+
+def with_bias(s: Sketch, factor: float, zero_point: int = 0, per_channel: bool = False) -> list[str]:
+    """An int32 bias in steps of ``factor`` times the product of the other scales."""
+    count = 4 if per_channel else ()
+    filter_scale = np.full(count, 0.01, np.float32)
+    along = {"axis": 0} if per_channel else {}
+    w = s.node("DequantizeLinear", s.constant(s.random.integers(-127, 128, (4, 3, 3, 3)).astype(np.int8)),
+               s.constant(filter_scale), s.constant(np.zeros(count, np.int8)), **along)  # fmt: skip
+    scale = np.float32(0.05) * filter_scale
+    if per_channel:
+        scale[2] *= np.float32(factor)
+    else:
+        scale = np.float32(scale * np.float32(factor))
+    b = s.node("DequantizeLinear", s.constant(s.random.integers(-3000, 3000, 4).astype(np.int32)),
+               s.constant(scale), s.constant(np.full(count, zero_point, np.int32)), **along)  # fmt: skip
+    return [s.pair(s.node("Conv", s.pair("x"), w, b), 6 / 255)]
+
+
+def shared_bias(s: Sketch) -> list[str]:
+    """A bias in the steps of one of its two layers: the other one stays in float."""
+    x, w = s.pair("x"), s.filter(4, 3, 1, 1)
+    turned = s.node(
+        "DequantizeLinear", s.constant(np.ones((4, 3, 1, 1), np.int8)), s.constant(np.float32(0.02))
+    )
+    b = s.node("DequantizeLinear", s.constant(np.arange(4, dtype=np.int32)), s.constant(np.float32(0.0005)))
+    pairs = [s.pair(s.node("Conv", x, filter_, b), 0.1) for filter_ in (w, turned)]
+    return [s.pair(s.node("Add", *pairs), 0.2)]
+
+
+def stored_in_float(s: Sketch, *shape: int, axis: int | None = None, zero_point: bool = True) -> str:
+    """Weights a training tool leaves in float between QuantizeLinear and DequantizeLinear."""
+    count = () if axis is None else shape[axis]
+    scales = s.constant(np.asarray(0.01 * s.random.uniform(0.5, 2, count), np.float32))
+    more = [s.constant(np.zeros(count, np.int8))] if zero_point else []
+    along = {} if axis is None else {"axis": axis}
+    stored = s.node("QuantizeLinear", s.weight(*shape), scales, s.constant(np.zeros(count, np.int8)), **along)
+    return s.node("DequantizeLinear", stored, scales, *more, **along)
+
+
+def trained_filter(s: Sketch, axis: int | None, bias: bool = False) -> list[str]:
+    filter_ = stored_in_float(s, 4, 3, 3, 3, axis=axis)
+    return [s.pair(s.node("Conv", s.pair("x"), filter_, *([s.weight(4)] if bias else [])), 6 / 255)]
+
+
+def trained_and_scaled_filter(s: Sketch) -> list[str]:
+    """Arithmetic on constants before the pair."""
+    clipped = s.node("Clip", s.node("Mul", s.weight(4, 3, 3, 3), s.constant(np.float32(2))),
+                     s.constant(np.float32(-0.5)), s.constant(np.float32(0.5)))  # fmt: skip
+    return [s.pair(s.node("Conv", s.pair("x"), s.pair(clipped, 0.01, 0, np.int8)), 6 / 255)]
+
+
+def linear(s: Sketch, bias: tuple[int, ...] | None, flat: bool = True, left: bool = False) -> list[str]:
+    """MatMul and Add, over rows of six or images of such rows."""
+    x = s.pair("x")
+    if flat:
+        x = s.node("Reshape", x, s.constant(i64(-1, 6)))
+    y = s.node("MatMul", x, s.filter(6, 5))
+    if bias is not None:
+        b = s.weight(*bias)
+        y = s.node("Add", b, y) if left else s.node("Add", y, b)
+    return [s.pair(y, 0.1)]
+
+
+def linear_of_float_result(s: Sketch) -> list[str]:
+    x = s.node("Reshape", s.pair("x"), s.constant(i64(-1, 6)))
+    return [s.node("Add", s.node("MatMul", x, s.filter(6, 5)), s.weight(5))]
+
+
+def linear_read_twice(s: Sketch) -> list[str]:
+    """A product somebody else reads too stays by itself."""
+    m = s.node("MatMul", s.node("Reshape", s.pair("x"), s.constant(i64(-1, 6))), s.filter(6, 5))
+    return [s.pair(s.node("Add", m, s.weight(5)), 0.1), s.node("Tanh", m)]
+
+
+def gemm(s: Sketch, zero_point: bool = True, **attributes: float) -> list[str]:
+    """Its filter needs a zero point; a bias of any scale will do, factors other than one will not."""
+    x = s.node("Reshape", s.pair("x"), s.constant(i64(-1, 6)))
+    parameters = [s.constant(np.float32(0.01)), *([s.constant(np.int8(0))] if zero_point else [])]
+    w = s.node(
+        "DequantizeLinear", s.constant(s.random.integers(-127, 128, (6, 5)).astype(np.int8)), *parameters
+    )
+    b = s.node("DequantizeLinear", s.constant(np.arange(5, dtype=np.int32)), s.constant(np.float32(0.003)))
+    return [s.pair(s.node("Gemm", x, w, b, **attributes), 0.1)]
+
+
+def without_zero_points(s: Sketch) -> list[str]:
+    """What moves values keeps to float where zero points are left out."""
+    scale = s.constant(np.float32(0.05))
+    x = s.node("DequantizeLinear", s.node("QuantizeLinear", "x", scale), scale)
+    y = s.node("MaxPool", x, kernel_shape=[2, 2])
+    return [s.node("Tanh", s.node("DequantizeLinear", s.node("QuantizeLinear", y, scale), scale))]
+
+
+def three_pairs(s: Sketch) -> list[str]:
+    """The third is merged after the bias was quantized, whose scale no longer fits: stays in float."""
+    x = s.pair(s.pair(s.pair("x", 0.05, 3), 0.08, 120), 0.11, 77)
+    return [s.pair(s.node("Conv", x, s.filter(4, 3, 1, 1), s.weight(4)), 0.1)]
+
+
+def pair_twice_with_two_readers(s: Sketch) -> list[str]:
+    x = s.pair(s.pair("x", 0.05, 3), 0.03, 20)
+    return [s.node("Tanh", x), s.node("Sin", x)]
+
+
 CASES = {
+    "two readers of int8": two_readers_of_int8,
+    "int8, another zero point": int8_with_another_zero_point,
+    "int8, read without zero point": int8_read_without_zero_point,
+    "int8 to the output": int8_to_the_output,
+    "bias that fits": lambda s: with_bias(s, 1),
+    "bias that nearly fits": lambda s: with_bias(s, 1.0115),
+    "bias that does not fit": lambda s: with_bias(s, 1.0125),
+    "bias, one channel off": lambda s: with_bias(s, 2, per_channel=True),
+    "bias per channel": lambda s: with_bias(s, 1, per_channel=True),
+    "bias with a zero point": lambda s: with_bias(s, 1, 5),
+    "shared bias": shared_bias,
+    "trained filter": lambda s: trained_filter(s, None),
+    "trained filter per channel": lambda s: trained_filter(s, 0),
+    "trained filter, float bias": lambda s: trained_filter(s, 0, bias=True),
+    "trained and scaled filter": trained_and_scaled_filter,
+    "linear": lambda s: linear(s, (5,)),
+    "linear, bias first": lambda s: linear(s, (5,), left=True),
+    "linear, bias of two axes": lambda s: linear(s, (1, 5)),
+    "linear, bias of one value": lambda s: linear(s, (1,)),
+    "linear, a bias per row": lambda s: linear(s, (18, 1)),
+    "linear, a bias per value": lambda s: linear(s, (18, 5)),
+    "linear of images": lambda s: linear(s, (5,), flat=False),
+    "linear of images, bias of two axes": lambda s: linear(s, (1, 5), flat=False),
+    "linear of images, no bias": lambda s: linear(s, None, flat=False),
+    "linear, float result": linear_of_float_result,
+    "linear, read twice": linear_read_twice,
+    "Gemm": gemm,
+    "Gemm, no zero point": lambda s: gemm(s, zero_point=False),
+    "Gemm, alpha": lambda s: gemm(s, alpha=2.0),
+    "Gemm, beta": lambda s: gemm(s, beta=2.0),
+    "without zero points": without_zero_points,
+    "three pairs": three_pairs,
+    "pair twice, other parameters, two readers": pair_twice_with_two_readers,
     "quantized twice": quantized_twice,
     "requantized at the end": requantized_at_the_end,
     "pair twice": pair_twice,
@@ -282,29 +407,82 @@ CASES = {
     "behind Identity": behind_identity,
     "two readers": two_readers,
     "spread beside a group": spread_beside_a_group,
-    "no spread beside float": no_spread_beside_float,
+    "spread beside float": spread_beside_float,
     "mixed types": mixed_types,
     "other parameters": other_parameters,
     "float output too": quantized_output,
 }
 
 
+@SESSIONS
 @pytest.mark.parametrize("opset", [13, 18, 21, 23])
 @pytest.mark.parametrize("case", [*CASES])
-def test_single_groups(case: str, opset: int) -> None:
+def test_single_groups(case: str, opset: int, int8_allowed: bool) -> None:
     sketch = Sketch(7)
     model = sketch.model([1, 3, 6, 6], *CASES[case](sketch), opset=opset)
-    lowered = assert_lowered_as_ort_does(model.SerializeToString())
+    lowered = assert_lowered_as_ort_does(model.SerializeToString(), int8_allowed)
     if "Conv" not in {layer.op for layer in lowered.layers}:
         # A Conv left in float is summed in another order when ONNX Runtime optimizes it.
-        assert_computes_as_ort_does(model.SerializeToString(), lowered, model)
+        assert_computes_as_ort_does(model.SerializeToString(), int8_allowed, lowered, model)
+
+
+def turned_filter(s: Sketch, axis: int | None, op: str) -> Any:
+    """As PyTorch writes a linear layer: quantized as it is stored, then transposed."""
+    w = s.node("Transpose", stored_in_float(s, 5, 6, axis=axis), perm=[1, 0])
+    y = s.node("MatMul", s.node("Reshape", s.pair("x"), s.constant(i64(-1, 6))), w)
+    if op == "QGemm":
+        y = s.node("Add", y, s.weight(5))
+    return s.model([1, 3, 6, 6], s.pair(y, 0.1))
+
+
+@SESSIONS
+@pytest.mark.parametrize("op", ["QGemm", "QLinearMatMul"])
+@pytest.mark.parametrize("axis", [None, 0])
+def test_a_transposed_filter_is_stored_transposed(axis: int | None, op: str, int8_allowed: bool) -> None:
+    """Held against the optimizer with its own pass for transposes."""
+    model = turned_filter(Sketch(7), axis, op)
+    content = model.SerializeToString()
+    lowered = lower_qdq(read_onnx(content), int8_allowed)
+    assert not differences(lowered, optimized(content, int8_allowed, NO_TRANSPOSES))
+    assert [layer.op.rpartition(":")[2] for layer in lowered.layers] == [
+        "QuantizeLinear", "Reshape", op, "DequantizeLinear",
+    ]  # fmt: skip
+    assert_computes_as_ort_does(content, int8_allowed, lowered, model)
+
+
+RANDOM_NETWORKS = range(200)
+
+
+@SESSIONS
+def test_random_networks(int8_allowed: bool) -> None:
+    """Blocks in random order, in the styles of several tools; the runtime refuses a few itself.
+
+    Its default session makes int8 zero points uint8 and leaves ``output_dtype`` as it is, where quantization
+    has spread in operator set 21.
+    """
+    wrong, refused, fused = [], [], 0
+    for seed in RANDOM_NETWORKS:
+        content, style = qdq_network(seed)
+        passes = NO_TRANSPOSES if style.turned else LAYOUT_PASSES
+        try:
+            runtime = optimized(content, int8_allowed, passes)
+        except Fail as error:
+            refused.append(str(error))
+            continue
+        lowered = lower_qdq(read_onnx(content), int8_allowed)
+        fused += any(layer.op.rpartition(":")[2].startswith("QLinear") for layer in lowered.layers)
+        wrong += [f"seed {seed}: {text}" for text in differences(lowered, runtime)]
+    assert not wrong, "\n".join(wrong)
+    assert all("output_dtype INT8 does not match" in reason for reason in refused)
+    assert len(refused) < (1 if int8_allowed else len(RANDOM_NETWORKS) // 20)
+    assert fused > len(RANDOM_NETWORKS) * 3 // 4
 
 
 def test_a_bias_whose_scale_the_optimizer_cannot_work_out_leaves_a_float_op() -> None:
     """Data with a list of one scale, a filter with a single one."""
     s = Sketch(7)
     content = s.model([1, 3, 6, 6], *scale_in_a_list(s, 0.01)).SerializeToString()
-    assert "Conv" in {node.op_type for node in optimized(content).graph.node}
+    assert "Conv" in {node.op_type for node in optimized(content, False).graph.node}
     assert "Conv" in {layer.op for layer in lower_qdq(read_onnx(content)).layers}
 
 
@@ -320,16 +498,54 @@ def test_equal_quantizations_with_shared_constants_are_one() -> None:
     model = s.model([1, 3, 6, 6], s.pair(s.node("Add", *pairs), 0.6))
     lowered = lower_qdq(read_onnx(model.SerializeToString()))
     assert "Conv" not in {layer.op for layer in lowered.layers}
-    assert "Conv" not in {node.op_type for node in optimized(model.SerializeToString()).graph.node}
-    assert_computes_as_ort_does(model.SerializeToString(), lowered, model)
+    assert "Conv" not in {node.op_type for node in optimized(model.SerializeToString(), False).graph.node}
+    assert_computes_as_ort_does(model.SerializeToString(), False, lowered, model)
 
 
-def test_what_the_optimizer_would_invent_is_refused() -> None:
-    """ONNX Runtime makes up parameters here: its graph has scales the file has not."""
+def two_pairs(left: Parameters, right: Parameters, opset: int = 21) -> Any:
+    """A model that quantizes its input twice, each time as told."""
     s = Sketch()
-    content = s.model([1, 3, 6, 6], s.node("Tanh", s.pair(s.pair("x"), 0.2))).SerializeToString()
-    merged = [node.op_type for node in optimized(content).graph.node]
-    assert merged == ["QuantizeLinear", "DequantizeLinear", "Tanh"]
+    once, twice = ((float(side.scale), side.zero_point, np.dtype(side.dtype).type) for side in (left, right))
+    return s.model([1, 4], s.node("Tanh", s.pair(s.pair("x", *once), *twice)), opset=opset)
+
+
+def random_parameters(dtype: str, seed: int) -> tuple[Parameters, Parameters]:
+    random = np.random.default_rng(seed)
+    info = np.iinfo(dtype)
+    first = float(10 ** random.uniform(-3, 1))
+    scales = first, first * float(10 ** random.uniform(-0.5, 0.5))
+    zero_points = random.integers(info.min, info.max + 1, 2)
+    return tuple(
+        Parameters(np.float32(scale), int(zero_point), dtype)
+        for scale, zero_point in zip(scales, zero_points, strict=True)
+    )  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
+@pytest.mark.parametrize("seed", range(12))
+def test_two_pairs_in_a_row_get_the_parameters_the_optimizer_invents(dtype: str, seed: int) -> None:
+    left, right = random_parameters(dtype, seed)
+    lowered = assert_lowered_as_ort_does(two_pairs(left, right).SerializeToString(), True)
+    assert [layer.op for layer in lowered.layers] == ["QuantizeLinear", "DequantizeLinear", "Tanh"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "zero_points", "expected"),
+    [("uint8", (83, 168), 125), ("uint8", (87, 172), 131), ("int8", (-45, 40), -4), ("int8", (-41, 44), 3)],
+)
+def test_a_merged_zero_point_that_ties(dtype: str, zero_points: tuple[int, int], expected: int) -> None:
+    """124.5, 130.5, -3.5 and 2.5 are rounded away from zero, as the runtime does."""
+    left, right = (Parameters(np.float32(1.5), zero_point, dtype) for zero_point in zero_points)
+    assert merged(left, right) == (np.float32(1), expected, dtype)
+    assert_lowered_as_ort_does(two_pairs(left, right).SerializeToString(), True)
+
+
+def test_two_pairs_without_a_common_value_are_refused() -> None:
+    """ONNX Runtime's graph has a scale of 0 there."""
+    left, right = Parameters(np.float32(0.1), 0, "uint8"), Parameters(np.float32(0.2), 255, "uint8")
+    content = two_pairs(left, right).SerializeToString()
+    scales = [numpy_helper.to_array(proto) for proto in optimized(content, True).graph.initializer]
+    assert any(values.dtype == np.float32 and not values.any() for values in scales)
     with pytest.raises(UnsupportedOp, match=r"quantizes what .* just did"):
         lower_qdq(read_onnx(content))
 
@@ -349,7 +565,7 @@ def test_a_float_filter_is_quantized_as_the_optimizer_does(name: str) -> None:
     values = FILTERS[name].astype(np.float32)
     s = Sketch()
     y = s.node("ConvTranspose", s.pair("x"), s.constant(values))
-    model = optimized(s.model([1, 3, 6, 6], s.pair(y, 0.2)).SerializeToString())
+    model = optimized(s.model([1, 3, 6, 6], s.pair(y, 0.2)).SerializeToString(), False)
     (node,) = (node for node in model.graph.node if node.op_type == "ConvTranspose")
     (source,) = (other for other in model.graph.node if node.input[1] in other.output)
     constants = {proto.name: numpy_helper.to_array(proto) for proto in model.graph.initializer}

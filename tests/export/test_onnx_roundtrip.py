@@ -12,8 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from export import read_model
-from export.onnx import read_onnx, write_onnx
+from export.onnx import lower_qdq, read_onnx, write_onnx
 from refimpl.builder import GraphBuilder
+from refimpl.engine import compile_graph
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
 from refimpl.graph import DTYPES, Array, Graph, Quantization
 from tests.export.onnx_models import (
@@ -264,12 +265,39 @@ def test_what_a_graph_cannot_hold_is_refused_by_name() -> None:
     refused(lambda m: m.graph.node[0].input.__setitem__(0, "z"), ModelError, "reads 'z', which nothing")
     refused(lambda m: m.graph.node[0].output.__setitem__(0, "x"), ModelError, "'x' gets a value twice")
     refused(lambda m: m.graph.output.add(name="q"), ModelError, "output 'q' is written by no node")
-    refused(lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", TensorProto.STRING),
-            UnsupportedOp, "element type string")  # fmt: skip
+    refused(lambda m: setattr(m.graph.input[0].type.tensor_type, "elem_type", 99),
+            UnsupportedOp, "element type number 99")  # fmt: skip
     refused(lambda m: m.graph.output[0].type.CopyFrom(helper.make_tensor_type_proto(1, [3, 2])),
             ModelError, r"declares float32 of shape \(3, 2\)")  # fmt: skip
     refused(lambda m: m.graph.initializer.append(TensorProto(name="c", data_type=1, dims=[9], raw_data=b"x")),
             ModelError, "constant 'c' holds 1 bytes")  # fmt: skip
+
+
+@pytest.mark.parametrize("stored", ["raw", "numbers"])
+def test_element_types_nobody_computes_with_have_their_name(stored: str) -> None:
+    """An int4 filter: its DequantizeLinear is lacking, and so is nothing else."""
+    proto = TensorProto(name="w", data_type=TensorProto.INT4, dims=[2, 3])
+    if stored == "raw":
+        proto.raw_data = bytes([0x21, 0x43, 0x65])
+    else:
+        proto.int32_data.extend([0x21, 0x43, 0x65])
+    scale = helper.make_tensor("s", TensorProto.FLOAT, [], [0.5])
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["v"]),
+        helper.make_node("Add", ["x", "v"], ["y"]),
+        helper.make_node("Relu", ["y"], ["z"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, [2, 3])
+    graph = helper.make_graph(nodes, "int4", [x], [z], [proto, scale])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    read = read_onnx(model.SerializeToString())
+    assert [tensor.dtype for tensor in read.tensors if tensor.name == "w"] == ["int4"]
+    program = compile_graph(lower_qdq(read), missing="given")
+    assert set(program.missing) == {0}
+    assert "int4" in program.missing[0]
+    with pytest.raises(UnsupportedOp, match="'w' is of element type int4"):
+        write_onnx(read)
 
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:

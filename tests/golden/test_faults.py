@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from delegates import delegate_named
-from delegates.protocol import Delegate, DelegateRun, Job, Model
+from delegates.protocol import Delegate, DelegateRun, ExecutedGraph, Job, Model
 from export.quantize import PRESETS, quantize_model
 from export.tflite import read_tflite, write_tflite
 from golden.report import Mode
@@ -89,9 +89,10 @@ def padding_with_zero(graph: Graph, view: LayerView) -> Graph:
 class FaultyRuntime:
     """LiteRT's reference kernels, given a model in which one layer is wrong."""
 
-    name, profile = "litert-ref-with-a-fault", "litert-2.3-ref"
+    name = "litert-ref-with-a-fault"
 
     def __init__(self, runtime: Delegate, fault: Fault, target: str) -> None:
+        self.fit, self.profile = runtime.fit, runtime.profile
         self._runtime, self._fault, self._target = runtime, fault, target
 
     def _spoil(self, model: Model) -> Model:
@@ -101,6 +102,9 @@ class FaultyRuntime:
             if view.output().name == self._target:
                 return write_tflite(self._fault(graph, view))
         return model
+
+    def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:
+        return self._runtime.executed_graph(model, graph)
 
     def run(self, model: Model, feeds: object, **options: object) -> DelegateRun:
         return self._runtime.run(self._spoil(model), feeds, **options)  # type: ignore[arg-type]

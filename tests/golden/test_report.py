@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from golden.diff import diff_arrays
-from golden.report import LayerVerdict, Report, Verdict
+from golden.record import Record
+from golden.report import LayerVerdict, OutputVerdict, Report, Verdict
+from refimpl.bounds import Interval
+from refimpl.builder import GraphBuilder
+from refimpl.graph import Array
 
 SAME = diff_arrays(np.zeros(4, np.int8), np.zeros(4, np.int8))
 OTHER = diff_arrays(np.zeros(4, np.int8), np.array([0, 1, -1, -1], np.int8))
@@ -18,17 +23,21 @@ def report(*verdicts: Verdict) -> Report:
     layers = tuple(
         LayerVerdict(
             index, "CONV_2D", index, f"t{index}", "int8", "gemmlowp", verdict,
-            {"bit_exact": SAME, "not_compared": None}.get(verdict, OTHER),
+            {"bit_exact": SAME, "within_bound": SAME, "not_compared": None}.get(verdict, OTHER),
         )
         for index, verdict in enumerate(verdicts)
     )  # fmt: skip
-    return Report("m", "", "", "litert-ref", "litert-2.3-ref", "isolated", 1, layers, {}, {})
+    outputs = (OutputVerdict(0, "t0", "int8", "bit_exact", SAME),) if layers else ()
+    return Report("m", "", "", "litert-ref", "litert-2.3-ref", "isolated", 1, layers, {}, {}, outputs)
 
 
 @pytest.mark.parametrize(
     ("verdicts", "verdict", "code", "accepted"),
     [
         (("bit_exact", "bit_exact"), "bit_exact", 0, 0),
+        (("bit_exact", "within_bound"), "within_bound", 0, 0),
+        (("within_bound", "explained"), "explained", 1, 0),
+        (("within_bound", "not_compared"), "not_compared", 3, 3),
         (("bit_exact", "explained"), "explained", 1, 0),
         (("bit_exact", "mismatch"), "mismatch", 1, 1),
         (("bit_exact", "not_compared"), "not_compared", 3, 3),
@@ -57,3 +66,38 @@ def test_json_and_table_name_the_first_divergence() -> None:
     assert "-1:2 +1:1" in table
     assert "6 of 12 values differ" in table
     assert "t0" not in table
+
+
+def judged(*samples: Array) -> LayerVerdict:
+    """A float layer's verdict over samples, each between -1 and 1 in every value."""
+    builder = GraphBuilder()
+    x = builder.input("x", (4,), "float32")
+    builder.layer("COS", [x], [builder.tensor("y", (4,), "float32")])
+    record = Record(builder.build([1]).view(0), 0, "unspecified")
+    interval = Interval.around(np.zeros(4), np.ones(4))
+    for sample in samples:
+        record.add_bounded(interval, sample.astype(np.float32))
+    return record.verdict()
+
+
+def test_within_a_bound_says_how_much_of_it_was_used() -> None:
+    verdict = judged(np.array([0, 0.5, -0.25, 0]), np.array([0, 0, -0.75, 0]))
+    assert verdict.verdict == "within_bound"
+    assert verdict.bound is not None
+    assert (verdict.bound.elements, verdict.bound.outside, verdict.bound.largest) == (8, 0, 0.75)
+    assert "8 of 8 values" in verdict.reason
+    assert "0.75 of the way" in verdict.reason
+    found = replace(report("bit_exact"), layers=(verdict,))
+    content = json.loads(found.to_json())
+    assert (content["verdict"], content["exit_code"]) == ("within_bound", 0)
+    assert content["layers"][0]["bound"]["largest"] == 0.75
+    assert found.summary().startswith("WITHIN_BOUND: ")
+    assert "1 within_bound" in found.summary()
+
+
+def test_one_unit_outside_a_bound_in_any_sample_is_a_mismatch() -> None:
+    outside = np.array([0, 0, np.nextafter(np.float32(1), np.float32(2)), 0])
+    for samples in ((outside,), (np.ones(4), outside), (outside, np.ones(4))):
+        verdict = judged(*samples)
+        assert (verdict.verdict, verdict.diff and verdict.diff.mismatch_count) == ("mismatch", 1)
+        assert replace(report("bit_exact"), layers=(verdict,)).exit_code() == 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.onnx.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
+from export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
 from refimpl.graph import Array, Quantization
 
 

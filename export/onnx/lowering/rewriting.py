@@ -73,6 +73,11 @@ class Rewriting:
         node.inputs[position] = index
         self._register(node)
 
+    def read_all(self, node: Node, inputs: list[int]) -> None:
+        """Makes a node read these tensors and no others."""
+        node.inputs[:] = inputs
+        self._register(node)
+
     def write(self, node: Node, position: int, index: int) -> None:
         """Makes a node write another tensor."""
         node.outputs[position] = index
@@ -99,8 +104,8 @@ class Rewriting:
         )
 
     def data(self, index: int) -> Array | None:
-        """A constant's values; None for everything else."""
-        return None if index == -1 else self.tensors[index].data
+        """A constant's values; None for everything else, and for values nobody computes with."""
+        return None if index == -1 or self.tensors[index].is_opaque else self.tensors[index].data
 
     def add_tensor(
         self, name: str, like: Tensor, dtype: str, quantization: Quantization | None = None
@@ -111,6 +116,18 @@ class Rewriting:
     def add_constant(self, name: str, values: Array, quantization: Quantization | None = None) -> int:
         """A new constant; its name is made unique."""
         return self._add(Tensor(0, name, values.shape, values.dtype.name, quantization, values))
+
+    def retype(self, index: int, dtype: str, quantization: Quantization | None) -> None:
+        """Gives an edge another element type and other parameters; index, name and shape stay."""
+        tensor = self.tensors[index]
+        self.tensors[index] = Tensor(index, tensor.name, tensor.shape, dtype, quantization)
+
+    def make_constant(self, index: int, values: Array) -> None:
+        """Gives an edge values; who wrote it must be taken out."""
+        tensor = self.tensors[index]
+        self.tensors[index] = Tensor(
+            index, tensor.name, values.shape, values.dtype.name, tensor.quantization, values
+        )
 
     def _add(self, tensor: Tensor) -> int:
         index, name = len(self.tensors), tensor.name

@@ -1,0 +1,151 @@
+"""Which profile fits a runtime on this machine: the runtime is asked, nothing is guessed.
+
+Where the bits depend on the processor or on the C library, a profile has variants
+(``refimpl.profiles.variants``). A small model whose results the variants disagree on is run in the child
+process, and the first variant whose definition gives the runtime's own bits is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from refimpl.builder import GraphBuilder
+from refimpl.contract import Values
+from refimpl.graph import Array, Format, Graph, Quantization
+from refimpl.ops import OPS
+from refimpl.profiles import Profile, profile_named, variants
+
+
+@dataclass(frozen=True)
+class Question:
+    """A model that tells variants of a profile apart, as a graph and a file, and what it is fed.
+
+    No layer reads another one's output, so that each is judged by itself.
+    """
+
+    graph: Graph
+    model: bytes
+    feeds: tuple[Array, ...]
+
+    def answered_by(self, profile: Profile, outputs: Sequence[Array]) -> bool:
+        """Whether each layer's ``outputs`` are what the profile defines, where it defines anything."""
+        fed = dict(zip(self.graph.inputs, self.feeds, strict=True))
+        for view, found in zip(self.graph.views(), outputs, strict=True):
+            rule = profile.rule(view)
+            values: Values = [None if t is None else fed.get(t.index, t.data) for t in view.inputs]
+            if rule.method != "unspecified":
+                (expected,) = OPS[view.op].spec(view, values, rule).outputs
+                if not np.array_equal(expected, found):
+                    return False
+        return True
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The profile that fits a runtime on this machine, or an empty name, and how that is known.
+
+    ``reason`` is empty where there was no choice.
+    """
+
+    profile: str
+    reason: str = ""
+
+
+Ask = Callable[[Question], Sequence[Array]]
+"""Runs a question on the runtime and returns its outputs in order."""
+
+
+def fitting(name: str, ask: Ask) -> Fit:
+    """The variant of profile ``name`` that gives the runtime's bits here. Raises what ``ask`` raises."""
+    candidates = variants(name) if name else ()
+    if len(candidates) < 2:
+        return Fit(name)
+    question = QUESTIONS[candidates[0].format]()
+    outputs = ask(question)
+    for candidate in candidates:
+        if question.answered_by(candidate, outputs):
+            return Fit(candidate.name, candidate.here)
+    return Fit(
+        "", f"the runtime computes here as none of {', '.join(known.name for known in candidates)} says"
+    )
+
+
+def version_note(profile: str, library: str, version: str) -> str:
+    """What a user must know where ``version`` is not one the profile was established on, else nothing."""
+    established = profile_named(profile).established if profile else None
+    if established is None or established.covers(version):
+        return ""
+    return (
+        f"{library} {version} is installed; profile {profile} was established on "
+        f"{' and '.join(established.versions)}: {established.remedy}"
+    )
+
+
+TANH_ARGUMENTS = (
+    (0.0063, 73, 0.01036151), (0.006018, 73, 0.0059435354), (0.008298, 51, 0.0035840461),
+    (0.002634, 35, 0.0010752013), (0.005748, 106, 0.0056924154), (0.022778, 41, 0.0131965075),
+    (0.015778, 104, 0.015082926), (0.005008, 77, 0.0050010164),
+    (0.01507, 44, 0.012756254), (0.002758, 127, 0.0043433737), (0.01198, 51, 0.0068530394),
+    (0.024968, 29, 0.006102712),
+    (0.003981, 69, 0.005525413), (0.003803, 100, 0.0053773033), (0.00549, 73, 0.003540536),
+    (0.027369, 24, 0.0048223203),
+)  # fmt: skip
+"""Input scale, stored input and output scale of int8 TANH layers that a ``tanhf`` one float32 step away
+rounds to another integer: fdlibm's and the nearest float32 differ in the first eight, agree in the next four
+with a larger one beyond the tie, and in the last four with a smaller one."""
+
+
+@cache
+def tanh_question() -> Question:
+    """An int8 TANH layer for each of ``TANH_ARGUMENTS``."""
+    from export.tflite import write_tflite
+
+    builder = GraphBuilder("tanhf")
+    outputs = []
+    for number, (scale, _, output_scale) in enumerate(TANH_ARGUMENTS):
+        scales = (float(np.float32(value)) for value in (scale, output_scale))
+        given, result = (Quantization.per_tensor(value) for value in scales)
+        x = builder.input(f"x{number}", (1,), "int8", given)
+        outputs.append(builder.layer("TANH", [x], [builder.tensor(f"y{number}", (1,), "int8", result)]))
+    graph = builder.build(outputs)
+    feeds = tuple(np.array([stored], np.int8) for _, stored, _ in TANH_ARGUMENTS)
+    return Question(graph, write_tflite(graph), feeds)
+
+
+@cache
+def pairs_question() -> Question:
+    """Products of uint8 and int8 whose pairs pass 16 bits, in a MatMulInteger and a QLinearConv.
+
+    255 · 127 · 2 becomes 32,767 where pairs saturate, 255 · -128 · 2 becomes -32,768. In the third
+    column the exact sum is -510, and -1 only if it is neighbours that are added first.
+    Raises UsageError when the onnx package is missing.
+    """
+    from export.onnx import write_onnx
+
+    columns = np.array([[127] * 4, [-128] * 4, [127, 127, -128, -128]], np.int8)
+    builder = GraphBuilder("pairs", "onnx")
+    row = builder.input("row", (1, 4), "uint8")
+    image = builder.input("image", (1, 4, 1, 1), "uint8")
+    matrix = builder.constant("matrix", columns.T)
+    parameters = {"one": np.float32(1), "zero": np.uint8(0), "zeros": np.int8(0)}
+    one, zero, zeros = (builder.constant(name, np.array(value)) for name, value in parameters.items())
+    filters = builder.constant("filters", columns.reshape(3, 4, 1, 1))
+    step = builder.constant("step", np.array(2000, np.float32))
+    middle = builder.constant("middle", np.array(128, np.uint8))
+    product = builder.tensor("product", (1, 3), "int32")
+    convolved = builder.tensor("convolved", (1, 3, 1, 1), "uint8")
+    outputs = [
+        builder.layer("MatMulInteger", [row, matrix], [product], 21),
+        builder.layer("QLinearConv", [image, one, zero, filters, one, zeros, step, middle], [convolved], 21),
+    ]
+    graph = builder.build(outputs, None)
+    feeds = np.full((1, 4), 255, np.uint8), np.full((1, 4, 1, 1), 255, np.uint8)
+    return Question(graph, write_onnx(graph), feeds)
+
+
+QUESTIONS: dict[Format, Callable[[], Question]] = {"tflite": tanh_question, "onnx": pairs_question}
+"""What is asked of the runtimes of each format."""

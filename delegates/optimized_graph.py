@@ -1,0 +1,110 @@
+"""The graph ONNX Runtime itself writes down before it runs a model: made readable, read, numbered.
+
+Which graph is read. A default session optimizes at ORT_ENABLE_ALL, whose last step changes layouts: an
+integer convolution becomes ``com.microsoft:QLinearConv`` on channels-last data between two Transposes,
+a float one works in blocks of channels (``com.microsoft.nchwc``). None of that changes which layers are
+integer, and an integer layer gives equal bits in every layout, so layers are read at
+ORT_ENABLE_EXTENDED, the level before, whose edges mean what the file's do. That this holds is not taken
+on trust: whoever captures values compares the outputs of the graph shown with those of the file as it
+is, in the session asked for. Float convolutions in blocks of channels add in another order; there the
+comparison fails, and values are captured from the graph of the last level, by the names of the edges
+both graphs have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from export.onnx import read_onnx
+from export.onnx.numbering import numbered_like
+from export.onnx.package import import_onnx
+from export.onnx.schema import STANDARD_DOMAINS, TYPE_CODES
+from refimpl.errors import ModelError
+from refimpl.graph import Graph, Tensor
+
+ELEMENT_TYPES: Mapping[str, str] = MappingProxyType({"float": "float32", "double": "float64"})
+"""ONNX Runtime's names of element types where they are not the graph's."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An edge as the runtime describes it: sizes it does not know are -1, an unknown rank is None."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] | None
+
+    @classmethod
+    def described(cls, name: str, kind: str, sizes: Iterable[object]) -> Edge:
+        """From what a session says of an output: ``tensor(float)`` and a list of sizes or symbols."""
+        word = kind.removeprefix("tensor(").removesuffix(")")
+        shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in sizes)
+        return cls(name, ELEMENT_TYPES.get(word, word), shape or None)
+
+    def fits(self, tensor: Tensor) -> bool:
+        """False where type or sizes show that this is not the edge called alike."""
+        sizes = self.shape or tensor.shape
+        return (
+            self.dtype == tensor.dtype
+            and len(sizes) == len(tensor.shape)
+            and all(size in (-1, real) for size, real in zip(sizes, tensor.shape, strict=True))
+        )
+
+
+def largest_file(file: Graph) -> int:
+    """Bytes an optimized file may have: folded constants are larger than what they are folded from, but a
+    model can also ask for constants of any size."""
+    stored = sum(tensor.data.nbytes for tensor in file.tensors if tensor.data is not None)
+    return 8 * stored + (64 << 20)
+
+
+def with_every_edge(content: bytes) -> bytes:
+    """The model with everything its nodes write among its outputs, of types the runtime works out."""
+    onnx = import_onnx()
+    model = onnx.ModelProto.FromString(content)
+    present = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        for name in node.output:
+            if name and name not in present:
+                model.graph.output.append(onnx.ValueInfoProto(name=name))
+                present.add(name)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def read_optimized(content: bytes, edges: Iterable[Edge], file: Graph) -> Graph:
+    """The graph of an optimized file, in the tensor indices of ``file``, the file it was made of.
+
+    ``edges`` are the runtime's own words on what nodes of other domains than the standard one write;
+    they let an op be read whose shapes no rule here computes. Raises as :func:`read_onnx` does, and
+    ModelError when inputs or outputs are not those of ``file``.
+    """
+    graph = numbered_like(read_onnx(_declared(content, {edge.name: edge for edge in edges})), file)
+    for kind, ours, theirs in (
+        ("inputs", file.inputs, graph.inputs),
+        ("outputs", file.outputs, graph.outputs),
+    ):
+        if set(theirs) != set(ours):
+            raise ModelError(f"the optimized model has other {kind} than the file")
+    return replace(graph, inputs=file.inputs, outputs=file.outputs, signatures=file.signatures)
+
+
+def _declared(content: bytes, edges: Mapping[str, Edge]) -> bytes:
+    onnx = import_onnx()
+    model = onnx.ModelProto.FromString(content)
+    known = {value.name for value in (*model.graph.value_info, *model.graph.output)}
+    for node in model.graph.node:
+        if node.domain in STANDARD_DOMAINS:
+            continue
+        for name in node.output:
+            edge = edges.get(name)
+            if edge is not None and edge.shape is not None and edge.dtype in TYPE_CODES and name not in known:
+                model.graph.value_info.append(_value_info(onnx, edge))
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _value_info(onnx: Any, edge: Edge) -> Any:
+    sizes = [f"size{axis}" if size == -1 else size for axis, size in enumerate(edge.shape or ())]
+    return onnx.helper.make_tensor_value_info(edge.name, TYPE_CODES[edge.dtype], sizes)

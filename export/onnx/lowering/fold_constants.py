@@ -1,0 +1,88 @@
+"""What follows from constants alone is worked out: filters a training tool leaves in float, above all."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from export.onnx.lowering.rewriting import DEQUANTIZE, Node, Rewriting
+from refimpl.errors import KaratError
+from refimpl.graph import DTYPES, Array
+from refimpl.ops import OPS
+from refimpl.profiles.rules import EXACT
+
+FOLDABLE = frozenset(
+    {
+        "Abs", "Add", "Cast", "Clip", "Div", "Flatten", "Identity", "Mul", "Neg", "QuantizeLinear", "Reshape",
+        "Slice", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
+"""Ops with one right result, the same in every runtime. A DequantizeLinear is none of them: ONNX Runtime
+keeps it, for the integer op it may become a part of."""
+
+MOST_TIMES = 4
+"""Folding makes at most this many times the bytes of the file's own constants: files come from anybody."""
+
+
+def fold_constants(rewriting: Rewriting) -> None:
+    """Nodes of ``FOLDABLE`` ops over constants become constants, where their tensors stand.
+
+    A node whose result would be larger than what it reads stays, and so does what nobody can compute.
+    """
+    left = MOST_TIMES * sum(tensor.data.nbytes for tensor in rewriting.tensors if tensor.data is not None)
+    for node in rewriting.each(*FOLDABLE):
+        values = [None if index == -1 else rewriting.data(index) for index in node.inputs]
+        if any(value is None and index != -1 for index, value in zip(node.inputs, values, strict=True)):
+            continue
+        if len(node.outputs) != 1 or node.outputs[0] in rewriting.outputs or not values:
+            continue
+        result = rewriting.tensors[node.outputs[0]]
+        size = math.prod(result.shape)
+        if size > max(value.size for value in values if value is not None):
+            continue
+        if size * DTYPES[result.dtype].itemsize > left:
+            continue
+        found = _computed(rewriting, node, values)
+        if found is not None:
+            left -= found.nbytes
+            rewriting.make_constant(result.index, found)
+            rewriting.remove(node)
+
+
+def _computed(rewriting: Rewriting, node: Node, values: list[Array | None]) -> Array | None:
+    view = rewriting.view(node)
+    try:
+        OPS[node.op].check(view)
+        (found,) = OPS[node.op].spec(view, values, EXACT).outputs
+    except KaratError:
+        return None  # whoever runs the layer says what is wrong with it
+    return np.ascontiguousarray(found).reshape(view.output().shape)
+
+
+def transpose_stored(rewriting: Rewriting) -> None:
+    """Transpose over DequantizeLinear over a constant: the constant is transposed, scales follow their axis.
+
+    Linear layers come from PyTorch like that. ONNX Runtime's transpose optimizer does it.
+    """
+    for node in rewriting.each("Transpose"):
+        source = rewriting.dequantize_of(node, 0)
+        stored = None if source is None else rewriting.data(source.inputs[0])
+        if source is None or stored is None or rewriting.only_reader(source) is not node:
+            continue
+        if any(rewriting.data(index) is None for index in source.inputs if index != -1):
+            continue
+        order = rewriting.view(node).integers("perm", tuple(reversed(range(stored.ndim))))
+        attributes = dict(source.attributes)
+        if rewriting.tensors[source.inputs[1]].shape not in ((), (1,)):
+            axis = rewriting.view(source).integer("axis", 1) % max(stored.ndim, 1)
+            attributes["axis"] = order.index(axis)
+        original = rewriting.tensors[source.inputs[0]]
+        moved = np.ascontiguousarray(stored.transpose(order))
+        quantization = original.quantization
+        if quantization is not None and quantization.per_channel:
+            quantization = dataclasses.replace(quantization, axis=order.index(quantization.axis))
+        constant = rewriting.add_constant(f"{original.name}/transposed", moved, quantization)
+        inputs = [constant, *source.inputs[1:]]
+        rewriting.replace(node, Node(DEQUANTIZE, inputs, node.outputs, attributes, source.version))

@@ -1,0 +1,120 @@
+"""From a QDQ graph to the integer graph ONNX Runtime runs for it.
+
+ONNX Runtime 1.31 and 1.32 at ORT_ENABLE_ALL replace each op between DequantizeLinear and QuantizeLinear
+nodes by one on integers where they have one (``fusions.py``), and leave the rest in float. What a runtime
+computes is then layers of the result, not of the file: QLinearConv rounds once, from the accumulator,
+where Conv in float rounds many times. The steps here are those of its optimizer that decide where integers
+are used; layout changes and fusions of float ops, which it also does, are not modelled: what stays float
+here is float there, be it as FusedConv or MatMulNBits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from export.onnx.lowering.fold_constants import fold_constants, transpose_stored
+from export.onnx.lowering.fusions import FUSIONS, fuses
+from export.onnx.lowering.pairs import (
+    dequantize_for_each_reader,
+    make_unsigned,
+    merge_double_pairs,
+    merge_equal_quantizations,
+    parameters_of,
+    remove_empty_requantizations,
+    share_dequantizations,
+)
+from export.onnx.lowering.products import join_products_and_sums
+from export.onnx.lowering.quantize_constants import quantize_constants
+from export.onnx.lowering.rewriting import QUANTIZE, Node, Rewriting
+from export.onnx.lowering.spread import spread_backward, spread_forward
+from refimpl.errors import ModelError
+from refimpl.graph import QUANTIZED_RANGE, Graph
+
+REMOVED = frozenset({"Dropout", "Identity"})
+"""Ops that hand their input on."""
+
+
+def lower_qdq(graph: Graph, int8_allowed: bool = False) -> Graph:
+    """The integer graph ONNX Runtime makes of a QDQ graph; one without QDQ pairs comes back as it is.
+
+    ``int8_allowed`` is the session option ``session.qdqisint8allowed``. In a session without it, which is
+    the default, int8 activations become uint8 where one layer reads them, and a convolution or product
+    of int8 activations that are left stays in float.
+
+    Tensors keep their indices and names; those no layer writes any more have no value, one that becomes
+    uint8 is of that type, and what follows from constants is one. New tensors, behind the others, are
+    parameters and biases the file leaves out, and edges quantization spreads to.
+
+    Raises ModelError for a graph that is not in ONNX layout, and UnsupportedOp for two quantizations in a
+    row that have no value in common.
+    """
+    if graph.format != "onnx":
+        raise ModelError(f"graph {graph.name!r} is in {graph.format} layout; only ONNX graphs are lowered")
+    rewriting = Rewriting(graph)
+    _remove_identities(rewriting)
+    fold_constants(rewriting)
+    transpose_stored(rewriting)
+    join_products_and_sums(rewriting)
+    dequantize_for_each_reader(rewriting)
+    merge_double_pairs(rewriting)
+    merge_equal_quantizations(rewriting)
+    spread_backward(rewriting)
+    spread_forward(rewriting)
+    quantize_constants(rewriting)
+    # Passes are repeated: of three pairs in a row the last is merged when biases have their scales.
+    while merge_double_pairs(rewriting):
+        pass
+    if not int8_allowed:
+        make_unsigned(rewriting)
+    _remove_clips(rewriting)
+    for node in rewriting.each(*FUSIONS):
+        if fuses(rewriting, node, int8_allowed):
+            FUSIONS[node.op](rewriting, node)
+    rewriting.sweep()
+    remove_empty_requantizations(rewriting)
+    fold_constants(rewriting)
+    share_dequantizations(rewriting)
+    rewriting.sweep()
+    return rewriting.build()
+
+
+def _remove_identities(rewriting: Rewriting) -> None:
+    for node in rewriting.each(*REMOVED):
+        if len(node.outputs) == 1 and node.outputs[0] not in rewriting.outputs:
+            rewriting.bypass(node)
+
+
+def _remove_clips(rewriting: Rewriting) -> None:
+    """A Relu or Clip does nothing where the quantization behind it has no values beyond its ends."""
+    for node in rewriting.each("Relu", "Clip"):
+        quantize = rewriting.only_reader(node)
+        found = None
+        if quantize is not None and quantize.op == QUANTIZE:
+            found = parameters_of(rewriting, quantize)
+        if found is None:
+            continue
+        qmin, qmax = QUANTIZED_RANGE[found.dtype]
+        if node.op == "Relu":
+            redundant = found.zero_point == qmin
+        else:
+            low, high = _clip_range(rewriting, node)
+            step, offset = found.scale, found.zero_point
+            epsilon = np.finfo(np.float32).eps
+            redundant = bool(
+                low - step * np.float32(qmin - offset) <= epsilon
+                and step * np.float32(qmax - offset) - high <= epsilon
+            )
+        if redundant:
+            rewriting.bypass(node)
+
+
+def _clip_range(rewriting: Rewriting, node: Node) -> tuple[np.float32, np.float32]:
+    """Both ends, unlimited where left out; an end that is not constant clips everything."""
+    ends = []
+    for position, unlimited in ((1, -np.inf), (2, np.inf)):
+        values = rewriting.data(node.input(position))
+        if node.input(position) == -1:
+            ends.append(np.float32(unlimited))
+        else:
+            ends.append(np.float32(-unlimited if values is None else values.item()))
+    return ends[0], ends[1]

@@ -1,0 +1,108 @@
+"""Two readings of one network under one numbering: a runtime's own graph in the file's tensor indices."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+
+from refimpl.graph import Graph, Layer
+
+
+def numbered_like(graph: Graph, file: Graph) -> Graph:
+    """``graph`` with the tensor indices of ``file`` wherever both have a tensor of one name.
+
+    ``file`` is the reading of a model file, ``graph`` that of a file a runtime made of it. Tensors of
+    ``file`` that ``graph`` lacks keep their places, so that indices mean one thing in both; no layer
+    reads or writes them. Tensors only ``graph`` has follow behind. Inputs, outputs and signatures are
+    in the order of ``graph``.
+    """
+    index_of = {tensor.name: tensor.index for tensor in file.tensors}
+    tensors = list(file.tensors)
+    moved = {-1: -1}
+    for tensor in graph.tensors:
+        index = index_of.get(tensor.name, len(tensors))
+        moved[tensor.index] = index
+        renumbered = dataclasses.replace(tensor, index=index)
+        if index == len(tensors):
+            tensors.append(renumbered)
+        else:
+            tensors[index] = renumbered
+    return dataclasses.replace(
+        graph,
+        tensors=tuple(tensors),
+        layers=tuple(
+            dataclasses.replace(
+                layer,
+                inputs=tuple(moved[i] for i in layer.inputs),
+                outputs=tuple(moved[i] for i in layer.outputs),
+            )
+            for layer in graph.layers
+        ),
+        inputs=tuple(moved[i] for i in graph.inputs),
+        outputs=tuple(moved[i] for i in graph.outputs),
+        signatures=tuple(
+            dataclasses.replace(
+                signature,
+                inputs={name: moved[i] for name, i in signature.inputs.items()},
+                outputs={name: moved[i] for name, i in signature.outputs.items()},
+            )
+            for signature in graph.signatures
+        ),
+    )
+
+
+def differing_layers(expected: Graph, found: Graph) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """Layers of each graph that the other lacks, though it computes what they read.
+
+    A layer is known by its op, by what it reads and by the element types it writes; names, attributes
+    and order do not count. Behind a difference everything differs, so only its beginning is told.
+    """
+    ours, theirs = _Described(expected), _Described(found)
+    return ours.lacking_in(theirs), theirs.lacking_in(ours)
+
+
+class _Described:
+    """A graph whose tensors are called by how they are computed."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._tensors: dict[int, str] = {
+            tensor.index: _digest(tensor.dtype, tensor.data.tobytes())
+            for tensor in graph.tensors
+            if tensor.data is not None
+        }
+        self._tensors |= {index: _digest("input", graph.tensors[index].name) for index in graph.inputs}
+        self._layers: dict[int, str] = {}
+        for layer in graph.layers:
+            read = [self._tensors.get(index, "") for index in layer.inputs]
+            types = [graph.tensors[index].dtype for index in layer.outputs]
+            self._layers[layer.index] = key = _digest(layer.op, *_without_absent(read), *types)
+            self._tensors |= {index: _digest(key, str(place)) for place, index in enumerate(layer.outputs)}
+
+    def lacking_in(self, other: _Described) -> tuple[Layer, ...]:
+        known, layers = set(other._tensors.values()), set(other._layers.values())
+        return tuple(
+            layer
+            for layer in self._graph.layers
+            if self._layers[layer.index] not in layers and known.issuperset(self._computed(layer))
+        )
+
+    def _computed(self, layer: Layer) -> list[str]:
+        """What the layer reads, constants aside."""
+        tensors = self._graph.tensors
+        return [self._tensors[i] for i in layer.inputs if i != -1 and not tensors[i].is_constant]
+
+
+def _without_absent(read: list[str]) -> list[str]:
+    """An optional input left out at the end may be left out altogether."""
+    while read and not read[-1]:
+        read = read[:-1]
+    return read
+
+
+def _digest(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part if isinstance(part, bytes) else part.encode()
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""What a float32 layer may compute when no document fixes the order of its sums: an interval per value.
+
+Used where no rule is known, never beside one. The layer's inputs are exact: what the runtime had there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from refimpl.bounds import functions, onnx, tflite
+from refimpl.bounds.interval import Interval, Use
+from refimpl.contract import Check, Values
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import LayerView
+from refimpl.ops import OPS
+
+__all__ = ["BOUNDS", "Bound", "Interval", "Use", "bound_for"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One line of the table: what the layer must be, and the interval of its only output."""
+
+    check: Check
+    interval: Callable[[LayerView, Values], Interval]
+
+
+def _onnx(op: str, interval: Callable[[LayerView, Values], Interval]) -> Bound:
+    return Bound(OPS[op].check, interval)
+
+
+BOUNDS: Mapping[str, Bound] = MappingProxyType(
+    {
+        "AVERAGE_POOL_2D": Bound(tflite.check_average_pool_2d, tflite.average_pool_2d),
+        "BATCH_MATMUL": Bound(tflite.check_batch_matmul, tflite.batch_matmul),
+        "CONV_2D": Bound(tflite.check_conv_2d, tflite.conv_2d),
+        "DEPTHWISE_CONV_2D": Bound(tflite.check_depthwise_conv_2d, tflite.depthwise_conv_2d),
+        "ELU": Bound(functions.check_unary, functions.elu),
+        "EXP": Bound(functions.check_unary, functions.exp),
+        "FULLY_CONNECTED": Bound(tflite.check_fully_connected, tflite.fully_connected),
+        "GELU": Bound(functions.check_unary, functions.gelu),
+        "LOGISTIC": Bound(functions.check_unary, functions.logistic),
+        "MEAN": Bound(tflite.check_mean, tflite.mean),
+        "SOFTMAX": Bound(functions.check_softmax, functions.softmax_last),
+        "SUM": Bound(tflite.check_mean, tflite.sum_),
+        "TANH": Bound(functions.check_unary, functions.tanh),
+        "TRANSPOSE_CONV": Bound(tflite.check_transpose_conv, tflite.transpose_conv),
+        "AveragePool": _onnx("AveragePool", onnx.average_pool),
+        "BatchNormalization": _onnx("BatchNormalization", onnx.batch_normalization),
+        "Conv": _onnx("Conv", onnx.conv),
+        "ConvTranspose": _onnx("ConvTranspose", onnx.conv_transpose),
+        "Elu": _onnx("Elu", functions.elu),
+        "Erf": _onnx("Erf", functions.erf),
+        "Exp": _onnx("Exp", functions.exp),
+        "Gelu": _onnx("Gelu", functions.gelu),
+        "Gemm": _onnx("Gemm", onnx.gemm),
+        "GlobalAveragePool": _onnx("GlobalAveragePool", onnx.global_average_pool),
+        "MatMul": _onnx("MatMul", onnx.matmul),
+        "ReduceMean": _onnx("ReduceMean", onnx.reduce_mean),
+        "ReduceSum": _onnx("ReduceSum", onnx.reduce_sum),
+        "Sigmoid": _onnx("Sigmoid", functions.logistic),
+        "Softmax": _onnx("Softmax", functions.softmax_along),
+        "Softplus": _onnx("Softplus", functions.softplus),
+        "Tanh": _onnx("Tanh", functions.tanh),
+    }
+)
+"""Ops whose float32 form has a bound."""
+
+
+def bound_for(view: LayerView) -> Callable[[Values], Interval]:
+    """The interval of the layer's output as a function of its inputs, constants included.
+
+    Raises UnsupportedOp where no bound is known for the layer, ModelError where the layer is malformed. The
+    function raises CannotCompare for inputs that may overflow.
+    """
+    bound = BOUNDS.get(view.op)
+    if bound is None:
+        raise UnsupportedOp(f"{view}: no bound is known for a float32 {view.op}")
+    bound.check(view)
+    return lambda values: bound.interval(view, values)

@@ -1,0 +1,170 @@
+"""Single float32 layers in both formats, of values that are hard to add up."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from export.onnx import read_onnx
+from export.tflite import with_lowest_versions, write_tflite
+from refimpl.builder import GraphBuilder
+from refimpl.graph import Array, Graph
+from tests.cases.onnx_models import node, onnx_model
+from tests.cases.quantized import seeded
+
+Draw = Callable[[np.random.Generator, Sequence[int]], Array]
+
+
+def normal(rng: np.random.Generator, shape: Sequence[int]) -> Array:
+    return rng.normal(size=shape)
+
+
+def cancelling(rng: np.random.Generator, shape: Sequence[int]) -> Array:
+    """Large values of both signs: a sum is small beside its terms."""
+    return rng.normal(size=shape) + 3e4 * rng.choice([-1.0, 1.0], size=shape)
+
+
+def wide(rng: np.random.Generator, shape: Sequence[int]) -> Array:
+    """Magnitudes over twelve powers of ten: terms that vanish in others."""
+    return rng.normal(size=shape) * 10.0 ** rng.uniform(-6, 6, size=shape)
+
+
+def subnormal(rng: np.random.Generator, shape: Sequence[int]) -> Array:
+    """Around 2^-126: what is below may be kept or flushed to 0."""
+    return rng.normal(size=shape) * 10.0 ** rng.uniform(-40, -37, size=shape)
+
+
+VALUES: dict[str, Draw] = {f.__name__: f for f in (normal, cancelling, wide, subnormal)}
+
+
+@dataclass(frozen=True)
+class FloatLayer:
+    """One layer as a graph and as a model file, with an input."""
+
+    name: str
+    graph: Graph
+    content: bytes
+    feed: Array
+
+
+def float_layers(seed: str) -> Iterator[FloatLayer]:
+    """Every op that has a bound, with every kind of values; sums of 1 to some thousand terms."""
+    for kind, draw in VALUES.items():
+        rng = seeded(f"{seed} {kind}")
+        for name, layer in itertools.chain(_tflite(rng, draw), _onnx(rng, draw)):
+            yield FloatLayer(f"{name}-{kind}", *layer)
+
+
+def _drawn(rng: np.random.Generator, draw: Draw, *shape: int) -> Array:
+    return draw(rng, shape).astype(np.float32)
+
+
+def _pick(rng: np.random.Generator, *choices: int) -> int:
+    return int(rng.choice(choices))
+
+
+def _layer(
+    op: str,
+    x: Array,
+    y: Sequence[int],
+    constants: Sequence[Array] = (),
+    order: Sequence[int] = (),
+    **options: Any,
+) -> tuple[Graph, bytes, Array]:
+    """A TFLite layer; ``order`` says where the input (0) and the constants (1, 2, …) stand."""
+    builder = GraphBuilder()
+    tensors = [builder.input("x", x.shape, "float32")]
+    tensors += [builder.constant(f"c{number}", values) for number, values in enumerate(constants)]
+    inputs = [tensors[position] for position in order or range(len(tensors))]
+    output = builder.tensor("y", y, "float32")
+    graph = with_lowest_versions(builder.build([builder.layer(op, inputs, [output], **options)]))
+    return graph, write_tflite(graph), x
+
+
+def _tflite(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[Graph, bytes, Array]]]:
+    strides = {"stride_h": 1, "stride_w": 1, "padding": "SAME"}
+    deep, wide_, size = _pick(rng, 1, 3, 16, 257), _pick(rng, 1, 5, 16), _pick(rng, 1, 4, 7)
+    activation = str(rng.choice(["NONE", "RELU", "RELU6"]))
+    image = _drawn(rng, draw, 1, size, size + 1, deep)
+    yield "CONV_2D", _layer(
+        "CONV_2D", image, (1, size, size + 1, wide_),
+        [_drawn(rng, normal, wide_, 3, 3, deep), _drawn(rng, draw, wide_)],
+        fused_activation_function=activation, **strides,
+    )  # fmt: skip
+    yield "DEPTHWISE_CONV_2D", _layer(
+        "DEPTHWISE_CONV_2D", image, (1, size, size + 1, deep),
+        [_drawn(rng, normal, 1, 3, 3, deep), _drawn(rng, draw, deep)], depth_multiplier=1, **strides,
+    )  # fmt: skip
+    yield "TRANSPOSE_CONV", _layer(
+        "TRANSPOSE_CONV", image, (1, 2 * size, 2 * size + 2, wide_),
+        [np.array([1, 2 * size, 2 * size + 2, wide_], np.int32), _drawn(rng, normal, wide_, 3, 3, deep)],
+        [1, 2, 0], padding="SAME", stride_h=2, stride_w=2,
+    )  # fmt: skip
+    deep = _pick(rng, 1, 2, 33, 1024, 5000)
+    yield "FULLY_CONNECTED", _layer(
+        "FULLY_CONNECTED", _drawn(rng, draw, 3, deep), (3, wide_),
+        [_drawn(rng, normal, wide_, deep), _drawn(rng, draw, wide_)],
+    )  # fmt: skip
+    axes = np.array([1, 2], np.int32)
+    big = _drawn(rng, draw, 1, _pick(rng, 1, 7, 60), 9, 5)
+    yield "MEAN", _layer("MEAN", big, (1, 5), [axes], keep_dims=False)
+    yield "SUM", _layer("SUM", big, (1, 1, 1, 5), [axes], keep_dims=True)
+    pooled = _drawn(rng, draw, 1, 8, 8, 5)
+    yield "AVERAGE_POOL_2D", _layer(
+        "AVERAGE_POOL_2D", pooled, (1, 4, 4, 5),
+        padding="SAME", stride_h=2, stride_w=2, filter_height=3, filter_width=3,
+    )  # fmt: skip
+    points = np.clip(_drawn(rng, draw, 2, _pick(rng, 1, 10, 1000)), -80, 80)
+    yield "SOFTMAX", _layer("SOFTMAX", points, points.shape, beta=1.0)
+    for op in ("LOGISTIC", "TANH", "EXP", "ELU"):
+        yield op, _layer(op, points, points.shape)
+    for approximate in (False, True):
+        yield f"GELU-{approximate}", _layer("GELU", points, points.shape, approximate=approximate)
+    stack = _drawn(rng, draw, 2, 3, deep)
+    factor = _drawn(rng, normal, 2, 4, deep)
+    yield "BATCH_MATMUL", _layer("BATCH_MATMUL", stack, (2, 3, 4), [factor], adj_y=True)
+
+
+def _node(
+    op: str, x: Array, constants: dict[str, Array] | None = None, inputs: str = "", **attributes: Any
+) -> tuple[Graph, bytes, Array]:
+    constants = constants or {}
+    names = list(inputs) or ["x", *constants]
+    content = onnx_model([node(op, names, **attributes)], {"x": x}, {"y": "float32"}, constants)
+    return read_onnx(content), content, x
+
+
+def _onnx(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[Graph, bytes, Array]]]:
+    deep, wide_, size = 2 * _pick(rng, 1, 3, 8, 128), 2 * _pick(rng, 1, 3, 8), _pick(rng, 1, 4, 7)
+    groups = _pick(rng, 1, 2)
+    image = _drawn(rng, draw, 1, deep, size, size + 1)
+    filters = {"w": _drawn(rng, normal, wide_, deep // groups, 3, 3), "b": _drawn(rng, draw, wide_)}
+    yield "Conv", _node("Conv", image, filters, pads=[1, 1, 1, 1], group=groups)
+    each = {"w": _drawn(rng, normal, deep, 1, 3, 3)}
+    yield "Conv-depthwise", _node("Conv", image, each, pads=[1, 1, 1, 1], group=deep, strides=[2, 1])
+    across = {"w": _drawn(rng, normal, deep, wide_ // groups, 2, 2), "b": _drawn(rng, draw, wide_)}
+    yield "ConvTranspose", _node("ConvTranspose", image, across, strides=[2, 2], group=groups)
+    deep = _pick(rng, 1, 2, 33, 1024, 5000)
+    rows = _drawn(rng, draw, 3, deep)
+    yield "MatMul", _node("MatMul", rows, {"w": _drawn(rng, normal, deep, wide_)})
+    scaled = {"w": _drawn(rng, normal, wide_, deep), "c": _drawn(rng, draw, wide_)}
+    yield "Gemm", _node("Gemm", rows, scaled, transB=1)
+    yield "Gemm-scaled", _node("Gemm", rows, scaled, transB=1, alpha=0.3, beta=1.7)
+    stack = _drawn(rng, draw, 2, 5, _pick(rng, 1, 7, 60), 9)
+    for op in ("ReduceMean", "ReduceSum"):
+        yield op, _node(op, stack, {"a": np.array([2, 3])})
+    yield "GlobalAveragePool", _node("GlobalAveragePool", stack)
+    window = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}
+    for counted in (0, 1):
+        yield f"AveragePool-{counted}", _node("AveragePool", stack, count_include_pad=counted, **window)
+    channels = {name: _drawn(rng, draw, 5) for name in "sbm"} | {"v": np.abs(_drawn(rng, normal, 5))}
+    yield "BatchNormalization", _node("BatchNormalization", stack, channels)
+    points = np.clip(_drawn(rng, draw, 2, _pick(rng, 1, 10, 1000)), -80, 80)
+    for op in ("Softmax", "Tanh", "Exp", "Sigmoid", "Erf", "Elu", "Gelu", "Softplus"):
+        yield op, _node(op, points)
+    yield "Elu-alpha", _node("Elu", points, alpha=1.7)
+    yield "Gelu-tanh", _node("Gelu", points, approximate="tanh")
