@@ -20,6 +20,7 @@ A network goes to .onnx or .tflite in float; `karat quantize` makes the int8 one
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument("source", metavar="NETWORK|MODEL", help="tomogan, fine-tune, or a model file")
+    shared.add_subgraph(parser)
     shared.add_network(parser)
     piece = parser.add_mutually_exclusive_group()
     piece.add_argument("--layer", type=int, metavar="N", help="only layer N, as a model of its own")
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError("--layer and --until cut a model file, not a network")
         graph = shared.float_network(options.source, options)
     else:
-        graph = shared.read_graph(Path(options.source))
+        graph = shared.read_graph(Path(options.source), options.subgraph)
         if options.layer is not None:
             if not 0 <= options.layer < len(graph.layers):
                 raise UsageError(

@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.complete_with(profile, shared.profile_names)
     parser.add_argument("--layer", type=int, metavar="N", help="show layer N in full, with its multipliers")
     parser.add_argument("--channel", type=int, metavar="C", help="with --layer: only output channel C")
-    parser.add_argument(
-        "--subgraph", metavar="S", help="of a .tflite file with several: one, by number or signature"
-    )
+    shared.add_subgraph(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -41,27 +39,25 @@ def run(options: argparse.Namespace) -> int:
     from karat.inspection import describe_file
     from refimpl.errors import UsageError
 
-    named: str | None = options.subgraph
-    subgraph = int(named) if named is not None and named.isdecimal() else named
     if options.channel is not None and options.layer is None:
         raise UsageError("--channel is one of a layer's: name the layer with --layer N")
     if options.layer is not None:
-        content = _layer(options, subgraph)
+        content = _layer(options)
         text = layer_text(content)
     else:
         shared.require_model_file(options.model)
-        content = describe_file(options.model, options.profile, subgraph)
+        content = describe_file(options.model, options.profile, options.subgraph)
         text = file_text(content)
     print(json.dumps(content, indent=1) if options.json else text)
     return 0
 
 
-def _layer(options: argparse.Namespace, subgraph: int | str | None) -> dict[str, Any]:
+def _layer(options: argparse.Namespace) -> dict[str, Any]:
     from export import graph_under
     from karat.inspection import describe_layer
     from refimpl.profiles import profile_for
 
-    graph = shared.read_graph(options.model, subgraph)
+    graph = shared.read_graph(options.model, options.subgraph)
     if options.profile is not None:
         graph = graph_under(graph, profile_for(graph, options.profile))
     return describe_layer(graph, options.layer, options.channel, options.profile)

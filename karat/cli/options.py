@@ -22,6 +22,21 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a quantized model file (.tflite, .onnx)")
 
 
+def add_subgraph(parser: argparse.ArgumentParser) -> None:
+    """``--subgraph``."""
+    parser.add_argument(
+        "--subgraph",
+        type=subgraph,
+        metavar="S",
+        help="one of several in a .tflite file, by number or signature",
+    )
+
+
+def subgraph(text: str) -> int | str:
+    """argparse type: a subgraph's number, or the name of a signature."""
+    return int(text) if text.isdecimal() else text
+
+
 def add_profile(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """``--profile``; ``otherwise`` says what is taken without it."""
     option = parser.add_argument(
@@ -138,6 +153,14 @@ def require_model_file(path: Path) -> None:
         raise UsageError(
             f"{path}: karat reads .tflite and .onnx files; convert it with {CONVERSIONS[path.suffix.lower()]}"
         )
+
+
+def warn(graph: Graph, command: str) -> None:
+    """Prints what of the model is likely not meant as it is written, to stderr."""
+    from karat.inspection.remarks import remarks
+
+    for remark in remarks(graph, ("axis left out",)):
+        print(f"karat {command}: warning: {remark.text}", file=sys.stderr)
 
 
 def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict[int, Array]:

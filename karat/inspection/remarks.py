@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,12 +29,14 @@ class Remark:
         return asdict(self)
 
 
-def remarks(graph: Graph) -> tuple[Remark, ...]:
-    """Every remark on a graph, in the order of its layers."""
+def remarks(graph: Graph, kinds: Collection[str] = ()) -> tuple[Remark, ...]:
+    """Every remark on a graph, in the order of its layers; only of ``kinds`` where some are named."""
     found: list[Remark] = []
     around = Surroundings(graph)
     for view in graph.views():
         for kind, look in LOOKS.items():
+            if kinds and kind not in kinds:
+                continue
             try:
                 found += [Remark(view.layer.index, kind, f"{view}: {text}") for text in look(around, view)]
             except (KaratError, IndexError):

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.onnx import lower_qdq, read_onnx, write_quantized_onnx
-from export.tflite import write_tflite
+from export.onnx import lower_qdq, read_onnx, write_onnx, write_quantized_onnx
+from export.tflite import read_tflite, write_tflite
 from karat.cli import main
 from karat.cli.main import COMMANDS, EXAMPLES
 from refimpl.builder import GraphBuilder
 from refimpl.graph import Quantization
+from tests.export.test_tflite_named_only import two_graphs
+from tests.karat.inspection.test_remarks import qdq_convolution
 from tests.karat.small import small_graph
 
 
@@ -213,6 +215,32 @@ def test_what_cannot_be_done_is_said(
     monkeypatch.chdir(tflite.parent)
     assert qdq.parent == tflite.parent
     assert words in said(capsys, *arguments)
+
+
+def test_one_of_several_subgraphs_is_run_exported_and_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, alone = tmp_path / "two.tflite", tmp_path / "alone.tflite"
+    path.write_bytes(two_graphs({"first": 0, "second": 1}, small_graph()))
+    for command in (["run", path], ["verify", path, "-d", "litert-ref"], ["export", path, "--output", alone]):
+        assert "choose one of the file's subgraphs" in said(capsys, *command)
+        codes = [main([str(word) for word in (*command, "--subgraph", name)]) for name in ("second", "1")]
+        assert codes[0] == codes[1] != 2
+        capsys.readouterr()
+    assert [layer.op for layer in read_tflite(alone).layers] == [
+        layer.op for layer in read_tflite(path, 1).layers
+    ]
+
+
+@pytest.mark.parametrize("command", [["run"], ["verify", "-d", "oracle", "--profile", "ort-1.31"]])
+def test_an_axis_left_to_the_default_is_warned_of(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for axis in (None, 1):
+        path = tmp_path / f"axis{axis}.onnx"
+        path.write_bytes(write_onnx(qdq_convolution(axis=axis)))
+        assert main([command[0], str(path), *command[1:]]) != 2
+        assert ("belong to axis 1, ONNX's default" in capsys.readouterr().err) == (axis is None)
 
 
 def test_profiles_shows_what_the_runtime_refuses(capsys: pytest.CaptureFixture[str]) -> None:
