@@ -202,7 +202,7 @@ class _Reader:
         where = f"tensor {index} ({name!r})"
         code = table.integer(TensorField.TYPE, "b")
         if code not in TYPE_NAMES:
-            raise UnsupportedOp(f"{where}: element type {code} is unknown to the installed ai-edge-litert")
+            raise UnsupportedOp(f"{where}: element type number {code} is newer than the installed schema")
         dtype = _storage(table) + TYPE_NAMES[code]
         opaque = dtype in OPAQUE_TYPES
         shape = table.integers(TensorField.SHAPE) or ()

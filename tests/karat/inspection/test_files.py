@@ -86,7 +86,7 @@ def test_several_subgraphs_are_all_shown_or_one(tmp_path: Path, capsys: pytest.C
     ("change", "said"),
     [
         (tensor("first", shape=np.array([1, -1, 8, 5], np.int32)), "unknown size"),
-        (tensor("first", type=100), "type 100"),
+        (tensor("first", type=100), "number 100"),
     ],
 )
 def test_a_tflite_file_that_is_no_graph_is_listed(
