@@ -21,6 +21,7 @@ class Gathered:
     origins: set[Origin] = field(default_factory=set)
     tie: float | None = None
     bound: Use | None = None
+    disagreed: bool = False
 
     def refuse(self, reason: str) -> None:
         """Nothing could be compared this time."""
@@ -39,6 +40,13 @@ class Gathered:
         if tie is not None:
             self.tie = max(tie, self.tie or 0.0)
 
+    def disagree(self, reason: str, explained: bool) -> None:
+        """A difference elsewhere that counts here, too."""
+        self.disagreed = True
+        self.unexplained |= not explained
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
     def add_bounded(self, interval: Interval, found: Array, origin: Origin = "") -> None:
         """One comparison with what may be there; a value outside differs, and nothing explains it.
 
@@ -50,10 +58,11 @@ class Gathered:
 
     def worst(self) -> tuple[Verdict, str]:
         """The verdict that the worst sample decides, and its reason."""
-        if self.diff is not None and not self.diff.equal:
+        if self.disagreed or (self.diff is not None and not self.diff.equal):
             return ("mismatch" if self.unexplained else "explained"), "; ".join(self.reasons)
         if self.refused or self.diff is None:
-            return "not_compared", self.refused or "no sample was run"
+            found = "" if self.bound is None else f" ({self.bound})"
+            return "not_compared", (self.refused or "no sample was run") + found
         if self.bound is not None:
             return "within_bound", str(self.bound)
         return "bit_exact", "; ".join(self.reasons)
@@ -113,8 +122,8 @@ class OutputRecord(Gathered):
     def verdict(self, layers: list[LayerVerdict]) -> OutputVerdict:
         """The worst of what was found decides; ``layers`` are those judged beside it."""
         verdict, reason = self.worst()
-        if verdict == "mismatch" and not reason and not any(layer.differs for layer in layers):
-            reason = NOT_WHAT_RAN
+        if verdict == "mismatch" and not any(layer.differs for layer in layers):
+            reason = "; ".join(filter(None, (NOT_WHAT_RAN, reason)))
         return OutputVerdict(
             tensor=self.tensor.index,
             name=self.tensor.name,

@@ -10,6 +10,7 @@ from delegates.protocol import Delegate, DelegateRun, Model
 from export.cut import Cut, single_layer
 from golden.diff import diff_arrays
 from golden.explain import Explainer, tie_distance
+from golden.left_in_float import why_left_in_float
 from golden.provenance import feeds_digest, machine, model_digest, model_label, written
 from golden.record import OutputRecord, Record
 from golden.report import Mode, Origin, Report
@@ -66,7 +67,12 @@ def verify(
     versions: dict[str, str] = {}
     for feeds in samples:
         run = whole.run(feeds, everything=mode == "cumulative", progress=progress)
-        comparison.judge(run, records)
+        for record in records:
+            if record.given:
+                run.hold(record.tensor.index, record)
+            if record.left_in_float:
+                record.refuse(record.left_in_float)
+        comparison.judge(run, [record for record in records if not record.given])
         explaining = {name for record in records for name in record.explainer.profiles}
         whole.judge(run, outputs, [delegate.profile, *sorted(explaining)])
         versions.update(run.trace.versions)
@@ -96,6 +102,7 @@ class _Judged(Record):
         super().__init__(step.view, position, str(step.rule))
         self.explainer = Explainer(program, layer)
         self.given = reason_to_give(step)
+        self.left_in_float = why_left_in_float(program.graph, step.view)
 
 
 class _Isolated:
@@ -127,7 +134,7 @@ class _Isolated:
         }
         answers = dict(zip(jobs, self._delegate.run_many(list(jobs.values())), strict=True))
         for record in records:
-            cut, answer = self._cuts.get(record.layer, record.given), answers.get(record.layer)
+            cut, answer = self._cuts[record.layer], answers.get(record.layer)
             if isinstance(cut, str) or answer is None:
                 record.refuse(str(cut))
                 continue
@@ -182,8 +189,6 @@ class _Cumulative:
         for record in records:
             if isinstance(whole.run, DelegateError):
                 record.refuse(str(whole.run))
-            elif record.given:
-                record.refuse(record.given)
             elif record.tensor.index in whole.unknown:
                 record.refuse(whole.unknown[record.tensor.index])
             else:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
+from functools import cached_property
 
 import numpy as np
 
 from delegates.protocol import Delegate, DelegateRun, Model
 from golden.diff import diff_arrays
-from golden.explain import differs_in_ties
-from golden.record import OutputRecord
-from refimpl.engine import Feeds, Program, Progress, Step, compile_graph
-from refimpl.errors import CannotCompare, DelegateError, DelegateUnavailable, KaratError, UnsupportedOp
+from golden.explain_whole import WholeExplainer
+from golden.record import Gathered, OutputRecord
+from refimpl.bounds import Interval, bound_for
+from refimpl.engine import Feeds, Program, Progress, Step
+from refimpl.errors import CannotCompare, DelegateError, DelegateUnavailable, ModelError, UnsupportedOp
 from refimpl.graph import DTYPES, Array
 from refimpl.profiles import METHODS
 from refimpl.trace import Trace
@@ -59,12 +60,27 @@ class WholeRun:
     ``run`` is the error where the runtime did not run the file. ``trace`` is the oracle's, ``given``
     the tensors in it that are the runtime's own values. ``unknown`` maps tensors that follow from a
     value nobody could read to the reason: the oracle's values there are no prediction of the runtime's.
+    ``shown`` is what the runtime shows; ``intervals`` maps the tensors it gave to what any order of float32
+    operations can give there, or to the reason why that is not known.
     """
 
     run: DelegateRun | DelegateError
     trace: Trace
     given: Mapping[int, Array]
     unknown: Mapping[int, str]
+    shown: Mapping[int, Array]
+    intervals: Mapping[int, Interval | str]
+
+    def hold(self, tensor: int, record: Gathered) -> None:
+        """Compares the runtime's own values of a tensor it gave with what may be there."""
+        interval = self.intervals[tensor]
+        if isinstance(interval, str):
+            record.refuse(interval)
+            return
+        try:
+            record.add_bounded(interval, self.given[tensor])
+        except CannotCompare as error:
+            record.refuse(str(error))
 
     @property
     def outputs(self) -> tuple[Array, ...] | str:
@@ -78,9 +94,9 @@ class WholeModel:
     def __init__(self, delegate: Delegate, model: Model, program: Program) -> None:
         self._delegate, self._model, self._program = delegate, model, program
         self._given = {
-            tensor.index: (step, reason)
+            tensor.index: step
             for step in program.steps
-            if (reason := reason_to_give(step))
+            if reason_to_give(step)
             for tensor in step.view.outputs
         }
 
@@ -101,7 +117,13 @@ class WholeModel:
         given, absent = self._values_given(run)
         result = self._program.run(feeds, accumulators=True, progress=progress, given=given)
         assert result.trace is not None
-        return WholeRun(run, result.trace, MappingProxyType(given), self._behind(absent))
+        unknown = self._behind(absent)
+        shown = {} if isinstance(run, DelegateError) or run.capture_changed else run.trace.tensors
+        values = {**{i: v for i, v in result.trace.tensors.items() if i not in unknown}, **shown}
+        intervals = {
+            index: _interval(step, values, unknown.get(index, "")) for index, step in self._given.items()
+        }
+        return WholeRun(run, result.trace, given, unknown, shown, intervals)
 
     def _values_given(self, run: DelegateRun | DelegateError) -> tuple[dict[int, Array], dict[int, str]]:
         """What to go on with behind the layers that are given, and of which tensors it is not true.
@@ -110,7 +132,7 @@ class WholeModel:
         behind it can be fed; zeros are as good as any for that.
         """
         given, absent = {}, {}
-        for index, (step, _) in self._given.items():
+        for index, step in self._given.items():
             tensor = self._program.graph.tensors[index]
             why = _why_unreadable(run, index)
             value = None if why or isinstance(run, DelegateError) else run.trace.tensors[index]
@@ -124,7 +146,7 @@ class WholeModel:
                 given[index] = np.zeros(tensor.shape, DTYPES.get(tensor.dtype, np.uint8))
         return given, absent
 
-    def _behind(self, absent: Mapping[int, str]) -> Mapping[int, str]:
+    def _behind(self, absent: Mapping[int, str]) -> dict[int, str]:
         """Everything that follows from a tensor whose values are not known."""
         unknown = dict(absent)
         for layer in self._program.graph.layers:
@@ -132,84 +154,106 @@ class WholeModel:
             for index in layer.outputs if found else ():
                 if index not in self._given:
                     unknown[index] = found
-        return MappingProxyType(unknown)
+        return unknown
 
     def judge(self, whole: WholeRun, records: Iterable[OutputRecord], others: Iterable[str]) -> None:
-        """Compares each output of the run; ``others`` name profiles that may explain a difference."""
+        """Compares each output of the run; ``others`` name profiles that may explain a difference.
+
+        Behind a layer that takes the runtime's values an output says nothing of what lies before it. So
+        what such layers read is compared like an output, and counts for every output behind it.
+        """
         found = whole.outputs
-        compared = []
-        for position, record in enumerate(records):
-            index = record.tensor.index
-            if isinstance(found, str):
+        if isinstance(found, str):
+            for record in records:
                 record.refuse(found)
-            elif index in whole.unknown:
-                record.refuse(whole.unknown[index])
-            elif index in self._given:
-                step, reason = self._given[index]
-                record.refuse(f"{step.view} writes it: {reason}")
-            else:
-                compared.append((position, record, found[position]))
-        explanations = _Explanations(self._program, whole, others)
-        for position, record, value in compared:
+            return
+        explainer = WholeExplainer(
+            self._program,
+            {index: whole.trace.tensors[index] for index in self._program.graph.inputs},
+            whole.given,
+            whole.shown,
+            others,
+        )
+        for value, record in zip(found, records, strict=True):
+            for index in self._read_before[record.tensor.index]:
+                self._check(whole, index, record, explainer)
+            self._compare(whole, record, value, explainer)
+
+    def _check(self, whole: WholeRun, index: int, record: OutputRecord, explainer: WholeExplainer) -> None:
+        """Compares what a layer reads that goes on with the runtime's values."""
+        label = self._program.graph.label(index)
+        if index in whole.unknown:
+            record.refuse(whole.unknown[index])
+        elif index not in whole.shown:
+            record.refuse(f"{label} cannot be compared: {_why_unreadable(whole.run, index)}")
+        else:
             try:
-                diff = diff_arrays(whole.trace.tensors[record.tensor.index], value)
+                diff = diff_arrays(whole.trace.tensors[index], whole.shown[index])
+            except CannotCompare as error:
+                record.refuse(f"{label}: {error}")
+                return
+            if not diff.equal:
+                reason = explainer.explain(index, whole.shown[index])
+                count = f"{diff.mismatch_count} of {diff.elements} values of {label} differ in the whole run"
+                record.disagree(reason or count, explained=bool(reason))
+
+    def _compare(
+        self, whole: WholeRun, record: OutputRecord, value: Array, explainer: WholeExplainer
+    ) -> None:
+        index = record.tensor.index
+        if index in self._given:
+            whole.hold(index, record)
+        elif index in whole.unknown:
+            record.refuse(whole.unknown[index])
+        else:
+            try:
+                diff = diff_arrays(whole.trace.tensors[index], value)
             except CannotCompare as error:
                 record.refuse(str(error))
-                continue
-            record.add(diff, "" if diff.equal else explanations.of(position, value), "")
+                return
+            record.add(diff, "" if diff.equal else explainer.explain(index, value))
 
-
-class _Explanations:
-    """Do the layers under another profile give the outputs found, or with the runtime's ties?"""
-
-    def __init__(self, program: Program, whole: WholeRun, profiles: Iterable[str]) -> None:
-        self._program, self._whole = program, whole
-        self._profiles = [name for name in dict.fromkeys(profiles) if name != program.profile.name]
-        self._outputs: dict[str, tuple[Array, ...]] = {}
-
-    def of(self, position: int, value: Array) -> str:
-        """What explains an output, or ''."""
-        for profile in self._profiles:
-            if self._equal(profile, position, value):
-                return f"every value equals that of the model under {profile}"
-        if self._program.profile.open_ties and self._equal("", position, value):
-            return "exact ties, which the runtime's choice of kernel decides, and what follows from them"
-        return ""
-
-    def _equal(self, profile: str, position: int, value: Array) -> bool:
-        if profile not in self._outputs:
-            try:
-                self._outputs[profile] = self._run_under(profile) if profile else self._run_with_its_ties()
-            except KaratError:
-                self._outputs[profile] = ()
-        outputs = self._outputs[profile]
-        return bool(outputs) and diff_arrays(outputs[position], value).equal
-
-    def _feeds(self) -> dict[int, Array]:
-        return {index: self._whole.trace.tensors[index] for index in self._program.graph.inputs}
-
-    def _run_under(self, profile: str) -> tuple[Array, ...]:
-        graph, threads = self._program.graph, self._program.target.threads
-        program = compile_graph(graph, profile, threads, missing="given")
-        return program.run(self._feeds(), given=self._whole.given).outputs
-
-    def _run_with_its_ties(self) -> tuple[Array, ...]:
-        """The oracle's run, which goes on with the runtime's values where only exact ties went elsewhere."""
+    @cached_property
+    def _read_before(self) -> dict[int, tuple[int, ...]]:
+        """By output, what the layers before it read whose own outputs are the runtime's values."""
         graph = self._program.graph
-        shown = {} if isinstance(self._whole.run, DelegateError) else self._whole.run.trace.tensors
-        values = {t.index: t.data for t in graph.tensors if t.data is not None} | self._feeds()
-        for step in self._program.steps:
-            view = step.view
-            if all(tensor.index in self._whole.given for tensor in view.outputs):
-                values |= {tensor.index: self._whole.given[tensor.index] for tensor in view.outputs}
-                continue
-            inputs = [None if tensor is None else values[tensor.index] for tensor in view.inputs]
-            result = self._program.run_step(step, inputs, accumulator=True)
-            for tensor, own in zip(view.outputs, result.outputs, strict=True):
-                found = shown.get(tensor.index, own)
-                ties = differs_in_ties(view, result.accumulator, own, found)
-                values[tensor.index] = found if ties else own
-        return tuple(values[index] for index in graph.outputs)
+        before: dict[int, dict[int, None]] = {}
+        for layer in graph.layers:
+            found: dict[int, None] = {}
+            computed = [i for i in layer.inputs if i != -1 and not graph.tensors[i].is_constant]
+            for index in computed:
+                found |= before.get(index, {})
+                if any(output in self._given for output in layer.outputs):
+                    found |= dict.fromkeys([index])
+            for index in layer.outputs:
+                before[index] = found
+        settled = {*graph.inputs, *self._given}
+        return {
+            index: tuple(read for read in before.get(index, {}) if read not in settled)
+            for index in graph.outputs
+        }
+
+
+def _interval(step: Step, values: Mapping[int, Array], absent: str) -> Interval | str:
+    """What any order of float32 operations makes of a layer's inputs, or why that is not known.
+
+    ``absent`` says why the runtime's values are not known, where they are not.
+    """
+    view = step.view
+    try:
+        bound = bound_for(view)
+    except ModelError:
+        return reason_to_give(step)
+    inputs = []
+    for tensor in view.inputs:
+        value = None if tensor is None else tensor.data if tensor.is_constant else values.get(tensor.index)
+        if tensor is not None and value is None:
+            return f"{reason_to_give(step)}; the runtime does not show what the layer reads"
+        inputs.append(value)
+    try:
+        return absent or bound(inputs)
+    except CannotCompare as error:
+        return str(error)
 
 
 def _why_unreadable(run: DelegateRun | DelegateError, index: int) -> str:

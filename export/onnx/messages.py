@@ -70,8 +70,9 @@ def declared_of(value: Any) -> Declared:
     sizes = []
     for size in tensor.shape.dim:
         fixed = size.WhichOneof("value") == "dim_value"
-        if fixed and size.dim_value < 0:
+        if fixed and size.dim_value < -1:
             raise ModelError(f"{where} has the size {size.dim_value}")
+        # Some writers say -1 where they mean a size of any name.
         sizes.append(int(size.dim_value) if fixed else -1)
     if len(sizes) > MAX_RANK:
         raise ModelError(f"{where} has {len(sizes)} dimensions; at most {MAX_RANK} make sense")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 
+import numpy as np
+
+from export.onnx.schema import MICROSOFT
 from refimpl.graph import Graph, Layer
 
 
@@ -54,8 +57,9 @@ def numbered_like(graph: Graph, file: Graph) -> Graph:
 def differing_layers(expected: Graph, found: Graph) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
     """Layers of each graph that the other lacks, though it computes what they read.
 
-    A layer is known by its op, by what it reads and by the element types it writes; names, attributes
-    and order do not count. Behind a difference everything differs, so only its beginning is told.
+    A layer is known by its op, by what it reads and by the element types it writes; names, attributes and
+    order do not count, and a FusedConv is a Conv and what follows. Behind a difference everything differs,
+    so only its beginning is told.
     """
     ours, theirs = _Described(expected), _Described(found)
     return ours.lacking_in(theirs), theirs.lacking_in(ours)
@@ -74,23 +78,47 @@ class _Described:
         self._tensors |= {index: _digest("input", graph.tensors[index].name) for index in graph.inputs}
         self._layers: dict[int, str] = {}
         for layer in graph.layers:
-            read = [self._tensors.get(index, "") for index in layer.inputs]
+            read = _without_absent([self._tensors.get(index, "") for index in layer.inputs])
             types = [graph.tensors[index].dtype for index in layer.outputs]
-            self._layers[layer.index] = key = _digest(layer.op, *_without_absent(read), *types)
+            op, *fused = ("Conv", *_activation(layer)) if layer.op == FUSED_CONV else (layer.op,)
+            self._layers[layer.index] = key = _digest(op, *read, *types)
+            if fused:
+                key = _digest(fused[0], _digest(key, "0"), *fused[1:], *types)
             self._tensors |= {index: _digest(key, str(place)) for place, index in enumerate(layer.outputs)}
 
     def lacking_in(self, other: _Described) -> tuple[Layer, ...]:
         known, layers = set(other._tensors.values()), set(other._layers.values())
         return tuple(
             layer
-            for layer in self._graph.layers
+            for layer in self._needed()
             if self._layers[layer.index] not in layers and known.issuperset(self._computed(layer))
         )
+
+    def _needed(self) -> list[Layer]:
+        """The layers something comes of: ONNX Runtime leaves others behind here and there."""
+        used, needed = set(self._graph.outputs), []
+        for layer in reversed(self._graph.layers):
+            if used.intersection(layer.outputs):
+                used.update(layer.inputs)
+                needed.append(layer)
+        return needed[::-1]
 
     def _computed(self, layer: Layer) -> list[str]:
         """What the layer reads, constants aside."""
         tensors = self._graph.tensors
         return [self._tensors[i] for i in layer.inputs if i != -1 and not tensors[i].is_constant]
+
+
+FUSED_CONV = f"{MICROSOFT}:FusedConv"
+
+
+def _activation(layer: Layer) -> list[str]:
+    """What the optimizer fused into a float convolution: an op and its constants."""
+    name, ends = layer.attributes.get("activation"), layer.attributes.get("activation_params")
+    if not isinstance(name, str):
+        return []
+    constants = ends if name == "Clip" and isinstance(ends, tuple) else ()
+    return [name, *(_digest("float32", np.float32(value).tobytes()) for value in constants)]
 
 
 def _without_absent(read: list[str]) -> list[str]:

@@ -24,7 +24,6 @@ from export.onnx.schema import (
     IR_VERSIONS,
     MAX_BYTES,
     MAX_RANK,
-    OPSETS,
     STANDARD_DOMAINS,
     op_name,
 )
@@ -32,6 +31,7 @@ from export.onnx.shapes import fold, infer
 from export.onnx.shapes_types import Type
 from refimpl.errors import ModelError, UnsupportedOp, UsageError
 from refimpl.graph import OPAQUE_TYPES, Array, Graph, Layer, LayerView, Quantization, Signature, Tensor
+from refimpl.spec.onnx.versions import OPSETS, why_unknown
 
 
 def read_onnx(source: str | Path | bytes) -> Graph:
@@ -50,7 +50,9 @@ def read_onnx(source: str | Path | bytes) -> Graph:
 
     Raises UsageError when the file cannot be opened or the onnx package is missing, and ModelError or
     UnsupportedOp, naming the file, when it is malformed or holds what a graph cannot: control flow,
-    functions, sparse tensors, unknown sizes, operator sets other than 13 to 23.
+    functions, sparse tensors, unknown sizes, operator sets other than 10 to 28. An op whose version
+    means something nobody wrote (``refimpl/spec/onnx/versions.py``) is read where the file declares its
+    shape, and refused when it is to run.
     """
     onnx = import_onnx()
     from google.protobuf.message import DecodeError
@@ -139,10 +141,16 @@ class _Reader:
 
     def _versions(self) -> dict[str, int]:
         """Operator set version by domain, "" being the standard one."""
+        installed = int(import_onnx().IR_VERSION)
         if self._model.ir_version not in IR_VERSIONS:
             raise UnsupportedOp(
                 f"format version {self._model.ir_version}; "
                 f"{IR_VERSIONS[0]} to {IR_VERSIONS[-1]} are supported"
+            )
+        if self._model.ir_version > installed:
+            raise UnsupportedOp(
+                f"format version {self._model.ir_version}; the installed onnx package knows those up to "
+                f"{installed} and would lose what is newer: pip install -U onnx"
             )
         versions: dict[str, int] = {}
         for entry in self._model.opset_import:
@@ -274,9 +282,9 @@ class _Reader:
             for tensor in view.outputs:
                 declared = self._declared.get(tensor.name, Declared(None, None))
                 if declared.sizes is None or declared.dtype is None:
+                    reason = why_unknown(view) or f"no shape rule for {view.op}"
                     raise UnsupportedOp(
-                        f"{where}: no shape rule for {view.op} and no shape in the file; "
-                        "run onnx.shape_inference over it"
+                        f"{where}: {reason}, and no shape in the file; run onnx.shape_inference over it"
                     )
                 types.append(Type(tuple(1 if n == -1 else n for n in declared.sizes), declared.dtype))
         for type_ in types:

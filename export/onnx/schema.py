@@ -63,11 +63,8 @@ TYPED_FIELDS: Mapping[str, str] = MappingProxyType(
 MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own ops."""
 
-OPSETS = range(13, 24)
-"""Versions of the standard operator set that are read."""
-
-IR_VERSIONS = range(3, 14)
-"""Versions of the file format that are read."""
+IR_VERSIONS = range(3, 15)
+"""Versions of the file format whose fields are known: those of onnx 1.23."""
 
 MAX_BYTES = 2**31 - 1
 """A protobuf message is smaller than this; larger models keep their constants in files beside it."""

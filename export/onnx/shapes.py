@@ -19,19 +19,20 @@ from export.onnx.schema import MICROSOFT, TYPE_NAMES
 from export.onnx.shapes_types import Rule, Type, broadcast, has_input
 from refimpl.errors import ModelError, UnsupportedOp
 from refimpl.graph import DTYPES, Array, LayerView
+from refimpl.spec.onnx.versions import why_unknown
 
 FOLDED_ELEMENTS = 64
 """Only values this few are worked out while reading: they are sizes, axes and the like."""
 
 
 def infer(view: LayerView) -> list[Type] | None:
-    """The types of the node's outputs, or None for an op without a rule.
+    """The types of the node's outputs, or None for an op without a rule, or a version of it without one.
 
     Raises ModelError when inputs and attributes do not fit each other, UnsupportedOp when a shape
     depends on values that are only known when the model runs.
     """
     rule = RULES.get(view.op)
-    if rule is None:
+    if rule is None or why_unknown(view):
         return None
     types = rule(view)
     if len(types) < len(view.outputs):
@@ -108,7 +109,9 @@ def _dequantize(view: LayerView) -> list[Type]:
 def _stated_type(view: LayerView, default: str) -> str:
     code = view.integer("output_dtype", 0)
     if code and code not in TYPE_NAMES:
-        raise UnsupportedOp(f"{view}: element type number {code} is unknown to karat")
+        raise UnsupportedOp(
+            f"{view}: element type number {code} is newer than the versions of ONNX read here"
+        )
     return TYPE_NAMES.get(code, default)
 
 

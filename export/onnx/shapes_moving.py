@@ -14,6 +14,7 @@ from export.onnx.shapes_types import (
     axes_in,
     axis_in,
     broadcast,
+    given_integers,
     has_input,
     known_integers,
 )
@@ -69,8 +70,8 @@ def flatten(view: LayerView) -> list[Type]:
 def squeeze(view: LayerView) -> list[Type]:
     """Drops the axes named, or all of size 1."""
     x = view.input(0)
-    if has_input(view, 1):
-        axes = axes_in(view, known_integers(view, 1), len(x.shape))
+    if has_input(view, 1) or "axes" in view.layer.attributes:
+        axes = axes_in(view, given_integers(view, "axes"), len(x.shape))
     else:
         axes = tuple(i for i, size in enumerate(x.shape) if size == 1)
     if any(x.shape[axis] != 1 for axis in axes):
@@ -80,7 +81,7 @@ def squeeze(view: LayerView) -> list[Type]:
 
 def unsqueeze(view: LayerView) -> list[Type]:
     """New axes of size 1, counted in the result."""
-    x, axes = view.input(0), known_integers(view, 1)
+    x, axes = view.input(0), given_integers(view, "axes")
     rank = len(x.shape) + len(axes)
     new = axes_in(view, axes, rank)
     old = iter(x.shape)
@@ -117,8 +118,8 @@ def split(view: LayerView) -> list[Type]:
     x = view.input(0)
     axis = axis_in(view, view.integer("axis", 0), len(x.shape))
     count = len(view.outputs)
-    if has_input(view, 1):
-        sizes = known_integers(view, 1)
+    if has_input(view, 1) or "split" in view.layer.attributes:
+        sizes = given_integers(view, "split")
     else:
         if view.integer("num_outputs", count) != count:
             raise ModelError(f"{view}: {count} outputs, but num_outputs {view.integer('num_outputs')}")
@@ -209,7 +210,9 @@ def cast(view: LayerView) -> list[Type]:
     """The type numbered ``to``."""
     code = view.integer("to")
     if code not in TYPE_NAMES:
-        raise UnsupportedOp(f"{view}: element type number {code} is unknown to karat")
+        raise UnsupportedOp(
+            f"{view}: element type number {code} is newer than the versions of ONNX read here"
+        )
     return [Type(view.input(0).shape, TYPE_NAMES[code])]
 
 

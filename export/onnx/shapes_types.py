@@ -51,6 +51,13 @@ def known_integers(view: LayerView, position: int) -> Shape:
     return tuple(int(value) for value in tensor.data.reshape(-1))
 
 
+def given_integers(view: LayerView, attribute: str) -> Shape:
+    """Integers from input 1, or from the attribute they were in operator sets before 13."""
+    if view.layer.version < 13 and attribute in view.layer.attributes:
+        return view.integers(attribute)
+    return known_integers(view, 1)
+
+
 def axis_in(view: LayerView, axis: int, rank: int) -> int:
     """The axis counted from the front. Raises ModelError when a tensor of ``rank`` has no such axis."""
     if not -rank <= axis < rank:

@@ -157,9 +157,9 @@ def require_model_file(path: Path) -> None:
 
 def warn(graph: Graph, command: str) -> None:
     """Prints what of the model is likely not meant as it is written, to stderr."""
-    from karat.inspection.remarks import remarks
+    from karat.inspection.remarks import AXIS_LEFT_OUT, remarks
 
-    for remark in remarks(graph, ("axis left out",)):
+    for remark in remarks(graph, (AXIS_LEFT_OUT,)):
         print(f"karat {command}: warning: {remark.text}", file=sys.stderr)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from export.onnx.remarks import remarks_on
 from karat.inspection.scalings import FILTERED
 from karat.inspection.surroundings import Surroundings
 from refimpl.errors import KaratError
@@ -32,6 +33,8 @@ class Remark:
 def remarks(graph: Graph, kinds: Collection[str] = ()) -> tuple[Remark, ...]:
     """Every remark on a graph, in the order of its layers; only of ``kinds`` where some are named."""
     found: list[Remark] = []
+    if graph.format == "onnx" and (not kinds or AXIS_LEFT_OUT in kinds):
+        found += [Remark(layer, AXIS_LEFT_OUT, text) for layer, text in remarks_on(graph)]
     around = Surroundings(graph)
     for view in graph.views():
         for kind, look in LOOKS.items():
@@ -41,8 +44,11 @@ def remarks(graph: Graph, kinds: Collection[str] = ()) -> tuple[Remark, ...]:
                 found += [Remark(view.layer.index, kind, f"{view}: {text}") for text in look(around, view)]
             except (KaratError, IndexError):
                 continue  # a malformed layer is a problem, not a remark
-    return tuple(found)
+    return tuple(sorted(found, key=lambda remark: remark.layer))
 
+
+AXIS_LEFT_OUT = "axis left out"
+"""Scales per channel without an axis, where ONNX's default is not the only one that fits."""
 
 MOVING = (
     "MAX_POOL_2D", "AVERAGE_POOL_2D", "PAD", "MIRROR_PAD", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR",
@@ -88,24 +94,6 @@ def _crushed(around: Surroundings, view: LayerView) -> Iterator[str]:  # noqa: A
                 f"{high - low + 1} steps of {written.name!r} (scale {written.scale:.6g}): give the parts "
                 "scales of their own, or concatenate them in float"
             )
-
-
-def _axis_left_out(around: Surroundings, view: LayerView) -> Iterator[str]:
-    """Scales per channel whose axis the file leaves to the default."""
-    if (
-        view.op.rpartition(":")[2] not in ("DequantizeLinear", "QuantizeLinear")
-        or around.graph.format != "onnx"
-    ):
-        return
-    tensor, scale = view.input(0), view.input(1)
-    if "axis" in view.layer.attributes or len(scale.shape) != 1 or scale.shape[0] < 2:
-        return
-    others = [axis for axis, size in enumerate(tensor.shape) if axis != 1 and size == scale.shape[0]]
-    doubt = f", and axis {others[0]} would fit as well: filters usually mean axis 0" if others else ""
-    yield (
-        f"the {scale.shape[0]} scales of {tensor.name!r} {list(tensor.shape)} belong to axis 1, ONNX's "
-        f"default, since no axis is given{doubt}"
-    )
 
 
 BIAS_TOLERANCE = 1e-4
@@ -203,7 +191,6 @@ def _taps_last(view: LayerView, filter_: Array) -> Array:
 LOOKS = {
     "scales ignored": _scales_ignored,
     "range crushed": _crushed,
-    "axis left out": _axis_left_out,
     "bias scale": _bias_scale,
     "refused by runtimes": _refused,
     "saturating pairs": _saturating_pairs,

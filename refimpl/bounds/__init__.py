@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from refimpl.bounds import functions, onnx, tflite
+from refimpl.bounds import functions, fused, onnx, tflite
 from refimpl.bounds.interval import Interval, Use
 from refimpl.contract import Check, Values
 from refimpl.errors import UnsupportedOp
@@ -64,6 +64,7 @@ BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "Softmax": _onnx("Softmax", functions.softmax_along),
         "Softplus": _onnx("Softplus", functions.softplus),
         "Tanh": _onnx("Tanh", functions.tanh),
+        "com.microsoft:FusedConv": Bound(fused.check_fused_conv, fused.fused_conv),
     }
 )
 """Ops whose float32 form has a bound."""

@@ -232,7 +232,7 @@ def linear(n: Network, x: str) -> str:
     return n.pair(y, 5) if n.random.random() < 0.8 else y
 
 
-def qdq_network(seed: int) -> tuple[bytes, Style]:
+def qdq_network(seed: int) -> bytes:
     """A network of two to five blocks, maybe with attention and a classifier; one or two outputs."""
     n = Network(seed)
     x = n.pair("x", IMAGE[1])
@@ -240,10 +240,10 @@ def qdq_network(seed: int) -> tuple[bytes, Style]:
         x = n.random.choice(np.array(BLOCKS, object))(n, x)
     outputs = []
     if n.random.random() < 0.25:
-        outputs.append(n.sketch.node("Sin", x))
+        outputs.append(n.sketch.node("Abs", x))
     if not n.style.turned and n.random.random() < 0.4:
         x = attention(n, x)
     if n.random.random() < 0.4:
         x = linear(n, x)
     model = n.sketch.model(IMAGE, x, *outputs, opset=n.style.opset)
-    return bytes(model.SerializeToString()), n.style
+    return bytes(model.SerializeToString())

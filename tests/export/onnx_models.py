@@ -198,7 +198,7 @@ def quantized_model(model: Any, **options: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "float.onnx"), Path(folder, "quantized.onnx")
         onnx.save(model, source)
-        quantize_static(source, target, Samples(model), weight_type=QuantType.QInt8, **options)
+        quantize_static(source, target, Samples(model), **{"weight_type": QuantType.QInt8, **options})
         return target.read_bytes()
 
 

@@ -240,7 +240,7 @@ def test_an_axis_left_to_the_default_is_warned_of(
         path = tmp_path / f"axis{axis}.onnx"
         path.write_bytes(write_onnx(qdq_convolution(axis=axis)))
         assert main([command[0], str(path), *command[1:]]) != 2
-        assert ("belong to axis 1, ONNX's default" in capsys.readouterr().err) == (axis is None)
+        assert ("belong to axis 1" in capsys.readouterr().err) == (axis is None)
 
 
 def test_profiles_shows_what_the_runtime_refuses(capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,9 +73,16 @@ def test_subnormal_operands_may_be_read_as_zero(flushed: tuple[int, ...]) -> Non
 @pytest.mark.parametrize("worst", [LARGEST, math.inf, math.nan], ids=["largest", "infinite", "no number"])
 def test_what_may_overflow_is_not_compared(worst: float) -> None:
     """Large terms that cancel: in some orders a partial sum is infinite."""
-    rows = np.array([[worst, worst, -worst]], F)
+    rows = np.array([[worst, worst, -worst, -worst]], F)
     with pytest.raises(CannotCompare, match="overflow"):
-        matmul(rows, np.ones((3, 1), F))
+        matmul(rows, np.ones((4, 1), F))
+
+
+def test_no_value_outside_the_radius_is_an_end() -> None:
+    """Six tenths of a step about a float32 value: its neighbours are too far, nearer ones do not exist."""
+    step = 2.0**-23
+    interval = Interval.around(np.array([1 + step]), np.array([0.6 * step]))
+    assert interval.low == interval.high == F(1 + step)
 
 
 def test_a_value_that_is_no_number_lies_in_no_interval() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 
-from export.onnx.lowering.rewriting import DEQUANTIZE, Node, Rewriting
+from export.onnx.lowering.rewriting import Node, Rewriting
 from refimpl.errors import KaratError
 from refimpl.graph import DTYPES, Array
 from refimpl.ops import OPS
@@ -39,6 +38,8 @@ def fold_constants(rewriting: Rewriting) -> None:
         if len(node.outputs) != 1 or node.outputs[0] in rewriting.outputs or not values:
             continue
         result = rewriting.tensors[node.outputs[0]]
+        if result.dtype not in DTYPES:
+            continue
         size = math.prod(result.shape)
         if size > max(value.size for value in values if value is not None):
             continue
@@ -59,30 +60,3 @@ def _computed(rewriting: Rewriting, node: Node, values: list[Array | None]) -> A
     except KaratError:
         return None  # whoever runs the layer says what is wrong with it
     return np.ascontiguousarray(found).reshape(view.output().shape)
-
-
-def transpose_stored(rewriting: Rewriting) -> None:
-    """Transpose over DequantizeLinear over a constant: the constant is transposed, scales follow their axis.
-
-    Linear layers come from PyTorch like that. ONNX Runtime's transpose optimizer does it.
-    """
-    for node in rewriting.each("Transpose"):
-        source = rewriting.dequantize_of(node, 0)
-        stored = None if source is None else rewriting.data(source.inputs[0])
-        if source is None or stored is None or rewriting.only_reader(source) is not node:
-            continue
-        if any(rewriting.data(index) is None for index in source.inputs if index != -1):
-            continue
-        order = rewriting.view(node).integers("perm", tuple(reversed(range(stored.ndim))))
-        attributes = dict(source.attributes)
-        if rewriting.tensors[source.inputs[1]].shape not in ((), (1,)):
-            axis = rewriting.view(source).integer("axis", 1) % max(stored.ndim, 1)
-            attributes["axis"] = order.index(axis)
-        original = rewriting.tensors[source.inputs[0]]
-        moved = np.ascontiguousarray(stored.transpose(order))
-        quantization = original.quantization
-        if quantization is not None and quantization.per_channel:
-            quantization = dataclasses.replace(quantization, axis=order.index(quantization.axis))
-        constant = rewriting.add_constant(f"{original.name}/transposed", moved, quantization)
-        inputs = [constant, *source.inputs[1:]]
-        rewriting.replace(node, Node(DEQUANTIZE, inputs, node.outputs, attributes, source.version))

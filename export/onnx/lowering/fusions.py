@@ -162,7 +162,9 @@ def _unary(rewriting: Rewriting, node: Node) -> None:
         return
     attributes = dict(node.attributes)
     if node.op == "Softmax":
-        attributes["opset"] = 13
+        attributes["opset"] = min(node.version, 13)
+        if node.version < 13:
+            attributes.setdefault("axis", 1)
     inputs = [*_quantized_input(rewriting, sources[0]), *_parameters(rewriting, quantize)]
     new = Node(f"{MICROSOFT}:QLinear{node.op}", inputs, quantize.outputs, attributes)
     _fuse(rewriting, node, quantize, new)

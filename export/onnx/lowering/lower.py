@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.onnx.lowering.fold_constants import fold_constants, transpose_stored
+from export.onnx.lowering.fold_constants import fold_constants
 from export.onnx.lowering.fusions import FUSIONS, fuses
 from export.onnx.lowering.pairs import (
     dequantize_for_each_reader,
@@ -27,6 +27,7 @@ from export.onnx.lowering.products import join_products_and_sums
 from export.onnx.lowering.quantize_constants import quantize_constants
 from export.onnx.lowering.rewriting import QUANTIZE, Node, Rewriting
 from export.onnx.lowering.spread import spread_backward, spread_forward
+from export.onnx.lowering.transposes import cancel_transposes, transpose_stored
 from refimpl.errors import ModelError
 from refimpl.graph import QUANTIZED_RANGE, Graph
 
@@ -61,6 +62,7 @@ def lower_qdq(graph: Graph, int8_allowed: bool = False) -> Graph:
     spread_backward(rewriting)
     spread_forward(rewriting)
     quantize_constants(rewriting)
+    cancel_transposes(rewriting)
     # Passes are repeated: of three pairs in a row the last is merged when biases have their scales.
     while merge_double_pairs(rewriting):
         pass

@@ -29,6 +29,8 @@ def parameters_of(rewriting: Rewriting, node: Node) -> Parameters | None:
     if scale is None or scale.size != 1 or scale.dtype != np.float32:
         return None
     dtype = rewriting.tensors[node.outputs[0] if node.op == QUANTIZE else node.inputs[0]].dtype
+    if dtype not in QUANTIZED_RANGE:
+        return None
     if node.input(2) == -1:
         return Parameters(np.float32(scale.item()), 0, dtype)
     zero_point = rewriting.data(node.inputs[2])

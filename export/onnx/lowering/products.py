@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from export.onnx.lowering.rewriting import Node, Rewriting
+from refimpl.graph import AttributeValue
 
 
 def join_products_and_sums(rewriting: Rewriting) -> None:
@@ -37,7 +38,7 @@ def join_products_and_sums(rewriting: Rewriting) -> None:
 
 def _replace(rewriting: Rewriting, product: Node, total: Node, bias: int, flat: bool) -> None:
     """All of it where the Add stands, so that the bias is there."""
-    attributes = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+    attributes: dict[str, AttributeValue] = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
     if flat:
         gemm = Node("Gemm", [*product.inputs, bias], total.outputs, attributes, total.version)
         rewriting.replace(total, gemm)

@@ -145,6 +145,8 @@ def _sizes(view: LayerView, axis: int) -> tuple[int, ...]:
     total, parts = view.input(0).shape[axis], len(view.outputs)
     if view.optional_input(1) is not None:
         sizes = constant_integers(view, 1, "the sizes of the parts")
+    elif "split" in view.layer.attributes:  # where they stand before version 13
+        sizes = view.integers("split")
     else:
         each = -(-total // parts)
         sizes = tuple(max(min(each, total - each * i), 0) for i in range(parts))
@@ -263,6 +265,8 @@ def check_depth_to_space(view: LayerView) -> None:
         require(view, channels % (block * block) == 0, f"{channels} channels in blocks of {block}")
         sizes = (batch, channels // block**2, height * block, width * block)
     else:
+        if view.text("mode", "DCR") != "DCR":
+            raise UnsupportedOp(f"{view}: mode {view.text('mode')!r}; only DCR is implemented")
         require(view, height % block == 0 and width % block == 0, f"an image of {shape} in blocks of {block}")
         sizes = (batch, channels * block**2, height // block, width // block)
     require_shape(view, view.output(), sizes)

@@ -10,6 +10,9 @@ from refimpl.spec.onnx.arithmetic import dequantize, quantize
 from refimpl.spec.onnx.parameters import Affine, affine
 from refimpl.spec.requirements import operand, require_arity, require_dtype, require_shape, resolve_axis
 
+FLOAT32 = 1
+"""ONNX's number of the type, which ``precision`` may name."""
+
 STORED = ("int8", "uint8", "int16", "uint16")
 
 
@@ -18,6 +21,8 @@ def check_quantize_linear(view: LayerView) -> None:
     require_arity(view, 2, optional=1)
     require_dtype(view, view.input(0), ("float32",))
     require_dtype(view, view.output(), STORED)
+    if view.integer("precision", 0) not in (0, FLOAT32):
+        raise UnsupportedOp(f"{view} divides in element type {view.integer('precision')}, not float32")
     _check(view, view.output())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from refimpl.contract import Op
@@ -25,6 +26,7 @@ from refimpl.spec.onnx import (
     resize,
     unspecified,
 )
+from refimpl.spec.onnx.versions import versioned
 
 MICROSOFT = "com.microsoft:"
 
@@ -37,7 +39,7 @@ _RESHAPE = Op(moves.check_reshape, moves.reshape)
 _QUANTIZE = Op(quantize_linear.check_quantize_linear, quantize_linear.quantize_linear)
 _DEQUANTIZE = Op(quantize_linear.check_dequantize_linear, quantize_linear.dequantize_linear)
 
-ONNX_OPS: Mapping[str, Op] = MappingProxyType(
+_OPS: Mapping[str, Op] = MappingProxyType(
     {
         "Abs": Op(elementwise.check_unary, elementwise.abs_),
         "Add": _BINARY,
@@ -134,5 +136,9 @@ ONNX_OPS: Mapping[str, Op] = MappingProxyType(
         ),
         f"{MICROSOFT}QuantizeLinear": _QUANTIZE,
     }
+)
+
+ONNX_OPS: Mapping[str, Op] = MappingProxyType(
+    {name: replace(op, check=versioned(op.check)) for name, op in _OPS.items()}
 )
 """Op type, behind its domain where that is not the standard one, to the check and spec that define it."""

@@ -1,0 +1,43 @@
+"""What a reader of an ONNX file should know although it is no fault."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from refimpl.graph import Graph, LayerView
+
+PER_AXIS = frozenset({"DequantizeLinear", "QuantizeLinear"})
+
+
+class Remark(NamedTuple):
+    """A layer of the graph read, and a sentence about it that names it."""
+
+    layer: int
+    text: str
+
+
+def remarks_on(graph: Graph) -> list[Remark]:
+    """Scales per channel without an ``axis``, where more than one axis would fit.
+
+    ONNX then takes axis 1. Of a square filter OIHW that is the input channel, which is hardly meant: the
+    model runs everywhere, and means something else than who wrote it thinks.
+    """
+    return [
+        Remark(view.layer.index, text)
+        for view in graph.views()
+        if view.op in PER_AXIS and (text := _axis_left_out(view))
+    ]
+
+
+def _axis_left_out(view: LayerView) -> str:
+    count, shape = view.input(1).shape, view.input(0).shape
+    if "axis" in view.layer.attributes or len(count) != 1 or count == (1,):
+        return ""
+    fitting = [axis for axis, size in enumerate(shape) if (size,) == count]
+    if len(fitting) < 2 or 1 not in fitting:
+        return ""
+    others = " and ".join(str(axis) for axis in fitting if axis != 1)
+    return (
+        f"{view} has {count[0]} scales and no axis, so they belong to axis 1 of {shape}; axis {others} would "
+        "fit as well: write the attribute if another one is meant"
+    )
