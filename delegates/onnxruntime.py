@@ -22,7 +22,7 @@ from delegates.protocol import (
 )
 from delegates.workers import ONNX_WORKER
 from refimpl.errors import DelegateError, DelegateUnavailable, ModelError, UsageError
-from refimpl.graph import Array, Graph, Layer
+from refimpl.graph import Array, Format, Graph, Layer
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
@@ -132,6 +132,8 @@ class OnnxDelegate(ChildDelegate):
     ``time_limit`` is in seconds, per request. ``python`` is the interpreter of the environment whose
     runtime is judged: this one, or what ``KARAT_ONNX_PYTHON`` names.
     """
+
+    format: Format = "onnx"
 
     def __init__(self, lane: OnnxLane, time_limit: float = TIME_LIMIT, python: str = "") -> None:
         self.lane, self.name, self.described_by = lane, lane.name, lane.profile

@@ -13,7 +13,7 @@ from delegates.fitting import Fit
 from delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Probe, Tensors
 from refimpl import __version__
 from refimpl.errors import DelegateError, ModelError, UsageError
-from refimpl.graph import Graph
+from refimpl.graph import Format, Graph
 
 if TYPE_CHECKING:
     from refimpl.engine import Feeds, Program
@@ -32,7 +32,8 @@ class OracleDelegate:
         from refimpl.profiles import CANONICAL, profile_named
 
         named = profile_named(profile or CANONICAL)
-        self.profile, self.format = named.name, named.format
+        self.profile = named.name
+        self.format: Format = named.format
         self.fit = Fit(named.name)
         self._last: tuple[bytes, int | None, Program] | None = None
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from refimpl.errors import DelegateError
-from refimpl.graph import Array, Graph
+from refimpl.graph import Array, Format, Graph
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
@@ -83,14 +83,16 @@ Job: TypeAlias = "tuple[Model, Feeds]"
 
 
 class Delegate(Protocol):
-    """A runtime that computes a .tflite or .onnx model.
+    """A runtime that computes models of one format.
 
-    ``profile`` names the arithmetic the runtime is expected to follow on this machine, or is
-    empty where none describes it; to find that out may start the runtime. Delegates are context
-    managers; ``close`` frees whatever runs behind them and may be called more than once.
+    ``format`` is that of the files it reads. ``profile`` names the arithmetic the runtime is expected to
+    follow on this machine, or is empty where none describes it; to find that out may start the runtime.
+    Delegates are context managers; ``close`` frees whatever runs behind them and may be called more than
+    once.
     """
 
     name: str
+    format: Format
 
     @property
     def profile(self) -> str:

@@ -18,7 +18,7 @@ from delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from delegates.fitting import Question, version_note
 from delegates.protocol import DelegateRun, Model, Probe, Tensors
 from refimpl.errors import DelegateError, UsageError
-from refimpl.graph import Array
+from refimpl.graph import Array, Format
 from refimpl.trace import Trace
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class TfliteDelegate(ChildDelegate):
 
     ``time_limit`` is in seconds, per request. ``device`` overrides the lane's.
     """
+
+    format: Format = "tflite"
 
     def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:
         self.lane, self.name, self.described_by = lane, lane.name, lane.profile

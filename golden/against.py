@@ -32,13 +32,8 @@ from golden.whole import WholeModel, run_whole
 from refimpl.engine import Feeds, Missing, Progress, compile_graph, resolve_feeds
 from refimpl.errors import CannotCompare, DelegateError, KaratError, UsageError
 from refimpl.graph import Array, Format, Graph
-from refimpl.profiles import PROFILES, profile_for
+from refimpl.profiles import profile_for
 from refimpl.trace import Trace
-
-
-def format_of(delegate: Delegate) -> Format:
-    """The model format a delegate reads: that of the profile that describes it."""
-    return PROFILES[delegate.profile].format if delegate.profile else "tflite"
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,7 @@ def side_for(delegate: Delegate, model: Model, graph: Graph) -> Side:
 
     Raises UsageError for a runtime of .tflite files and a model that is not one.
     """
-    wanted = format_of(delegate)
+    wanted = delegate.format
     if graph.format == wanted:
         return Side(delegate, model, graph)
     if wanted == "onnx":

@@ -24,12 +24,17 @@ from refimpl.feeds import Feeds as Feeds
 from refimpl.feeds import resolve_feeds as resolve_feeds
 from refimpl.feeds import resolve_given
 from refimpl.fusion import fuse
-from refimpl.graph import DTYPES, UNLISTED, Array, Graph, LayerView
+from refimpl.graph import DTYPES, Array, Graph, LayerView
 from refimpl.kernels import KERNELS
 from refimpl.kernels.jit.isa import chosen_isa
 from refimpl.kernels.threads.thread_count import threads_in_force
 from refimpl.layout import lay_out
-from refimpl.ops import OPS, remedy, unsupported_ops
+from refimpl.ops import (
+    OPS,
+    check_supported,
+    unsupported_ops,
+    why_unsupported,
+)
 from refimpl.planning import MemoryPlan, plan_memory
 from refimpl.profiles import Profile, Rule, profile_for
 from refimpl.profiles.rules import GIVEN
@@ -144,28 +149,19 @@ def _refuse_unsupported(graph: Graph) -> None:
     unsupported = unsupported_ops(graph)
     if unsupported:
         listed = "; ".join(
-            f"{op} (layer {', '.join(map(str, layers))}): {remedy(op, graph.format)}"
+            f"{op} (layer {', '.join(map(str, layers))}): {why_unsupported(op)}"
             for op, layers in unsupported.items()
         )
-        raise UnsupportedOp(f"no implementation for {listed}")
+        raise UnsupportedOp(
+            f"no implementation for {listed}. What lies in front of such a layer can be judged alone: "
+            "karat export MODEL --until TENSOR"
+        )
 
 
 def check_layer(view: LayerView, profile: Profile) -> Rule:
     """How ``profile`` rounds the layer. Raises UnsupportedOp where the oracle lacks it, ModelError where
     it is malformed."""
-    if view.op not in OPS:
-        raise UnsupportedOp(f"no implementation for {view.op}: {remedy(view.op, profile.format)}")
-    for tensor in (*view.inputs, *view.outputs):
-        if tensor is not None and tensor.is_opaque:
-            raise UnsupportedOp(
-                f"{view}: tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
-                "which the oracle does not compute with"
-            )
-    if UNLISTED in view.layer.attributes:
-        raise UnsupportedOp(
-            f"{view} stores options at positions {view.integers(UNLISTED)}, whose meaning is not known here"
-        )
-    OPS[view.op].check(view)
+    check_supported(view)
     return profile.rule(view)
 
 

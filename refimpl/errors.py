@@ -6,6 +6,7 @@
     ├── UsageError             a flag, path or option that cannot be used           exit 2
     ├── ModelError             a model file or graph that is malformed              exit 2
     │   └── UnsupportedOp      a well-formed op (or variant of one) nobody wrote    exit 2
+    │       └── RefusedByRuntime   a layer the runtime of a profile refuses itself  exit 2
     ├── FeedError              an input array that does not fit the model           exit 2
     ├── CannotCompare          two results that must not be compared                exit 3
     └── DelegateError          a real runtime that did not do its part              exit 3
@@ -35,6 +36,10 @@ class ModelError(KaratError):
 
 class UnsupportedOp(ModelError):
     """The graph is well formed but holds an op, or a variant of one, that has no implementation."""
+
+
+class RefusedByRuntime(UnsupportedOp):
+    """The runtime that a profile describes refuses the layer, so that there is no result to give."""
 
 
 class FeedError(KaratError):

@@ -72,7 +72,8 @@ class Quantization:
     """Affine quantization: ``real = scale * (q - zero_point)``.
 
     ``scale`` holds float32 values (as Python floats), one per tensor or one per
-    index of dimension ``axis``; ``zero_point`` has the same length.
+    index of dimension ``axis``; ``zero_point`` has the same length. ``axis`` is the
+    file's; several scales of a vector belong to its elements whatever it says.
     """
 
     scale: tuple[float, ...]
@@ -137,9 +138,12 @@ class Tensor:
     def _check_quantization(self, quantization: Quantization, where: str) -> None:
         if quantization.per_channel:
             rank = len(self.shape)
-            if not 0 <= quantization.axis < rank:
+            # The scales of a vector can only belong to its elements: files exist that name another axis, and
+            # runtimes that run them (refimpl.profiles.refusals).
+            axis = 0 if rank == 1 else quantization.axis
+            if quantization.axis < 0 or axis >= rank:
                 raise ModelError(f"{where}: quantized axis {quantization.axis} of a rank-{rank} tensor")
-            if len(quantization.scale) != self.shape[quantization.axis]:
+            if len(quantization.scale) != self.shape[axis]:
                 raise ModelError(
                     f"{where}: {len(quantization.scale)} scales for axis {quantization.axis} "
                     f"of shape {self.shape}"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from refimpl.contract import Op
-from refimpl.graph import Format, Graph
+from refimpl.errors import UnsupportedOp
+from refimpl.graph import UNLISTED, Graph, LayerView
 from refimpl.spec.onnx.table import ONNX_OPS
 from refimpl.spec.tflite import (
     add,
@@ -169,9 +170,30 @@ def unsupported_ops(graph: Graph) -> dict[str, list[int]]:
     return missing
 
 
-def remedy(op: str, format: Format) -> str:
-    """What to do about an op that has no implementation."""
+def check_supported(view: LayerView) -> None:
+    """Raises UnsupportedOp where the oracle lacks the layer under every profile, ModelError where it is
+    malformed."""
+    if view.op not in OPS:
+        raise UnsupportedOp(f"no implementation for {view.op}: {why_unsupported(view.op)}")
+    for tensor in (*view.inputs, *view.outputs):
+        if tensor is not None and tensor.is_opaque:
+            raise UnsupportedOp(
+                f"{view}: tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
+                "which karat does not compute with"
+            )
+    if UNLISTED in view.layer.attributes:
+        raise UnsupportedOp(
+            f"{view} stores options at positions {view.integers(UNLISTED)}, whose meaning karat does not "
+            "know: they come from a newer schema, or the file is damaged"
+        )
+    OPS[view.op].check(view)
+
+
+def why_unsupported(op: str) -> str:
+    """Why an op has no implementation, for whoever has a model with it."""
     if op == EDGETPU_OP:
-        return "this model is compiled for the Edge TPU and shows no layers; use its source model"
-    room = f"refimpl/spec/{format}"
-    return f"write {room}/{op.split(':')[-1].lower()}.py and add a line to refimpl/ops.py"
+        return (
+            "this model is compiled for the Edge TPU and shows no layers; use the model it was compiled from"
+        )
+    custom = op.startswith("CUSTOM:") or op.split(":")[0] not in (op, "com.microsoft")
+    return "only whoever made the op defines it" if custom else "karat lacks it; the model can be sound"

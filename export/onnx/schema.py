@@ -39,6 +39,12 @@ TYPE_NAMES: Mapping[int, str] = MappingProxyType(
 )
 """``TensorProto.DataType`` numbers by NumPy's name, or by the one of the opaque types."""
 
+
+def type_label(code: int) -> str:
+    """An element type by name; one that has none here is ``type 99``."""
+    return TYPE_NAMES.get(code, f"type {code}")
+
+
 TYPE_CODES: Mapping[str, int] = MappingProxyType({name: code for code, name in TYPE_NAMES.items()})
 """NumPy type name to ``TensorProto.DataType`` number."""
 

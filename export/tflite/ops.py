@@ -235,7 +235,7 @@ def builtin(view: LayerView) -> Builtin:
     if UNLISTED in view.layer.attributes:
         raise UnsupportedOp(f"{view} stores options of unknown meaning, which cannot be written")
     if line is None:
-        raise UnsupportedOp(f"{view}: no line in export/tflite/ops.py, so its options cannot be written")
+        raise UnsupportedOp(f"{view}: karat does not know the op's options, so it cannot write them")
     return line
 
 

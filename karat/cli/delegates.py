@@ -6,7 +6,10 @@ import argparse
 import json
 
 HELP = "list the runtimes that can be judged: what is here, what is missing and how to get it"
-EPILOG = ""
+EPILOG = """example:
+  karat delegates
+
+Each name works as `karat verify MODEL --delegate NAME`, once what it needs is here."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 from karat.cli import options as shared
 
 HELP = "restore a simulated tomography slice in int8 and hold LiteRT's lanes to their arithmetic"
-EPILOG = """Writes the quantized models and before/after pictures to --output, and prints the verdict of
+EPILOG = """example:
+  karat demo --size 256 --output demo-output
+
+Writes the quantized models and before/after pictures to --output, and prints the verdict of
 every layer. Takes about a minute; --size 256 is quicker.
 
 exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"""

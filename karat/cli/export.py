@@ -20,6 +20,7 @@ A network goes to .onnx or .tflite in float; `karat quantize` makes the int8 one
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument("source", metavar="NETWORK|MODEL", help="tomogan, fine-tune, or a model file")
+    shared.add_subgraph(parser)
     shared.add_network(parser)
     piece = parser.add_mutually_exclusive_group()
     piece.add_argument("--layer", type=int, metavar="N", help="only layer N, as a model of its own")
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--flavour",
         choices=("qdq", "qoperator", "tensorrt"),
         help="form of an .onnx file of an 8-bit model: float ops between quantizations, ONNX Runtime's "
-        "integer ops, or what TensorRT parses (zero points of 0 only) (default: qdq for a .tflite model, "
-        "that of the file for an .onnx one, whose ops only qoperator changes)",
+        "integer ops, or what TensorRT parses (zero points of 0 only) (default: qdq for a .tflite model, the "
+        "file's own for an .onnx one)",
     )
     parser.add_argument("--half", action="store_true", help="a float network as .onnx in half precision")
 
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError("--layer and --until cut a model file, not a network")
         graph = shared.float_network(options.source, options)
     else:
-        graph = shared.read_graph(Path(options.source))
+        graph = shared.read_graph(Path(options.source), options.subgraph)
         if options.layer is not None:
             if not 0 <= options.layer < len(graph.layers):
                 raise UsageError(

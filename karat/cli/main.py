@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from karat.cli import bench, delegates, demo, export, inspect, profiles, prove, quantize, run, verify, warmup
 
@@ -30,18 +31,36 @@ COMMANDS = {
 EXIT_CODES = "exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"
 
 
+EXAMPLES = """karat judges a quantized model on a real runtime against exact arithmetic. To try it:
+
+  karat quantize fine-tune --height 32 --width 32 --output repair.tflite
+  karat verify repair.tflite --delegate litert-xnnpack
+  karat inspect repair.tflite --layer 1
+
+Instead of repair.tflite, name an 8-bit .tflite or .onnx model of your own.
+`karat --help` lists all commands."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line that says where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with exit code 2."""
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see `{self.prog} --help`\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line's parser."""
     from refimpl import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="karat",
         description="Golden oracle for int8 convolutional networks: runs a quantized model with the exact "
         "arithmetic of a named runtime and judges real runtimes against it, layer by layer.",
         epilog=EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"karat {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, module in COMMANDS.items():
         command = commands.add_parser(
             name, help=module.HELP, description=module.HELP, epilog=module.EPILOG,
@@ -61,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
+    if options.command is None:
+        print(EXAMPLES)
+        return 0
     try:
         code: int = COMMANDS[options.command].run(options)
         sys.stdout.flush()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,21 @@ if TYPE_CHECKING:
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The positional MODEL."""
     parser.add_argument("model", type=Path, metavar="MODEL", help="a quantized model file (.tflite, .onnx)")
+
+
+def add_subgraph(parser: argparse.ArgumentParser) -> None:
+    """``--subgraph``."""
+    parser.add_argument(
+        "--subgraph",
+        type=subgraph,
+        metavar="S",
+        help="one of several in a .tflite file, by number or signature",
+    )
+
+
+def subgraph(text: str) -> int | str:
+    """argparse type: a subgraph's number, or the name of a signature."""
+    return int(text) if text.isdecimal() else text
 
 
 def add_profile(parser: argparse.ArgumentParser, otherwise: str) -> None:
@@ -67,7 +84,13 @@ def add_feeds(parser: argparse.ArgumentParser) -> None:
     """``--input`` and ``--seed``."""
     parser.add_argument(
         "--input", "-i", type=Path, nargs="+", default=[], metavar="F",
-        help="input values: one .npz (arrays by input name), or one .npy or image per model input",
+        help="input values: one .npz (arrays by input name), or one .npy or image per model input; real "
+        "values are quantized as the model says",
+    )  # fmt: skip
+    parser.add_argument(
+        "--input-range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="values of --input that stand for the whole range of the model's input, for raw measurements "
+        "(such as 0 4095 of a 12-bit detector)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="seed of the random input used without --input")
 
@@ -85,22 +108,74 @@ def positive(text: str) -> int:
     return value
 
 
-def read_graph(path: Path) -> Graph:
-    """The model file as a graph. Raises UsageError when there is no such file."""
+def read_graph(path: Path, subgraph: int | str | None = None) -> Graph:
+    """The model file as a graph; ``subgraph`` is one of a .tflite file's. Raises UsageError when there is no
+    such file or subgraph."""
     from export import read_model
     from refimpl.errors import UsageError
 
+    require_model_file(path)
+    if subgraph is None:
+        return read_model(path)
+    if path.suffix.lower() != ".tflite":
+        raise UsageError(f"{path}: --subgraph chooses in .tflite files; an .onnx file has one graph")
+    from export.tflite import read_tflite
+
+    return read_tflite(path, subgraph)
+
+
+CONVERSIONS = {
+    ".keras": "tf.lite.TFLiteConverter.from_keras_model",
+    ".h5": "tf.lite.TFLiteConverter.from_keras_model",
+    ".pb": "tf.lite.TFLiteConverter.from_saved_model, or tf2onnx",
+    ".pt": "torch.onnx.export, or litert-torch",
+    ".pth": "torch.onnx.export, or litert-torch",
+    ".pt2": "torch.onnx.export, or litert-torch",
+    ".engine": "nothing: give the .onnx file it was built from",
+    ".plan": "nothing: give the .onnx file it was built from",
+}
+"""What writes a file karat reads from models in other formats."""
+
+
+def require_model_file(path: Path) -> None:
+    """Raises UsageError for a path that is no .tflite or .onnx file, and says what to give instead."""
+    from difflib import get_close_matches
+
+    from refimpl.errors import UsageError
+
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory; name the .tflite or .onnx file")
     if not path.is_file():
-        raise UsageError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}")
-    return read_model(path)
+        beside = os.listdir(path.parent) if path.parent.is_dir() else []
+        close = get_close_matches(path.name, beside, 1)
+        raise UsageError(f"{path}: no such file" + (f"; there is {path.parent / close[0]}" if close else ""))
+    if path.suffix.lower() in CONVERSIONS:
+        raise UsageError(
+            f"{path}: karat reads .tflite and .onnx files; convert it with {CONVERSIONS[path.suffix.lower()]}"
+        )
+
+
+def warn(graph: Graph, command: str) -> None:
+    """Prints what of the model is likely not meant as it is written, to stderr."""
+    from karat.inspection.remarks import AXIS_LEFT_OUT, remarks
+
+    for remark in remarks(graph, (AXIS_LEFT_OUT,)):
+        print(f"karat {command}: warning: {remark.text}", file=sys.stderr)
 
 
 def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict[int, Array]:
     """Feeds from ``--input``, else random from ``--seed`` + ``offset``."""
     from karat.feeds import load_feeds, random_feeds
+    from refimpl.errors import UsageError
 
+    span = tuple(options.input_range) if options.input_range else None
+    if span is not None and not (options.input and -math.inf < span[0] < span[1] < math.inf):
+        raise UsageError("--input-range takes a finite LOW below HIGH and goes with --input")
     if options.input:
-        return load_feeds(graph, options.input)
+        loaded = load_feeds(graph, options.input, span)
+        for note in loaded.notes:
+            print(f"karat {options.command}: {note}", file=sys.stderr)
+        return loaded.feeds
     return random_feeds(graph, options.seed + offset)
 
 
@@ -180,49 +255,23 @@ def float_network(name: str, options: argparse.Namespace, weights: dict[str, Arr
 def write_graph(graph: Graph, path: Path, flavour: Flavour | None = None) -> None:
     """Writes .tflite or .onnx, as the suffix says, and a line about it.
 
-    ``flavour`` is the form of an .onnx file of a quantized graph: of a TFLite-style one ``qdq`` where none is
-    said, of one in ONNX layout its own. Raises UsageError for a flavour the file cannot have.
+    ``flavour`` is the form of an .onnx file of an 8-bit model: QDQ for a graph in TFLite layout, the graph's
+    own for one in ONNX layout unless it is given. Raises UsageError where the graph cannot take that form.
     """
     from export.files import file_format, write_model
     from refimpl.errors import UsageError
 
-    format = file_format(path)
-    if format == "tflite" and flavour is not None:
-        raise UsageError(f"{path}: --flavour {flavour} is a form of .onnx files")
-    if format == "onnx":
-        graph = in_flavour(graph, flavour)
-    content = write_model(graph, format, flavour or "qdq")
+    if file_format(path) == "tflite":
+        if graph.format == "onnx":
+            raise UsageError(f"{path}: an .onnx model can only be written as .onnx; name such a file")
+        if flavour is not None:
+            raise UsageError(f"{path}: --flavour is a form of .onnx files; name one, or leave --flavour out")
+        content = write_model(graph, "tflite")
+    else:
+        from karat.cli.flavours import float_layers, onnx_content
+
+        content, graph = onnx_content(graph, flavour)
+        if flavour == "qoperator" and graph.format == "onnx" and (floats := float_layers(graph)):
+            print(f"{path}: in floating point, as in ONNX Runtime, stay {', '.join(floats)}")
     path.write_bytes(content)
     print(f"{path}: {len(content):,} bytes, {len(graph.layers)} layers")
-
-
-def in_flavour(graph: Graph, flavour: Flavour | None) -> Graph:
-    """The graph itself, or where it is in ONNX layout and ``qoperator`` is asked for, with integer ops.
-
-    Raises UsageError for a float graph, and for what would have to be taken apart or made symmetric.
-    """
-    from refimpl.errors import UsageError
-
-    if flavour is None:
-        return graph
-    ops = {layer.op for layer in graph.layers}
-    integers = sorted(op for op in ops if op.rpartition(":")[2].startswith(("QLinear", "QGemm")))
-    if graph.format != "onnx":
-        if not any(tensor.dtype in ("int8", "uint8") for tensor in graph.tensors):
-            raise UsageError(f"--flavour {flavour} is a form of quantized models; this one is float")
-        return graph
-    if not integers and "QuantizeLinear" not in ops and "DequantizeLinear" not in ops:
-        raise UsageError(
-            f"--flavour {flavour} is a form of quantized models; this one has no quantized layer"
-        )
-    if flavour == "qoperator":
-        from export.onnx import lower_qdq
-
-        return lower_qdq(graph, int8_allowed=True)
-    if flavour == "qdq" and not integers:
-        return graph
-    raise UsageError(
-        f"--flavour {flavour}: an .onnx model is not taken apart again"
-        + (f", and this one has {', '.join(integers)}" if integers else "")
-        + "; give the .tflite model it was made of, or export the float model in that form"
-    )

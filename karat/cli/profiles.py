@@ -7,7 +7,11 @@ import argparse
 from karat.cli import options as shared
 
 HELP = "list the arithmetic profiles, or show one profile's rounding rule per op"
-EPILOG = ""
+EPILOG = """examples:
+  karat profiles
+  karat profiles litert-2.3-xnnpack
+
+Each name works as --profile NAME of `karat run`, `karat verify` and `karat inspect`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
                 if rule.tail is not None:
                     used.add(rule.tail)
         print()
+    for refusal in dict.fromkeys((*profile.delegated_refuses, *profile.refuses)):
+        print(f"refused by the runtime: {', '.join(sorted(refusal.ops)) or 'any op'}: {refusal.reason}\n")
     for method in sorted(used):
         print(f"{method}: {METHODS[method]}")
     return 0

@@ -24,6 +24,7 @@ EPILOG = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     shared.add_model(parser)
+    shared.add_subgraph(parser)
     shared.add_feeds(parser)
     shared.add_profile(parser, "litert-2.3-ref for .tflite, ort-1.31 for .onnx")
     shared.add_threads(parser)
@@ -50,7 +51,8 @@ def run(options: argparse.Namespace) -> int:
     for path in (options.save, options.trace):
         if path is not None:
             shared.writable(path)
-    graph = shared.read_graph(options.model)
+    graph = shared.read_graph(options.model, options.subgraph)
+    shared.warn(graph, options.command)
     profile = profile_for(graph, options.profile)
     graph = graph_under(graph, profile)
     program = compile_graph(graph, profile, options.threads, "spec" if options.spec else "kernels")

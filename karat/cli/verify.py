@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from delegates import Delegate
+    from delegates.protocol import Model
     from golden.report import Report
     from refimpl.engine import Feeds
     from refimpl.graph import Graph
@@ -37,6 +39,7 @@ exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     shared.add_model(parser)
+    shared.add_subgraph(parser)
     delegate = parser.add_argument(
         "--delegate", "-d", required=True, metavar="D", help="runtime, see `karat delegates`"
     )
@@ -78,7 +81,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--samples counts random inputs; it cannot go with --input")
     if options.other is not None and options.against is None:
         raise UsageError("--other is the file of a second runtime: name it with --against")
-    graph = shared.read_graph(options.model)
+    graph = shared.read_graph(options.model, options.subgraph)
+    shared.warn(graph, options.command)
     feeds = [shared.feeds_of(graph, options, sample) for sample in range(options.samples)]
     report = (
         _against_oracle(options, graph, feeds) if options.against is None else _against(options, graph, feeds)
@@ -93,8 +97,9 @@ def _against_oracle(options: argparse.Namespace, graph: Graph, feeds: Sequence[F
     from golden.verify import verify
 
     with _runtime(options.delegate, options, graph) as delegate:
+        _require_format(delegate, options, graph)
         return verify(
-            options.model,
+            _model(options, graph),
             graph,
             delegate,
             feeds,
@@ -103,6 +108,36 @@ def _against_oracle(options: argparse.Namespace, graph: Graph, feeds: Sequence[F
             threads=options.threads,
             progress=shared.progress_bar,
         )
+
+
+def _model(options: argparse.Namespace, graph: Graph) -> Model:
+    """The file; one of its subgraphs as a model of its own."""
+    if options.subgraph is None:
+        return Path(options.model)
+    from export.tflite import write_tflite
+
+    return write_tflite(graph)
+
+
+def _require_format(delegate: Delegate, options: argparse.Namespace, graph: Graph) -> None:
+    """Raises UsageError when the runtime does not read files of the model's format, and says which do."""
+    from delegates import DELEGATES
+    from refimpl.errors import UsageError
+
+    if delegate.format == graph.format:
+        return
+    fitting = [name for name, make in DELEGATES.items() if make().format == graph.format]
+    advice = f"choose one that reads .{graph.format}: {', '.join(fitting)}"
+    if delegate.format == "onnx":
+        written = shlex.quote(f"{options.model.stem}.onnx")
+        source = shlex.quote(str(options.model))
+        advice += (
+            f"; or write the model as .onnx first: karat export {source} --output {written}, then "
+            f"karat verify {written} --delegate {delegate.name}"
+        )
+    raise UsageError(
+        f"{delegate.name} reads .{delegate.format} files and {options.model} is .{graph.format}; {advice}"
+    )
 
 
 def _against(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) -> Report:
@@ -117,7 +152,7 @@ def _against(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) 
         _runtime(options.against, options, second_graph) as second,
     ):
         return compare_runtimes(
-            options.model,
+            _model(options, graph),
             graph,
             first,
             second,

@@ -23,10 +23,15 @@ from export.tflite import write_tflite
 from golden.diff import diff_arrays
 from golden.report import Mode
 from golden.verify import verify
+from karat.real_values import quantize_values
 from karat.tomography.calibration_inputs import simulated, spread, tiles_of
 from karat.tomography.imaging.simulate import simulate_slices
 from karat.tomography.panels import Panel, save_panels, similarity
-from karat.tomography.restoration import on_onnx_runtime, on_oracle, quantize_values, restore
+from karat.tomography.restoration import (
+    on_onnx_runtime,
+    on_oracle,
+    restore,
+)
 from karat.tomography.tiles import TileGrid
 from refimpl.errors import DelegateError
 from refimpl.graph import Array, Graph

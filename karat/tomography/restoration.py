@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from export.quantize import float_runner
+from karat.real_values import quantize_values, require_finite, require_meaningful
 from karat.tomography.tiles import TileGrid
 from refimpl.engine import compile_graph
 from refimpl.errors import FeedError, UsageError
-from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, Graph, Tensor
+from refimpl.graph import QUANTIZED_RANGE, Array, Graph, Tensor
 
 RunModel = Callable[[Array], Array]
 """A quantized model as a function of one input batch ``[1, y, x, channel]``."""
@@ -35,16 +36,6 @@ class Restored:
     def final(self) -> Array:
         """The fine-tuned slice where there is one."""
         return self.tomogan if self.fine_tuned is None else self.fine_tuned
-
-
-def quantize_values(values: Array, tensor: Tensor) -> Array:
-    """Real values as a tensor's integers, ``clip(rint(x / scale) + zero_point)``; floats pass through."""
-    if tensor.dtype not in QUANTIZED_RANGE:
-        return np.ascontiguousarray(values, DTYPES[tensor.dtype])
-    qmin, qmax = QUANTIZED_RANGE[tensor.dtype]
-    scaled = np.rint(values.astype(np.float32) / np.float32(tensor.scale)) + np.float32(tensor.zero_point)
-    codes: Array = np.clip(scaled, qmin, qmax).astype(DTYPES[tensor.dtype])
-    return codes
 
 
 def dequantize_values(values: Array, tensor: Tensor) -> Array:
@@ -94,13 +85,13 @@ def restore(
     ``tomogan`` sees tiles of its own size. They overlap by ``2 * halo``, and ``fine_tune`` sees the stitched
     image, whole when it has that size and in tiles otherwise. Or they overlap by ``blend`` and are averaged
     there: then ``fine_tune`` sees them one by one before, since an average lies between the 8-bit values
-    that it takes. Raises FeedError for an image that is not ``[y, x, 3]`` or holds NaN or infinity, and
-    UsageError for overlaps no tile has or, blended, networks of two sizes.
+    that it takes. Raises FeedError for an image that is not ``[y, x, 3]``, holds NaN or infinity, or is in
+    another unit than the network's, and UsageError for overlaps no tile has or, blended, networks of two
+    sizes.
     """
     if noisy.ndim != 3 or noisy.shape[2] != 3:
         raise FeedError(f"a slice with its two neighbours is [y, x, 3], got {noisy.shape}")
-    if not np.isfinite(noisy).all():
-        raise FeedError("the slice holds NaN or infinity; mask or replace those pixels first")
+    _require_unit(noisy, tomogan.graph.tensors[tomogan.graph.inputs[0]])
     height, width, _ = noisy.shape
     grid = TileGrid(height, width, *tomogan.size, halo, blend)
     clock = _Clock()
@@ -119,6 +110,17 @@ def restore(
         restored = clock.timed("stitching", grid.cut, stitched)
     repaired = clock.timed("fine_tune", _each, fine_tune, restored)
     return Restored(stitched[..., 0], clock.timed("stitching", grid.stitch, repaired)[..., 0], clock.seconds)
+
+
+def _require_unit(noisy: Array, tensor: Tensor) -> None:
+    """Raises FeedError for a slice that is not in the unit ``tensor`` quantizes: detector counts, 1/µm."""
+    remedy = "bring it to the networks' unit first: Normalization.of(noisy).grey(noisy)"
+    if noisy.dtype.kind != "f":
+        raise FeedError(f"the slice holds {noisy.dtype}, not real values; {remedy}")
+    if tensor.dtype in QUANTIZED_RANGE:
+        require_meaningful(noisy, tensor, "the slice", remedy)
+    else:
+        require_finite(noisy, "the slice")
 
 
 class _Clock:

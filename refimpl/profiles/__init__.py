@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from refimpl.errors import UnsupportedOp, UsageError
+from refimpl.errors import RefusedByRuntime, UnsupportedOp, UsageError
 from refimpl.graph import Format, Graph, LayerView
+from refimpl.profiles import refusals
 from refimpl.profiles.onnx import table as onnx
 from refimpl.profiles.rules import METHODS, Rule, Tanhf
 from refimpl.profiles.tflite import table as tflite
@@ -64,6 +65,8 @@ class Profile:
     between DequantizeLinear and QuantizeLinear into integer ops. Where one runtime computes differently on
     different machines, there is a profile for each kind: ``variant_of`` names the first of them, and
     ``here`` says of a machine what makes this one fit. ``established`` is None where nothing was run.
+    ``refuses`` lists layers of ``table`` that the runtime itself refuses, ``delegated_refuses`` those of
+    ``delegated``.
     """
 
     name: str
@@ -76,23 +79,57 @@ class Profile:
     variant_of: str = ""
     here: str = ""
     established: Established | None = None
+    refuses: refusals.Refusals = ()
+    delegated_refuses: refusals.Refusals = ()
 
     def rule(self, view: LayerView) -> Rule:
-        """How this profile rounds the layer. Raises UnsupportedOp when it says nothing about it."""
-        if self.delegated is not None and xnnpack_takes(view):
-            return self._look_up(self.delegated, view)
-        return self._look_up(self.table, view)
+        """How this profile rounds the layer.
 
-    def _look_up(self, table: tflite.RuleTable, view: LayerView) -> Rule:
-        variant = onnx.variant_of(view) if self.format == "onnx" else variant_of(view)
-        rules = table.get(view.op, {})
-        rule = rules.get(variant, rules.get("*"))
+        Raises RefusedByRuntime when the runtime itself refuses the layer, and UnsupportedOp when karat
+        does not know how the runtime rounds it.
+        """
+        reason = self.refusal(view)
+        if reason:
+            raise RefusedByRuntime(
+                f"the runtime of profile {self.name} ({self.runtime}) refuses {view}: {reason}"
+                + self._elsewhere(view)
+            )
+        rule = self.known_rule(view)
         if rule is None:
             raise UnsupportedOp(
-                f"profile {self.name} has no rule for {view}, variant {variant!r}; "
-                "add one to refimpl/profiles/"
+                f"profile {self.name} has no rule for {view}, variant {self._variant(view)!r}: karat lacks "
+                "it, which says nothing against the model or the runtime" + self._elsewhere(view)
             )
         return rule
+
+    def refusal(self, view: LayerView) -> str:
+        """Why the runtime itself refuses a layer that its op's check has passed; '' where it does not."""
+        refuses = self.delegated_refuses if self._delegates(view) else self.refuses
+        return next((refusal.reason for refusal in refuses if refusal.covers(view)), "")
+
+    def known_rule(self, view: LayerView) -> Rule | None:
+        """The table's rule, whether the runtime refuses the layer or not; None where karat has none."""
+        table = self.delegated if self.delegated is not None and self._delegates(view) else self.table
+        rules = table.get(view.op, {})
+        return rules.get(self._variant(view), rules.get("*"))
+
+    def _delegates(self, view: LayerView) -> bool:
+        return self.delegated is not None and xnnpack_takes(view)
+
+    def _variant(self, view: LayerView) -> str:
+        return onnx.variant_of(view) if self.format == "onnx" else variant_of(view)
+
+    def _elsewhere(self, view: LayerView) -> str:
+        """The end of a message: the profiles that run a layer this one does not."""
+        able = [
+            profile.name
+            for profile in PROFILES.values()
+            if profile.format == self.format
+            and not profile.variant_of
+            and not profile.refusal(view)
+            and profile.known_rule(view)
+        ]
+        return f"; profiles that run it: {', '.join(able)}" if able else ""
 
 
 CANONICAL = "litert-2.3-ref"
@@ -108,12 +145,19 @@ _TFLITE = Established("tflite-runtime", ("2.14.0",), (_VNNI, _AVX2))
 _ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI, _ARM))
 
 _CALLING_TANHF = (
-    Profile(CANONICAL, "LiteRT 2.3.0, BUILTIN_REF kernels", tflite.LITERT_2_3_REF, established=_LITERT_REF),
+    Profile(
+        CANONICAL,
+        "LiteRT 2.3.0, BUILTIN_REF kernels",
+        tflite.LITERT_2_3_REF,
+        established=_LITERT_REF,
+        refuses=refusals.LITERT,
+    ),
     Profile(
         "litert-2.3-builtin",
         "LiteRT 2.3.0, optimised kernels on x86-64, one thread, no delegate",
         tflite.LITERT_2_3_BUILTIN,
         established=_LITERT,
+        refuses=refusals.LITERT,
     ),
     Profile(
         "litert-2.3-xnnpack",
@@ -121,18 +165,22 @@ _CALLING_TANHF = (
         tflite.LITERT_2_3_BUILTIN,
         tflite.LITERT_2_3_XNNPACK,
         established=_LITERT,
+        refuses=refusals.LITERT,
+        delegated_refuses=refusals.XNNPACK,
     ),
     Profile(
         "tflite-2.14-ref",
         "tflite-runtime 2.14.0, BUILTIN_REF kernels",
         tflite.TFLITE_2_14_REF,
         established=_TFLITE,
+        refuses=refusals.LITERT,
     ),
     Profile(
         "tflite-2.14-builtin",
         "tflite-runtime 2.14.0, optimised kernels on x86-64",
         tflite.TFLITE_2_14_BUILTIN,
         established=_TFLITE,
+        refuses=refusals.LITERT,
     ),
 )
 """Runtimes that make TANH tables with the machine's C library; here with glibc up to 2.40."""
@@ -168,7 +216,12 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             *(replace(p, here="the C library's tanhf is that of glibc up to 2.40") for p in _CALLING_TANHF),
             *(_with_tanhf(profile, *_GLIBC_2_41) for profile in _CALLING_TANHF),
             *(_with_tanhf(profile, *_OTHER_LIBC) for profile in _CALLING_TANHF),
-            Profile("tflm", "TensorFlow Lite Micro reference kernels, double rounding", tflite.TFLM),
+            Profile(
+                "tflm",
+                "TensorFlow Lite Micro reference kernels, double rounding",
+                tflite.TFLM,
+                refuses=refusals.TFLM,
+            ),
             Profile(
                 CANONICAL_ONNX,
                 "ONNX Runtime 1.31 and 1.32, integer kernels, CPU with VNNI",
@@ -231,8 +284,8 @@ def profile_for(graph: Graph, profile: str | Profile | None = None) -> Profile:
     if profile.format != graph.format:
         fitting = [name for name, known in PROFILES.items() if known.format == graph.format]
         raise UsageError(
-            f"profile {profile.name} describes .{profile.format} models, this one is {graph.format}; "
-            f"choose one of {', '.join(fitting)}"
+            f"profile {profile.name} describes runtimes of .{profile.format} files, and this model is "
+            f".{graph.format}; choose one of {', '.join(fitting)}"
         )
     return profile
 

@@ -34,6 +34,7 @@ Method: TypeAlias = Literal[
     "float64_zero_point_first",
     "float32_zero_point_first",
     "float32_fused",
+    "sign_only",
     "unspecified",
     "given",
 ]
@@ -61,6 +62,8 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float64_zero_point_first": "float64 product plus zero point, rounded half to even",
         "float32_zero_point_first": "float32 product plus zero point, rounded half to even",
         "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
+        "sign_only": "a scale of 1 or more keeps only the sign of 8-bit values: a shift by a negative count, "
+        "which C leaves undefined, as x86-64 computes it",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
         "given": "the oracle lacks the layer and goes on with values it is given",
     }

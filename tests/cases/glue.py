@@ -130,7 +130,7 @@ def comparisons() -> Iterator[Case]:
                 inputs = [_fed(_random(left, dtype, 1)), _fed(_random(right, dtype, 2))]
                 yield single_layer(f"{op.lower()}-{dtype}", edge, op, inputs, [Result(shape, "bool")])
         for dtype in QUANTIZED:
-            for scales in ((0.1, 0.1), (0.1, 0.05), (0.5, 0.25), (0.0031, 0.9)):
+            for scales in ((0.1, 0.1), (0.1, 0.05), (0.5, 0.25), (0.0031, 0.9), (1.16, 0.5), (1.5, 900.0)):
                 # Every value against every eighth one.
                 left, right = ramp((256, 1), dtype, step=1), ramp((1, 32), dtype, step=8)
                 yield single_layer(

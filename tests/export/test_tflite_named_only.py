@@ -89,8 +89,8 @@ def test_an_input_of_such_a_type_cannot_be_fed() -> None:
         program.run([np.zeros((1, 6, 6, 2), np.uint8), np.zeros((1, 3, 3, 3), np.int8)])
 
 
-def two_graphs(keys: dict[str, int]) -> bytes:
-    """The sample twice, the second called so, with signatures that enter them."""
+def two_graphs(keys: dict[str, int], graph: Graph | None = None) -> bytes:
+    """The graph (else the sample) twice, the second called so, with signatures that enter them."""
 
     def change(model: Any) -> None:
         second = copy.deepcopy(model.subgraphs[0])
@@ -103,7 +103,7 @@ def two_graphs(keys: dict[str, int]) -> bytes:
             signature.signatureKey, signature.subgraphIndex = key.encode(), index
             model.signatureDefs.append(signature)
 
-    return broken(change)
+    return broken(change, graph)
 
 
 def test_subgraphs_are_listed_and_read_one_by_one() -> None:

@@ -62,13 +62,22 @@ def test_inconsistent_graph_is_refused(changes: dict[str, object], said: str) ->
         ({"data": np.zeros(3, np.int8)}, "buffer of shape"),
         ({"data": np.zeros(2, np.uint8)}, "buffer of uint8"),
         ({"quantization": Quantization((0.5, 0.5, 0.5), (0, 0, 0), 0)}, "3 scales for axis 0"),
-        ({"quantization": Quantization((0.5, 0.5), (0, 0), 1)}, "axis 1 of a rank-1"),
+        ({"shape": (1, 2), "quantization": Quantization((0.5, 0.5), (0, 0), 2)}, "axis 2 of a rank-2"),
+        ({"quantization": Quantization((0.5, 0.5), (0, 0), -1)}, "axis -1 of a rank-1"),
         ({"quantization": Quantization.per_tensor(0.5, 128)}, "zero point 128"),
     ],
 )
 def test_inconsistent_tensor_is_refused(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         tensor(0, **changes)
+
+
+def test_scales_of_a_vector_belong_to_its_elements_whatever_axis_the_file_names() -> None:
+    """TFLM's person_detect stores a bias with quantized_dimension 3; the graph keeps the number."""
+    quantization = Quantization((0.5, 0.25), (0, 0), 3)
+    assert tensor(0, shape=(2,), quantization=quantization).quantization == quantization
+    with pytest.raises(ModelError, match="2 scales for axis 3"):
+        tensor(0, shape=(3,), quantization=quantization)
 
 
 @pytest.mark.parametrize(

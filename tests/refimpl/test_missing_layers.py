@@ -57,10 +57,16 @@ def test_the_default_still_refuses() -> None:
     ("graph", "profile", "reason"),
     [
         (chain("TANH", dtype="int16"), "litert-2.3-ref", "is int16"),
-        (chain("LOGISTIC"), "litert-2.3-ref", "has no rule"),
+        (chain("LOGISTIC"), "tflm", "has no rule"),
+        (chain("LOGISTIC"), "litert-2.3-ref", "refuses layer 0"),
         (chain("RELU", dtype="int4"), "litert-2.3-ref", "element type int4"),
     ],
-    ids=["a variant nobody wrote", "a profile without a rule", "an element type that is only named"],
+    ids=[
+        "a variant nobody wrote",
+        "a profile without a rule",
+        "a runtime that refuses",
+        "an element type that is only named",
+    ],
 )
 def test_every_kind_of_lack_is_one_layers_reason(graph: Graph, profile: str, reason: str) -> None:
     assert reason in compile_graph(graph, profile, missing="given").missing[0]

@@ -55,7 +55,8 @@ def element_type(code: int, where: str) -> str:
     """The name of an ONNX element type. Raises UnsupportedOp for one without a name here."""
     if code not in TYPE_NAMES:
         raise UnsupportedOp(
-            f"{where}: element type number {code} is newer than the versions of ONNX read here"
+            f"{where}: element type number {code} is unknown to karat: the file is of a newer version of "
+            "ONNX, or damaged"
         )
     return TYPE_NAMES[code]
 

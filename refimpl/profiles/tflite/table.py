@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from refimpl.profiles.rules import EXACT, Rule, Tanhf
+from refimpl.profiles.tflite.variants import COMPARISONS
 
 RuleTable = Mapping[str, Mapping[str, Rule]]
 
@@ -51,6 +52,7 @@ def _any(rule: Rule) -> Mapping[str, Rule]:
 
 _COMMON: RuleTable = {
     **{op: _any(EXACT) for op in COPIES + IEEE},
+    **{op: {"bool_scale_from_1": Rule("sign_only"), "*": EXACT} for op in COMPARISONS},
     "SQRT": _any(EXACT),
     "ROUND": _any(REFERENCE),
     "MAX_POOL_2D": _any(EXACT),

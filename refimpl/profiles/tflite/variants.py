@@ -11,11 +11,15 @@ import math
 from refimpl.graph import QUANTIZED_RANGE, LayerView
 from refimpl.profiles.tflite.broadcast import inner_loop
 
+COMPARISONS = frozenset({"EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"})
+
 
 def variant_of(view: LayerView) -> str:
     """The table key of a layer's variant; the output's element type unless the op needs more."""
     if view.op in ("ADD", "MUL"):
         return _broadcast(view)
+    if view.op in COMPARISONS:
+        return "bool_scale_from_1" if any(scale >= 1 for scale in comparison_scales(view)) else "bool"
     if view.op == "CONV_2D":
         return view.output().dtype + ("_grouped" if conv_groups(view) > 1 else "")
     if view.op == "FULLY_CONNECTED":
@@ -35,6 +39,13 @@ def variant_of(view: LayerView) -> str:
     if view.op == "REVERSE_V2":
         return "one_axis" if math.prod(view.input(1).shape) == 1 else "several_axes"
     return view.output().dtype
+
+
+def comparison_scales(view: LayerView) -> tuple[float, ...]:
+    """The scales of a comparison's 8-bit inputs; none where it compares other types."""
+    return tuple(
+        tensor.scale for tensor in view.inputs if tensor is not None and tensor.dtype in ("int8", "uint8")
+    )
 
 
 def _broadcast(view: LayerView) -> str:

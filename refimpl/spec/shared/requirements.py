@@ -48,7 +48,7 @@ def require_arity(view: LayerView, inputs: int, outputs: int = 1, optional: int 
         if tensor is not None and len(tensor.shape) > MAX_RANK:
             raise UnsupportedOp(
                 f"{view}: tensor {tensor.index} ({tensor.name!r}) has {len(tensor.shape)} dimensions; "
-                f"at most {MAX_RANK} are implemented"
+                f"karat implements at most {MAX_RANK}"
             )
 
 
@@ -58,7 +58,7 @@ def require_dtype(view: LayerView, tensor: Tensor, allowed: Iterable[str]) -> No
     if tensor.dtype not in allowed:
         raise UnsupportedOp(
             f"{view}: tensor {tensor.index} ({tensor.name!r}) is {tensor.dtype}; "
-            f"implemented are {', '.join(allowed)}"
+            f"karat implements {', '.join(allowed)}"
         )
 
 
@@ -158,7 +158,7 @@ def constant_integers(
     if tensor.data is None:
         raise UnsupportedOp(
             f"{view}: {what} (tensor {tensor.index}, {tensor.name!r}) is computed by the graph; "
-            "only constants are implemented, export the model with fixed shapes"
+            "karat implements constants only, export the model with fixed shapes"
         )
     if shape is None:
         require_rank(view, tensor, 0, 1)
@@ -183,7 +183,7 @@ def require_activation(view: LayerView, allowed: Iterable[str]) -> str:
     allowed = tuple(allowed)
     if name not in allowed:
         raise UnsupportedOp(
-            f"{view}: fused activation {name!r} is not implemented; known are {', '.join(allowed)}"
+            f"{view}: karat does not implement the fused activation {name!r}; it knows {', '.join(allowed)}"
         )
     return name
 

@@ -27,6 +27,9 @@ from refimpl.spec.shared.requirements import (
 LEFT_SHIFT = 8
 """Bits 8-bit values gain before they are scaled."""
 
+MAX_SHIFT = 15
+"""Scales below 2^15: then what is left of a value after a negative shift is its sign."""
+
 RELATIONS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
     {
         "EQUAL": operator.eq,
@@ -40,7 +43,7 @@ RELATIONS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
 
 
 def check_comparison(view: LayerView) -> None:
-    """Two inputs of one element type, a bool output. 8-bit inputs need scales below 1."""
+    """Two inputs of one element type, a bool output. 8-bit inputs need scales below 2^15."""
     require_arity(view, 2)
     left, right, output = view.input(0), view.input(1), view.output()
     truth = ("bool",) if view.op in ("EQUAL", "NOT_EQUAL") else ()
@@ -51,9 +54,10 @@ def check_comparison(view: LayerView) -> None:
     if left.dtype in QUANTIZED_8:
         require_quantized(view, left, right)
         for tensor in (left, right):
-            if quantize_multiplier(tensor.scale)[1] > 0:
+            if quantize_multiplier(tensor.scale)[1] > MAX_SHIFT:
                 raise UnsupportedOp(
-                    f"{view}: scale {tensor.scale} of tensor {tensor.index}; the runtimes demand less than 1"
+                    f"{view}: scale {tensor.scale} of tensor {tensor.index}; karat implements scales below "
+                    f"2^{MAX_SHIFT}, and runtimes give right answers for scales below 1 only"
                 )
 
 
@@ -66,6 +70,14 @@ def comparison(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # no
 
 
 def _scaled(data: Array, tensor: Tensor) -> Array:
-    """Source: TFLite ``ComparisonWithScaling``."""
+    """Source: TFLite ``ComparisonWithScaling``.
+
+    A scale of 1 or more makes a left shift, where gemmlowp's ``RoundingDivideByPOT`` shifts right by a
+    negative count. C leaves that undefined; x86-64 takes the count modulo 64 for the mask and modulo 32
+    for the value, which leaves 1 for a value from 0 on and -1 for a negative one.
+    """
     raised = (data.astype(np.int64) - tensor.zero_point) << LEFT_SHIFT
-    return multiply_gemmlowp(raised, *quantize_multiplier(tensor.scale))
+    multiplier, shift = quantize_multiplier(tensor.scale)
+    if shift > 0:
+        return np.where(raised < 0, np.int64(-1), np.int64(1))
+    return multiply_gemmlowp(raised, multiplier, shift)

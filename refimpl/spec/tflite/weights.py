@@ -88,7 +88,7 @@ def _require_bias(view: LayerView, bias: Tensor, channels: int) -> None:
 
 def _require_constant(view: LayerView, tensor: Tensor, label: str) -> None:
     if not tensor.is_constant:
-        raise UnsupportedOp(f"{view}: {label} is computed by the graph; only constants are implemented")
+        raise UnsupportedOp(f"{view}: {label} is computed by the graph; karat implements constants only")
 
 
 def scales_of(filter_: Tensor) -> tuple[float, ...]:

@@ -8,7 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from karat.tomography.restoration import Network, dequantize_values, quantize_values, restore
+from karat.tomography.restoration import (
+    Network,
+    dequantize_values,
+    quantize_values,
+    restore,
+)
 from refimpl.builder import GraphBuilder
 from refimpl.errors import FeedError, UsageError
 from refimpl.graph import Graph, Quantization, Tensor
@@ -83,6 +88,9 @@ def test_values_saturate_and_ties_go_to_even() -> None:
         (np.zeros((64, 64), np.float32), r"\(64, 64\)"),
         (np.zeros((64, 64, 1), np.float32), r"\(64, 64, 1\)"),
         (np.full((64, 64, 3), np.nan, np.float32), "NaN"),
+        (np.full((64, 64, 3), 40000, np.uint16), "uint16, not real values.*Normalization"),
+        (np.full((64, 64, 3), 900.0, np.float32), "12288 of 12288 values would be clipped.*Normalization"),
+        (np.linspace(0, 1e-3, 12288, dtype=np.float32).reshape(64, 64, 3), "would fall on 1 steps"),
     ],
 )
 def test_what_is_no_slice_is_refused(noisy: np.ndarray, said: str) -> None:
