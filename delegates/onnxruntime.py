@@ -233,7 +233,7 @@ class OnnxDelegate(ChildDelegate):
         return self._written[key]
 
     def _ask_to_optimize(self, placed: _Placed, level: str) -> _Optimized:
-        from delegates.optimized_graph import Edge, largest_file, with_every_edge
+        from delegates.optimized_graph import Edge, largest_file, with_constants, with_every_edge
 
         answer = self._ask(
             "optimize", placed.about, model=placed.path, stamp=placed.stamp, threads=1, level=level
@@ -242,7 +242,7 @@ class OnnxDelegate(ChildDelegate):
         try:
             if path.stat().st_size > largest_file(placed.graph):
                 raise ModelError(f"what {self.name} makes of {placed.about} is too large to be read")
-            content = path.read_bytes()
+            content = with_constants(path.read_bytes(), Path(placed.path).parent)
         finally:
             path.unlink()
         shown = with_every_edge(content)

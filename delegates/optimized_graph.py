@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -59,6 +60,22 @@ def largest_file(file: Graph) -> int:
     model can also ask for constants of any size."""
     stored = sum(tensor.data.nbytes for tensor in file.tensors if tensor.data is not None)
     return 8 * stored + (64 << 20)
+
+
+def with_constants(content: bytes, folder: Path) -> bytes:
+    """The model with the constants it keeps in files of ``folder``, those of the file it was made of, in it.
+
+    Raises ModelError where they cannot be read or are too many for one file.
+    """
+    onnx = import_onnx()
+    model = onnx.ModelProto.FromString(content)
+    if not any(proto.data_location == onnx.TensorProto.EXTERNAL for proto in model.graph.initializer):
+        return content
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(folder))
+        return bytes(model.SerializeToString(deterministic=True))
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"constants beside the model: {error}") from None
 
 
 def with_every_edge(content: bytes) -> bytes:

@@ -122,8 +122,8 @@ class OutputRecord(Gathered):
     def verdict(self, layers: list[LayerVerdict]) -> OutputVerdict:
         """The worst of what was found decides; ``layers`` are those judged beside it."""
         verdict, reason = self.worst()
-        if verdict == "mismatch" and not reason and not any(layer.differs for layer in layers):
-            reason = NOT_WHAT_RAN
+        if verdict == "mismatch" and not any(layer.differs for layer in layers):
+            reason = "; ".join(filter(None, (NOT_WHAT_RAN, reason)))
         return OutputVerdict(
             tensor=self.tensor.index,
             name=self.tensor.name,

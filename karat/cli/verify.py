@@ -25,6 +25,7 @@ EPILOG = """examples:
 
 By default each layer is fed with the oracle's own inputs (a difference was
 introduced by that layer); --cumulative lets the runtime run the whole model.
+Either way the outputs of the whole model are compared, too.
 Without --profile the runtime is held to the arithmetic that describes it; with
 another profile, differences that equal a known profile's rule are 'explained'.
 With --against, two runtimes are compared; a .tflite model is written as .onnx for

@@ -11,12 +11,13 @@ from refimpl.bounds.convolution import convolve, spread
 from refimpl.bounds.interval import Interval
 from refimpl.bounds.sums import mean_of, sum_of_products
 from refimpl.contract import Values
-from refimpl.errors import ModelError, UnsupportedOp
+from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
 from refimpl.spec.geometry import windows
 from refimpl.spec.mean import reduced_axes, reduced_shape
 from refimpl.spec.pool_windows import valid_taps
 from refimpl.spec.requirements import (
+    broadcast,
     constant_integers,
     operand,
     require,
@@ -182,11 +183,8 @@ def check_batch_matmul(view: LayerView) -> None:
     for tensor in (view.input(0), view.input(1)):
         require_rank(view, tensor, 2, 8)
     left, right = _matrices(view, view.input(0).shape, view.input(1).shape)
-    try:
-        stack = np.broadcast_shapes(left[:-2], right[:-2])
-    except ValueError:
-        raise ModelError(f"{view}: stacks of matrices {left} and {right}") from None
-    require(view, left[-1] == right[-2], f"matrices {left} and {right}")
+    require(view, left[-1] == right[-2], f"{left} times {right}")
+    stack = broadcast(view, left[:-2], right[:-2])
     require_shape(view, view.output(), (*stack, left[-2], right[-1]))
 
 

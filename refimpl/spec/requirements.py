@@ -179,11 +179,16 @@ def require_activation(view: LayerView, allowed: Iterable[str]) -> str:
 
 
 def broadcast_shape(view: LayerView, left: Tensor, right: Tensor) -> tuple[int, ...]:
+    """NumPy's broadcast of two tensors' shapes. Raises ModelError when they do not fit."""
+    return broadcast(view, left.shape, right.shape)
+
+
+def broadcast(view: LayerView, left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
     """NumPy's broadcast of two shapes. Raises ModelError when they do not fit."""
     try:
-        return tuple(np.broadcast_shapes(left.shape, right.shape))
+        return tuple(np.broadcast_shapes(left, right))
     except ValueError:
-        raise ModelError(f"{view}: shapes {left.shape} and {right.shape} do not broadcast together") from None
+        raise ModelError(f"{view}: shapes {left} and {right} do not broadcast together") from None
 
 
 def operand(values: Values, position: int) -> Array:

@@ -24,6 +24,7 @@ class _Model:
         self.nodes: list[Any] = []
         self.constants: dict[str, Array] = {}
         self.dtype = dtype
+        self.filter_scale = FILTER_SCALE
 
     def constant(self, name: str, values: Any) -> str:
         self.constants[name] = np.asarray(values)
@@ -42,9 +43,9 @@ class _Model:
         return self.node("DequantizeLinear", [f"{x}_q", *parameters], f"{x}_d")
 
     def filter(self, name: str, *shape: int) -> str:
-        """int8 weights of scale FILTER_SCALE, dequantized."""
+        """int8 weights, dequantized."""
         weights = self.random.integers(-127, 128, shape).astype(np.int8)
-        stored = [self.constant(name, weights), self.constant(f"{name}_s", FILTER_SCALE)]
+        stored = [self.constant(name, weights), self.constant(f"{name}_s", self.filter_scale)]
         self.constant(f"{name}_z", np.array(0, np.int8))
         return self.node("DequantizeLinear", [*stored, f"{name}_z"], f"{name}_d")
 
@@ -137,6 +138,31 @@ def wide_float_convolution() -> bytes:
     weights = m.constant("e_w", m.random.normal(0, 0.1, (32, 32, 3, 3)).astype(np.float32))
     middle = m.node("Conv", [wide, weights], "e", pads=[1, 1, 1, 1])
     m.node("Abs", [middle], "y")
+    return m.bytes()
+
+
+def many_integer_ops(float_tail: bool = False) -> bytes:
+    """Integer convolutions, sum, product, sigmoid, concatenation and pools in one network.
+
+    With ``float_tail`` a convolution follows that the runtime leaves in float, and an integer one.
+    """
+    m = _Model()
+    m.filter_scale = np.float32(0.002)  # keeps values near 1, where a sigmoid is not flat
+    bias = m.bias("b", 4, np.float32(SCALE * m.filter_scale))
+    first = m.pair(m.conv(m.pair("x"), "a", bias), np.float32(0.02), 100)
+    second = m.pair(m.conv(first, "c"), np.float32(0.03))
+    total = m.pair(m.node("Add", [first, second], "sum"), np.float32(0.03), 90)
+    gate = m.pair(m.node("Sigmoid", [total], "gate"), np.float32(1 / 256), 3)
+    product = m.pair(m.node("Mul", [total, gate], "product"), np.float32(0.02), 20)
+    both = m.pair(m.node("Concat", [product, first], "both", axis=1), np.float32(0.025), 60)
+    pooled = m.node("MaxPool", [both], "pooled", kernel_shape=[2, 2], strides=[2, 2])
+    last = m.pair(pooled, np.float32(0.025), 60)
+    mean = m.node("AveragePool", [last], "mean", kernel_shape=[2, 2], strides=[1, 1])
+    last = m.pair(mean, np.float32(0.02), 70)
+    if float_tail:
+        odd = m.bias("odd", 4, np.float32(0.001))
+        last = m.pair(m.node("Relu", [m.conv(last, "e", odd, channels=8)], "r"), np.float32(0.02), 30)
+        m.pair(m.conv(last, "d"), np.float32(0.03))
     return m.bytes()
 
 

@@ -14,8 +14,11 @@ from export.onnx import read_onnx
 from golden.verify import verify
 from refimpl.errors import DelegateError, DelegateUnavailable, FeedError, ModelError, UsageError
 from tests.cases.onnx_models import qdq_pair, quantized_relu_chain
+from tests.cases.qdq_kinds import bias_of_another_scale
 
-CPU_LANES = ("ort", "ort-exact", "onnx-reference")
+CPU_LANES = (
+    "ort", "ort-qdqisint8allowed", "ort-x64quantprecision", "ort-disable-all", "onnx-reference"
+)  # fmt: skip
 
 
 @pytest.fixture(params=CPU_LANES)
@@ -25,8 +28,8 @@ def delegate(request: pytest.FixtureRequest) -> Iterator[Delegate]:
         yield found
 
 
-def image() -> np.ndarray:
-    return np.random.default_rng(1).normal(size=(1, 3, 6, 6)).astype(np.float32)
+def image(shape: tuple[int, ...] = (1, 3, 6, 6)) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
 
 
 def test_the_probe_names_library_and_version(delegate: Delegate) -> None:
@@ -60,20 +63,29 @@ def test_integer_edges_are_shown_under_the_graphs_own_indices(delegate: Delegate
     assert run.capture_changed == ()
 
 
-def test_the_integer_lane_hides_float_edges_and_says_why() -> None:
+def test_edges_inside_fused_layers_are_unreadable_and_say_why() -> None:
     content = quantized_relu_chain()
     graph = read_onnx(content)
     with delegate_named("ort") as delegate:
         run = delegate.run(content, [image()])
-    floats = {
-        index
-        for layer in graph.layers
-        for index in layer.outputs
-        if graph.tensors[index].dtype == "float32" and index not in graph.outputs
-    }
-    assert floats
-    assert set(run.unreadable) == floats
-    assert "would undo the fusion" in next(iter(run.unreadable.values()))
+    fused = {
+        layer.outputs[0] for layer in graph.layers if layer.op in ("Conv", "DequantizeLinear", "MaxPool")
+    } - set(graph.outputs)
+    assert fused
+    assert fused <= set(run.unreadable)
+    assert not set(run.unreadable) & set(run.trace.tensors)
+    assert "the inside of another layer" in run.unreadable[min(fused)]
+
+
+def test_float_edges_that_ran_are_shown() -> None:
+    """A float convolution's result is an edge of the runtime's own graph: showing it undoes nothing."""
+    content = bias_of_another_scale()
+    graph = read_onnx(content)
+    (conv,) = (layer for layer in graph.layers if layer.op == "Conv")
+    with delegate_named("ort") as delegate:
+        run = delegate.run(content, [image((1, 4, 8, 8))])
+    assert run.trace.tensors[conv.outputs[0]].dtype == np.float32
+    assert run.capture_changed == ()
 
 
 def test_outputs_only(delegate: Delegate) -> None:
@@ -122,10 +134,23 @@ def test_a_level_the_runtime_does_not_know_is_an_error_not_a_crash() -> None:
 
 def test_precise_sums_change_nothing_where_products_do_not_saturate() -> None:
     """With VNNI (or AVX2 and this small model) the option must not change a bit."""
-    with delegate_named("ort") as plain, delegate_named("ort", precise=True) as precise:
-        for content in (quantized_relu_chain(),):
-            left, right = (d.run(content, [image()]).outputs for d in (plain, precise))
-            assert np.array_equal(left[0], right[0])
+    content = quantized_relu_chain()
+    with delegate_named("ort") as plain, delegate_named("ort-x64quantprecision") as precise:
+        left, right = (delegate.run(content, [image()]).outputs for delegate in (plain, precise))
+    assert np.array_equal(left[0], right[0])
+
+
+def test_a_lane_is_named_after_the_option_in_which_it_differs() -> None:
+    """The plain name has no options at all; the old name of a lane still finds it."""
+    for lane in ONNX_LANES:
+        for option in lane.entries:
+            if lane.provider == "CPUExecutionProvider":
+                assert lane.name == f"ort-{option.removeprefix('session.')}"
+    (default,) = (lane for lane in ONNX_LANES if lane.name == "ort")
+    assert not default.entries
+    assert default.level == "ORT_ENABLE_ALL"
+    with delegate_named("ort-exact") as old:
+        assert old.name == "ort-disable-all"
 
 
 def test_every_lane_has_a_profile_of_its_format_or_none() -> None:

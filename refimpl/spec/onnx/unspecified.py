@@ -15,6 +15,7 @@ from refimpl.spec.onnx.pools import count_taps
 from refimpl.spec.onnx.sums import check_convolution
 from refimpl.spec.onnx.windows import windows
 from refimpl.spec.requirements import (
+    broadcast,
     operand,
     require,
     require_arity,
@@ -99,11 +100,12 @@ def gemm(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: AR
 
 
 def check_matmul(view: LayerView) -> None:
-    """Two matrices, or stacks of them."""
+    """Two matrices, or stacks of them that broadcast."""
     require_arity(view, 2)
     require_float(view)
     a, b = view.input(0).shape, view.input(1).shape
     require(view, len(a) >= 2 and len(b) >= 2 and a[-1] == b[-2], f"{a} times {b}")
+    require_shape(view, view.output(), (*broadcast(view, a[:-2], b[:-2]), a[-2], b[-1]))
 
 
 def matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above

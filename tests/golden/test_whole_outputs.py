@@ -1,0 +1,153 @@
+"""Outputs of the whole model decide, too: layers that are exact one by one are not yet a model that is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from delegates.oracle import OracleDelegate
+from delegates.protocol import DelegateRun, Model, Tensors
+from export.onnx import read_onnx
+from export.tflite import write_tflite
+from golden.against import compare_runtimes
+from golden.record import NOT_WHAT_RAN
+from golden.report import Mode, Report
+from golden.verify import verify
+from karat.feeds import random_feeds
+from refimpl.engine import Feeds
+from refimpl.errors import DelegateError, DelegateUnavailable
+from refimpl.graph import Graph
+from tests.cases.qdq_kinds import KINDS, image
+from tests.karat.small import small_graph
+
+
+class Whole(OracleDelegate):
+    """The oracle as a runtime, which treats whole models (more than one layer) otherwise than cut layers."""
+
+    def __init__(self, graph: Graph, profile: str | None = None) -> None:
+        super().__init__(profile)
+        self._whole = write_tflite(graph)
+
+    def run(
+        self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None
+    ) -> DelegateRun:
+        run = super().run(model, feeds, tensors=tensors, threads=threads)
+        return self.changed(run, tensors) if model == self._whole else run
+
+    def changed(self, run: DelegateRun, tensors: Tensors) -> DelegateRun:
+        raise NotImplementedError
+
+
+class OneStepOff(Whole):
+    def changed(self, run: DelegateRun, tensors: Tensors) -> DelegateRun:
+        first = run.outputs[0].copy()
+        first.reshape(-1)[3] += 1
+        return replace(run, outputs=(first, *run.outputs[1:]))
+
+
+class Refusing(Whole):
+    def changed(self, run: DelegateRun, tensors: Tensors) -> DelegateRun:
+        raise DelegateError("a graph of this size is not for me")
+
+
+class Gone(Whole):
+    def changed(self, run: DelegateRun, tensors: Tensors) -> DelegateRun:
+        raise DelegateUnavailable("the device went away")
+
+
+class Disturbed(Whole):
+    """To read inner tensors changes the outputs; a run nothing is read from is sound."""
+
+    def changed(self, run: DelegateRun, tensors: Tensors) -> DelegateRun:
+        if tensors == "outputs":
+            return run
+        return replace(run, outputs=tuple(value * 0 for value in run.outputs), capture_changed=(1,))
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return small_graph()
+
+
+def judged(graph: Graph, runtime: type[Whole], mode: Mode) -> Report:
+    feeds = [random_feeds(graph, seed) for seed in (1, 2)]
+    return verify(write_tflite(graph), graph, runtime(graph), feeds, mode=mode, threads=1)
+
+
+def test_exact_layers_beside_an_output_that_differs_are_a_mismatch(graph: Graph) -> None:
+    report = judged(graph, OneStepOff, "isolated")
+    assert {layer.verdict for layer in report.layers} == {"bit_exact"}
+    assert report.verdict == "mismatch"
+    assert report.exit_code() == report.exit_code(accept_explained=True) == 1
+    (output,) = report.outputs
+    assert output.reason == NOT_WHAT_RAN
+    assert output.diff is not None
+    assert output.diff.mismatch_count == 2, "one value in each sample"
+
+
+def test_outputs_have_their_place_in_table_summary_and_json(graph: Graph) -> None:
+    report = judged(graph, OneStepOff, "isolated")
+    (output,) = report.outputs
+    assert "(whole model)" in report.table()
+    assert f"output {output.name!r}: {NOT_WHAT_RAN}" in report.table()
+    assert "outputs of the whole model: 1 mismatch (2 of " in report.summary()
+    content = json.loads(report.to_json())
+    assert content["schema"] == 2
+    assert [found["verdict"] for found in content["outputs"]] == ["mismatch"]
+    assert content["outputs"][0]["diff"]["mismatch_count"] == 2
+
+
+@pytest.mark.parametrize("mode", ["isolated", "cumulative"])
+def test_a_model_that_does_not_run_as_a_whole_is_no_pass(graph: Graph, mode: Mode) -> None:
+    """Its layers are judged where they run by themselves; exit 3, with the runtime's reason."""
+    report = judged(graph, Refusing, mode)
+    assert report.exit_code() == 3
+    assert [output.verdict for output in report.outputs] == ["not_compared"]
+    assert "not for me" in report.outputs[0].reason
+    expected = {"bit_exact"} if mode == "isolated" else {"not_compared"}
+    assert {layer.verdict for layer in report.layers} == expected
+
+
+def test_a_runtime_that_is_not_there_is_an_error(graph: Graph) -> None:
+    with pytest.raises(DelegateUnavailable, match="went away"):
+        judged(graph, Gone, "isolated")
+
+
+def test_outputs_are_those_of_a_run_nothing_was_read_from(graph: Graph) -> None:
+    report = judged(graph, Disturbed, "cumulative")
+    assert {layer.verdict for layer in report.layers} == {"not_compared"}
+    assert [output.verdict for output in report.outputs] == ["bit_exact"]
+    assert report.exit_code() == 3
+
+
+@pytest.mark.parametrize("mode", ["isolated", "cumulative"])
+def test_two_runtimes_are_compared_by_their_outputs(graph: Graph, mode: Mode) -> None:
+    """The first one's outputs are a step off, which its profile does not say: nothing explains it."""
+    content, feeds = write_tflite(graph), [random_feeds(graph, 1)]
+    with OneStepOff(graph) as first, OracleDelegate() as second:
+        report = compare_runtimes(content, graph, first, second, feeds, mode=mode, threads=1)
+    assert report.exit_code() == report.exit_code(accept_explained=True) == 1
+    assert [output.verdict for output in report.outputs] == ["mismatch"]
+
+
+@pytest.mark.parametrize("mode", ["isolated", "cumulative"])
+def test_behind_a_value_nobody_shows_nothing_is_claimed(mode: Mode) -> None:
+    """A float layer whose values the runtime hides: outputs behind it are not compared, whatever they are."""
+    content = KINDS["bias_of_another_scale"]()
+    graph = read_onnx(content)
+    (conv,) = (layer for layer in graph.layers if layer.op == "Conv")
+
+    class Hiding(OracleDelegate):
+        def run(self, *given: object, **options: object) -> DelegateRun:
+            run = super().run(*given, **options)  # type: ignore[arg-type]
+            shown = {i: v for i, v in run.trace.tensors.items() if i != conv.outputs[0]}
+            return replace(run, trace=replace(run.trace, tensors=shown))
+
+    with Hiding("ort-1.31") as runtime:
+        report = verify(content, graph, runtime, [{"x": image()}], mode=mode, threads=1)
+    (output,) = report.outputs
+    assert output.verdict == "not_compared"
+    assert "does not show this tensor" in output.reason
+    assert report.exit_code() == 3
