@@ -14,6 +14,7 @@ from refimpl.kernels.convolution.base import AccumulatingKernel
 from refimpl.kernels.convolution.conv_2d import prepare_padded_convolution
 from refimpl.kernels.depthwise.convolution import prepare_padded_depthwise
 from refimpl.kernels.onnx.images import ImageKernel, filter_tensor, nhwc_layer, tensor
+from refimpl.kernels.onnx.one_axis import prepare_one_row
 from refimpl.kernels.onnx.parameters import Parameters, parameters, window
 from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 from refimpl.profiles.rules import Rule
@@ -42,6 +43,8 @@ def prepare_qlinear_conv(view: LayerView, rule: Rule, target: Target) -> Kernel 
     """QLinearConv rounded in float32, with one zero point for the whole filter."""
     if rule.method != "float32_half_even" or rule.accumulation != "exact":
         return None
+    if len(view.input(0).shape) == 3:
+        return prepare_one_row(prepare_qlinear_conv, view, rule, target)
     data, filters, output = parameters(view, 1, 2), parameters(view, 4, 5), parameters(view, 6, 7)
     if filters.one_zero_point is None:
         return None
