@@ -27,10 +27,10 @@ from golden.verify import verify
 from refimpl.errors import CannotCompare
 from refimpl.graph import Array
 from refimpl.kernels.elementwise.tanhf import tanh_float32
-from refimpl.kernels.rounded_tanhf import tanh_correctly_rounded
+from refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
 from refimpl.ops import OPS
 from refimpl.profiles import PROFILES, profile_named, variants
-from tests.emulation.avx2 import emulated_runtime
+from tests.support.avx2_runtime import emulated_runtime
 from tests.support import exact_networks as models
 
 CALLING_TANHF = [name for name, known in PROFILES.items() if known.name.startswith(("litert", "tflite"))]

@@ -16,7 +16,7 @@ from refimpl.engine import compile_graph
 from refimpl.errors import DelegateError, DelegateUnavailable, FeedError, ModelError, UsageError
 from tests.cases.onnx_models import qdq_pair, quantized_relu_chain
 from tests.cases.qdq_kinds import bias_of_another_scale
-from tests.emulation.avx2 import emulated_runtime
+from tests.support.avx2_runtime import emulated_runtime
 
 CPU_LANES = (
     "ort", "ort-qdqisint8allowed", "ort-x64quantprecision", "ort-disable-all", "onnx-reference"

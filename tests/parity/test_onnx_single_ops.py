@@ -19,7 +19,7 @@ from tests.cases import onnx_float_ops, onnx_ops
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.onnx_ops import OnnxCase
 from tests.cases.quantized import seeded
-from tests.emulation.avx2 import emulated_runtime
+from tests.support.avx2_runtime import emulated_runtime
 
 CASES = onnx_ops.cases() + onnx_float_ops.cases()
 

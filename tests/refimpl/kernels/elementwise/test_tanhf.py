@@ -12,9 +12,9 @@ import pytest
 from refimpl.engine import compile_graph
 from refimpl.graph import Array
 from refimpl.kernels.elementwise.tanhf import tanh_float32
-from refimpl.kernels.rounded_tanhf import tanh_correctly_rounded
+from refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
 from refimpl.profiles import PROFILES
-from refimpl.spec.rounded_tanhf import rounded_tanhf
+from refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
 from refimpl.spec.tflite.tanhf import tanhf
 from tests.cases.tables import near_ties
 
