@@ -8,6 +8,7 @@ import numpy as np
 
 from delegates.protocol import Delegate, DelegateRun, Model
 from export.cut import Cut, single_layer
+from export.onnx import remarks_on
 from golden.diff import diff_arrays
 from golden.explain import Explainer, tie_distance
 from golden.left_in_float import why_left_in_float
@@ -51,6 +52,7 @@ def verify(
         delegate.versions()  # a runtime that is not here needs no profile first
         why = delegate.fit.reason and f" ({delegate.fit.reason})"
         raise CannotCompare(f"no profile describes {delegate.name}{why}; choose one with --profile")
+    remarks = [remark.text for remark in remarks_on(graph)] if graph.format == "onnx" else []
     profile_for(graph, name)  # before a runtime is asked for anything
     executed = delegate.executed_graph(model, graph)
     graph = executed.graph
@@ -89,7 +91,7 @@ def verify(
         versions={**versions, **delegate.versions()},
         machine=machine(),
         outputs=tuple(record.verdict(layers) for record in outputs),
-        notes=tuple(note for note in (probe.reason, executed.note) if note),
+        notes=tuple(note for note in (probe.reason, executed.note, *remarks) if note),
         profile_reason="" if profile else "; ".join(filter(None, (delegate.fit.reason, probe.reason))),
     )
 

@@ -44,9 +44,9 @@ def read_onnx(source: str | Path | bytes) -> Graph:
     zero points are constants, as in the file, and also :attr:`Tensor.quantization`
     (``export/onnx/parameters.py``). Names of nodes, metadata and annotations are not part of the graph.
 
-    Shapes are computed from the inputs' (``export/onnx/shapes.py``). A batch of unknown size is read as
-    a batch of one, with -1 in ``shape_signature``. Values in other files are read from the folder of
-    the model only.
+    Shapes are computed from the inputs' (``export/onnx/shapes.py``). A batch of unknown size, the first
+    axis or one of that name, is read as a batch of one, with -1 in ``shape_signature``. Values in other
+    files are read from the folder of the model only.
 
     Raises UsageError when the file cannot be opened or the onnx package is missing, and ModelError or
     UnsupportedOp, naming the file, when it is malformed or holds what a graph cannot: control flow,
@@ -76,6 +76,9 @@ def read_onnx(source: str | Path | bytes) -> Graph:
         # Names in a damaged file can be as long as the file.
         raise type(error)(f"{label}: {str(error)[:MAX_MESSAGE]}") from None
 
+
+BATCH_NAMES = frozenset({"b", "batch", "batch_size", "batchsize", "bs", "n"})
+"""What exporters call the size of the batch, which is read as 1 wherever it stands."""
 
 MAX_MESSAGE = 1000
 """Characters of a message; the rest is left out."""
@@ -174,10 +177,13 @@ class _Reader:
         if declared.sizes is None or declared.dtype is None:
             raise UnsupportedOp(f"{where} has no shape; export the model with a fixed one")
         sizes = declared.sizes
-        if any(size < 0 for size in sizes[1:]):
-            raise UnsupportedOp(
-                f"{where}: only the batch may be of unknown size, not {sizes}; export it with a fixed shape"
-            )
+        for axis, size in enumerate(sizes):
+            symbol = value.type.tensor_type.shape.dim[axis].dim_param
+            if size < 0 and axis > 0 and symbol.lower() not in BATCH_NAMES:
+                raise UnsupportedOp(
+                    f"{where}: only the batch may be of unknown size, not axis {axis} ({symbol or -1!r}) of "
+                    f"{sizes}; fix it with python -m onnxruntime.tools.make_dynamic_shape_fixed"
+                )
         if 0 in sizes:
             raise ModelError(f"{where}: shape {sizes} holds no values")
         shape = tuple(abs(size) for size in sizes)

@@ -216,9 +216,7 @@ def in_flavour(graph: Graph, flavour: Flavour | None) -> Graph:
             raise UsageError(f"--flavour {flavour} is a form of quantized models; this one is float")
         return graph
     if not integers and "QuantizeLinear" not in ops and "DequantizeLinear" not in ops:
-        raise UsageError(
-            f"--flavour {flavour} is a form of quantized models; this one has no quantized layer"
-        )
+        raise UsageError(f"--flavour {flavour} is a form of quantized models; this one is float")
     if flavour == "qoperator":
         from export.onnx import lower_qdq
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,10 +34,45 @@ def prepare_qlinear_conv(view: LayerView, rule: Rule, target: Target) -> Kernel 
     """QLinearConv rounded in float32, with one zero point for the whole filter."""
     if rule.method != "float32_half_even" or rule.accumulation != "exact":
         return None
+    if len(view.input(0).shape) == 3:
+        return _over_one_axis(view, rule, target)
     data, filters, output = parameters(view, 1, 2), parameters(view, 4, 5), parameters(view, 6, 7)
     if filters.one_zero_point is None:
         return None
     return _convolution(view, rule, target, 3, 8, (data, filters, output), view.output().dtype)
+
+
+def _over_one_axis(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+    """The convolution of a picture of one row, whose arrays have one axis more."""
+    wide = {
+        name: (0, values[0], 0, values[1]) if name == "pads" else (1, *values)
+        for name in ("kernel_shape", "strides", "dilations", "pads")
+        if (values := view.integers(name, ()))
+    }
+    layer = dataclasses.replace(view.layer, attributes={**view.layer.attributes, **wide})
+    tensors = tuple(_one_row(t) if i in (0, 3) else t for i, t in enumerate(view.inputs))
+    output = _one_row(view.output())
+    assert output is not None
+    prepared = prepare_qlinear_conv(LayerView(layer, tensors, (output,)), rule, target)
+    if prepared is None:
+        return None
+    shape = output.shape
+
+    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        rows = [operand(inputs, 0)[:, :, None, :], *inputs[1:]]
+        sums = None if accumulator is None else accumulator.reshape(shape)
+        prepared(rows, [outputs[0].reshape(shape)], sums)
+
+    return run
+
+
+def _one_row(given: Tensor | None) -> Tensor | None:
+    """``[batch, channel, x]`` as ``[batch, channel, 1, x]``."""
+    if given is None:
+        return None
+    data = None if given.data is None else given.data[:, :, None, :]
+    shape = (*given.shape[:2], 1, given.shape[2])
+    return dataclasses.replace(given, shape=shape, data=data, shape_signature=None)
 
 
 def prepare_conv_integer(view: LayerView, rule: Rule, target: Target) -> Kernel | None:

@@ -52,6 +52,9 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
     "depthwise_5x5": {"shape": (19, 19, 5, 5), "group": 19, "pads": [2, 2, 2, 2], "strides": [2, 2]},
     "depthwise_twice": {"shape": (6, 12, 3, 3), "group": 6, "pads": [1, 1, 1, 1]},
     "pointwise": {"shape": (33, 17, 1, 1)},
+    "one_axis": {"shape": (5, 9, 3), "pads": [1, 1]},
+    "one_axis_strided": {"shape": (6, 8, 4), "pads": [2, 0], "strides": [2], "dilations": [2], "group": 2},
+    "one_axis_depthwise": {"shape": (19, 19, 3), "group": 19, "auto_pad": "SAME_UPPER"},
 }
 
 
@@ -75,7 +78,7 @@ def _convolution(
     attributes: dict[str, Any],
 ) -> Iterator[OnnxCase]:
     rng = seeded(name)
-    x = some_values(rng, data, (2, channels, 9, 7))
+    x = some_values(rng, data, (2, channels, *((9, 7) if len(taps) == 2 else (11,))))
     w = some_values(rng, weights, (filters, channels // attributes.get("group", 1), *taps))
     low = QUANTIZED_RANGE[data][0]
     common = {"zx": _scalar(low + 37, data), "w": w}
@@ -101,7 +104,7 @@ def _convolution(
             f"qlinear_conv_{name}_{input_scale:g}",
             onnx_model(nodes, {"x": x}, {"y": data}, constants), {"x": x}, edge,
         )  # fmt: skip
-    if data == "uint8":
+    if data == "uint8" and len(taps) == 2:
         nodes = [node("ConvInteger", ["x", "w", "zx", "zw"], **attributes)]
         constants = {**common, "zw": _scalar(zero, weights)}
         content = onnx_model(nodes, {"x": x}, {"y": "int32"}, constants)

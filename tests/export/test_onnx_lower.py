@@ -30,6 +30,7 @@ from tests.export.optimized_graphs import (
     session,
 )
 from tests.karat.small import small_graph
+from tests.shared_models import require_case
 
 QDQ_WAYS = [way for way in WAYS if way.startswith("qdq")]
 
@@ -474,6 +475,30 @@ def test_random_networks(int8_allowed: bool) -> None:
     assert all("output_dtype INT8 does not match" in reason for reason in refused)
     assert len(refused) < (1 if int8_allowed else len(RANDOM_NETWORKS) // 20)
     assert fused > len(RANDOM_NETWORKS) * 3 // 4
+
+
+REPORTED = [
+    "aimet4105_linear_transpose_after_dq",
+    "modelopt869_fp32_qdq_conv_clip",
+    "ort18811_a16w8_opset21",
+    "ort24711_constw_bias_match",
+    "ort24711_constw_bias_mismatch",
+    "ort28030_double_qdq_avgpool",
+    "ort32132_qlinearadd_vs_float",
+    "ort7982_shared_bias_quantize_static_u8s8",
+    "perchannel_square_axis_missing",
+    "q_conv1d_s8s8",
+    "qat_floatw_q_dq_conv_pertensor",
+    "trt1706_pytorchquant_floatw_q_dq_floatbias",
+]
+
+
+@SESSIONS
+@pytest.mark.parametrize("name", REPORTED)
+def test_reported_files(name: str, int8_allowed: bool) -> None:
+    content = require_case(f"onnx/{name}.onnx").read_bytes()
+    lowered = lower_qdq(read_onnx(content), int8_allowed)
+    assert not differences(lowered, optimized(content, int8_allowed, NO_TRANSPOSES))
 
 
 def test_a_bias_whose_scale_the_optimizer_cannot_work_out_leaves_a_float_op() -> None:

@@ -300,6 +300,29 @@ def test_element_types_nobody_computes_with_have_their_name(stored: str) -> None
         write_onnx(read)
 
 
+def dynamic(*sizes: int | str) -> bytes:
+    """Relu of an input with symbolic sizes, -1 in between as some writers leave it."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    between = helper.make_tensor_value_info("r", TensorProto.FLOAT, [1] * len(sizes))
+    for size in between.type.tensor_type.shape.dim:
+        size.dim_value = -1
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Relu", ["r"], ["y"])]
+    graph = helper.make_graph(nodes, "g", [x], [y], value_info=[between])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+
+
+@pytest.mark.parametrize("sizes", [("N", 3, 4), (5, "batch_size", 4), ("anything", 3, 4), (2, 3, 4)])
+def test_a_batch_of_unknown_size_is_one_wherever_it_stands(sizes: tuple[int | str, ...]) -> None:
+    graph = read_onnx(dynamic(*sizes))
+    assert graph.tensors[graph.outputs[0]].shape == tuple(1 if isinstance(n, str) else n for n in sizes)
+
+
+def test_another_unknown_size_is_refused_by_its_name() -> None:
+    with pytest.raises(UnsupportedOp, match=r"not axis 2 \('width'\) of .*make_dynamic_shape_fixed"):
+        read_onnx(dynamic("N", 3, "width"))
+
+
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
         read_model(tmp_path / "gone.onnx")

@@ -1,4 +1,4 @@
-"""QLinearConv: an int8 or uint8 convolution over NCHW, requantized."""
+"""QLinearConv: an int8 or uint8 convolution over NCHW, or over one spatial axis, requantized."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from refimpl.contract import SpecResult, Values
 from refimpl.graph import DTYPES, LayerView
 from refimpl.profiles.rules import Rule
 from refimpl.spec.onnx.arithmetic import requantize
+from refimpl.spec.onnx.one_axis import as_image
 from refimpl.spec.onnx.parameters import Affine, affine, constant
 from refimpl.spec.onnx.sums import check_convolution, convolve, zero_of
 from refimpl.spec.primitives import wrap32
@@ -23,7 +24,7 @@ def check_qlinear_conv(view: LayerView) -> None:
     for tensor in (view.input(0), view.input(3), view.output()):
         require_dtype(view, tensor, QUANTIZED_8)
     constant(view, 3)
-    check_convolution(view, 0, 3)
+    check_convolution(as_image(view, 3), 0, 3)
     data, filters, output = parameters(view)
     require(view, data.per_tensor and output.per_tensor, "data and output need one scale each")
     bias = view.optional_input(8)
@@ -52,13 +53,15 @@ def parameters(view: LayerView) -> tuple[Affine, Affine, Affine]:
 def qlinear_conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``y = acc * f32(f32(s_x * s_w) / s_y) + zp``, the accumulator kept in 32 bits."""
     data, filters, output = parameters(view)
+    given, view = view, as_image(view, 3)
     over = check_convolution(view, 0, 3)
-    image, weights = operand(values, 0), operand(values, 3)
+    image, weights = (operand(values, i).reshape(view.input(i).shape) for i in (0, 3))
     sums = convolve(view, rule, over, (image, zero_of(data)), (weights, filters.zero_point))
     bias = values[8] if len(values) > 8 else None
     if bias is not None:
         sums = sums + bias.astype(np.int64).reshape(-1, 1, 1)
     acc = wrap32(sums)
     effective = (data.scale * filters.scale / output.scale).reshape(-1, 1, 1)
-    result = requantize(view, rule, acc, effective, output)
+    result = requantize(view, rule, acc, effective, output).reshape(given.output().shape)
+    acc = acc.reshape(given.output().shape)
     return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(np.int32))
