@@ -88,6 +88,22 @@ class WholeRun:
         return str(self.run) if isinstance(self.run, DelegateError) else self.run.outputs
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What a layer read that goes on with the runtime's values: equal, not to be compared, or differing."""
+
+    refused: str = ""
+    differing: str = ""
+    explained: str = ""
+
+    def count_for(self, record: OutputRecord) -> None:
+        """Tells an output behind that layer."""
+        if self.refused:
+            record.refuse(self.refused)
+        elif self.differing:
+            record.disagree(self.explained or self.differing, explained=bool(self.explained))
+
+
 class WholeModel:
     """A file, the runtime it is run on and the program of the layers that runtime runs for it."""
 
@@ -174,28 +190,28 @@ class WholeModel:
             whole.shown,
             others,
         )
+        read = {index for before in self._read_before.values() for index in before}
+        found_before = {index: self._what_was_read(whole, index, explainer) for index in sorted(read)}
         for value, record in zip(found, records, strict=True):
             for index in self._read_before[record.tensor.index]:
-                self._check(whole, index, record, explainer)
+                found_before[index].count_for(record)
             self._compare(whole, record, value, explainer)
 
-    def _check(self, whole: WholeRun, index: int, record: OutputRecord, explainer: WholeExplainer) -> None:
+    def _what_was_read(self, whole: WholeRun, index: int, explainer: WholeExplainer) -> _Read:
         """Compares what a layer reads that goes on with the runtime's values."""
         label = self._program.graph.label(index)
         if index in whole.unknown:
-            record.refuse(whole.unknown[index])
-        elif index not in whole.shown:
-            record.refuse(f"{label} cannot be compared: {_why_unreadable(whole.run, index)}")
-        else:
-            try:
-                diff = diff_arrays(whole.trace.tensors[index], whole.shown[index])
-            except CannotCompare as error:
-                record.refuse(f"{label}: {error}")
-                return
-            if not diff.equal:
-                reason = explainer.explain(index, whole.shown[index])
-                count = f"{diff.mismatch_count} of {diff.elements} values of {label} differ in the whole run"
-                record.disagree(reason or count, explained=bool(reason))
+            return _Read(refused=whole.unknown[index])
+        if index not in whole.shown:
+            return _Read(refused=f"{label} cannot be compared: {_why_unreadable(whole.run, index)}")
+        try:
+            diff = diff_arrays(whole.trace.tensors[index], whole.shown[index])
+        except CannotCompare as error:
+            return _Read(refused=f"{label}: {error}")
+        if diff.equal:
+            return _Read()
+        differing = f"{diff.mismatch_count} of {diff.elements} values of {label} differ in the whole run"
+        return _Read(differing=differing, explained=explainer.explain(index, whole.shown[index]))
 
     def _compare(
         self, whole: WholeRun, record: OutputRecord, value: Array, explainer: WholeExplainer
