@@ -27,9 +27,11 @@ def read_model(path: str | Path) -> Graph:
 
 
 def graph_under(graph: Graph, profile: Profile) -> Graph:
-    """The layers a runtime of this profile runs: a QDQ graph's integer layers where it fuses them."""
+    """The layers a runtime of this profile runs: a QDQ graph's integer layers where it fuses them.
+
+    For ONNX Runtime, those of a default session."""
     if graph.format == "onnx" and profile.fuses_qdq:
         from export.onnx import lower_qdq
 
-        return lower_qdq(graph)
+        return lower_qdq(graph, profile.int8_allowed)
     return graph

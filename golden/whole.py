@@ -17,6 +17,7 @@ from golden.diff import diff_arrays
 from golden.explain_whole import WholeExplainer
 from golden.record import Gathered, OutputRecord
 from refimpl.bounds import Interval, bound_for
+from refimpl.bounds.chain import interval_of
 from refimpl.engine import Feeds, Program, Progress, Step
 from refimpl.errors import CannotCompare, DelegateError, DelegateUnavailable, ModelError, UnsupportedOp
 from refimpl.graph import DTYPES, Array
@@ -60,8 +61,9 @@ class WholeRun:
     ``run`` is the error where the runtime did not run the file. ``trace`` is the oracle's, ``given``
     the tensors in it that are the runtime's own values. ``unknown`` maps tensors that follow from a
     value nobody could read to the reason: the oracle's values there are no prediction of the runtime's.
-    ``shown`` is what the runtime shows; ``intervals`` maps the tensors it gave to what any order of float32
-    operations can give there, or to the reason why that is not known.
+    ``shown`` is what the runtime shows; ``intervals`` maps the tensors it gave, and those it shows behind
+    a hidden one, to what any order of float32 operations can give there, or to the reason why that is not
+    known.
     """
 
     run: DelegateRun | DelegateError
@@ -72,13 +74,13 @@ class WholeRun:
     intervals: Mapping[int, Interval | str]
 
     def hold(self, tensor: int, record: Gathered) -> None:
-        """Compares the runtime's own values of a tensor it gave with what may be there."""
+        """Compares the runtime's own values of a tensor with what may be there."""
         interval = self.intervals[tensor]
         if isinstance(interval, str):
             record.refuse(interval)
             return
         try:
-            record.add_bounded(interval, self.given[tensor])
+            record.add_bounded(interval, self.shown[tensor])
         except CannotCompare as error:
             record.refuse(str(error))
 
@@ -139,7 +141,16 @@ class WholeModel:
         intervals = {
             index: _interval(step, values, unknown.get(index, "")) for index, step in self._given.items()
         }
+        for index in unknown.keys() & shown.keys() - self._given.keys():
+            intervals[index] = self._interval_behind(index, values, unknown[index])
         return WholeRun(run, result.trace, given, unknown, shown, intervals)
+
+    def _interval_behind(self, index: int, values: Mapping[int, Array], hidden: str) -> Interval | str:
+        """What a tensor behind a hidden one may hold, or why that is not known."""
+        try:
+            return interval_of(self._program, index, {i: v for i, v in values.items() if i != index})
+        except CannotCompare as error:
+            return f"{hidden}; {error}"
 
     def _values_given(self, run: DelegateRun | DelegateError) -> tuple[dict[int, Array], dict[int, str]]:
         """What to go on with behind the layers that are given, and of which tensors it is not true.
@@ -217,7 +228,7 @@ class WholeModel:
         self, whole: WholeRun, record: OutputRecord, value: Array, explainer: WholeExplainer
     ) -> None:
         index = record.tensor.index
-        if index in self._given:
+        if index in whole.intervals:
             whole.hold(index, record)
         elif index in whole.unknown:
             record.refuse(whole.unknown[index])

@@ -10,7 +10,8 @@ import numpy as np
 
 from refimpl.bounds.convolution import convolve, spread
 from refimpl.bounds.interval import TINY, Interval
-from refimpl.bounds.sums import mean_of, rounded_sum, subnormal, sum_of_products
+from refimpl.bounds.pools import means
+from refimpl.bounds.sums import mean_of, rounded_sum, sum_of_products
 from refimpl.contract import Values
 from refimpl.graph import Array, LayerView
 from refimpl.profiles.onnx import reduced_axes
@@ -116,17 +117,9 @@ def global_average_pool(view: LayerView, values: Values) -> Interval:
 def average_pool(view: LayerView, values: Values) -> Interval:
     """AveragePool: the sum of the taps inside the image over the number that counts."""
     data = operand(values, 0)
-    over = windows(view, data.shape, view.integers("kernel_shape"))
-    taps = math.prod(view.integers("kernel_shape"))
-    ones = np.ones((1, over[0].taps, over[1].taps, 1))
-
-    def sums(of: Array) -> Array:
-        images = of.astype(np.float64).reshape(-1, *data.shape[2:], 1)
-        return convolve(over, 1, images, ones).reshape(view.output().shape)
-
-    divisor = count_taps(view, over[0], 0)[:, None] * count_taps(view, over[1], 1)
-    lost = sums(subnormal(data)) + 2 * (taps + 2) * TINY
-    return rounded_sum(sums(data), sums(np.abs(data)), taps + 1, lost, divisor)
+    over_y, over_x = windows(view, data.shape, view.integers("kernel_shape"))
+    divisor = count_taps(view, over_y, 0)[:, None, None] * count_taps(view, over_x, 1)[:, None]
+    return _nchw(means((over_y, over_x), data.transpose(TO_NHWC), divisor))
 
 
 def batch_normalization(view: LayerView, values: Values) -> Interval:

@@ -90,8 +90,9 @@ def rounded_sum(
     if not bool(np.all(magnitude * (SLACK + 2 * gamma(roundings)) < LARGEST)):  # false for what is no number
         raise CannotCompare("values are so large, or so far from numbers, that float32 sums may overflow")
     relative = gamma(roundings) + gamma(roundings + 4, UNIT64)
-    radius = (relative * magnitude / divisor + lost * (1 + gamma(roundings))) * SLACK
-    return Interval.around(centre / divisor, radius)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a window outside the image: no number, and refused
+        radius = (relative * magnitude / divisor + lost * (1 + gamma(roundings))) * SLACK
+        return Interval.around(centre / divisor, radius)
 
 
 def subnormal(values: Array) -> Array:

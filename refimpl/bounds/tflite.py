@@ -9,13 +9,13 @@ import numpy as np
 
 from refimpl.bounds.convolution import convolve, spread
 from refimpl.bounds.interval import Interval
+from refimpl.bounds.pools import counts, means
 from refimpl.bounds.sums import mean_of, sum_of_products
 from refimpl.contract import Values
 from refimpl.errors import UnsupportedOp
 from refimpl.graph import Array, LayerView
-from refimpl.spec.geometry import windows
+from refimpl.spec.geometry import Window, windows
 from refimpl.spec.mean import reduced_axes, reduced_shape
-from refimpl.spec.pool_windows import valid_taps
 from refimpl.spec.requirements import (
     broadcast,
     constant_integers,
@@ -26,6 +26,7 @@ from refimpl.spec.requirements import (
     require_elements,
     require_rank,
     require_shape,
+    require_taps,
 )
 
 ACTIVATIONS = {"NONE": None, "RELU": (0.0, math.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
@@ -230,18 +231,18 @@ def check_average_pool_2d(view: LayerView) -> None:
     require_arity(view, 1)
     require_float(view)
     require_rank(view, view.input(0), 4)
-    rows, columns = valid_taps(view)
+    require_taps(view, view.integer("filter_height"), view.integer("filter_width"))
+    over_y, over_x = _pool(view)
     batch, *_, channels = view.input(0).shape
-    require_shape(view, view.output(), (batch, len(rows), len(columns), channels))
+    require_shape(view, view.output(), (batch, over_y.output_size, over_x.output_size, channels))
+
+
+def _pool(view: LayerView) -> tuple[Window, Window]:
+    taps = 1, view.integer("filter_height"), view.integer("filter_width"), 1
+    return windows(view, view.input(0).shape, taps, dilated=False)
 
 
 def average_pool_2d(view: LayerView, values: Values) -> Interval:
     """AVERAGE_POOL_2D: the mean of the taps inside the image."""
-    data, taps = operand(values, 0), valid_taps(view)
-    low, high = np.empty(view.output().shape, np.float32), np.empty(view.output().shape, np.float32)
-    for y, rows in enumerate(taps[0]):
-        for x, columns in enumerate(taps[1]):
-            part = data[:, rows.start : rows.stop, columns.start : columns.stop]
-            pixel = mean_of(part, (1, 2), len(rows) * len(columns))
-            low[:, y, x], high[:, y, x] = pixel.low, pixel.high
-    return activated(view, Interval(low, high))
+    over = _pool(view)
+    return activated(view, means(over, operand(values, 0), counts(over)))

@@ -60,9 +60,11 @@ class Profile:
     ``delegated`` is consulted first, for layers ``xnnpack_takes``; ``table`` says the rest.
     With ``open_ties`` the runtime does not settle which way an exact tie of an accumulator
     goes: a difference of one step there is explained by that. With ``fuses_qdq`` it turns ops
-    between DequantizeLinear and QuantizeLinear into integer ops. Where one runtime computes differently on
-    different machines, there is a profile for each kind: ``variant_of`` names the first of them, and
-    ``here`` says of a machine what makes this one fit. ``established`` is None where nothing was run.
+    between DequantizeLinear and QuantizeLinear into integer ops, with ``int8_allowed`` those of int8
+    activations as they are, which ONNX Runtime makes uint8 or leaves in float. Where one runtime
+    computes differently on different machines, there is a profile for each kind: ``variant_of`` names the
+    first of them, and ``here`` says of a machine what makes this one fit. ``established`` is None where
+    nothing was run.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Profile:
     format: Format = "tflite"
     open_ties: bool = False
     fuses_qdq: bool = False
+    int8_allowed: bool = False
     variant_of: str = ""
     here: str = ""
     established: Established | None = None
@@ -201,6 +204,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 format="onnx",
                 open_ties=True,
                 fuses_qdq=True,
+                int8_allowed=True,
             ),
         )
     }

@@ -8,6 +8,7 @@ is an equality or a bounded range, never a plausibility.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -19,6 +20,9 @@ from refimpl.graph import DTYPES, Array, LayerView, Tensor
 QUANTIZED_8 = ("int8", "uint8")
 INDEX = ("int32", "int64")
 ANY = tuple(DTYPES)
+
+MAX_TAPS = 2**16
+"""Taps of a float32 pool; padding costs a file nothing, so that windows may be of any size."""
 
 MAX_RANK = 8
 """More dimensions than any op of the runtimes judged here handles."""
@@ -88,6 +92,12 @@ def require_rank(view: LayerView, tensor: Tensor, low: int, high: int | None = N
         low <= len(tensor.shape) <= high,
         f"tensor {tensor.index} ({tensor.name!r}) has shape {tensor.shape}; {wanted} dimensions are needed",
     )
+
+
+def require_taps(view: LayerView, *sizes: int) -> None:
+    """A float window small enough to be summed tap by tap; UnsupportedOp otherwise."""
+    if math.prod(sizes) > MAX_TAPS:
+        raise UnsupportedOp(f"{view}: a window of {sizes} has more than {MAX_TAPS} taps")
 
 
 def require_elements(view: LayerView, tensor: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -225,3 +226,18 @@ def test_only_float32_layers_that_are_well_formed_have_a_bound() -> None:
     y = cosine.layer("COS", [cosine.input("x", (1, 2), "float32")], [cosine.tensor("y", (1, 2), "float32")])
     with pytest.raises(UnsupportedOp, match="no bound is known for a float32 COS"):
         bound_for(cosine.build([y]).view(0))
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_a_window_of_padding_costs_a_file_nothing_and_is_refused(format: Literal["onnx", "tflite"]) -> None:
+    builder = GraphBuilder(format=format)
+    x, y = builder.input("x", (1, 1, 1, 1), "float32"), builder.tensor("y", (1, 1, 1, 1), "float32")
+    size = 2**20
+    if format == "onnx":
+        pads = (size - 1, size - 1, 0, 0)
+        builder.layer("AveragePool", [x], [y], kernel_shape=(size, size), pads=pads)
+    else:
+        strides = {"stride_h": 1, "stride_w": 1, "padding": "SAME"}
+        builder.layer("AVERAGE_POOL_2D", [x], [y], filter_height=size, filter_width=size, **strides)
+    with pytest.raises(UnsupportedOp, match="has more than 65536 taps"):
+        bound_for(builder.build([y]).view(0))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -50,13 +49,14 @@ def dequantize_for_each_reader(rewriting: Rewriting) -> None:
     for node in rewriting.each(DEQUANTIZE):
         (index,) = node.outputs
         readers = rewriting.readers(index)
+        source, copies = rewriting.tensors[index], []
         for reader, slot in readers if index in rewriting.outputs else readers[1:]:
-            source = rewriting.tensors[index]
             own = rewriting.add_tensor(f"{source.name}/own", source, source.dtype)
-            rewriting.insert(rewriting.nodes.index(node) + 1, dataclasses.replace(
-                node, inputs=list(node.inputs), outputs=[own], attributes=dict(node.attributes)
-            ))  # fmt: skip
+            attributes = dict(node.attributes)
+            copies.append(Node(DEQUANTIZE, list(node.inputs), [own], attributes, node.version))
             rewriting.read(reader, slot, own)
+        if copies:
+            rewriting.insert(rewriting.nodes.index(node) + 1, *copies)
 
 
 def share_dequantizations(rewriting: Rewriting) -> None:

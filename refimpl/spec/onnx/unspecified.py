@@ -23,6 +23,7 @@ from refimpl.spec.requirements import (
     require_elements,
     require_rank,
     require_shape,
+    require_taps,
 )
 
 
@@ -132,6 +133,7 @@ def check_average_pool(view: LayerView) -> None:
     """A pool over ``[batch, channel, y, x]``."""
     require_arity(view, 1)
     require_float(view)
+    require_taps(view, *view.integers("kernel_shape"))
     over = windows(view, view.input(0).shape, view.integers("kernel_shape"))
     sizes = tuple(axis.output_size for axis in over)
     require_shape(view, view.output(), (*view.input(0).shape[:2], *sizes))
