@@ -361,7 +361,7 @@ class OnnxDelegate(ChildDelegate):
         shown, unreadable = self._edges(placed.graph)
         path = placed.path
         if shown:
-            content = expose(placed.path, placed.graph, shown)
+            content = expose(Path(placed.path), placed.graph, shown)
             path = str(self._child.write_model(f"{placed.digest}-exposed", content))
         tensors = placed.graph.tensors
         return _Capture(path, "", {tensors[i].name: i for i in shown}, unreadable)
@@ -400,8 +400,8 @@ def _listed(graph: Graph, layers: Sequence[Layer], most: int = 4) -> str:
     return (", ".join(named) or "none") + (f" and {len(layers) - most} more" if len(layers) > most else "")
 
 
-def expose(path: str, graph: Graph, shown: Iterable[int]) -> bytes:
-    """The model at ``path`` with tensors ``shown`` of ``graph``, its reading, among its outputs.
+def expose(model: Model, graph: Graph, shown: Iterable[int]) -> bytes:
+    """The model with tensors ``shown`` of ``graph``, its reading, among its outputs.
 
     Values it keeps in other files come with it. Raises UsageError when the onnx package is missing.
     """
@@ -409,7 +409,7 @@ def expose(path: str, graph: Graph, shown: Iterable[int]) -> bytes:
     from export.onnx.schema import TYPE_CODES
 
     onnx = import_onnx()
-    proto = onnx.load(path)
+    proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(os.fspath(model))
     for index in shown:
         tensor = graph.tensors[index]
         proto.graph.output.append(

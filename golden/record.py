@@ -53,7 +53,8 @@ class Gathered:
         Raises CannotCompare for another shape or element type.
         """
         use = interval.use(found)
-        self.bound = use if self.bound is None else self.bound.merged(use)
+        if found.dtype.kind == "f" or not interval.is_exact:  # settled integers are compared like any others
+            self.bound = use if self.bound is None else self.bound.merged(use)
         self.add(diff_arrays(interval.nearest(found), found), "", origin)
 
     def worst(self) -> tuple[Verdict, str]:

@@ -197,6 +197,8 @@ class _Cumulative:
         for record in records:
             if isinstance(whole.run, DelegateError):
                 record.refuse(str(whole.run))
+            elif record.tensor.index in whole.intervals:
+                whole.hold(record.tensor.index, record)
             elif record.tensor.index in whole.unknown:
                 record.refuse(whole.unknown[record.tensor.index])
             else:

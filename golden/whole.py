@@ -17,6 +17,7 @@ from golden.diff import diff_arrays
 from golden.explain_whole import WholeExplainer
 from golden.record import Gathered, OutputRecord
 from refimpl.bounds import Interval, bound_for
+from refimpl.bounds.chain import interval_of
 from refimpl.engine import Feeds, Program, Progress, Step
 from refimpl.errors import CannotCompare, DelegateError, DelegateUnavailable, ModelError, UnsupportedOp
 from refimpl.graph import DTYPES, Array
@@ -60,8 +61,9 @@ class WholeRun:
     ``run`` is the error where the runtime did not run the file. ``trace`` is the oracle's, ``given``
     the tensors in it that are the runtime's own values. ``unknown`` maps tensors that follow from a
     value nobody could read to the reason: the oracle's values there are no prediction of the runtime's.
-    ``shown`` is what the runtime shows; ``intervals`` maps the tensors it gave to what any order of float32
-    operations can give there, or to the reason why that is not known.
+    ``shown`` is what the runtime shows; ``intervals`` maps the tensors it gave, and those it shows behind
+    a hidden one, to what any order of float32 operations can give there, or to the reason why that is not
+    known.
     """
 
     run: DelegateRun | DelegateError
@@ -72,13 +74,13 @@ class WholeRun:
     intervals: Mapping[int, Interval | str]
 
     def hold(self, tensor: int, record: Gathered) -> None:
-        """Compares the runtime's own values of a tensor it gave with what may be there."""
+        """Compares the runtime's own values of a tensor with what may be there."""
         interval = self.intervals[tensor]
         if isinstance(interval, str):
             record.refuse(interval)
             return
         try:
-            record.add_bounded(interval, self.given[tensor])
+            record.add_bounded(interval, self.shown[tensor])
         except CannotCompare as error:
             record.refuse(str(error))
 
@@ -86,6 +88,22 @@ class WholeRun:
     def outputs(self) -> tuple[Array, ...] | str:
         """The runtime's outputs, or why there are none."""
         return str(self.run) if isinstance(self.run, DelegateError) else self.run.outputs
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a layer read that goes on with the runtime's values: equal, not to be compared, or differing."""
+
+    refused: str = ""
+    differing: str = ""
+    explained: str = ""
+
+    def count_for(self, record: OutputRecord) -> None:
+        """Tells an output behind that layer."""
+        if self.refused:
+            record.refuse(self.refused)
+        elif self.differing:
+            record.disagree(self.explained or self.differing, explained=bool(self.explained))
 
 
 class WholeModel:
@@ -123,7 +141,16 @@ class WholeModel:
         intervals = {
             index: _interval(step, values, unknown.get(index, "")) for index, step in self._given.items()
         }
+        for index in unknown.keys() & shown.keys() - self._given.keys():
+            intervals[index] = self._interval_behind(index, values, unknown[index])
         return WholeRun(run, result.trace, given, unknown, shown, intervals)
+
+    def _interval_behind(self, index: int, values: Mapping[int, Array], hidden: str) -> Interval | str:
+        """What a tensor behind a hidden one may hold, or why that is not known."""
+        try:
+            return interval_of(self._program, index, {i: v for i, v in values.items() if i != index})
+        except CannotCompare as error:
+            return f"{hidden}; {error}"
 
     def _values_given(self, run: DelegateRun | DelegateError) -> tuple[dict[int, Array], dict[int, str]]:
         """What to go on with behind the layers that are given, and of which tensors it is not true.
@@ -174,34 +201,34 @@ class WholeModel:
             whole.shown,
             others,
         )
+        read = {index for before in self._read_before.values() for index in before}
+        found_before = {index: self._what_was_read(whole, index, explainer) for index in sorted(read)}
         for value, record in zip(found, records, strict=True):
             for index in self._read_before[record.tensor.index]:
-                self._check(whole, index, record, explainer)
+                found_before[index].count_for(record)
             self._compare(whole, record, value, explainer)
 
-    def _check(self, whole: WholeRun, index: int, record: OutputRecord, explainer: WholeExplainer) -> None:
+    def _what_was_read(self, whole: WholeRun, index: int, explainer: WholeExplainer) -> _Read:
         """Compares what a layer reads that goes on with the runtime's values."""
         label = self._program.graph.label(index)
         if index in whole.unknown:
-            record.refuse(whole.unknown[index])
-        elif index not in whole.shown:
-            record.refuse(f"{label} cannot be compared: {_why_unreadable(whole.run, index)}")
-        else:
-            try:
-                diff = diff_arrays(whole.trace.tensors[index], whole.shown[index])
-            except CannotCompare as error:
-                record.refuse(f"{label}: {error}")
-                return
-            if not diff.equal:
-                reason = explainer.explain(index, whole.shown[index])
-                count = f"{diff.mismatch_count} of {diff.elements} values of {label} differ in the whole run"
-                record.disagree(reason or count, explained=bool(reason))
+            return _Read(refused=whole.unknown[index])
+        if index not in whole.shown:
+            return _Read(refused=f"{label} cannot be compared: {_why_unreadable(whole.run, index)}")
+        try:
+            diff = diff_arrays(whole.trace.tensors[index], whole.shown[index])
+        except CannotCompare as error:
+            return _Read(refused=f"{label}: {error}")
+        if diff.equal:
+            return _Read()
+        differing = f"{diff.mismatch_count} of {diff.elements} values of {label} differ in the whole run"
+        return _Read(differing=differing, explained=explainer.explain(index, whole.shown[index]))
 
     def _compare(
         self, whole: WholeRun, record: OutputRecord, value: Array, explainer: WholeExplainer
     ) -> None:
         index = record.tensor.index
-        if index in self._given:
+        if index in whole.intervals:
             whole.hold(index, record)
         elif index in whole.unknown:
             record.refuse(whole.unknown[index])
