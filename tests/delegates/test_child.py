@@ -29,7 +29,7 @@ from refimpl.errors import (
 
 HERE = Path(__file__).resolve().parent
 FAKE = HERE / "fake_runtime"
-LANE = Lane("fake", "tflm", ("tflite_runtime",), "BUILTIN_REF", established_on="2.14", exact_version=True)
+LANE = Lane("fake", "", ("tflite_runtime",), "BUILTIN_REF", exact_version=True)
 X = np.array([1, 2, 3, 250], np.uint8)
 
 
@@ -163,13 +163,16 @@ def test_a_runtime_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lane named after a version is unavailable under another; one that is not says so and runs."""
-    older = Lane("old", "tflm", ("tflite_runtime",), "AUTO", established_on="2.3", exact_version=True)
-    loose = Lane("loose", "tflm", ("tflite_runtime",), "AUTO", established_on="2.3")
+    older = Lane("old", "litert-2.3-ref", ("tflite_runtime",), "AUTO", exact_version=True)
+    loose = Lane("loose", "litert-2.3-ref", ("tflite_runtime",), "AUTO")
     for lane, available in ((older, False), (loose, True)):
         with TfliteDelegate(lane) as delegate:
             probe = delegate.probe()
         assert probe.available is available
-        assert probe.reason == "tflite-runtime 2.14.0 is installed; profile tflm was established on 2.3"
+        assert probe.reason == (
+            "tflite-runtime 2.14.0 is installed; profile litert-2.3-ref was established on 2.3: "
+            "pip install 'ai-edge-litert==2.3.*'"
+        )
 
 
 def test_nothing_is_left_on_disk(tmp_path: Path) -> None:

@@ -205,8 +205,9 @@ TFLM: RuleTable = MappingProxyType({**TFLITE_2_14_REF})
 
 def with_tanhf(table: RuleTable, tanhf: Tanhf) -> RuleTable:
     """The table on a machine whose C library has another ``tanhf``; with ``none`` nobody knows which."""
-    rules = {
+    elsewhere = {
         variant: Rule("unspecified") if tanhf == "none" else replace(rule, tanhf=tanhf)
         for variant, rule in table["TANH"].items()
+        if rule.tanhf != "none"
     }
-    return MappingProxyType({**table, "TANH": rules})
+    return MappingProxyType({**table, "TANH": {**table["TANH"], **elsewhere}})
