@@ -26,12 +26,12 @@ from delegates.tflite import TfliteDelegate
 from golden.verify import verify
 from refimpl.errors import CannotCompare
 from refimpl.graph import Array
-from refimpl.kernels.elementwise.tanhf import tanh_float32
 from refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
+from refimpl.kernels.elementwise.tanhf import tanh_float32
 from refimpl.ops import OPS
 from refimpl.profiles import PROFILES, profile_named, variants
-from tests.support.avx2_runtime import emulated_runtime
 from tests.support import exact_networks as models
+from tests.support.avx2_runtime import emulated_runtime
 
 CALLING_TANHF = [name for name, known in PROFILES.items() if known.name.startswith(("litert", "tflite"))]
 BASES = [name for name in CALLING_TANHF if not PROFILES[name].variant_of]

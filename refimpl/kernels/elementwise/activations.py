@@ -22,9 +22,9 @@ from refimpl.kernels.elementwise.lookup import (
     clamped_bytes,
     full_range,
 )
+from refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
 from refimpl.kernels.elementwise.tanhf import tanh_float32
 from refimpl.kernels.jit.operands import operand
-from refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
 from refimpl.kernels.rounding.fixed_point import fixed_point, rescale
 from refimpl.kernels.rounding.multipliers import output_bounds
 from refimpl.profiles.rules import Rule

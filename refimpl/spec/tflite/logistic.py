@@ -11,7 +11,6 @@ from refimpl.contract import SpecResult, Values
 from refimpl.errors import ModelError
 from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from refimpl.profiles.rules import Rule
-from refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
 from refimpl.spec.shared.primitives import round_half_away
 from refimpl.spec.shared.requirements import (
     QUANTIZED_8,
@@ -22,6 +21,7 @@ from refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_shape,
 )
+from refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
 from refimpl.spec.tflite.tanhf import tanhf
 
 Function = Callable[[np.float32], np.float32]

@@ -18,7 +18,6 @@ from refimpl.graph import Graph
 from refimpl.profiles import profile_named
 from tests.cases.qdq_groups import GROUPS, i64, scale_in_a_list, stored_in_float
 from tests.cases.qdq_networks import qdq_network
-from tests.support.optimized_graphs import NO_TRANSPOSES, differences, optimized
 from tests.shared_models import require_case
 from tests.support.onnx_sketches import (
     MODELS,
@@ -27,6 +26,7 @@ from tests.support.onnx_sketches import (
     feed_of,
     quantized,
 )
+from tests.support.optimized_graphs import NO_TRANSPOSES, differences, optimized
 from tests.support.ort_session import LEVEL, session
 from tests.support.small_network import small_graph
 

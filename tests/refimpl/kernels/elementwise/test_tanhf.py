@@ -11,8 +11,8 @@ import pytest
 
 from refimpl.engine import compile_graph
 from refimpl.graph import Array
-from refimpl.kernels.elementwise.tanhf import tanh_float32
 from refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
+from refimpl.kernels.elementwise.tanhf import tanh_float32
 from refimpl.profiles import PROFILES
 from refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
 from refimpl.spec.tflite.tanhf import tanhf
