@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from refimpl.engine import Feeds, Program
 
 
-TFLITE_MARK = b"TFL3"
-
-
 class OracleDelegate:
     """The engine under a profile (the canonical one unless said otherwise), in this process."""
 
@@ -86,13 +83,14 @@ class OracleDelegate:
         return ExecutedGraph(graph_under(graph, profile_named(self.profile)), predicted=True)
 
     def _graph(self, model: Model, content: bytes) -> Graph:
-        """The model's layers; a .tflite file says what it is in bytes 4 to 8."""
-        if content[4:8] == TFLITE_MARK or self.format == "tflite":
-            from export.tflite import read_tflite
-
-            return read_tflite(content)
+        """The layers a runtime of the profile is predicted to run for the model."""
+        from export.files import file_format
         from export.onnx import read_onnx
+        from export.tflite import read_tflite
 
+        if self.format == "tflite" or file_format(content) == "tflite":
+            return read_tflite(content)
+        # An .onnx file may keep values in files beside it, so it is read from its path.
         return self.executed_graph(model, read_onnx(model)).graph
 
     def run_many(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from refimpl.graph import Graph
 from tests.support.one_convolution import by_name
 from tests.support.tflite_edits import broken, scales, tensor
 from tests.support.tflite_samples import every_feature
+from tests.support.tflite_subgraphs import two_graphs
 
 TYPES = schema.TensorType
 CUSTOM_LAYER = 6
@@ -87,23 +87,6 @@ def test_an_input_of_such_a_type_cannot_be_fed() -> None:
     assert 0 in program.missing
     with pytest.raises(FeedError, match=r"'image'.*string"):
         program.run([np.zeros((1, 6, 6, 2), np.uint8), np.zeros((1, 3, 3, 3), np.int8)])
-
-
-def two_graphs(keys: dict[str, int], graph: Graph | None = None) -> bytes:
-    """The graph (else the sample) twice, the second called so, with signatures that enter them."""
-
-    def change(model: Any) -> None:
-        second = copy.deepcopy(model.subgraphs[0])
-        second.name = b"second"
-        model.subgraphs.append(second)
-        (first,) = model.signatureDefs
-        model.signatureDefs = []
-        for key, index in keys.items():
-            signature = copy.deepcopy(first)
-            signature.signatureKey, signature.subgraphIndex = key.encode(), index
-            model.signatureDefs.append(signature)
-
-    return broken(change, graph)
 
 
 def test_subgraphs_are_listed_and_read_one_by_one() -> None:

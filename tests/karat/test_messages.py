@@ -14,9 +14,9 @@ from karat.cli import main
 from karat.cli.main import COMMANDS, EXAMPLES
 from refimpl.builder import GraphBuilder
 from refimpl.graph import Quantization
-from tests.export.test_tflite_named_only import two_graphs
-from tests.karat.inspection.test_remarks import qdq_convolution
+from tests.support.qdq_convolution import qdq_convolution
 from tests.support.small_network import small_graph
+from tests.support.tflite_subgraphs import two_graphs
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from karat.inspection import describe_file
 from refimpl.builder import GraphBuilder
 from refimpl.errors import KaratError, UsageError
 from refimpl.graph import Quantization
-from tests.export.test_tflite_named_only import two_graphs
-from tests.karat.cli.test_hostile_files import mutations
-from tests.karat.inspection.test_remarks import qdq_convolution
+from tests.support.damaged_files import mutations
+from tests.support.qdq_convolution import qdq_convolution
 from tests.support.small_network import small_graph
 from tests.support.tflite_edits import broken, tensor
+from tests.support.tflite_subgraphs import two_graphs
 
 
 def shown(path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> str:
