@@ -47,8 +47,8 @@ Missing = Literal["refuse", "given"]
 Progress = Callable[[Sequence["Step"]], Iterator["Step"]]
 
 SERIAL_WORK, VALUE_WORK = 3 << 20, 32
-"""A network of less work (products, and so many more per value it computes) runs on one thread, in some 40 µs
-or less: to call a thread that sleeps takes a good part of that."""
+"""A network of less work than SERIAL_WORK (its products, and VALUE_WORK for each value it computes) runs on
+one thread, in 40 µs or less: waking a second thread takes a good part of that."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Step:
-    """One layer made ready: its rule, its kernel, and the tensors nobody reads after it.
+    """One layer made ready: its rule, its kernel, and the tensors that no later layer reads.
 
     ``missing`` is '' or says why the oracle lacks the layer, whose outputs must then be given.
     """
@@ -208,7 +208,7 @@ def _thread_count(threads: int | None) -> int:
 
 
 def _is_small(graph: Graph) -> bool:
-    """Whether the whole network is less than SERIAL_WORK; small layers of large ones: ``kernels.threads``."""
+    """Whether the network takes less than SERIAL_WORK; ``threads.thread_count`` decides on single layers."""
     values = sum(math.prod(graph.tensors[index].shape) for layer in graph.layers for index in layer.outputs)
     return count(graph).macs + VALUE_WORK * values < SERIAL_WORK
 
@@ -252,9 +252,10 @@ def _spec_as_kernel(view: LayerView, rule: Rule) -> Kernel:
 class Program:
     """A compiled graph. Safe to share between Python threads; runs without a trace take turns.
 
-    A ``planned`` program runs in memory of its own, laid out once (``memory_plan``), and some layers along
-    with the one before (``refimpl.fusion``). With a trace, and where specs run, every layer runs by itself
-    and gets new arrays. The bits are the same. With ``missing`` layers every layer runs by itself, too.
+    A ``planned`` program runs in memory of its own, laid out once (``memory_plan``); some layers run along
+    with the one before (``refimpl.fusion``), and ONNX images lie in NHWC memory (``refimpl.layout``). With a
+    trace, with ``missing`` layers, and where specs run, every layer runs by itself on new arrays. The bits
+    are the same.
     """
 
     graph: Graph

@@ -72,7 +72,7 @@ class MemoryPlan:
         return "\n".join(lines)
 
     def _place(self, graph: Graph, index: int, forms: Mapping[int, int]) -> tuple[str, str, str]:
-        """A tensor's offset, the layer it lives until, and its place in words."""
+        """A tensor's offset, the last layer that reads it, and its place in words."""
         names = {form: tensor for tensor, form in forms.items()}
         own = index in self.offsets or index in self.parts
         root, path = index if own else forms.get(index, index), []
@@ -128,9 +128,10 @@ def nbytes(tensor: Tensor) -> int:
 
 
 def allocate(spans: Sequence[Span]) -> tuple[list[int], int]:
-    """An offset for each span, and the size of the whole: no two that meet overlap.
+    """An offset for each span, and the total size; spans that meet do not overlap.
 
-    Largest first, each in the lowest gap that holds it. Offsets are multiples of ALIGNMENT.
+    The largest span is placed first, each in the lowest gap that holds it. Offsets are multiples of
+    ALIGNMENT.
     """
     offsets = [0] * len(spans)
     placed: list[int] = []

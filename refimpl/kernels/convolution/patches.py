@@ -24,10 +24,9 @@ CACHE_LINE = 64
 class ByteToElement(NamedTuple):
     """How an input byte becomes a value of the patch: ``(byte ^ flip) - offset``.
 
-    Borders get ``border``, the patch's value that stands for 0. To int16, int8 flips
-    the sign bit and takes 128 off, uint8 does nothing, so one compiled function
-    serves both. To a byte of the other sign flipping is all: the values move by 128,
-    and so does what stands for 0.
+    Borders get ``border``, the patch's value that stands for 0. Conversion to int16 flips the sign bit of an
+    int8 byte and subtracts 128, and leaves a uint8 byte as it is, so one compiled function serves both.
+    Conversion between int8 and uint8 only flips the sign bit: values move by 128, and so does ``border``.
     """
 
     flip: int
@@ -58,7 +57,7 @@ def _widen(source: Array, flip: np.uint8, offset: np.int16, target: Array) -> No
 
 @intrinsic
 def prefetch(_: Any, address: Any) -> Any:
-    """Asks for the cache line of an address, which will be read soon; it need not be anybody's."""
+    """Fetches the cache line of an address that will be read soon; the address need not be valid."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
         _prefetch(builder, arguments[0], 0)
@@ -68,7 +67,7 @@ def prefetch(_: Any, address: Any) -> Any:
 
 @intrinsic
 def prefetch_to_write(_: Any, address: Any) -> Any:
-    """The same for what will be written."""
+    """Fetches the cache line of an address that will be written soon; the address need not be valid."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
         _prefetch(builder, arguments[0], 1)
@@ -83,7 +82,7 @@ def _prefetch(builder: Any, address: Any, write: int) -> None:
 
 
 class PatchSource(NamedTuple):
-    """What the tiles of one phase read, and how their patch is laid out.
+    """The part of the input that the tiles of one phase read, and the layout of their patch.
 
     ``copies`` repeats every channel, for depthwise filters with a multiplier.
     """
@@ -140,7 +139,7 @@ def fill_patch(
 
 @no_refcount
 def _repeat_in_place(row: Array, size: int, copies: int) -> None:
-    """Each of the first ``size`` elements ``copies`` times; from the end, so none is lost."""
+    """Repeats each of the first ``size`` elements ``copies`` times, from the end so that none is lost."""
     for i in range(size - 1, -1, -1):
         value = row[i]
         for copy in range(copies):

@@ -19,11 +19,11 @@ from refimpl.kernels.microkernel.microkernel import FEW_PIXELS
 from refimpl.kernels.rounding.requantize_block import LANES
 
 MOST_VALUES = 1024
-"""Input values from one group of neighbours to the next: with more, a tile would leave the cache."""
+"""Most input values from one group of pixels to the next: with more, a tile would leave the cache."""
 
 
 class ConvolutionShapes(NamedTuple):
-    """What a dense convolution looks like: input and output NHWC, filter OHWI, samplings along y and x."""
+    """Shapes of a dense convolution: input and output NHWC, filter OHWI, samplings along y and x."""
 
     input: tuple[int, ...]
     output: tuple[int, ...]
@@ -33,7 +33,7 @@ class ConvolutionShapes(NamedTuple):
 
 
 def pixels_side_by_side(shapes: ConvolutionShapes) -> int:
-    """How many outputs of a row to compute as channels of one; 1 where that does not pay."""
+    """The number of outputs of a row to compute as channels of one; 1 where that does not pay."""
     filters, _, _, channels = shapes.filter
     if len(shapes.columns) > 1 or channels != shapes.input[3]:
         return 1

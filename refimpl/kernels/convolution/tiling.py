@@ -36,10 +36,10 @@ PRODUCTS_PER_STEP = 32
 """Products that take as long as an elementary step of other loops."""
 
 MAX_SPARSENESS = 4
-"""Columns of a patch row per column needed, above which the needed ones are gathered (large strides)."""
+"""A patch row with more columns than this per column needed holds only the needed ones (large strides)."""
 
 MAX_ROWS, ROWS_BYTES = 8, 24 * 1024
-"""Output rows of one task at most, and the bytes of the patch they share: the rest is for their weights."""
+"""Most output rows of a task, and the bytes of their patch: the rest of the cache is for the weights."""
 
 
 class Sampling(NamedTuple):
@@ -64,7 +64,7 @@ class Sampling(NamedTuple):
         return len(self.filter_taps)
 
     def layout(self, tile: int) -> PatchLayout:
-        """How the columns that ``tile`` neighbouring outputs read lie in a patch row."""
+        """The layout of the columns that ``tile`` neighbouring outputs read."""
         span = (tile - 1) * self.in_step + max(self.taps - 1, 0) * self.tap_step + 1
         if span <= MAX_SPARSENESS * tile * max(self.taps, 1):
             return PatchLayout(span, self.in_step, self.tap_step, 0)
@@ -72,7 +72,7 @@ class Sampling(NamedTuple):
 
 
 class PatchLayout(NamedTuple):
-    """Columns of a patch row, and how many lie between two pixels and between two taps.
+    """Columns of a patch row, and columns from a pixel to the next and from a tap to the next.
 
     Not ``gathered``, a row is a copy of neighbouring input columns. Gathered, it
     holds each pixel's taps one after the other, however far apart they are.
@@ -190,7 +190,7 @@ PHASE_FIELDS = (
 
 @dataclass(frozen=True)
 class TilePlan:
-    """All a compiled convolution must know besides weights and arithmetic.
+    """Everything a compiled convolution needs besides weights and arithmetic.
 
     ``phases`` int64 [phase, PHASE_FIELDS]; ``offsets`` int64 [phase, run], where
     each run of a pixel starts in the patch; ``samplings`` the phases they came from.
@@ -251,7 +251,7 @@ def plan_tiles(
 ) -> TilePlan:
     """Cuts a convolution of NHWC shapes into tiles for at most ``threads`` threads.
 
-    ``parts``: into how many the micro-kernel splits the weights.
+    ``parts``: the number of parts that the micro-kernel splits the weights into.
     """
     _, block_channels, depth, part = microkernel.blocking
     batches, in_height, in_width, in_channels = input_shape
@@ -322,7 +322,7 @@ def steps_of(products: int, outputs: int) -> int:
 
 
 def rows_together(phases: Sequence[Sampling], row_bytes: int) -> int:
-    """Output rows of one task: as many as the cache holds the patch of, if all its rows are read."""
+    """Output rows of one task: the most whose patch fits the cache; 1 if the patch had rows that none reads."""
     if any(y.taps != 1 and (y.tap_step != 1 or y.in_step >= y.taps) for y in phases):
         return 1
     fitting = (n for n in range(MAX_ROWS, 1, -1) if patch_rows(phases, n) * row_bytes <= ROWS_BYTES)
@@ -330,17 +330,17 @@ def rows_together(phases: Sequence[Sampling], row_bytes: int) -> int:
 
 
 def equal_blocks(count: int, most: int, threads: int) -> int:
-    """Into how many equal blocks of at most ``most`` to cut; as many for each thread, if there are enough.
+    """The number of equal blocks of at most ``most``: a multiple of ``threads`` if ``count`` is large enough.
 
-    A layer that is cut into more takes longer where it is small: threads draw tasks more often, and from
-    other threads' shares, whose results are in another cache.
+    More blocks make a small layer slower: threads draw tasks more often, and from other threads' partitions,
+    whose results are in another cache.
     """
     blocks = -(-count // most)
     return min(-(-blocks // threads) * threads, count)
 
 
 def patch_rows(phases: Sequence[Sampling], together: int) -> int:
-    """Rows of a patch for so many neighbouring output rows."""
+    """Rows of a patch for ``together`` neighbouring output rows."""
     return max((y.taps + (together - 1) * _steps_of_rows(y)[-1] for y in phases), default=0)
 
 
@@ -352,9 +352,9 @@ def _steps_of_rows(y: Sampling) -> tuple[int, int, int]:
 
 
 def tile_size(pixels: int, column_bytes: int, multiple: int, threads: int = 1) -> int:
-    """Pixels per tile: as many as the cache holds, evenly shared out, a multiple of the block.
+    """Pixels per tile: at most what the cache holds, equal for all tiles, a multiple of the block.
 
-    ``threads``: those that share a row out.
+    ``threads``: the number of threads that divide a row.
     """
     most = min(max(PATCH_BYTES // max(column_bytes, 1), MIN_TILE), MAX_TILE)
     even = -(-max(pixels, 1) // equal_blocks(max(pixels, 1), most, threads))
@@ -364,7 +364,7 @@ def tile_size(pixels: int, column_bytes: int, multiple: int, threads: int = 1) -
 def _runs(
     taps_y: int, taps_x: int, layout: PatchLayout, patch_columns: int, channels: int, groups: int
 ) -> tuple[list[int], int]:
-    """Where a pixel's runs start in the patch, and their common length."""
+    """The places in the patch where a pixel's runs start, and their common length."""
     if not taps_y or not taps_x:
         return [], 0
     if groups == 1 and (layout.tap_step == 1 or taps_x == 1):
@@ -373,7 +373,7 @@ def _runs(
 
 
 def tap_starts(taps_y: int, taps_x: int, layout: PatchLayout, patch_columns: int, channels: int) -> list[int]:
-    """Where each tap of the first pixel lies in a patch [taps_y, patch_columns, channels]."""
+    """The place of each tap of the first pixel in a patch [taps_y, patch_columns, channels]."""
     return [
         (tap_y * patch_columns + tap_x * layout.tap_step) * channels
         for tap_y in range(taps_y)

@@ -38,8 +38,8 @@ from refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writ
 from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
 from refimpl.kernels.microkernel.blocking import Blocking
 from refimpl.kernels.microkernel.microkernel import (
-    CHANNELS,
-    PIXELS,
+    DEPTHWISE_CHANNELS,
+    DEPTHWISE_PIXELS,
     Microkernel,
     microkernel_for,
     multiply_channels,
@@ -170,7 +170,7 @@ def prepare_padded_depthwise(
     kernel = microkernel_for(target.isa, 1)
     per_word = kernel.values_per_word
     groups, taps = -(-taps_y // per_word), centred_filter(filters).reshape(taps_y, taps_x, channels)
-    tile = tile_size(out_width, WORD_BYTES * (groups + 1) * channels, PIXELS)
+    tile = tile_size(out_width, WORD_BYTES * (groups + 1) * channels, DEPTHWISE_PIXELS)
     conversion = byte_to_element(data, kernel.element)
     whole_words = x._replace(filter_taps=tuple(range(-(-taps_x // per_word) * per_word)))
     in_a_row = taps_y == 1 < taps_x and not whole_words.layout(tile).gathered
@@ -219,7 +219,7 @@ def prepare_padded_depthwise(
 def _words(taps: NDArray[np.int16], kernel: Microkernel, per_word: int) -> NDArray[np.int32]:
     """Taps [y, x, channel] as words int32 [y / per_word * x, lane]: rows of a word, lowest first."""
     height, width, channels = taps.shape
-    padded = np.pad(taps, ((0, -height % per_word), (0, 0), (0, -channels % CHANNELS)))
+    padded = np.pad(taps, ((0, -height % per_word), (0, 0), (0, -channels % DEPTHWISE_CHANNELS)))
     split = padded.astype(kernel.weight).reshape(-1, per_word, width, padded.shape[2])
     together = np.ascontiguousarray(split.transpose(0, 2, 3, 1))
     return (
@@ -235,7 +235,7 @@ def _fold(taps: NDArray[np.int16], bias: Array | None, zero: int) -> NDArray[np.
     folded = -zero * taps.sum(axis=(0, 1), dtype=np.int64)
     if bias is not None:
         folded = folded + bias.astype(np.int64)
-    return np.pad(folded.astype(np.int32), (0, -taps.shape[2] % CHANNELS))
+    return np.pad(folded.astype(np.int32), (0, -taps.shape[2] % DEPTHWISE_CHANNELS))
 
 
 class DepthwiseLayer(NamedTuple):
@@ -303,7 +303,7 @@ def _depthwise_tile(
     for row in range(rows):
         if g.by_columns:
             row_address = patch.ctypes.data + row * g.stride_y * row_bytes
-            for lane in range(0, lanes, CHANNELS):
+            for lane in range(0, lanes, DEPTHWISE_CHANNELS):
                 multiply_columns(
                     blocking, reading.in_x_step, row_pixels, row_address + patch.itemsize * lane, row_bytes,
                     column_bytes, weights_address + 4 * lane, 4 * lanes, folded_address + 4 * lane,
@@ -319,9 +319,9 @@ def _depthwise_tile(
                 image, layer.borders, conversion, g.per_word, reading, batch, row_y, in_x, row_pixels, words
             )
         # The last block of pixels may go beyond the row: what it writes there, the next row overwrites.
-        for pixel in range(0, row_pixels, PIXELS):
+        for pixel in range(0, row_pixels, DEPTHWISE_PIXELS):
             sums = acc_address + 4 * (row * row_pixels + pixel) * lanes
-            for lane in range(0, lanes, CHANNELS):
+            for lane in range(0, lanes, DEPTHWISE_CHANNELS):
                 multiply_channels(
                     blocking, words_address + 4 * (pixel * stride + lane), stride, offsets_address,
                     offsets.size, weights_address + 4 * lane, lanes, folded_address + 4 * lane,
@@ -345,13 +345,14 @@ def depthwise_tasks(
     g, reading, empty_patch = layer.geometry, layer.reading, layer.empty_patch
     # The last block of channels reads past its pixel, and of the last pixel past the patch.
     row = reading.patch_columns * reading.in_channels * reading.copies
-    values, word_rows = reading.taps_y * row + CHANNELS, (reading.taps_y + g.per_word - 1) // g.per_word
+    values = reading.taps_y * row + DEPTHWISE_CHANNELS
+    word_rows = (reading.taps_y + g.per_word - 1) // g.per_word
     if g.by_columns:
         word_rows = 0
     elif g.neighbour == 0:
         values = 0
-    words_count = word_rows * row + CHANNELS
-    pixels, lanes = g.rows * g.tile + PIXELS - 1, layer.folded.size
+    words_count = word_rows * row + DEPTHWISE_CHANNELS
+    pixels, lanes = g.rows * g.tile + DEPTHWISE_PIXELS - 1, layer.folded.size
     of_patch, of_words = piece_size(values, empty_patch.itemsize), piece_size(words_count, 4)
     memory = allocate(of_patch + of_words + piece_size(pixels * lanes, 4))
     patch = piece(memory, 0, values, empty_patch.dtype)

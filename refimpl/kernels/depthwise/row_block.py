@@ -1,9 +1,8 @@
-"""A row of outputs of depthwise 3x3 filters, CHANNELS channels at a time, in vector registers.
+"""A row of outputs of depthwise 3x3 filters, DEPTHWISE_CHANNELS channels at a time, in vector registers.
 
-The instructions add up the products of the values in a 32-bit word, and in a depthwise convolution those
-belong to one channel: a word holds the values of a column, one above the other (two words, where values are
-int16). A column is read once, as bytes; its words are made in registers, and all pixels it belongs to
-take their products from there.
+The instructions add up the products of the values in a 32-bit word, and a depthwise convolution adds values
+of one channel: a word holds the values of a column, one above the other (two words where values are int16). A
+column is read once, as bytes; its words are made in registers and multiplied for every pixel that needs them.
 """
 
 from __future__ import annotations
@@ -16,14 +15,19 @@ from numba import types
 from numba.core import cgutils
 
 from refimpl.kernels.jit.llvm_ir import INT8, INT16, INT32, constant, element, intrinsic, load, store, vector
-from refimpl.kernels.microkernel.microkernel import CHANNELS, PIXELS, Microkernel, kernel_of
+from refimpl.kernels.microkernel.microkernel import (
+    DEPTHWISE_CHANNELS,
+    DEPTHWISE_PIXELS,
+    Microkernel,
+    kernel_of,
+)
 from refimpl.kernels.microkernel.vector_blocks import WORD_BYTES, ChannelBlock
 
 TAPS = 3
 """Rows and columns of the filters."""
 
 STRIDES = 1, 2
-"""Columns from one output to the next for which there is code."""
+"""Strides along x that there is code for."""
 
 
 @intrinsic
@@ -43,10 +47,10 @@ def multiply_columns(
 ) -> Any:
     """``acc[p, c] = initial[c] + sum of value(y, stride * p + x, c) * weight(y, x, c)`` over TAPS y and x.
 
-    For p < ``pixels``, c < CHANNELS and a ``stride`` of STRIDES. Arrays are addresses: ``patch`` of the
-    kernel's elements, rows and columns ``row_bytes`` and ``column_bytes`` apart; ``weights`` words of 32 bits
-    [row of words, x, c], those of the next x ``weight_bytes`` behind; ``initial`` int32 [c]; ``acc`` int32,
-    pixels ``acc_bytes`` apart. Sums wrap at 32 bits. Reads what is named above and nothing else.
+    For p < ``pixels``, c < DEPTHWISE_CHANNELS and a ``stride`` of STRIDES. Arrays are addresses: ``patch`` of
+    the kernel's elements, rows and columns ``row_bytes`` and ``column_bytes`` apart; ``weights`` words of 32
+    bits [row of words, x, c], those of the next x ``weight_bytes`` behind; ``initial`` int32 [c]; ``acc``
+    int32, pixels ``acc_bytes`` apart. Sums wrap at 32 bits. Reads what is named above and nothing else.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
@@ -62,7 +66,7 @@ def emit_row(builder: Any, kernel: Microkernel, stride: int, arguments: Sequence
     """Writes the code of :func:`multiply_columns` for one stride; its ``arguments`` from ``pixels`` on."""
     pixels, patch, row_bytes, column_bytes, weights, weight_bytes, initial, acc, acc_bytes = arguments
     block, per_word = kernel.channelwise, kernel.values_per_word
-    values = vector(INT8 if per_word == WORD_BYTES else INT16, CHANNELS)
+    values = vector(INT8 if per_word == WORD_BYTES else INT16, DEPTHWISE_CHANNELS)
     sums = vector(INT32, block.lanes)
     word_rows = -(-TAPS // per_word)
 
@@ -110,22 +114,22 @@ def emit_row(builder: Any, kernel: Microkernel, stride: int, arguments: Sequence
         builder.store(element(builder, first, column_bytes, count * stride), next_column)
         builder.store(element(builder, row, acc_bytes, count), target)
 
-    with cgutils.for_range(builder, builder.sdiv(pixels, constant(PIXELS))):
-        multiply(PIXELS)
-    with cgutils.for_range(builder, builder.srem(pixels, constant(PIXELS))):
+    with cgutils.for_range(builder, builder.sdiv(pixels, constant(DEPTHWISE_PIXELS))):
+        multiply(DEPTHWISE_PIXELS)
+    with cgutils.for_range(builder, builder.srem(pixels, constant(DEPTHWISE_PIXELS))):
         multiply(1)
 
 
 def _words(builder: Any, block: ChannelBlock, rows: Sequence[Any]) -> list[Any]:
-    """The values of two rows or four, CHANNELS each, as words: vectors of the block's lanes."""
+    """The values of two rows or four, DEPTHWISE_CHANNELS each, as words: vectors of the block's lanes."""
     while len(rows) > 2:
         order = ir.Constant(vector(INT32, 2 * rows[0].type.count), list(range(2 * rows[0].type.count)))
         rows = [builder.shuffle_vector(*rows[at : at + 2], order) for at in range(0, len(rows), 2)]
-    per_word = sum(row.type.count for row in rows) // CHANNELS
+    per_word = sum(row.type.count for row in rows) // DEPTHWISE_CHANNELS
     results = []
-    for first in range(0, CHANNELS, block.lanes):
+    for first in range(0, DEPTHWISE_CHANNELS, block.lanes):
         lanes = range(first, first + block.lanes)
-        order = [row * CHANNELS + lane for lane in lanes for row in range(per_word)]
+        order = [row * DEPTHWISE_CHANNELS + lane for lane in lanes for row in range(per_word)]
         joined = builder.shuffle_vector(*rows, ir.Constant(vector(INT32, len(order)), order))
         results.append(builder.bitcast(joined, vector(INT32, block.lanes)))
     return results

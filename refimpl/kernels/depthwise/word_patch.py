@@ -1,7 +1,7 @@
 """Patches of depthwise convolutions: the taps of a column, one above the other, in one 32-bit word.
 
 The multiplying instructions add up the products of the values in a word: four bytes, or two
-int16. In a depthwise convolution the values that are added belong to one channel, so a
+int16. A depthwise convolution adds values of one channel, so a
 patch is int32 ``[filter_y / values per word, column, channel]``: neighbouring rows of the filter
 share words. A word is made once and read by every tap along x.
 """
@@ -31,9 +31,8 @@ def fill_words(
 ) -> None:
     """Fills ``patch`` for ``pixels`` outputs, the first of which starts at ``in_y``, ``in_x``.
 
-    ``image`` is the whole input's bytes, NHWC; ``borders`` as many bytes as a row of the patch has
-    channels, all of them what stands for 0. Rows behind the filter's last hold anything: their
-    weights are zero.
+    ``image`` holds the whole input's bytes, NHWC; ``borders`` a row of the patch, each byte the input's zero
+    point. Rows behind the filter's last row are undefined: their weights are zero.
     """
     row_size = r.patch_columns * r.in_channels
     pitch = row_size * r.copies
@@ -71,7 +70,7 @@ def _fill_columns(
     columns: int,
     target: Array,
 ) -> None:
-    """``columns`` columns from ``first`` on, for the filter's rows from ``first_tap`` on."""
+    """Fills ``columns`` columns from ``first`` on, for the filter's rows from ``first_tap`` on."""
     channels = r.in_channels
     left = min(max(-first, 0), columns)
     right = max(min(r.in_width - first, columns), left)
@@ -136,9 +135,9 @@ def _quads(a: Array, b: Array, c: Array, d: Array, flip: np.uint8, target: Array
 
 @no_refcount
 def pack_neighbours(patch: Array, neighbour: int, size: int, words: Array) -> None:
-    """Words of a patch's values, each with those that lie ``neighbour`` and so many times more behind it.
+    """Fills words with a value of the patch and the values ``neighbour``, 2 * ``neighbour``, … behind it.
 
-    From the first ``size`` values of ``patch``, already widened; as many words as have all their values.
+    Takes the first ``size`` elements of ``patch``, and fills every word that has all its values.
     """
     if patch.itemsize > 1:
         _pairs_of_values(patch[:size], patch[neighbour:size], words)

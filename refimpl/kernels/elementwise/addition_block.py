@@ -1,7 +1,7 @@
 """Sums of two tensors' bytes, LANES at a time, in vector registers.
 
-Numba has no vector type, and a loop of its own cannot stop where one of the sums it makes at once needs
-another look. No instruction of a particular machine: LLVM chooses them.
+Numba has no vector type, and a loop that LLVM vectorizes cannot stop at a sum that needs another look. LLVM
+chooses the instructions.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def add_until_doubt(
 
     Bounded by ``low`` and ``high`` and added to ``offset``, a float32 from 1024 on, a sum ends in the
     fraction that 2**-PLACES counts; above it stands the result. Goes on in blocks of LANES until one of a
-    block's fractions has none of the bits ``certain``, or less than a block is left of ``count``. How many
-    elements were done before; up to LANES more may have been written, to be written again. ``left``,
+    block's fractions has none of the bits ``certain``, or less than a block is left of ``count``. Returns the
+    number of elements done before; up to LANES more may have been written, to be written again. ``left``,
     ``right`` and ``out`` are addresses of bytes.
     """
 

@@ -28,7 +28,7 @@ from refimpl.kernels.rounding.byte_table import look_up_bytes
 from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 
 _ENDLESS = 1 << 40
-"""Longer than any output: one row."""
+"""A row longer than any output."""
 
 
 def byte_values(dtype: str) -> NDArray[np.int64]:
@@ -61,7 +61,7 @@ class Tables:
 
     @classmethod
     def single(cls, table: Array) -> Tables:
-        """The same table for every element."""
+        """One table for every element."""
         return cls(table, table, _ENDLESS, _ENDLESS)
 
     @classmethod
@@ -106,10 +106,7 @@ def _look_up_pairs(
 
 @dataclass(frozen=True)
 class Lookup(TaskKernel):
-    """A prepared op that looks input 0 up, element by element.
-
-    Entries are bytes, or float32 for a float32 output.
-    """
+    """A prepared op that replaces each element of input 0 by its entry in a table, of bytes or float32."""
 
     tables: Tables
 
@@ -134,7 +131,7 @@ class Lookup(TaskKernel):
 
 
 def _repeated(inputs: Values, position: int, shape: tuple[int, ...]) -> Array:
-    """An operand with its dimensions of size 1 repeated."""
+    """An operand broadcast to ``shape``."""
     values = operand(inputs, position)
     if values.shape == shape:
         return buffer(inputs, position)
@@ -143,7 +140,9 @@ def _repeated(inputs: Values, position: int, shape: tuple[int, ...]) -> Array:
 
 @dataclass(frozen=True)
 class PairLookup(TaskKernel):
-    """A prepared op that looks input 0 up with input 1, both broadcast to the output; entries are bytes."""
+    """A prepared op that looks up each pair of elements of inputs 0 and 1, which are broadcast; entries are
+    bytes.
+    """
 
     tables: Tables
 

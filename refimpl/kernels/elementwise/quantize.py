@@ -115,7 +115,7 @@ def _quantize(
 
 
 class Ordinary(NamedTuple):
-    """What quantizes a number of ordinary size: by ``scale`` or its reciprocal, between the bounds."""
+    """Constants that quantize a number of ordinary size, by ``scale`` or its reciprocal, between bounds."""
 
     divides: bool
     scale: np.float32
@@ -129,7 +129,7 @@ _ORDINARY = np.float32(1 << 22)
 """Steps below this are rounded in float32, and fit an int32 with any zero point."""
 
 _BLOCK = 256
-"""Elements computed once more if one of them is no ordinary number."""
+"""Elements that are all computed once more if one of them is no ordinary number."""
 
 
 @no_refcount
@@ -137,7 +137,7 @@ def _quantize_mostly_ordinary(
     ordinary: Any, values: Any, method: int, saturates: bool, scale: Any, zero_point: int, low: int,
     high: int, out: Any, begin: int, end: int,
 ) -> None:  # fmt: skip
-    """The same as :func:`_quantize`, which blocks with a number of extraordinary size are left to."""
+    """As :func:`_quantize`, which computes the blocks that hold a number of extraordinary size."""
     for first in range(begin, end, _BLOCK):
         last = min(first + _BLOCK, end)
         if ordinary.divides:
@@ -150,7 +150,7 @@ def _quantize_mostly_ordinary(
 
 @no_refcount
 def _divide(o: Any, values: Any, out: Any, begin: int, end: int) -> int:
-    """Quotients rounded half away from zero; how many were not ordinary.
+    """Rounds quotients half away from zero; returns the number of those that were not ordinary.
 
     Clamping before rounding changes nothing, since the bounds are whole. The float32 just below a half,
     added to what is below a half, stays below one; to a half, it makes one.
@@ -170,7 +170,7 @@ def _divide(o: Any, values: Any, out: Any, begin: int, end: int) -> int:
 
 @no_refcount
 def _multiply(o: Any, values: Any, out: Any, begin: int, end: int) -> int:
-    """Products with the reciprocal rounded half to even; how many were not ordinary."""
+    """Rounds products with the reciprocal half to even; returns the number that were not ordinary."""
     none = np.int32(0)
     others: Any = none
     source, target = values[begin:end], out[begin:end]
@@ -225,7 +225,7 @@ def prepare_dequantize(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 
 def _scaling(view: LayerView, table: NDArray[np.float32]) -> Kernel | None:
-    """The kernel that multiplies as it goes, where that is what the table holds: eight times as fast."""
+    """A kernel that multiplies instead of looking up, eight times as fast; None where the table differs."""
     flip = 128 if view.input(0).dtype == "int8" else 0
     offset, scale = np.int32(flip + view.input(0).zero_point), np.float32(view.input(0).scale)
     every, reals = np.arange(256, dtype=np.uint8), np.empty(256, np.float32)

@@ -13,7 +13,7 @@ from numba.core import cgutils
 from refimpl.kernels.jit.llvm_ir import INT8, constant, intrinsic, load, splat, store, vector
 
 BLOCKS = (64, 32, 16, 1)
-"""Channels at a time: as many as there are left to do, the widest first."""
+"""Numbers of channels at a time; the widest that fits the channels left is taken."""
 
 
 @intrinsic

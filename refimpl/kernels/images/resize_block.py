@@ -15,7 +15,7 @@ from numba.core import cgutils
 from refimpl.kernels.jit.llvm_ir import INT8, INT16, constant, element, intrinsic, load, splat, store, vector
 
 BLOCKS = (32, 8, 1)
-"""Channels at a time: as many as there are left to do, the widest first."""
+"""Numbers of channels at a time; the widest that fits the channels left is taken."""
 
 _INT16_BYTES = 2
 _SIGN = 15

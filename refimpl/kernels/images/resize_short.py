@@ -1,8 +1,8 @@
 """Integer bilinear resizing in 16 bits, where the weights allow it.
 
-Weights of 1/1024 or 1/2048 pixel take 32 bits. But what all of them are multiples of can be divided out,
-and of an image twice as large they are quarters: then no sum leaves 16 bits, and both directions are
-weighed one after the other, every step exact.
+Sums with weights of 1/1024 or 1/2048 pixel take 32 bits. But a power of two that divides all weights can be
+divided out: to double an image, weights are quarters. Then no sum leaves 16 bits, and the two directions are
+weighed one after the other, each step exact.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LARGEST = (1 << 15) - 1
 
 
 class Between(NamedTuple):
-    """Along one dimension, per output index: the input indices around it and their weights."""
+    """For each output index along one dimension: the input indices around it and their weights."""
 
     lower: NDArray[np.int64]
     upper: NDArray[np.int64]
@@ -39,7 +39,7 @@ class Rounding(NamedTuple):
 def in_short(
     vertical: Between, horizontal: Between, dtype: str, places: int, away: bool
 ) -> tuple[Between, Between, Rounding] | None:
-    """The same weights and rounding for :func:`resize_short`; None where a sum might leave 16 bits.
+    """Weights and rounding in 16 bits for :func:`resize_short`; None where a sum might leave 16 bits.
 
     ``places``: the integer weights of a pixel, one for each direction multiplied, add up to ``2**places``.
     ``away``: ties are rounded away from zero, otherwise up.
@@ -56,14 +56,14 @@ def in_short(
 
 
 def _common_zeros(between: Between, most: int) -> int:
-    """Low bits that are 0 in every weight, at most so many."""
+    """The number of low bits that are 0 in every weight, ``most`` at most."""
     weights = np.concatenate([between.lower_weight, between.upper_weight])
     divisor = int(np.gcd.reduce(weights))
     return min((divisor & -divisor).bit_length() - 1, most)
 
 
 def _heaviest(between: Between) -> int:
-    """The largest sum of two weights, both without their sign."""
+    """The largest sum of the magnitudes of two weights."""
     return int((np.abs(between.lower_weight) + np.abs(between.upper_weight)).max())
 
 

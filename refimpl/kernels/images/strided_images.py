@@ -1,8 +1,8 @@
-"""Images whose pixels lie apart: the channels of one are a part of those of a wider image.
+"""Strided images: their pixels are a part of the channels of a wider image's pixels.
 
-Where a layer writes straight into its part of a concatenation, or reads from one, the engine hands its
-kernel such a view, ``wide[..., first : first + channels]``. Compiled loops take arrays without gaps, so
-they get the memory of the whole pixels from the view's first value on, and use the first channels.
+A layer that writes straight into its part of a concatenation, or reads from one, is bound to a view
+``wide[..., first : first + channels]``. Compiled loops take arrays without gaps, so they get the memory of
+the whole pixels from the view's first value on, and use the first channels.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def is_strided(values: Array) -> bool:
 def whole_pixels(values: Array) -> Array:
     """``values`` ``[..., channel]`` as ``[..., pitch]`` without gaps; itself when it has none.
 
-    Index [..., c] is the same element in both for every channel of ``values``. The others belong to
-    somebody else, and those of the last pixel may lie behind the end of the memory.
+    Index [..., c] is one element in both for every channel c of ``values``. Other channels belong to other
+    tensors, and those of the last pixel may lie behind the end of the memory.
     """
     if values.flags.c_contiguous:
         return values
@@ -49,7 +49,7 @@ def whole_pixels(values: Array) -> Array:
 
 
 def whole_image(values: Values, position: int) -> Array:
-    """The input at ``position`` in whole pixels, writable as compiled loops want it; a copy where it lies
-    in memory in any other way."""
+    """The input at ``position`` in whole pixels and writable, as compiled loops need it; a copy where it is
+    neither contiguous nor strided."""
     value = values[position]
     return buffer([whole_pixels(value) if value is not None and is_strided(value) else value], 0)

@@ -116,7 +116,7 @@ class KernelCacheLocator:
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], source: str) -> KernelCacheLocator | None:
-        """A locator for a function of ``refimpl.kernels``; None for anybody else's."""
+        """A locator for a function of ``refimpl.kernels``; None for any other function."""
         path = Path(source).resolve()
         if _KERNELS not in path.parents or not path.is_file():
             return None

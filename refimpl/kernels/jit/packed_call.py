@@ -1,8 +1,8 @@
-"""Calls with many arguments, all of them left in memory beforehand, as the compiled code sees them.
+"""Calls whose arguments were written to memory beforehand, in the form that compiled code takes.
 
-A convolution takes a dozen arguments, tuples of many fields among them. Numba turns each field of each
-argument from a Python object to a number at every call: 2 µs, longer than a small layer. A program's
-arguments never change, so they are turned once and kept; a call hands over one address.
+A convolution takes records of many fields. Numba converts each field of each argument from a Python object to
+a number at every call: 2 µs, longer than a small layer takes. A program's arguments never change, so they are
+converted once and kept, and a call passes one address.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _PackedModel(models.PrimitiveModel):
 
 
 class Packed:
-    """Arguments at ``address``, in memory that lasts as long as this, behind their function's address."""
+    """A function's address and its arguments behind it, in memory that lasts as long as this object."""
 
     def __init__(self, kind: PackedType, memory: Any, arguments: tuple[Any, ...]) -> None:
         self.type, self.memory = kind, memory
@@ -79,7 +79,7 @@ def _put(_: Any, address: Any, arguments: Any) -> Any:
 
 
 def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    """The value with no array's owner in it: nobody counts references to what is kept in memory."""
+    """The value without the owners of its arrays: references from this memory are not counted."""
     if isinstance(kind, types.Array):
         array = context.make_array(kind)(context, builder, value)
         array.meminfo = array.meminfo.type(None)
@@ -95,7 +95,7 @@ def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
 
 @njit(cache=True)
 def _store(memory: Any, arguments: Any) -> int:
-    """How many bytes the arguments take; writes them if the memory has as many."""
+    """The bytes the arguments take; writes them if the memory is large enough."""
     size: int = _size_of(arguments)
     if memory.size * memory.itemsize >= size:
         _put(memory.ctypes.data, arguments)
@@ -132,7 +132,7 @@ def _run(packed: Any, begin: int, end: int) -> None:
 def enter(_: Any, entry: Any, packed: Any, begin: Any, end: Any) -> Any:
     """Runs tasks ``begin`` … ``end - 1`` of a :class:`PackedCall` by its two addresses.
 
-    1 where they ended in an exception, which is lost; else 0.
+    Returns 1 where they ended in an exception, which is lost, and otherwise 0.
     """
     kinds = (types.int64,) * 3
 
@@ -147,7 +147,7 @@ def enter(_: Any, entry: Any, packed: Any, begin: Any, end: Any) -> Any:
 
 
 class _Layout:
-    """What calls of one function have in common whose arguments have the same types."""
+    """What all calls of one function with arguments of certain types share."""
 
     def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
         kinds = tuple(numba.typeof(value) for value in arguments)
@@ -169,8 +169,8 @@ class _Layout:
 class TaskLoop:
     """A compiled function that ends in ``begin`` and ``end``, for one prepared layer.
 
-    Which types its arguments have is asked once for each kind of arrays. Everything but the arrays must be
-    of the same types at every call: to ask Numba each time takes a millisecond for a convolution.
+    The types of its arguments are determined once for each kind of arrays, since that takes Numba a
+    millisecond for a convolution. All other arguments must have the types they had in the first call.
     """
 
     def __init__(self, function: Any) -> None:
@@ -189,7 +189,7 @@ class TaskLoop:
 
 
 class PackedCall:
-    """A compiled function without a result and its arguments but for the last two, ``begin`` and ``end``.
+    """A compiled function without a result, and all its arguments but the last two, ``begin`` and ``end``.
 
     ``entry`` and ``address`` are what :func:`enter` takes. Arrays may change their values at any time.
     Raises whatever compiling the function raises.
@@ -206,7 +206,7 @@ class PackedCall:
 
 
 def _address(function: Any, kinds: tuple[Any, ...]) -> int:
-    """Where the code for arguments of these types is."""
+    """The address of the code for arguments of these types."""
     function.compile(kinds)
     compiled = function.overloads[kinds]
     address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)

@@ -1,7 +1,7 @@
-"""Memory for one call of a compiled loop, from Numba's allocator, of which nobody counts references.
+"""Memory for one call of a compiled loop, from Numba's allocator, without reference counts.
 
-A function that makes an array of its own counts who holds any array it was given, at every call: for the
-twenty of a convolution that takes longer than some layers.
+A function that makes an array counts references to every array it was given, at every call: for the twenty
+arrays of a convolution that takes longer than some layers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ALIGNMENT = 64
 
 @intrinsic
 def _allocate(_: Any, size: Any) -> Any:
-    """The address of so many bytes, 0 where there are none."""
+    """The address of ``size`` bytes, or 0 where there is no memory left."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         return builder.ptrtoint(call(builder, "NRT_Allocate", INT8.as_pointer(), arguments), INT64)
@@ -50,13 +50,13 @@ def allocate(size: int) -> int:
 
 @no_refcount_inlined
 def piece_size(count: int, itemsize: int) -> int:
-    """Bytes a piece of so many elements takes."""
+    """Bytes that a piece of ``count`` elements takes."""
     return (count * itemsize + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
 @intrinsic
 def piece(_: Any, memory: Any, offset: Any, count: Any, dtype: Any) -> Any:
-    """So many elements of the memory, uninitialized, from ``offset`` on: a sum of sizes of pieces."""
+    """``count`` uninitialized elements of the memory from ``offset`` on, a sum of sizes of pieces."""
     kind = types.Array(dtype.dtype, 1, "C")
 
     def codegen(context: Any, builder: Any, _: Any, arguments: Any) -> Any:

@@ -15,7 +15,7 @@ from refimpl.kernels.microkernel import amx
 class Portable(NamedTuple):
     """Block of the kernel for any machine: pixels, output channels, and elements of a run per step.
 
-    It also comes with fewer pixels, multiples of ``part``: as many as a row needs, and still sums enough
+    A block may have fewer pixels, a multiple of ``part``: enough for the rest of a row, and still enough sums
     to keep the multipliers busy.
     """
 
@@ -131,7 +131,7 @@ Blocking: TypeAlias = (
 
 
 def _pixels_at_once(blocking: Blocking, left: int) -> int:
-    """How many of the ``left`` pixels of a row to multiply next: blocks of one size, rounded up to parts."""
+    """Pixels to multiply next of the ``left`` ones of a row: equal blocks, rounded up to parts."""
     blocks = (left + blocking.pixels - 1) // blocking.pixels
     share = (left + blocks - 1) // blocks
     return (share + blocking.part - 1) // blocking.part * blocking.part
@@ -141,7 +141,7 @@ pixels_at_once = njit(cache=True, nogil=True)(_pixels_at_once)
 
 
 def pixels_computed(blocking: Blocking, row: int) -> int:
-    """The pixels of a row, and those that fill its blocks up."""
+    """The pixels of a row, and those that pad it to whole blocks."""
     computed = 0
     while computed < row:
         computed += _pixels_at_once(blocking, row - computed)

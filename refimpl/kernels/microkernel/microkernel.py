@@ -52,24 +52,24 @@ from refimpl.kernels.microkernel.vector_blocks import (
     dot_portable,
 )
 
-PIXELS, CHANNELS = 4, 16
+DEPTHWISE_PIXELS, DEPTHWISE_CHANNELS = 4, 16
 """Block of :func:`multiply_channels`: its accumulators fill 8 of the 16 vector registers of AVX2, 16 of
 the 32 of Arm; four pixels waste little of a small image."""
 
 LAST_STEPS = 2
-"""Of AVX512-VNNI's 32 registers, 24 are sums: there is room for the weights of two steps."""
+"""AVX512-VNNI has 32 registers. 24 hold sums, so the weights of two steps fit as well."""
 
 FEW_PIXELS = 2
-"""Rows of this many pixels are computed pixel by pixel."""
+"""Rows of at most this many pixels are computed pixel by pixel."""
 
 MANY_PIXELS = 192
-"""In rows of so many, what fills blocks up is no matter."""
+"""From this row length on, the pixels that pad a row to whole blocks are ignored."""
 
 
 _INT16_BYTES = 2
 
 _ENOUGH_SUMS = 4
-"""So many sums of one pixel keep the multipliers busy: a product is four cycles after it began."""
+"""Sums of one pixel that keep the multipliers busy: a product takes four cycles."""
 
 
 Emit: TypeAlias = Callable[[Any, Sequence[Any]], None]
@@ -77,7 +77,7 @@ Emit: TypeAlias = Callable[[Any, Sequence[Any]], None]
 
 @dataclass(frozen=True)
 class Microkernel:
-    """One instruction set's innermost loop: its block, and how it wants values and weights.
+    """The innermost loop of an instruction set: its block, and the layout of its values and weights.
 
     ``element`` is the type of the values in a patch, ``weight`` that of the
     weights. ``word`` neighbouring weights of one channel lie together, then come
@@ -97,7 +97,7 @@ class Microkernel:
 
     @property
     def values_per_word(self) -> int:
-        """How many values are multiplied and added by one instruction for one sum of 32 bits."""
+        """Products that one instruction adds to a sum of 32 bits."""
         return WORD_BYTES // np.dtype(self.element).itemsize
 
     def split(self, filters: NDArray[np.int16]) -> list[NDArray[np.int16]]:
@@ -154,7 +154,7 @@ def _vector_kernel(
 
 
 def _channel_block(lanes: int, dot: Dot) -> ChannelBlock:
-    return ChannelBlock(PIXELS, lanes, CHANNELS // lanes, dot)
+    return ChannelBlock(DEPTHWISE_PIXELS, lanes, DEPTHWISE_CHANNELS // lanes, dot)
 
 
 MICROKERNELS: Mapping[str, tuple[Microkernel, ...]] = MappingProxyType(
@@ -181,7 +181,8 @@ MICROKERNELS: Mapping[str, tuple[Microkernel, ...]] = MappingProxyType(
         "portable": (_vector_kernel(Portable(), 16, np.int16, dot_portable),),
     }
 )
-"""Instruction set to micro-kernels, fewest output channels first; several leave fewer channels empty."""
+"""Instruction set to micro-kernels, fewest output channels first. A choice of blocks wastes fewer
+channels."""
 
 _AVX512VNNI_SINGLE = (
     _vector_kernel(Avx512VnniSingleNarrow(), 16, np.uint8, dot_avx512vnni),
@@ -198,8 +199,8 @@ SINGLE_PIXEL: Mapping[str, tuple[Microkernel, Microkernel]] = MappingProxyType(
         ),
     }
 )
-"""Micro-kernels for a layer of one or two pixels, where there are any: the others would compute a block. The
-first for as many output channels as one of its blocks has, the second for more."""
+"""Micro-kernels for a layer of one or two pixels, where an instruction set has them; the others compute a
+block of pixels. The first is for at most as many output channels as its block has, the second for more."""
 
 OF_PAIRS: Mapping[str, Microkernel] = MappingProxyType(
     {
@@ -208,7 +209,7 @@ OF_PAIRS: Mapping[str, Microkernel] = MappingProxyType(
         "portable": MICROKERNELS["portable"][0],
     }
 )
-"""Micro-kernels for int16 values and weights, where a product of such costs at most twice one of bytes."""
+"""Micro-kernels for int16 values and weights, where such a product costs at most two products of bytes."""
 
 _BY_BLOCKING = {
     type(k.blocking): k
@@ -218,7 +219,8 @@ _BY_BLOCKING = {
 
 
 def microkernel_for(isa: str, filters: int, pixels: int | None = None) -> Microkernel:
-    """The micro-kernel of an instruction set that wastes least on so many filters (of one group).
+    """The micro-kernel of an instruction set that leaves fewest channels of its blocks empty for ``filters``
+    filters.
 
     ``pixels``: those of a row, many unless given. Raises UsageError listing the known instruction sets.
     """
@@ -317,10 +319,9 @@ def multiply_channels(
 ) -> Any:
     """Channel by channel: ``acc[p, c] = initial[c] + sum of value(p, t, c) . weights[t, c]``.
 
-    The sum is over taps t, and over the values of a word of 32 bits: ``value(p, t, c)`` is
-    the word ``patch[p * pixel_stride + offsets[t] + c]``, for p < PIXELS and c < CHANNELS.
-    The rows of the weights lie ``weight_stride`` words apart; the rest is as for
-    :func:`multiply_block`.
+    The sum is over taps t, and over the values of a word of 32 bits: ``value(p, t, c)`` is the word ``patch[p
+    * pixel_stride + offsets[t] + c]``, for p < DEPTHWISE_PIXELS and c < DEPTHWISE_CHANNELS. The rows of the
+    weights lie ``weight_stride`` words apart; the rest is as for :func:`multiply_block`.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:

@@ -1,7 +1,7 @@
 """The measured peak of an instruction set: its micro-kernel on data that stays in the first-level cache.
 
-What a convolution reaches is judged by this, not by a data sheet: no clock frequency, no number of
-units has to be known, and a machine that slows down under wide vectors slows this down as well.
+The speed of a convolution is compared with this figure, not with a data sheet: it needs no clock frequency
+and no number of units, and a machine that slows down under wide vectors slows down here as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RUN = 256
 """Elements of a run: with the widest block, weights and values take 16 KB of a cache of at least 32."""
 
 WIDE = 64
-"""So many filters that the widest micro-kernel of an instruction set is taken."""
+"""Enough filters that an instruction set's widest micro-kernel is chosen."""
 
 
 def measure_peak(isa: str, threads: int, seconds: float = 0.5) -> float:
@@ -82,7 +82,7 @@ def _repeat(
     begin: int,
     end: int,
 ) -> None:
-    """The same block ``calls`` times for each of the tasks."""
+    """Multiplies one block ``calls`` times for each task."""
     for worker in range(begin, end):
         patch, weight, first, total = patches[worker], weights[worker], initial[worker], sums[worker]
         open_block(blocking)

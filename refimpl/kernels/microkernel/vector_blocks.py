@@ -1,6 +1,6 @@
 """A block of pixels times a block of output channels in vector registers, for any vector unit.
 
-Every unit does the same: four bytes of a pixel (two int16 or four int8 values) are
+Every unit works alike: four bytes of a pixel (two int16 or four int8 values) are
 copied into all lanes and multiplied with four bytes of weights per channel, and the
 products are added to 32-bit sums. Only the instruction that does so differs::
 
@@ -48,10 +48,10 @@ Dot: TypeAlias = Callable[[Any, Any, Any, Any], Any]
 class VectorBlock:
     """Pixels times ``vectors * lanes`` channels; ``element_bytes`` of one value.
 
-    ``sizes``: the numbers of pixels there is code for. The ``last_steps`` of a block are computed, and
-    stored, pixel by pixel: sums that are all complete at once hold up the next block while they are
-    stored (on Zen 4, 24 vectors of 64 bytes for some 45 cycles). It takes registers for the weights of so
-    many steps at a time.
+    ``sizes``: the numbers of pixels that there is code for. The ``last_steps`` steps of a block are computed,
+    and its sums stored, pixel by pixel: if all sums were complete at once, storing them would hold up the
+    next block (on Zen 4, 24 vectors of 64 bytes for some 45 cycles). This takes registers for the weights of
+    ``last_steps`` steps.
     """
 
     sizes: tuple[int, ...]
@@ -152,9 +152,9 @@ class VectorBlock:
 
 @dataclass(frozen=True)
 class SinglePixel:
-    """One pixel times ``vectors * lanes`` channels, as few as are not enough to keep the multipliers busy.
+    """One pixel times ``vectors * lanes`` channels, too few to keep the multipliers busy.
 
-    Steps are added up in ``chains`` sums by turns, which need not wait for one another.
+    Steps are added to ``chains`` separate sums in turn, which need not wait for one another.
     """
 
     lanes: int

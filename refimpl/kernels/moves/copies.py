@@ -28,7 +28,7 @@ Index: TypeAlias = slice | int | EllipsisType | None
 
 @dataclass(frozen=True)
 class Copying:
-    """Assigns a view of input ``position``, or what must be made of it anew, to the only output."""
+    """Assigns a view of input ``position``, or an array made from it, to the only output."""
 
     view_of: Callable[[Array], Array]
     position: int = 0
@@ -67,7 +67,7 @@ def _require_shape(view: LayerView, computed: Sequence[int], shape: tuple[int, .
 
 @dataclass(frozen=True)
 class Reshape(TaskKernel):
-    """A prepared RESHAPE, SQUEEZE or EXPAND_DIMS; ``computed``: its second input is a shape to look at."""
+    """A prepared RESHAPE, SQUEEZE or EXPAND_DIMS; ``computed``: its second input holds a shape to check."""
 
     view: LayerView
     computed: bool
@@ -110,7 +110,7 @@ class Reshape(TaskKernel):
 
 
 _MOST_PARTS = 64
-"""A copy is cut into at most so many parts, which must be equal."""
+"""The most parts a copy is cut into, which must be equal."""
 
 
 def prepare_settled_reshape(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -158,7 +158,7 @@ def prepare_space_to_depth(view: LayerView, rule: Rule, target: Target) -> Kerne
 
 
 def prepare_slice(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """SLICE: as many values as the output has, from ``begin`` on."""
+    """SLICE: a box of the output's shape, from ``begin`` on."""
     sizes = view.output().shape
     box = tuple(slice(start, start + size) for start, size in zip(_constants(view, 1), sizes, strict=True))
     return Copying(lambda data: data[box])

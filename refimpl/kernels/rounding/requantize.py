@@ -93,7 +93,7 @@ class Epilogue(NamedTuple):
     """Byte to byte, [256], applied to the result; empty for none."""
 
     def repeated(self, count: int) -> Epilogue:
-        """The same for ``count`` times the channels, all of them one after the other each time."""
+        """This epilogue for ``count`` times as many channels: all of them, repeated ``count`` times."""
         columns = {
             name: _column(np.tile(values[:-LANES], count), values.dtype)
             for name, values in self._asdict().items()

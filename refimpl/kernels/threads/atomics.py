@@ -1,7 +1,6 @@
-"""Numbers that threads share without locks: tasks to draw, tasks done, and how to wait for one.
+"""Numbers that threads share without locks: tasks to draw, tasks done, and a way to wait for one.
 
-Which thread runs a task changes no bit. A number is changed indivisibly; whoever has read that a task is
-done also sees everything its thread wrote.
+Every change is atomic. A thread that has read that a task is done also sees everything that the task wrote.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from refimpl.kernels.jit.llvm_ir import INT32, INT64, call, constant, element, i
 from refimpl.kernels.jit.no_refcount import no_refcount
 
 COUNTER_STEP = 8
-"""int64s from a counter to the next: they lie in cache lines of their own."""
+"""int64s from a counter to the next: each counter has a cache line of its own."""
 
 _SPINS = 1000
 """Turns of waiting, some 20 µs, before a thread lets the system give its processor to another."""
@@ -31,7 +30,7 @@ _TELLS_PROCESSOR = platform.system() == "Linux"
 
 @intrinsic
 def draw(_: Any, counter: Any, count: Any) -> Any:
-    """Adds ``count`` to the int64 at the address ``counter`` and gives what it was before."""
+    """Adds ``count`` to the int64 at the address ``counter``; returns the value before."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         counter, count = arguments
@@ -42,7 +41,7 @@ def draw(_: Any, counter: Any, count: Any) -> Any:
 
 @intrinsic
 def report(_: Any, counter: Any, count: Any) -> Any:
-    """Adds ``count`` to the int64 at the address ``counter``, in one order with all reports and readings."""
+    """Adds ``count`` to the int64 at the address ``counter``, sequentially consistent."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         counter, count = arguments
@@ -53,7 +52,7 @@ def report(_: Any, counter: Any, count: Any) -> Any:
 
 @intrinsic
 def announce(_: Any, counter: Any, value: Any) -> Any:
-    """Makes the int64 at the address ``counter`` ``value``, in one order with all reports and readings."""
+    """Sets the int64 at the address ``counter`` to ``value``, sequentially consistent."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         counter, value = arguments
@@ -64,7 +63,7 @@ def announce(_: Any, counter: Any, value: Any) -> Any:
 
 @intrinsic
 def reported(_: Any, counter: Any) -> Any:
-    """The int64 at the address ``counter``; what its writer wrote before can be read from now on."""
+    """The int64 at the address ``counter``, sequentially consistent: with all its writer wrote before."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         return builder.load_atomic(pointer(builder, arguments[0], INT64), "seq_cst", 8)
@@ -74,7 +73,7 @@ def reported(_: Any, counter: Any) -> Any:
 
 @intrinsic
 def word(_: Any, address: Any, index: Any) -> Any:
-    """The int64 ``index`` places behind an address, which nobody changes meanwhile."""
+    """The int64 ``index`` places behind an address, which no thread may change meanwhile."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
         return load(builder, element(builder, arguments[0], arguments[1], 8), INT64, 8)
@@ -84,7 +83,7 @@ def word(_: Any, address: Any, index: Any) -> Any:
 
 @intrinsic
 def put(_: Any, address: Any, index: Any, value: Any) -> Any:
-    """Makes that int64 ``value``."""
+    """Sets the int64 ``index`` places behind an address to ``value``, not atomically."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
         address, index, value = arguments
@@ -95,7 +94,7 @@ def put(_: Any, address: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def pause(_: Any) -> Any:
-    """A moment in which the other thread of this core has it for itself."""
+    """Pauses for a moment, which leaves the core to its other hardware thread."""
 
     def codegen(context: Any, builder: Any, __: Any, ___: Any) -> Any:
         if _X86:
@@ -109,7 +108,7 @@ def pause(_: Any) -> Any:
 
 @intrinsic
 def processor(_: Any) -> Any:
-    """The number of the processor this thread runs on just now; -1 where the system does not tell."""
+    """The number of the processor this thread runs on now; -1 where the system does not say."""
 
     def codegen(_: Any, builder: Any, __: Any, ___: Any) -> Any:
         if not _TELLS_PROCESSOR:

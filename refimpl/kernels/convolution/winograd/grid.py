@@ -1,4 +1,4 @@
-"""Cutting a convolution into Winograd's tiles, and when that pays."""
+"""How a convolution is cut into Winograd's tiles, and whether that pays."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ PRODUCTS_SAVED = 2
 """A quarter of the products, each of them twice as wide."""
 
 PIXEL_COST, INPUT_COST, OUTPUT_COST = 9, 330, 230
-"""What a vector of outputs costs besides its products, and a tile's vector of inputs and of outputs; in
-multiplications of 16 channels. Measured on a Zen 4 core, for AVX512-VNNI and nearly the same for AVX2."""
+"""Costs in multiplications of 16 channels: of a vector of outputs besides its products, of transforming a
+tile's vector of inputs, and of its outputs. Measured on one Zen 4 core with AVX512-VNNI; AVX2 differs
+little."""
 
 SAVED_AT_LEAST = 1.05
-"""How many times as long the ordinary loop must take by these numbers."""
+"""Winograd's loop is chosen where the ordinary loop takes at least this many times its cost."""
 
 
 class WinogradGrid(NamedTuple):
@@ -57,7 +58,7 @@ class WinogradGrid(NamedTuple):
 
 
 def plan_grid(shapes: ConvolutionShapes, blocking: Blocking, threads: int) -> WinogradGrid:
-    """The tiles of a convolution, for at most so many threads."""
+    """The tiles of a convolution, for at most ``threads`` threads."""
     batches, in_height, in_width, in_channels = shapes.input
     _, out_height, out_width, filters = shapes.output
     (y,), (x,) = shapes.rows, shapes.columns
@@ -101,6 +102,6 @@ def pays(isa: str, shapes: ConvolutionShapes) -> bool:
 
 
 def _products(channels: int, filters: int, blocking: Blocking) -> int:
-    """Multiplications of vectors of OUTPUT_LANES channels, for one tap of one pixel."""
+    """Multiplications of vectors of OUTPUT_LANES channels that one tap of one pixel takes."""
     blocks = -(-filters // blocking.channels)
     return -(-channels // blocking.depth) * blocks * blocking.channels // OUTPUT_LANES

@@ -12,7 +12,7 @@ from refimpl.kernels import KERNELS
 from refimpl.kernels.convolution.dense import centred_filter
 from refimpl.kernels.convolution.tiling import MAX_ROWS, MAX_TILE
 from refimpl.kernels.depthwise.convolution import DepthwiseConvolution
-from refimpl.kernels.microkernel.microkernel import CHANNELS, PIXELS
+from refimpl.kernels.microkernel.microkernel import DEPTHWISE_CHANNELS, DEPTHWISE_PIXELS
 from refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer as layer
@@ -32,9 +32,11 @@ def by_columns(shape: Shape, isa: str = "portable", seed: int = 0) -> bool:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_rows_of_every_length_equal_the_spec(padding: str, stride: int) -> None:
-    """Blocks of PIXELS, single pixels behind them, and both: words are handed on from each to the next."""
-    for width in range(1, 2 * stride * PIXELS + 6):
-        shape = Shape(OP, size=(3, width), channels=CHANNELS + 1, strides=(1, stride), padding=padding)
+    """Whole blocks, single pixels behind them, and both: words are handed on from each to the next."""
+    for width in range(1, 2 * stride * DEPTHWISE_PIXELS + 6):
+        shape = Shape(
+            OP, size=(3, width), channels=DEPTHWISE_CHANNELS + 1, strides=(1, stride), padding=padding
+        )
         if shape.output_shape() is None:
             continue
         assert by_columns(shape)
@@ -42,9 +44,9 @@ def test_rows_of_every_length_equal_the_spec(padding: str, stride: int) -> None:
 
 
 EDGES = {
-    "a whole block of channels": Shape(OP, size=(4, 5), channels=CHANNELS),
+    "a whole block of channels": Shape(OP, size=(4, 5), channels=DEPTHWISE_CHANNELS),
     "two channels": Shape(OP, size=(4, 5), channels=2),
-    "a channel less than three blocks": Shape(OP, size=(4, 5), channels=3 * CHANNELS - 1),
+    "a channel less than three blocks": Shape(OP, size=(4, 5), channels=3 * DEPTHWISE_CHANNELS - 1),
     "rows together and a rest": Shape(OP, batch=2, size=(2 * MAX_ROWS + 3, 5), channels=17),
     "strided rows together and a rest": Shape(OP, batch=2, size=(4 * MAX_ROWS + 5, 6), strides=(2, 2)),
     "rows far apart": Shape(OP, batch=2, size=(30, 6), strides=(5, 1)),
@@ -144,9 +146,9 @@ def test_weights_of_several_parts_read_their_words_from_a_patch(isa: str) -> Non
 @pytest.mark.parametrize(("value", "weight"), [(-128, -128), (-128, 127), (127, -128), (127, 127)])
 def test_extremes_equal_the_spec(value: int, weight: int) -> None:
     """No instruction may saturate on the way."""
-    shape = Shape(OP, size=(6, 9), channels=CHANNELS)
+    shape = Shape(OP, size=(6, 9), channels=DEPTHWISE_CHANNELS)
     weights = np.full(shape.filter_shape(), weight, np.int8)
-    view, values = layer(shape, 1, np.zeros(CHANNELS, np.int64), weights)
+    view, values = layer(shape, 1, np.zeros(DEPTHWISE_CHANNELS, np.int64), weights)
     data = np.full(shape.input_shape(), value, np.int8)
     assert_kernel_equals_spec(view, [data, *values[1:]], RULES[0])
 

@@ -24,9 +24,9 @@ from refimpl.kernels.jit import isa
 from refimpl.kernels.microkernel.blocking import pixels_at_once
 from refimpl.kernels.microkernel.microkernel import (
     _BY_BLOCKING,
+    DEPTHWISE_PIXELS,
     MICROKERNELS,
     OF_PAIRS,
-    PIXELS,
     SINGLE_PIXEL,
     Microkernel,
     microkernel_for,
@@ -104,7 +104,7 @@ def test_columns_of_depthwise_filters_take_the_same_instruction(name: str, strid
         emit_row(builder, kernel, stride, arguments)
 
     lines = compiled(emit, 9, triple, cpu).splitlines()
-    products = -(-TAPS // kernel.values_per_word) * TAPS * kernel.channelwise.vectors * (PIXELS + 1)
+    products = -(-TAPS // kernel.values_per_word) * TAPS * kernel.channelwise.vectors * (DEPTHWISE_PIXELS + 1)
     assert sum(multiply in line for line in lines) >= products
     if multiply == "vpdpbusd":
         assert not [line for line in lines if "zmm" in line and "rsp" in line]
