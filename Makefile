@@ -40,10 +40,10 @@ setup: prerequisites
 	@$(MAKE) --no-print-directory $(VENV)/.ready $(VENV)/.training $(VENV_2_14)/.ready
 
 demo: $(VENV)/.ready
-	$(BIN)/karat demo --output demo-output
+	$(BIN)/karat24 demo --output demo-output
 
 test: setup
-	KARAT_TFLITE_PYTHON=$$(ls $(CURDIR)/$(VENV_2_14)/bin/python 2>/dev/null) $(BIN)/python -m pytest -n auto
+	KARAT24_TFLITE_PYTHON=$$(ls $(CURDIR)/$(VENV_2_14)/bin/python 2>/dev/null) $(BIN)/python -m pytest -n auto
 
 test-fast: setup
 	$(BIN)/python -m pytest -n auto -m 'not slow'

@@ -15,12 +15,12 @@ from benchmarks.models import FLAGSHIPS, Model, all_models
 from benchmarks.plan import GROUPS, Unit, units
 from benchmarks.render import markdown, texts
 from benchmarks.results import compact, default_path, keep, load
-from karat.contest.figures import Contest
-from karat.contest.runner import Rules, run_contest
-from karat.contest.table import table
-from refimpl.engine import compile_graph
-from refimpl.errors import KaratError
-from refimpl.kernels.jit.isa import FEATURES
+from karat24.contest.figures import Contest
+from karat24.contest.runner import Rules, run_contest
+from karat24.contest.table import table
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import KaratError
+from karat24.refimpl.kernels.jit.isa import FEATURES
 
 EPILOG = (
     "contestants:\n"

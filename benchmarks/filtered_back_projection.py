@@ -13,8 +13,8 @@ import time
 import numpy as np
 from skimage.transform import iradon
 
-from karat.tomography.imaging.fbp import fbp
-from karat.tomography.imaging.geometry import even_angles
+from karat24.tomography.imaging.fbp import fbp
+from karat24.tomography.imaging.geometry import even_angles
 
 
 def main() -> int:
@@ -44,7 +44,9 @@ def main() -> int:
         ours.append(middle - start)
     fast, slow = statistics.median(ours), statistics.median(theirs)
     print(f"{options.size}×{options.size} from {options.angles} angles, median of {options.repeats}:")
-    print(f"karat {fast:.3f} s   scikit-image {slow:.3f} s   ratio {slow / fast:.1f}   off by {relative:.1e}")
+    print(
+        f"karat24 {fast:.3f} s   scikit-image {slow:.3f} s   ratio {slow / fast:.1f}   off by {relative:.1e}"
+    )
     return 0
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from refimpl.errors import UsageError
+from karat24.refimpl.errors import UsageError
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

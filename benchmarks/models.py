@@ -12,10 +12,10 @@ from typing import cast
 import numpy as np
 
 from benchmarks.results import ROOT
-from export.quantize import PRESETS, Range, calibrate, quantize_graph
-from export.tflite import read_tflite
-from refimpl.graph import Graph, Tensor
-from refimpl.networks import Upsampling, network
+from karat24.export.quantize import PRESETS, Range, calibrate, quantize_graph
+from karat24.export.tflite import read_tflite
+from karat24.refimpl.graph import Graph, Tensor
+from karat24.refimpl.networks import Upsampling, network
 
 FLAGSHIPS = ("tomogan-bilinear", "tomogan-transposed", "fine-tune")
 
@@ -52,11 +52,11 @@ class Model:
 
 
 def all_models(sizes: Sequence[int]) -> Iterator[Model]:
-    """The flagships at ``sizes``, then the public models of ``KARAT_MODELS`` (``../shared/models``)."""
+    """The flagships at ``sizes``, then the public models of ``KARAT24_MODELS`` (``../shared/models``)."""
     for size in sizes:
         for family in FLAGSHIPS:
             yield Model(f"{family}-{size}", size)
-    folder = Path(os.environ.get("KARAT_MODELS", ROOT.parent / "shared" / "models"))
+    folder = Path(os.environ.get("KARAT24_MODELS", ROOT.parent / "shared" / "models"))
     for path in sorted(folder.glob("*/*.tflite")):
         yield Model(path.relative_to(folder).with_suffix("").as_posix(), path=path)
 

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.models import Model, unsigned
-from export.onnx import read_onnx, write_float_onnx
-from export.tflite import write_tflite
-from karat.contest.contestants import Contestant, Subject, as_onnx, oracle, renamed, runtime
-from karat.contest.runner import Rules
-from karat.feeds import random_feeds
-from refimpl.cost import count
-from refimpl.errors import KaratError
-from refimpl.graph import Array, Graph
-from refimpl.kernels.jit.isa import FEATURES, chosen_isa, why_not
-from refimpl.profiles import CANONICAL
+from karat24.contest.contestants import Contestant, Subject, as_onnx, oracle, renamed, runtime
+from karat24.contest.runner import Rules
+from karat24.export.onnx import read_onnx, write_float_onnx
+from karat24.export.tflite import write_tflite
+from karat24.feeds import random_feeds
+from karat24.refimpl.cost import count
+from karat24.refimpl.errors import KaratError
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.kernels.jit.isa import FEATURES, chosen_isa, why_not
+from karat24.refimpl.profiles import CANONICAL
 
 LARGEST_FOR_REFERENCE = 256
 """LiteRT's reference kernels need minutes for a 1024×1024 image: they are timed at most at this size."""

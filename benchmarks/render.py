@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.markdown import table
 from benchmarks.summary import LEDGER, Table, canonical, entry, ratio, timed
-from karat.contest.table import seconds_text
+from karat24.contest.table import seconds_text
 
 COLUMNS = (
     ("xnnpack", "litert-xnnpack", "LiteRT XNNPACK"),
@@ -54,7 +54,7 @@ def _heading(kept: Table) -> str:
         for contest in kept.contests.values()
         for found in contest["entries"]
         for name, version in found["versions"].items()
-        if name in ("karat", "numba", "ai-edge-litert", "onnxruntime")
+        if name in ("karat24", "numba", "ai-edge-litert", "onnxruntime")
     }
     listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     days = sorted({contest["date"][:10] for contest in kept.contests.values()})

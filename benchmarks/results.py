@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from golden.provenance import cpu_name
-from refimpl.errors import UsageError
+from karat24.golden.provenance import cpu_name
+from karat24.refimpl.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = "karat-benchmarks-1"
+SCHEMA = "karat24-benchmarks-1"
 
 
 def default_path() -> Path:

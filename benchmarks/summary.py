@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from benchmarks.models import FLAGSHIPS
-from karat.contest.table import seconds_text
-from refimpl.profiles import CANONICAL
+from karat24.contest.table import seconds_text
+from karat24.refimpl.profiles import CANONICAL
 
 Found: TypeAlias = Mapping[str, Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from delegates.protocol import Delegate, DelegateRun, Model, Probe, Tensors
-from delegates.table import DELEGATES, delegate_named
+from karat24.delegates.protocol import Delegate, DelegateRun, Model, Probe, Tensors
+from karat24.delegates.table import DELEGATES, delegate_named
 
 __all__ = ["DELEGATES", "Delegate", "DelegateRun", "Model", "Probe", "Tensors", "delegate_named"]

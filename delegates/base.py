@@ -11,19 +11,19 @@ from collections.abc import (
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
-from delegates.child import Child
-from delegates.fitting import Fit, Question, fitting
-from delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Tensors
-from refimpl.errors import DelegateError, DelegateUnavailable, KaratError
-from refimpl.graph import Array
+from karat24.delegates.child import Child
+from karat24.delegates.fitting import Fit, Question, fitting
+from karat24.delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Tensors
+from karat24.refimpl.errors import DelegateError, DelegateUnavailable, KaratError
+from karat24.refimpl.graph import Array
 
 if TYPE_CHECKING:
-    from refimpl.engine import Feeds
-    from refimpl.graph import Graph
+    from karat24.refimpl.engine import Feeds
+    from karat24.refimpl.graph import Graph
 
 
 class ChildDelegate:
-    """A runtime behind ``_child``; a subclass defines :meth:`run` (see ``delegates.protocol``).
+    """A runtime behind ``_child``; a subclass defines :meth:`run` (see ``karat24.delegates.protocol``).
 
     ``_request`` tells the child which lane is meant, ``_remedy`` tells the user how to get its runtime.
     ``described_by`` is the profile of its lane, and :meth:`compute` what finds out which variant of it

@@ -20,9 +20,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from delegates.workers import TFLITE_WORKER
-from refimpl.errors import DelegateCrashed, DelegateError, DelegateTimeout, DelegateUnavailable, FeedError
-from refimpl.graph import Array
+from karat24.delegates.workers import TFLITE_WORKER
+from karat24.refimpl.errors import (
+    DelegateCrashed,
+    DelegateError,
+    DelegateTimeout,
+    DelegateUnavailable,
+    FeedError,
+)
+from karat24.refimpl.graph import Array
 
 TIME_LIMIT = 600.0
 """Seconds a runtime may take for one request unless told otherwise."""
@@ -115,7 +121,7 @@ class _Process:
     """One life of the worker, and the directory its arrays travel in."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self.scratch = Path(tempfile.mkdtemp(prefix="karat-"))
+        self.scratch = Path(tempfile.mkdtemp(prefix="karat24-"))
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._written = 0

@@ -1,7 +1,7 @@
 """Which profile fits a runtime on this machine: the runtime is asked, nothing is guessed.
 
 Where the bits depend on the processor or on the C library, a profile has variants
-(``refimpl.profiles.tflite.variants``). A small model whose results the variants disagree on is run in the
+(``karat24.refimpl.profiles.tflite.variants``). A small model whose results the variants disagree on is run in the
 child process, and the first variant whose definition gives the runtime's own bits is taken.
 """
 
@@ -13,11 +13,11 @@ from functools import cache
 
 import numpy as np
 
-from refimpl.builder import GraphBuilder
-from refimpl.contract import Values
-from refimpl.graph import Array, Format, Graph, Quantization
-from refimpl.ops import OPS
-from refimpl.profiles import Profile, profile_named, variants
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.contract import Values
+from karat24.refimpl.graph import Array, Format, Graph, Quantization
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles import Profile, profile_named, variants
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ with a larger one beyond the tie, and in the last four with a smaller one."""
 @cache
 def tanh_question() -> Question:
     """An int8 TANH layer for each of ``TANH_ARGUMENTS``."""
-    from export.tflite import write_tflite
+    from karat24.export.tflite import write_tflite
 
     builder = GraphBuilder("tanhf")
     outputs = []
@@ -124,7 +124,7 @@ def pairs_question() -> Question:
     column the exact sum is -510, and -1 only if it is neighbours that are added first.
     Raises UsageError when the onnx package is missing.
     """
-    from export.onnx import write_onnx
+    from karat24.export.onnx import write_onnx
 
     columns = np.array([[127] * 4, [-128] * 4, [127, 127, -128, -128]], np.int8)
     builder = GraphBuilder("pairs", "onnx")

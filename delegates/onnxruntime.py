@@ -10,24 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from delegates.base import ChildDelegate
-from delegates.child import TIME_LIMIT, Child, remove, take_arrays
-from delegates.fitting import Question, version_note
-from delegates.protocol import (
+from karat24.delegates.base import ChildDelegate
+from karat24.delegates.child import TIME_LIMIT, Child, remove, take_arrays
+from karat24.delegates.fitting import Question, version_note
+from karat24.delegates.protocol import (
     DelegateRun,
     ExecutedGraph,
     Model,
     Probe,
     Tensors,
 )
-from delegates.workers import ONNX_WORKER
-from refimpl.errors import DelegateError, DelegateUnavailable, ModelError, UsageError
-from refimpl.graph import Array, Format, Graph, Layer
-from refimpl.trace import Trace
+from karat24.delegates.workers import ONNX_WORKER
+from karat24.refimpl.errors import DelegateError, DelegateUnavailable, ModelError, UsageError
+from karat24.refimpl.graph import Array, Format, Graph, Layer
+from karat24.refimpl.trace import Trace
 
 if TYPE_CHECKING:
-    from delegates.optimized_graph import Edge
-    from refimpl.engine import Feeds
+    from karat24.delegates.optimized_graph import Edge
+    from karat24.refimpl.engine import Feeds
 
 OFF = "ORT_DISABLE_ALL"
 
@@ -39,7 +39,7 @@ Layers = Literal["file", "written", "predicted"]
 """Whose layers a lane runs: the file's own; those the runtime writes down when asked; or those
 ``lower_qdq`` predicts, where the runtime rewrites a model and cannot be asked."""
 
-ONNX_PYTHON = "KARAT_ONNX_PYTHON"
+ONNX_PYTHON = "KARAT24_ONNX_PYTHON"
 """Environment variable naming the interpreter of another environment whose ONNX Runtime is to be judged."""
 
 INTEGER_LANE: Mapping[str, str] = {"session.qdqisint8allowed": "1"}
@@ -130,7 +130,7 @@ class OnnxDelegate(ChildDelegate):
     """A lane of ONNX Runtime, or onnx.reference.
 
     ``time_limit`` is in seconds, per request. ``python`` is the interpreter of the environment whose
-    runtime is judged: this one, or what ``KARAT_ONNX_PYTHON`` names.
+    runtime is judged: this one, or what ``KARAT24_ONNX_PYTHON`` names.
     """
 
     format: Format = "onnx"
@@ -159,7 +159,7 @@ class OnnxDelegate(ChildDelegate):
         return Probe(True, library, version, devices, note, self.lane.remedy if note else "")
 
     def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:
-        """The layers this lane runs for a model file; see :class:`delegates.protocol.Delegate`.
+        """The layers this lane runs for a model file; see :class:`karat24.delegates.protocol.Delegate`.
 
         ONNX Runtime is asked to write the graph it makes of the file under the lane's options
         (``delegates/optimized_graph.py``). Where it cannot, or its graph cannot be read, the layers are
@@ -178,13 +178,13 @@ class OnnxDelegate(ChildDelegate):
         return self._executed[1]
 
     def _predicted(self, graph: Graph) -> Graph:
-        from export import graph_under
-        from refimpl.profiles import profile_for
+        from karat24.export import graph_under
+        from karat24.refimpl.profiles import profile_for
 
         return graph_under(graph, profile_for(graph, self.profile or None))
 
     def _ask_for_layers(self, placed: _Placed, graph: Graph) -> ExecutedGraph:
-        from delegates.optimized_graph import read_optimized
+        from karat24.delegates.optimized_graph import read_optimized
 
         self.versions()  # a runtime that is not here is no reason to predict
         try:
@@ -203,19 +203,19 @@ class OnnxDelegate(ChildDelegate):
 
         It predicts a default session.
         """
-        from export.onnx.numbering import differing_layers
+        from karat24.export.onnx.numbering import differing_layers
 
         if self.lane.level != "ORT_ENABLE_ALL" or self.lane.entries:
             return ""
         try:
             predicted = self._predicted(graph)
         except ModelError as error:
-            return f"`karat run` cannot predict the layers of {self.name}: {error}"
+            return f"`karat24 run` cannot predict the layers of {self.name}: {error}"
         ours, theirs = differing_layers(predicted, executed)
         if not ours and not theirs:
             return ""
         return (
-            f"{self.name} runs other layers than `karat run` predicts: "
+            f"{self.name} runs other layers than `karat24 run` predicts: "
             f"{_listed(executed, theirs)} instead of {_listed(predicted, ours)}"
         )
 
@@ -229,7 +229,7 @@ class OnnxDelegate(ChildDelegate):
         return self._written[key]
 
     def _ask_to_optimize(self, placed: _Placed, level: str) -> _Optimized:
-        from delegates.optimized_graph import Edge, largest_file, with_constants, with_every_edge
+        from karat24.delegates.optimized_graph import Edge, largest_file, with_constants, with_every_edge
 
         answer = self._ask(
             "optimize", placed.about, model=placed.path, stamp=placed.stamp, threads=1, level=level
@@ -255,14 +255,14 @@ class OnnxDelegate(ChildDelegate):
         threads: int | None = None,
         check_capture: bool = True,
     ) -> DelegateRun:
-        """Runs one .onnx model once; see :class:`delegates.protocol.Delegate`.
+        """Runs one .onnx model once; see :class:`karat24.delegates.protocol.Delegate`.
 
         ``outputs`` are those of the file as it is in the lane's session. With ``tensors="all"`` edges
         are captured from the graph the runtime wrote (else, from the file with edges as outputs), run
         with optimizations off, so that the nodes shown are those that run; ``check_capture`` compares
         its outputs with those of the file. Raises ModelError for a file that cannot be read.
         """
-        from refimpl.engine import resolve_feeds
+        from karat24.refimpl.engine import resolve_feeds
 
         if threads is not None and threads < 1:
             raise UsageError(f"{threads} threads asked for; at least one is needed")
@@ -312,7 +312,7 @@ class OnnxDelegate(ChildDelegate):
         )
 
     def compute(self, question: Question) -> list[Array]:
-        """See :class:`delegates.base.ChildDelegate`."""
+        """See :class:`karat24.delegates.base.ChildDelegate`."""
         graph = question.graph
         outputs = {graph.tensors[index].name: index for index in graph.outputs}
         fed = zip(graph.inputs, question.feeds, strict=True)
@@ -368,7 +368,7 @@ class OnnxDelegate(ChildDelegate):
 
     def _place(self, model: Model) -> _Placed:
         """Puts the model where the child finds it, and reads it."""
-        from export.onnx import read_onnx
+        from karat24.export.onnx import read_onnx
 
         stamp: tuple[int, ...] = ()
         if isinstance(model, bytes):
@@ -405,8 +405,8 @@ def expose(model: Model, graph: Graph, shown: Iterable[int]) -> bytes:
 
     Values it keeps in other files come with it. Raises UsageError when the onnx package is missing.
     """
-    from export.onnx.package import import_onnx
-    from export.onnx.schema import TYPE_CODES
+    from karat24.export.onnx.package import import_onnx
+    from karat24.export.onnx.schema import TYPE_CODES
 
     onnx = import_onnx()
     proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(os.fspath(model))

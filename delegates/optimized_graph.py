@@ -19,12 +19,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from export.onnx import read_onnx
-from export.onnx.numbering import numbered_like
-from export.onnx.package import import_onnx
-from export.onnx.schema import STANDARD_DOMAINS, TYPE_CODES
-from refimpl.errors import ModelError
-from refimpl.graph import Graph, Tensor
+from karat24.export.onnx import read_onnx
+from karat24.export.onnx.numbering import numbered_like
+from karat24.export.onnx.package import import_onnx
+from karat24.export.onnx.schema import STANDARD_DOMAINS, TYPE_CODES
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Graph, Tensor
 
 ELEMENT_TYPES: Mapping[str, str] = MappingProxyType({"float": "float32", "double": "float64"})
 """ONNX Runtime's names of element types where they are not the graph's."""

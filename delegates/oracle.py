@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from delegates.fitting import Fit
-from delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Probe, Tensors
-from refimpl import __version__
-from refimpl.errors import DelegateError, ModelError, UsageError
-from refimpl.graph import Format, Graph
+from karat24.delegates.fitting import Fit
+from karat24.delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Probe, Tensors
+from karat24.refimpl import __version__
+from karat24.refimpl.errors import DelegateError, ModelError, UsageError
+from karat24.refimpl.graph import Format, Graph
 
 if TYPE_CHECKING:
-    from refimpl.engine import Feeds, Program
+    from karat24.refimpl.engine import Feeds, Program
 
 
 class OracleDelegate:
@@ -26,7 +26,7 @@ class OracleDelegate:
 
     def __init__(self, profile: str | None = None, time_limit: float = 0.0) -> None:
         del time_limit  # it is for runtimes that can hang
-        from refimpl.profiles import CANONICAL, profile_named
+        from karat24.refimpl.profiles import CANONICAL, profile_named
 
         named = profile_named(profile or CANONICAL)
         self.profile = named.name
@@ -36,14 +36,14 @@ class OracleDelegate:
 
     def probe(self) -> Probe:
         """Always there."""
-        return Probe(True, "karat", __version__)
+        return Probe(True, "karat24", __version__)
 
     def versions(self) -> Mapping[str, str]:
         """The project's, Python's, NumPy's and Numba's versions."""
         import numba
 
         return {
-            "karat": __version__,
+            "karat24": __version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
             "numba": numba.__version__,
@@ -54,7 +54,7 @@ class OracleDelegate:
         self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None
     ) -> DelegateRun:
         """Runs one model of the profile's format; raises as reading it and compiling it do."""
-        from refimpl.trace import Trace
+        from karat24.refimpl.trace import Trace
 
         program = self._program(model, threads)
         result = program.run(feeds, trace=True)
@@ -67,7 +67,7 @@ class OracleDelegate:
         return DelegateRun(trace, result.outputs)
 
     def _program(self, model: Model, threads: int | None) -> Program:
-        from refimpl.engine import compile_graph
+        from karat24.refimpl.engine import compile_graph
 
         content = model if isinstance(model, bytes) else _read(model)
         if self._last is None or self._last[:2] != (content, threads):
@@ -77,16 +77,16 @@ class OracleDelegate:
 
     def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:  # noqa: ARG002
         """What a runtime of the profile is predicted to make of the file."""
-        from export import graph_under
-        from refimpl.profiles import profile_named
+        from karat24.export import graph_under
+        from karat24.refimpl.profiles import profile_named
 
         return ExecutedGraph(graph_under(graph, profile_named(self.profile)), predicted=True)
 
     def _graph(self, model: Model, content: bytes) -> Graph:
         """The layers a runtime of the profile is predicted to run for the model."""
-        from export.files import file_format
-        from export.onnx import read_onnx
-        from export.tflite import read_tflite
+        from karat24.export.files import file_format
+        from karat24.export.onnx import read_onnx
+        from karat24.export.tflite import read_tflite
 
         if self.format == "tflite" or file_format(content) == "tflite":
             return read_tflite(content)

@@ -8,13 +8,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from refimpl.errors import DelegateError
-from refimpl.graph import Array, Format, Graph
-from refimpl.trace import Trace
+from karat24.refimpl.errors import DelegateError
+from karat24.refimpl.graph import Array, Format, Graph
+from karat24.refimpl.trace import Trace
 
 if TYPE_CHECKING:
-    from delegates.fitting import Fit
-    from refimpl.engine import Feeds  # only named here: the engine imports Numba, which takes its time
+    from karat24.delegates.fitting import Fit
+    from karat24.refimpl.engine import (
+        Feeds,  # only named here: the engine imports Numba, which takes its time
+    )
 
 Model: TypeAlias = bytes | Path
 """A model file's contents, or its path."""

@@ -1,4 +1,4 @@
-"""The table of delegates. Adding one: a class that keeps ``delegates.protocol``, a line here,
+"""The table of delegates. Adding one: a class that keeps ``karat24.delegates.protocol``, a line here,
 and a subclass of the conformance suite in tests/delegates.
 """
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
-from delegates.oracle import OracleDelegate
-from delegates.protocol import Delegate
-from delegates.tensorrt import TensorrtDelegate
-from delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
-from refimpl.errors import UsageError
+from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
+from karat24.delegates.oracle import OracleDelegate
+from karat24.delegates.protocol import Delegate
+from karat24.delegates.tensorrt import TensorrtDelegate
+from karat24.delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
+from karat24.refimpl.errors import UsageError
 
 _LITERT: dict[str, Any] = {
     "packages": ("ai_edge_litert",),

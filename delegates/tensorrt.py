@@ -2,7 +2,7 @@
 
 Networks are strongly typed: an engine computes in the data types its file names, so a float file gives
 a float engine, a half-precision file a half-precision one, and int8 needs QuantizeLinear and
-DequantizeLinear around each convolution (``karat export --flavour tensorrt``).
+DequantizeLinear around each convolution (``karat24 export --flavour tensorrt``).
 
 Building and proving were run with TensorRT for RTX 1.7.1 on machines without GPU or driver. Running an
 engine, and the module ``tensorrt`` (10 and 11), have not been run so far.
@@ -18,17 +18,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from delegates.child import TIME_LIMIT, Child
-from delegates.onnxruntime import OnnxDelegate, OnnxLane
-from delegates.protocol import Model, Probe
-from delegates.tensorrt_report import BuiltLayer, ConvolutionProof, judge, parse_layers
-from delegates.workers import TENSORRT_WORKER
-from refimpl.errors import DelegateError, DelegateUnavailable, ModelError, UsageError
-from refimpl.graph import Graph
+from karat24.delegates.child import TIME_LIMIT, Child
+from karat24.delegates.onnxruntime import OnnxDelegate, OnnxLane
+from karat24.delegates.protocol import Model, Probe
+from karat24.delegates.tensorrt_report import BuiltLayer, ConvolutionProof, judge, parse_layers
+from karat24.delegates.workers import TENSORRT_WORKER
+from karat24.refimpl.errors import DelegateError, DelegateUnavailable, ModelError, UsageError
+from karat24.refimpl.graph import Graph
 
-LIBRARY_REMEDY = "pip install 'karat[tensorrt]' (Linux x86-64), or NVIDIA's tensorrt 10 or 11"
+LIBRARY_REMEDY = "pip install 'karat24[tensorrt]' (Linux x86-64), or NVIDIA's tensorrt 10 or 11"
 DRIVER_REMEDY = (
-    "an NVIDIA GPU with its driver runs engines; `karat prove` builds and examines them without either"
+    "an NVIDIA GPU with its driver runs engines; `karat24 prove` builds and examines them without either"
 )
 TENSORRT_LANE = OnnxLane("tensorrt", "tensorrt", "tensorrt", layers="predicted", remedy=LIBRARY_REMEDY)
 
@@ -159,7 +159,7 @@ def with_named_convolutions(model: Model) -> tuple[bytes, dict[str, str]]:
     Raises UsageError for a path that cannot be read and without the onnx package, ModelError for what is
     no ONNX file.
     """
-    from export.onnx.package import import_onnx
+    from karat24.export.onnx.package import import_onnx
 
     onnx = import_onnx()
     try:

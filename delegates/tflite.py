@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from delegates.base import ChildDelegate
-from delegates.child import TIME_LIMIT, Child, remove, take_arrays
-from delegates.fitting import Question, version_note
-from delegates.protocol import DelegateRun, Model, Probe, Tensors
-from refimpl.errors import DelegateError, UsageError
-from refimpl.graph import Array, Format
-from refimpl.trace import Trace
+from karat24.delegates.base import ChildDelegate
+from karat24.delegates.child import TIME_LIMIT, Child, remove, take_arrays
+from karat24.delegates.fitting import Question, version_note
+from karat24.delegates.protocol import DelegateRun, Model, Probe, Tensors
+from karat24.refimpl.errors import DelegateError, UsageError
+from karat24.refimpl.graph import Array, Format
+from karat24.refimpl.trace import Trace
 
 if TYPE_CHECKING:
-    from refimpl.engine import Feeds
+    from karat24.refimpl.engine import Feeds
 
-TFLITE_PYTHON = "KARAT_TFLITE_PYTHON"
+TFLITE_PYTHON = "KARAT24_TFLITE_PYTHON"
 """Environment variable naming the interpreter of an environment that has tflite-runtime."""
 
 
-EDGETPU_LIBRARY = "KARAT_EDGETPU_LIBRARY"
+EDGETPU_LIBRARY = "KARAT24_EDGETPU_LIBRARY"
 """Environment variable naming the Edge TPU library where the loader does not find it by itself."""
 
 
@@ -108,7 +108,7 @@ class TfliteDelegate(ChildDelegate):
         threads: int | None = None,
         check_capture: bool = True,
     ) -> DelegateRun:
-        """Runs one model once; see :class:`delegates.protocol.Delegate`.
+        """Runs one model once; see :class:`karat24.delegates.protocol.Delegate`.
 
         With ``tensors="all"`` the runtime is told to preserve every tensor, and
         ``check_capture`` runs the model a second time without being told, to
@@ -123,7 +123,7 @@ class TfliteDelegate(ChildDelegate):
         return self._result(answer, arrays, versions)
 
     def compute(self, question: Question) -> list[Array]:
-        """See :class:`delegates.base.ChildDelegate`."""
+        """See :class:`karat24.delegates.base.ChildDelegate`."""
         answer = self._answer(
             question.model, None, question.feeds, threads=1, tensors="outputs", check_capture=False
         )

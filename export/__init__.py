@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from export.files import read_model, write_model
-from refimpl.graph import Graph
-from refimpl.profiles import Profile
+from karat24.export.files import read_model, write_model
+from karat24.refimpl.graph import Graph
+from karat24.refimpl.profiles import Profile
 
 __all__ = ["graph_under", "read_model", "write_model"]
 
@@ -14,7 +14,7 @@ def graph_under(graph: Graph, profile: Profile) -> Graph:
 
     For ONNX Runtime, those of a default session."""
     if graph.format == "onnx" and profile.fuses_qdq:
-        from export.onnx import lower_qdq
+        from karat24.export.onnx import lower_qdq
 
         return lower_qdq(graph, profile.int8_allowed)
     return graph

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from refimpl.errors import UsageError
-from refimpl.graph import Graph, Layer, Signature, Tensor
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Graph, Layer, Signature, Tensor
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from refimpl.errors import UsageError
-from refimpl.graph import Format, Graph
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Format, Graph
 
 if TYPE_CHECKING:
-    from export.onnx import Flavour
+    from karat24.export.onnx import Flavour
 
 FORMATS: tuple[Format, ...] = ("tflite", "onnx")
 
@@ -20,7 +20,7 @@ def file_format(model: str | Path | bytes) -> Format:
     Content without the mark of .tflite counts as ONNX, which has none. Raises UsageError for a suffix
     that no format has.
     """
-    from export.tflite.schema import IDENTIFIER
+    from karat24.export.tflite.schema import IDENTIFIER
 
     if isinstance(model, bytes):
         return "tflite" if model[4:8] == IDENTIFIER else "onnx"
@@ -36,10 +36,10 @@ def read_model(model: str | Path | bytes) -> Graph:
     Raises UsageError for a path with another suffix, and what the format's reader raises.
     """
     if file_format(model) == "tflite":
-        from export.tflite import read_tflite
+        from karat24.export.tflite import read_tflite
 
         return read_tflite(model)
-    from export.onnx import read_onnx
+    from karat24.export.onnx import read_onnx
 
     return read_onnx(model)
 
@@ -51,10 +51,10 @@ def write_model(graph: Graph, format: Format | None = None, flavour: Flavour = "
     is. Raises what the format's writer raises, among it ModelError for an ONNX graph as .tflite.
     """
     if (format or graph.format) == "tflite":
-        from export.tflite import write_tflite
+        from karat24.export.tflite import write_tflite
 
         return write_tflite(graph)
-    from export.onnx import write_float_onnx, write_onnx, write_quantized_onnx
+    from karat24.export.onnx import write_float_onnx, write_onnx, write_quantized_onnx
 
     if graph.format == "onnx":
         return write_onnx(graph)

@@ -9,31 +9,31 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from delegates.protocol import (
+from karat24.delegates.protocol import (
     Delegate,
     DelegateRun,
     ExecutedGraph,
     Model,
 )
-from export import write_model
-from export.cut import Cut, single_layer
-from export.onnx import read_onnx, to_onnx
-from export.onnx.layout import TO_NCHW, TO_NHWC
-from golden.diff import diff_arrays
-from golden.provenance import (
+from karat24.export import write_model
+from karat24.export.cut import Cut, single_layer
+from karat24.export.onnx import read_onnx, to_onnx
+from karat24.export.onnx.layout import TO_NCHW, TO_NHWC
+from karat24.golden.diff import diff_arrays
+from karat24.golden.provenance import (
     feeds_digest,
     machine,
     model_digest,
     model_label,
 )
-from golden.record import Gathered, OutputRecord, Record
-from golden.report import Mode, Report
-from golden.whole import WholeModel, run_whole
-from refimpl.engine import Feeds, Missing, Progress, compile_graph, resolve_feeds
-from refimpl.errors import CannotCompare, DelegateError, KaratError, UsageError
-from refimpl.graph import Array, Format, Graph
-from refimpl.profiles import profile_for
-from refimpl.trace import Trace
+from karat24.golden.record import Gathered, OutputRecord, Record
+from karat24.golden.report import Mode, Report
+from karat24.golden.whole import WholeModel, run_whole
+from karat24.refimpl.engine import Feeds, Missing, Progress, compile_graph, resolve_feeds
+from karat24.refimpl.errors import CannotCompare, DelegateError, KaratError, UsageError
+from karat24.refimpl.graph import Array, Format, Graph
+from karat24.refimpl.profiles import profile_for
+from karat24.refimpl.trace import Trace
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refimpl.errors import CannotCompare
-from refimpl.graph import Array
+from karat24.refimpl.errors import CannotCompare
+from karat24.refimpl.graph import Array
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
-from refimpl.engine import Program, Step, prepare_step
-from refimpl.errors import KaratError
-from refimpl.graph import Array, LayerView
-from refimpl.profiles import PROFILES
+from karat24.refimpl.engine import Program, Step, prepare_step
+from karat24.refimpl.errors import KaratError
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles import PROFILES
 
 FILTER_AND_DATA = {
     "CONV_2D": (1, 0),

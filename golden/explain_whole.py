@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from golden.diff import diff_arrays
-from golden.explain import differs_in_ties
-from refimpl.engine import Program, compile_graph
-from refimpl.errors import KaratError
-from refimpl.graph import Array
+from karat24.golden.diff import diff_arrays
+from karat24.golden.explain import differs_in_ties
+from karat24.refimpl.engine import Program, compile_graph
+from karat24.refimpl.errors import KaratError
+from karat24.refimpl.graph import Array
 
 TIES = "exact ties, which the runtime's choice of kernel decides, and what follows from them"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.graph import Array, Graph, LayerView
+from karat24.refimpl.graph import Array, Graph, LayerView
 
 DEQUANTIZE = "DequantizeLinear"
 CONVOLUTIONS = ("Conv", "com.microsoft:FusedConv")

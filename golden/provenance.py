@@ -7,9 +7,9 @@ import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from delegates.protocol import Model
-from refimpl.engine import Feeds, resolve_feeds
-from refimpl.graph import Graph
+from karat24.delegates.protocol import Model
+from karat24.refimpl.engine import Feeds, resolve_feeds
+from karat24.refimpl.graph import Graph
 
 
 def model_label(model: Model) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from golden.diff import ArrayDiff, diff_arrays, merge
-from golden.report import LayerVerdict, Origin, OutputVerdict, Verdict
-from refimpl.bounds.interval import Interval, Use
-from refimpl.graph import Array, LayerView, Tensor
+from karat24.golden.diff import ArrayDiff, diff_arrays, merge
+from karat24.golden.report import LayerVerdict, Origin, OutputVerdict, Verdict
+from karat24.refimpl.bounds.interval import Interval, Use
+from karat24.refimpl.graph import Array, LayerView, Tensor
 
 
 @dataclass(kw_only=True)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from golden.diff import ArrayDiff
-from refimpl.bounds.interval import Use
+from karat24.golden.diff import ArrayDiff
+from karat24.refimpl.bounds.interval import Use
 
 Verdict = Literal["bit_exact", "within_bound", "explained", "mismatch", "not_compared"]
 Mode = Literal["isolated", "cumulative"]

@@ -6,27 +6,27 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from delegates.protocol import Delegate, DelegateRun, Model
-from export import write_model
-from export.cut import Cut, single_layer
-from export.onnx import remarks_on
-from golden.diff import diff_arrays
-from golden.explain import Explainer, tie_distance
-from golden.left_in_float import why_left_in_float
-from golden.provenance import (
+from karat24.delegates.protocol import Delegate, DelegateRun, Model
+from karat24.export import write_model
+from karat24.export.cut import Cut, single_layer
+from karat24.export.onnx import remarks_on
+from karat24.golden.diff import diff_arrays
+from karat24.golden.explain import Explainer, tie_distance
+from karat24.golden.left_in_float import why_left_in_float
+from karat24.golden.provenance import (
     feeds_digest,
     machine,
     model_digest,
     model_label,
 )
-from golden.record import OutputRecord, Record
-from golden.report import Mode, Origin, Report
-from golden.whole import WholeModel, WholeRun, reason_to_give
-from refimpl.engine import Feeds, Program, Progress, compile_graph
-from refimpl.errors import CannotCompare, DelegateError, ModelError
-from refimpl.graph import Array, Graph, Tensor
-from refimpl.profiles import profile_for
-from refimpl.trace import Trace
+from karat24.golden.record import OutputRecord, Record
+from karat24.golden.report import Mode, Origin, Report
+from karat24.golden.whole import WholeModel, WholeRun, reason_to_give
+from karat24.refimpl.engine import Feeds, Program, Progress, compile_graph
+from karat24.refimpl.errors import CannotCompare, DelegateError, ModelError
+from karat24.refimpl.graph import Array, Graph, Tensor
+from karat24.refimpl.profiles import profile_for
+from karat24.refimpl.trace import Trace
 
 
 def verify(

@@ -12,17 +12,23 @@ from functools import cached_property
 
 import numpy as np
 
-from delegates.protocol import Delegate, DelegateRun, Model
-from golden.diff import diff_arrays
-from golden.explain_whole import WholeExplainer
-from golden.record import Gathered, OutputRecord
-from refimpl.bounds import Interval, bound_for
-from refimpl.bounds.chain import interval_of
-from refimpl.engine import Feeds, Program, Progress, Step
-from refimpl.errors import CannotCompare, DelegateError, DelegateUnavailable, ModelError, UnsupportedOp
-from refimpl.graph import DTYPES, Array
-from refimpl.profiles import METHODS
-from refimpl.trace import Trace
+from karat24.delegates.protocol import Delegate, DelegateRun, Model
+from karat24.golden.diff import diff_arrays
+from karat24.golden.explain_whole import WholeExplainer
+from karat24.golden.record import Gathered, OutputRecord
+from karat24.refimpl.bounds import Interval, bound_for
+from karat24.refimpl.bounds.chain import interval_of
+from karat24.refimpl.engine import Feeds, Program, Progress, Step
+from karat24.refimpl.errors import (
+    CannotCompare,
+    DelegateError,
+    DelegateUnavailable,
+    ModelError,
+    UnsupportedOp,
+)
+from karat24.refimpl.graph import DTYPES, Array
+from karat24.refimpl.profiles import METHODS
+from karat24.refimpl.trace import Trace
 
 UNSPECIFIED = METHODS["unspecified"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from refimpl.graph import Array, AttributeValue, Format, Graph, Layer, Quantization, Signature, Tensor
+from karat24.refimpl.graph import Array, AttributeValue, Format, Graph, Layer, Quantization, Signature, Tensor
 
 
 class GraphBuilder:

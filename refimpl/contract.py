@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
 
 
 class SpecResult(NamedTuple):
@@ -65,8 +65,8 @@ Prepare: TypeAlias = Callable[[LayerView, Rule, Target], Kernel | None]
 no kernel was written for the variant, whose spec then runs."""
 
 
-# ---- What a kernel may be able to do beyond running by itself. ``refimpl.fusion``, ``refimpl.planning`` and
-# ``refimpl.workspace`` ask for these abilities and for nothing else.
+# ---- What a kernel may be able to do beyond running by itself. ``karat24.refimpl.fusion``, ``karat24.refimpl.planning`` and
+# ``karat24.refimpl.workspace`` ask for these abilities and for nothing else.
 
 Call: TypeAlias = Callable[[], None]
 
@@ -197,7 +197,7 @@ class JoinsInputs(Protocol):
 
 @runtime_checkable
 class OnImages(Protocol):
-    """A kernel of a layer on NCHW images that can run on their NHWC form (``refimpl.layout``).
+    """A kernel of a layer on NCHW images that can run on their NHWC form (``karat24.refimpl.layout``).
 
     ``nhwc`` and ``nchw`` read the layer's inputs at ``positions``, in this order, and no others.
     """

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from refimpl.graph import Graph, LayerView
+from karat24.refimpl.graph import Graph, LayerView
 
 
 @dataclass(frozen=True)

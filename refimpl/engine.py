@@ -16,31 +16,31 @@ from typing import Literal
 import numba
 import numpy as np
 
-from refimpl import __version__
-from refimpl.contract import Kernel, Target, Values
-from refimpl.cost import count
-from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.feeds import Feeds as Feeds
-from refimpl.feeds import resolve_feeds as resolve_feeds
-from refimpl.feeds import resolve_given
-from refimpl.fusion import fuse
-from refimpl.graph import DTYPES, Array, Graph, LayerView
-from refimpl.kernels import KERNELS
-from refimpl.kernels.jit.isa import chosen_isa
-from refimpl.kernels.threads.thread_count import threads_in_force
-from refimpl.layout import lay_out
-from refimpl.ops import (
+from karat24.refimpl import __version__
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.cost import count
+from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
+from karat24.refimpl.feeds import Feeds as Feeds
+from karat24.refimpl.feeds import resolve_feeds as resolve_feeds
+from karat24.refimpl.feeds import resolve_given
+from karat24.refimpl.fusion import fuse
+from karat24.refimpl.graph import DTYPES, Array, Graph, LayerView
+from karat24.refimpl.kernels import KERNELS
+from karat24.refimpl.kernels.jit.isa import chosen_isa
+from karat24.refimpl.kernels.threads.thread_count import threads_in_force
+from karat24.refimpl.layout import lay_out
+from karat24.refimpl.ops import (
     OPS,
     check_supported,
     unsupported_ops,
     why_unsupported,
 )
-from refimpl.planning import MemoryPlan, plan_memory
-from refimpl.profiles import Profile, Rule, profile_for
-from refimpl.profiles.rules import GIVEN
-from refimpl.run_plan import RunPlan
-from refimpl.trace import Trace
-from refimpl.workspace import Workspace
+from karat24.refimpl.planning import MemoryPlan, plan_memory
+from karat24.refimpl.profiles import Profile, Rule, profile_for
+from karat24.refimpl.profiles.rules import GIVEN
+from karat24.refimpl.run_plan import RunPlan
+from karat24.refimpl.trace import Trace
+from karat24.refimpl.workspace import Workspace
 
 Implementation = Literal["kernels", "spec"]
 Missing = Literal["refuse", "given"]
@@ -105,7 +105,7 @@ def compile_graph(
 
     ``profile`` defaults to the canonical one of the graph's format. ``threads``
     defaults to all Numba has; a small network takes one, unless ``share_small``. Any number gives the same
-    bits, and so does every instruction set (see ``refimpl.kernels.jit.isa``).
+    bits, and so does every instruction set (see ``karat24.refimpl.kernels.jit.isa``).
     ``implementation="spec"`` runs the slow definition of every op instead of its
     kernel. With ``missing="given"`` a layer the oracle lacks (its op, a variant, an element type, a rule of
     the profile) is no error: :attr:`Program.missing` says why it is lacking, and :meth:`Program.run` wants
@@ -154,7 +154,7 @@ def _refuse_unsupported(graph: Graph) -> None:
         )
         raise UnsupportedOp(
             f"no implementation for {listed}. What lies in front of such a layer can be judged alone: "
-            "karat export MODEL --until TENSOR"
+            "karat24 export MODEL --until TENSOR"
         )
 
 
@@ -253,7 +253,7 @@ class Program:
     """A compiled graph. Safe to share between Python threads; runs without a trace take turns.
 
     A ``planned`` program runs in memory of its own, laid out once (``memory_plan``); some layers run along
-    with the one before (``refimpl.fusion``), and ONNX images lie in NHWC memory (``refimpl.layout``). With a
+    with the one before (``karat24.refimpl.fusion``), and ONNX images lie in NHWC memory (``karat24.refimpl.layout``). With a
     trace, with ``missing`` layers, and where specs run, every layer runs by itself on new arrays. The bits
     are the same.
     """
@@ -357,13 +357,13 @@ class Program:
 
     def _trace(self, tensors: dict[int, Array], accumulators: dict[int, Array]) -> Trace:
         return Trace(
-            producer="karat",
+            producer="karat24",
             profile=self.profile.name,
             tensors=tensors,
             accumulators=accumulators,
             rules={step.view.layer.index: str(step.rule) for step in self.steps},
             versions={
-                "karat": __version__,
+                "karat24": __version__,
                 "numpy": np.__version__,
                 "numba": numba.__version__,
                 "isa": self.target.isa,

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from refimpl.errors import FeedError
-from refimpl.graph import DTYPES, Array, Graph, Tensor
+from karat24.refimpl.errors import FeedError
+from karat24.refimpl.graph import DTYPES, Array, Graph, Tensor
 
 Feeds: TypeAlias = Mapping[str, Array] | Mapping[int, Array] | Sequence[Array]
 """Arrays by input name or tensor index, or in input order."""

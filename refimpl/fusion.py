@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from refimpl.contract import (
+from karat24.refimpl.contract import (
     ByteTable,
     FollowedByTable,
     FromShapes,
@@ -24,8 +24,8 @@ from refimpl.contract import (
     TakesMaxima,
     WritesMaxima,
 )
-from refimpl.graph import DTYPES
-from refimpl.run_plan import PlannedLayer, RunPlan
+from karat24.refimpl.graph import DTYPES
+from karat24.refimpl.run_plan import PlannedLayer, RunPlan
 
 
 def fuse(plan: RunPlan) -> RunPlan:

@@ -5,7 +5,7 @@ file (TFLite: NHWC, filters OHWI; ONNX: NCHW), so that a per-layer difference
 maps one to one. Everything is frozen and validated when built: a graph that
 exists has consistent indices, shapes, dtypes, buffers and quantization, and its
 layers are in executable order. What an *op* requires of its tensors is checked
-by that op (``refimpl.ops``) before anything runs.
+by that op (``karat24.refimpl.ops``) before anything runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import ModelError
+from karat24.refimpl.errors import ModelError
 
 Array: TypeAlias = NDArray[Any]
 AttributeValue: TypeAlias = bool | int | float | str | bytes | tuple[int, ...] | tuple[float, ...]
@@ -139,7 +139,7 @@ class Tensor:
         if quantization.per_channel:
             rank = len(self.shape)
             # The scales of a vector can only belong to its elements: files exist that name another axis, and
-            # runtimes that run them (refimpl.profiles.refusals).
+            # runtimes that run them (karat24.refimpl.profiles.refusals).
             axis = 0 if rank == 1 else quantization.axis
             if quantization.axis < 0 or axis >= rank:
                 raise ModelError(f"{where}: quantized axis {quantization.axis} of a rank-{rank} tensor")

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from refimpl.contract import Kernel, OnImages
-from refimpl.graph import Array, Tensor
-from refimpl.kernels.moves.image_layout import TO_NHWC, ToChannelsFirst, ToChannelsLast
-from refimpl.run_plan import PlannedLayer, RunPlan
+from karat24.refimpl.contract import Kernel, OnImages
+from karat24.refimpl.graph import Array, Tensor
+from karat24.refimpl.kernels.moves.image_layout import TO_NHWC, ToChannelsFirst, ToChannelsLast
+from karat24.refimpl.run_plan import PlannedLayer, RunPlan
 
 RANK = 4
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from refimpl.contract import Op
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import UNLISTED, Graph, LayerView
-from refimpl.spec.onnx.table import ONNX_OPS
-from refimpl.spec.tflite import (
+from karat24.refimpl.contract import Op
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import UNLISTED, Graph, LayerView
+from karat24.refimpl.spec.onnx.table import ONNX_OPS
+from karat24.refimpl.spec.tflite import (
     add,
     arg_max,
     average_pool_2d,
@@ -56,7 +56,7 @@ from refimpl.spec.tflite import (
     transpose,
     transpose_conv,
 )
-from refimpl.spec.tflite import slice as slice_box
+from karat24.refimpl.spec.tflite import slice as slice_box
 
 OPS: Mapping[str, Op] = MappingProxyType(
     {
@@ -179,11 +179,11 @@ def check_supported(view: LayerView) -> None:
         if tensor is not None and tensor.is_opaque:
             raise UnsupportedOp(
                 f"{view}: tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
-                "which karat does not compute with"
+                "which karat24 does not compute with"
             )
     if UNLISTED in view.layer.attributes:
         raise UnsupportedOp(
-            f"{view} stores options at positions {view.integers(UNLISTED)}, whose meaning karat does not "
+            f"{view} stores options at positions {view.integers(UNLISTED)}, whose meaning karat24 does not "
             "know: they come from a newer schema, or the file is damaged"
         )
     OPS[view.op].check(view)
@@ -196,4 +196,4 @@ def why_unsupported(op: str) -> str:
             "this model is compiled for the Edge TPU and shows no layers; use the model it was compiled from"
         )
     custom = op.startswith("CUSTOM:") or op.split(":")[0] not in (op, "com.microsoft")
-    return "only whoever made the op defines it" if custom else "karat lacks it; the model can be sound"
+    return "only whoever made the op defines it" if custom else "karat24 lacks it; the model can be sound"

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refimpl.contract import JoinsInputs, Kernel, Strided
-from refimpl.graph import DTYPES, Graph, Tensor
-from refimpl.run_plan import PlannedLayer, RunPlan
+from karat24.refimpl.contract import JoinsInputs, Kernel, Strided
+from karat24.refimpl.graph import DTYPES, Graph, Tensor
+from karat24.refimpl.run_plan import PlannedLayer, RunPlan
 
 ALIGNMENT = 64
 """Buffers start at multiples of this many bytes, a cache line."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from refimpl.contract import Kernel
-from refimpl.graph import Graph, Tensor
+from karat24.refimpl.contract import Kernel
+from karat24.refimpl.graph import Graph, Tensor
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Trace:
     outputs, and no constants. ``accumulators`` maps a layer index to the int32
     accumulators before requantization, where they were asked for and the layer
     has them. ``rules`` maps a layer index to the rule that rounded it.
-    ``producer`` is who computed it (``karat`` or a delegate's name), ``profile``
+    ``producer`` is who computed it (``karat24`` or a delegate's name), ``profile``
     the arithmetic it claims or is expected to follow, ``versions`` the libraries
     involved.
     """

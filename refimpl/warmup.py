@@ -1,7 +1,7 @@
 """Compiling in advance: one layer of every kind a convolutional network is made of.
 
 Kernels are compiled by Numba when they first run and kept between processes
-(``refimpl.kernels.jit.compile_cache``). Running each of these layers once, small enough for one
+(``karat24.refimpl.kernels.jit.compile_cache``). Running each of these layers once, small enough for one
 thread and large enough for several, leaves nothing to compile for later.
 """
 
@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from refimpl.builder import GraphBuilder
-from refimpl.engine import compile_graph
-from refimpl.graph import AttributeValue, Graph, Quantization
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import AttributeValue, Graph, Quantization
 
 PROFILES = ("litert-2.3-ref", "litert-2.3-builtin", "litert-2.3-xnnpack")
 """Between them they use every rounding method of the .tflite profiles."""

@@ -8,12 +8,12 @@ from functools import partial
 
 import numpy as np
 
-from refimpl.contract import Bindable, Call, JoinsInputs
-from refimpl.graph import DTYPES, Array
-from refimpl.kernels.images.strided_images import aligned_bytes, is_strided
-from refimpl.kernels.threads.layer_sequence import BoundLayer, LayerSequence
-from refimpl.planning import ALIGNMENT, MemoryPlan
-from refimpl.run_plan import PlannedLayer, RunPlan
+from karat24.refimpl.contract import Bindable, Call, JoinsInputs
+from karat24.refimpl.graph import DTYPES, Array
+from karat24.refimpl.kernels.images.strided_images import aligned_bytes, is_strided
+from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer, LayerSequence
+from karat24.refimpl.planning import ALIGNMENT, MemoryPlan
+from karat24.refimpl.run_plan import PlannedLayer, RunPlan
 
 
 class Workspace:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-MODELS = Path(os.environ.get("KARAT_MODELS", ROOT.parent / "shared" / "models"))
+MODELS = Path(os.environ.get("KARAT24_MODELS", ROOT.parent / "shared" / "models"))
 
-CASES = Path(os.environ.get("KARAT_CASES", ROOT.parent / "shared" / "cases"))
+CASES = Path(os.environ.get("KARAT24_CASES", ROOT.parent / "shared" / "cases"))
 
 NOT_RUNNABLE = {
     "coral/deeplabv3_mnv2_dm05_pascal_quant_edgetpu.tflite": "compiled for the Edge TPU (custom op)",
@@ -41,7 +41,7 @@ def require(name: str) -> Path:
     """The path of a model or picture, or a skip that says what is missing."""
     path = MODELS / name
     if not path.is_file():
-        pytest.skip(f"{path} is absent; set KARAT_MODELS to the folder of public models")
+        pytest.skip(f"{path} is absent; set KARAT24_MODELS to the folder of public models")
     return path
 
 
@@ -49,5 +49,5 @@ def require_case(name: str) -> Path:
     """The path of a file built after a public report, or a skip that says what is missing."""
     path = CASES / name
     if not path.is_file():
-        pytest.skip(f"{path} is absent; set KARAT_CASES to the folder of reported files")
+        pytest.skip(f"{path} is absent; set KARAT24_CASES to the folder of reported files")
     return path

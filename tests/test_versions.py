@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from refimpl.profiles import PROFILES, Established
+from karat24.refimpl.profiles import PROFILES, Established
 
 ROOT = Path(__file__).resolve().parent.parent
 ESTABLISHED = {p.established.package: p.established for p in PROFILES.values() if p.established is not None}

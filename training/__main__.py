@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from export.quantize import PRESETS, output_range
-from karat.tomography.tiles import TileGrid
-from refimpl.errors import KaratError, UsageError
-from refimpl.networks import learnt_ranges, load_weights
+from karat24.export.quantize import PRESETS, output_range
+from karat24.refimpl.errors import KaratError, UsageError
+from karat24.refimpl.networks import learnt_ranges, load_weights
+from karat24.tomography.tiles import TileGrid
 from training import data
 from training.blending import BlendedFineTune, blocks
 from training.fake_quantization import FakeQuantization, observed

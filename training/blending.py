@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from karat.tomography.tiles import TileGrid, tile_weights
-from refimpl.errors import UsageError
+from karat24.refimpl.errors import UsageError
+from karat24.tomography.tiles import TileGrid, tile_weights
 from training.model import FineTune
 
 Float = NDArray[np.float32]

@@ -9,10 +9,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from karat.tomography.imaging.dataset import read_dataset
-from karat.tomography.imaging.families import TRAINING_FAMILIES
-from karat.tomography.imaging.simulate import simulate_slices
-from refimpl.errors import UsageError
+from karat24.refimpl.errors import UsageError
+from karat24.tomography.imaging.dataset import read_dataset
+from karat24.tomography.imaging.families import TRAINING_FAMILIES
+from karat24.tomography.imaging.simulate import simulate_slices
 
 Float = NDArray[np.float32]
 

@@ -1,6 +1,6 @@
 """Quantization-aware training: 8-bit rounding in the forward pass, its gradient passed straight through.
 
-What is rounded is what ``export.quantize`` rounds: filters per output channel (symmetric, -127…127) or per
+What is rounded is what ``karat24.export.quantize`` rounds: filters per output channel (symmetric, -127…127) or per
 tensor, every activation per tensor with zero inside its range, tensors that must share parameters in one
 range. Biases stay float; their 32-bit rounding is far finer. The ends of the activations' ranges are learnt
 with the weights: a range is as wide as pays, not as the rarest value asks.
@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from refimpl.errors import UsageError
+from karat24.refimpl.errors import UsageError
 
 LEAST_WIDTH = 1e-6
 """A range is at least this wide, so that a scale is never zero."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from refimpl.errors import UsageError
+from karat24.refimpl.errors import UsageError
 from training.losses import critic_loss, pixel_loss
 from training.model import Discriminator, NamedConvolutions
 

@@ -1,4 +1,4 @@
-"""The networks of ``refimpl.networks`` in PyTorch, with the same weight names.
+"""The networks of ``karat24.refimpl.networks`` in PyTorch, with the same weight names.
 
 Weights travel as OHWI float32 arrays (``box1/conv1/filter``), PyTorch keeps OIHW
 (transposed convolutions IOHW). PyTorch's transposed convolution with padding 1

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own custom
 from torch import Tensor, nn
 
-from refimpl.errors import UsageError
+from karat24.refimpl.errors import UsageError
 
 _WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512)
 """Channels of VGG-19's convolutions up to conv5_4, zero for a max-pooling (Simonyan and Zisserman 2015)."""

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from export.quantize import PRESETS, quantize_learnt, quantize_model
-from karat.tomography.calibration_inputs import calibration_samples
-from karat.tomography.restoration import on_onnx_runtime, on_oracle, restore
-from karat.tomography.tiles import TileGrid
-from refimpl.graph import Array, Graph
-from refimpl.networks import Upsampling, learnt_ranges, tomogan
-from refimpl.profiles import CANONICAL
+from karat24.export.quantize import PRESETS, quantize_learnt, quantize_model
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.networks import Upsampling, learnt_ranges, tomogan
+from karat24.refimpl.profiles import CANONICAL
+from karat24.tomography.calibration_inputs import calibration_samples
+from karat24.tomography.restoration import on_onnx_runtime, on_oracle, restore
+from karat24.tomography.tiles import TileGrid
 
 Float = NDArray[np.float32]
 

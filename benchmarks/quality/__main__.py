@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.markdown import fill
 from benchmarks.quality.plans import WeightFiles
-from refimpl.errors import KaratError, UsageError
+from karat24.refimpl.errors import KaratError, UsageError
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from karat.tomography import imaging
-from karat.tomography.imaging.families import FAMILIES, TRAINING_FAMILIES
-from karat.tomography.imaging.simulate import simulate_slices
-from refimpl.errors import UsageError
-from refimpl.graph import Array
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Array
+from karat24.tomography import imaging
+from karat24.tomography.imaging.families import FAMILIES, TRAINING_FAMILIES
+from karat24.tomography.imaging.simulate import simulate_slices
 
 HELD_OUT = tuple(name for name, family in FAMILIES.items() if family.held_out)
 SHARE_HELD_OUT = 2 / 11

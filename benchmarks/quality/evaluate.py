@@ -23,8 +23,8 @@ import numpy as np
 from benchmarks.quality import inclusions, metrics, peers
 from benchmarks.quality.cases import Case, load_slice, simulator_digest
 from benchmarks.quality.methods import BLEND, HALO, METHODS, Kitchen, Method
-from refimpl.errors import UsageError
-from refimpl.graph import Array
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Array
 
 SHOWN = (
     "noisy", "nlm", "tv", "float whole", "int8 whole", "int8 tiles", "int8 tiles repaired",

@@ -24,7 +24,7 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 
 SMOOTHING = 0.8
 """Width of the Gaussian, pixels."""

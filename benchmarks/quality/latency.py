@@ -23,15 +23,15 @@ import numpy as np
 from benchmarks.markdown import table
 from benchmarks.quality.cases import Case, load_slice
 from benchmarks.quality.plans import PLANS, TILE, Say, WeightFiles, load_model, prepare
-from delegates.onnxruntime import INTEGER_LANE
-from export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
-from export.onnx.layout import from_onnx_layout, to_onnx_layout
-from export.tflite import write_tflite
-from golden.provenance import cpu_name
-from karat.tomography.restoration import Network, restore
-from refimpl.engine import compile_graph
-from refimpl.errors import UsageError
-from refimpl.graph import Array, Graph
+from karat24.delegates.onnxruntime import INTEGER_LANE
+from karat24.export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
+from karat24.export.onnx.layout import from_onnx_layout, to_onnx_layout
+from karat24.export.tflite import write_tflite
+from karat24.golden.provenance import cpu_name
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Array, Graph
+from karat24.tomography.restoration import Network, restore
 
 PARTS = ("tomogan", "stitching", "fine_tune")
 PAPER: Mapping[str, tuple[float, float | None, float | None]] = {

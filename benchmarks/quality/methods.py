@@ -13,11 +13,11 @@ import numpy as np
 from benchmarks.quality.cases import Slice
 from benchmarks.quality.peers import PEERS, restore_by
 from benchmarks.quality.plans import PLANS, SCHEMES, TILE, load_model
-from karat.tomography.restoration import Network, on_onnx_runtime, on_oracle
-from karat.tomography.tiles import TileGrid
-from refimpl.engine import compile_graph
-from refimpl.graph import Array, Graph
-from refimpl.profiles import CANONICAL
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.profiles import CANONICAL
+from karat24.tomography.restoration import Network, on_onnx_runtime, on_oracle
+from karat24.tomography.tiles import TileGrid
 
 HALO = 16
 """Pixels that tiles with a halo overlap their neighbours by, at each side."""
@@ -155,8 +155,8 @@ def _network(folder: Path, model: str, size: int, profile: str) -> Network:
 
 def _as_onnx(graph: Graph, profile: str) -> Network:
     """The graph ONNX Runtime makes of the exported one, between NHWC images."""
-    from export.onnx import lower_qdq, to_onnx
-    from export.onnx.layout import from_onnx_layout, to_onnx_layout
+    from karat24.export.onnx import lower_qdq, to_onnx
+    from karat24.export.onnx.layout import from_onnx_layout, to_onnx_layout
 
     program = compile_graph(lower_qdq(to_onnx(graph, "qdq"), int8_allowed=True), profile)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 
 SSIM_OPTIONS = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 """The settings of Wang et al., "Image quality assessment" (2004), for images of grey 0 … 1."""

@@ -17,7 +17,7 @@ from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
 from benchmarks.quality.cases import Slice
 from benchmarks.quality.metrics import ssim
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 
 CROP = 256
 NEIGHBOURS = (0.0, 0.25, 1 / 3)

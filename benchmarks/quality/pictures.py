@@ -19,7 +19,7 @@ from benchmarks.quality.inclusions import Truth
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.plans import TILE
 from benchmarks.quality.summary import Entries, row
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 
 BOXES = (
     "noisy", "nlm", "tv", "float whole", "float tiles", "int8 whole", "int8 tiles", "int8 tiles repaired",

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-import export.quantize
-import refimpl.networks
+import karat24.export.quantize
+import karat24.refimpl.networks
 from benchmarks.quality.cases import source_digest
-from export.quantize import (
+from karat24.export.quantize import (
     PRESETS,
     QuantizationScheme,
     measure,
@@ -21,21 +21,21 @@ from export.quantize import (
     quantize_learnt,
     quantize_model,
 )
-from export.tflite import read_tflite, write_tflite
-from karat.tomography import calibration_inputs, imaging
-from karat.tomography.calibration_inputs import simulated, tiles_of
-from karat.tomography.restoration import on_oracle
-from karat.tomography.tiles import TileGrid
-from refimpl.errors import KaratError, ModelError, UsageError
-from refimpl.graph import Array, Graph
-from refimpl.networks import Upsampling, chain, fine_tune, learnt_ranges, load_weights, tomogan
-from refimpl.profiles import CANONICAL
+from karat24.export.tflite import read_tflite, write_tflite
+from karat24.refimpl.errors import KaratError, ModelError, UsageError
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.networks import Upsampling, chain, fine_tune, learnt_ranges, load_weights, tomogan
+from karat24.refimpl.profiles import CANONICAL
+from karat24.tomography import calibration_inputs, imaging
+from karat24.tomography.calibration_inputs import simulated, tiles_of
+from karat24.tomography.restoration import on_oracle
+from karat24.tomography.tiles import TileGrid
 
 TILE = 64
 """Side of a tile in pixels: the input size of the paper's accelerator."""
 
 CALIBRATION_SIZE = 512
-TRAINED = Path(refimpl.networks.__file__).parent / "trained"
+TRAINED = Path(karat24.refimpl.networks.__file__).parent / "trained"
 Say = Callable[[str], None]
 
 
@@ -114,7 +114,7 @@ def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = 
     those weights by that source.
     """
     sources = source_digest(
-        *(Path(package.__file__).parent for package in (export.quantize, refimpl.networks, imaging)),
+        *(Path(package.__file__).parent for package in (karat24.export.quantize, karat24.refimpl.networks, imaging)),
         Path(calibration_inputs.__file__), Path(__file__),
     )  # fmt: skip
     digests: dict[str, str] = {}

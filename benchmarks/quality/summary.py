@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.quality.cases import HELD_OUT
 from benchmarks.quality.methods import BLEND, HALO, METHODS
-from golden.provenance import cpu_name
+from karat24.golden.provenance import cpu_name
 
 Entries = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """What was measured, by method and slice name (see ``evaluate.results``)."""

@@ -9,7 +9,7 @@ from benchmarks.quality.cases import HELD_OUT
 from benchmarks.quality.methods import COVERS, METHODS, PROFILES
 from benchmarks.quality.plans import SCHEMES, STEPS
 from benchmarks.quality.summary import Entries, counts, families, of_family, row
-from refimpl.profiles import CANONICAL
+from karat24.refimpl.profiles import CANONICAL
 
 _WAYS = ("whole", "tiles", "tiles repaired", "halo", "halo repaired", "blend", "blend repaired")
 MAIN = (

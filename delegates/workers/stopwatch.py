@@ -24,12 +24,12 @@ _ORT_KERNEL_TIME = "_kernel_time"
 
 
 class Oracle:
-    """karat itself, with a profile and perhaps a trace."""
+    """karat24 itself, with a profile and perhaps a trace."""
 
     def __init__(self, lane: dict[str, Any], model: str, threads: int, feeds: list[Any]) -> None:
-        from export import graph_under, read_model
-        from refimpl.engine import compile_graph
-        from refimpl.profiles import profile_named
+        from karat24.export import graph_under, read_model
+        from karat24.refimpl.engine import compile_graph
+        from karat24.refimpl.profiles import profile_named
 
         self.imported = time.perf_counter()
         profile = profile_named(lane["profile"])
@@ -67,7 +67,7 @@ class Oracle:
 
     def peak(self, threads: int) -> float:
         """Multiplication-additions per second the instruction set's micro-kernel reaches."""
-        from refimpl.kernels.microkernel.peak import measure_peak
+        from karat24.refimpl.kernels.microkernel.peak import measure_peak
 
         return measure_peak(self.isa, threads)
 
@@ -76,9 +76,9 @@ class Oracle:
         import numba
         import numpy as np
 
-        from refimpl import __version__
+        from karat24.refimpl import __version__
 
-        return {"karat": __version__, "numpy": np.__version__, "numba": numba.__version__}
+        return {"karat24": __version__, "numpy": np.__version__, "numba": numba.__version__}
 
 
 class Tflite:

@@ -1,9 +1,9 @@
 """Reading and writing .onnx files."""
 
-from export.onnx.lowering import lower_qdq
-from export.onnx.reading import read_onnx
-from export.onnx.remarks import Remark, remarks_on
-from export.onnx.writing import (
+from karat24.export.onnx.lowering import lower_qdq
+from karat24.export.onnx.reading import read_onnx
+from karat24.export.onnx.remarks import Remark, remarks_on
+from karat24.export.onnx.writing import (
     FLAVOURS,
     Flavour,
     half_precision,

@@ -7,8 +7,8 @@ import hashlib
 
 import numpy as np
 
-from export.onnx.schema import MICROSOFT
-from refimpl.graph import Graph, Layer
+from karat24.export.onnx.schema import MICROSOFT
+from karat24.refimpl.graph import Graph, Layer
 
 
 def numbered_like(graph: Graph, file: Graph) -> Graph:

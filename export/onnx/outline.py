@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from export.onnx.package import import_onnx
-from export.onnx.schema import MAX_BYTES, op_name, type_label
-from export.outline import Edge, Operation, Outline, printable
-from refimpl.errors import ModelError
+from karat24.export.onnx.package import import_onnx
+from karat24.export.onnx.schema import MAX_BYTES, op_name, type_label
+from karat24.export.outline import Edge, Operation, Outline, printable
+from karat24.refimpl.errors import ModelError
 
 
 def outline_onnx(path: Path) -> Outline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refimpl.errors import UsageError
+from karat24.refimpl.errors import UsageError
 
 
 def import_onnx() -> Any:
@@ -12,5 +12,5 @@ def import_onnx() -> Any:
     try:
         import onnx
     except ImportError as missing:
-        raise UsageError("ONNX files need the onnx package: pip install 'karat[onnx]'") from missing
+        raise UsageError("ONNX files need the onnx package: pip install 'karat24[onnx]'") from missing
     return onnx

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from refimpl.graph import Graph, LayerView
+from karat24.refimpl.graph import Graph, LayerView
 
 PER_AXIS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 

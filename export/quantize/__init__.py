@@ -1,13 +1,13 @@
 """Post-training quantization: observe a float network, choose ranges, correct it, write it in 8 bits."""
 
-from export.quantize.affine import Range
-from export.quantize.bias_correction import correct_biases
-from export.quantize.calibration import calibrate, float_runner, observe, run_float
-from export.quantize.equalization import equalize
-from export.quantize.measure import Deviation, Gain, best_of, gains
-from export.quantize.overflow import check_accumulators
-from export.quantize.quantize import output_range, quantize_graph, quantize_learnt, quantize_model
-from export.quantize.scheme import (
+from karat24.export.quantize.affine import Range
+from karat24.export.quantize.bias_correction import correct_biases
+from karat24.export.quantize.calibration import calibrate, float_runner, observe, run_float
+from karat24.export.quantize.equalization import equalize
+from karat24.export.quantize.measure import Deviation, Gain, best_of, gains
+from karat24.export.quantize.overflow import check_accumulators
+from karat24.export.quantize.quantize import output_range, quantize_graph, quantize_learnt, quantize_model
+from karat24.export.quantize.scheme import (
     MOBILE_INT8,
     PER_CHANNEL_INT8,
     PER_TENSOR_UINT8,

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refimpl.errors import ModelError
-from refimpl.graph import QUANTIZED_RANGE, Array, Quantization
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, Quantization
 
 MIN_SCALE = 2.0**-40
 """No scale is smaller: a product of three of them, of which multipliers and biases are made, is still a

@@ -13,14 +13,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from export.onnx.layout import from_onnx_layout, onnx_names, to_onnx_layout
-from export.onnx.writing.float_graph import write_float_onnx
-from export.quantize.affine import Range
-from export.quantize.histogram import Histogram
-from export.quantize.ranges import choose_range
-from export.quantize.scheme import RangeMethod, RangeMethodName
-from refimpl.errors import FeedError, ModelError, UsageError
-from refimpl.graph import Array, Graph
+from karat24.export.onnx.layout import from_onnx_layout, onnx_names, to_onnx_layout
+from karat24.export.onnx.writing.float_graph import write_float_onnx
+from karat24.export.quantize.affine import Range
+from karat24.export.quantize.histogram import Histogram
+from karat24.export.quantize.ranges import choose_range
+from karat24.export.quantize.scheme import RangeMethod, RangeMethodName
+from karat24.refimpl.errors import FeedError, ModelError, UsageError
+from karat24.refimpl.graph import Array, Graph
 
 Ranges: TypeAlias = Mapping[int, Range]
 """Tensor index to the range of its real values."""
@@ -164,7 +164,7 @@ def _session(model: bytes) -> Any:
     try:
         import onnxruntime
     except ImportError as missing:
-        raise UsageError("calibration needs ONNX Runtime: pip install 'karat[onnx]'") from missing
+        raise UsageError("calibration needs ONNX Runtime: pip install 'karat24[onnx]'") from missing
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
-from export.quantize.sharing import KEEPING
-from refimpl.errors import ModelError
-from refimpl.graph import Array, Graph, LayerView
+from karat24.export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
+from karat24.export.quantize.sharing import KEEPING
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Array, Graph, LayerView
 
 HOMOGENEOUS = frozenset({"NONE", "RELU"})
 """Fused activations with ``f(s x) = s f(x)`` for positive s."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.quantize.affine import MIN_SCALE, Range, parameters_of_range, quantize_array
-from export.quantize.histogram import Histogram
-from export.quantize.ranges import SHRINKS, least_error_range
-from refimpl.graph import Array, Quantization
+from karat24.export.quantize.affine import MIN_SCALE, Range, parameters_of_range, quantize_array
+from karat24.export.quantize.histogram import Histogram
+from karat24.export.quantize.ranges import SHRINKS, least_error_range
+from karat24.refimpl.graph import Array, Quantization
 
 LEAST_CHANNEL = 2.0**-20
 """A channel's filter scale is at least this share of the greatest in its filter. Anything finer is lost

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 
 HALF = 4096
 """Bins on either side of zero: at least 8 to every step of 8 bits."""

@@ -13,14 +13,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from export.quantize.affine import quantize_array
-from export.quantize.calibration import float_runner, observe
-from export.quantize.histogram import Histogram
-from export.quantize.quantize import check_quantizable, prepared, quantize_observed
-from export.quantize.scheme import QuantizationScheme, RangeMethod
-from refimpl.engine import compile_graph
-from refimpl.graph import QUANTIZED_RANGE, Array, Graph
-from refimpl.profiles import CANONICAL
+from karat24.export.quantize.affine import quantize_array
+from karat24.export.quantize.calibration import float_runner, observe
+from karat24.export.quantize.histogram import Histogram
+from karat24.export.quantize.quantize import check_quantizable, prepared, quantize_observed
+from karat24.export.quantize.scheme import QuantizationScheme, RangeMethod
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, Graph
+from karat24.refimpl.profiles import CANONICAL
 
 STEPS: Mapping[str, Callable[[QuantizationScheme], QuantizationScheme]] = MappingProxyType(
     {

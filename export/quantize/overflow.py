@@ -10,9 +10,9 @@ import math
 
 import numpy as np
 
-from export.quantize.affine_layers import AFFINE_LAYERS
-from refimpl.errors import ModelError
-from refimpl.graph import QUANTIZED_RANGE, Array, Graph, LayerView, Tensor
+from karat24.export.quantize.affine_layers import AFFINE_LAYERS
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, Graph, LayerView, Tensor
 
 LIMIT = 2**31 - 1
 

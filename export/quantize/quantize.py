@@ -7,21 +7,21 @@ from types import MappingProxyType
 
 import numpy as np
 
-from export.quantize.affine import Range, parameters_of_range, quantize_bias, range_of_parameters
-from export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
-from export.quantize.bias_correction import correct_biases
-from export.quantize.calibration import observe
-from export.quantize.equalization import equalize
-from export.quantize.filters import quantize_filter
-from export.quantize.histogram import Histogram
-from export.quantize.overflow import check_accumulators
-from export.quantize.ranges import choose_range
-from export.quantize.scheme import PER_CHANNEL_INT8, QuantizationScheme
-from export.quantize.sharing import KEEPING, SHARING, share_ranges, spread_ranges
-from export.tflite import with_lowest_versions
-from refimpl.builder import GraphBuilder
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import Array, Graph, LayerView, Quantization, Tensor
+from karat24.export.quantize.affine import Range, parameters_of_range, quantize_bias, range_of_parameters
+from karat24.export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
+from karat24.export.quantize.bias_correction import correct_biases
+from karat24.export.quantize.calibration import observe
+from karat24.export.quantize.equalization import equalize
+from karat24.export.quantize.filters import quantize_filter
+from karat24.export.quantize.histogram import Histogram
+from karat24.export.quantize.overflow import check_accumulators
+from karat24.export.quantize.ranges import choose_range
+from karat24.export.quantize.scheme import PER_CHANNEL_INT8, QuantizationScheme
+from karat24.export.quantize.sharing import KEEPING, SHARING, share_ranges, spread_ranges
+from karat24.export.tflite import with_lowest_versions
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import Array, Graph, LayerView, Quantization, Tensor
 
 NONE_GIVEN: Mapping[str, Range] = MappingProxyType({})
 

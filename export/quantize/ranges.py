@@ -7,10 +7,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from export.quantize.affine import Range, parameters_of_range
-from export.quantize.histogram import Histogram
-from export.quantize.scheme import RangeMethod
-from refimpl.graph import QUANTIZED_RANGE
+from karat24.export.quantize.affine import Range, parameters_of_range
+from karat24.export.quantize.histogram import Histogram
+from karat24.export.quantize.scheme import RangeMethod
+from karat24.refimpl.graph import QUANTIZED_RANGE
 
 SHRINKS = tuple(float(fraction) for fraction in np.linspace(1.0, 0.2, 81))
 """Fractions of the full extent that the error search tries at either end, widest first."""

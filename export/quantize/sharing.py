@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from export.quantize.affine import Range
-from refimpl.errors import ModelError
-from refimpl.graph import Graph, LayerView
+from karat24.export.quantize.affine import Range
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Graph, LayerView
 
 KEEPING = frozenset({"MAX_POOL_2D", "RESIZE_BILINEAR"})
 """Ops whose output keeps the parameters of input 0."""

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.errors import ModelError
-from refimpl.graph import Array
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Array
 
 _UINT16, _INT32, _UINT32 = struct.Struct("<H"), struct.Struct("<i"), struct.Struct("<I")
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
-from export.tflite import versions as v
-from export.tflite.schema import TYPE_NAMES, enum_names
-from export.tflite.versions import VersionRule
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import (
+from karat24.export.tflite import versions as v
+from karat24.export.tflite.schema import TYPE_NAMES, enum_names
+from karat24.export.tflite.versions import VersionRule
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import (
     UNLISTED,
     AttributeValue,
     Graph,
@@ -235,7 +235,7 @@ def builtin(view: LayerView) -> Builtin:
     if UNLISTED in view.layer.attributes:
         raise UnsupportedOp(f"{view} stores options of unknown meaning, which cannot be written")
     if line is None:
-        raise UnsupportedOp(f"{view}: karat does not know the op's options, so it cannot write them")
+        raise UnsupportedOp(f"{view}: karat24 does not know the op's options, so it cannot write them")
     return line
 
 

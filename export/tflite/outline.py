@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from export.outline import Edge, Operation, Outline, printable
-from export.tflite.flatbuffer import Document, Table
-from export.tflite.read_operator import code_of
-from export.tflite.schema import (
+from karat24.export.outline import Edge, Operation, Outline, printable
+from karat24.export.tflite.flatbuffer import Document, Table
+from karat24.export.tflite.read_operator import code_of
+from karat24.export.tflite.schema import (
     CUSTOM,
     IDENTIFIER,
     TYPE_NAMES,
@@ -17,7 +17,7 @@ from export.tflite.schema import (
     SubGraphField,
     TensorField,
 )
-from refimpl.errors import ModelError
+from karat24.refimpl.errors import ModelError
 
 
 def outline_tflite(path: Path, subgraph: int = 0) -> Outline:

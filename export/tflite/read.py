@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.tflite.flatbuffer import Document, Table, Tables
-from export.tflite.read_operator import code_of, options_of
-from export.tflite.schema import (
+from karat24.export.tflite.flatbuffer import Document, Table, Tables
+from karat24.export.tflite.read_operator import code_of, options_of
+from karat24.export.tflite.schema import (
     CUSTOM,
     CUSTOM_OPTIONS,
     IDENTIFIER,
@@ -25,8 +25,8 @@ from export.tflite.schema import (
     TensorField,
     TensorMapField,
 )
-from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import (
+from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
+from karat24.refimpl.graph import (
     DTYPES,
     OPAQUE_TYPES,
     Array,

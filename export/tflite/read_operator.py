@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from export.tflite.flatbuffer import Table
-from export.tflite.ops import BUILTINS, Option
-from export.tflite.schema import (
+from karat24.export.tflite.flatbuffer import Table
+from karat24.export.tflite.ops import BUILTINS, Option
+from karat24.export.tflite.schema import (
     BUILTIN_NAMES,
     CUSTOM,
     OPTIONS_NAMES,
@@ -15,8 +15,8 @@ from export.tflite.schema import (
     OperatorCodeField,
     OperatorField,
 )
-from refimpl.errors import ModelError
-from refimpl.graph import UNLISTED, AttributeValue
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import UNLISTED, AttributeValue
 
 
 class Code(NamedTuple):

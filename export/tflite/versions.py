@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from refimpl.graph import LayerView
+from karat24.refimpl.graph import LayerView
 
 VersionRule: TypeAlias = Callable[[LayerView], int]
 

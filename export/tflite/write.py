@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import flatbuffers
 import numpy as np
 
-from export.tflite.ops import Builtin, Option, builtin
-from export.tflite.schema import (
+from karat24.export.tflite.ops import Builtin, Option, builtin
+from karat24.export.tflite.schema import (
     BUILTIN_CODES,
     CUSTOM,
     CUSTOM_OPTIONS,
@@ -27,8 +27,8 @@ from export.tflite.schema import (
     TensorField,
     TensorMapField,
 )
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import Array, AttributeValue, Graph, Layer, LayerView, Signature, Tensor
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import Array, AttributeValue, Graph, Layer, LayerView, Signature, Tensor
 
 ALIGNMENT = 16
 """Constant data starts at multiples of this many bytes, which LiteRT asks of ``Buffer.data``."""

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from refimpl.bounds import functions, fused, onnx, tflite
-from refimpl.bounds.interval import Interval, Use
-from refimpl.contract import Check, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView
-from refimpl.ops import OPS
+from karat24.refimpl.bounds import functions, fused, onnx, tflite
+from karat24.refimpl.bounds.interval import Interval, Use
+from karat24.refimpl.contract import Check, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.ops import OPS
 
 __all__ = ["BOUNDS", "Bound", "Interval", "Use", "bound_for"]
 

@@ -12,11 +12,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from refimpl.bounds import bound_for
-from refimpl.bounds.interval import Interval
-from refimpl.engine import Program, Step
-from refimpl.errors import CannotCompare, ModelError
-from refimpl.graph import Array, Tensor
+from karat24.refimpl.bounds import bound_for
+from karat24.refimpl.bounds.interval import Interval
+from karat24.refimpl.engine import Program, Step
+from karat24.refimpl.errors import CannotCompare, ModelError
+from karat24.refimpl.graph import Array, Tensor
 
 INCREASING = frozenset(
     {

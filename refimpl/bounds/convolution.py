@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.graph import Array
-from refimpl.spec.shared.geometry import Window
+from karat24.refimpl.graph import Array
+from karat24.refimpl.spec.shared.geometry import Window
 
 
 def convolve(over: tuple[Window, Window], groups: int, data: Array, weights: Array) -> Array:

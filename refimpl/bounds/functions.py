@@ -29,12 +29,12 @@ import math
 
 import numpy as np
 
-from refimpl.bounds.interval import TINY, UNIT, Interval, gamma
-from refimpl.bounds.tflite import require_float
-from refimpl.contract import Values
-from refimpl.errors import CannotCompare
-from refimpl.graph import Array, LayerView
-from refimpl.spec.shared.requirements import operand, require_arity, require_shape, resolve_axis
+from karat24.refimpl.bounds.interval import TINY, UNIT, Interval, gamma
+from karat24.refimpl.bounds.tflite import require_float
+from karat24.refimpl.contract import Values
+from karat24.refimpl.errors import CannotCompare
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.spec.shared.requirements import operand, require_arity, require_shape, resolve_axis
 
 EXPONENTIAL = 8 * UNIT
 SATURATING = 16 * UNIT

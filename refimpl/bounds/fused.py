@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from refimpl.bounds.interval import Interval
-from refimpl.bounds.onnx import conv
-from refimpl.contract import Values
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import LayerView
-from refimpl.ops import OPS
+from karat24.refimpl.bounds.interval import Interval
+from karat24.refimpl.bounds.onnx import conv
+from karat24.refimpl.contract import Values
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.ops import OPS
 
 CLAMPING = ("Relu", "Clip")
 """Activations that only clamp, so that an interval is clamped as its values are."""

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from refimpl.errors import CannotCompare
-from refimpl.graph import Array
+from karat24.refimpl.errors import CannotCompare
+from karat24.refimpl.graph import Array
 
 UNIT = 2.0**-24
 """Unit roundoff of float32: half the distance from 1 to the next larger value."""

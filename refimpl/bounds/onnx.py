@@ -8,18 +8,18 @@ from functools import partial
 
 import numpy as np
 
-from refimpl.bounds.convolution import convolve, spread
-from refimpl.bounds.interval import TINY, Interval
-from refimpl.bounds.pools import means
-from refimpl.bounds.sums import mean_of, rounded_sum, sum_of_products
-from refimpl.contract import Values
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.onnx.table import reduced_axes
-from refimpl.spec.onnx.pools import count_taps
-from refimpl.spec.onnx.sums import check_convolution
-from refimpl.spec.onnx.windows import windows
-from refimpl.spec.shared.geometry import Window
-from refimpl.spec.shared.requirements import operand
+from karat24.refimpl.bounds.convolution import convolve, spread
+from karat24.refimpl.bounds.interval import TINY, Interval
+from karat24.refimpl.bounds.pools import means
+from karat24.refimpl.bounds.sums import mean_of, rounded_sum, sum_of_products
+from karat24.refimpl.contract import Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.onnx.table import reduced_axes
+from karat24.refimpl.spec.onnx.pools import count_taps
+from karat24.refimpl.spec.onnx.sums import check_convolution
+from karat24.refimpl.spec.onnx.windows import windows
+from karat24.refimpl.spec.shared.geometry import Window
+from karat24.refimpl.spec.shared.requirements import operand
 
 TO_NHWC, TO_NCHW, OIHW_TO_OHWI = (0, 2, 3, 1), (0, 3, 1, 2), (0, 2, 3, 1)
 

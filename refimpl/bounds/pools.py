@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.bounds.interval import TINY, Interval
-from refimpl.bounds.sums import rounded_sum, subnormal
-from refimpl.graph import Array
-from refimpl.spec.shared.geometry import Window
+from karat24.refimpl.bounds.interval import TINY, Interval
+from karat24.refimpl.bounds.sums import rounded_sum, subnormal
+from karat24.refimpl.graph import Array
+from karat24.refimpl.spec.shared.geometry import Window
 
 
 def means(over: tuple[Window, Window], data: Array, divisor: Array) -> Interval:

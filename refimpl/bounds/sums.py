@@ -25,9 +25,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from refimpl.bounds.interval import LARGEST, TINY, UNIT64, Interval, gamma
-from refimpl.errors import CannotCompare
-from refimpl.graph import Array
+from karat24.refimpl.bounds.interval import LARGEST, TINY, UNIT64, Interval, gamma
+from karat24.refimpl.errors import CannotCompare
+from karat24.refimpl.graph import Array
 
 Bilinear: TypeAlias = Callable[[Array, Array], Array]
 """A sum of products of float64 values of its two arguments, each product in it once."""

@@ -7,15 +7,15 @@ from functools import partial
 
 import numpy as np
 
-from refimpl.bounds.convolution import convolve, spread
-from refimpl.bounds.interval import Interval
-from refimpl.bounds.pools import counts, means
-from refimpl.bounds.sums import mean_of, sum_of_products
-from refimpl.contract import Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.spec.shared.geometry import Window, windows
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.bounds.convolution import convolve, spread
+from karat24.refimpl.bounds.interval import Interval
+from karat24.refimpl.bounds.pools import counts, means
+from karat24.refimpl.bounds.sums import mean_of, sum_of_products
+from karat24.refimpl.contract import Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.spec.shared.geometry import Window, windows
+from karat24.refimpl.spec.shared.requirements import (
     broadcast,
     constant_integers,
     operand,
@@ -27,7 +27,7 @@ from refimpl.spec.shared.requirements import (
     require_shape,
     require_taps,
 )
-from refimpl.spec.tflite.mean import reduced_axes, reduced_shape
+from karat24.refimpl.spec.tflite.mean import reduced_axes, reduced_shape
 
 ACTIVATIONS = {"NONE": None, "RELU": (0.0, math.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 """Fused activations that only clamp, and between what: an interval is clamped as its values are."""

@@ -1,36 +1,36 @@
-"""Fast implementations, op by op. Shares no code with ``refimpl.spec``."""
+"""Fast implementations, op by op. Shares no code with ``karat24.refimpl.spec``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import refimpl.kernels.jit  # noqa: F401 - first: it says where compiled code is kept
-from refimpl.contract import Prepare
-from refimpl.kernels.convolution.conv_2d import prepare_convolution
-from refimpl.kernels.convolution.fully_connected import prepare_fully_connected
-from refimpl.kernels.convolution.transposed import prepare_transposed
-from refimpl.kernels.depthwise.convolution import prepare_depthwise
-from refimpl.kernels.elementwise.activations import (
+import karat24.refimpl.kernels.jit  # noqa: F401 - first: it says where compiled code is kept
+from karat24.refimpl.contract import Prepare
+from karat24.refimpl.kernels.convolution.conv_2d import prepare_convolution
+from karat24.refimpl.kernels.convolution.fully_connected import prepare_fully_connected
+from karat24.refimpl.kernels.convolution.transposed import prepare_transposed
+from karat24.refimpl.kernels.depthwise.convolution import prepare_depthwise
+from karat24.refimpl.kernels.elementwise.activations import (
     prepare_hard_swish,
     prepare_leaky_relu,
     prepare_logistic,
     prepare_relu,
     prepare_tanh,
 )
-from refimpl.kernels.elementwise.binary import (
+from karat24.refimpl.kernels.elementwise.binary import (
     prepare_add,
     prepare_minimum,
     prepare_mul,
     prepare_prelu,
     prepare_sub,
 )
-from refimpl.kernels.elementwise.cast import prepare_cast
-from refimpl.kernels.elementwise.quantize import prepare_dequantize, prepare_quantize
-from refimpl.kernels.images.pooling import prepare_average_pool, prepare_max_pool
-from refimpl.kernels.images.resize import prepare_resize_bilinear, prepare_resize_nearest
-from refimpl.kernels.moves.concatenation import prepare_concatenation
-from refimpl.kernels.moves.copies import (
+from karat24.refimpl.kernels.elementwise.cast import prepare_cast
+from karat24.refimpl.kernels.elementwise.quantize import prepare_dequantize, prepare_quantize
+from karat24.refimpl.kernels.images.pooling import prepare_average_pool, prepare_max_pool
+from karat24.refimpl.kernels.images.resize import prepare_resize_bilinear, prepare_resize_nearest
+from karat24.refimpl.kernels.moves.concatenation import prepare_concatenation
+from karat24.refimpl.kernels.moves.copies import (
     prepare_broadcast_to,
     prepare_depth_to_space,
     prepare_gather,
@@ -48,28 +48,28 @@ from refimpl.kernels.moves.copies import (
     prepare_transpose,
     prepare_unpack,
 )
-from refimpl.kernels.moves.padding import prepare_pad
-from refimpl.kernels.onnx.addition import prepare_qlinear_add
-from refimpl.kernels.onnx.average_pool import (
+from karat24.refimpl.kernels.moves.padding import prepare_pad
+from karat24.refimpl.kernels.onnx.addition import prepare_qlinear_add
+from karat24.refimpl.kernels.onnx.average_pool import (
     prepare_qlinear_average_pool,
     prepare_qlinear_global_average_pool,
 )
-from refimpl.kernels.onnx.conv_transpose import prepare_conv_transpose
-from refimpl.kernels.onnx.convolution import prepare_conv_integer, prepare_qlinear_conv
-from refimpl.kernels.onnx.matmul import prepare_qlinear_matmul
-from refimpl.kernels.onnx.pooling import prepare_max_pool_nchw
-from refimpl.kernels.onnx.quantization import prepare_dequantize_linear, prepare_quantize_linear
-from refimpl.kernels.onnx.resize import prepare_resize
-from refimpl.kernels.onnx.softmax import prepare_qlinear_softmax
-from refimpl.kernels.onnx.tables import (
+from karat24.refimpl.kernels.onnx.conv_transpose import prepare_conv_transpose
+from karat24.refimpl.kernels.onnx.convolution import prepare_conv_integer, prepare_qlinear_conv
+from karat24.refimpl.kernels.onnx.matmul import prepare_qlinear_matmul
+from karat24.refimpl.kernels.onnx.pooling import prepare_max_pool_nchw
+from karat24.refimpl.kernels.onnx.quantization import prepare_dequantize_linear, prepare_quantize_linear
+from karat24.refimpl.kernels.onnx.resize import prepare_resize
+from karat24.refimpl.kernels.onnx.softmax import prepare_qlinear_softmax
+from karat24.refimpl.kernels.onnx.tables import (
     prepare_concat,
     prepare_qlinear_concat,
     prepare_qlinear_leaky_relu,
     prepare_qlinear_mul,
 )
-from refimpl.kernels.reductions.l2_normalization import prepare_l2_normalization
-from refimpl.kernels.reductions.reduction import prepare_arg_max, prepare_mean
-from refimpl.kernels.reductions.softmax import prepare_softmax
+from karat24.refimpl.kernels.reductions.l2_normalization import prepare_l2_normalization
+from karat24.refimpl.kernels.reductions.reduction import prepare_arg_max, prepare_mean
+from karat24.refimpl.kernels.reductions.softmax import prepare_softmax
 
 __all__ = ["KERNELS"]
 

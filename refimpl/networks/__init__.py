@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from refimpl.errors import UsageError
-from refimpl.graph import Array, Graph
-from refimpl.networks.chain import chain
-from refimpl.networks.fine_tune import fine_tune
-from refimpl.networks.tomogan import Upsampling, tomogan
-from refimpl.networks.weights import learnt_ranges, load_weights, trained_weights
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.networks.chain import chain
+from karat24.refimpl.networks.fine_tune import fine_tune
+from karat24.refimpl.networks.tomogan import Upsampling, tomogan
+from karat24.refimpl.networks.weights import learnt_ranges, load_weights, trained_weights
 
 __all__ = [
     "NETWORKS",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from refimpl.builder import GraphBuilder
-from refimpl.errors import ModelError
-from refimpl.graph import QUANTIZED_RANGE, Graph, Tensor
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import QUANTIZED_RANGE, Graph, Tensor
 
 
 def chain(first: Graph, second: Graph) -> Graph:

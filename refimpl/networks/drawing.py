@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from refimpl.builder import GraphBuilder
-from refimpl.errors import UsageError
-from refimpl.graph import Array, Graph
-from refimpl.networks.weights import Weights
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.networks.weights import Weights
 
 
 class Drawing:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from refimpl.graph import Array, Graph
-from refimpl.networks.drawing import Drawing, check_size
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.networks.drawing import Drawing, check_size
 
 
 def fine_tune(

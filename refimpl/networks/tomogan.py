@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from refimpl.errors import UsageError
-from refimpl.graph import Array, Graph
-from refimpl.networks.drawing import Drawing, check_size
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.networks.drawing import Drawing, check_size
 
 Upsampling: TypeAlias = Literal["bilinear", "transposed"]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from refimpl.errors import ModelError, UsageError
-from refimpl.graph import Array
+from karat24.refimpl.errors import ModelError, UsageError
+from karat24.refimpl.graph import Array
 
 SEEDED_BIAS_DEVIATION = 0.05
 """Seeded biases are small but not zero, so that a runtime that drops a bias is seen."""

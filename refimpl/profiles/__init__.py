@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from refimpl.errors import RefusedByRuntime, UnsupportedOp, UsageError
-from refimpl.graph import Format, Graph, LayerView
-from refimpl.profiles import refusals
-from refimpl.profiles.onnx import table as onnx
-from refimpl.profiles.rules import METHODS, Rule, Tanhf
-from refimpl.profiles.tflite import table as tflite
-from refimpl.profiles.tflite.variants import variant_of
-from refimpl.profiles.tflite.xnnpack import xnnpack_takes
+from karat24.refimpl.errors import RefusedByRuntime, UnsupportedOp, UsageError
+from karat24.refimpl.graph import Format, Graph, LayerView
+from karat24.refimpl.profiles import refusals
+from karat24.refimpl.profiles.onnx import table as onnx
+from karat24.refimpl.profiles.rules import METHODS, Rule, Tanhf
+from karat24.refimpl.profiles.tflite import table as tflite
+from karat24.refimpl.profiles.tflite.variants import variant_of
+from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
 
 __all__ = [
     "CANONICAL",
@@ -87,7 +87,7 @@ class Profile:
     def rule(self, view: LayerView) -> Rule:
         """How this profile rounds the layer.
 
-        Raises RefusedByRuntime when the runtime itself refuses the layer, and UnsupportedOp when karat
+        Raises RefusedByRuntime when the runtime itself refuses the layer, and UnsupportedOp when karat24
         does not know how the runtime rounds it.
         """
         reason = self.refusal(view)
@@ -99,7 +99,7 @@ class Profile:
         rule = self.known_rule(view)
         if rule is None:
             raise UnsupportedOp(
-                f"profile {self.name} has no rule for {view}, variant {self._variant(view)!r}: karat lacks "
+                f"profile {self.name} has no rule for {view}, variant {self._variant(view)!r}: karat24 lacks "
                 "it, which says nothing against the model or the runtime" + self._elsewhere(view)
             )
         return rule
@@ -110,7 +110,7 @@ class Profile:
         return next((refusal.reason for refusal in refuses if refusal.covers(view)), "")
 
     def known_rule(self, view: LayerView) -> Rule | None:
-        """The table's rule, whether the runtime refuses the layer or not; None where karat has none."""
+        """The table's rule, whether the runtime refuses the layer or not; None where karat24 has none."""
         table = self.delegated if self.delegated is not None and self._delegates(view) else self.table
         rules = table.get(view.op, {})
         return rules.get(self._variant(view), rules.get("*"))

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from refimpl.graph import LayerView
-from refimpl.profiles.tflite.variants import COMPARISONS, comparison_scales, variant_of
-from refimpl.profiles.tflite.xnnpack_tensors import product, ratio, same_parameters
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.profiles.tflite.variants import COMPARISONS, comparison_scales, variant_of
+from karat24.refimpl.profiles.tflite.xnnpack_tensors import product, ratio, same_parameters
 
 
 @dataclass(frozen=True)

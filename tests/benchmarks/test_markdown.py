@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.markdown import fill, marked
-from refimpl.errors import UsageError
+from karat24.refimpl.errors import UsageError
 
 
 @pytest.fixture

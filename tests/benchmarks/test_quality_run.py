@@ -13,9 +13,9 @@ from benchmarks.quality import cases, evaluate, plans
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.cases import Case, choose_cases, load_slice
 from benchmarks.quality.plans import resized
-from export.quantize import PRESETS, quantize_model
-from refimpl.errors import UsageError
-from refimpl.networks import Upsampling, tomogan
+from karat24.export.quantize import PRESETS, quantize_model
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.networks import Upsampling, tomogan
 
 
 def test_the_test_set_has_every_family() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from refimpl.graph import Array, Graph
+from karat24.refimpl.graph import Array, Graph
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from refimpl.graph import DTYPES, Quantization
+from karat24.refimpl.graph import DTYPES, Quantization
 from tests.cases.case import Case
 from tests.cases.filter_layer import Shape, channel_axis, filter_layer, filter_shape
 from tests.cases.quantized import ZERO_POINTS, f32, parameters, seeded, some_values

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 from tests.cases.case import Case
 from tests.cases.quantized import ZERO_POINTS, every_pair, f32, seeded, some_values
 from tests.cases.single_layer import Feed, Result, single_layer

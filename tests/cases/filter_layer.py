@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.tflite import with_lowest_versions
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Array, Quantization
+from karat24.export.tflite import with_lowest_versions
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Array, Quantization
 from tests.cases.case import Case
 from tests.cases.quantized import f32
 

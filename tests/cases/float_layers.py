@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import onnx
 
-from export.onnx import read_onnx
-from export.tflite import with_lowest_versions, write_tflite
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Array, Graph
+from karat24.export.onnx import read_onnx
+from karat24.export.tflite import with_lowest_versions, write_tflite
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Array, Graph
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.quantized import seeded
 

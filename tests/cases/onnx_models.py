@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 
 SIZE = 16
 """Height and width of the networks' images."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.graph import QUANTIZED_RANGE, Array
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.quantized import every_pair, every_value, seeded, some_values
 

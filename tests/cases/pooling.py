@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 from tests.cases.case import Case
 from tests.cases.single_layer import Feed, Result, indices, noise, ramp, single_layer
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 from tests.cases.onnx_models import node, onnx_model
 
 SHAPE = (1, 4, 8, 8)

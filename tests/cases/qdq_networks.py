@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 from tests.support.onnx_sketches import Sketch
 
 IMAGE = (1, 4, 6, 6)

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 
-from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, Quantization
+from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, Quantization
 
 ZERO_POINTS = {"int8": (0, -128, 127, 3, -5), "uint8": (128, 0, 255, 131, 7)}
 """The middle, both ends, and odd ones."""

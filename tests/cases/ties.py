@@ -6,9 +6,9 @@ import itertools
 
 import numpy as np
 
-from refimpl.graph import QUANTIZED_RANGE, Array
-from refimpl.profiles.rules import Method, Multiplier
-from refimpl.spec.shared.primitives import effective_multiplier, multiply
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array
+from karat24.refimpl.profiles.rules import Method, Multiplier
+from karat24.refimpl.spec.shared.primitives import effective_multiplier, multiply
 
 ROUNDINGS: tuple[tuple[Method, Multiplier], ...] = (
     ("gemmlowp", "float64"),

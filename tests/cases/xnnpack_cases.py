@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from refimpl.graph import AttributeValue, Graph
+from karat24.refimpl.graph import AttributeValue, Graph
 from tests.cases.xnnpack_weighted import convolutions, fully_connecteds, transposed_convolutions
 from tests.support.layer_graphs import Constant, Named, Value, filled, ints, layer, q8
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from refimpl.graph import AttributeValue, Graph, Quantization
+from karat24.refimpl.graph import AttributeValue, Graph, Quantization
 from tests.support.layer_graphs import Constant, Named, Value, filled, ints, layer, q8
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delegates.child import Child
-from delegates.protocol import DelegateRun
-from delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
-from delegates.workers import TFLITE_WORKER
-from refimpl.errors import (
+from karat24.delegates.child import Child
+from karat24.delegates.protocol import DelegateRun
+from karat24.delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
+from karat24.delegates.workers import TFLITE_WORKER
+from karat24.refimpl.errors import (
     DelegateCrashed,
     DelegateError,
     DelegateTimeout,
@@ -201,7 +201,7 @@ def test_a_forgotten_delegate_ends_its_child(tmp_path: Path) -> None:
 
 PARENT = """
 import json, sys
-from delegates.tflite import Lane, TfliteDelegate
+from karat24.delegates.tflite import Lane, TfliteDelegate
 import numpy as np
 fake = TfliteDelegate(Lane("fake", "", ("tflite_runtime",), "BUILTIN_REF"))
 fake.run(b"[]", [np.zeros(4, np.uint8)])
@@ -238,7 +238,7 @@ def test_a_killed_parent_leaves_neither_process_nor_files(tmp_path: Path) -> Non
 @pytest.mark.skipif(os.name != "posix", reason="looks for processes the POSIX way")
 def test_a_worker_nobody_listens_to_removes_its_files(tmp_path: Path) -> None:
     """The parent dies between its request and the answer; the worker may notice that by writing first."""
-    folder = tmp_path / "scratch" / "karat-test"
+    folder = tmp_path / "scratch" / "karat24-test"
     folder.mkdir()
     (folder / "feed1.npy").write_bytes(b"x")
     worker = subprocess.Popen(

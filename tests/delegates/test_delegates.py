@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from delegates import DELEGATES, Delegate, delegate_named
-from delegates.onnxruntime import ONNX_LANES
-from export.tflite import write_tflite
-from refimpl.errors import UsageError
+from karat24.delegates import DELEGATES, Delegate, delegate_named
+from karat24.delegates.onnxruntime import ONNX_LANES
+from karat24.export.tflite import write_tflite
+from karat24.refimpl.errors import UsageError
 from tests.support import exact_networks as models
 from tests.support.delegate_conformance import DelegateConformance, named
 

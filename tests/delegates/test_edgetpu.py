@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delegates import delegate_named
-from delegates.table import LANES
-from delegates.tflite import EDGETPU_LIBRARY, TFLITE_PYTHON, TfliteDelegate
-from export.tflite import write_tflite
-from refimpl.errors import DelegateError, DelegateUnavailable
+from karat24.delegates import delegate_named
+from karat24.delegates.table import LANES
+from karat24.delegates.tflite import EDGETPU_LIBRARY, TFLITE_PYTHON, TfliteDelegate
+from karat24.export.tflite import write_tflite
+from karat24.refimpl.errors import DelegateError, DelegateUnavailable
 from tests.shared_models import require
 from tests.support import exact_networks as models
 

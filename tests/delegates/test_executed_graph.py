@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delegates import Delegate, delegate_named, optimized_graph
-from delegates.optimized_graph import Edge
-from export.onnx import lower_qdq, read_onnx
-from export.onnx.numbering import differing_layers, numbered_like
-from export.tflite import write_tflite
-from golden.verify import verify
-from refimpl.errors import ModelError
-from refimpl.graph import Tensor
+from karat24.delegates import Delegate, delegate_named, optimized_graph
+from karat24.delegates.optimized_graph import Edge
+from karat24.export.onnx import lower_qdq, read_onnx
+from karat24.export.onnx.numbering import differing_layers, numbered_like
+from karat24.export.tflite import write_tflite
+from karat24.golden.verify import verify
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Tensor
 from tests.cases.qdq_kinds import KINDS, image
 from tests.support.small_network import small_graph
 

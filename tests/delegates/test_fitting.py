@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delegates import delegate_named
-from delegates.fitting import (
+from karat24.delegates import delegate_named
+from karat24.delegates.fitting import (
     TANH_ARGUMENTS,
     Fit,
     Question,
@@ -20,16 +20,16 @@ from delegates.fitting import (
     tanh_question,
     version_note,
 )
-from delegates.onnxruntime import ONNX_LANES, OnnxDelegate
-from delegates.table import LANES
-from delegates.tflite import TfliteDelegate
-from golden.verify import verify
-from refimpl.errors import CannotCompare
-from refimpl.graph import Array
-from refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
-from refimpl.kernels.elementwise.tanhf import tanh_float32
-from refimpl.ops import OPS
-from refimpl.profiles import PROFILES, profile_named, variants
+from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
+from karat24.delegates.table import LANES
+from karat24.delegates.tflite import TfliteDelegate
+from karat24.golden.verify import verify
+from karat24.refimpl.errors import CannotCompare
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
+from karat24.refimpl.kernels.elementwise.tanhf import tanh_float32
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles import PROFILES, profile_named, variants
 from tests.support import exact_networks as models
 from tests.support.avx2_runtime import emulated_runtime
 
@@ -175,7 +175,7 @@ class Unfitted(TfliteDelegate):
 
 def test_a_runtime_without_a_profile_is_not_judged() -> None:
     graph = models.chain()
-    from export.tflite import write_tflite
+    from karat24.export.tflite import write_tflite
 
     with (
         Unfitted(LANES[0]) as delegate,
@@ -207,7 +207,7 @@ def test_a_version_nobody_established_is_said_with_its_remedy(profile: str, vers
 
 
 def test_questions_are_asked_in_files_the_runtimes_read() -> None:
-    from export.tflite import read_tflite
+    from karat24.export.tflite import read_tflite
 
     question = tanh_question()
     assert len(read_tflite(question.model).layers) == len(TANH_ARGUMENTS)

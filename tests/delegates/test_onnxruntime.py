@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delegates import Delegate, delegate_named
-from delegates.onnxruntime import ONNX_LANES, ONNX_PYTHON, OnnxDelegate, OnnxLane
-from export.onnx import lower_qdq, read_onnx
-from golden.verify import verify
-from refimpl.engine import compile_graph
-from refimpl.errors import DelegateError, DelegateUnavailable, FeedError, ModelError, UsageError
+from karat24.delegates import Delegate, delegate_named
+from karat24.delegates.onnxruntime import ONNX_LANES, ONNX_PYTHON, OnnxDelegate, OnnxLane
+from karat24.export.onnx import lower_qdq, read_onnx
+from karat24.golden.verify import verify
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import DelegateError, DelegateUnavailable, FeedError, ModelError, UsageError
 from tests.cases.onnx_models import qdq_pair, quantized_relu_chain
 from tests.cases.qdq_kinds import bias_of_another_scale
 from tests.support.avx2_runtime import emulated_runtime
@@ -179,7 +179,7 @@ def test_a_lane_is_named_after_the_option_in_which_it_differs() -> None:
 
 
 def test_every_lane_has_a_profile_of_its_format_or_none() -> None:
-    from refimpl.profiles import PROFILES
+    from karat24.refimpl.profiles import PROFILES
 
     for lane in ONNX_LANES:
         assert not lane.profile or PROFILES[lane.profile].format == "onnx"

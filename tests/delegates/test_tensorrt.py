@@ -16,21 +16,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import delegates.tensorrt as lane
-from delegates import delegate_named
-from delegates.tensorrt import EngineProof, TensorrtDelegate, with_named_convolutions
-from delegates.tensorrt_report import BuiltLayer, Operand, judge, parse_layers
-from delegates.workers import TENSORRT_WORKER
-from karat.cli import main
-from refimpl.errors import DelegateUnavailable, ModelError, UsageError
-from refimpl.graph import Array
+import karat24.delegates.tensorrt as lane
+from karat24.cli import main
+from karat24.delegates import delegate_named
+from karat24.delegates.tensorrt import EngineProof, TensorrtDelegate, with_named_convolutions
+from karat24.delegates.tensorrt_report import BuiltLayer, Operand, judge, parse_layers
+from karat24.delegates.workers import TENSORRT_WORKER
+from karat24.refimpl.errors import DelegateUnavailable, ModelError, UsageError
+from karat24.refimpl.graph import Array
 from tests.cases.onnx_models import onnx_model
 
 onnx = pytest.importorskip("onnx")
 helper = onnx.helper
 
 PRESENT = any(importlib.util.find_spec(module) for module in lane.MODULES)
-needs_tensorrt = pytest.mark.skipif(not PRESENT, reason="no TensorRT here: pip install 'karat[tensorrt]'")
+needs_tensorrt = pytest.mark.skipif(not PRESENT, reason="no TensorRT here: pip install 'karat24[tensorrt]'")
 
 
 def loads(library: str) -> bool:
@@ -88,10 +88,10 @@ def delegate() -> Iterator[TensorrtDelegate]:
 @pytest.fixture(scope="module")
 def flagships() -> dict[str, bytes]:
     """The networks in TensorRT's flavour, and the float TomoGAN; small images, the true widths."""
-    from export.onnx import write_float_onnx, write_quantized_onnx
-    from export.quantize import PRESETS, quantize_model
-    from karat.tomography.calibration_inputs import calibration_samples
-    from refimpl.networks import network
+    from karat24.export.onnx import write_float_onnx, write_quantized_onnx
+    from karat24.export.quantize import PRESETS, quantize_model
+    from karat24.refimpl.networks import network
+    from karat24.tomography.calibration_inputs import calibration_samples
 
     found = {}
     for name, upsampling in (("tomogan", "bilinear"), ("tomogan", "transposed"), ("fine-tune", "bilinear")):
@@ -138,7 +138,7 @@ class TestProof:
     def test_a_half_precision_engine(
         self, delegate: TensorrtDelegate, flagships: dict[str, bytes], upsampling: str
     ) -> None:
-        from export.onnx import half_precision
+        from karat24.export.onnx import half_precision
 
         proof = delegate.prove(half_precision(flagships[f"tomogan {upsampling} float"]))
         assert {(found.input, found.filter) for found in proof.convolutions} == {("float16", "float16")}
@@ -172,8 +172,8 @@ class TestProof:
         self, delegate: TensorrtDelegate, flagships: dict[str, bytes]
     ) -> None:
         """Every QuantizeLinear an output: what a run that shows all tensors builds."""
-        from delegates.onnxruntime import expose
-        from export.onnx import read_onnx
+        from karat24.delegates.onnxruntime import expose
+        from karat24.export.onnx import read_onnx
 
         content = flagships["tomogan bilinear"]
         graph = read_onnx(content)
@@ -206,9 +206,9 @@ class TestProof:
         assert not probe.available
         assert probe.version
         assert "no NVIDIA driver here: libcuda.so.1 does not load" in probe.reason
-        assert "karat prove" in probe.remedy
+        assert "karat24 prove" in probe.remedy
         with pytest.raises(
-            DelegateUnavailable, match=r"libcuda\.so\.1 does not load; .*karat prove"
+            DelegateUnavailable, match=r"libcuda\.so\.1 does not load; .*karat24 prove"
         ) as caught:
             delegate.run(chain(), [np.zeros((1, 16, 8, 8), np.float32)])
         assert "\n" not in str(caught.value)
@@ -275,12 +275,12 @@ def test_without_tensorrt_the_answer_is_how_to_get_it(
     path.write_bytes(chain())
     assert main(["prove", str(path)]) == 3
     error = capsys.readouterr().err
-    assert "no TensorRT is installed; pip install 'karat[tensorrt]'" in error
+    assert "no TensorRT is installed; pip install 'karat24[tensorrt]'" in error
     assert error.count("\n") == 1
     with delegate_named("tensorrt") as found:
         probe = found.probe()
     assert not probe.available
-    assert "karat[tensorrt]" in probe.remedy
+    assert "karat24[tensorrt]" in probe.remedy
 
 
 def test_a_file_that_is_not_there() -> None:

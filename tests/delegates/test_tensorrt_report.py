@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from delegates.tensorrt_report import Operand, judge, parse_layers
+from karat24.delegates.tensorrt_report import Operand, judge, parse_layers
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
 KERNEL = "sm80_xmma_fprop_implicit_gemm_interleaved_{}_nchw_vect_c_32kcrs_vect_c_32_tilesize256x128x64"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delegates.workers import TENSORRT_WORKER
-from refimpl.graph import Array
+from karat24.delegates.workers import TENSORRT_WORKER
+from karat24.refimpl.graph import Array
 
 
 class FakeDriver:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from delegates.child import Child
-from delegates.workers import ONNX_WORKER, STOPWATCH, TENSORRT_WORKER, TFLITE_WORKER
+from karat24.delegates.child import Child
+from karat24.delegates.workers import ONNX_WORKER, STOPWATCH, TENSORRT_WORKER, TFLITE_WORKER
 
 LANES: dict[Path, dict[str, Any]] = {
     TFLITE_WORKER: {"packages": ["ai_edge_litert"], "resolver": "BUILTIN_REF"},
@@ -48,7 +48,7 @@ def test_loading_a_worker_imports_nothing_of_ours(worker: Path, elsewhere: Path)
     code = (
         "import sys\n"
         f"import {worker.stem}\n"
-        "rooms = {'refimpl', 'export', 'delegates', 'golden', 'karat'}\n"
+        "rooms = {'refimpl', 'export', 'delegates', 'golden', 'karat24'}\n"
         "print(sorted(rooms & {name.split('.')[0] for name in sys.modules}))"
     )
     found = subprocess.run(

@@ -7,11 +7,11 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from delegates import DelegateRun, delegate_named
-from export.tflite import read_tflite, write_tflite
-from refimpl.errors import DelegateError
-from refimpl.graph import Array, Graph
-from refimpl.profiles.tflite.xnnpack import xnnpack_takes
+from karat24.delegates import DelegateRun, delegate_named
+from karat24.export.tflite import read_tflite, write_tflite
+from karat24.refimpl.errors import DelegateError
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
 from tests.cases.xnnpack_cases import all_cases
 from tests.shared_models import CUT_BEFORE_CUSTOM, NOT_RUNNABLE, model_names, require
 

@@ -8,11 +8,11 @@
 # Needs an x86-64 Debian machine with apt-get, dpkg, pip, and Debian's archive keyring; no root,
 # no binfmt_misc, nothing is installed outside $ARM_HOME. Start it from the project's root.
 # Packages come from where this machine's own come from; elsewhere (Ubuntu), name one in DEBIAN_MIRROR.
-# ARM_HOME: where everything lies (default ~/.cache/karat-arm). ARM_CPU: a processor of QEMU's
+# ARM_HOME: where everything lies (default ~/.cache/karat24-arm). ARM_CPU: a processor of QEMU's
 # (default max; neoverse-n1 is nearest to what servers have). PIP: the pip to use.
 set -eu
 
-home=${ARM_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/karat-arm}
+home=${ARM_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/karat24-arm}
 mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' \
     'Label: Debian' 'Identifier: Packages' 'Component: main' | head -n 1)}
 keyring=${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
@@ -71,7 +71,7 @@ setup) setup ;;
 python)
     shift
     # Compiled kernels are kept: compiling is what takes time here.
-    KARAT_CACHE_DIR=${KARAT_CACHE_DIR:-$home/compiled} PYTHONDONTWRITEBYTECODE=1 exec "$home/python" "$@"
+    KARAT24_CACHE_DIR=${KARAT24_CACHE_DIR:-$home/compiled} PYTHONDONTWRITEBYTECODE=1 exec "$home/python" "$@"
     ;;
 *) sed -n '2,12s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from export.cut import Cut, single_layer, up_to
-from export.tflite import read_tflite, write_tflite
-from refimpl.builder import GraphBuilder
-from refimpl.errors import UsageError
-from refimpl.graph import Graph, Quantization
+from karat24.export.cut import Cut, single_layer, up_to
+from karat24.export.tflite import read_tflite, write_tflite
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Graph, Quantization
 from tests.support.litert import run_reference
 from tests.support.tflite_samples import every_feature, runnable
 

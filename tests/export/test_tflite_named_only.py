@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from export.tflite import read_tflite, tflite_subgraphs, write_tflite
-from refimpl.engine import compile_graph
-from refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
-from refimpl.graph import Graph
+from karat24.export.tflite import read_tflite, tflite_subgraphs, write_tflite
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
+from karat24.refimpl.graph import Graph
 from tests.support.one_convolution import by_name
 from tests.support.tflite_edits import broken, scales, tensor
 from tests.support.tflite_samples import every_feature

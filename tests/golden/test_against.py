@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from delegates import delegate_named
-from export.onnx import read_onnx, to_onnx, write_onnx
-from export.quantize import PRESETS, quantize_model
-from export.tflite import write_tflite
-from golden.against import compare_runtimes, relayout
-from golden.report import Report
-from karat.feeds import random_feeds
-from refimpl.errors import UsageError
-from refimpl.graph import Graph
-from refimpl.networks import tomogan
+from karat24.delegates import delegate_named
+from karat24.export.onnx import read_onnx, to_onnx, write_onnx
+from karat24.export.quantize import PRESETS, quantize_model
+from karat24.export.tflite import write_tflite
+from karat24.feeds import random_feeds
+from karat24.golden.against import compare_runtimes, relayout
+from karat24.golden.report import Report
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Graph
+from karat24.refimpl.networks import tomogan
 
 
 @pytest.fixture(scope="module")

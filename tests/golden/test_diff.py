@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from golden.diff import diff_arrays, merge
-from refimpl.errors import CannotCompare
+from karat24.golden.diff import diff_arrays, merge
+from karat24.refimpl.errors import CannotCompare
 
 
 def test_uint8_difference_does_not_wrap() -> None:

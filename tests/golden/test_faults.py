@@ -13,17 +13,17 @@ from functools import partial
 import numpy as np
 import pytest
 
-from delegates import delegate_named
-from delegates.protocol import Delegate, DelegateRun, ExecutedGraph, Job, Model
-from export.quantize import PRESETS, quantize_model
-from export.tflite import read_tflite, write_tflite
-from golden.report import Mode
-from golden.verify import verify
-from karat.feeds import random_feeds
-from refimpl.engine import compile_graph
-from refimpl.errors import DelegateError
-from refimpl.graph import Graph, Layer, LayerView, Quantization, Tensor
-from refimpl.networks import network
+from karat24.delegates import delegate_named
+from karat24.delegates.protocol import Delegate, DelegateRun, ExecutedGraph, Job, Model
+from karat24.export.quantize import PRESETS, quantize_model
+from karat24.export.tflite import read_tflite, write_tflite
+from karat24.feeds import random_feeds
+from karat24.golden.report import Mode
+from karat24.golden.verify import verify
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import DelegateError
+from karat24.refimpl.graph import Graph, Layer, LayerView, Quantization, Tensor
+from karat24.refimpl.networks import network
 
 Fault = Callable[[Graph, LayerView], Graph]
 

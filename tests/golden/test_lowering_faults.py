@@ -12,14 +12,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from delegates.onnxruntime import ONNX_LANES, OnnxDelegate
-from delegates.protocol import ExecutedGraph
-from export.onnx import lower_qdq, read_onnx
-from export.onnx.lowering import fusions, lower, pairs
-from golden.record import NOT_WHAT_RAN
-from golden.report import Mode, Report
-from golden.verify import verify
-from refimpl.graph import Array, AttributeValue, Graph, Layer, Tensor
+from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
+from karat24.delegates.protocol import ExecutedGraph
+from karat24.export.onnx import lower_qdq, read_onnx
+from karat24.export.onnx.lowering import fusions, lower, pairs
+from karat24.golden.record import NOT_WHAT_RAN
+from karat24.golden.report import Mode, Report
+from karat24.golden.verify import verify
+from karat24.refimpl.graph import Array, AttributeValue, Graph, Layer, Tensor
 from tests.cases.qdq_kinds import KINDS, image, many_integer_ops
 
 pytest.importorskip("onnxruntime")

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
-from delegates.oracle import OracleDelegate
-from delegates.protocol import DelegateRun, Job
-from export.onnx import read_onnx
-from golden.verify import verify
-from refimpl.errors import DelegateError
-from refimpl.graph import Array
+from karat24.delegates.oracle import OracleDelegate
+from karat24.delegates.protocol import DelegateRun, Job
+from karat24.export.onnx import read_onnx
+from karat24.golden.verify import verify
+from karat24.refimpl.errors import DelegateError
+from karat24.refimpl.graph import Array
 from tests.cases.onnx_ops import OnnxCase, ties
 
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from delegates import Delegate, delegate_named
-from delegates.protocol import DelegateRun, ExecutedGraph, Model
-from export.tflite import read_tflite, tflite_subgraphs, with_lowest_versions, write_tflite
-from golden.report import Mode, Report, Verdict
-from golden.verify import verify
-from karat.feeds import random_feeds
-from refimpl.bounds import bound_for
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Graph, Quantization
-from refimpl.trace import Trace
+from karat24.delegates import Delegate, delegate_named
+from karat24.delegates.protocol import DelegateRun, ExecutedGraph, Model
+from karat24.export.tflite import read_tflite, tflite_subgraphs, with_lowest_versions, write_tflite
+from karat24.feeds import random_feeds
+from karat24.golden.report import Mode, Report, Verdict
+from karat24.golden.verify import verify
+from karat24.refimpl.bounds import bound_for
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Graph, Quantization
+from karat24.refimpl.trace import Trace
 from tests.shared_models import require_case
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from golden.diff import diff_arrays
-from golden.record import Record
-from golden.report import LayerVerdict, OutputVerdict, Report, Verdict
-from refimpl.bounds import Interval
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Array
+from karat24.golden.diff import diff_arrays
+from karat24.golden.record import Record
+from karat24.golden.report import LayerVerdict, OutputVerdict, Report, Verdict
+from karat24.refimpl.bounds import Interval
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Array
 
 SAME = diff_arrays(np.zeros(4, np.int8), np.zeros(4, np.int8))
 OTHER = diff_arrays(np.zeros(4, np.int8), np.array([0, 1, -1, -1], np.int8))

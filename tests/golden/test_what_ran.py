@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-import karat
-from delegates import Delegate, delegate_named
-from export.onnx import read_onnx
-from export.onnx.lowering import fusions
-from golden.report import Mode, Report
-from golden.verify import verify
-from refimpl.engine import compile_graph
-from refimpl.graph import Array
+import karat24
+from karat24.delegates import Delegate, delegate_named
+from karat24.export.onnx import read_onnx
+from karat24.export.onnx.lowering import fusions
+from karat24.golden.report import Mode, Report
+from karat24.golden.verify import verify
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import Array
 from tests.cases.qdq_kinds import KINDS, image
 from tests.shared_models import CASES, require_case
 
@@ -123,7 +123,7 @@ def test_a_prediction_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("mode", ["isolated", "cumulative"])
 def test_two_lanes_that_run_other_layers_differ_in_their_outputs(mode: Mode, ort: Delegate) -> None:
     """Each layer of the first is computed alike by the second, which runs other layers of the file."""
-    from golden.against import compare_runtimes
+    from karat24.golden.against import compare_runtimes
 
     content = KINDS["sum_of_two"]()
     graph, feeds = read_onnx(content), feeds_for(content)
@@ -139,12 +139,12 @@ def test_two_lanes_that_run_other_layers_differ_in_their_outputs(mode: Mode, ort
 
 @pytest.mark.parametrize("kind", ["bias_of_the_right_scale", "sum_of_two"])
 def test_every_door_computes_what_the_runtime_does(kind: str, ort: Delegate) -> None:
-    """The library's `compile_graph` lowers like `karat run` and the oracle as a delegate."""
+    """The library's `compile_graph` lowers like `karat24 run` and the oracle as a delegate."""
     content = KINDS[kind]()
     feeds = feeds_for(content)
     (expected,) = default_session(content, feeds)
     graph = read_onnx(content)
-    program = karat.compile_graph(graph, ort.profile, 1)
+    program = karat24.compile_graph(graph, ort.profile, 1)
     np.testing.assert_array_equal(program.run(feeds).outputs[0], expected)
     with delegate_named("oracle", profile=ort.profile) as oracle:
         np.testing.assert_array_equal(oracle.run(content, feeds).outputs[0], expected)
@@ -185,5 +185,5 @@ def test_reported_files_are_judged_by_what_ran(name: str, mode: Mode, ort: Deleg
 
 def test_all_reported_files_are_listed() -> None:
     if not CASES.is_dir():
-        pytest.skip(f"{CASES} is absent; set KARAT_CASES to the folder of reported files")
+        pytest.skip(f"{CASES} is absent; set KARAT24_CASES to the folder of reported files")
     assert {path.stem for path in CASES.glob("onnx/*.onnx")} == set(REPORTED)

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from delegates.oracle import OracleDelegate
-from delegates.protocol import DelegateRun, Model, Tensors
-from export.onnx import read_onnx
-from export.tflite import write_tflite
-from golden.against import compare_runtimes
-from golden.record import NOT_WHAT_RAN
-from golden.report import Mode, Report
-from golden.verify import verify
-from karat.feeds import random_feeds
-from refimpl.engine import Feeds
-from refimpl.errors import DelegateError, DelegateUnavailable
-from refimpl.graph import Graph
+from karat24.delegates.oracle import OracleDelegate
+from karat24.delegates.protocol import DelegateRun, Model, Tensors
+from karat24.export.onnx import read_onnx
+from karat24.export.tflite import write_tflite
+from karat24.feeds import random_feeds
+from karat24.golden.against import compare_runtimes
+from karat24.golden.record import NOT_WHAT_RAN
+from karat24.golden.report import Mode, Report
+from karat24.golden.verify import verify
+from karat24.refimpl.engine import Feeds
+from karat24.refimpl.errors import DelegateError, DelegateUnavailable
+from karat24.refimpl.graph import Graph
 from tests.cases.qdq_kinds import KINDS, image
 from tests.support.small_network import small_graph
 

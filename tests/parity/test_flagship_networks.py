@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from delegates import delegate_named
-from export.quantize import PRESETS, calibrate, quantize_graph
-from export.tflite import write_tflite
-from golden.diff import diff_arrays
-from golden.verify import verify
-from karat.feeds import random_feeds
-from refimpl.engine import compile_graph
-from refimpl.graph import Array, Graph
-from refimpl.networks import chain, fine_tune, tomogan
+from karat24.delegates import delegate_named
+from karat24.export.quantize import PRESETS, calibrate, quantize_graph
+from karat24.export.tflite import write_tflite
+from karat24.feeds import random_feeds
+from karat24.golden.diff import diff_arrays
+from karat24.golden.verify import verify
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.networks import chain, fine_tune, tomogan
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 TITLES = ("tomogan bilinear", "tomogan transposed", "fine-tune", "chained")

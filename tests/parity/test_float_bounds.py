@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from refimpl.bounds import BOUNDS, Interval, bound_for
-from refimpl.graph import Array
+from karat24.refimpl.bounds import BOUNDS, Interval, bound_for
+from karat24.refimpl.graph import Array
 from tests.cases.float_layers import VALUES, FloatLayer, float_layers
 
 SEEDS = ("one", "two", "three")

@@ -8,13 +8,20 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from delegates import Delegate, delegate_named
-from export.onnx import FLAVOURS, Flavour, lower_qdq, read_onnx, write_float_onnx, write_quantized_onnx
-from export.quantize import quantize_model
-from golden.verify import verify
-from refimpl.engine import compile_graph
-from refimpl.networks import network
-from refimpl.profiles import profile_named
+from karat24.delegates import Delegate, delegate_named
+from karat24.export.onnx import (
+    FLAVOURS,
+    Flavour,
+    lower_qdq,
+    read_onnx,
+    write_float_onnx,
+    write_quantized_onnx,
+)
+from karat24.export.quantize import quantize_model
+from karat24.golden.verify import verify
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.networks import network
+from karat24.refimpl.profiles import profile_named
 from tests.cases.onnx_models import (
     ARCHITECTURES,
     float_network,

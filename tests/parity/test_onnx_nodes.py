@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.onnx import read_onnx
-from refimpl.engine import compile_graph
-from refimpl.errors import UnsupportedOp
+from karat24.export.onnx import read_onnx
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import UnsupportedOp
 
 onnx = pytest.importorskip("onnx")
 

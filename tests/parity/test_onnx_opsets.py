@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delegates import Delegate, delegate_named
-from export.onnx import lower_qdq, read_onnx
-from export.onnx.schema import IR_VERSIONS
-from refimpl.engine import Implementation, compile_graph
-from refimpl.errors import DelegateError, UnsupportedOp
-from refimpl.graph import Array
-from refimpl.spec.onnx.versions import CHANGES, OPSETS
+from karat24.delegates import Delegate, delegate_named
+from karat24.export.onnx import lower_qdq, read_onnx
+from karat24.export.onnx.schema import IR_VERSIONS
+from karat24.refimpl.engine import Implementation, compile_graph
+from karat24.refimpl.errors import DelegateError, UnsupportedOp
+from karat24.refimpl.graph import Array
+from karat24.refimpl.spec.onnx.versions import CHANGES, OPSETS
 from tests.cases.quantized import seeded
 
 pytest.importorskip("onnx")
@@ -25,7 +25,7 @@ pytest.importorskip("onnxruntime")
 import onnx
 from onnx import TensorProto, helper
 
-from export.onnx.reading.shapes import RULES
+from karat24.export.onnx.reading.shapes import RULES
 from tests.support.onnx_sketches import Sketch
 
 LAST_THAT_RUNS = 27

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delegates import Delegate, delegate_named
-from export.onnx import read_onnx
-from refimpl.engine import Implementation, compile_graph
-from refimpl.graph import Array
+from karat24.delegates import Delegate, delegate_named
+from karat24.export.onnx import read_onnx
+from karat24.refimpl.engine import Implementation, compile_graph
+from karat24.refimpl.graph import Array
 from tests.cases import onnx_float_ops, onnx_ops
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.onnx_ops import OnnxCase

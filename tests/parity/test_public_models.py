@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from delegates import delegate_named
-from export import read_model
-from export.cut import up_to
-from export.tflite import write_tflite
-from golden.report import Mode, Report
-from golden.verify import verify
-from karat.feeds import image_feed, random_feeds
-from refimpl.graph import Array, Graph
+from karat24.delegates import delegate_named
+from karat24.export import read_model
+from karat24.export.cut import up_to
+from karat24.export.tflite import write_tflite
+from karat24.feeds import image_feed, random_feeds
+from karat24.golden.report import Mode, Report
+from karat24.golden.verify import verify
+from karat24.refimpl.graph import Array, Graph
 from tests.shared_models import CUT_BEFORE_CUSTOM, MODELS, NOT_RUNNABLE, model_names, require, runnable_models
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")

@@ -1,7 +1,7 @@
 """Random networks: a verdict that a model matches is true of the outputs a user gets.
 
 The other side is not the project's own: ``onnxruntime.InferenceSession(model).run`` as anybody calls it,
-beside what ``karat run`` computes. 300 networks, a third of them by ONNX Runtime's own quantizer (both
+beside what ``karat24 run`` computes. 300 networks, a third of them by ONNX Runtime's own quantizer (both
 forms, u8s8, s8s8, u8u8, per tensor and per channel, shared biases, residual, concatenation, attention,
 resizing) and the rest as training tools and exporters write them (``tests/cases/qdq_networks.py``: filters in
 float, odd and shared biases, pairs in a row, zero points left out).
@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from delegates import Delegate, delegate_named
-from export import graph_under
-from export.onnx import read_onnx
-from golden.verify import verify
-from refimpl.engine import compile_graph
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array
-from refimpl.profiles import profile_named
+from karat24.delegates import Delegate, delegate_named
+from karat24.export import graph_under
+from karat24.export.onnx import read_onnx
+from karat24.golden.verify import verify
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array
+from karat24.refimpl.profiles import profile_named
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

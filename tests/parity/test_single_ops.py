@@ -12,12 +12,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from delegates import delegate_named
-from export.tflite import write_tflite
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array
-from refimpl.ops import OPS
-from refimpl.profiles import profile_named
+from karat24.delegates import delegate_named
+from karat24.export.tflite import write_tflite
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles import profile_named
 from tests.cases import (
     activations,
     convolution,

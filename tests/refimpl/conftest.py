@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from refimpl import engine
-from refimpl.kernels.threads import thread_count as threads
+from karat24.refimpl import engine
+from karat24.refimpl.kernels.threads import thread_count as threads
 
 
 @pytest.fixture(autouse=True)

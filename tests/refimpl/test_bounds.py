@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from refimpl.bounds import Interval, bound_for
-from refimpl.bounds.chain import interval_of
-from refimpl.bounds.interval import LARGEST, TINY, UNIT, gamma
-from refimpl.builder import GraphBuilder
-from refimpl.engine import Program, compile_graph
-from refimpl.errors import CannotCompare, ModelError, UnsupportedOp
-from refimpl.graph import Array, Graph, Quantization
+from karat24.refimpl.bounds import Interval, bound_for
+from karat24.refimpl.bounds.chain import interval_of
+from karat24.refimpl.bounds.interval import LARGEST, TINY, UNIT, gamma
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.engine import Program, compile_graph
+from karat24.refimpl.errors import CannotCompare, ModelError, UnsupportedOp
+from karat24.refimpl.graph import Array, Graph, Quantization
 
 F = np.float32
 

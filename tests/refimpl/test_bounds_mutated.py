@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from refimpl.bounds import BOUNDS, bound_for
-from refimpl.errors import KaratError
-from refimpl.graph import LayerView
+from karat24.refimpl.bounds import BOUNDS, bound_for
+from karat24.refimpl.errors import KaratError
+from karat24.refimpl.graph import LayerView
 from tests.cases.float_layers import FloatLayer, float_layers
 from tests.refimpl.test_checks_mutated import SMALL, _damaged, _values
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl.errors import KaratError
-from refimpl.graph import DTYPES, Graph, Layer, LayerView, Quantization, Tensor
-from refimpl.ops import OPS
-from refimpl.profiles import PROFILES, Rule
+from karat24.refimpl.errors import KaratError
+from karat24.refimpl.graph import DTYPES, Graph, Layer, LayerView, Quantization, Tensor
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles import PROFILES, Rule
 from tests.cases import (
     activations,
     copies,

@@ -9,15 +9,15 @@ import numba
 import numpy as np
 import pytest
 
-from karat.feeds import random_feeds
-from refimpl import engine
-from refimpl.builder import GraphBuilder
-from refimpl.cost import count
-from refimpl.engine import compile_graph
-from refimpl.errors import FeedError, UnsupportedOp, UsageError
-from refimpl.graph import Quantization
-from refimpl.kernels.threads.thread_count import count_in_force, threads_in_force
-from refimpl.kernels.threads.thread_pool import POOL, Job
+from karat24.feeds import random_feeds
+from karat24.refimpl import engine
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.cost import count
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import FeedError, UnsupportedOp, UsageError
+from karat24.refimpl.graph import Quantization
+from karat24.refimpl.kernels.threads.thread_count import count_in_force, threads_in_force
+from karat24.refimpl.kernels.threads.thread_pool import POOL, Job
 from tests.support.small_network import small_graph
 
 
@@ -31,9 +31,9 @@ def test_unsupported_ops_are_all_named_before_anything_runs() -> None:
     with pytest.raises(UnsupportedOp) as error:
         compile_graph(builder.build(tensors[-1:]))
     message = str(error.value)
-    assert "RSQRT (layer 0, 2): karat lacks it" in message
+    assert "RSQRT (layer 0, 2): karat24 lacks it" in message
     assert "CUMSUM (layer 1)" in message
-    assert "karat export MODEL --until TENSOR" in message
+    assert "karat24 export MODEL --until TENSOR" in message
 
 
 def test_trace_holds_inputs_outputs_and_accumulators_but_no_constants() -> None:

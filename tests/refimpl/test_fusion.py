@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from karat.feeds import random_feeds
-from refimpl.engine import compile_graph
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import Graph, Layer, Quantization, Tensor
-from refimpl.kernels.jit.isa import FEATURES, VARIABLE, why_not
-from refimpl.profiles import PROFILES
+from karat24.feeds import random_feeds
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import Graph, Layer, Quantization, Tensor
+from karat24.refimpl.kernels.jit.isa import FEATURES, VARIABLE, why_not
+from karat24.refimpl.profiles import PROFILES
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 from tests.support.planned_networks import (
     Net,

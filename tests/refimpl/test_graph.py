@@ -7,8 +7,8 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from refimpl.errors import ModelError
-from refimpl.graph import Graph, Layer, Quantization, Signature, Tensor
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Graph, Layer, Quantization, Signature, Tensor
 
 
 def tensor(index: int, **changes: object) -> Tensor:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.onnx import read_onnx, to_onnx
-from karat.feeds import random_feeds
-from refimpl.engine import Program, compile_graph
-from refimpl.graph import Array, Graph
-from refimpl.kernels.elementwise.lookup import Lookup
-from refimpl.kernels.moves.image_layout import ToChannelsFirst, ToChannelsLast
+from karat24.export.onnx import read_onnx, to_onnx
+from karat24.feeds import random_feeds
+from karat24.refimpl.engine import Program, compile_graph
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.kernels.elementwise.lookup import Lookup
+from karat24.refimpl.kernels.moves.image_layout import ToChannelsFirst, ToChannelsLast
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.quantized import seeded, some_values
 from tests.support.planned_networks import (

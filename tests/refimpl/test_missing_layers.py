@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from refimpl.builder import GraphBuilder
-from refimpl.engine import Program, compile_graph
-from refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
-from refimpl.graph import Graph, Quantization
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.engine import Program, compile_graph
+from karat24.refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
+from karat24.refimpl.graph import Graph, Quantization
 
 QUANTIZATION = Quantization.per_tensor(0.5, 3)
 SHAPE = (1, 5)

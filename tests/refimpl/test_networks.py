@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from refimpl.builder import GraphBuilder
-from refimpl.cost import count
-from refimpl.errors import ModelError, UsageError
-from refimpl.graph import Graph, Quantization
-from refimpl.networks import chain, fine_tune, learnt_ranges, load_weights, tomogan
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.cost import count
+from karat24.refimpl.errors import ModelError, UsageError
+from karat24.refimpl.graph import Graph, Quantization
+from karat24.refimpl.networks import chain, fine_tune, learnt_ranges, load_weights, tomogan
 
 CONV = ("CONV_2D", 1)
 ENCODER = [CONV] + [CONV, CONV, ("MAX_POOL_2D", 1)] * 3 + [CONV]

@@ -7,11 +7,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from export.onnx import read_onnx
-from refimpl.engine import Implementation, compile_graph
-from refimpl.errors import UsageError
-from refimpl.profiles import PROFILES, profile_for
-from refimpl.spec.onnx.arithmetic import fused_multiply_add, sum_saturating_pairs
+from karat24.export.onnx import read_onnx
+from karat24.refimpl.engine import Implementation, compile_graph
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.profiles import PROFILES, profile_for
+from karat24.refimpl.spec.onnx.arithmetic import fused_multiply_add, sum_saturating_pairs
 from tests.cases.onnx_models import node, onnx_model, qdq_pair
 from tests.cases.onnx_ops import convolutions
 from tests.support import exact_networks as models

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl.errors import KaratError, ModelError, UnsupportedOp
-from refimpl.graph import DTYPES, LayerView, Quantization, Tensor
-from refimpl.ops import OPS
-from refimpl.profiles import profile_named
+from karat24.refimpl.errors import KaratError, ModelError, UnsupportedOp
+from karat24.refimpl.graph import DTYPES, LayerView, Quantization, Tensor
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles import profile_named
 from tests.cases import activations, convolution, elementwise, quantization
 from tests.cases.case import Case
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from karat.feeds import random_feeds
-from refimpl.contract import Target
-from refimpl.engine import compile_graph, prepare_step
-from refimpl.graph import Graph
-from refimpl.kernels.jit import isa as instruction_sets
-from refimpl.kernels.threads import thread_count as sharing
-from refimpl.planning import ALIGNMENT, Span, allocate
-from refimpl.profiles import PROFILES
+from karat24.feeds import random_feeds
+from karat24.refimpl.contract import Target
+from karat24.refimpl.engine import compile_graph, prepare_step
+from karat24.refimpl.graph import Graph
+from karat24.refimpl.kernels.jit import isa as instruction_sets
+from karat24.refimpl.kernels.threads import thread_count as sharing
+from karat24.refimpl.planning import ALIGNMENT, Span, allocate
+from karat24.refimpl.profiles import PROFILES
 from tests.support.guard_pages import GuardPages, exit_code, read_behind_the_end
 from tests.support.planned_networks import (
     Net,

@@ -7,11 +7,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from refimpl.builder import GraphBuilder
-from refimpl.errors import UnsupportedOp
-from refimpl.profiles.rules import Method, Rule
-from refimpl.profiles.tflite.broadcast import InnerLoop, inner_loop
-from refimpl.spec.shared.primitives import (
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.profiles.tflite.broadcast import InnerLoop, inner_loop
+from karat24.refimpl.spec.shared.primitives import (
     activation_range,
     body_mask,
     effective_multiplier,

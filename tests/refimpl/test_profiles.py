@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from refimpl.builder import GraphBuilder
-from refimpl.errors import UnsupportedOp, UsageError
-from refimpl.graph import Quantization
-from refimpl.ops import OPS
-from refimpl.profiles import CANONICAL, METHODS, PROFILES, profile_named
-from refimpl.profiles.tflite.table import LITERT_2_3_BUILTIN, LITERT_2_3_REF, TFLITE_2_14_REF
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import UnsupportedOp, UsageError
+from karat24.refimpl.graph import Quantization
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles import CANONICAL, METHODS, PROFILES, profile_named
+from karat24.refimpl.profiles.tflite.table import LITERT_2_3_BUILTIN, LITERT_2_3_REF, TFLITE_2_14_REF
 
 TFLITE = [name for name in PROFILES if name.startswith(("litert", "tflite", "tflm"))]
 TFLITE_OPS = [op for op in OPS if op.isupper() or "_" in op]

@@ -1,4 +1,4 @@
-"""A layer the runtime refuses and a layer karat lacks are told apart, and both say which profiles run it."""
+"""A layer the runtime refuses and a layer karat24 lacks are told apart, and both say which profiles run it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from refimpl.builder import GraphBuilder
-from refimpl.engine import compile_graph
-from refimpl.errors import RefusedByRuntime, UnsupportedOp
-from refimpl.graph import Graph, LayerView, Quantization
-from refimpl.profiles import PROFILES
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import RefusedByRuntime, UnsupportedOp
+from karat24.refimpl.graph import Graph, LayerView, Quantization
+from karat24.refimpl.profiles import PROFILES
 from tests.support.small_network import small_graph
 
 LITERT = [
@@ -110,7 +110,7 @@ def test_a_refusal_names_the_profiles_that_run_the_layer() -> None:
 
 
 def test_what_karat_lacks_is_not_called_a_refusal() -> None:
-    with pytest.raises(UnsupportedOp, match="karat lacks it") as lacking:
+    with pytest.raises(UnsupportedOp, match="karat24 lacks it") as lacking:
         PROFILES["tflm"].rule(only_layer(logistic(0.00382813)))
     assert not isinstance(lacking.value, RefusedByRuntime)
     assert str(lacking.value).endswith("profiles that run it: litert-2.3-xnnpack")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from delegates.onnxruntime import ONNX_LANES, OnnxDelegate
+from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
 
 EMULATOR = "qemu-x86_64"
 PROCESSOR = "Haswell"

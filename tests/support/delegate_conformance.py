@@ -14,11 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delegates import Delegate, DelegateRun, delegate_named
-from delegates.child import TIME_LIMIT
-from export.tflite import write_tflite
-from refimpl.errors import DelegateCrashed, DelegateError, DelegateTimeout, FeedError, ModelError, UsageError
-from refimpl.graph import Graph
+from karat24.delegates import Delegate, DelegateRun, delegate_named
+from karat24.delegates.child import TIME_LIMIT
+from karat24.export.tflite import write_tflite
+from karat24.refimpl.errors import (
+    DelegateCrashed,
+    DelegateError,
+    DelegateTimeout,
+    FeedError,
+    ModelError,
+    UsageError,
+)
+from karat24.refimpl.graph import Graph
 from tests.support import exact_networks as models
 
 

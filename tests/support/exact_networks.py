@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Array, Graph, Quantization
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Array, Graph, Quantization
 
 SAME = Quantization.per_tensor(0.5, 3)
 SHAPE = (1, 4, 6, 2)

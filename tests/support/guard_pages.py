@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 
 
 class GuardPages:

@@ -7,15 +7,15 @@ import math
 import numpy as np
 from hypothesis import HealthCheck, settings
 
-from refimpl.contract import Target
-from refimpl.graph import Array, LayerView
-from refimpl.kernels import KERNELS
-from refimpl.kernels.jit.isa import FEATURES, why_not
-from refimpl.profiles.rules import Rule
-from refimpl.spec.tflite.conv_2d import check_conv_2d, conv_2d
-from refimpl.spec.tflite.depthwise_conv_2d import check_depthwise_conv_2d, depthwise_conv_2d
-from refimpl.spec.tflite.fully_connected import check_fully_connected, fully_connected
-from refimpl.spec.tflite.transpose_conv import check_transpose_conv, transpose_conv
+from karat24.refimpl.contract import Target
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels import KERNELS
+from karat24.refimpl.kernels.jit.isa import FEATURES, why_not
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.tflite.conv_2d import check_conv_2d, conv_2d
+from karat24.refimpl.spec.tflite.depthwise_conv_2d import check_depthwise_conv_2d, depthwise_conv_2d
+from karat24.refimpl.spec.tflite.fully_connected import check_fully_connected, fully_connected
+from karat24.refimpl.spec.tflite.transpose_conv import check_transpose_conv, transpose_conv
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 
 SPECS = {

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Array, AttributeValue, Graph, Quantization
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Array, AttributeValue, Graph, Quantization
 
 Named = Iterator[tuple[str, Graph]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 
 
 def run_reference(model: bytes, *feeds: Array) -> list[Array]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.quantize import (
+from karat24.export.quantize import (
     QuantizationScheme,
     Range,
     quantize_graph,
 )
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Array, Graph, Tensor
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Array, Graph, Tensor
 
 
 def by_name(graph: Graph, name: str) -> Tensor:

@@ -13,9 +13,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from export.onnx.writing.float_graph import write_float_onnx
-from refimpl.graph import Array
-from refimpl.networks import fine_tune, tomogan
+from karat24.export.onnx.writing.float_graph import write_float_onnx
+from karat24.refimpl.graph import Array
+from karat24.refimpl.networks import fine_tune, tomogan
 
 
 class Sketch:

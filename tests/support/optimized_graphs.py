@@ -12,8 +12,8 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from export.onnx.schema import op_name
-from refimpl.graph import Array, Graph
+from karat24.export.onnx.schema import op_name
+from karat24.refimpl.graph import Array, Graph
 
 LAYOUT_PASSES = (
     "NchwcTransformer",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from karat.feeds import random_feeds
-from refimpl.builder import GraphBuilder
-from refimpl.engine import Program, compile_graph
-from refimpl.graph import Graph, Quantization
-from refimpl.planning import nbytes
+from karat24.feeds import random_feeds
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.engine import Program, compile_graph
+from karat24.refimpl.graph import Graph, Quantization
+from karat24.refimpl.planning import nbytes
 
 SCALE = Quantization.per_tensor(2.0**-5, 3)
 WINDOW = {"padding": "SAME", "stride_w": 1, "stride_h": 1, "fused_activation_function": "NONE"}

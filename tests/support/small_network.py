@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Graph, Quantization
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Graph, Quantization
 
 
 def small_graph() -> Graph:

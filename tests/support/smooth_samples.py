@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.graph import Array, Graph
+from karat24.refimpl.graph import Array, Graph
 
 
 def smooth_samples(graph: Graph, number: int, seed: int = 0) -> list[Array]:

@@ -8,8 +8,8 @@ from typing import Any
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
-from export.tflite import write_tflite
-from refimpl.graph import Graph
+from karat24.export.tflite import write_tflite
+from karat24.refimpl.graph import Graph
 from tests.support.tflite_samples import every_feature
 
 

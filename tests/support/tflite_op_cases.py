@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from export.tflite import with_lowest_versions
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Array, AttributeValue, Graph, Quantization
+from karat24.export.tflite import with_lowest_versions
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Array, AttributeValue, Graph, Quantization
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.cut import up_to
-from export.tflite import with_lowest_versions
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Graph, Quantization
+from karat24.export.cut import up_to
+from karat24.export.tflite import with_lowest_versions
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Graph, Quantization
 
 
 def every_feature() -> Graph:

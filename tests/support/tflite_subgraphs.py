@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from refimpl.graph import Graph
+from karat24.refimpl.graph import Graph
 from tests.support.tflite_edits import broken
 
 

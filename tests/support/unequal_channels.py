@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.builder import GraphBuilder
-from refimpl.graph import Array, Graph
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import Array, Graph
 
 STRIDE_1 = {"padding": "SAME", "stride_w": 1, "stride_h": 1}
 

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 
-from karat.tomography.tiles import TileGrid  # noqa: E402
-from refimpl.errors import UsageError  # noqa: E402
+from karat24.refimpl.errors import UsageError  # noqa: E402
+from karat24.tomography.tiles import TileGrid  # noqa: E402
 from training.blending import BlendedFineTune, blocks  # noqa: E402
 from training.model import FineTune  # noqa: E402
 

@@ -13,12 +13,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 
-from export.quantize import PRESETS, quantize_learnt  # noqa: E402
-from karat.tomography.imaging.dataset import write_dataset  # noqa: E402
-from karat.tomography.imaging.simulate import simulate_stack  # noqa: E402
-from karat.tomography.restoration import on_onnx_runtime, on_oracle  # noqa: E402
-from refimpl.errors import FeedError, UsageError  # noqa: E402
-from refimpl.networks import fine_tune, learnt_ranges, tomogan  # noqa: E402
+from karat24.export.quantize import PRESETS, quantize_learnt  # noqa: E402
+from karat24.refimpl.errors import FeedError, UsageError  # noqa: E402
+from karat24.refimpl.networks import fine_tune, learnt_ranges, tomogan  # noqa: E402
+from karat24.tomography.imaging.dataset import write_dataset  # noqa: E402
+from karat24.tomography.imaging.simulate import simulate_stack  # noqa: E402
+from karat24.tomography.restoration import on_onnx_runtime, on_oracle  # noqa: E402
 from training import data  # noqa: E402
 from training.__main__ import repair_lesson, stored  # noqa: E402
 from training.fake_quantization import FakeQuantization, observed  # noqa: E402

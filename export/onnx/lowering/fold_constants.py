@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 
-from export.onnx.lowering.rewriting import Node, Rewriting
-from refimpl.errors import KaratError
-from refimpl.graph import DTYPES, Array
-from refimpl.ops import OPS
-from refimpl.profiles.rules import EXACT
+from karat24.export.onnx.lowering.rewriting import Node, Rewriting
+from karat24.refimpl.errors import KaratError
+from karat24.refimpl.graph import DTYPES, Array
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles.rules import EXACT
 
 FOLDABLE = frozenset(
     {

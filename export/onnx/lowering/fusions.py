@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from export.onnx.lowering.pairs import parameters_of
-from export.onnx.lowering.rewriting import QUANTIZE, Node, Rewriting
-from export.onnx.schema import MICROSOFT
+from karat24.export.onnx.lowering.pairs import parameters_of
+from karat24.export.onnx.lowering.rewriting import QUANTIZE, Node, Rewriting
+from karat24.export.onnx.schema import MICROSOFT
 
 Fusion = Callable[[Rewriting, Node], None]
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.onnx.lowering.fold_constants import fold_constants
-from export.onnx.lowering.fusions import FUSIONS, fuses
-from export.onnx.lowering.pairs import (
+from karat24.export.onnx.lowering.fold_constants import fold_constants
+from karat24.export.onnx.lowering.fusions import FUSIONS, fuses
+from karat24.export.onnx.lowering.pairs import (
     dequantize_for_each_reader,
     make_unsigned,
     merge_double_pairs,
@@ -23,13 +23,13 @@ from export.onnx.lowering.pairs import (
     remove_empty_requantizations,
     share_dequantizations,
 )
-from export.onnx.lowering.products import join_products_and_sums
-from export.onnx.lowering.quantize_constants import quantize_constants
-from export.onnx.lowering.rewriting import QUANTIZE, Node, Rewriting
-from export.onnx.lowering.spread import spread_backward, spread_forward
-from export.onnx.lowering.transposes import cancel_transposes, transpose_stored
-from refimpl.errors import ModelError
-from refimpl.graph import QUANTIZED_RANGE, Graph
+from karat24.export.onnx.lowering.products import join_products_and_sums
+from karat24.export.onnx.lowering.quantize_constants import quantize_constants
+from karat24.export.onnx.lowering.rewriting import QUANTIZE, Node, Rewriting
+from karat24.export.onnx.lowering.spread import spread_backward, spread_forward
+from karat24.export.onnx.lowering.transposes import cancel_transposes, transpose_stored
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import QUANTIZED_RANGE, Graph
 
 REMOVED = frozenset({"Dropout", "Identity"})
 """Ops that hand their input on."""

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, QUANTIZED_RANGE, Quantization
+from karat24.export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Quantization
 
 
 class Parameters(NamedTuple):

@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 
-from export.onnx.lowering.rewriting import Node, Rewriting
-from refimpl.graph import AttributeValue
+from karat24.export.onnx.lowering.rewriting import Node, Rewriting
+from karat24.refimpl.graph import AttributeValue
 
 
 def join_products_and_sums(rewriting: Rewriting) -> None:

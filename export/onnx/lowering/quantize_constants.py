@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
-from refimpl.graph import Array, Quantization
+from karat24.export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
+from karat24.refimpl.graph import Array, Quantization
 
 
 def quantize_constants(rewriting: Rewriting) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from refimpl.graph import DTYPES, Array, AttributeValue, Graph, Layer, LayerView, Quantization, Tensor
+from karat24.refimpl.graph import DTYPES, Array, AttributeValue, Graph, Layer, LayerView, Quantization, Tensor
 
 QUANTIZE = "QuantizeLinear"
 DEQUANTIZE = "DequantizeLinear"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from export.onnx.lowering.pairs import parameters_of
-from export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
-from refimpl.graph import Quantization
+from karat24.export.onnx.lowering.pairs import parameters_of
+from karat24.export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
+from karat24.refimpl.graph import Quantization
 
 PROPAGATING = frozenset({"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 """Ops over which quantization spreads: one on float values next to quantized ones becomes quantized."""

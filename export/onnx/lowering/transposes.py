@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from export.onnx.lowering.pairs import parameters_of
-from export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
+from karat24.export.onnx.lowering.pairs import parameters_of
+from karat24.export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
 
 
 def transpose_stored(rewriting: Rewriting) -> None:

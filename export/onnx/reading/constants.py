@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from export.onnx.schema import MAX_RANK, TYPE_NAMES, TYPED_FIELDS
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import DTYPES, MAX_ELEMENTS, OPAQUE_TYPES, Array
+from karat24.export.onnx.schema import MAX_RANK, TYPE_NAMES, TYPED_FIELDS
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import DTYPES, MAX_ELEMENTS, OPAQUE_TYPES, Array
 
 EXTERNAL = 1
 """``TensorProto.DataLocation`` of values kept in another file."""
@@ -55,7 +55,7 @@ def element_type(code: int, where: str) -> str:
     """The name of an ONNX element type. Raises UnsupportedOp for one without a name here."""
     if code not in TYPE_NAMES:
         raise UnsupportedOp(
-            f"{where}: element type number {code} is unknown to karat: the file is of a newer version of "
+            f"{where}: element type number {code} is unknown to karat24: the file is of a newer version of "
             "ONNX, or damaged"
         )
     return TYPE_NAMES[code]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from export.onnx.reading.constants import element_type
-from export.onnx.schema import MAX_RANK, op_name
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import AttributeValue
+from karat24.export.onnx.reading.constants import element_type
+from karat24.export.onnx.schema import MAX_RANK, op_name
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import AttributeValue
 
 
 def check_texts(message: Any) -> None:

@@ -15,9 +15,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from export.onnx.schema import MICROSOFT
-from refimpl.errors import ModelError
-from refimpl.graph import QUANTIZED_RANGE, LayerView, Quantization, Tensor
+from karat24.export.onnx.schema import MICROSOFT
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import QUANTIZED_RANGE, LayerView, Quantization, Tensor
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from export.onnx.package import import_onnx
-from export.onnx.reading.constants import array_of, element_type
-from export.onnx.reading.messages import (
+from karat24.export.onnx.package import import_onnx
+from karat24.export.onnx.reading.constants import array_of, element_type
+from karat24.export.onnx.reading.messages import (
     Declared,
     attributes_of,
     check_texts,
@@ -19,19 +19,28 @@ from export.onnx.reading.messages import (
     outputs_of,
     where_of,
 )
-from export.onnx.reading.parameters import input_quantizations, output_quantization
-from export.onnx.reading.shapes import fold, infer
-from export.onnx.reading.shapes_types import Type
-from export.onnx.schema import (
+from karat24.export.onnx.reading.parameters import input_quantizations, output_quantization
+from karat24.export.onnx.reading.shapes import fold, infer
+from karat24.export.onnx.reading.shapes_types import Type
+from karat24.export.onnx.schema import (
     IR_VERSIONS,
     MAX_BYTES,
     MAX_RANK,
     STANDARD_DOMAINS,
     op_name,
 )
-from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import OPAQUE_TYPES, Array, Graph, Layer, LayerView, Quantization, Signature, Tensor
-from refimpl.spec.onnx.versions import OPSETS, why_unknown
+from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
+from karat24.refimpl.graph import (
+    OPAQUE_TYPES,
+    Array,
+    Graph,
+    Layer,
+    LayerView,
+    Quantization,
+    Signature,
+    Tensor,
+)
+from karat24.refimpl.spec.onnx.versions import OPSETS, why_unknown
 
 
 def read_onnx(source: str | Path | bytes) -> Graph:

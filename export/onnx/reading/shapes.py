@@ -13,13 +13,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from export.onnx.reading import shapes_moving as moving
-from export.onnx.reading import shapes_windows as windows
-from export.onnx.reading.shapes_types import Rule, Type, broadcast, has_input
-from export.onnx.schema import MICROSOFT, TYPE_NAMES
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.spec.onnx.versions import why_unknown
+from karat24.export.onnx.reading import shapes_moving as moving
+from karat24.export.onnx.reading import shapes_windows as windows
+from karat24.export.onnx.reading.shapes_types import Rule, Type, broadcast, has_input
+from karat24.export.onnx.schema import MICROSOFT, TYPE_NAMES
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import DTYPES, Array, LayerView
+from karat24.refimpl.spec.onnx.versions import why_unknown
 
 FOLDED_ELEMENTS = 64
 """Only values this few are worked out while reading: they are sizes, axes and the like."""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from export.onnx.reading.shapes_types import (
+from karat24.export.onnx.reading.shapes_types import (
     Rule,
     Shape,
     Type,
@@ -17,9 +17,9 @@ from export.onnx.reading.shapes_types import (
     has_input,
     known_integers,
 )
-from export.onnx.schema import TYPE_NAMES
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import LayerView
+from karat24.export.onnx.schema import TYPE_NAMES
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import LayerView
 
 
 def joined(step: int, first: int = 0) -> Rule:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import LayerView
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import LayerView
 
 Shape: TypeAlias = tuple[int, ...]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from export.onnx.reading.shapes_types import Rule, Shape, Type
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import LayerView, Tensor
+from karat24.export.onnx.reading.shapes_types import Rule, Shape, Type
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import LayerView, Tensor
 
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
 """What ``auto_pad`` can say; NOTSET means that ``pads`` says it."""

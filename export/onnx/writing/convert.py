@@ -11,11 +11,11 @@ A quantized tensor keeps its name, so that edges of both files match; what is ne
 
 from __future__ import annotations
 
-from export.onnx.writing.convert_layers import CONVERTERS
-from export.onnx.writing.converter import FLAVOURS, Converter, Flavour
-from export.onnx.writing.write import write_onnx
-from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import Graph
+from karat24.export.onnx.writing.convert_layers import CONVERTERS
+from karat24.export.onnx.writing.converter import FLAVOURS, Converter, Flavour
+from karat24.export.onnx.writing.write import write_onnx
+from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
+from karat24.refimpl.graph import Graph
 
 
 def to_onnx(graph: Graph, flavour: Flavour = "qdq") -> Graph:

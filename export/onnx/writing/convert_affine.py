@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from export.onnx.layout import TO_NCHW
-from export.onnx.schema import MICROSOFT
-from export.onnx.writing.convert_reshape import reshaped
-from export.onnx.writing.converter import EIGHT_BITS, Converter, strides
-from export.onnx.writing.float_graph import transposed_geometry, window_pads
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import AttributeValue, LayerView, Quantization, Tensor
+from karat24.export.onnx.layout import TO_NCHW
+from karat24.export.onnx.schema import MICROSOFT
+from karat24.export.onnx.writing.convert_reshape import reshaped
+from karat24.export.onnx.writing.converter import EIGHT_BITS, Converter, strides
+from karat24.export.onnx.writing.float_graph import transposed_geometry, window_pads
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import AttributeValue, LayerView, Quantization, Tensor
 
 
 def _filter(converter: Converter, view: LayerView, position: int, order: tuple[int, ...], axis: int) -> int:

@@ -7,15 +7,15 @@ from types import MappingProxyType
 
 import numpy as np
 
-from export.onnx.layout import TO_NCHW
-from export.onnx.schema import MICROSOFT
-from export.onnx.writing.convert_affine import conv, depthwise, fully_connected, transpose_conv
-from export.onnx.writing.convert_moves import gather, slice_, split, split_v, strided_slice, transpose
-from export.onnx.writing.convert_reshape import reshaped
-from export.onnx.writing.converter import Converter, layout, quantized_output, strides
-from export.onnx.writing.float_graph import window_pads
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import AttributeValue, LayerView
+from karat24.export.onnx.layout import TO_NCHW
+from karat24.export.onnx.schema import MICROSOFT
+from karat24.export.onnx.writing.convert_affine import conv, depthwise, fully_connected, transpose_conv
+from karat24.export.onnx.writing.convert_moves import gather, slice_, split, split_v, strided_slice, transpose
+from karat24.export.onnx.writing.convert_reshape import reshaped
+from karat24.export.onnx.writing.converter import Converter, layout, quantized_output, strides
+from karat24.export.onnx.writing.float_graph import window_pads
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import AttributeValue, LayerView
 
 Convert = Callable[[Converter, LayerView], None]
 

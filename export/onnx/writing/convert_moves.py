@@ -11,16 +11,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.onnx.layout import TO_NCHW
-from export.onnx.writing.convert_reshape import in_tflite_order, reshaped
-from export.onnx.writing.converter import EIGHT_BITS, Converter, layout
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView, Tensor
-from refimpl.spec.tflite import slice as slice_box
-from refimpl.spec.tflite.gather import check_gather
-from refimpl.spec.tflite.split import check_split, check_split_v
-from refimpl.spec.tflite.strided_slice import check_strided_slice, sliced_axes
-from refimpl.spec.tflite.transpose import permutation
+from karat24.export.onnx.layout import TO_NCHW
+from karat24.export.onnx.writing.convert_reshape import in_tflite_order, reshaped
+from karat24.export.onnx.writing.converter import EIGHT_BITS, Converter, layout
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import LayerView, Tensor
+from karat24.refimpl.spec.tflite import slice as slice_box
+from karat24.refimpl.spec.tflite.gather import check_gather
+from karat24.refimpl.spec.tflite.split import check_split, check_split_v
+from karat24.refimpl.spec.tflite.strided_slice import check_strided_slice, sliced_axes
+from karat24.refimpl.spec.tflite.transpose import permutation
 
 BACKWARD_END = -(2**62)
 """An end that a Slice with a negative step clamps to "behind the first value"."""

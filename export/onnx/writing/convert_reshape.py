@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.onnx.layout import TO_NCHW, TO_NHWC
-from export.onnx.writing.converter import Converter, layout
-from refimpl.graph import Tensor
+from karat24.export.onnx.layout import TO_NCHW, TO_NHWC
+from karat24.export.onnx.writing.converter import Converter, layout
+from karat24.refimpl.graph import Tensor
 
 
 def in_tflite_order(converter: Converter, source: Tensor, index: int, name: str) -> int:

@@ -7,12 +7,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from export.onnx.layout import TO_NCHW, onnx_names
-from export.onnx.schema import MICROSOFT
-from export.onnx.writing.float_graph import CLIPS
-from refimpl.builder import GraphBuilder
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import (
+from karat24.export.onnx.layout import TO_NCHW, onnx_names
+from karat24.export.onnx.schema import MICROSOFT
+from karat24.export.onnx.writing.float_graph import CLIPS
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import (
     DTYPES,
     QUANTIZED_RANGE,
     Array,

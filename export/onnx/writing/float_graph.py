@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from export.onnx.layout import TO_NCHW, onnx_names
-from export.onnx.package import import_onnx
-from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import Array, Graph, LayerView
+from karat24.export.onnx.layout import TO_NCHW, onnx_names
+from karat24.export.onnx.package import import_onnx
+from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
+from karat24.refimpl.graph import Array, Graph, LayerView
 
 OPSET = 17
 IR_VERSION = 8
@@ -63,7 +63,7 @@ def write_float_onnx(graph: Graph, expose: Iterable[int] = ()) -> bytes:
             [writer.value_info(index) for index in outputs],
             initializer=writer.initializers,
         ),
-        producer_name="karat",
+        producer_name="karat24",
         ir_version=IR_VERSION,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         doc_string=f"{graph.description}. Four-dimensional tensors are NCHW.",

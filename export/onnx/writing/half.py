@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from export.onnx.package import import_onnx
-from refimpl.errors import ModelError
+from karat24.export.onnx.package import import_onnx
+from karat24.refimpl.errors import ModelError
 
 STAYS_FLOAT = {"Resize": (1, 2)}
 """Op type to the inputs the ONNX specification holds to float32: regions and scales."""

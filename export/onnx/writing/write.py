@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from export.onnx.layout import onnx_names
-from export.onnx.package import import_onnx
-from export.onnx.schema import MAX_BYTES, TYPE_CODES, split_op
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import AttributeValue, Graph, Layer, Tensor
+from karat24.export.onnx.layout import onnx_names
+from karat24.export.onnx.package import import_onnx
+from karat24.export.onnx.schema import MAX_BYTES, TYPE_CODES, split_op
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import AttributeValue, Graph, Layer, Tensor
 
 LEAST_OPSET = 17
 """Version of the standard operator set a file names when no layer says one."""
@@ -60,7 +60,7 @@ class _Writer:
                 initializer=[self._initializer(t) for t in graph.tensors if t.data is not None],
                 value_info=[self._value_info(index) for index in written if index not in ends],
             ),
-            producer_name="karat",
+            producer_name="karat24",
             ir_version=helper.find_min_ir_version_for(versions, ignore_unknown=True),
             opset_imports=versions,
             doc_string=graph.description,

@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.kernels.rounding.requantize import Epilogue
-from refimpl.kernels.threads.task_kernel import TaskKernel
+from karat24.refimpl.kernels.rounding.requantize import Epilogue
+from karat24.refimpl.kernels.threads.task_kernel import TaskKernel
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from refimpl.contract import Target
-from refimpl.graph import LayerView
-from refimpl.kernels.convolution.base import AccumulatingKernel
-from refimpl.kernels.convolution.dense import prepare_dense
-from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
-from refimpl.kernels.convolution.tiling import convolution_sampling, padding_before
-from refimpl.kernels.convolution.winograd.convolution import prepare_winograd
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Target
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.kernels.convolution.base import AccumulatingKernel
+from karat24.refimpl.kernels.convolution.dense import prepare_dense
+from karat24.refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
+from karat24.refimpl.kernels.convolution.tiling import convolution_sampling, padding_before
+from karat24.refimpl.kernels.convolution.winograd.convolution import prepare_winograd
+from karat24.refimpl.profiles.rules import Rule
 
 
 def prepare_convolution(view: LayerView, rule: Rule, target: Target) -> AccumulatingKernel:

@@ -10,31 +10,45 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Border, Target, Values
-from refimpl.graph import Array, LayerView, Tensor
-from refimpl.kernels.convolution.base import AccumulatingKernel
-from refimpl.kernels.convolution.patches import ByteToElement, PatchSource, byte_to_element, fill_patch
-from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes, as_channels, pixels_side_by_side
-from refimpl.kernels.convolution.tiling import (
+from karat24.refimpl.contract import Border, Target, Values
+from karat24.refimpl.graph import Array, LayerView, Tensor
+from karat24.refimpl.kernels.convolution.base import AccumulatingKernel
+from karat24.refimpl.kernels.convolution.patches import (
+    ByteToElement,
+    PatchSource,
+    byte_to_element,
+    fill_patch,
+)
+from karat24.refimpl.kernels.convolution.pixels_as_channels import (
+    ConvolutionShapes,
+    as_channels,
+    pixels_side_by_side,
+)
+from karat24.refimpl.kernels.convolution.tiling import (
     PHASE_FIELDS,
     Dimensions,
     TilePlan,
     plan_tiles,
 )
-from refimpl.kernels.images.strided_images import whole_pixels
-from refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
-from refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
-from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
-from refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
-from refimpl.kernels.microkernel.microkernel import close_block, microkernel_for, multiply_block, open_block
-from refimpl.kernels.rounding.requantize import (
+from karat24.refimpl.kernels.images.strided_images import whole_pixels
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
+from karat24.refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
+from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
+from karat24.refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
+from karat24.refimpl.kernels.microkernel.microkernel import (
+    close_block,
+    microkernel_for,
+    multiply_block,
+    open_block,
+)
+from karat24.refimpl.kernels.rounding.requantize import (
     Epilogue,
     copy_accumulators,
     prepare_epilogue,
     requantize_pixels,
 )
-from refimpl.kernels.threads.task_kernel import Tasks
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.kernels.threads.task_kernel import Tasks
+from karat24.refimpl.profiles.rules import Rule
 
 (
     _OUT_Y, _OUT_Y_STEP, _ROWS, _IN_Y, _IN_Y_STEP, _TAP_Y_STEP, _TAPS_Y, _ROW_STEP,

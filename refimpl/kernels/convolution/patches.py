@@ -2,7 +2,7 @@
 
 A patch is what one tile of output pixels reads: int16, uint8 or int8 ``[filter_y, column,
 in_channel]``, as the instruction set multiplies them. Its layouts are described in
-``refimpl.kernels.convolution.tiling``.
+``karat24.refimpl.kernels.convolution.tiling``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from refimpl.graph import Array, Tensor
-from refimpl.kernels.jit.llvm_ir import INT8, INT32, call, intrinsic, pointer
-from refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.graph import Array, Tensor
+from karat24.refimpl.kernels.jit.llvm_ir import INT8, INT32, call, intrinsic, pointer
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
 
 CACHE_LINE = 64
 """Bytes :func:`prefetch` brings at least."""

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.kernels.convolution.tiling import Sampling
-from refimpl.kernels.microkernel.microkernel import FEW_PIXELS
-from refimpl.kernels.rounding.requantize_block import LANES
+from karat24.refimpl.kernels.convolution.tiling import Sampling
+from karat24.refimpl.kernels.microkernel.microkernel import FEW_PIXELS
+from karat24.refimpl.kernels.rounding.requantize_block import LANES
 
 MOST_VALUES = 1024
 """Most input values from one group of pixels to the next: with more, a tile would leave the cache."""

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.graph import Array
-from refimpl.kernels.jit.scratch import ALIGNMENT
-from refimpl.kernels.microkernel.microkernel import Microkernel
-from refimpl.kernels.threads.thread_count import threads_for
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.jit.scratch import ALIGNMENT
+from karat24.refimpl.kernels.microkernel.microkernel import Microkernel
+from karat24.refimpl.kernels.threads.thread_count import threads_for
 
 PATCH_BYTES = 32 * 1024
 """Patch and accumulators of one tile should fit the first-level cache."""

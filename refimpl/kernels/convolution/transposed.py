@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from refimpl.contract import Kernel, Target
-from refimpl.graph import LayerView
-from refimpl.kernels.convolution.dense import prepare_dense
-from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
-from refimpl.kernels.convolution.tiling import transposed_sampling
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.kernels.convolution.dense import prepare_dense
+from karat24.refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
+from karat24.refimpl.kernels.convolution.tiling import transposed_sampling
+from karat24.refimpl.profiles.rules import Rule
 
 
 def prepare_transposed(view: LayerView, rule: Rule, target: Target) -> Kernel:

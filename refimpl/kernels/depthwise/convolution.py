@@ -14,14 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Border, Kernel, Target, Values
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.convolution.base import AccumulatingKernel
-from refimpl.kernels.convolution.conv_2d import paddings_before
-from refimpl.kernels.convolution.dense import centred_filter, prepare_dense
-from refimpl.kernels.convolution.patches import ByteToElement, PatchSource, byte_to_element, fill_patch
-from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
-from refimpl.kernels.convolution.tiling import (
+from karat24.refimpl.contract import Border, Kernel, Target, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.convolution.base import AccumulatingKernel
+from karat24.refimpl.kernels.convolution.conv_2d import paddings_before
+from karat24.refimpl.kernels.convolution.dense import centred_filter, prepare_dense
+from karat24.refimpl.kernels.convolution.patches import (
+    ByteToElement,
+    PatchSource,
+    byte_to_element,
+    fill_patch,
+)
+from karat24.refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
+from karat24.refimpl.kernels.convolution.tiling import (
     MAX_ROWS,
     ROWS_BYTES,
     convolution_sampling,
@@ -31,29 +36,29 @@ from refimpl.kernels.convolution.tiling import (
     tap_starts,
     tile_size,
 )
-from refimpl.kernels.depthwise.row_block import STRIDES, TAPS, multiply_columns
-from refimpl.kernels.depthwise.word_patch import fill_words, pack_neighbours
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
-from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
-from refimpl.kernels.microkernel.blocking import Blocking
-from refimpl.kernels.microkernel.microkernel import (
+from karat24.refimpl.kernels.depthwise.row_block import STRIDES, TAPS, multiply_columns
+from karat24.refimpl.kernels.depthwise.word_patch import fill_words, pack_neighbours
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
+from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
+from karat24.refimpl.kernels.microkernel.blocking import Blocking
+from karat24.refimpl.kernels.microkernel.microkernel import (
     DEPTHWISE_CHANNELS,
     DEPTHWISE_PIXELS,
     Microkernel,
     microkernel_for,
     multiply_channels,
 )
-from refimpl.kernels.microkernel.vector_blocks import WORD_BYTES
-from refimpl.kernels.rounding.requantize import (
+from karat24.refimpl.kernels.microkernel.vector_blocks import WORD_BYTES
+from karat24.refimpl.kernels.rounding.requantize import (
     Epilogue,
     copy_accumulators,
     prepare_epilogue,
     requantize_pixels,
 )
-from refimpl.kernels.threads.task_kernel import Tasks
-from refimpl.kernels.threads.thread_count import threads_for
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.kernels.threads.task_kernel import Tasks
+from karat24.refimpl.kernels.threads.thread_count import threads_for
+from karat24.refimpl.profiles.rules import Rule
 
 PRODUCT_WORK, COLUMN_WORK = 8, 4
 """What a product of a depthwise filter takes, in products of a dense one; and of one computed by columns."""

@@ -14,14 +14,24 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from refimpl.kernels.jit.llvm_ir import INT8, INT16, INT32, constant, element, intrinsic, load, store, vector
-from refimpl.kernels.microkernel.microkernel import (
+from karat24.refimpl.kernels.jit.llvm_ir import (
+    INT8,
+    INT16,
+    INT32,
+    constant,
+    element,
+    intrinsic,
+    load,
+    store,
+    vector,
+)
+from karat24.refimpl.kernels.microkernel.microkernel import (
     DEPTHWISE_CHANNELS,
     DEPTHWISE_PIXELS,
     Microkernel,
     kernel_of,
 )
-from refimpl.kernels.microkernel.vector_blocks import WORD_BYTES, ChannelBlock
+from karat24.refimpl.kernels.microkernel.vector_blocks import WORD_BYTES, ChannelBlock
 
 TAPS = 3
 """Rows and columns of the filters."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from refimpl.graph import Array
-from refimpl.kernels.convolution.patches import ByteToElement, PatchSource
-from refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.convolution.patches import ByteToElement, PatchSource
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
 
 
 @no_refcount

@@ -12,22 +12,22 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.elementwise.lookup import (
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.elementwise.lookup import (
     Lookup,
     Tables,
     byte_values,
     clamped_bytes,
     full_range,
 )
-from refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
-from refimpl.kernels.elementwise.tanhf import tanh_float32
-from refimpl.kernels.jit.operands import operand
-from refimpl.kernels.rounding.fixed_point import fixed_point, rescale
-from refimpl.kernels.rounding.multipliers import output_bounds
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
+from karat24.refimpl.kernels.elementwise.tanhf import tanh_float32
+from karat24.refimpl.kernels.jit.operands import operand
+from karat24.refimpl.kernels.rounding.fixed_point import fixed_point, rescale
+from karat24.refimpl.kernels.rounding.multipliers import output_bounds
+from karat24.refimpl.profiles.rules import Rule
 
 REAL_BOUNDS: dict[str, tuple[float, float]] = {
     "NONE": (-math.inf, math.inf),

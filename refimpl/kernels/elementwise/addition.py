@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.contract import Values
-from refimpl.graph import Array, Tensor
-from refimpl.kernels.elementwise.addition_block import LANES, PLACES, add_until_doubt
-from refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
-from refimpl.kernels.jit.operands import buffer, flat_bytes
-from refimpl.kernels.jit.wrapping_int32 import add32, mul32, shift_right32, sub32
-from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
+from karat24.refimpl.contract import Values
+from karat24.refimpl.graph import Array, Tensor
+from karat24.refimpl.kernels.elementwise.addition_block import LANES, PLACES, add_until_doubt
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
+from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes
+from karat24.refimpl.kernels.jit.wrapping_int32 import add32, mul32, shift_right32, sub32
+from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 
 _FINE, _DOUBT = 1536, 4
 """A float32 below 512 added to 1536 is rounded to multiples of 2**-13 (PLACES); four of them are near."""
@@ -53,7 +53,7 @@ class Scaling(NamedTuple):
         """gemmlowp's of ``x << gained``, shifted to the right by ``right`` behind the multiplier.
 
         Two floors in a row are one, and every constant is a multiple of ``2**gained``
-        (``refimpl.kernels.rounding.requantize_block`` says why the sign of the product decides ties).
+        (``karat24.refimpl.kernels.rounding.requantize_block`` says why the sign of the product decides ties).
         """
         rounding = (1 << (_HIGH - 1)) + ((1 << (_HIGH - 1 + right)) if right else 0)
         below = rounding - ((1 << _HIGH) if right else 0)

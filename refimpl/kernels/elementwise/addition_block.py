@@ -12,7 +12,17 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from refimpl.kernels.jit.llvm_ir import INT8, INT32, call, constant, intrinsic, load, splat, store, vector
+from karat24.refimpl.kernels.jit.llvm_ir import (
+    INT8,
+    INT32,
+    call,
+    constant,
+    intrinsic,
+    load,
+    splat,
+    store,
+    vector,
+)
 
 LANES = 16
 """Sums at a time."""

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from refimpl.kernels.elementwise.activations import REAL_BOUNDS, ratio32
-from refimpl.kernels.elementwise.addition import (
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.kernels.elementwise.activations import REAL_BOUNDS, ratio32
+from karat24.refimpl.kernels.elementwise.addition import (
     Operand,
     ScaledSum,
     Scaling,
@@ -28,11 +28,17 @@ from refimpl.kernels.elementwise.addition import (
     sum_kernel,
     weighted_sums,
 )
-from refimpl.kernels.elementwise.lookup import PairLookup, Tables, byte_values, clamped_bytes, full_range
-from refimpl.kernels.jit.operands import operand
-from refimpl.kernels.rounding.fixed_point import fixed_point, rescale
-from refimpl.kernels.rounding.multipliers import combined_scales, output_bounds
-from refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.kernels.elementwise.lookup import (
+    PairLookup,
+    Tables,
+    byte_values,
+    clamped_bytes,
+    full_range,
+)
+from karat24.refimpl.kernels.jit.operands import operand
+from karat24.refimpl.kernels.rounding.fixed_point import fixed_point, rescale
+from karat24.refimpl.kernels.rounding.multipliers import combined_scales, output_bounds
+from karat24.refimpl.profiles.rules import Method, Rule
 
 _LEFT_SHIFT = 20
 """Bits ADD's and SUB's operands gain before they are scaled."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.kernels.jit.operands import operand
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, Array, LayerView
+from karat24.refimpl.kernels.jit.operands import operand
+from karat24.refimpl.profiles.rules import Rule
 
 
 def prepare_cast(view: LayerView, rule: Rule, target: Target) -> Kernel:

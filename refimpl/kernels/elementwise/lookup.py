@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Call, Values
-from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.operands import buffer, flat_bytes, operand
-from refimpl.kernels.rounding.byte_table import look_up_bytes
-from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
+from karat24.refimpl.contract import Call, Values
+from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
+from karat24.refimpl.kernels.rounding.byte_table import look_up_bytes
+from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 
 _ENDLESS = 1 << 40
 """A row longer than any output."""

@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.elementwise.activations import coarse, ratio32
-from refimpl.kernels.elementwise.lookup import Lookup, Tables, byte_values, clamped_bytes, full_range
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.operands import buffer, flat_bytes, operand
-from refimpl.kernels.jit.packed_call import TaskLoop
-from refimpl.kernels.jit.wrapping_int32 import add32, sub32
-from refimpl.kernels.rounding.fixed_point import INT32_MIN, fixed_point, rescale, wrap32
-from refimpl.kernels.threads.layer_sequence import BoundLayer
-from refimpl.kernels.threads.task_kernel import LoopKernel
-from refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.elementwise.activations import coarse, ratio32
+from karat24.refimpl.kernels.elementwise.lookup import Lookup, Tables, byte_values, clamped_bytes, full_range
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
+from karat24.refimpl.kernels.jit.packed_call import TaskLoop
+from karat24.refimpl.kernels.jit.wrapping_int32 import add32, sub32
+from karat24.refimpl.kernels.rounding.fixed_point import INT32_MIN, fixed_point, rescale, wrap32
+from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
+from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
+from karat24.refimpl.profiles.rules import Method, Rule
 
 _DIVIDE_32, _DIVIDE_64, _RECIPROCAL = 0, 1, 2
 _FLOAT_METHODS: dict[Method, int] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.graph import Array
+from karat24.refimpl.graph import Array
 
 _F = np.float32
 _LN2_HIGH = np.array(0x3F317180, np.uint32).view(np.float32)[()]

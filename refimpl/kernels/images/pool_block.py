@@ -10,7 +10,7 @@ from typing import Any
 from numba import types
 from numba.core import cgutils
 
-from refimpl.kernels.jit.llvm_ir import INT8, constant, intrinsic, load, splat, store, vector
+from karat24.refimpl.kernels.jit.llvm_ir import INT8, constant, intrinsic, load, splat, store, vector
 
 BLOCKS = (64, 32, 16, 1)
 """Numbers of channels at a time; the widest that fits the channels left is taken."""

@@ -11,14 +11,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, MaxPool2x2, Target, Values
-from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.kernels.images.pool_block import largest_of_window
-from refimpl.kernels.images.strided_images import whole_image, whole_pixels
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.rounding.multipliers import output_bounds
-from refimpl.kernels.threads.task_kernel import LoopKernel
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, MaxPool2x2, Target, Values
+from karat24.refimpl.graph import DTYPES, Array, LayerView
+from karat24.refimpl.kernels.images.pool_block import largest_of_window
+from karat24.refimpl.kernels.images.strided_images import whole_image, whole_pixels
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.rounding.multipliers import output_bounds
+from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
+from karat24.refimpl.profiles.rules import Rule
 
 TAPS_AT_ONCE = 8
 """Taps of a maximum that take as long as an elementary step of other loops."""

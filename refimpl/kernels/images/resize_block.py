@@ -12,7 +12,17 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from refimpl.kernels.jit.llvm_ir import INT8, INT16, constant, element, intrinsic, load, splat, store, vector
+from karat24.refimpl.kernels.jit.llvm_ir import (
+    INT8,
+    INT16,
+    constant,
+    element,
+    intrinsic,
+    load,
+    splat,
+    store,
+    vector,
+)
 
 BLOCKS = (32, 8, 1)
 """Numbers of channels at a time; the widest that fits the channels left is taken."""

@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from refimpl.graph import QUANTIZED_RANGE, Array
-from refimpl.kernels.images.resize_block import weigh_columns
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array
+from karat24.refimpl.kernels.images.resize_block import weigh_columns
 
 _LARGEST = (1 << 15) - 1
 

@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from refimpl.contract import Values
-from refimpl.graph import Array
-from refimpl.kernels.jit.operands import buffer
+from karat24.refimpl.contract import Values
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.jit.operands import buffer
 
 
 def aligned_bytes(size: int, alignment: int) -> Array:

@@ -3,6 +3,6 @@
 Importing this package settles the first two; ``refimpl/kernels/__init__.py`` does so before any kernel.
 """
 
-from refimpl.kernels.jit import compile_cache, isa
+from karat24.refimpl.kernels.jit import compile_cache, isa
 
 __all__ = ["compile_cache", "isa"]

@@ -6,10 +6,10 @@ But it only notices edits of the file a function stands in, although it compiles
 files into it. Here a function's stamp covers its file and all kernel files that
 one imports, directly or not, and the versions of Numba and llvmlite.
 
-The directory is, in this order, ``KARAT_CACHE_DIR``, ``NUMBA_CACHE_DIR``, ``__pycache__``
+The directory is, in this order, ``KARAT24_CACHE_DIR``, ``NUMBA_CACHE_DIR``, ``__pycache__``
 beside the kernels, the user's cache directory, and one that vanishes with the process:
 the first that can be written. Importing this module installs it, for the files of
-``refimpl.kernels`` only; ``refimpl/kernels/__init__.py`` does so before any kernel.
+``karat24.refimpl.kernels`` only; ``refimpl/kernels/__init__.py`` does so before any kernel.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ import llvmlite
 import numba
 from numba.core import caching
 
-VARIABLE = "KARAT_CACHE_DIR"
+VARIABLE = "KARAT24_CACHE_DIR"
 
 _KERNELS = Path(__file__).resolve().parent.parent
-_IMPORT = re.compile(r"^\s*from refimpl\.kernels([\w.]*) import (\([^)]*\)|.*)$", re.MULTILINE)
+_IMPORT = re.compile(r"^\s*from karat24\.refimpl\.kernels([\w.]*) import (\([^)]*\)|.*)$", re.MULTILINE)
 _NAME = re.compile(r"\w+")
 _LOG = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _LOG = logging.getLogger(__name__)
 def source_stamp(source: Path, root: Path = _KERNELS) -> str:
     """Digest of a kernel file, of every kernel file it depends on, and of the compiler's versions.
 
-    ``root`` is the folder that stands for the package ``refimpl.kernels``.
+    ``root`` is the folder that stands for the package ``karat24.refimpl.kernels``.
     """
     digest = hashlib.sha256(f"numba {numba.__version__} llvmlite {llvmlite.__version__}".encode())
     for path in sorted(_with_imports(source, root)):
@@ -88,9 +88,9 @@ def _candidates() -> Iterator[Path]:
     forced = os.environ.get(VARIABLE) or os.environ.get("NUMBA_CACHE_DIR")
     if forced:
         # Checkouts that share a directory must not overwrite one another's code all the time.
-        yield Path(forced) / f"karat-{hashlib.sha256(str(_KERNELS).encode()).hexdigest()[:16]}"
+        yield Path(forced) / f"karat24-{hashlib.sha256(str(_KERNELS).encode()).hexdigest()[:16]}"
     yield _KERNELS / "__pycache__"
-    yield _user_cache() / "karat" / hashlib.sha256(str(_KERNELS).encode()).hexdigest()[:16]
+    yield _user_cache() / "karat24" / hashlib.sha256(str(_KERNELS).encode()).hexdigest()[:16]
 
 
 def _user_cache() -> Path:
@@ -105,7 +105,7 @@ def _user_cache() -> Path:
 def _vanishing() -> tempfile.TemporaryDirectory[str]:
     # Never a directory others could have filled: what is loaded from a cache is run.
     _LOG.warning("compiled kernels can be kept nowhere; set %s to a writable directory", VARIABLE)
-    return tempfile.TemporaryDirectory(prefix="karat-kernels-")
+    return tempfile.TemporaryDirectory(prefix="karat24-kernels-")
 
 
 class KernelCacheLocator:
@@ -116,7 +116,7 @@ class KernelCacheLocator:
 
     @classmethod
     def from_function(cls, function: Callable[..., Any], source: str) -> KernelCacheLocator | None:
-        """A locator for a function of ``refimpl.kernels``; None for any other function."""
+        """A locator for a function of ``karat24.refimpl.kernels``; None for any other function."""
         path = Path(source).resolve()
         if _KERNELS not in path.parents or not path.is_file():
             return None

@@ -1,7 +1,7 @@
 """Instruction sets: which ones this machine can run, and which one the kernels use.
 
 The best one that runs here is taken: AMX, AVX512-VNNI, AVX2 or Arm dot-product,
-then ``portable``, which needs nothing in particular. ``KARAT_ISA=avx2`` (say) forces one.
+then ``portable``, which needs nothing in particular. ``KARAT24_ISA=avx2`` (say) forces one.
 What counts is what Numba compiles for, so ``NUMBA_CPU_NAME`` and
 ``NUMBA_CPU_FEATURES`` are respected.
 
@@ -21,9 +21,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from refimpl.errors import UsageError
+from karat24.refimpl.errors import UsageError
 
-VARIABLE = "KARAT_ISA"
+VARIABLE = "KARAT24_ISA"
 
 FEATURES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -62,9 +62,9 @@ define i32 @sum_of_products(<16 x i8> %a, <16 x i8> %b) {{
 
 
 def chosen_isa() -> str:
-    """The instruction set kernels are compiled for: ``KARAT_ISA``, or the best that runs here.
+    """The instruction set kernels are compiled for: ``KARAT24_ISA``, or the best that runs here.
 
-    Raises UsageError when ``KARAT_ISA`` names none, or one this machine cannot run.
+    Raises UsageError when ``KARAT24_ISA`` names none, or one this machine cannot run.
     """
     forced = os.environ.get(VARIABLE, "")
     if not forced:
@@ -72,7 +72,7 @@ def chosen_isa() -> str:
     if forced not in FEATURES:
         raise UsageError(
             f"{VARIABLE}={forced} is no instruction set; known: {', '.join(FEATURES)}; "
-            "unset it and karat chooses"
+            "unset it and karat24 chooses"
         )
     reason = why_not(forced)
     if reason is not None:

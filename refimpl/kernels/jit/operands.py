@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Values
-from refimpl.errors import ModelError
-from refimpl.graph import Array
+from karat24.refimpl.contract import Values
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Array
 
 
 def operand(values: Values, position: int) -> Array:

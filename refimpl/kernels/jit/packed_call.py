@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
-from refimpl.kernels.jit.llvm_ir import INT64, constant, element, intrinsic, load, pointer, store
+from karat24.refimpl.kernels.jit.llvm_ir import INT64, constant, element, intrinsic, load, pointer, store
 
 _HEAD = 8
 """Bytes before the arguments: the address of the compiled function."""

@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba import types
 from numba.np.arrayobj import populate_array
 
-from refimpl.kernels.jit.llvm_ir import INT8, INT64, call, constant, intrinsic, pointer
-from refimpl.kernels.jit.no_refcount import no_refcount_inlined
+from karat24.refimpl.kernels.jit.llvm_ir import INT8, INT64, call, constant, intrinsic, pointer
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount_inlined
 
 ALIGNMENT = 64
 """Pieces start at a multiple of this, and packed weights: no vector of them straddles two cache lines."""

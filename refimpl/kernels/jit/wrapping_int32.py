@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import types
 
-from refimpl.kernels.jit.llvm_ir import intrinsic
+from karat24.refimpl.kernels.jit.llvm_ir import intrinsic
 
 
 def _binary(emit: Callable[[Any, Any, Any], Any]) -> Any:

@@ -7,7 +7,7 @@ the 16,384 products to the sums, which wrap as the runtimes' do.
 
 The tiles belong to a thread and must be configured before use: ``open_tiles`` and
 ``close_tiles`` bracket the work. The process needs Linux' permission first, see
-``refimpl.kernels.jit.isa``.
+``karat24.refimpl.kernels.jit.isa``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
-from refimpl.kernels.jit.llvm_ir import INT8, INT64, call, constant, element, load
+from karat24.refimpl.kernels.jit.llvm_ir import INT8, INT64, call, constant, element, load
 
 ROWS, ROW_BYTES = 16, 64
 PIXELS = CHANNELS = 2 * ROWS

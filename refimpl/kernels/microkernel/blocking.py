@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from numba import njit
 
-from refimpl.kernels.microkernel import amx
+from karat24.refimpl.kernels.microkernel import amx
 
 
 class Portable(NamedTuple):

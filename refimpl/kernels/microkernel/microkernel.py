@@ -20,11 +20,11 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from refimpl.errors import UsageError
-from refimpl.graph import Array
-from refimpl.kernels.jit.llvm_ir import intrinsic
-from refimpl.kernels.microkernel import amx
-from refimpl.kernels.microkernel.blocking import (
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.jit.llvm_ir import intrinsic
+from karat24.refimpl.kernels.microkernel import amx
+from karat24.refimpl.kernels.microkernel.blocking import (
     Amx,
     ArmDot,
     Avx2,
@@ -39,7 +39,7 @@ from refimpl.kernels.microkernel.blocking import (
     Portable,
     pixels_computed,
 )
-from refimpl.kernels.microkernel.vector_blocks import (
+from karat24.refimpl.kernels.microkernel.vector_blocks import (
     WORD_BYTES,
     ChannelBlock,
     Dot,

@@ -11,18 +11,18 @@ import time
 import numpy as np
 from numba import njit
 
-from refimpl.graph import Array
-from refimpl.kernels.microkernel.blocking import Blocking
-from refimpl.kernels.microkernel.microkernel import (
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.microkernel.blocking import Blocking
+from karat24.refimpl.kernels.microkernel.microkernel import (
     Microkernel,
     close_block,
     microkernel_for,
     multiply_block,
     open_block,
 )
-from refimpl.kernels.threads.layer_sequence import BoundLayer
-from refimpl.kernels.threads.thread_count import threads_in_force
-from refimpl.kernels.threads.thread_pool import WAKING_WORK
+from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
+from karat24.refimpl.kernels.threads.thread_count import threads_in_force
+from karat24.refimpl.kernels.threads.thread_pool import WAKING_WORK
 
 RUN = 256
 """Elements of a run: with the widest block, weights and values take 16 KB of a cache of at least 32."""

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 from llvmlite import ir
 from numba.core import cgutils
 
-from refimpl.kernels.jit.llvm_ir import (
+from karat24.refimpl.kernels.jit.llvm_ir import (
     INT8,
     INT16,
     INT32,

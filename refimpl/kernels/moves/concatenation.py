@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, Array, LayerView, Tensor
-from refimpl.kernels.elementwise.activations import round_half_away
-from refimpl.kernels.elementwise.lookup import byte_values, clamped_bytes
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.operands import buffer
-from refimpl.kernels.jit.packed_call import TaskLoop
-from refimpl.kernels.rounding.byte_table import look_up_bytes
-from refimpl.kernels.threads.layer_sequence import BoundLayer
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
+from karat24.refimpl.kernels.elementwise.activations import round_half_away
+from karat24.refimpl.kernels.elementwise.lookup import byte_values, clamped_bytes
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.operands import buffer
+from karat24.refimpl.kernels.jit.packed_call import TaskLoop
+from karat24.refimpl.kernels.rounding.byte_table import look_up_bytes
+from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
+from karat24.refimpl.profiles.rules import Rule
 
 BYTES_PER_STEP = 8
 """Bytes copied in the time of an elementary step of other loops."""

@@ -15,13 +15,13 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from refimpl.contract import Call, Kernel, Target, Values
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.jit.operands import operand
-from refimpl.kernels.moves.concatenation import BYTES_PER_STEP, copy_rows
-from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Call, Kernel, Target, Values
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.jit.operands import operand
+from karat24.refimpl.kernels.moves.concatenation import BYTES_PER_STEP, copy_rows
+from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
+from karat24.refimpl.profiles.rules import Rule
 
 Index: TypeAlias = slice | int | EllipsisType | None
 

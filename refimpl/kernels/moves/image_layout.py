@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.contract import Values
-from refimpl.graph import Array
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.operands import buffer
-from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
+from karat24.refimpl.contract import Values
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.operands import buffer
+from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 
 TO_NHWC = (0, 2, 3, 1)
 TO_NCHW = (0, 3, 1, 2)

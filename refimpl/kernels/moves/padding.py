@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.contract import Border, Call, Kernel, Target, Values
-from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.operands import buffer, flat_bytes, operand
-from refimpl.kernels.moves.concatenation import BYTES_PER_STEP
-from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Border, Call, Kernel, Target, Values
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
+from karat24.refimpl.kernels.moves.concatenation import BYTES_PER_STEP
+from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
+from karat24.refimpl.profiles.rules import Rule
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.elementwise.lookup import PairLookup, Tables, full_range
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.operands import buffer, flat_bytes
-from refimpl.kernels.onnx.images import elementwise
-from refimpl.kernels.onnx.parameters import parameters
-from refimpl.kernels.rounding.fused_multiply_add import fma
-from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
-from refimpl.profiles.onnx.broadcast import left_is_scalar
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.elementwise.lookup import PairLookup, Tables, full_range
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes
+from karat24.refimpl.kernels.onnx.images import elementwise
+from karat24.refimpl.kernels.onnx.parameters import parameters
+from karat24.refimpl.kernels.rounding.fused_multiply_add import fma
+from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
+from karat24.refimpl.profiles.onnx.broadcast import left_is_scalar
+from karat24.refimpl.profiles.rules import Rule
 
 _LEFT, _RIGHT = np.indices((256, 256), np.uint8).reshape(2, -1)
 """Both bytes of every pair."""

@@ -13,16 +13,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.elementwise.lookup import byte_values, full_range
-from refimpl.kernels.jit.operands import buffer, flat_bytes
-from refimpl.kernels.jit.wrapping_int32 import add32
-from refimpl.kernels.moves.image_layout import TO_NHWC
-from refimpl.kernels.onnx.images import ImageKernel, elementwise
-from refimpl.kernels.onnx.parameters import parameters, window
-from refimpl.kernels.threads.task_kernel import LoopKernel
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.elementwise.lookup import byte_values, full_range
+from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes
+from karat24.refimpl.kernels.jit.wrapping_int32 import add32
+from karat24.refimpl.kernels.moves.image_layout import TO_NHWC
+from karat24.refimpl.kernels.onnx.images import ImageKernel, elementwise
+from karat24.refimpl.kernels.onnx.parameters import parameters, window
+from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
+from karat24.refimpl.profiles.rules import Rule
 
 _CHANNELS = 256
 """Channels of an NHWC image that one task of a global average takes."""

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.jit.operands import operand
-from refimpl.kernels.jit.packed_call import TaskLoop
-from refimpl.kernels.rounding.fused_multiply_add import fma
-from refimpl.kernels.threads.layer_sequence import BoundLayer
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.jit.operands import operand
+from karat24.refimpl.kernels.jit.packed_call import TaskLoop
+from karat24.refimpl.kernels.rounding.fused_multiply_add import fma
+from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
+from karat24.refimpl.profiles.rules import Rule
 
 
 @njit(cache=True, nogil=True)

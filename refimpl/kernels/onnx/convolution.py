@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.graph import Array, LayerView, Tensor
-from refimpl.kernels.convolution.base import AccumulatingKernel
-from refimpl.kernels.convolution.conv_2d import prepare_padded_convolution
-from refimpl.kernels.depthwise.convolution import prepare_padded_depthwise
-from refimpl.kernels.onnx.images import ImageKernel, filter_tensor, nhwc_layer, tensor
-from refimpl.kernels.onnx.one_axis import prepare_one_row
-from refimpl.kernels.onnx.parameters import Parameters, parameters, window
-from refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.graph import Array, LayerView, Tensor
+from karat24.refimpl.kernels.convolution.base import AccumulatingKernel
+from karat24.refimpl.kernels.convolution.conv_2d import prepare_padded_convolution
+from karat24.refimpl.kernels.depthwise.convolution import prepare_padded_depthwise
+from karat24.refimpl.kernels.onnx.images import ImageKernel, filter_tensor, nhwc_layer, tensor
+from karat24.refimpl.kernels.onnx.one_axis import prepare_one_row
+from karat24.refimpl.kernels.onnx.parameters import Parameters, parameters, window
+from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
+from karat24.refimpl.profiles.rules import Rule
 
 WITHOUT_SCALE = Parameters((1.0,), (0,))
 SUMS_ONLY = Rule("float32_half_even", "float32")

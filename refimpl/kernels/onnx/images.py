@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refimpl.contract import Kernel, Values
-from refimpl.graph import Array, AttributeValue, Layer, LayerView, Quantization, Tensor
-from refimpl.kernels.jit.operands import operand
-from refimpl.kernels.moves.image_layout import TO_NCHW, TO_NHWC
-from refimpl.kernels.onnx.parameters import Parameters
+from karat24.refimpl.contract import Kernel, Values
+from karat24.refimpl.graph import Array, AttributeValue, Layer, LayerView, Quantization, Tensor
+from karat24.refimpl.kernels.jit.operands import operand
+from karat24.refimpl.kernels.moves.image_layout import TO_NCHW, TO_NHWC
+from karat24.refimpl.kernels.onnx.parameters import Parameters
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import Kernel, Target
-from refimpl.graph import LayerView, Tensor
-from refimpl.kernels.convolution.fully_connected import prepare_fully_connected
-from refimpl.kernels.onnx.images import filter_tensor, nhwc_layer, tensor
-from refimpl.kernels.onnx.parameters import Parameters, parameters
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target
+from karat24.refimpl.graph import LayerView, Tensor
+from karat24.refimpl.kernels.convolution.fully_connected import prepare_fully_connected
+from karat24.refimpl.kernels.onnx.images import filter_tensor, nhwc_layer, tensor
+from karat24.refimpl.kernels.onnx.parameters import Parameters, parameters
+from karat24.refimpl.profiles.rules import Rule
 
 
 def prepare_qlinear_matmul(view: LayerView, rule: Rule, target: Target) -> Kernel | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from refimpl.contract import Kernel, Prepare, Target, Values
-from refimpl.graph import Array, LayerView, Tensor
-from refimpl.kernels.jit.operands import operand
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Prepare, Target, Values
+from karat24.refimpl.graph import Array, LayerView, Tensor
+from karat24.refimpl.kernels.jit.operands import operand
+from karat24.refimpl.profiles.rules import Rule
 
 
 def prepare_one_row(prepare: Prepare, view: LayerView, rule: Rule, target: Target) -> Kernel | None:

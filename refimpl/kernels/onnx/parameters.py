@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refimpl.graph import LayerView
+from karat24.refimpl.graph import LayerView
 
 
 @dataclass(frozen=True)

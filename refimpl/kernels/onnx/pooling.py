@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from refimpl.contract import Kernel, Target
-from refimpl.graph import LayerView
-from refimpl.kernels.images.pooling import prepare_padded_max_pool
-from refimpl.kernels.onnx.images import ImageKernel, nhwc_layer, tensor
-from refimpl.kernels.onnx.parameters import window
-from refimpl.profiles.rules import EXACT, Rule
+from karat24.refimpl.contract import Kernel, Target
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.kernels.images.pooling import prepare_padded_max_pool
+from karat24.refimpl.kernels.onnx.images import ImageKernel, nhwc_layer, tensor
+from karat24.refimpl.kernels.onnx.parameters import window
+from karat24.refimpl.profiles.rules import EXACT, Rule
 
 
 def prepare_max_pool_nchw(view: LayerView, rule: Rule, target: Target) -> Kernel | None:

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.images.resize_short import Between
-from refimpl.kernels.images.strided_images import whole_pixels
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.operands import buffer
-from refimpl.kernels.onnx.images import ImageKernel
-from refimpl.kernels.threads.task_kernel import LoopKernel
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.images.resize_short import Between
+from karat24.refimpl.kernels.images.strided_images import whole_pixels
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.operands import buffer
+from karat24.refimpl.kernels.onnx.images import ImageKernel
+from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
+from karat24.refimpl.profiles.rules import Rule
 
 _HALF = np.float32(0.5)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.elementwise.lookup import full_range
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.operands import buffer, flat_bytes
-from refimpl.kernels.onnx.parameters import parameters
-from refimpl.kernels.threads.task_kernel import LoopKernel
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.elementwise.lookup import full_range
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes
+from karat24.refimpl.kernels.onnx.parameters import parameters
+from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
+from karat24.refimpl.profiles.rules import Rule
 
 _STEPS_PER_ELEMENT = 8
 

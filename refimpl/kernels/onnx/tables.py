@@ -7,14 +7,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target
-from refimpl.graph import DTYPES, QUANTIZED_RANGE, LayerView
-from refimpl.kernels.elementwise.lookup import Lookup, PairLookup, Tables, byte_values, clamped_bytes
-from refimpl.kernels.moves.concatenation import Concatenation
-from refimpl.kernels.moves.image_layout import TO_NHWC
-from refimpl.kernels.onnx.images import ImageKernel, elementwise
-from refimpl.kernels.onnx.parameters import Parameters, parameters
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target
+from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, LayerView
+from karat24.refimpl.kernels.elementwise.lookup import Lookup, PairLookup, Tables, byte_values, clamped_bytes
+from karat24.refimpl.kernels.moves.concatenation import Concatenation
+from karat24.refimpl.kernels.moves.image_layout import TO_NHWC
+from karat24.refimpl.kernels.onnx.images import ImageKernel, elementwise
+from karat24.refimpl.kernels.onnx.parameters import Parameters, parameters
+from karat24.refimpl.profiles.rules import Rule
 
 
 def prepare_qlinear_mul(view: LayerView, rule: Rule, target: Target) -> Kernel:

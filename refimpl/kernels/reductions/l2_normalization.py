@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.elementwise.lookup import byte_values
-from refimpl.kernels.jit.operands import buffer, byte_rows
-from refimpl.kernels.rounding.fixed_point import gemmlowp, inverse_square_root
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.elementwise.lookup import byte_values
+from karat24.refimpl.kernels.jit.operands import buffer, byte_rows
+from karat24.refimpl.kernels.rounding.fixed_point import gemmlowp, inverse_square_root
+from karat24.refimpl.profiles.rules import Rule
 
 
 def prepare_l2_normalization(view: LayerView, rule: Rule, target: Target) -> Kernel:

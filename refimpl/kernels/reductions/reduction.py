@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.elementwise.lookup import full_range
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.operands import buffer, flat_bytes, operand
-from refimpl.kernels.rounding.fixed_point import fixed_point, gemmlowp, ruy
-from refimpl.kernels.threads.task_kernel import LoopKernel
-from refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.elementwise.lookup import full_range
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
+from karat24.refimpl.kernels.rounding.fixed_point import fixed_point, gemmlowp, ruy
+from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
+from karat24.refimpl.profiles.rules import Method, Rule
 
 _BLOCK = 64
 """Neighbouring means a task takes, at most."""

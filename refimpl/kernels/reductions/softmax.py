@@ -10,18 +10,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from refimpl.contract import Kernel, Target, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.jit.operands import buffer, byte_rows
-from refimpl.kernels.rounding.fixed_point import (
+from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.jit.operands import buffer, byte_rows
+from karat24.refimpl.kernels.rounding.fixed_point import (
     divide_by_pot,
     doubling_high_mul,
     exp_of_negative,
     reciprocal,
 )
-from refimpl.kernels.threads.task_kernel import LoopKernel
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
+from karat24.refimpl.profiles.rules import Rule
 
 _PAIR, _MOST = 2, 255
 """Rows of two values, as detectors have for every box, and how far two bytes may be apart."""

@@ -14,10 +14,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView
-from refimpl.kernels.rounding.multipliers import fixed_point_multipliers
-from refimpl.profiles.rules import Method
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.kernels.rounding.multipliers import fixed_point_multipliers
+from karat24.refimpl.profiles.rules import Method
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 

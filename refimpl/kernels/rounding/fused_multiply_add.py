@@ -6,7 +6,7 @@ from typing import Any
 
 from numba import types
 
-from refimpl.kernels.jit.llvm_ir import intrinsic
+from karat24.refimpl.kernels.jit.llvm_ir import intrinsic
 
 
 @intrinsic

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import QUANTIZED_RANGE, LayerView, Tensor
-from refimpl.profiles.rules import Clamp, Multiplier
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import QUANTIZED_RANGE, LayerView, Tensor
+from karat24.refimpl.profiles.rules import Clamp, Multiplier
 
 MAX_LEFT_SHIFT = 30
 """TFLite shifts an int32 left by this many places at most; beyond it its behaviour is undefined."""

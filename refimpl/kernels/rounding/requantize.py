@@ -1,6 +1,6 @@
 """The last step of every multiplying kernel: int32 accumulators to int8 or uint8.
 
-Channels go through ``refimpl.kernels.rounding.requantize_block`` in blocks. Outputs are handled as
+Channels go through ``karat24.refimpl.kernels.rounding.requantize_block`` in blocks. Outputs are handled as
 bytes: an int8 and a uint8 result have the same low eight bits, so one compiled function
 serves both.
 
@@ -20,17 +20,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView, Tensor
-from refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
-from refimpl.kernels.rounding.byte_table import look_up_bytes
-from refimpl.kernels.rounding.multipliers import (
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView, Tensor
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
+from karat24.refimpl.kernels.rounding.byte_table import look_up_bytes
+from karat24.refimpl.kernels.rounding.multipliers import (
     combined_scales,
     fixed_point_multipliers,
     output_bounds,
     per_channel,
 )
-from refimpl.kernels.rounding.requantize_block import (
+from karat24.refimpl.kernels.rounding.requantize_block import (
     LANES,
     Bounds,
     FixedPointColumns,
@@ -40,7 +40,7 @@ from refimpl.kernels.rounding.requantize_block import (
     requantize_float32,
     requantize_float64,
 )
-from refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.profiles.rules import Method, Rule
 
 FIXED_POINT, FLOAT32, FLOAT64 = 0, 1, 2
 

@@ -36,7 +36,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from refimpl.kernels.jit.llvm_ir import (
+from karat24.refimpl.kernels.jit.llvm_ir import (
     INT8,
     INT32,
     INT64,

@@ -13,8 +13,18 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from refimpl.kernels.jit.llvm_ir import INT32, INT64, call, constant, element, intrinsic, load, pointer, store
-from refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.llvm_ir import (
+    INT32,
+    INT64,
+    call,
+    constant,
+    element,
+    intrinsic,
+    load,
+    pointer,
+    store,
+)
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
 
 COUNTER_STEP = 8
 """int64s from a counter to the next: each counter has a cache line of its own."""

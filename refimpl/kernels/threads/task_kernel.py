@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from refimpl.contract import Call, Values
-from refimpl.graph import Array
-from refimpl.kernels.jit.packed_call import TaskLoop
-from refimpl.kernels.threads.layer_sequence import BoundLayer
+from karat24.refimpl.contract import Call, Values
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.jit.packed_call import TaskLoop
+from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
 
 
 class Tasks(NamedTuple):

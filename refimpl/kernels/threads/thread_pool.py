@@ -21,10 +21,10 @@ from time import perf_counter
 
 import numpy as np
 
-from refimpl.graph import Array
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.packed_call import enter
-from refimpl.kernels.threads.atomics import (
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.packed_call import enter
+from karat24.refimpl.kernels.threads.atomics import (
     COUNTER_STEP,
     announce,
     draw,
@@ -145,7 +145,7 @@ class ThreadPool:
                     call.get()
 
         self._calls.append(call)
-        threading.Thread(target=serve, name=f"karat-{index + 1}", daemon=True).start()
+        threading.Thread(target=serve, name=f"karat24-{index + 1}", daemon=True).start()
 
 
 def _stepped_aside(memory: Array, allowed: set[int]) -> bool:

@@ -11,8 +11,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from refimpl.graph import LayerView
-from refimpl.profiles.rules import EXACT, Rule
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.profiles.rules import EXACT, Rule
 
 RuleTable = Mapping[str, Mapping[str, Rule]]
 

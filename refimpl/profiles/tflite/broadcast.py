@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from refimpl.graph import LayerView
+from karat24.refimpl.graph import LayerView
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from refimpl.profiles.rules import EXACT, Rule, Tanhf
-from refimpl.profiles.tflite.variants import COMPARISONS
+from karat24.refimpl.profiles.rules import EXACT, Rule, Tanhf
+from karat24.refimpl.profiles.tflite.variants import COMPARISONS
 
 RuleTable = Mapping[str, Mapping[str, Rule]]
 

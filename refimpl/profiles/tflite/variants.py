@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from refimpl.graph import QUANTIZED_RANGE, LayerView
-from refimpl.profiles.tflite.broadcast import inner_loop
+from karat24.refimpl.graph import QUANTIZED_RANGE, LayerView
+from karat24.refimpl.profiles.tflite.broadcast import inner_loop
 
 COMPARISONS = frozenset({"EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"})
 

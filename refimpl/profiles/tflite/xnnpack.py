@@ -17,8 +17,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from refimpl.graph import LayerView
-from refimpl.profiles.tflite.xnnpack_tensors import (
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.profiles.tflite.xnnpack_tensors import (
     MAX_RANK,
     SMALLEST_NORMAL,
     has_shape,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.graph import Tensor
+from karat24.refimpl.graph import Tensor
 
 MAX_RANK = 6
 """XNN_MAX_TENSOR_DIMS."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.errors import ModelError
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.parameters import Affine
-from refimpl.spec.shared.primitives import multiply
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.parameters import Affine
+from karat24.refimpl.spec.shared.primitives import multiply
 
 
 def fused_multiply_add(a: Array, b: Array, c: Array) -> Array:

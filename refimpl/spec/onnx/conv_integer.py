@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.parameters import constant
-from refimpl.spec.onnx.qlinear_matmul import check_matrices
-from refimpl.spec.onnx.sums import check_convolution, convolve, products
-from refimpl.spec.shared.primitives import wrap32
-from refimpl.spec.shared.requirements import QUANTIZED_8, operand, require, require_arity, require_dtype
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.parameters import constant
+from karat24.refimpl.spec.onnx.qlinear_matmul import check_matrices
+from karat24.refimpl.spec.onnx.sums import check_convolution, convolve, products
+from karat24.refimpl.spec.shared.primitives import wrap32
+from karat24.refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    operand,
+    require,
+    require_arity,
+    require_dtype,
+)
 
 
 def check_conv_integer(view: LayerView) -> None:

@@ -4,19 +4,19 @@ For each tap of the filter a matrix product over the input channels, whose sum i
 multiply-adds, then the products are added to the image tap by tap, row of the filter by row, and the
 bias last. Verified bit for bit against ONNX Runtime 1.31.1 on x86-64 (MLAS SGEMM, FMA3 and AVX512F); it
 cuts sums over more than ``LONGEST_CHAIN`` channels into parts that depend on the number of threads, and
-takes another way for images of one pixel (``refimpl.profiles.onnx.table.variant_of`` tells these apart).
+takes another way for images of one pixel (``karat24.refimpl.profiles.onnx.table.variant_of`` tells these apart).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.arithmetic import fused_multiply_add
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.arithmetic import fused_multiply_add
+from karat24.refimpl.spec.shared.requirements import (
     operand,
     require,
     require_arity,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.graph import Array
-from refimpl.spec.onnx.arithmetic import fused_multiply_add
+from karat24.refimpl.graph import Array
+from karat24.refimpl.spec.onnx.arithmetic import fused_multiply_add
 
 LIMIT = 18.0
 NUMERATOR = (

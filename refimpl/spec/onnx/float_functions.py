@@ -1,6 +1,6 @@
 """float32 functions whose last bits belong to a library: exponentials, logarithms, Softmax, normalization.
 
-As in ``refimpl.spec.onnx.unspecified`` they are computed in float64 and rounded once, and never compared.
+As in ``karat24.refimpl.spec.onnx.unspecified`` they are computed in float64 and rounded once, and never compared.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.unspecified import require_float, rounded
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.unspecified import require_float, rounded
+from karat24.refimpl.spec.shared.requirements import (
     broadcast_shape,
     operand,
     require,

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.parameters import affine
-from refimpl.spec.onnx.qlinear_matmul import check_matrices
-from refimpl.spec.onnx.sums import products, zero_of
-from refimpl.spec.shared.primitives import wrap32
-from refimpl.spec.shared.requirements import QUANTIZED_8, operand, require_arity, require_dtype, require_shape
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.parameters import affine
+from karat24.refimpl.spec.onnx.qlinear_matmul import check_matrices
+from karat24.refimpl.spec.onnx.sums import products, zero_of
+from karat24.refimpl.spec.shared.primitives import wrap32
+from karat24.refimpl.spec.shared.requirements import (
+    QUANTIZED_8,
+    operand,
+    require_arity,
+    require_dtype,
+    require_shape,
+)
 
 
 def check_matmul_integer_to_float(view: LayerView) -> None:

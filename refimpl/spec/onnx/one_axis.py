@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from refimpl.graph import AttributeValue, LayerView, Tensor
+from karat24.refimpl.graph import AttributeValue, LayerView, Tensor
 
 ALONG_Y: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {"kernel_shape": (1,), "strides": (1,), "dilations": (1,)}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.arithmetic import dequantize, requantize
-from refimpl.spec.onnx.parameters import Affine, affine
-from refimpl.spec.onnx.sums import zero_of
-from refimpl.spec.onnx.windows import windows
-from refimpl.spec.shared.geometry import Window
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.arithmetic import dequantize, requantize
+from karat24.refimpl.spec.onnx.parameters import Affine, affine
+from karat24.refimpl.spec.onnx.sums import zero_of
+from karat24.refimpl.spec.onnx.windows import windows
+from karat24.refimpl.spec.shared.geometry import Window
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,
@@ -24,7 +24,7 @@ from refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.shared.scales import require_multiplier
+from karat24.refimpl.spec.shared.scales import require_multiplier
 
 
 def check_max_pool(view: LayerView) -> None:

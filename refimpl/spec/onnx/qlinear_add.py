@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.profiles.onnx.broadcast import left_is_scalar
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.arithmetic import fused_multiply_add
-from refimpl.spec.onnx.parameters import Affine, affine
-from refimpl.spec.onnx.sums import zero_of
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import DTYPES, Array, LayerView
+from karat24.refimpl.profiles.onnx.broadcast import left_is_scalar
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.arithmetic import fused_multiply_add
+from karat24.refimpl.spec.onnx.parameters import Affine, affine
+from karat24.refimpl.spec.onnx.sums import zero_of
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     broadcast_shape,
     operand,
@@ -20,7 +20,7 @@ from refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.shared.scales import require_multiplier
+from karat24.refimpl.spec.shared.scales import require_multiplier
 
 
 def check_qlinear_binary(view: LayerView) -> None:

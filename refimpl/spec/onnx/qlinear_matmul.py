@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import DTYPES, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.arithmetic import requantize
-from refimpl.spec.onnx.parameters import Affine, affine
-from refimpl.spec.onnx.sums import products, zero_of
-from refimpl.spec.shared.primitives import wrap32
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import DTYPES, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.arithmetic import requantize
+from karat24.refimpl.spec.onnx.parameters import Affine, affine
+from karat24.refimpl.spec.onnx.sums import products, zero_of
+from karat24.refimpl.spec.shared.primitives import wrap32
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,
@@ -22,7 +22,7 @@ from refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.shared.scales import require_multiplier
+from karat24.refimpl.spec.shared.scales import require_multiplier
 
 
 def check_matrices(view: LayerView, left: int, right: int) -> int:

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import DTYPES, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.parameters import affine
-from refimpl.spec.onnx.qlinear_table import check_qlinear_unary
-from refimpl.spec.onnx.sums import zero_of
-from refimpl.spec.shared.requirements import operand, require_elements, resolve_axis
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import DTYPES, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.parameters import affine
+from karat24.refimpl.spec.onnx.qlinear_table import check_qlinear_unary
+from karat24.refimpl.spec.onnx.sums import zero_of
+from karat24.refimpl.spec.shared.requirements import operand, require_elements, resolve_axis
 
 
 def check_qlinear_softmax(view: LayerView) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.arithmetic import dequantize, quantize
-from refimpl.spec.onnx.float32_functions import logistic
-from refimpl.spec.onnx.parameters import Affine, affine
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import DTYPES, Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.arithmetic import dequantize, quantize
+from karat24.refimpl.spec.onnx.float32_functions import logistic
+from karat24.refimpl.spec.onnx.parameters import Affine, affine
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,

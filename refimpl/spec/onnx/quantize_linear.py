@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, LayerView, Tensor
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.arithmetic import dequantize, quantize
-from refimpl.spec.onnx.parameters import Affine, affine
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, LayerView, Tensor
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.arithmetic import dequantize, quantize
+from karat24.refimpl.spec.onnx.parameters import Affine, affine
+from karat24.refimpl.spec.shared.requirements import (
     operand,
     require_arity,
     require_dtype,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.parameters import constant
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.parameters import constant
+from karat24.refimpl.spec.shared.requirements import (
     operand,
     require,
     require_dtype,

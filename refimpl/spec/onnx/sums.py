@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.arithmetic import sum_saturating_pairs
-from refimpl.spec.onnx.parameters import Affine
-from refimpl.spec.onnx.windows import windows
-from refimpl.spec.shared.geometry import Window
-from refimpl.spec.shared.requirements import require, require_rank
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.arithmetic import sum_saturating_pairs
+from karat24.refimpl.spec.onnx.parameters import Affine
+from karat24.refimpl.spec.onnx.windows import windows
+from karat24.refimpl.spec.shared.geometry import Window
+from karat24.refimpl.spec.shared.requirements import require, require_rank
 
 
 def check_convolution(view: LayerView, data: int, filter_: int) -> tuple[Window, Window]:

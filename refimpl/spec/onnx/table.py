@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from refimpl.contract import Op
-from refimpl.spec.onnx import (
+from karat24.refimpl.contract import Op
+from karat24.refimpl.spec.onnx import (
     conv_integer,
     conv_transpose,
     elementwise,
@@ -26,7 +26,7 @@ from refimpl.spec.onnx import (
     resize,
     unspecified,
 )
-from refimpl.spec.onnx.versions import versioned
+from karat24.refimpl.spec.onnx.versions import versioned
 
 MICROSOFT = "com.microsoft:"
 

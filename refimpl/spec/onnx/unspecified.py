@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.onnx.pools import count_taps
-from refimpl.spec.onnx.sums import check_convolution
-from refimpl.spec.onnx.windows import windows
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.pools import count_taps
+from karat24.refimpl.spec.onnx.sums import check_convolution
+from karat24.refimpl.spec.onnx.windows import windows
+from karat24.refimpl.spec.shared.requirements import (
     broadcast,
     operand,
     require,

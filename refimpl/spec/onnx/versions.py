@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from refimpl.contract import Check
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView
+from karat24.refimpl.contract import Check
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import LayerView
 
 OPSETS = range(10, 29)
 """Versions of the standard operator set whose definitions were read."""

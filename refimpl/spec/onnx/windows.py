@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView
-from refimpl.spec.shared.geometry import Window
-from refimpl.spec.shared.requirements import require
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.spec.shared.geometry import Window
+from karat24.refimpl.spec.shared.requirements import require
 
 INT32_MAX = 2**31 - 1
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.spec.shared.requirements import require
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.spec.shared.requirements import require
 
 INT32_MAX = 2**31 - 1
 

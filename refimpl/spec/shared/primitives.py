@@ -5,7 +5,7 @@ where a runtime computes in float32 every operand is an explicit float32 and the
 operations are written one by one in the runtime's order. Sources: TensorFlow
 Lite / LiteRT 2.3.0 ``kernels/internal/common.h``, gemmlowp ``fixedpoint.h``,
 ruy ``apply_multiplier``, XNNPACK ``requantization``; each verified bit for bit
-against the runtimes that ``refimpl.profiles.tflite.table`` names.
+against the runtimes that ``karat24.refimpl.profiles.tflite.table`` names.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import QUANTIZED_RANGE, Array
-from refimpl.profiles.rules import Clamp, Method, Multiplier, Rule
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array
+from karat24.refimpl.profiles.rules import Clamp, Method, Multiplier, Rule
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 

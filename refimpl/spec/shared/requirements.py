@@ -13,9 +13,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from refimpl.contract import Values
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import DTYPES, Array, LayerView, Tensor
+from karat24.refimpl.contract import Values
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
 
 QUANTIZED_8 = ("int8", "uint8")
 INDEX = ("int32", "int64")
@@ -48,7 +48,7 @@ def require_arity(view: LayerView, inputs: int, outputs: int = 1, optional: int 
         if tensor is not None and len(tensor.shape) > MAX_RANK:
             raise UnsupportedOp(
                 f"{view}: tensor {tensor.index} ({tensor.name!r}) has {len(tensor.shape)} dimensions; "
-                f"karat implements at most {MAX_RANK}"
+                f"karat24 implements at most {MAX_RANK}"
             )
 
 
@@ -58,7 +58,7 @@ def require_dtype(view: LayerView, tensor: Tensor, allowed: Iterable[str]) -> No
     if tensor.dtype not in allowed:
         raise UnsupportedOp(
             f"{view}: tensor {tensor.index} ({tensor.name!r}) is {tensor.dtype}; "
-            f"karat implements {', '.join(allowed)}"
+            f"karat24 implements {', '.join(allowed)}"
         )
 
 
@@ -158,7 +158,7 @@ def constant_integers(
     if tensor.data is None:
         raise UnsupportedOp(
             f"{view}: {what} (tensor {tensor.index}, {tensor.name!r}) is computed by the graph; "
-            "karat implements constants only, export the model with fixed shapes"
+            "karat24 implements constants only, export the model with fixed shapes"
         )
     if shape is None:
         require_rank(view, tensor, 0, 1)
@@ -183,7 +183,7 @@ def require_activation(view: LayerView, allowed: Iterable[str]) -> str:
     allowed = tuple(allowed)
     if name not in allowed:
         raise UnsupportedOp(
-            f"{view}: karat does not implement the fused activation {name!r}; it knows {', '.join(allowed)}"
+            f"{view}: karat24 does not implement the fused activation {name!r}; it knows {', '.join(allowed)}"
         )
     return name
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView, Tensor
-from refimpl.spec.shared.primitives import ACTIVATION_BOUNDS
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import LayerView, Tensor
+from karat24.refimpl.spec.shared.primitives import ACTIVATION_BOUNDS
 
 MULTIPLIER_LIMIT = 2.0**29
 """Left shifts of 31 and more are undefined behaviour in C. 2^29 leaves every rounding of a

@@ -7,12 +7,12 @@ import operator
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Method, Rule
-from refimpl.profiles.tflite.broadcast import inner_loop
-from refimpl.spec.shared.primitives import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.profiles.tflite.broadcast import inner_loop
+from karat24.refimpl.spec.shared.primitives import (
     in_blocks,
     multiply_gemmlowp,
     quantize_multiplier,
@@ -20,7 +20,14 @@ from refimpl.spec.shared.primitives import (
     saturating_rounding_doubling_high_mul,
     wrap16,
 )
-from refimpl.spec.tflite.binary import bounds, check_binary, is_plain, plain, stored, zero_points_removed
+from karat24.refimpl.spec.tflite.binary import (
+    bounds,
+    check_binary,
+    is_plain,
+    plain,
+    stored,
+    zero_points_removed,
+)
 
 LEFT_SHIFT = 20
 """Bits the operands gain before they are scaled: 8-bit values then use 29 bits of 32."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import ACTIVATION_BOUNDS, activation_range, wrap32
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import ACTIVATION_BOUNDS, activation_range, wrap32
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     broadcast_shape,
     operand,
@@ -23,7 +23,7 @@ from refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.shared.scales import require_bounds
+from karat24.refimpl.spec.shared.scales import require_bounds
 
 PLAIN = ("int32", "float32")
 """Element types computed without quantization."""

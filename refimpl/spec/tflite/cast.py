@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import ModelError
-from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.requirements import operand, require_arity, require_dtype, require_shape
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import DTYPES, Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.requirements import operand, require_arity, require_dtype, require_shape
 
 CASTABLE = ("bool", "int8", "uint8", "int16", "int32", "int64", "float32", "float64")
 

@@ -8,12 +8,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView, Tensor
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import multiply_gemmlowp, quantize_multiplier
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView, Tensor
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import multiply_gemmlowp, quantize_multiplier
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     broadcast_shape,
     operand,
@@ -56,7 +56,7 @@ def check_comparison(view: LayerView) -> None:
         for tensor in (left, right):
             if quantize_multiplier(tensor.scale)[1] > MAX_SHIFT:
                 raise UnsupportedOp(
-                    f"{view}: scale {tensor.scale} of tensor {tensor.index}; karat implements scales below "
+                    f"{view}: scale {tensor.scale} of tensor {tensor.index}; karat24 implements scales below "
                     f"2^{MAX_SHIFT}, and runtimes give right answers for scales below 1 only"
                 )
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import ModelError
-from refimpl.graph import DTYPES, Array, LayerView, Tensor
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import round_half_away, to_int32, wrap32
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import round_half_away, to_int32, wrap32
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require_activation,

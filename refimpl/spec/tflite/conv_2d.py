@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.geometry import windows
-from refimpl.spec.shared.requirements import operand, require, require_arity, require_rank, require_shape
-from refimpl.spec.tflite.weights import finish, require_weighted, zero_point_removed
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.geometry import windows
+from karat24.refimpl.spec.shared.requirements import (
+    operand,
+    require,
+    require_arity,
+    require_rank,
+    require_shape,
+)
+from karat24.refimpl.spec.tflite.weights import finish, require_weighted, zero_point_removed
 
 
 def check_conv_2d(view: LayerView) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Method, Rule
-from refimpl.spec.shared.primitives import in_blocks
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.spec.shared.primitives import in_blocks
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require_arity,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import ACTIVATION_BOUNDS, wrap32
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import ACTIVATION_BOUNDS, wrap32
+from karat24.refimpl.spec.shared.requirements import (
     broadcast_shape,
     operand,
     require,
@@ -18,7 +18,7 @@ from refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.tflite.binary import plain
+from karat24.refimpl.spec.tflite.binary import plain
 
 
 def check_div(view: LayerView) -> None:

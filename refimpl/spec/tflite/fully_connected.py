@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import math
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.requirements import operand, require, require_arity, require_rank, require_shape
-from refimpl.spec.tflite.weights import finish, require_weighted, zero_point_removed
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.requirements import (
+    operand,
+    require,
+    require_arity,
+    require_rank,
+    require_shape,
+)
+from karat24.refimpl.spec.tflite.weights import finish, require_weighted, zero_point_removed
 
 
 def check_fully_connected(view: LayerView) -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import quantize_multiplier, rounding_divide_by_pot
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import quantize_multiplier, rounding_divide_by_pot
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require_arity,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import DTYPES, QUANTIZED_RANGE, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import multiply_gemmlowp
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import multiply_gemmlowp
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import effective_multiplier, multiply_gemmlowp, quantize_multiplier
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import (
+    effective_multiplier,
+    multiply_gemmlowp,
+    quantize_multiplier,
+)
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require_arity,
@@ -18,7 +22,7 @@ from refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.shared.scales import require_multiplier
+from karat24.refimpl.spec.shared.scales import require_multiplier
 
 
 def check_leaky_relu(view: LayerView) -> None:

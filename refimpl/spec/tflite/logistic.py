@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import ModelError
-from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import round_half_away
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import round_half_away
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require_arity,
@@ -21,8 +21,8 @@ from refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
-from refimpl.spec.tflite.tanhf import tanhf
+from karat24.refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
+from karat24.refimpl.spec.tflite.tanhf import tanhf
 
 Function = Callable[[np.float32], np.float32]
 

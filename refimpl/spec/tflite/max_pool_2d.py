@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import activation_range
-from refimpl.spec.shared.requirements import operand
-from refimpl.spec.tflite.pool_windows import check_pool, valid_taps
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import activation_range
+from karat24.refimpl.spec.shared.requirements import operand
+from karat24.refimpl.spec.tflite.pool_windows import check_pool, valid_taps
 
 check_max_pool_2d = check_pool
 

@@ -6,12 +6,17 @@ import math
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from refimpl.profiles.rules import Method, Rule
-from refimpl.spec.shared.primitives import in_blocks, multiply_gemmlowp, multiply_ruy, quantize_multiplier
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.spec.shared.primitives import (
+    in_blocks,
+    multiply_gemmlowp,
+    multiply_ruy,
+    quantize_multiplier,
+)
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     constant_integers,
     operand,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.requirements import (
     operand,
     require,
     require_arity,
     require_same_dtype,
     require_shape,
 )
-from refimpl.spec.tflite.pad import paddings
+from karat24.refimpl.spec.tflite.pad import paddings
 
 
 def check_mirror_pad(view: LayerView) -> None:

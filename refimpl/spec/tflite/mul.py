@@ -6,11 +6,11 @@ import operator
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Method, Rule
-from refimpl.profiles.tflite.broadcast import inner_loop
-from refimpl.spec.shared.primitives import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.profiles.tflite.broadcast import inner_loop
+from karat24.refimpl.spec.shared.primitives import (
     effective_multiplier,
     in_blocks,
     multiply,
@@ -18,8 +18,15 @@ from refimpl.spec.shared.primitives import (
     quantize_multiplier,
     wrap16,
 )
-from refimpl.spec.shared.scales import require_multiplier
-from refimpl.spec.tflite.binary import bounds, check_binary, is_plain, plain, stored, zero_points_removed
+from karat24.refimpl.spec.shared.scales import require_multiplier
+from karat24.refimpl.spec.tflite.binary import (
+    bounds,
+    check_binary,
+    is_plain,
+    plain,
+    stored,
+    zero_points_removed,
+)
 
 
 def check_mul(view: LayerView) -> None:

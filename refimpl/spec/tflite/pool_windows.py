@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from refimpl.graph import LayerView
-from refimpl.spec.shared.geometry import Window, window
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.graph import LayerView
+from karat24.refimpl.spec.shared.geometry import Window, window
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     require,
     require_activation,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
-from refimpl.profiles.rules import Method, Rule
-from refimpl.spec.shared.primitives import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.spec.shared.primitives import (
     effective_multiplier,
     in_blocks,
     requantize,
@@ -16,7 +16,7 @@ from refimpl.spec.shared.primitives import (
     to_int32,
     wrap32,
 )
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require_arity,
@@ -24,7 +24,7 @@ from refimpl.spec.shared.requirements import (
     require_quantized,
     require_shape,
 )
-from refimpl.spec.shared.scales import require_multiplier
+from karat24.refimpl.spec.shared.scales import require_multiplier
 
 
 def check_quantize(view: LayerView) -> None:

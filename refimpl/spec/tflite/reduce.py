@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,
@@ -21,7 +21,7 @@ from refimpl.spec.shared.requirements import (
     require_same_quantization,
     require_shape,
 )
-from refimpl.spec.tflite.mean import reduced_axes, reduced_shape
+from karat24.refimpl.spec.tflite.mean import reduced_axes, reduced_shape
 
 FUNCTIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
     {

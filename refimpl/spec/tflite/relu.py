@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import DTYPES, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import DTYPES, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import (
     ACTIVATION_BOUNDS,
     activation_range,
     effective_multiplier,
     requantize,
 )
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require_arity,
@@ -23,7 +23,7 @@ from refimpl.spec.shared.requirements import (
     require_same_quantization,
     require_shape,
 )
-from refimpl.spec.shared.scales import require_bounds, require_multiplier
+from karat24.refimpl.spec.shared.scales import require_bounds, require_multiplier
 
 
 def check_relu(view: LayerView) -> None:

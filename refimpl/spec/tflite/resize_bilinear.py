@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import ModelError
-from refimpl.graph import Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,
@@ -19,7 +19,7 @@ from refimpl.spec.shared.requirements import (
     require_dtype,
     require_same_dtype,
 )
-from refimpl.spec.tflite.resize_nearest_neighbor import check_size
+from karat24.refimpl.spec.tflite.resize_nearest_neighbor import check_size
 
 
 def check_resize_bilinear(view: LayerView) -> None:

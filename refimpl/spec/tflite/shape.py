@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.graph import DTYPES, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.requirements import INDEX, require, require_arity, require_dtype, require_shape
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.graph import DTYPES, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.requirements import (
+    INDEX,
+    require,
+    require_arity,
+    require_dtype,
+    require_shape,
+)
 
 
 def check_shape(view: LayerView) -> None:

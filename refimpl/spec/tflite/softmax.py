@@ -11,18 +11,18 @@ import math
 
 import numpy as np
 
-from refimpl.contract import SpecResult, Values
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import (
+from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import (
     quantize_multiplier,
     round_half_away,
     rounding_divide_by_pot,
     wrap32,
 )
-from refimpl.spec.shared.primitives import saturating_rounding_doubling_high_mul as high_mul
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.spec.shared.primitives import saturating_rounding_doubling_high_mul as high_mul
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
     require,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from refimpl.contract import SpecResult
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, Array, LayerView, Tensor
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared.primitives import (
+from karat24.refimpl.contract import SpecResult
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.primitives import (
     ACTIVATION_BOUNDS,
     activation_range,
     effective_multiplier,
     requantize,
     wrap32,
 )
-from refimpl.spec.shared.requirements import (
+from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     require,
     require_activation,
@@ -23,7 +23,7 @@ from refimpl.spec.shared.requirements import (
     require_elements,
     require_quantized,
 )
-from refimpl.spec.shared.scales import require_bounds, require_multiplier
+from karat24.refimpl.spec.shared.scales import require_bounds, require_multiplier
 
 
 def require_weighted(
@@ -88,7 +88,7 @@ def _require_bias(view: LayerView, bias: Tensor, channels: int) -> None:
 
 def _require_constant(view: LayerView, tensor: Tensor, label: str) -> None:
     if not tensor.is_constant:
-        raise UnsupportedOp(f"{view}: {label} is computed by the graph; karat implements constants only")
+        raise UnsupportedOp(f"{view}: {label} is computed by the graph; karat24 implements constants only")
 
 
 def scales_of(filter_: Tensor) -> tuple[float, ...]:

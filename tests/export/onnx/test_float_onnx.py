@@ -7,13 +7,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.onnx.layout import from_onnx_layout, onnx_names, to_onnx_layout
-from export.onnx.writing.float_graph import write_float_onnx
-from export.tflite import with_lowest_versions, write_tflite
-from refimpl.builder import GraphBuilder
-from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import Array, Graph, Quantization
-from refimpl.networks import chain, fine_tune, tomogan
+from karat24.export.onnx.layout import from_onnx_layout, onnx_names, to_onnx_layout
+from karat24.export.onnx.writing.float_graph import write_float_onnx
+from karat24.export.tflite import with_lowest_versions, write_tflite
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
+from karat24.refimpl.graph import Array, Graph, Quantization
+from karat24.refimpl.networks import chain, fine_tune, tomogan
 from tests.support.litert import run_reference
 from tests.support.smooth_samples import smooth_samples
 

@@ -12,17 +12,17 @@ import numpy as np
 import onnx
 import pytest
 
-from export import read_model
-from export.onnx import lower_qdq, read_onnx, to_onnx, write_onnx, write_quantized_onnx
-from export.onnx.layout import from_onnx_layout, to_onnx_layout
-from export.quantize import quantize_model
-from export.quantize.scheme import PRESETS
-from export.tflite import with_lowest_versions, write_tflite
-from refimpl.builder import GraphBuilder
-from refimpl.cost import count
-from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import Array, Graph, Quantization
-from refimpl.networks import chain, fine_tune, tomogan
+from karat24.export import read_model
+from karat24.export.onnx import lower_qdq, read_onnx, to_onnx, write_onnx, write_quantized_onnx
+from karat24.export.onnx.layout import from_onnx_layout, to_onnx_layout
+from karat24.export.quantize import quantize_model
+from karat24.export.quantize.scheme import PRESETS
+from karat24.export.tflite import with_lowest_versions, write_tflite
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.cost import count
+from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
+from karat24.refimpl.graph import Array, Graph, Quantization
+from karat24.refimpl.networks import chain, fine_tune, tomogan
 from tests.shared_models import require
 from tests.support.litert import run_reference
 from tests.support.ort_session import LEVEL, session

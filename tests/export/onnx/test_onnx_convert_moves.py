@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
-from export.onnx import read_onnx, to_onnx, write_quantized_onnx
-from export.onnx.layout import from_onnx_layout, to_onnx_layout
-from export.tflite import with_lowest_versions
-from refimpl.builder import GraphBuilder
-from refimpl.engine import compile_graph
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import Array, Graph, Quantization
+from karat24.export.onnx import read_onnx, to_onnx, write_quantized_onnx
+from karat24.export.onnx.layout import from_onnx_layout, to_onnx_layout
+from karat24.export.tflite import with_lowest_versions
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import Array, Graph, Quantization
 from tests.support.ort_session import LEVEL, session
 
 X = Quantization.per_tensor(0.05, -3)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.onnx import write_float_onnx
-from export.onnx.writing.half import half_precision
-from karat.cli import main
-from refimpl.errors import ModelError
-from refimpl.networks import network
+from karat24.cli import main
+from karat24.export.onnx import write_float_onnx
+from karat24.export.onnx.writing.half import half_precision
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.networks import network
 from tests.cases.onnx_models import qdq_pair
 
 onnx = pytest.importorskip("onnx")

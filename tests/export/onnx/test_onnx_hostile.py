@@ -8,8 +8,8 @@ import resource
 import pytest
 from onnx import TensorProto, helper
 
-from export.onnx import lower_qdq, read_onnx, write_onnx
-from refimpl.errors import KaratError
+from karat24.export.onnx import lower_qdq, read_onnx, write_onnx
+from karat24.refimpl.errors import KaratError
 from tests.support.damaged_files import mutations
 from tests.support.lying_onnx import wrong_fields
 from tests.support.onnx_sketches import quantized

@@ -9,13 +9,13 @@ import pytest
 from onnx import numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
-from export import graph_under
-from export.onnx import lower_qdq, read_onnx, write_onnx
-from export.onnx.lowering.pairs import Parameters, merged
-from export.onnx.lowering.quantize_constants import quantized_filter
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import Graph
-from refimpl.profiles import profile_named
+from karat24.export import graph_under
+from karat24.export.onnx import lower_qdq, read_onnx, write_onnx
+from karat24.export.onnx.lowering.pairs import Parameters, merged
+from karat24.export.onnx.lowering.quantize_constants import quantized_filter
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import Graph
+from karat24.refimpl.profiles import profile_named
 from tests.cases.qdq_groups import GROUPS, i64, scale_in_a_list, stored_in_float
 from tests.cases.qdq_networks import qdq_network
 from tests.shared_models import require_case

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export import read_model
-from export.onnx import lower_qdq, read_onnx, write_onnx
-from refimpl.builder import GraphBuilder
-from refimpl.engine import compile_graph
-from refimpl.errors import ModelError, UnsupportedOp, UsageError
-from refimpl.graph import DTYPES, Array, Graph, Quantization
+from karat24.export import read_model
+from karat24.export.onnx import lower_qdq, read_onnx, write_onnx
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
+from karat24.refimpl.graph import DTYPES, Array, Graph, Quantization
 from tests.support.onnx_sketches import (
     MODELS,
     WAYS,

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from export.quantize import (
+from karat24.export.quantize import (
     Range,
     RangeMethod,
     calibrate,
@@ -16,14 +16,14 @@ from export.quantize import (
     quantize_graph,
     quantize_model,
 )
-from export.quantize.affine import parameters_of_range
-from export.quantize.histogram import HALF, Histogram
-from export.quantize.ranges import choose_range
-from export.tflite import write_tflite
-from refimpl.builder import GraphBuilder
-from refimpl.errors import FeedError, ModelError, UnsupportedOp
-from refimpl.graph import Array
-from refimpl.networks import fine_tune, tomogan
+from karat24.export.quantize.affine import parameters_of_range
+from karat24.export.quantize.histogram import HALF, Histogram
+from karat24.export.quantize.ranges import choose_range
+from karat24.export.tflite import write_tflite
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import FeedError, ModelError, UnsupportedOp
+from karat24.refimpl.graph import Array
+from karat24.refimpl.networks import fine_tune, tomogan
 from tests.support.litert import run_reference
 from tests.support.one_convolution import by_name, conv_graph, quantized_conv
 from tests.support.smooth_samples import smooth_samples

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from export.quantize import (
+from karat24.export.quantize import (
     MOBILE_INT8,
     PER_CHANNEL_INT8,
     PER_TENSOR_UINT8,
@@ -22,11 +22,11 @@ from export.quantize import (
     quantize_model,
     run_float,
 )
-from export.tflite import write_tflite
-from refimpl.builder import GraphBuilder
-from refimpl.errors import UsageError
-from refimpl.graph import Array, Graph, Tensor
-from refimpl.networks import fine_tune, tomogan
+from karat24.export.tflite import write_tflite
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Array, Graph, Tensor
+from karat24.refimpl.networks import fine_tune, tomogan
 from tests.support.litert import run_reference
 from tests.support.one_convolution import by_name
 from tests.support.smooth_samples import smooth_samples

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from export.quantize import (
+from karat24.export.quantize import (
     PER_CHANNEL_INT8,
     PER_TENSOR_UINT8,
     PRESETS,
@@ -21,12 +21,12 @@ from export.quantize import (
     quantize_graph,
     quantize_model,
 )
-from export.quantize.filters import MAX_BIAS, quantize_filter
-from export.quantize.measure import STEPS, deviation, float_outputs, quantized_outputs
-from refimpl.builder import GraphBuilder
-from refimpl.errors import ModelError, UsageError
-from refimpl.graph import Array, Graph
-from refimpl.networks import fine_tune, tomogan, trained_weights
+from karat24.export.quantize.filters import MAX_BIAS, quantize_filter
+from karat24.export.quantize.measure import STEPS, deviation, float_outputs, quantized_outputs
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import ModelError, UsageError
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.networks import fine_tune, tomogan, trained_weights
 from tests.support.one_convolution import by_name, conv_graph
 from tests.support.smooth_samples import smooth_samples
 from tests.support.unequal_channels import mobile_block, two_convs

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from export.quantize import equalize, run_float
-from export.quantize.equalization import GREATEST_FACTOR
-from refimpl.errors import ModelError
-from refimpl.graph import Array, Graph
-from refimpl.networks import tomogan
+from karat24.export.quantize import equalize, run_float
+from karat24.export.quantize.equalization import GREATEST_FACTOR
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.networks import tomogan
 from tests.support.one_convolution import by_name, conv_graph
 from tests.support.smooth_samples import smooth_samples
 from tests.support.unequal_channels import SPREAD, STRIDE_1, Chain, mobile_block, two_convs

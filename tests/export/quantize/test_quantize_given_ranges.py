@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from export.quantize import (
+from karat24.export.quantize import (
     PRESETS,
     Range,
     output_range,
@@ -15,9 +15,9 @@ from export.quantize import (
     quantize_learnt,
     quantize_model,
 )
-from refimpl.errors import ModelError
-from refimpl.graph import Graph, Tensor
-from refimpl.networks import chain, fine_tune, tomogan
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Graph, Tensor
+from karat24.refimpl.networks import chain, fine_tune, tomogan
 from tests.support.smooth_samples import smooth_samples
 
 LEARNT = {"input": (-0.25, 1.5), "repair": (0.0, 2.0), "output": (-0.1, 1.2)}

@@ -7,19 +7,19 @@ import math
 import numpy as np
 import pytest
 
-from export.quantize import (
+from karat24.export.quantize import (
     SYMMETRIC_INT8,
     Range,
     check_accumulators,
     quantize_model,
 )
-from export.quantize.affine import parameters_of_range, quantize_bias
-from export.quantize.filters import quantize_filter
-from export.quantize.overflow import accumulator_reach
-from refimpl.builder import GraphBuilder
-from refimpl.errors import ModelError
-from refimpl.graph import Graph, Quantization
-from refimpl.networks import tomogan
+from karat24.export.quantize.affine import parameters_of_range, quantize_bias
+from karat24.export.quantize.filters import quantize_filter
+from karat24.export.quantize.overflow import accumulator_reach
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Graph, Quantization
+from karat24.refimpl.networks import tomogan
 from tests.support.one_convolution import quantized_conv
 from tests.support.smooth_samples import smooth_samples
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from export.tflite import read_tflite, write_tflite
-from refimpl.builder import GraphBuilder
-from refimpl.errors import (
+from karat24.export.tflite import read_tflite, write_tflite
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import (
     KaratError,
     ModelError,
     UnsupportedOp,

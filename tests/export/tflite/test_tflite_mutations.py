@@ -11,11 +11,11 @@ from collections.abc import Callable
 import flatbuffers
 import pytest
 
-from export.tflite import read_tflite, write_tflite
-from export.tflite.flatbuffer import MAX_TABLES
-from export.tflite.schema import IDENTIFIER, SCHEMA_VERSION, ModelField, OperatorField, SubGraphField
-from refimpl.errors import KaratError, ModelError
-from refimpl.graph import Graph
+from karat24.export.tflite import read_tflite, write_tflite
+from karat24.export.tflite.flatbuffer import MAX_TABLES
+from karat24.export.tflite.schema import IDENTIFIER, SCHEMA_VERSION, ModelField, OperatorField, SubGraphField
+from karat24.refimpl.errors import KaratError, ModelError
+from karat24.refimpl.graph import Graph
 from tests.shared_models import MODELS
 from tests.support.tflite_samples import every_feature
 

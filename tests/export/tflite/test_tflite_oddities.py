@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from export.tflite import read_tflite, write_tflite
-from export.tflite.schema import enum_names
-from refimpl.builder import GraphBuilder
-from refimpl.errors import ModelError
+from karat24.export.tflite import read_tflite, write_tflite
+from karat24.export.tflite.schema import enum_names
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import ModelError
 from tests.support.tflite_edits import broken, scales, tensor
 from tests.support.tflite_samples import every_feature
 

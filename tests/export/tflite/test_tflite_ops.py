@@ -10,11 +10,11 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from export.tflite import lowest_version, read_tflite, with_lowest_versions, write_tflite
-from export.tflite.ops import BUILTINS, Option
-from refimpl.builder import GraphBuilder
-from refimpl.errors import ModelError, UnsupportedOp
-from refimpl.graph import AttributeValue, Graph, Quantization
+from karat24.export.tflite import lowest_version, read_tflite, with_lowest_versions, write_tflite
+from karat24.export.tflite.ops import BUILTINS, Option
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import AttributeValue, Graph, Quantization
 from tests.support.litert import run_reference
 from tests.support.tflite_op_cases import LAYERS, graph_of
 

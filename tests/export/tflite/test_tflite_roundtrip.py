@@ -11,11 +11,11 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from export import read_model
-from export.tflite import read_tflite, write_tflite
-from refimpl.builder import GraphBuilder
-from refimpl.errors import ModelError, UsageError
-from refimpl.graph import DTYPES, Quantization
+from karat24.export import read_model
+from karat24.export.tflite import read_tflite, write_tflite
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import ModelError, UsageError
+from karat24.refimpl.graph import DTYPES, Quantization
 from tests.shared_models import model_names, require
 from tests.support.litert import run_reference
 from tests.support.random_values import random_feeds

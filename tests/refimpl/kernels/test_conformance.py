@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from refimpl.contract import Target, Values
-from refimpl.engine import compile_graph
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import DTYPES, Array, LayerView
-from refimpl.kernels import KERNELS
-from refimpl.ops import OPS
-from refimpl.profiles import PROFILES, Rule
-from refimpl.spec.onnx.table import ONNX_OPS
+from karat24.refimpl.contract import Target, Values
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import DTYPES, Array, LayerView
+from karat24.refimpl.kernels import KERNELS
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles import PROFILES, Rule
+from karat24.refimpl.spec.onnx.table import ONNX_OPS
 from tests.cases import (
     activations,
     copies,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from refimpl.engine import compile_graph
-from refimpl.graph import Array
-from refimpl.kernels.threads import thread_count as sharing
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.threads import thread_count as sharing
 from tests.cases.case import Case
 from tests.cases.single_layer import Constant, Feed, Result, noise, single_layer
 

@@ -15,29 +15,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refimpl.contract import Border, MaxPool2x2, Target, Values
-from refimpl.graph import Array, LayerView
-from refimpl.kernels.convolution.base import AccumulatingKernel
-from refimpl.kernels.convolution.dense import centred_filter
-from refimpl.kernels.convolution.patches import ByteToElement, byte_to_element
-from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
-from refimpl.kernels.convolution.tiling import steps_of
-from refimpl.kernels.convolution.winograd.grid import PRODUCTS_SAVED, WinogradGrid, applies, pays, plan_grid
-from refimpl.kernels.convolution.winograd.loop import winograd_tasks
-from refimpl.kernels.convolution.winograd.transforms import (
+from karat24.refimpl.contract import Border, MaxPool2x2, Target, Values
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.convolution.base import AccumulatingKernel
+from karat24.refimpl.kernels.convolution.dense import centred_filter
+from karat24.refimpl.kernels.convolution.patches import ByteToElement, byte_to_element
+from karat24.refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes
+from karat24.refimpl.kernels.convolution.tiling import steps_of
+from karat24.refimpl.kernels.convolution.winograd.grid import (
+    PRODUCTS_SAVED,
+    WinogradGrid,
+    applies,
+    pays,
+    plan_grid,
+)
+from karat24.refimpl.kernels.convolution.winograd.loop import winograd_tasks
+from karat24.refimpl.kernels.convolution.winograd.transforms import (
     LARGEST_INPUT,
     ONE_FACTOR,
     TAPS,
     transformed_filter,
 )
-from refimpl.kernels.images.strided_images import whole_pixels
-from refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
-from refimpl.kernels.microkernel.blocking import Blocking
-from refimpl.kernels.microkernel.microkernel import OF_PAIRS
-from refimpl.kernels.rounding.requantize import prepare_epilogue
-from refimpl.kernels.threads.task_kernel import Tasks
-from refimpl.kernels.threads.thread_count import threads_for
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.kernels.images.strided_images import whole_pixels
+from karat24.refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
+from karat24.refimpl.kernels.microkernel.blocking import Blocking
+from karat24.refimpl.kernels.microkernel.microkernel import OF_PAIRS
+from karat24.refimpl.kernels.rounding.requantize import prepare_epilogue
+from karat24.refimpl.kernels.threads.task_kernel import Tasks
+from karat24.refimpl.kernels.threads.thread_count import threads_for
+from karat24.refimpl.profiles.rules import Rule
 
 BOUND = 1 << 25
 """Results below this size come out exactly."""

@@ -6,11 +6,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes, pixels_side_by_side
-from refimpl.kernels.convolution.tiling import equal_blocks
-from refimpl.kernels.convolution.winograd.transforms import INPUT_LANES, OUTPUT_LANES, POINTS, TAPS, TILE
-from refimpl.kernels.microkernel.blocking import Blocking
-from refimpl.kernels.microkernel.microkernel import OF_PAIRS, microkernel_for
+from karat24.refimpl.kernels.convolution.pixels_as_channels import ConvolutionShapes, pixels_side_by_side
+from karat24.refimpl.kernels.convolution.tiling import equal_blocks
+from karat24.refimpl.kernels.convolution.winograd.transforms import (
+    INPUT_LANES,
+    OUTPUT_LANES,
+    POINTS,
+    TAPS,
+    TILE,
+)
+from karat24.refimpl.kernels.microkernel.blocking import Blocking
+from karat24.refimpl.kernels.microkernel.microkernel import OF_PAIRS, microkernel_for
 
 MOST_TILES, VALUES_BYTES = 36, 512 * 1024
 """Tiles of a task, and the bytes of their transformed inputs: both stay in the second-level cache."""

@@ -1,4 +1,4 @@
-"""The compiled loop of ``refimpl.kernels.convolution.winograd.convolution``: tasks of neighbouring tiles."""
+"""The compiled loop of ``karat24.refimpl.kernels.convolution.winograd.convolution``: tasks of neighbouring tiles."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from refimpl.contract import MaxPool2x2
-from refimpl.graph import Array
-from refimpl.kernels.convolution.patches import (
+from karat24.refimpl.contract import MaxPool2x2
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.convolution.patches import (
     CACHE_LINE,
     ByteToElement,
     PatchSource,
@@ -16,8 +16,8 @@ from refimpl.kernels.convolution.patches import (
     prefetch,
     prefetch_to_write,
 )
-from refimpl.kernels.convolution.winograd.grid import WinogradGrid
-from refimpl.kernels.convolution.winograd.transforms import (
+from karat24.refimpl.kernels.convolution.winograd.grid import WinogradGrid
+from karat24.refimpl.kernels.convolution.winograd.transforms import (
     INPUT_LANES,
     ONE_POINT,
     OUTPUT_LANES,
@@ -28,12 +28,12 @@ from refimpl.kernels.convolution.winograd.transforms import (
     transform_input,
     transform_output,
 )
-from refimpl.kernels.images.pool_block import largest_of_window
-from refimpl.kernels.jit.no_refcount import no_refcount
-from refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
-from refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
-from refimpl.kernels.microkernel.microkernel import multiply_block
-from refimpl.kernels.rounding.requantize import Epilogue, copy_accumulators, requantize_pixels
+from karat24.refimpl.kernels.images.pool_block import largest_of_window
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
+from karat24.refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
+from karat24.refimpl.kernels.microkernel.microkernel import multiply_block
+from karat24.refimpl.kernels.rounding.requantize import Epilogue, copy_accumulators, requantize_pixels
 
 HALF_TILE = TILE // 2
 

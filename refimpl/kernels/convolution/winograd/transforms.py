@@ -9,7 +9,7 @@ Convolutional Neural Networks", 2015, section 4.3) ::
 where G has fractions. Its rows times 24, 24, 24, 24, 24 and 12 are whole, and so is A' with its last column
 times 2: both directions together then give 24 * 24 * Y = 64 * 9 * Y. Sums are taken modulo 2**32, where
 9 has an inverse. Multiplied by that they are 64 * Y, exactly, if it fits 32 bits: if no result reaches 2**25,
-which ``refimpl.kernels.convolution.winograd.convolution`` proves for each layer.
+which ``karat24.refimpl.kernels.convolution.winograd.convolution`` proves for each layer.
 
 Inputs from -128 to 127 give values of at most 10 * 10 * 128 = 12,800, filters from -128 to 127 at most
 12 * 12 * 128 = 18,432: both are int16. No sum of two products of them reaches 2**31, so an instruction that
@@ -27,7 +27,17 @@ from numba import types
 from numba.core import cgutils
 from numpy.typing import NDArray
 
-from refimpl.kernels.jit.llvm_ir import INT8, INT16, INT32, constant, element, intrinsic, load, store, vector
+from karat24.refimpl.kernels.jit.llvm_ir import (
+    INT8,
+    INT16,
+    INT32,
+    constant,
+    element,
+    intrinsic,
+    load,
+    store,
+    vector,
+)
 
 TILE, TAPS = 4, 3
 """Outputs and filter taps in each direction."""

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from refimpl.builder import GraphBuilder
-from refimpl.contract import Target
-from refimpl.errors import UsageError
-from refimpl.graph import Array, LayerView, Quantization
-from refimpl.kernels import KERNELS
-from refimpl.kernels.convolution.dense import DenseConvolution
-from refimpl.kernels.convolution.tiling import MAX_ROWS, MAX_TILE, PHASE_FIELDS, TilePlan
-from refimpl.kernels.threads.thread_count import threads_for
-from refimpl.profiles import profile_named
-from refimpl.profiles.rules import Rule
-from refimpl.profiles.tflite.table import FP32
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.contract import Target
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Array, LayerView, Quantization
+from karat24.refimpl.kernels import KERNELS
+from karat24.refimpl.kernels.convolution.dense import DenseConvolution
+from karat24.refimpl.kernels.convolution.tiling import MAX_ROWS, MAX_TILE, PHASE_FIELDS, TilePlan
+from karat24.refimpl.kernels.threads.thread_count import threads_for
+from karat24.refimpl.profiles import profile_named
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.profiles.tflite.table import FP32
 from tests.cases import convolution
 from tests.cases.case import Case
 from tests.cases.weighted_layer import WeightedShape as Shape

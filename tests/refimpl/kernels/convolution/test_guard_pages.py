@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pytest
 
-from refimpl.contract import Target
-from refimpl.kernels import KERNELS
-from refimpl.kernels.convolution.winograd import convolution as winograd
-from refimpl.kernels.threads import thread_count as threads
+from karat24.refimpl.contract import Target
+from karat24.refimpl.kernels import KERNELS
+from karat24.refimpl.kernels.convolution.winograd import convolution as winograd
+from karat24.refimpl.kernels.threads import thread_count as threads
 from tests.cases.weighted_layer import WeightedShape
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.refimpl.kernels.convolution.test_dense import EDGES

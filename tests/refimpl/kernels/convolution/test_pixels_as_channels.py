@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from refimpl.contract import Target
-from refimpl.kernels import KERNELS
-from refimpl.kernels.convolution.conv_2d import prepare_convolution
-from refimpl.kernels.convolution.dense import DenseConvolution
+from karat24.refimpl.contract import Target
+from karat24.refimpl.kernels import KERNELS
+from karat24.refimpl.kernels.convolution.conv_2d import prepare_convolution
+from karat24.refimpl.kernels.convolution.dense import DenseConvolution
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer
 from tests.support.kernel_against_spec import ISAS, RULES, assert_all_rules, assert_kernel_equals_spec

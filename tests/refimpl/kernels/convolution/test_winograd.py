@@ -10,15 +10,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from export.quantize import PRESETS, calibrate, quantize_graph
-from refimpl.contract import Target
-from refimpl.engine import compile_graph
-from refimpl.graph import Graph
-from refimpl.kernels import KERNELS
-from refimpl.kernels.convolution.winograd import convolution as winograd
-from refimpl.kernels.convolution.winograd.convolution import BOUND, WinogradConvolution
-from refimpl.kernels.convolution.winograd.grid import MOST_TILES
-from refimpl.kernels.convolution.winograd.transforms import (
+from karat24.export.quantize import PRESETS, calibrate, quantize_graph
+from karat24.refimpl.contract import Target
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import Graph
+from karat24.refimpl.kernels import KERNELS
+from karat24.refimpl.kernels.convolution.winograd import convolution as winograd
+from karat24.refimpl.kernels.convolution.winograd.convolution import BOUND, WinogradConvolution
+from karat24.refimpl.kernels.convolution.winograd.grid import MOST_TILES
+from karat24.refimpl.kernels.convolution.winograd.transforms import (
     FILTER,
     INPUT,
     INPUT_LANES,
@@ -31,10 +31,10 @@ from refimpl.kernels.convolution.winograd.transforms import (
     TILE,
     transformed_filter,
 )
-from refimpl.kernels.jit.isa import FEATURES, VARIABLE
-from refimpl.kernels.microkernel.microkernel import OF_PAIRS
-from refimpl.networks import Upsampling, network
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.kernels.jit.isa import FEATURES, VARIABLE
+from karat24.refimpl.kernels.microkernel.microkernel import OF_PAIRS
+from karat24.refimpl.networks import Upsampling, network
+from karat24.refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.support.kernel_against_spec import (

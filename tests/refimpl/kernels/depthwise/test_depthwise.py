@@ -7,13 +7,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from refimpl.contract import Target
-from refimpl.kernels import KERNELS
-from refimpl.kernels.convolution.dense import centred_filter
-from refimpl.kernels.convolution.tiling import MAX_ROWS, MAX_TILE
-from refimpl.kernels.depthwise.convolution import DepthwiseConvolution
-from refimpl.kernels.microkernel.microkernel import DEPTHWISE_CHANNELS, DEPTHWISE_PIXELS
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Target
+from karat24.refimpl.kernels import KERNELS
+from karat24.refimpl.kernels.convolution.dense import centred_filter
+from karat24.refimpl.kernels.convolution.tiling import MAX_ROWS, MAX_TILE
+from karat24.refimpl.kernels.depthwise.convolution import DepthwiseConvolution
+from karat24.refimpl.kernels.microkernel.microkernel import DEPTHWISE_CHANNELS, DEPTHWISE_PIXELS
+from karat24.refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.support.kernel_against_spec import ISAS, RANDOM_SHAPES, RULES, assert_kernel_equals_spec

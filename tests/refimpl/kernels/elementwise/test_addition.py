@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl.engine import compile_graph
-from refimpl.graph import Array
-from refimpl.kernels.elementwise.addition import Nearly, SumKernel, nearly_scaled_sums, scaled_sums
-from refimpl.kernels.elementwise.binary import PairLookup, prepare_add
-from refimpl.profiles import profile_named
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.elementwise.addition import Nearly, SumKernel, nearly_scaled_sums, scaled_sums
+from karat24.refimpl.kernels.elementwise.binary import PairLookup, prepare_add
+from karat24.refimpl.profiles import profile_named
 from tests.cases.case import Case
 from tests.cases.single_layer import Feed, Result, single_layer
 

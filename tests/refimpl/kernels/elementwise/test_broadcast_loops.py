@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from refimpl.builder import GraphBuilder
-from refimpl.graph import LayerView, Quantization
-from refimpl.kernels.elementwise.binary import inner_loop
-from refimpl.profiles.tflite import broadcast
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.graph import LayerView, Quantization
+from karat24.refimpl.kernels.elementwise.binary import inner_loop
+from karat24.refimpl.profiles.tflite import broadcast
 
 Shape = tuple[int, ...]
 

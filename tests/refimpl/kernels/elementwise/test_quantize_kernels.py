@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from refimpl.engine import compile_graph
-from refimpl.kernels.elementwise.lookup import Lookup
-from refimpl.profiles import PROFILES
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.kernels.elementwise.lookup import Lookup
+from karat24.refimpl.profiles import PROFILES
 from tests.cases.single_layer import Feed, Result, single_layer
 
 TFLITE = [name for name in PROFILES if PROFILES[name].format == "tflite"]

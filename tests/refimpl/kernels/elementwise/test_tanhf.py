@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refimpl.engine import compile_graph
-from refimpl.graph import Array
-from refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
-from refimpl.kernels.elementwise.tanhf import tanh_float32
-from refimpl.profiles import PROFILES
-from refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
-from refimpl.spec.tflite.tanhf import tanhf
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
+from karat24.refimpl.kernels.elementwise.tanhf import tanh_float32
+from karat24.refimpl.profiles import PROFILES
+from karat24.refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
+from karat24.refimpl.spec.tflite.tanhf import tanhf
 from tests.cases.tables import near_ties
 
 LAST_FDLIBM = (2, 40)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.onnx import read_onnx
-from refimpl.engine import compile_graph
-from refimpl.graph import Graph
-from refimpl.kernels import KERNELS
+from karat24.export.onnx import read_onnx
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import Graph
+from karat24.refimpl.kernels import KERNELS
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.quantized import seeded, some_values
 

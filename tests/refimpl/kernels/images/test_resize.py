@@ -7,11 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from refimpl.engine import compile_graph
-from refimpl.graph import Array
-from refimpl.kernels.images import resize
-from refimpl.kernels.images.resize_short import resize_short
-from refimpl.kernels.threads.task_kernel import TaskKernel
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.images import resize
+from karat24.refimpl.kernels.images.resize_short import resize_short
+from karat24.refimpl.kernels.threads.task_kernel import TaskKernel
 from tests.cases.case import Case
 from tests.cases.single_layer import Constant, Feed, Result, noise, single_layer
 

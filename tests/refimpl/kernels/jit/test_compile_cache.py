@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from refimpl.kernels.jit import compile_cache
-from refimpl.kernels.jit.compile_cache import KernelCacheLocator, source_stamp
-from refimpl.kernels.rounding import requantize
+from karat24.refimpl.kernels.jit import compile_cache
+from karat24.refimpl.kernels.jit.compile_cache import KernelCacheLocator, source_stamp
+from karat24.refimpl.kernels.rounding import requantize
 
 KERNELS = Path(requantize.__file__).parents[1]
 
@@ -34,11 +34,11 @@ def test_an_edit_anywhere_below_changes_the_stamp_and_nothing_else_does(tmp_path
 @pytest.mark.parametrize(
     "line",
     [
-        "from refimpl.kernels.folder.below import thing",
-        "from refimpl.kernels.folder import below",
-        "from refimpl.kernels.folder import beside, below as under",
-        "from refimpl.kernels.folder import (\n    beside,\n    below,\n)",
-        "def late():\n    from refimpl.kernels.folder.below import thing",
+        "from karat24.refimpl.kernels.folder.below import thing",
+        "from karat24.refimpl.kernels.folder import below",
+        "from karat24.refimpl.kernels.folder import beside, below as under",
+        "from karat24.refimpl.kernels.folder import (\n    beside,\n    below,\n)",
+        "def late():\n    from karat24.refimpl.kernels.folder.below import thing",
     ],
 )
 def test_every_way_to_import_a_kernel_file_counts(line: str, tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_the_variable_names_the_directory(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 RUN_A_LAYER = """
-from refimpl.contract import Target
-from refimpl.kernels.jit import isa
-from refimpl.kernels.convolution.dense import convolve_tasks
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.contract import Target
+from karat24.refimpl.kernels.jit import isa
+from karat24.refimpl.kernels.convolution.dense import convolve_tasks
+from karat24.refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 from tests.support.kernel_against_spec import KERNELS, SPECS
 import numpy as np
@@ -130,7 +130,7 @@ def test_processors_share_a_directory_without_sharing_code(tmp_path: Path) -> No
     outcomes = []
     plain = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
     for processor in ({}, plain, {}, plain):
-        environment = {name: value for name, value in os.environ.items() if name != "KARAT_ISA"}
+        environment = {name: value for name, value in os.environ.items() if name != "KARAT24_ISA"}
         environment |= {compile_cache.VARIABLE: str(tmp_path), **processor}
         done = subprocess.run(
             [sys.executable, "-c", RUN_A_LAYER], env=environment, capture_output=True, text=True, timeout=1800

@@ -1,4 +1,4 @@
-"""Instruction sets: chosen at run time, forced by KARAT_ISA, emitting the instructions they are named for."""
+"""Instruction sets: chosen at run time, forced by KARAT24_ISA, emitting the instructions they are named for."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from refimpl.contract import Target
-from refimpl.engine import compile_graph
-from refimpl.errors import UsageError
-from refimpl.kernels.convolution.dense import DenseConvolution
-from refimpl.kernels.depthwise.row_block import STRIDES, TAPS, emit_row
-from refimpl.kernels.jit import isa
-from refimpl.kernels.microkernel.blocking import pixels_at_once
-from refimpl.kernels.microkernel.microkernel import (
+from karat24.refimpl.contract import Target
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.kernels.convolution.dense import DenseConvolution
+from karat24.refimpl.kernels.depthwise.row_block import STRIDES, TAPS, emit_row
+from karat24.refimpl.kernels.jit import isa
+from karat24.refimpl.kernels.microkernel.blocking import pixels_at_once
+from karat24.refimpl.kernels.microkernel.microkernel import (
     _BY_BLOCKING,
     DEPTHWISE_PIXELS,
     MICROKERNELS,
@@ -31,7 +31,7 @@ from refimpl.kernels.microkernel.microkernel import (
     Microkernel,
     microkernel_for,
 )
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 from tests.support.kernel_against_spec import assert_kernel_equals_spec
 from tests.support.small_network import small_graph
@@ -254,14 +254,14 @@ def test_a_refusal_of_tiles_says_what_would_help(
 
 def test_an_unknown_instruction_set_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(isa.VARIABLE, "mmx")
-    with pytest.raises(UsageError, match=r"KARAT_ISA=mmx .*amx, avx512vnni, avx2, dotprod, portable"):
+    with pytest.raises(UsageError, match=r"KARAT24_ISA=mmx .*amx, avx512vnni, avx2, dotprod, portable"):
         compile_graph(small_graph())
 
 
 def test_one_that_cannot_run_here_is_a_usage_error_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = next(name for name in isa.FEATURES if "belongs to" in (isa.why_not(name) or ""))
     monkeypatch.setenv(isa.VARIABLE, absent)
-    with pytest.raises(UsageError, match=rf"KARAT_ISA={absent} cannot run here: it belongs to .*portable"):
+    with pytest.raises(UsageError, match=rf"KARAT24_ISA={absent} cannot run here: it belongs to .*portable"):
         compile_graph(small_graph())
 
 
@@ -330,8 +330,8 @@ def test_dot_products_need_the_processor_and_llvm(
 def test_a_processor_without_any_extension_runs_portable() -> None:
     """Numba told to compile for the oldest x86-64 there is: everything falls back, and the bits stay."""
     code = (
-        "from refimpl.contract import Target\n"
-        "from refimpl.kernels.jit import isa\n"
+        "from karat24.refimpl.contract import Target\n"
+        "from karat24.refimpl.kernels.jit import isa\n"
         "from tests.cases.weighted_layer import WeightedShape, weighted_layer\n"
         "from tests.support import kernel_against_spec as t\n"
         "assert isa.chosen_isa() == 'portable' and t.ISAS == ('portable',)\n"
@@ -348,7 +348,7 @@ def test_a_processor_without_any_extension_runs_portable() -> None:
 
 def test_the_trace_tells_the_instruction_set() -> None:
     graph = small_graph()
-    from karat.feeds import random_feeds
+    from karat24.feeds import random_feeds
 
     trace = compile_graph(graph).run(random_feeds(graph, 0), trace=True).trace
     assert trace is not None

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numba import njit
 
-from refimpl.kernels.jit.packed_call import PackedCall, TaskLoop, enter
-from refimpl.kernels.rounding.requantize import prepare_epilogue
-from refimpl.profiles.rules import Rule
+from karat24.refimpl.kernels.jit.packed_call import PackedCall, TaskLoop, enter
+from karat24.refimpl.kernels.rounding.requantize import prepare_epilogue
+from karat24.refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 
 

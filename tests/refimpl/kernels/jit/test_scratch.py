@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numba import njit
 
-from refimpl.contract import Target
-from refimpl.kernels import KERNELS
-from refimpl.kernels.jit.scratch import ALIGNMENT, allocate, piece, piece_size, release
+from karat24.refimpl.contract import Target
+from karat24.refimpl.kernels import KERNELS
+from karat24.refimpl.kernels.jit.scratch import ALIGNMENT, allocate, piece, piece_size, release
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 from tests.support.kernel_against_spec import RULES
 

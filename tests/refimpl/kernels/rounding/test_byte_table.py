@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numba import njit
 
-from refimpl.graph import Array
-from refimpl.kernels.jit import isa
-from refimpl.kernels.rounding import byte_table
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.jit import isa
+from karat24.refimpl.kernels.rounding import byte_table
 from tests.support.guard_pages import GuardPages, exit_code, read_behind_the_end
 
 LookUp = Callable[[Array, Array, Array, int, int, int], None]

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from refimpl.graph import Array
-from refimpl.kernels.rounding import fixed_point
-from refimpl.spec.shared import primitives
-from refimpl.spec.tflite import l2_normalization, softmax
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.rounding import fixed_point
+from karat24.refimpl.spec.shared import primitives
+from karat24.refimpl.spec.tflite import l2_normalization, softmax
 
 NEAR_POWERS = sorted(
     {

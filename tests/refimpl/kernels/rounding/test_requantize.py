@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from refimpl.builder import GraphBuilder
-from refimpl.errors import UnsupportedOp
-from refimpl.graph import LayerView, Quantization
-from refimpl.kernels.rounding.multipliers import combined_scales, fixed_point_multipliers, output_bounds
-from refimpl.kernels.rounding.requantize import epilogue_for_scales, requantize_pixels
-from refimpl.kernels.rounding.requantize_block import LANES
-from refimpl.profiles.rules import Rule
-from refimpl.spec.shared import primitives
+from karat24.refimpl.builder import GraphBuilder
+from karat24.refimpl.errors import UnsupportedOp
+from karat24.refimpl.graph import LayerView, Quantization
+from karat24.refimpl.kernels.rounding.multipliers import (
+    combined_scales,
+    fixed_point_multipliers,
+    output_bounds,
+)
+from karat24.refimpl.kernels.rounding.requantize import epilogue_for_scales, requantize_pixels
+from karat24.refimpl.kernels.rounding.requantize_block import LANES
+from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared import primitives
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 from numba import njit
 
-from refimpl.graph import Array
-from refimpl.kernels.threads.atomics import announce, draw, report, reported, wait_for
+from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.threads.atomics import announce, draw, report, reported, wait_for
 
 
 @njit

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from numba import njit
 
-from refimpl.kernels.jit.packed_call import PackedCall
-from refimpl.kernels.threads import layer_sequence as module
-from refimpl.kernels.threads import thread_count as policy
-from refimpl.kernels.threads.atomics import pause, report, reported
-from refimpl.kernels.threads.layer_sequence import BoundLayer, LayerSequence
-from refimpl.kernels.threads.thread_pool import (
+from karat24.refimpl.kernels.jit.packed_call import PackedCall
+from karat24.refimpl.kernels.threads import layer_sequence as module
+from karat24.refimpl.kernels.threads import thread_count as policy
+from karat24.refimpl.kernels.threads.atomics import pause, report, reported
+from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer, LayerSequence
+from karat24.refimpl.kernels.threads.thread_pool import (
     _ASLEEP,
     MOST_THREADS,
     PARTITIONS,
@@ -288,7 +288,7 @@ def test_a_helper_leaves_the_leaders_processor() -> None:
     present, met = np.zeros(1, np.int64), np.zeros(1, np.int64)
     layers = LayerSequence([BoundLayer(meet, (present, met), 2, 1 << 40)], 2)
     layers()
-    helper = next(thread.native_id for thread in threading.enumerate() if thread.name == "karat-1")
+    helper = next(thread.native_id for thread in threading.enumerate() if thread.name == "karat24-1")
     assert helper is not None
     try:
         os.sched_setaffinity(0, {place})

@@ -1,0 +1,114 @@
+"""``karat24``: one sub-command per module of this package.
+
+Heavy imports stay inside the commands, so that ``karat24 --help`` answers at once.
+Exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from karat24.cli import (
+    bench,
+    delegates,
+    demo,
+    export,
+    inspect,
+    profiles,
+    prove,
+    quantize,
+    run,
+    verify,
+    warmup,
+)
+
+COMMANDS = {
+    "inspect": inspect,
+    "run": run,
+    "verify": verify,
+    "quantize": quantize,
+    "export": export,
+    "prove": prove,
+    "bench": bench,
+    "delegates": delegates,
+    "profiles": profiles,
+    "demo": demo,
+    "warmup": warmup,
+}
+
+EXIT_CODES = "exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"
+
+
+EXAMPLES = """karat24 judges a quantized model on a real runtime against exact arithmetic. To try it:
+
+  karat24 quantize fine-tune --height 32 --width 32 --output repair.tflite
+  karat24 verify repair.tflite --delegate litert-xnnpack
+  karat24 inspect repair.tflite --layer 1
+
+Instead of repair.tflite, name an 8-bit .tflite or .onnx model of your own.
+`karat24 --help` lists all commands."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line that says where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with exit code 2."""
+        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see `{self.prog} --help`\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line's parser."""
+    from karat24.refimpl import __version__
+
+    parser = Parser(
+        prog="karat24",
+        description="Golden oracle for int8 convolutional networks: runs a quantized model with the exact "
+        "arithmetic of a named runtime and judges real runtimes against it, layer by layer.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"karat24 {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.HELP, epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        module.add_arguments(command)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; an error is one line on stderr."""
+    from karat24.refimpl.errors import KaratError
+
+    parser = build_parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        print(EXAMPLES)
+        return 0
+    try:
+        code: int = COMMANDS[options.command].run(options)
+        sys.stdout.flush()
+        return code
+    except KaratError as error:
+        print(f"karat24 {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader (head, less) left: not an error. Keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(f"karat24 {options.command}: interrupted", file=sys.stderr)
+        return 130
+    except (OSError, MemoryError) as error:
+        print(f"karat24 {options.command}: {error or type(error).__name__}", file=sys.stderr)
+        return 2

@@ -1,0 +1,277 @@
+"""Options and small pieces several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from karat24.export.onnx import Flavour
+    from karat24.refimpl.engine import Step
+    from karat24.refimpl.graph import Array, Graph
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The positional MODEL."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a quantized model file (.tflite, .onnx)")
+
+
+def add_subgraph(parser: argparse.ArgumentParser) -> None:
+    """``--subgraph``."""
+    parser.add_argument(
+        "--subgraph",
+        type=subgraph,
+        metavar="S",
+        help="one of several in a .tflite file, by number or signature",
+    )
+
+
+def subgraph(text: str) -> int | str:
+    """argparse type: a subgraph's number, or the name of a signature."""
+    return int(text) if text.isdecimal() else text
+
+
+def add_profile(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """``--profile``; ``otherwise`` says what is taken without it."""
+    option = parser.add_argument(
+        "--profile",
+        metavar="P",
+        help=f"arithmetic profile, see `karat24 profiles` (default: {otherwise})",
+    )
+    complete_with(option, profile_names)
+
+
+def complete_with(option: argparse.Action, names: Callable[[], Iterable[str]]) -> None:
+    """Lets the shell complete the option's value with ``names``, asked for only then."""
+    vars(option)["completer"] = lambda **_: list(names())
+
+
+def profile_names() -> Iterable[str]:
+    """Every arithmetic profile."""
+    from karat24.refimpl.profiles import PROFILES
+
+    return PROFILES
+
+
+def delegate_names() -> Iterable[str]:
+    """Every runtime, here or not."""
+    from karat24.delegates import DELEGATES
+
+    return DELEGATES
+
+
+def network_names() -> Iterable[str]:
+    """The networks that ship."""
+    from karat24.refimpl.networks import NETWORKS
+
+    return NETWORKS
+
+
+def scheme_names() -> Iterable[str]:
+    """Every quantization scheme."""
+    from karat24.export.quantize import PRESETS
+
+    return PRESETS
+
+
+def add_feeds(parser: argparse.ArgumentParser) -> None:
+    """``--input`` and ``--seed``."""
+    parser.add_argument(
+        "--input", "-i", type=Path, nargs="+", default=[], metavar="F",
+        help="input values: one .npz (arrays by input name), or one .npy or image per model input; real "
+        "values are quantized as the model says",
+    )  # fmt: skip
+    parser.add_argument(
+        "--input-range", type=float, nargs=2, metavar=("LOW", "HIGH"),
+        help="values of --input that stand for the whole range of the model's input, for raw measurements "
+        "(such as 0 4095 of a 12-bit detector)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random input used without --input")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """``--threads``; the bits never depend on it."""
+    parser.add_argument("--threads", type=positive, default=None, metavar="N", help="threads of the oracle")
+
+
+def positive(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def read_graph(path: Path, subgraph: int | str | None = None) -> Graph:
+    """The model file as a graph; ``subgraph`` is one of a .tflite file's. Raises UsageError when there is no
+    such file or subgraph."""
+    from karat24.export import read_model
+    from karat24.refimpl.errors import UsageError
+
+    require_model_file(path)
+    if subgraph is None:
+        return read_model(path)
+    if path.suffix.lower() != ".tflite":
+        raise UsageError(f"{path}: --subgraph chooses in .tflite files; an .onnx file has one graph")
+    from karat24.export.tflite import read_tflite
+
+    return read_tflite(path, subgraph)
+
+
+CONVERSIONS = {
+    ".keras": "tf.lite.TFLiteConverter.from_keras_model",
+    ".h5": "tf.lite.TFLiteConverter.from_keras_model",
+    ".pb": "tf.lite.TFLiteConverter.from_saved_model, or tf2onnx",
+    ".pt": "torch.onnx.export, or litert-torch",
+    ".pth": "torch.onnx.export, or litert-torch",
+    ".pt2": "torch.onnx.export, or litert-torch",
+    ".engine": "nothing: give the .onnx file it was built from",
+    ".plan": "nothing: give the .onnx file it was built from",
+}
+"""What writes a file karat24 reads from models in other formats."""
+
+
+def require_model_file(path: Path) -> None:
+    """Raises UsageError for a path that is no .tflite or .onnx file, and says what to give instead."""
+    from difflib import get_close_matches
+
+    from karat24.refimpl.errors import UsageError
+
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory; name the .tflite or .onnx file")
+    if not path.is_file():
+        beside = os.listdir(path.parent) if path.parent.is_dir() else []
+        close = get_close_matches(path.name, beside, 1)
+        raise UsageError(f"{path}: no such file" + (f"; there is {path.parent / close[0]}" if close else ""))
+    if path.suffix.lower() in CONVERSIONS:
+        raise UsageError(
+            f"{path}: karat24 reads .tflite and .onnx files; convert it with {CONVERSIONS[path.suffix.lower()]}"
+        )
+
+
+def warn(graph: Graph, command: str) -> None:
+    """Prints what of the model is likely not meant as it is written, to stderr."""
+    from karat24.inspection.remarks import AXIS_LEFT_OUT, remarks
+
+    for remark in remarks(graph, (AXIS_LEFT_OUT,)):
+        print(f"karat24 {command}: warning: {remark.text}", file=sys.stderr)
+
+
+def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict[int, Array]:
+    """Feeds from ``--input``, else random from ``--seed`` + ``offset``."""
+    from karat24.feeds import load_feeds, random_feeds
+    from karat24.refimpl.errors import UsageError
+
+    span = tuple(options.input_range) if options.input_range else None
+    if span is not None and not (options.input and -math.inf < span[0] < span[1] < math.inf):
+        raise UsageError("--input-range takes a finite LOW below HIGH and goes with --input")
+    if options.input:
+        loaded = load_feeds(graph, options.input, span)
+        for note in loaded.notes:
+            print(f"karat24 {options.command}: {note}", file=sys.stderr)
+        return loaded.feeds
+    return random_feeds(graph, options.seed + offset)
+
+
+def progress_bar(steps: Sequence[Step]) -> Iterator[Step]:
+    """A bar on a terminal's stderr once a run has lasted a second."""
+    from tqdm import tqdm
+
+    yield from tqdm(steps, desc="karat24", unit="layer", delay=1.0, leave=False, disable=None)
+
+
+def writable(path: Path) -> Path:
+    """The path, once its folder exists and can be written. Raises UsageError."""
+    from karat24.refimpl.errors import UsageError
+
+    if path.is_dir():
+        raise UsageError(f"{path}: is a directory; name a file to write")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: folder {path.parent} cannot be written")
+    return path
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Options of the shipped networks."""
+    parser.add_argument(
+        "--height", type=positive, default=64, help="input height, a multiple of 8 (default: 64)"
+    )
+    parser.add_argument(
+        "--width", type=positive, default=64, help="input width, a multiple of 8 (default: 64)"
+    )
+    parser.add_argument(
+        "--upsampling", choices=("bilinear", "transposed"), default="bilinear", help="TomoGAN's variant"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="F.npz",
+        help="weights (default: the trained ones that ship, else seeded random ones)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of whatever is random")
+
+
+def network_weights(name: str, options: argparse.Namespace) -> dict[str, Array] | None:
+    """The weights asked for, else the trained ones that ship, else None.
+
+    Raises UsageError for an unknown network, an unreadable file, or a scheme nothing was trained for.
+    """
+    from karat24.refimpl.errors import UsageError
+    from karat24.refimpl.networks import NETWORKS, load_weights, trained_weights
+
+    if name not in NETWORKS:
+        raise UsageError(f"no network {name!r}; known: {', '.join(NETWORKS)}")
+    aware, scheme = getattr(options, "aware", False), getattr(options, "scheme", "int8")
+    if options.weights:
+        if aware:
+            raise UsageError("--aware names shipped weights and --weights a file; give one of the two")
+        return load_weights(options.weights)
+    weights = trained_weights(name, options.upsampling, scheme, aware)
+    if aware and weights is None:
+        raise UsageError(
+            f"no weights ship for {name} ({options.upsampling}) trained to be quantized in {scheme}; "
+            "leave out --aware"
+        )
+    return weights
+
+
+def float_network(name: str, options: argparse.Namespace, weights: dict[str, Array] | None = None) -> Graph:
+    """The named network with ``weights``, else those of :func:`network_weights`, whose errors it raises."""
+    from karat24.refimpl.networks import network
+
+    if weights is None:
+        weights = network_weights(name, options)
+    return network(name, options.height, options.width, options.upsampling, weights, options.seed)
+
+
+def write_graph(graph: Graph, path: Path, flavour: Flavour | None = None) -> None:
+    """Writes .tflite or .onnx, as the suffix says, and a line about it.
+
+    ``flavour`` is the form of an .onnx file of an 8-bit model: QDQ for a graph in TFLite layout, the graph's
+    own for one in ONNX layout unless it is given. Raises UsageError where the graph cannot take that form.
+    """
+    from karat24.export.files import file_format, write_model
+    from karat24.refimpl.errors import UsageError
+
+    if file_format(path) == "tflite":
+        if graph.format == "onnx":
+            raise UsageError(f"{path}: an .onnx model can only be written as .onnx; name such a file")
+        if flavour is not None:
+            raise UsageError(f"{path}: --flavour is a form of .onnx files; name one, or leave --flavour out")
+        content = write_model(graph, "tflite")
+    else:
+        from karat24.cli.flavours import float_layers, onnx_content
+
+        content, graph = onnx_content(graph, flavour)
+        if flavour == "qoperator" and graph.format == "onnx" and (floats := float_layers(graph)):
+            print(f"{path}: in floating point, as in ONNX Runtime, stay {', '.join(floats)}")
+    path.write_bytes(content)
+    print(f"{path}: {len(content):,} bytes, {len(graph.layers)} layers")

@@ -1,0 +1,100 @@
+"""``karat24 run``: run a model on the oracle."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from karat24.cli import options as shared
+
+if TYPE_CHECKING:
+    from karat24.refimpl.graph import Array, Graph
+
+HELP = "run a model on the oracle under a named arithmetic profile"
+EPILOG = """examples:
+  karat24 run model.tflite --input photo.png
+  karat24 run model.tflite --input x.npy --profile litert-2.3-xnnpack --save outputs.npz
+  karat24 run model.tflite --seed 7 --trace trace.npz --accumulators
+
+--trace writes every tensor the run produced under its tensor index (.tflite) or name (.onnx)."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    shared.add_model(parser)
+    shared.add_subgraph(parser)
+    shared.add_feeds(parser)
+    shared.add_profile(parser, "litert-2.3-ref for .tflite, ort-1.31 for .onnx")
+    shared.add_threads(parser)
+    parser.add_argument("--save", type=Path, metavar="OUT.npz", help="write the outputs, by output name")
+    parser.add_argument(
+        "--trace", type=Path, metavar="OUT.npz", help="write every tensor, by tensor index (.onnx: name)"
+    )
+    parser.add_argument(
+        "--accumulators", action="store_true",
+        help="add the int32 accumulators of each convolution to --trace, as 'acc_LAYER'",
+    )  # fmt: skip
+    parser.add_argument("--spec", action="store_true", help="run the slow definitions instead of the kernels")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the model, prints a line per output and writes what was asked for."""
+    from karat24.export import graph_under
+    from karat24.refimpl.engine import compile_graph
+    from karat24.refimpl.errors import UsageError
+    from karat24.refimpl.profiles import profile_for
+
+    if options.accumulators and options.trace is None:
+        raise UsageError("--accumulators adds to --trace; give --trace OUT.npz too")
+    for path in (options.save, options.trace):
+        if path is not None:
+            shared.writable(path)
+    graph = shared.read_graph(options.model, options.subgraph)
+    shared.warn(graph, options.command)
+    profile = profile_for(graph, options.profile)
+    graph = graph_under(graph, profile)
+    program = compile_graph(graph, profile, options.threads, "spec" if options.spec else "kernels")
+    result = program.run(
+        shared.feeds_of(graph, options), options.trace is not None, options.accumulators, shared.progress_bar
+    )
+    for index, value in zip(graph.outputs, result.outputs, strict=True):
+        digest = hashlib.sha256(value.tobytes()).hexdigest()[:16]
+        span = f"min {value.min()} max {value.max()}" if value.size else "empty"
+        print(f"{graph.tensors[index].name}: {value.dtype} {value.shape} {span} sha256 {digest}")
+    if options.save is not None:
+        named = {
+            _output_key(graph, index): value
+            for index, value in zip(graph.outputs, result.outputs, strict=True)
+        }
+        _write_npz(options.save, named)
+    if result.trace is not None and options.trace is not None:
+        arrays: dict[str, Array] = {
+            graph.tensors[i].name if graph.format == "onnx" else str(i): value
+            for i, value in sorted(result.trace.tensors.items())
+        }
+        arrays |= {f"acc_{i}": value for i, value in sorted(result.trace.accumulators.items())}
+        _write_npz(options.trace, arrays)
+    return 0
+
+
+def _output_key(graph: Graph, index: int) -> str:
+    """The output's name, made unique by its tensor index where a file repeats a name."""
+    name = graph.tensors[index].name
+    repeated = sum(graph.tensors[i].name == name for i in graph.outputs) > 1
+    return f"{name}#{index}" if repeated or not name else name
+
+
+def _write_npz(path: Path, arrays: dict[str, Array]) -> None:
+    """np.savez, which would add .npz to a path without it and take 'file' as no array name."""
+    import io
+    import zipfile
+
+    import numpy as np
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, value in arrays.items():
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.asarray(value), allow_pickle=False)
+            archive.writestr(f"{name}.npy", buffer.getbuffer())

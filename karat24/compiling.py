@@ -1,0 +1,33 @@
+"""Compiling a model: one meaning at every door."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from karat24.refimpl.engine import Implementation, Missing, Program
+    from karat24.refimpl.graph import Graph
+    from karat24.refimpl.profiles import Profile
+
+
+def compile_graph(
+    graph: Graph,
+    profile: str | Profile | None = None,
+    threads: int | None = None,
+    implementation: Implementation = "kernels",
+    share_small: bool = False,
+    missing: Missing = "refuse",
+) -> Program:
+    """The program of the layers that a runtime of ``profile`` runs for a model file read as ``graph``.
+
+    ONNX Runtime makes integer layers of a QDQ file, and so does this, for every profile that says so
+    (``karat24.export.graph_under``); ``Program.graph`` holds them, under the tensor indices of ``graph``.
+    Everything else is as in :func:`karat24.refimpl.engine.compile_graph`, which compiles exactly the layers it
+    is given.
+    """
+    from karat24.export import graph_under
+    from karat24.refimpl.engine import compile_graph as compile_layers
+    from karat24.refimpl.profiles import profile_for
+
+    named = profile_for(graph, profile)
+    return compile_layers(graph_under(graph, named), named, threads, implementation, share_small, missing)
