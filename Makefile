@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # tflite-runtime 2.14 needs NumPy < 2 and Python <= 3.11, so it gets an environment of its own.
 VENV_2_14 := .venv-tflite-2.14
 
-.PHONY: help prerequisites setup demo test test-fast lint format bench clean
+.PHONY: help prerequisites setup demo test test-fast types lint format bench clean
 help:
 	@echo "make demo       set up, restore a simulated scan, judge LiteRT layer by layer"
 	@echo "make test       set up, run every test"
@@ -48,7 +48,12 @@ test: setup
 test-fast: setup
 	$(BIN)/python -m pytest -n auto -m 'not slow'
 
-lint: $(VENV)/.ready
+# mypy reads a tree of links in which the rooms lie inside the package, as they do when installed.
+types:
+	@rm -rf .types && mkdir -p .types/karat24
+	@for part in karat24/* refimpl export delegates golden; do ln -s ../../$$part .types/karat24/; done
+
+lint: $(VENV)/.ready types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -61,4 +66,4 @@ bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) $(VENV_2_14) demo-output build *.egg-info
+	rm -rf $(VENV) $(VENV_2_14) .types demo-output build *.egg-info

@@ -1,8 +1,8 @@
 """Which profile fits a runtime on this machine: the runtime is asked, nothing is guessed.
 
 Where the bits depend on the processor or on the C library, a profile has variants
-(``karat24.refimpl.profiles.tflite.variants``). A small model whose results the variants disagree on is run in the
-child process, and the first variant whose definition gives the runtime's own bits is taken.
+(``karat24.refimpl.profiles.variants``). A small model whose results the variants disagree on is run in
+the child process, and the first variant whose definition gives the runtime's own bits is taken.
 """
 
 from __future__ import annotations

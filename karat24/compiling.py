@@ -22,8 +22,8 @@ def compile_graph(
 
     ONNX Runtime makes integer layers of a QDQ file, and so does this, for every profile that says so
     (``karat24.export.graph_under``); ``Program.graph`` holds them, under the tensor indices of ``graph``.
-    Everything else is as in :func:`karat24.refimpl.engine.compile_graph`, which compiles exactly the layers it
-    is given.
+    Everything else is as in :func:`karat24.refimpl.engine.compile_graph`, which compiles exactly the layers
+    it is given.
     """
     from karat24.export import graph_under
     from karat24.refimpl.engine import compile_graph as compile_layers

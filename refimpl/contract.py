@@ -65,8 +65,8 @@ Prepare: TypeAlias = Callable[[LayerView, Rule, Target], Kernel | None]
 no kernel was written for the variant, whose spec then runs."""
 
 
-# ---- What a kernel may be able to do beyond running by itself. ``karat24.refimpl.fusion``, ``karat24.refimpl.planning`` and
-# ``karat24.refimpl.workspace`` ask for these abilities and for nothing else.
+# ---- What a kernel may be able to do beyond running by itself. ``karat24.refimpl.fusion``,
+# ``karat24.refimpl.planning`` and ``karat24.refimpl.workspace`` ask for these abilities and for nothing else.
 
 Call: TypeAlias = Callable[[], None]
 

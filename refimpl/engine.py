@@ -253,9 +253,9 @@ class Program:
     """A compiled graph. Safe to share between Python threads; runs without a trace take turns.
 
     A ``planned`` program runs in memory of its own, laid out once (``memory_plan``); some layers run along
-    with the one before (``karat24.refimpl.fusion``), and ONNX images lie in NHWC memory (``karat24.refimpl.layout``). With a
-    trace, with ``missing`` layers, and where specs run, every layer runs by itself on new arrays. The bits
-    are the same.
+    with the one before (``karat24.refimpl.fusion``), and ONNX images lie in NHWC memory
+    (``karat24.refimpl.layout``). With a trace, with ``missing`` layers, and where specs run, every layer runs
+    by itself on new arrays. The bits are the same.
     """
 
     graph: Graph

@@ -27,6 +27,12 @@ def sources(room: str) -> list[Path]:
     return sorted((ROOT / room).rglob("*.py"))
 
 
+def by_folder(name: str) -> str:
+    """A module by its path: what is installed as ``karat24.refimpl`` lies in the folder refimpl."""
+    package, _, rest = name.partition(".")
+    return rest if package == "karat24" and rest.split(".")[0] in MAY_IMPORT else name
+
+
 def imported_modules(path: Path) -> list[str]:
     names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -39,7 +45,19 @@ def imported_modules(path: Path) -> list[str]:
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if called in ("import_module", "__import__"):
                 names.append(str(node.args[0].value))
-    return names
+    return [by_folder(name) for name in names]
+
+
+def test_a_room_is_imported_by_its_whole_name() -> None:
+    """``import export`` would find whatever file of that name lies beside a user's script."""
+    inside = {"refimpl", "export", "delegates", "golden"}
+    wrong = []
+    for path in (path for room in ROOMS for path in sources(room)):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            wrong += [f"{path.relative_to(ROOT)}: {name}" for name in names if name.split(".")[0] in inside]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("room", sorted(MAY_IMPORT))
@@ -60,10 +78,11 @@ def neighbours_imported(path: Path, modules: dict[str, Path]) -> set[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            inner = {f"{node.module}.{alias.name}" for alias in node.names} & set(modules)
+            inner = {by_folder(f"{node.module}.{alias.name}") for alias in node.names} & set(modules)
             names = [*inner, *([] if len(inner) == len(node.names) else [node.module or ""])]
         else:
             continue
+        names = [by_folder(name) for name in names]
         beside = "delegates.workers."  # where scripts import each other by bare name
         found |= {beside + name if beside + name in modules else name for name in names} & set(modules)
     return found

@@ -114,9 +114,13 @@ def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = 
     those weights by that source.
     """
     sources = source_digest(
-        *(Path(package.__file__).parent for package in (karat24.export.quantize, karat24.refimpl.networks, imaging)),
-        Path(calibration_inputs.__file__), Path(__file__),
-    )  # fmt: skip
+        *(
+            Path(package.__file__).parent
+            for package in (karat24.export.quantize, karat24.refimpl.networks, imaging)
+        ),
+        Path(calibration_inputs.__file__),
+        Path(__file__),
+    )
     digests: dict[str, str] = {}
     images: list[Array] = []
     for plan in plans or PLANS:

@@ -31,9 +31,10 @@ from karat24.refimpl.profiles import CANONICAL
 def correct_biases(float_graph: Graph, quantized: Graph, samples: Iterable[Array]) -> Graph:
     """``quantized`` with the biases at which every channel has the mean it has in ``float_graph``.
 
-    ``quantized`` is what :func:`karat24.export.quantize.quantize_graph` made of ``float_graph``; ``samples`` as for
-    :func:`karat24.export.quantize.calibrate`, all held at once with the activations still to be read. A layer
-    without a bias stays as it is, and the next one that has one makes up for it. Only biases change. Raises
+    ``quantized`` is what :func:`karat24.export.quantize.quantize_graph` made of ``float_graph``; ``samples``
+    as for :func:`karat24.export.quantize.calibrate`, all held at once with the activations still to be
+    read. A layer without a bias stays as it is, and the next one that has one makes up for it. Only biases
+    change. Raises
     ModelError for graphs that do not belong together, and what :func:`calibrate` raises.
     """
     pairs = _paired(float_graph, quantized)

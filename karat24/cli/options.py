@@ -151,7 +151,8 @@ def require_model_file(path: Path) -> None:
         raise UsageError(f"{path}: no such file" + (f"; there is {path.parent / close[0]}" if close else ""))
     if path.suffix.lower() in CONVERSIONS:
         raise UsageError(
-            f"{path}: karat24 reads .tflite and .onnx files; convert it with {CONVERSIONS[path.suffix.lower()]}"
+            f"{path}: karat24 reads .tflite and .onnx files; convert it with "
+            f"{CONVERSIONS[path.suffix.lower()]}"
         )
 
 

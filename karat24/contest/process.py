@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from karat24 import refimpl
+import karat24
 from karat24.contest.contestants import Contestant, Subject
 from karat24.delegates.child import Child, take_arrays
 from karat24.delegates.workers import STOPWATCH
@@ -119,6 +119,6 @@ def _with_the_oracle(kind: str) -> Mapping[str, str]:
     """The variables with which the oracle's process imports this very copy of the project."""
     if kind != "oracle":
         return {}
-    here = str(Path(refimpl.__file__).resolve().parents[1])
+    here = str(Path(karat24.__file__).resolve().parents[1])
     before = os.environ.get("PYTHONPATH", "")
     return {"PYTHONPATH": os.pathsep.join(filter(None, (here, before)))}

@@ -97,8 +97,8 @@ def _require_profile(profile: str | None, format: Format) -> None:
 
 
 def describe_graph(graph: Graph, profile: str | None = None) -> dict[str, Any]:
-    """The graph: inputs, outputs, layers, totals, remarks, and problems, which are what karat24 lacks, what the
-    runtime of ``profile`` refuses and what is malformed."""
+    """The graph: inputs, outputs, layers, totals, remarks, and problems, which are what karat24 lacks, what
+    the runtime of ``profile`` refuses and what is malformed."""
     chosen = profile_for(graph, profile) if profile is not None else None
     cost = _cost(graph)
     layers, problems = [], []

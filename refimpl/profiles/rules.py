@@ -88,7 +88,7 @@ class Rule:
     ``tail`` is the method of the elements behind the last whole block of
     ``block`` elements, counted along the innermost dimension (``channel``) or
     over the flattened tensor (``flat``; an ADD or MUL that broadcasts begins anew with
-    each of its inner loops, ``karat24.refimpl.profiles.tflite.broadcast``). ``clamp`` says how the bounds of a
+    each of its inner loops, ``profiles/tflite/broadcast.py``). ``clamp`` says how the bounds of a
     fused activation are quantized: TFLite ``zp + round_half_away(f32(6/s))``,
     XNNPACK ``rint(f32(6/s) + zp)``. ``overflow`` says what QUANTIZE makes of float32
     values that no int32 step count holds: x86 converts them to -2^31 and the zero

@@ -1,4 +1,4 @@
-"""A layer the runtime refuses and a layer karat24 lacks are told apart, and both say which profiles run it."""
+"""A layer the runtime refuses and one that karat24 lacks are told apart; both say which profiles run it."""
 
 from __future__ import annotations
 

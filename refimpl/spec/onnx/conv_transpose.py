@@ -4,7 +4,7 @@ For each tap of the filter a matrix product over the input channels, whose sum i
 multiply-adds, then the products are added to the image tap by tap, row of the filter by row, and the
 bias last. Verified bit for bit against ONNX Runtime 1.31.1 on x86-64 (MLAS SGEMM, FMA3 and AVX512F); it
 cuts sums over more than ``LONGEST_CHAIN`` channels into parts that depend on the number of threads, and
-takes another way for images of one pixel (``karat24.refimpl.profiles.onnx.table.variant_of`` tells these apart).
+takes another way for images of one pixel (``variant_of`` in ``profiles/onnx/table.py`` tells these apart).
 """
 
 from __future__ import annotations

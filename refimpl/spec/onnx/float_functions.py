@@ -1,6 +1,6 @@
 """float32 functions whose last bits belong to a library: exponentials, logarithms, Softmax, normalization.
 
-As in ``karat24.refimpl.spec.onnx.unspecified`` they are computed in float64 and rounded once, and never compared.
+As in ``unspecified.py`` they are computed in float64 and rounded once, and never compared for equality.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 LiteRT calls the ``tanhf`` of the machine it runs on. This is glibc's up to 2.40, which is
 fdlibm's (``s_tanhf.c``, ``s_expm1f.c``), equal to glibc 2.36 bit for bit; glibc's from 2.41 on is in
-``karat24.refimpl.spec.tflite.rounded_tanhf``. Another one moves a table entry that lies within 1e-5 of a tie by one.
+``rounded_tanhf.py``. Another one moves a table entry that lies within 1e-5 of a tie by one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The compiled loop of ``karat24.refimpl.kernels.convolution.winograd.convolution``: tasks of neighbouring tiles."""
+"""The compiled loop of Winograd's convolution (``convolution.py``): tasks of neighbouring tiles."""
 
 from __future__ import annotations
 

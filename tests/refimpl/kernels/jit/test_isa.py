@@ -1,4 +1,4 @@
-"""Instruction sets: chosen at run time, forced by KARAT24_ISA, emitting the instructions they are named for."""
+"""Instruction sets: chosen at run time, forced by KARAT24_ISA, emitting the instructions in their names."""
 
 from __future__ import annotations
 
