@@ -91,6 +91,11 @@ class WholeRun:
             record.refuse(str(error))
 
     @property
+    def settled(self) -> dict[int, Array]:
+        """The oracle's values of the tensors that follow from no hidden one."""
+        return {index: values for index, values in self.trace.tensors.items() if index not in self.unknown}
+
+    @property
     def outputs(self) -> tuple[Array, ...] | str:
         """The runtime's outputs, or why there are none."""
         return str(self.run) if isinstance(self.run, DelegateError) else self.run.outputs
@@ -234,17 +239,22 @@ class WholeModel:
         self, whole: WholeRun, record: OutputRecord, value: Array, explainer: WholeExplainer
     ) -> None:
         index = record.tensor.index
-        if index in whole.intervals:
+        if index in self._given:
             whole.hold(index, record)
-        elif index in whole.unknown:
-            record.refuse(whole.unknown[index])
-        else:
-            try:
-                diff = diff_arrays(whole.trace.tensors[index], value)
-            except CannotCompare as error:
-                record.refuse(str(error))
+            return
+        try:
+            if index in whole.unknown:  # what the runtime shows behind a hidden tensor proves nothing of it
+                interval = self._interval_behind(index, whole.settled, whole.unknown[index])
+                if isinstance(interval, str):
+                    record.refuse(interval)
+                else:
+                    record.add_bounded(interval, value)
                 return
-            record.add(diff, "" if diff.equal else explainer.explain(index, value))
+            diff = diff_arrays(whole.trace.tensors[index], value)
+        except CannotCompare as error:
+            record.refuse(str(error))
+            return
+        record.add(diff, "" if diff.equal else explainer.explain(index, value))
 
     @cached_property
     def _read_before(self) -> dict[int, tuple[int, ...]]:

@@ -2,8 +2,8 @@
 
 What is rounded is what ``karat24.export.quantize`` rounds: filters per output channel (symmetric, -127…127)
 or per tensor, every activation per tensor with zero inside its range, tensors that must share parameters in
-one range. Biases stay float; their 32-bit rounding is far finer. The ends of the activations' ranges are learnt
-with the weights: a range is as wide as pays, not as the rarest value asks.
+one range. Biases stay float; their 32-bit rounding is far finer. The ends of the activations' ranges are
+learnt with the weights: a range is as wide as pays, not as the rarest value asks.
 
 Sources: Jacob et al. 2018, section 3 (straight-through rounding); Esser et al. 2020, "Learned step size
 quantization", equations 3 and 4 (the gradient of a range).

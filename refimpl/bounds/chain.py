@@ -20,11 +20,11 @@ from karat24.refimpl.graph import Array, Tensor
 
 INCREASING = frozenset(
     {
-        "ADD", "CONCATENATION", "EXPAND_DIMS", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "PACK", "QUANTIZE",
-        "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "SLICE", "SPLIT", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE",
-        "UNPACK", "Add", "Clip", "Concat", "Flatten", "Identity", "Max", "MaxPool", "Min", "QuantizeLinear",
-        "Relu", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
-        "com.microsoft:QuantizeLinear",
+        "ADD", "CONCATENATION", "DEQUANTIZE", "EXPAND_DIMS", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "PACK",
+        "QUANTIZE", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "SLICE", "SPLIT", "SQUEEZE", "STRIDED_SLICE",
+        "TRANSPOSE", "UNPACK", "Add", "Clip", "Concat", "DequantizeLinear", "Flatten", "Identity", "Max",
+        "MaxPool", "Min", "QuantizeLinear", "Relu", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
+        "Unsqueeze", "com.microsoft:DequantizeLinear", "com.microsoft:QuantizeLinear",
     }
 )  # fmt: skip
 """Ops that never decrease when the values of their inputs grow, parameters being constants."""

@@ -165,6 +165,21 @@ def two_readers_of_int8(s: Sketch) -> list[str]:
     return [s.node("Tanh", c), s.pair(s.node("Sigmoid", x), 1 / 256, -128, np.int8), s.node("Tanh", x)]
 
 
+def product_of_shared_int8(s: Sketch, op: str) -> list[str]:
+    """int8 on both sides, each read twice: of these a default session runs only Gemm on integers."""
+    x = s.pair("x", dtype=np.int8)
+    if op == "Conv":
+        y = s.node("Conv", x, s.filter(4, 3, 3, 3))
+    elif op == "MatMul":
+        y = s.node("MatMul", x, s.filter(6, 5))
+    else:
+        rows = s.pair(s.node("Reshape", x, s.constant(i64(-1, 6))), dtype=np.int8)
+        y = s.node("Gemm", rows, s.filter(6, 5))
+        x = rows
+    y = s.pair(y, 0.3, 4, np.int8)
+    return [s.node("Tanh", x), s.node("Tanh", y), s.node("Abs", y)]
+
+
 def int8_with_another_zero_point(s: Sketch) -> list[str]:
     """Written with one zero point and read with another: stays int8."""
     return [s.node("Tanh", s.dequantize(s.quantize("x", 0.05, 3, np.int8), 0.05, 5, np.int8))]
@@ -289,6 +304,10 @@ def pair_twice_with_two_readers(s: Sketch) -> list[str]:
 
 GROUPS: Mapping[str, Callable[[Sketch], list[str]]] = {
     "two readers of int8": two_readers_of_int8,
+    **{
+        f"{op} of shared int8": lambda s, op=op: product_of_shared_int8(s, op)  # type: ignore[misc]
+        for op in ("Conv", "MatMul", "Gemm")
+    },
     "int8, another zero point": int8_with_another_zero_point,
     "int8, read without zero point": int8_read_without_zero_point,
     "int8 to the output": int8_to_the_output,

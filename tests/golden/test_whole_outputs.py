@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
 from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import DelegateRun, Model, Tensors
 from karat24.export.onnx import read_onnx
@@ -132,22 +134,51 @@ def test_two_runtimes_are_compared_by_their_outputs(graph: Graph, mode: Mode) ->
     assert [output.verdict for output in report.outputs] == ["mismatch"]
 
 
+class Hiding(OnnxDelegate):
+    """A default session that does not show what layers of one op write."""
+
+    def __init__(self, op: str) -> None:
+        super().__init__(ONNX_LANES[0], time_limit=60.0)
+        self._op = op
+
+    def run(self, model: Model, feeds: Feeds, **options: Any) -> DelegateRun:
+        run = super().run(model, feeds, **options)
+        graph = self.executed_graph(model, read_onnx(model)).graph
+        hidden = {index for layer in graph.layers if layer.op == self._op for index in layer.outputs}
+        shown = {index: value for index, value in run.trace.tensors.items() if index not in hidden}
+        return replace(run, trace=replace(run.trace, tensors=shown))
+
+
 @pytest.mark.parametrize("mode", ["isolated", "cumulative"])
-def test_behind_a_value_nobody_shows_nothing_is_claimed(mode: Mode) -> None:
-    """A float layer whose values the runtime hides: outputs behind it are not compared, whatever they are."""
+def test_behind_a_value_nobody_shows_only_a_bound_is_claimed(mode: Mode) -> None:
+    """A float layer whose values the runtime hides is not compared; outputs lie in what it may lead to."""
     content = KINDS["bias_of_another_scale"]()
     graph = read_onnx(content)
     (conv,) = (layer for layer in graph.layers if layer.op == "Conv")
 
-    class Hiding(OracleDelegate):
+    class HidingOracle(OracleDelegate):
         def run(self, *given: object, **options: object) -> DelegateRun:
             run = super().run(*given, **options)  # type: ignore[arg-type]
             shown = {i: v for i, v in run.trace.tensors.items() if i != conv.outputs[0]}
             return replace(run, trace=replace(run.trace, tensors=shown))
 
-    with Hiding("ort-1.31") as runtime:
+    with HidingOracle("ort-1.31") as runtime:
         report = verify(content, graph, runtime, [{"x": image()}], mode=mode, threads=1)
     (output,) = report.outputs
-    assert output.verdict == "not_compared"
-    assert "does not show this tensor" in output.reason
+    assert output.verdict == "within_bound"
+    (hidden,) = (layer for layer in report.layers if layer.verdict == "not_compared")
+    assert hidden.op == "Conv"
+    assert report.exit_code() == 3
+
+
+@pytest.mark.parametrize("mode", ["isolated", "cumulative"])
+@pytest.mark.parametrize(("kind", "op"), [("sine_between_layers", "Sin"), ("bias_of_another_scale", "Conv")])
+def test_a_hidden_layer_never_lets_a_model_pass(kind: str, op: str, mode: Mode) -> None:
+    """What lies behind it may be judged by what is shown; the hidden layer itself is not compared."""
+    content = KINDS[kind]()
+    with Hiding(op) as runtime:
+        report = verify(content, read_onnx(content), runtime, [{"x": image()}], mode=mode, threads=1)
+    (hidden,) = (layer for layer in report.layers if layer.op == op)
+    assert hidden.verdict == "not_compared"
+    assert "does not show" in hidden.reason or op == "Sin"
     assert report.exit_code() == 3

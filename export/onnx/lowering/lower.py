@@ -39,8 +39,8 @@ def lower_qdq(graph: Graph, int8_allowed: bool = False) -> Graph:
     """The integer graph ONNX Runtime makes of a QDQ graph; one without QDQ pairs comes back as it is.
 
     ``int8_allowed`` is the session option ``session.qdqisint8allowed``. In a session without it, which is
-    the default, int8 activations become uint8 where one layer reads them, and a convolution or product
-    of int8 activations that are left stays in float.
+    the default, int8 activations become uint8 where one layer reads them, and a Conv or MatMul of int8
+    activations that are left stays in float.
 
     Tensors keep their indices and names; those no layer writes any more have no value, one that becomes
     uint8 is of that type, and what follows from constants is one. New tensors, behind the others, are

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
-from karat24.refimpl.graph import DTYPES, LayerView
+from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.onnx.arithmetic import requantize
 from karat24.refimpl.spec.onnx.parameters import Affine, affine, constant
@@ -76,8 +76,20 @@ def qgemm(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     if bias is not None:
         sums = sums + bias.astype(np.int64)
     acc = wrap32(sums)
-    scale = np.float32(view.real("alpha", 1.0)) * left.scale * right.scale
     if output is None:
-        return SpecResult((acc.astype(np.float32) * scale,), acc.astype(np.int32))
-    result = requantize(view, rule, acc, scale / output.scale, output)
+        return SpecResult((acc.astype(np.float32) * _scale(view, left, right),), acc.astype(np.int32))
+    result = requantized_gemm(view, acc, rule)
     return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(np.int32))
+
+
+def requantized_gemm(view: LayerView, acc: Array, rule: Rule) -> Array:
+    """Accumulators ``[row, column]`` of a layer with quantized outputs as those outputs, int64."""
+    left, right, output = parameters(view)
+    require(view, output is not None, "a float32 output is not requantized")
+    assert output is not None
+    return requantize(view, rule, acc, _scale(view, left, right) / output.scale, output)
+
+
+def _scale(view: LayerView, left: Affine, right: Affine) -> Array:
+    """Of the accumulators: ``f32(f32(alpha * s_a) * s_b)``, one or one per column."""
+    return np.asarray(np.float32(view.real("alpha", 1.0)) * left.scale * right.scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
-from karat24.refimpl.graph import DTYPES, LayerView
+from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.onnx.arithmetic import requantize
 from karat24.refimpl.spec.onnx.one_axis import as_image
@@ -58,7 +58,7 @@ def parameters(view: LayerView) -> tuple[Affine, Affine, Affine]:
 
 def qlinear_conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``y = acc * f32(f32(s_x * s_w) / s_y) + zp``, the accumulator kept in 32 bits."""
-    data, filters, output = parameters(view)
+    data, filters, _ = parameters(view)
     given, view = view, as_image(view, 3)
     over = check_convolution(view, 0, 3)
     image, weights = (operand(values, i).reshape(view.input(i).shape) for i in (0, 3))
@@ -67,7 +67,13 @@ def qlinear_conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     if bias is not None:
         sums = sums + bias.astype(np.int64).reshape(-1, 1, 1)
     acc = wrap32(sums)
-    effective = (data.scale * filters.scale / output.scale).reshape(-1, 1, 1)
-    result = requantize(view, rule, acc, effective, output).reshape(given.output().shape)
+    result = requantized_convolution(view, acc, rule).reshape(given.output().shape)
     acc = acc.reshape(given.output().shape)
     return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(np.int32))
+
+
+def requantized_convolution(view: LayerView, acc: Array, rule: Rule) -> Array:
+    """Accumulators ``[batch, channel, y, x]`` as quantized outputs, int64."""
+    data, filters, output = parameters(view)
+    effective = (data.scale * filters.scale / output.scale).reshape(-1, 1, 1)
+    return requantize(view, rule, acc, effective, output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
-from karat24.refimpl.graph import DTYPES, LayerView
+from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.onnx.arithmetic import requantize
 from karat24.refimpl.spec.onnx.parameters import Affine, affine
@@ -47,16 +47,17 @@ def check_qlinear_matmul(view: LayerView) -> None:
     require_arity(view, 8)
     for tensor in (view.input(0), view.input(3), view.output()):
         require_dtype(view, tensor, QUANTIZED_8)
-    columns = check_matrices(view, 0, 3)
+    check_matrices(view, 0, 3)
     require_same_dtype(view, view.input(1), view.input(4), view.input(6))
-    left, right, output = _parameters(view, columns)
+    left, right, output = parameters(view)
     for scale in right.scale:
         real = float(left.scale[0]) * float(scale) / float(output.scale[0])
         require_multiplier(view, real, "a_scale * b_scale / y_scale")
 
 
-def _parameters(view: LayerView, columns: int) -> tuple[Affine, Affine, Affine]:
-    """Of a, b and the output."""
+def parameters(view: LayerView) -> tuple[Affine, Affine, Affine]:
+    """Of a, b and the output; b's scales are one, or one per column."""
+    columns = view.input(3).shape[-1]
     types = ("float32", "float16")
     return (
         affine(view, 1, 2, view.input(0).dtype, scale_types=types),
@@ -71,10 +72,16 @@ def qlinear_matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     Of float16 scales the specification works out the ratio in float16, ONNX Runtime in float32.
     """
     a, b = operand(values, 0).astype(np.int64), operand(values, 3).astype(np.int64)
-    left, right, output = _parameters(view, b.shape[-1])
+    left, right, _ = parameters(view)
     acc = wrap32(products(rule, a, zero_of(left), b, right.zero_point))
+    result = requantized_product(view, acc, rule)
+    return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(np.int32))
+
+
+def requantized_product(view: LayerView, acc: Array, rule: Rule) -> Array:
+    """Accumulators ``[..., row, column]`` as quantized outputs, int64."""
+    left, right, output = parameters(view)
     scales = [parameters.scale for parameters in (left, right, output)]
     if rule.method == "float32_half_even":
         scales = [scale.astype(np.float32) for scale in scales]
-    result = requantize(view, rule, acc, scales[0] * scales[1] / scales[2], output)
-    return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(np.int32))
+    return requantize(view, rule, acc, scales[0] * scales[1] / scales[2], output)

@@ -111,18 +111,23 @@ def finish(
     ``acc = wrap32(products + bias)``, the value an int32 accumulator holds whatever
     the order of additions.
     """
-    output = view.output()
     if bias is not None:
         products = products + bias.astype(np.int64)
     acc = wrap32(products)
-    low, high = activation_range(
-        view.text("fused_activation_function", "NONE"),
-        output.scale,
-        output.zero_point,
-        output.dtype,
-        rule.clamp,
-    )
+    result = requantized(view, input_, filter_, acc, rule)
+    return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(np.int32))
+
+
+def requantized(view: LayerView, input_: Tensor, filter_: Tensor, acc: Array, rule: Rule) -> Array:
+    """Accumulators ``[..., out_channel]`` as outputs within the fused activation's bounds, int64."""
+    output = view.output()
+    activation = view.text("fused_activation_function", "NONE")
+    low, high = activation_range(activation, output.scale, output.zero_point, output.dtype, rule.clamp)
+    effective = effective_multipliers(input_, filter_, output, rule)
+    return requantize(acc, effective, rule, output.zero_point, low, high)
+
+
+def effective_multipliers(input_: Tensor, filter_: Tensor, output: Tensor, rule: Rule) -> Array:
+    """``s_in * s_filter / s_out``: one, or one per output channel."""
     scales = np.array(scales_of(filter_), np.float32)
-    effective = effective_multiplier(rule.multiplier, input_.scale, scales, output.scale)
-    result = requantize(acc, effective, rule, output.zero_point, low, high)
-    return SpecResult((result.astype(DTYPES[output.dtype]),), acc.astype(np.int32))
+    return effective_multiplier(rule.multiplier, input_.scale, scales, output.scale)

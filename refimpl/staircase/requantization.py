@@ -1,0 +1,106 @@
+"""The last step of an accumulating layer by itself: int32 accumulators in, quantized outputs out.
+
+What is computed is the spec's own code, so what is derived from it is as true as the spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.spec.onnx.qgemm import requantized_gemm
+from karat24.refimpl.spec.onnx.qlinear_conv import requantized_convolution
+from karat24.refimpl.spec.onnx.qlinear_matmul import requantized_product
+from karat24.refimpl.spec.shared.primitives import INT32_MAX, INT32_MIN, quantize_multipliers
+from karat24.refimpl.spec.tflite.weights import effective_multipliers, requantized
+
+
+class Operands(NamedTuple):
+    """Input positions of an accumulating op's data, filter and bias; the filter's axis of output channels
+    (-1: the last one) and the output's."""
+
+    data: int
+    filter: int
+    bias: int
+    filter_axis: int
+    output_axis: int
+
+
+ACCUMULATING: Mapping[str, Operands] = MappingProxyType(
+    {
+        "CONV_2D": Operands(0, 1, 2, 0, -1),
+        "DEPTHWISE_CONV_2D": Operands(0, 1, 2, 3, -1),
+        "FULLY_CONNECTED": Operands(0, 1, 2, 0, -1),
+        "TRANSPOSE_CONV": Operands(2, 1, 3, 0, -1),
+        "QLinearConv": Operands(0, 3, 8, 0, 1),
+        "QLinearMatMul": Operands(0, 3, 9, -1, -1),
+        "com.microsoft:QGemm": Operands(0, 3, 6, -1, -1),
+    }
+)
+"""The ops with int32 accumulators. QLinearMatMul has no bias: it never has an input 9."""
+
+_ONNX: Mapping[str, Callable[[LayerView, Array, Rule], Array]] = MappingProxyType(
+    {
+        "QLinearConv": lambda view, acc, rule: requantized_convolution(
+            view, acc[..., np.newaxis, np.newaxis], rule
+        )[..., 0, 0],
+        "QLinearMatMul": requantized_product,
+        "com.microsoft:QGemm": requantized_gemm,
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Requantization:
+    """How one layer makes outputs of accumulators, whatever the method.
+
+    ``low`` and ``high`` bound the output's element type; a fused activation may leave less.
+    """
+
+    view: LayerView
+    rule: Rule
+    channels: int
+    low: int
+    high: int
+
+    def __call__(self, acc: Array, method: Method) -> Array:
+        """Accumulators int64 ``[any, channel]`` as outputs, int64 of that shape, rounded by ``method``."""
+        rule = replace(self.rule, method=method, tail=None, block=0, block_axis="none")
+        compute = _ONNX.get(self.view.op)
+        if compute is not None:
+            return compute(self.view, acc, rule)
+        operands = ACCUMULATING[self.view.op]
+        data, filter_ = self.view.input(operands.data), self.view.input(operands.filter)
+        return requantized(self.view, data, filter_, acc, rule)
+
+    def defined(self, method: Method) -> tuple[Array, Array]:
+        """Lowest and highest accumulator, int64 ``[channel]``, at which ``method`` is monotone.
+
+        ``gemmlowp`` and ``ruy`` shift an accumulator left, modulo 2^32, before they multiply when the
+        multiplier is 1 or more; beyond these bounds the sign changes.
+        """
+        lowest = np.full(self.channels, INT32_MIN, np.int64)
+        highest = np.full(self.channels, INT32_MAX, np.int64)
+        if method in ("gemmlowp", "ruy"):
+            operands = ACCUMULATING[self.view.op]
+            data, filter_ = self.view.input(operands.data), self.view.input(operands.filter)
+            effective = effective_multipliers(data, filter_, self.view.output(), self.rule)
+            _, shift = quantize_multipliers(effective)
+            left = np.maximum(np.broadcast_to(shift, self.channels), 0)
+            lowest, highest = lowest >> left, highest >> left
+        return lowest, highest
+
+
+def requantization(view: LayerView, rule: Rule) -> Requantization | None:
+    """The layer's requantization under ``rule``; None where it has no accumulators or a float32 output."""
+    output = view.output() if view.outputs else None
+    if view.op not in ACCUMULATING or output is None or output.dtype not in ("int8", "uint8"):
+        return None
+    low, high = QUANTIZED_RANGE[output.dtype]
+    return Requantization(view, rule, output.shape[ACCUMULATING[view.op].output_axis], low, high)

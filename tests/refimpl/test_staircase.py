@@ -1,0 +1,249 @@
+"""Staircases against the specs they were derived from: every accumulator, every profile."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from karat24.export.onnx import read_onnx
+from karat24.refimpl.errors import CannotCompare, KaratError
+from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles import PROFILES, Profile, Rule
+from karat24.refimpl.staircase import reach, requantization, staircase, table
+from karat24.refimpl.staircase.linear_form import biases, data_range, data_zero_point, inputs_for, window_of
+from karat24.refimpl.staircase.regions import regions
+from karat24.refimpl.staircase.requantization import ACCUMULATING
+from karat24.refimpl.staircase.tables import PAIRS
+from tests.cases import activations, elementwise, onnx_ops
+from tests.cases.weighted_layer import WeightedShape, weighted_layer
+
+TFLITE = [profile for profile in PROFILES.values() if profile.format == "tflite"]
+ONNX = [profile for profile in PROFILES.values() if profile.format == "onnx"]
+
+SHAPES = [
+    WeightedShape(
+        op, dtype, channels=channels, filters=filters, per_channel=per_channel, activation=activation
+    )
+    for op, (dtype, per_channel), (channels, filters), activation in itertools.product(
+        ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"),
+        (("int8", True), ("int8", False), ("uint8", False)),
+        ((3, 4), (9, 19)),  # no whole block of 8 or 16, and blocks with a tail
+        ("NONE", "RELU6"),
+    )
+]
+
+
+def outputs_by_staircase(view: LayerView, profile: Profile, accumulator: Array) -> Array:
+    """The layer's outputs from its accumulators alone."""
+    rule = profile.rule(view)
+    rounding, within = requantization(view, rule), reach(view)
+    assert rounding is not None
+    assert within is not None
+    axis = ACCUMULATING[view.op].output_axis
+    acc = np.moveaxis(accumulator.astype(np.int64), axis, -1)
+    result = np.zeros(acc.shape, np.int64)
+    for region in regions(view, [rule]):
+        stairs = staircase(rounding, region.methods[0], within.first, within.last)
+        found = stairs.outputs(acc.reshape(-1, acc.shape[-1])).reshape(acc.shape)
+        inside = np.ones(acc.shape, bool)
+        if region.elements is not None:
+            inside = np.moveaxis(region.elements, axis, -1)
+        result[inside] = found[inside]
+    return np.moveaxis(result, -1, axis)
+
+
+@pytest.mark.parametrize("profile", TFLITE, ids=lambda profile: profile.name)
+def test_staircases_give_what_the_specs_give(profile: Profile) -> None:
+    """Blocks with other rounding than their tails, odd zero points, ties (half the scales are powers of
+    two), both saturations, fused activations."""
+    for seed, shape in enumerate(SHAPES * 4):
+        view, values = weighted_layer(shape, seed)
+        expected = OPS[view.op].spec(view, values, profile.rule(view))
+        assert expected.accumulator is not None
+        found = outputs_by_staircase(view, profile, expected.accumulator)
+        np.testing.assert_array_equal(found, expected.outputs[0], err_msg=f"{shape}, seed {seed}")
+
+
+def onnx_layers() -> Iterator[tuple[LayerView, list[Array | None]]]:
+    for case in onnx_ops.cases():
+        graph = read_onnx(case.model)
+        (view,) = graph.views()
+        if view.op in ACCUMULATING and view.output().dtype in ("int8", "uint8"):
+            yield (
+                view,
+                [
+                    None if t is None else t.data if t.data is not None else case.feeds[t.name]
+                    for t in view.inputs
+                ],
+            )
+
+
+@pytest.mark.parametrize("profile", ONNX, ids=lambda profile: profile.name)
+def test_onnx_staircases_give_what_the_specs_give(profile: Profile) -> None:
+    seen = set()
+    for view, values in onnx_layers():
+        try:
+            rule = profile.rule(view)
+        except KaratError:
+            continue
+        if reach(view) is None:
+            continue
+        expected = OPS[view.op].spec(view, values, rule)
+        assert expected.accumulator is not None
+        found = outputs_by_staircase(view, profile, expected.accumulator)
+        np.testing.assert_array_equal(found, expected.outputs[0], err_msg=str(view))
+        seen.add(view.op)
+    assert {"QLinearConv", "QLinearMatMul"} <= seen
+
+
+def test_thresholds_are_where_the_output_steps() -> None:
+    """Of 1,000 random layers, under every profile: one accumulator less, and the output is less."""
+    layers = 0
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        shape = SHAPES[int(rng.integers(len(SHAPES)))]
+        view, _ = weighted_layer(shape, seed)
+        within = reach(view)
+        assert within is not None
+        for rule in {profile.rule(view) for profile in TFLITE}:
+            rounding = requantization(view, rule)
+            assert rounding is not None
+            for method in {rule.method, rule.tail or rule.method}:
+                stairs = staircase(rounding, method, within.first, within.last)
+                t = stairs.thresholds
+                steps = np.arange(rounding.low + 1, rounding.high + 1)[:, np.newaxis]
+                met = t <= within.last
+                at = rounding(np.minimum(t, within.last), method)
+                assert (at >= steps)[met].all()
+                assert (at < steps)[~met].all()
+                before = rounding(np.maximum(t - 1, within.first), method)
+                assert (before < steps)[t > within.first].all()
+        layers += 1
+    assert layers == 1000
+
+
+def test_a_left_shift_that_wraps_is_no_staircase() -> None:
+    """A multiplier of 2^12 shifts accumulators beyond 2^19 out of 32 bits."""
+    view, _ = weighted_layer(WeightedShape("FULLY_CONNECTED", channels=64, filters=1, per_channel=False), 3)
+    rounding = requantization(view, PROFILES["litert-2.3-ref"].rule(view))
+    exact = requantization(view, PROFILES["tflite-2.14-ref"].rule(view))
+    assert rounding is not None
+    assert exact is not None
+    low, high = np.array([-(2**31)]), np.array([2**31 - 1])
+    assert exact.defined("gemmlowp")[1] == high, "a multiplier below 1 is defined everywhere"
+    staircase(exact, "gemmlowp", low, high)
+    (scale,) = view.input(1).quantization.scale  # type: ignore[union-attr]
+    large = replace(view.input(1).quantization, scale=(scale * 2**20,))  # type: ignore[type-var]
+    wide = replace(view, inputs=(view.input(0), replace(view.input(1), quantization=large), view.inputs[2]))
+    shifted = requantization(wide, PROFILES["tflite-2.14-ref"].rule(wide))
+    assert shifted is not None
+    with pytest.raises(CannotCompare, match="wraps"):
+        staircase(shifted, "gemmlowp", low, high)
+
+
+@pytest.mark.parametrize("shape", SHAPES[::2], ids=str)
+def test_a_window_says_how_an_accumulator_is_made(shape: WeightedShape) -> None:
+    """Every output element, paddings and groups included, from the linear form alone."""
+    view, values = weighted_layer(shape, 11)
+    expected = OPS[view.op].spec(view, values, PROFILES["litert-2.3-ref"].rule(view)).accumulator
+    assert expected is not None
+    data = values[ACCUMULATING[view.op].data]
+    offsets = biases(view)
+    assert data is not None
+    assert offsets is not None
+    flat = data.astype(np.int64).reshape(-1) - data_zero_point(view)
+    for element in np.ndindex(*view.output().shape):
+        window = window_of(view, element)
+        found = int(flat[window.positions] @ window.weights) + int(offsets[element[-1]])
+        assert found == expected[element]
+
+
+def test_onnx_windows_say_how_an_accumulator_is_made() -> None:
+    checked = set()
+    for view, values in onnx_layers():
+        operands = ACCUMULATING[view.op]
+        data, offsets = values[operands.data], biases(view)
+        if reach(view) is None or data is None or offsets is None:
+            continue
+        expected = OPS[view.op].spec(view, values, PROFILES["ort-1.31"].rule(view)).accumulator
+        assert expected is not None
+        flat = data.astype(np.int64).reshape(-1) - data_zero_point(view)
+        along = offsets.reshape(-1, 1, 1) if operands.output_axis == 1 else offsets
+        added = np.broadcast_to(along, expected.shape)
+        for element in itertools.islice(np.ndindex(*expected.shape), 0, None, 23):
+            window = window_of(view, element)
+            assert int(flat[window.positions] @ window.weights) + int(added[element]) == expected[element]
+        checked.add(view.op)
+    assert {"QLinearConv", "QLinearMatMul"} <= checked
+
+
+def test_inputs_are_found_for_accumulators_within_reach() -> None:
+    """The ends of the reach, which take every tap's end, and sums between them."""
+    view, _ = weighted_layer(WeightedShape("CONV_2D", padding="VALID"), 5)
+    within, (low, high) = reach(view), data_range(view)
+    assert within is not None
+    window = window_of(view, (0, 1, 1, 2))
+    offset = int(biases(view)[2])  # type: ignore[index]
+    first, last = int(within.first[2]) - offset, int(within.last[2]) - offset
+    found = 0
+    for wanted in (first, last, 0, *range(first, last, (last - first) // 97)):
+        values = inputs_for(window, low, high, wanted)
+        if values is not None:
+            assert (values >= low).all()
+            assert (values <= high).all()
+            assert int(values @ window.weights) == wanted
+            found += 1
+    assert found > 80
+    assert inputs_for(window, low, high, last + 1) is None
+
+
+def test_tables_hold_what_the_specs_give() -> None:
+    """Ops of one or two bytes under every rule, with blocks and tails, broadcast and single operands."""
+    seen: Counter[str] = Counter()
+    for case in [*elementwise.cases()[::4], *activations.cases()[::2]]:
+        if len(case.graph.layers) > 1:
+            continue
+        view = case.graph.view(0)
+        if len(case.feeds) != len(view.inputs):
+            continue
+        for rule in rules_of(view):
+            found = by_table(view, rule, list(case.feeds))
+            if found is not None:
+                expected = OPS[view.op].spec(view, case.feeds, rule).outputs[0]
+                assert found.tobytes() == expected.tobytes(), f"{case}: {rule}"
+                seen[view.op] += 1
+    assert seen.keys() >= {"ADD", "SUB", "MUL", "LEAKY_RELU", "RELU6", "HARD_SWISH"}, seen
+
+
+def rules_of(view: LayerView) -> set[Rule]:
+    """The rules that profiles of the TFLite family have for a layer."""
+    found = set()
+    for profile in TFLITE:
+        with contextlib.suppress(KaratError):
+            found.add(profile.rule(view))
+    return found
+
+
+def by_table(view: LayerView, rule: Rule, values: list[Array]) -> Array | None:
+    """The layer's output looked up region by region."""
+    result: Array | None = None
+    for region in regions(view, [rule]):
+        made = table(view, rule, region.methods[0])
+        if made is None:
+            return None
+        shape = view.output().shape
+        places = PAIRS.get(view.op, (0,))
+        rows = tuple(
+            np.broadcast_to(values[p].astype(np.int64) - np.iinfo(values[p].dtype).min, shape) for p in places
+        )
+        looked_up = made.outputs[rows]
+        inside = np.ones(shape, bool) if region.elements is None else region.elements
+        result = looked_up if result is None else np.where(inside, looked_up, result)
+    return result
