@@ -10,7 +10,7 @@ import pytest
 
 from karat24.cli import main
 from karat24.export.tflite import write_tflite
-from tests.golden.test_diverge import fully_connected, graph_of
+from tests.support.few_taps import fully_connected, graph_of
 
 
 @pytest.fixture
