@@ -322,7 +322,7 @@ def steps_of(products: int, outputs: int) -> int:
 
 
 def rows_together(phases: Sequence[Sampling], row_bytes: int) -> int:
-    """Output rows of one task: the most whose patch fits the cache; 1 if the patch had rows not read."""
+    """Output rows of one task: the most whose patch fits the cache; 1 if a row of it would not be read."""
     if any(y.taps != 1 and (y.tap_step != 1 or y.in_step >= y.taps) for y in phases):
         return 1
     fitting = (n for n in range(MAX_ROWS, 1, -1) if patch_rows(phases, n) * row_bytes <= ROWS_BYTES)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.graph import Array, LayerView
-from karat24.refimpl.kernels.elementwise.lookup import byte_values, full_range
+from karat24.refimpl.kernels.elementwise.lookup import full_range
 from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes
 from karat24.refimpl.kernels.jit.wrapping_int32 import add32
 from karat24.refimpl.kernels.moves.image_layout import TO_NHWC
@@ -31,6 +31,51 @@ _TAPS_PER_STEP = 8
 """Bytes of neighbouring channels added in the time of an elementary step of other loops."""
 
 
+class Average(NamedTuple):
+    """A QLinearAveragePool: ``rint(f32(f32(sum / count) / scale) + zero_point)``, bounded.
+
+    A byte stands for ``float32((byte ^ flip) - offset) * step``.
+    """
+
+    flip: np.uint8
+    """128 for int8, 0 for uint8."""
+    offset: np.int32
+    """The input's zero point and ``flip``."""
+    step: np.float32
+    """The input's scale."""
+    rows: NDArray[np.int64]
+    """[output row, 3]: first tap inside the image, taps inside, taps that count."""
+    columns: NDArray[np.int64]
+    """[output column, 3], likewise."""
+    dilations: tuple[int, ...]
+    """Rows and columns from a tap to the next."""
+    scale: np.float32
+    """The output's scale."""
+    zero_point: np.float32
+    """The output's zero point."""
+    low: np.float32
+    """Least output."""
+    high: np.float32
+    """Greatest output."""
+
+
+class GlobalAverage(NamedTuple):
+    """QLinearGlobalAveragePool: ``rint(f32(sum of (byte ^ flip) - offset) * scale) + zero_point``."""
+
+    flip: np.uint8
+    """128 for int8, 0 for uint8."""
+    offset: int
+    """The input's zero point and ``flip``, times the number of pixels."""
+    scale: np.float32
+    """Output steps per unit of the sum."""
+    zero_point: int
+    """The output's zero point."""
+    low: np.float32
+    """Least output less the zero point."""
+    high: np.float32
+    """Greatest output less the zero point."""
+
+
 def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """QLinearAveragePool: rint(f32(f32(sum / n) / s_y) + z_y) of the values' float32 sum.
 
@@ -38,29 +83,27 @@ def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) ->
     """
     image, output = view.input(0), view.output()
     source, result = parameters(view, 1, 2), parameters(view, 3, 4)
-    centred = byte_values(image.dtype) - source.zero_points[0]
-    reals = centred.astype(np.float32) * np.float32(source.scales[0])
+    flip = 128 if image.dtype == "int8" else 0
     rows, columns = _taps(view, 0), _taps(view, 1)
-    dilations = view.integers("dilations", (1, 1))
-    steps = dilations[0] * image.shape[3], dilations[1]
-    scale, zero_point = np.float32(result.scales[0]), np.float32(result.zero_points[0])
     low, high = (np.float32(bound) for bound in full_range(output.dtype))
+    average = Average(
+        np.uint8(flip), np.int32(flip + source.zero_points[0]), np.float32(source.scales[0]), rows, columns,
+        view.integers("dilations", (1, 1)), np.float32(result.scales[0]), np.float32(result.zero_points[0]),
+        low, high,
+    )  # fmt: skip
     planes, work = (
         math.prod(image.shape[:2]),
         math.prod(output.shape) * math.prod(view.integers("kernel_shape")),
     )
 
     def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
-        values = flat_bytes(buffer(inputs, 0)).reshape(planes, -1)
+        values = flat_bytes(buffer(inputs, 0)).reshape(planes, *image.shape[2:])
         out = flat_bytes(outputs[0]).reshape(planes, len(rows), len(columns))
-        return values, reals, image.shape[3], rows, columns, steps, scale, zero_point, low, high, out
-
-    flip = 128 if image.dtype == "int8" else 0
-    conversion = np.uint8(flip), np.int32(flip + source.zero_points[0]), np.float32(source.scales[0])
+        return values, average, out
 
     def of_images(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         values, out = buffer(inputs, 0).view(np.uint8), outputs[0].view(np.uint8)
-        return values, *conversion, rows, columns, dilations, scale, zero_point, low, high, out
+        return values, average, out
 
     return ImageKernel(
         LoopKernel(work, image.shape[0] * len(rows), _average_nhwc, of_images), (0,),
@@ -83,10 +126,11 @@ def prepare_qlinear_global_average_pool(view: LayerView, rule: Rule, target: Tar
     flip = 128 if image.dtype == "int8" else 0
     offset, zero_point = count * (flip + source.zero_points[0]), result.zero_points[0]
     low, high = (np.float32(bound - zero_point) for bound in full_range(output.dtype))
+    average = GlobalAverage(np.uint8(flip), offset, scale, zero_point, low, high)
 
     def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         values, out = flat_bytes(buffer(inputs, 0)).reshape(planes, count), flat_bytes(outputs[0])
-        return values, np.uint8(flip), offset, scale, zero_point, low, high, out
+        return values, average, out
 
     kernel = LoopKernel(planes * count, planes, _global_average, arguments)
     if len(image.shape) != len(TO_NHWC):
@@ -97,7 +141,7 @@ def prepare_qlinear_global_average_pool(view: LayerView, rule: Rule, target: Tar
     def of_images(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         values = flat_bytes(buffer(inputs, 0)).reshape(batches, count, channels)
         out = flat_bytes(outputs[0]).reshape(batches, channels)
-        return values, np.uint8(flip), offset, scale, zero_point, low, high, blocks, out
+        return values, average, blocks, out
 
     work = planes * count // _TAPS_PER_STEP + planes
     return ImageKernel(LoopKernel(work, batches * blocks, _global_average_nhwc, of_images), (0,), kernel)
@@ -121,89 +165,64 @@ def _taps(view: LayerView, axis: int) -> NDArray[np.int64]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _average(
-    values: Any,
-    reals: Any,
-    width: int,
-    rows: Any,
-    columns: Any,
-    steps: Any,
-    scale: Any,
-    zero_point: Any,
-    low: Any,
-    high: Any,
-    out: Any,
-    begin: int,
-    end: int,
-) -> None:
+def _average(values: Any, a: Any, out: Any, begin: int, end: int) -> None:
+    """Output rows ``begin`` … ``end - 1`` of all planes; ``values`` and ``out`` [plane, y, x]."""
     _, height, across = out.shape
     for row in range(begin, end):
         plane, y = row // height, row % height
         image, line = values[plane], out[plane, y]
         for x in range(across):
             total = np.float32(0)
-            for tap_y in range(rows[y, 1]):
-                begin = rows[y, 0] * width + tap_y * steps[0] + columns[x, 0]
-                for tap_x in range(columns[x, 1]):
-                    total += reals[image[begin + tap_x * steps[1]]]
-            mean = total / np.float32(rows[y, 2] * columns[x, 2])
-            whole = np.rint(np.float32(mean / scale) + zero_point)
-            line[x] = np.uint8(np.int64(min(max(whole, low), high)))
-
-
-@njit(cache=True, nogil=True)
-def _global_average(
-    values: Any,
-    flip: Any,
-    offset: int,
-    scale: Any,
-    zero_point: int,
-    low: Any,
-    high: Any,
-    out: Any,
-    begin: int,
-    end: int,
-) -> None:
-    for plane in range(begin, end):
-        total, row = np.int32(0), values[plane]
-        for i in range(row.size):
-            total = add32(total, row[i] ^ flip)
-        # Clamping before rounding changes nothing: the bounds are whole.
-        steps = np.float32(np.float32(total - offset) * scale)
-        out[plane] = np.uint8(np.int64(np.rint(min(max(steps, low), high))) + zero_point)
+            for tap_y in range(a.rows[y, 1]):
+                source = image[a.rows[y, 0] + tap_y * a.dilations[0]]
+                for tap_x in range(a.columns[x, 1]):
+                    byte = source[a.columns[x, 0] + tap_x * a.dilations[1]]
+                    total += np.float32(np.int32(byte ^ a.flip) - a.offset) * a.step
+            mean = total / np.float32(a.rows[y, 2] * a.columns[x, 2])
+            whole = np.rint(np.float32(mean / a.scale) + a.zero_point)
+            line[x] = np.uint8(np.int64(min(max(whole, a.low), a.high)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _average_nhwc(
-    values: Any, flip: Any, offset: Any, step: Any, rows: Any, columns: Any, dilations: Any, scale: Any,
-    zero_point: Any, low: Any, high: Any, out: Any, begin: int, end: int,
-) -> None:  # fmt: skip
-    """Output rows ``begin`` … ``end - 1`` of [batch, y, x, channel]."""
+def _average_nhwc(values: Any, a: Any, out: Any, begin: int, end: int) -> None:
+    """Output rows ``begin`` … ``end - 1`` of all images; ``values`` and ``out`` [batch, y, x, channel]."""
     _, height, across, channels = out.shape
+    flip, offset, step = a.flip, a.offset, a.step
     for row in range(begin, end):
         batch, y = row // height, row % height
         totals = np.empty(channels, np.float32)
         for x in range(across):
             totals[:] = np.float32(0)
-            for tap_y in range(rows[y, 1]):
-                line = values[batch, rows[y, 0] + tap_y * dilations[0]]
-                for tap_x in range(columns[x, 1]):
-                    pixel = line[columns[x, 0] + tap_x * dilations[1]]
+            for tap_y in range(a.rows[y, 1]):
+                line = values[batch, a.rows[y, 0] + tap_y * a.dilations[0]]
+                for tap_x in range(a.columns[x, 1]):
+                    pixel = line[a.columns[x, 0] + tap_x * a.dilations[1]]
                     for k in range(channels):
                         totals[k] += np.float32(np.int32(pixel[k] ^ flip) - offset) * step
-            count, cell = np.float32(rows[y, 2] * columns[x, 2]), out[batch, y, x]
+            count, cell = np.float32(a.rows[y, 2] * a.columns[x, 2]), out[batch, y, x]
             for k in range(channels):
-                whole = np.rint(np.float32(np.float32(totals[k] / count) / scale) + zero_point)
-                cell[k] = np.uint8(np.int64(min(max(whole, low), high)))
+                whole = np.rint(np.float32(np.float32(totals[k] / count) / a.scale) + a.zero_point)
+                cell[k] = np.uint8(np.int64(min(max(whole, a.low), a.high)))
 
 
 @njit(cache=True, nogil=True)
-def _global_average_nhwc(
-    values: Any, flip: Any, offset: int, scale: Any, zero_point: int, low: Any, high: Any, blocks: int,
-    out: Any, begin: int, end: int,
-) -> None:  # fmt: skip
-    """Blocks of channels of [batch, pixel, channel]."""
+def _global_average(values: Any, a: Any, out: Any, begin: int, end: int) -> None:
+    """Planes ``begin`` … ``end - 1``; ``values`` [plane, pixel], ``out`` [plane]."""
+    flip = a.flip
+    for plane in range(begin, end):
+        total, row = np.int32(0), values[plane]
+        for i in range(row.size):
+            total = add32(total, row[i] ^ flip)
+        # Clamping before rounding changes nothing: the bounds are whole.
+        steps = np.float32(np.float32(total - a.offset) * a.scale)
+        out[plane] = np.uint8(np.int64(np.rint(min(max(steps, a.low), a.high))) + a.zero_point)
+
+
+@njit(cache=True, nogil=True)
+def _global_average_nhwc(values: Any, a: Any, blocks: int, out: Any, begin: int, end: int) -> None:
+    """Blocks of channels; ``values`` [batch, pixel, channel], ``out`` [batch, channel]."""
     _, count, channels = values.shape
+    flip = a.flip
     for task in range(begin, end):
         batch, first = task // blocks, task % blocks * _CHANNELS
         last = min(first + _CHANNELS, channels)
@@ -213,6 +232,6 @@ def _global_average_nhwc(
             for k in range(totals.size):
                 totals[k] = add32(totals[k], np.int32(row[k] ^ flip))
         for k in range(totals.size):
-            steps = np.float32(np.float32(totals[k] - offset) * scale)
-            whole = np.int64(np.rint(min(max(steps, low), high))) + zero_point
+            steps = np.float32(np.float32(totals[k] - a.offset) * a.scale)
+            whole = np.int64(np.rint(min(max(steps, a.low), a.high))) + a.zero_point
             out[batch, first + k] = np.uint8(whole)

@@ -29,7 +29,7 @@ from karat24.refimpl.kernels.convolution.winograd.grid import (
     pays,
     plan_grid,
 )
-from karat24.refimpl.kernels.convolution.winograd.loop import winograd_tasks
+from karat24.refimpl.kernels.convolution.winograd.loop import WinogradLayer, winograd_tasks
 from karat24.refimpl.kernels.convolution.winograd.transforms import (
     LARGEST_INPUT,
     ONE_FACTOR,
@@ -104,10 +104,10 @@ class WinogradConvolution(AccumulatingKernel):
         if self.pooled is not None:
             whole = whole_pixels(outputs[1])
             maxima, pooled = self.pooled._replace(pitch=whole.shape[-1]), writable_bytes(whole)
-        arguments = (
-            self.blocking, read_only_bytes(data), self.conversion, grid, self.weights, self.initial, epilogue,
-            maxima, writable_bytes(out), pooled, flat_accumulator(accumulator),
-        )  # fmt: skip
+        layer = WinogradLayer(
+            self.blocking, self.conversion, grid, self.weights, self.initial, epilogue, maxima
+        )
+        arguments = layer, read_only_bytes(data), writable_bytes(out), pooled, flat_accumulator(accumulator)
         return Tasks(arguments, grid.tasks, self.work)
 
 

@@ -243,27 +243,35 @@ def _pool_outputs(
         done += tiles
 
 
+class WinogradLayer(NamedTuple):
+    """What the compiled loop knows of a layer besides its arrays."""
+
+    blocking: Blocking
+    """Chooses the micro-kernel."""
+    conversion: ByteToElement
+    """From an input byte to an int8 value."""
+    grid: WinogradGrid
+    """Sizes of images and tiles."""
+    weights: Array
+    """int16: the transformed filters as the micro-kernel reads them, point by point."""
+    initial: Array
+    """int32 [block, 2, lane]: zeros, and what the sums of ONE_POINT begin with."""
+    epilogue: Epilogue
+    """From accumulators to bytes."""
+    maxima: MaxPool2x2
+    """How ``pooled`` is made of ``out``."""
+
+
 @no_refcount
 def winograd_tasks(
-    blocking: Blocking,
-    image: Array,
-    conversion: ByteToElement,
-    g: WinogradGrid,
-    weights: Array,
-    initial: Array,
-    epilogue: Epilogue,
-    maxima: MaxPool2x2,
-    out: Array,
-    pooled: Array,
-    acc_out: Array,
-    begin: int,
-    end: int,
+    layer: WinogradLayer, image: Array, out: Array, pooled: Array, acc_out: Array, begin: int, end: int
 ) -> None:
     """Runs tasks ``begin`` … ``end - 1`` on this thread.
 
     ``image`` and ``out`` are bytes, NHWC flat; ``pooled`` is ``out`` halved, or empty; ``acc_out`` is int32
     like ``out``, or empty.
     """
+    g, blocking = layer.grid, layer.blocking
     together = min(g.share, g.across)
     points = (g.share + blocking.pixels) * POINTS  # a block of the micro-kernel may reach beyond the tiles
     patch_bytes = SIDE * (TILE * together + TAPS - 1) * g.in_channels + INPUT_LANES
@@ -280,13 +288,14 @@ def winograd_tasks(
     for task in range(begin, end):
         first = task * g.share
         count = min(g.share, g.tiles - first)
-        _transform_inputs(image, conversion, g, first, count, patch, values)
+        _transform_inputs(image, layer.conversion, g, first, count, patch, values)
         for block in range(g.blocks):
             ahead = first + count if block == 0 and task + 1 < end else -1
             _multiply_points(
-                blocking, g, block, count, image, out, first, ahead, values, no_offset, weights, initial, sums
-            )
-            _finish_outputs(blocking, g, block, first, count, sums, epilogue, acc, out, acc_out)
+                blocking, g, block, count, image, out, first, ahead, values, no_offset,
+                layer.weights, layer.initial, sums,
+            )  # fmt: skip
+            _finish_outputs(blocking, g, block, first, count, sums, layer.epilogue, acc, out, acc_out)
             if pooled.size:
-                _pool_outputs(blocking, g, block, first, count, out, maxima, pooled)
+                _pool_outputs(blocking, g, block, first, count, out, layer.maxima, pooled)
     release(memory)
