@@ -5,9 +5,11 @@ and a subclass of the conformance suite in tests/delegates.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+from karat24.delegates.edgetpu import EdgeTpuDelegate
 from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
 from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import Delegate
@@ -46,21 +48,23 @@ LANES = (
         resolver="BUILTIN_WITHOUT_DEFAULT_DELEGATES",
         **_TFLITE,
     ),
-    Lane(
-        "edgetpu",
-        "",
-        packages=("ai_edge_litert", "tflite_runtime"),
-        resolver="BUILTIN",
-        device="",
-        remedy="install Google's Edge TPU runtime (the package libedgetpu1-std of "
-        "https://packages.cloud.google.com/apt coral-edgetpu-stable, or a build from "
-        "https://github.com/google-coral/libedgetpu that matches your TFLite runtime)",
-    ),
 )
 """The lanes of the TFLite family.
 
 ``litert-xnnpack`` needs one thread as well: layers XNNPACK does not take run on the builtin kernels.
 """
+
+
+EDGETPU_LANE = Lane(
+    "edgetpu",
+    "",
+    packages=("ai_edge_litert", "tflite_runtime", "pycoral"),
+    resolver="BUILTIN",
+    remedy="install Google's Edge TPU runtime (the package libedgetpu1-std of "
+    "https://packages.cloud.google.com/apt coral-edgetpu-stable, or a build from "
+    "https://github.com/google-coral/libedgetpu that matches your TFLite runtime)",
+)
+"""Whatever runtime is there interprets; what the compiler mapped runs on the device."""
 
 
 def _tflite(lane: Lane) -> Callable[..., Delegate]:
@@ -84,6 +88,7 @@ DELEGATES: Mapping[str, Callable[..., Delegate]] = MappingProxyType(
     {
         OracleDelegate.name: OracleDelegate,
         **{lane.name: _tflite(lane) for lane in LANES},
+        EDGETPU_LANE.name: partial(EdgeTpuDelegate, EDGETPU_LANE),
         **{lane.name: _onnx(lane) for lane in ONNX_LANES},
         "tensorrt": TensorrtDelegate,
     }

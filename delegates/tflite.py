@@ -28,10 +28,6 @@ TFLITE_PYTHON = "KARAT24_TFLITE_PYTHON"
 """Environment variable naming the interpreter of an environment that has tflite-runtime."""
 
 
-EDGETPU_LIBRARY = "KARAT24_EDGETPU_LIBRARY"
-"""Environment variable naming the Edge TPU library where the loader does not find it by itself."""
-
-
 @dataclass(frozen=True)
 class Lane:
     """One way the TFLite family runs a model.
@@ -48,32 +44,26 @@ class Lane:
     resolver: str
     exact_version: bool = False
     one_thread: str = ""
-    device: str | None = None
     remedy: str = ""
 
 
 class TfliteDelegate(ChildDelegate):
     """A lane of LiteRT or tflite-runtime, run in a child process.
 
-    ``time_limit`` is in seconds, per request. ``device`` overrides the lane's.
+    ``time_limit`` is in seconds, per request.
     """
 
     format: Format = "tflite"
 
-    def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:
+    def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT) -> None:
         self.lane, self.name, self.described_by = lane, lane.name, lane.profile
         self._child = Child(lane.name, python_for(lane), time_limit)
         self._request: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
-        if lane.device is not None:
-            library = os.environ.get(EDGETPU_LIBRARY)
-            self._request |= {"device": lane.device if device is None else device, "library": library}
         self._remedy = lane.remedy
 
     def probe(self) -> Probe:
         """What is installed, asked of the child: a library that kills its process is a reason too."""
         library = " or ".join(package.replace("_", "-") for package in self.lane.packages)
-        if self.lane.device is not None:
-            library = "libedgetpu"
         try:
             answer = self._child.ask("probe", "loading its library", lane=self._request)
         except DelegateError as error:
@@ -81,23 +71,10 @@ class TfliteDelegate(ChildDelegate):
             return Probe(False, library, reason=reason, remedy=self.lane.remedy)
         versions = answer["versions"]
         library, version = next(iter(versions.items()))
-        if "edgetpu" in answer:
-            return self._edgetpu_probe(answer["edgetpu"])
         note = version_note(self.described_by, library, version)
         if not note:
             return Probe(True, library, version)
         return Probe(not self.lane.exact_version, library, version, reason=note, remedy=self.lane.remedy)
-
-    def _edgetpu_probe(self, found: Mapping[str, Any]) -> Probe:
-        devices = tuple(found["devices"])
-        if devices:
-            return Probe(True, "libedgetpu", found["version"], devices)
-        return Probe(
-            False, "libedgetpu", found["version"],
-            reason="the library is there but lists no Edge TPU",
-            remedy="plug the accelerator in (lsusb shows 1a6e:089a or 18d1:9302) and check that your user "
-            "may open it (group plugdev, or the udev rules of libedgetpu)",
-        )  # fmt: skip
 
     def run(
         self,
@@ -141,6 +118,22 @@ class TfliteDelegate(ChildDelegate):
             return self._ask("run", about, model=str(path), stamp=stamp, feeds=feeds, **how)
         finally:
             remove(written)
+
+    def run_tiles(self, model: Model, tiles: Array, threads: int | None = None) -> tuple[Array, float]:
+        """Runs one tile after the other, ``[tile, y, x, channel]``, through a model of batch 1.
+
+        Returns what it made of them, and the seconds they took, to and from the device: neither starting
+        nor the way from and to the child process counts. Raises as :meth:`run` does.
+        """
+        about, path, stamp = self._place(model)
+        written = self._child.write_feed(tiles)
+        try:
+            answer = self._ask(
+                "tiles", about, model=str(path), stamp=stamp, threads=self._threads(threads), tiles=written
+            )
+        finally:
+            remove([written])
+        return take_arrays({"0": answer["results"]})[0], float(answer["seconds"])
 
     def _threads(self, threads: int | None) -> int:
         if self.lane.one_thread and threads not in (None, 1):

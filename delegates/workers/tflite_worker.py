@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import importlib.util
 import json
 import os
 import platform
+import time
 from importlib import metadata
 from typing import Any
 
@@ -37,6 +39,8 @@ def find_runtime(wanted: list[str]) -> tuple[Any, str, str]:
         try:
             if package == "ai_edge_litert":
                 from ai_edge_litert import interpreter as module
+            elif package == "pycoral":
+                from pycoral.utils.edgetpu import tflite as module  # the runtime Google's package brings
             else:
                 from tflite_runtime import interpreter as module
         except Exception as error:  # noqa: BLE001 - an ABI mismatch raises whatever it likes
@@ -125,7 +129,20 @@ def probe_edgetpu(path: str) -> dict[str, Any]:
     for device in listed[: count.value]:
         bus = buses[device.type] if device.type in (0, 1) else str(device.type)
         devices.append(f"{bus} {(device.path or b'').decode('utf-8', 'replace')}")
-    return {"version": version.decode("utf-8", "replace"), "devices": devices}
+    return {
+        "version": version.decode("utf-8", "replace"),
+        "devices": devices,
+        "foreign_pycoral": is_foreign_pycoral(),
+    }
+
+
+def is_foreign_pycoral() -> bool:
+    """Whether a package called pycoral is here that is not Google's, which PyPI does not have."""
+    found = importlib.util.find_spec("pycoral")
+    if found is None:
+        return False
+    places = found.submodule_search_locations or []
+    return not any(os.path.exists(os.path.join(place, "utils", "edgetpu.py")) for place in places)
 
 
 Node = dict[str, Any]
@@ -207,6 +224,8 @@ class Worker:
         """The answer to any request. Raises Refused, or whatever the runtime raises."""
         if request["ask"] == "run":
             return self.run(request)
+        if request["ask"] == "tiles":
+            return self.run_tiles(request)
         lane = self.lane(request["lane"])
         answer: dict[str, Any] = {"versions": lane.versions()}
         if lane.device is not None:
@@ -261,6 +280,32 @@ class Worker:
             inner = {index for node in layers for index in indices(node["outputs"])} - set(outputs)
             answer["unreadable"] = dict.fromkeys(sorted(inner), "a compiled model gives only its outputs")
         return answer
+
+    def run_tiles(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One tile after the other, and how long they took; the first runs once before, for the device to
+        fetch its parameters."""
+        interpreter = self.interpreter(request, False)
+        tiles = np.load(request["tiles"], mmap_mode="r")
+        first = {"keys": None, "paths": [self._write(request, "first", tiles[:1])]}
+        feeds = load_feeds(interpreter, first)
+        invoke(interpreter, feeds)
+        (given,) = feeds
+        made = int(interpreter.get_output_details()[0]["index"])
+        results = np.empty(
+            (len(tiles), *interpreter.get_tensor(made).shape[1:]), interpreter.get_tensor(made).dtype
+        )
+        start = time.perf_counter()
+        for number, tile in enumerate(tiles):
+            interpreter.set_tensor(given, tile[np.newaxis])
+            interpreter.invoke()
+            results[number] = interpreter.get_tensor(made)[0]
+        seconds = time.perf_counter() - start
+        return {"seconds": seconds, "results": self._write(request, "results", results)}
+
+    def _write(self, request: dict[str, Any], name: str, array: Any) -> str:
+        path = os.path.join(self.scratch, f"{request['id']}.{name}.npy")
+        np.save(path, array)
+        return path
 
     def save(self, request: dict[str, Any], index: int, array: Any) -> str:
         """Writes one tensor's values; returns the path."""

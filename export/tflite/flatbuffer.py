@@ -130,6 +130,20 @@ class Table:
         self._document.spend(values.nbytes)
         return values.tobytes()
 
+    def blobs(self, slot: int) -> list[bytes]:
+        """A vector of strings, as bytes, copied; empty when absent."""
+        position = self._field(slot)
+        if position is None:
+            return []
+        first, length = self._document.vector(self._document.follow(position), 4)
+        found = []
+        for index in range(length):
+            self._document.spend_table()
+            start, size = self._document.vector(self._document.follow(first + 4 * index), 1)
+            self._document.spend(size)
+            found.append(self._document.content[start : start + size])
+        return found
+
     def text(self, slot: int) -> str:
         """A string, "" when absent; bytes that are no UTF-8 are written as escapes."""
         return (self.data(slot) or b"").decode("utf-8", "backslashreplace")

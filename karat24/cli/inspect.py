@@ -31,17 +31,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", type=int, metavar="N", help="show layer N in full, with its multipliers")
     parser.add_argument("--channel", type=int, metavar="C", help="with --layer: only output channel C")
     shared.add_subgraph(parser)
+    parser.add_argument(
+        "--cost", action="store_true", help="show what each layer costs, beside the paper's figures"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the model's description, or one layer's."""
+    """Prints the model's description, one layer's, or what its layers cost."""
     from karat24.inspection import describe_file
     from karat24.refimpl.errors import UsageError
 
     if options.channel is not None and options.layer is None:
         raise UsageError("--channel is one of a layer's: name the layer with --layer N")
-    if options.layer is not None:
+    if options.cost:
+        from karat24 import cost
+
+        content = cost.describe(shared.read_graph(options.model, options.subgraph))
+        text = "\n".join(cost.lines(content))
+    elif options.layer is not None:
         content = _layer(options)
         text = layer_text(content)
     else:
@@ -91,6 +99,10 @@ def table(content: dict[str, Any]) -> str:
             f"{layer['layer']:4}{mark} {layer['op']:24} {_count(layer['macs']):>13} MAC  {output}{rule}"
         )
         lines += _opaque(layer)
+    if content.get("edgetpu"):
+        from karat24.export.edgetpu.describe import lines as edgetpu_lines
+
+        lines += ["", *edgetpu_lines(content["edgetpu"])]
     if content["remarks"]:
         lines += ["", "remarks:", *("  " + remark["text"] for remark in content["remarks"])]
     if content["problems"]:

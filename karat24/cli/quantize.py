@@ -17,6 +17,7 @@ HELP = "quantize one of the shipped networks over a representative dataset and w
 EPILOG = """examples:
   karat24 quantize tomogan --height 64 --width 64 --output tomogan.tflite
   karat24 quantize tomogan --calibration slices.npy --scheme uint8-2019 --output tomogan.tflite
+  karat24 quantize tomogan --target edgetpu --output tomogan.tflite
   karat24 quantize tomogan --aware --output tomogan.tflite
   karat24 quantize tomogan --ranges mse --no-equalize --output tomogan.tflite
   karat24 quantize tomogan --scheme uint8-2019 --report-gains
@@ -26,6 +27,9 @@ The calibration file holds float32 [samples, y, x, channel] in the network's own
 without one, simulated tomography slices are used. The same input gives the same bytes.
 --report-gains and --best judge on inputs that were not calibrated on: every fourth tile of
 the calibration file, or simulated slices of another split."""
+
+TARGET_SCHEMES = {"edgetpu": "uint8-2019"}
+"""The scheme a device's files are quantized in unless another is asked for."""
 
 HELD_OUT_EVERY = 4
 """Of a calibration file, every fourth tile is held out to judge on."""
@@ -41,9 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="representative inputs, float32 [samples, y, x, channel]",
     )  # fmt: skip
     scheme = parser.add_argument(
-        "--scheme", default="int8", metavar="S",
+        "--scheme", metavar="S",
         help="int8 (per-channel filters), int8-mobile (the same with uint8 inputs and outputs), "
         "uint8-2019 (one scale per tensor, as in 2019), int8-symmetric (default: int8)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--target", choices=tuple(TARGET_SCHEMES),
+        help="the device the file is for: uint8 inputs and outputs in the scheme of 2019, and the limits of "
+        "the device's compiler are checked before anything is written",
     )  # fmt: skip
     shared.complete_with(scheme, shared.scheme_names)
     parser.add_argument(
@@ -89,6 +98,8 @@ def run(options: argparse.Namespace) -> int:
     from karat24.tomography.calibration_inputs import calibration_samples
 
     _check(options)
+    if options.scheme is None:
+        options.scheme = TARGET_SCHEMES.get(options.target, "int8")
     if options.scheme not in PRESETS:
         raise UsageError(f"no scheme {options.scheme!r}; known: {', '.join(PRESETS)}")
     scheme = _with_steps(PRESETS[options.scheme], options)
@@ -224,9 +235,32 @@ def _write(
     from karat24.export.quantize import quantize_model
     from karat24.tomography.calibration_inputs import signal_to_noise
 
+    if options.target == "edgetpu":
+        _hold_to_edgetpu(quantized, options)
     shared.write_graph(quantized, options.output)
     cost = f"signal to noise against the float network: {signal_to_noise(graph, quantized, samples):.1f} dB"
     if scheme.symmetric_activations:
         usual = quantize_model(graph, samples, replace(scheme, symmetric_activations=False))
         cost += f" ({signal_to_noise(graph, usual, samples):.1f} dB with zero points)"
     print(cost)
+
+
+def _hold_to_edgetpu(graph: Graph, options: argparse.Namespace) -> None:
+    """Refuses to write what the device does not take, and says what its compiler may leave on the CPU."""
+    from karat24.export.edgetpu.check import check_graph
+    from karat24.refimpl.errors import UsageError
+
+    ends = [graph.tensors[index] for index in (*graph.inputs, *graph.outputs)]
+    signed = [tensor.name for tensor in ends if tensor.dtype != "uint8"]
+    if signed:
+        raise UsageError(
+            f"--target edgetpu gives and takes uint8, and the scheme {options.scheme} makes {signed[0]!r} "
+            f"{ends[0].dtype}; leave out --scheme, or take int8-mobile"
+        )
+    checks = check_graph(graph)
+    broken = [check for check in checks if check.outcome == "stays"]
+    if broken:
+        raise UsageError(f"the Edge TPU does not take layer {broken[0].layer}: {broken[0].reasons[0]}")
+    for check in checks:
+        if check.outcome == "may_stay":
+            print(f"layer {check.layer} ({check.op}, {check.name!r}): {check.reasons[0]}")

@@ -10,9 +10,10 @@ from functools import cache
 from typing import Any, Literal, TypeAlias
 
 from karat24.delegates import DELEGATES, delegate_named
+from karat24.delegates.edgetpu import EDGETPU_DEVICE, EDGETPU_LIBRARY
 from karat24.delegates.onnxruntime import ONNX_LANES
-from karat24.delegates.table import LANES
-from karat24.delegates.tflite import EDGETPU_LIBRARY, python_for
+from karat24.delegates.table import EDGETPU_LANE, LANES
+from karat24.delegates.tflite import python_for
 from karat24.export import graph_under, write_model
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Array, Format, Graph
@@ -96,11 +97,12 @@ def runtime(subject: Subject, delegate: str, threads: int = 1, profile: str | No
     Raises UsageError for a delegate that cannot be timed, and for a subject of another format.
     """
     held_to = "" if profile is None else profile_for(subject.graph, profile).name
-    for lane in LANES:
+    for lane in (*LANES, EDGETPU_LANE):
         if lane.name == delegate:
             wanted: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
-            if lane.device is not None:
-                wanted |= {"device": lane.device, "library": os.environ.get(EDGETPU_LIBRARY)}
+            if lane is EDGETPU_LANE:
+                chosen = os.environ.get(EDGETPU_DEVICE, "")
+                wanted |= {"device": chosen, "library": os.environ.get(EDGETPU_LIBRARY)}
             _check_format(delegate, "tflite", subject)
             return Contestant(
                 delegate, "tflite", subject, held_to or lane.profile, threads, wanted, python_for(lane)
@@ -122,7 +124,7 @@ def runtime(subject: Subject, delegate: str, threads: int = 1, profile: str | No
 
 def runtime_names() -> list[str]:
     """Every runtime that can be timed, here or not."""
-    timed = {lane.name for lane in (*LANES, *ONNX_LANES)}
+    timed = {lane.name for lane in (*LANES, EDGETPU_LANE, *ONNX_LANES)}
     return [name for name in DELEGATES if name in timed]
 
 

@@ -123,8 +123,20 @@ def describe_graph(graph: Graph, profile: str | None = None) -> dict[str, Any]:
         "parameters": cost.parameters if cost is not None else None,
         "macs": cost.macs if cost is not None else None,
         "remarks": [remark.data() for remark in remarks(graph)],
+        "edgetpu": _edgetpu(graph, problems),
         "problems": problems,
     }
+
+
+def _edgetpu(graph: Graph, problems: list[str]) -> dict[str, Any] | None:
+    """What a model compiled for the Edge TPU says of itself; a package that cannot be read is a problem."""
+    from karat24.export.edgetpu.describe import describe_graph as describe_compiled
+
+    try:
+        return describe_compiled(graph)
+    except KaratError as error:
+        problems.append(str(error))
+        return None
 
 
 def _kind(error: KaratError) -> str:

@@ -1,0 +1,90 @@
+"""Reading a .tflite that was compiled for the Edge TPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from karat24.export.edgetpu.flexbuffer import read_flexbuffer_map
+from karat24.export.edgetpu.package import Package, read_package
+from karat24.export.edgetpu.schema import CUSTOM_OP, PACKAGE_KEY
+from karat24.export.tflite import read_tflite
+from karat24.export.tflite.schema import CUSTOM, CUSTOM_OPTIONS
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import Graph, LayerView
+
+
+@dataclass(frozen=True)
+class CompiledOp:
+    """One custom op of the graph and the package it carries."""
+
+    view: LayerView
+    package: Package
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """A compiled file: its graph, whose other layers run on the CPU, and one package per custom op.
+
+    A file compiled with ``--intermediate_tensors`` or with several subgraphs allowed has several.
+    """
+
+    graph: Graph
+    ops: tuple[CompiledOp, ...]
+
+    @property
+    def cpu_layers(self) -> tuple[LayerView, ...]:
+        """The layers the compiler left on the CPU."""
+        compiled = {op.view.layer.index for op in self.ops}
+        return tuple(view for view in self.graph.views() if view.layer.index not in compiled)
+
+    @property
+    def caching_tokens(self) -> frozenset[int]:
+        """One for all models compiled together, and for all segments of a pipeline."""
+        return frozenset(token for op in self.ops for token in op.package.caching_tokens)
+
+
+def is_compiled(graph: Graph) -> bool:
+    """Whether the graph holds the Edge TPU's custom op."""
+    return any(layer.op == CUSTOM + CUSTOM_OP for layer in graph.layers)
+
+
+def read_compiled(source: str | Path | bytes) -> CompiledModel:
+    """The compiled model in a file, given as a path or as its content.
+
+    Raises UsageError when it cannot be opened, and ModelError or UnsupportedOp, naming the file,
+    when it is malformed or was not compiled for the Edge TPU.
+    """
+    graph = read_tflite(source)
+    label = "model in memory" if isinstance(source, bytes) else str(source)
+    try:
+        return compiled_from(graph)
+    except ModelError as error:
+        raise type(error)(f"{label}: {error}") from None
+
+
+def compiled_from(graph: Graph) -> CompiledModel:
+    """The packages of a graph already read. Raises ModelError and UnsupportedOp, naming the layer."""
+    if not is_compiled(graph):
+        raise ModelError(
+            f"no layer is an {CUSTOM_OP}, so this model was not compiled for the Edge TPU; "
+            "give the file the compiler wrote, usually NAME_edgetpu.tflite"
+        )
+    ops = []
+    for view in graph.views():
+        if view.op == CUSTOM + CUSTOM_OP:
+            try:
+                ops.append(CompiledOp(view, _package(view)))
+            except ModelError as error:
+                raise type(error)(f"layer {view.layer.index} ({CUSTOM_OP}): {error}") from None
+    return CompiledModel(graph, tuple(ops))
+
+
+def _package(view: LayerView) -> Package:
+    options = view.layer.attributes.get(CUSTOM_OPTIONS, b"")
+    if not isinstance(options, bytes):
+        raise ModelError("its options are no bytes")
+    package = read_flexbuffer_map(options).get(PACKAGE_KEY)
+    if not isinstance(package, bytes):
+        raise ModelError("its options hold no package")
+    return read_package(package)

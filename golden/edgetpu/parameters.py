@@ -1,0 +1,155 @@
+"""Proving the parameters: every layer's bytes found, and every byte of the file explained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from karat24.golden.edgetpu.evidence import Evidence
+from karat24.golden.edgetpu.finding import Finding, ParameterBytes
+from karat24.golden.edgetpu.layout import Weights, layer_weights, windowed
+from karat24.golden.edgetpu.placing import Blob, Difference, closest, differences, place_bytes, place_weights
+from karat24.golden.edgetpu.records import factor_records, softmax_records, summand_records
+from karat24.refimpl.graph import Graph, LayerView, Tensor
+
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+ROUTING = (
+    "CONCATENATION",
+    "SPLIT",
+    "RESHAPE",
+    "STRIDED_SLICE",
+    "TRANSPOSE",
+    "LSTM",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+)
+"""Ops that may be compiled to products with matrices of 0 and 1, which move channels."""
+
+
+def prove_parameters(layers: Sequence[Evidence], blobs: list[Blob], source: Graph) -> None:
+    """Finds every layer's parameters; a layer that is not there bit for bit is compared with what is
+    left over, after all that are."""
+    missing: list[tuple[Evidence, list[Weights]]] = []
+    for layer in layers:
+        if layer.view.op in WEIGHTED:
+            shapes = layer.attempt(partial(_shapes, layer.view, source))
+            if shapes is not None and not any(_place(layer, blobs, weights) for weights in shapes):
+                missing.append((layer, shapes))
+        elif layer.view.op == "TRANSPOSE_CONV":
+            layer.cannot("the order of a transposed convolution's taps in compiled files is not known")
+        elif layer.view.op in ("MUL", "ADD", "SUB"):
+            layer.attempt(partial(_constant, layer, blobs))
+    for layer in layers:
+        if layer.view.op == "SOFTMAX":
+            layer.attempt(partial(_softmax, layer, blobs))
+    for layer, shapes in missing:
+        _compare(layer, blobs, shapes)
+
+
+def account(blob: Blob, layers: Sequence[Evidence]) -> ParameterBytes:
+    """How the blob's bytes are explained, once every layer has its own."""
+    may_route = any(layer.view.op in ROUTING for layer in layers)
+    content = np.frombuffer(blob.content, np.uint8)
+    unexplained, routing = [], 0
+    for start, stop in blob.left_over():
+        if may_route and content[start:stop].max() <= 1:
+            routing += stop - start
+        else:
+            unexplained.append((start, stop))
+    explained = int(blob.explained.sum())
+    zeros = content.size - explained - routing - sum(stop - start for start, stop in unexplained)
+    return ParameterBytes(blob.kind, content.size, explained, zeros, routing, tuple(unexplained))
+
+
+def _shapes(view: LayerView, source: Graph) -> list[Weights]:
+    """The weights, and, of a fully connected layer fed by an image, the convolution it is laid out as."""
+    weights = layer_weights(view)
+    if view.op != "FULLY_CONNECTED":
+        return [weights]
+    image = view.input(0)
+    for layer in source.layers:
+        if layer.op == "RESHAPE" and image.index in layer.outputs:
+            image = source.tensors[layer.inputs[0]]
+    convolution = windowed(weights, image.shape)
+    return [weights] if convolution is None else [weights, convolution]
+
+
+def _place(layer: Evidence, blobs: list[Blob], weights: Weights) -> bool:
+    place = place_weights(blobs, weights)
+    if place is None:
+        return False
+    layer.places.append(place)
+    layer.proved["weights"] = weights.filter.size
+    layer.proved["biases"] = weights.bias.size
+    layer.proved["multipliers"] += weights.multiplier.size
+    return True
+
+
+def _compare(layer: Evidence, blobs: list[Blob], shapes: list[Weights]) -> None:
+    for weights in shapes:
+        found = differences(blobs, weights)
+        if found is not None:
+            place, differing = found
+            layer.places.append(place)
+            layer.differs(_described(item, weights) for item in differing)
+            return
+    size = shapes[0].filter.size
+    layer.differs([Finding("weights", "nowhere in the parameters, nor anything like them", size, None)])
+
+
+def _described(item: Difference, weights: Weights) -> Finding:
+    where = f"channel {item.channel}" if item.channel >= 0 else "filling"
+    if item.field == "filter" and item.position >= 0:
+        index = np.unravel_index(item.position, weights.filter.shape)
+        where += f", {'[y, x, channel]' if weights.depthwise else 'OHWI'} {tuple(int(i) for i in index)}"
+    return Finding(item.field, f"{where}, byte {item.byte}", item.source, item.compiled)
+
+
+def _constant(layer: Evidence, blobs: list[Blob]) -> None:
+    """A constant operand: one value per channel in records, or an image, as unsigned bytes."""
+    view = layer.view
+    operands = [view.input(0), view.input(1)]
+    for constant, operand in (operands, operands[::-1]):
+        if constant.data is None or constant.quantization is None:
+            continue
+        if any(place_bytes(blobs, content) for content in _constant_forms(view, constant, operand)):
+            layer.proved["constant"] = constant.data.size
+        else:
+            layer.differs([Finding("constant", "nowhere in the parameters", constant.data.size, None)])
+        layer.cannot("how an operation with a constant rounds its result is not described")
+
+
+def _constant_forms(view: LayerView, constant: Tensor, operand: Tensor) -> list[bytes]:
+    assert constant.data is not None
+    unsigned = np.ascontiguousarray(constant.data).view(np.uint8)
+    raw = (unsigned ^ np.uint8(0x80) if constant.dtype == "int8" else unsigned).tobytes()
+    if constant.data.size != view.output().shape[-1]:
+        return [raw]
+    if view.op == "MUL":
+        return [factor_records(view, constant, operand), raw]
+    return [summand_records(constant, operand, 1), summand_records(constant, operand, -1), raw]
+
+
+def _softmax(layer: Evidence, blobs: list[Blob]) -> None:
+    """Softmax's records, where the compiler writes some; the stages' proof looks for the scale elsewhere."""
+    content = softmax_records(layer.view)
+    place = place_bytes(blobs, content)
+    if place is not None:
+        layer.places.append(place)
+        layer.proved["softmax records"] = len(content) // 64
+        return
+    found = closest(blobs, content)
+    if found is None:
+        return
+    blob, start = found
+    layer.places.append(blob.claim(start, len(content)))
+    wanted, there = (
+        np.frombuffer(content, "<u4"),
+        np.frombuffer(blob.content, "<u4", len(content) // 4, start),
+    )
+    for item in np.flatnonzero(wanted != there).tolist():
+        values = (float(array[item : item + 1].view("<f4")[0]) for array in (wanted, there))
+        where = f"record {item // 16}, lane {item % 16}, byte {start + 4 * item}"
+        layer.differs([Finding("softmax record", where, *values)])
