@@ -1,7 +1,8 @@
 """What a layer's output stage must hold, by the source.
 
 An :class:`Expected` lists values by the names of the fields of
-``karat24.export.edgetpu.instructions.Stage``; a field it leaves out is not predicted. A layer may be compiled in several ways; any one of them will do.
+``karat24.export.edgetpu.instructions.Stage``; a field it leaves out is not predicted. A layer may be compiled
+in several ways; any one of them will do.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def test_a_wrong_file_says_what_to_give(tflite: Path, capsys: pytest.CaptureFixt
     for suffix, words in (
         (".h5", "TFLiteConverter"),
         (".pt", "torch.onnx.export"),
-        (".xyz", "give a .tflite or .onnx"),
+        (".xyz", "name a .tflite or .onnx file"),
     ):
         other = tflite.with_suffix(suffix)
         other.write_bytes(b"anything")

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
 from karat24.export.onnx.schema import op_name
 from karat24.refimpl.graph import Array, Graph
+from tests.support.ort_session import session
 
 LAYOUT_PASSES = (
     "NchwcTransformer",
@@ -25,24 +25,6 @@ LAYOUT_PASSES = (
 
 NO_TRANSPOSES = ("NchwcTransformer", "NhwcTransformer")
 """For models whose images are never transposed: stored filters still are."""
-
-LEVEL = onnxruntime.GraphOptimizationLevel
-
-
-def session(
-    content: bytes, *, int8_allowed: bool = False, level: Any = LEVEL.ORT_ENABLE_ALL, **more: Any
-) -> onnxruntime.InferenceSession:
-    """A session of one thread: a default one, or with ``session.qdqisint8allowed=1``."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = level
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    if int8_allowed:
-        options.add_session_config_entry("session.qdqisint8allowed", "1")
-    path = more.pop("save", None)
-    if path is not None:
-        options.optimized_model_filepath = str(path)
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], **more)
 
 
 def optimized(content: bytes, int8_allowed: bool, disabled: Iterable[str] = LAYOUT_PASSES) -> Any:

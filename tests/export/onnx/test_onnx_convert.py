@@ -34,7 +34,7 @@ BOTH = ("qdq", "qoperator")
 
 
 def run(content: bytes, feeds: list[Array], level=LEVEL.ORT_DISABLE_ALL) -> list[Array]:
-    opened = session(content, level=level)
+    opened = session(content, int8_allowed=True, level=level)
     named = {x.name: to_onnx_layout(feed) for x, feed in zip(opened.get_inputs(), feeds, strict=True)}
     return [from_onnx_layout(values) for values in opened.run(None, named)]
 
