@@ -1,9 +1,9 @@
 """Which layers a program computes by their specs, because that is cheaper than to compile their kernels.
 
-A layer's spec and its kernel give equal bits. The kernel is many times faster, but on a machine that never ran
-it, its loop has to be compiled, which takes seconds; the spec runs at once. For a loop that is not compiled
-yet, the times that the specs of all layers with this loop would take are added up. If the sum is less than the
-time of compiling, these layers run by their specs. A loop that is compiled, now or earlier, is kept, and used.
+A layer's spec and its kernel give equal bits. The kernel is many times faster, but on a machine that never
+ran it, its loop has to be compiled, which takes seconds; the spec runs at once. For a loop that is not
+compiled yet, the times that the specs of all layers with this loop would take are added up. If the sum is
+less than the time of compiling, these layers run by their specs. What was compiled is kept, and used.
 
 The times were measured on one core of 2024 (Zen 4). Specs and the compiler are programs of one thread, so
 another processor changes both times by about one factor.

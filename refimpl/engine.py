@@ -110,11 +110,12 @@ def compile_graph(
     ``profile`` defaults to the canonical one of the graph's format. ``threads``
     defaults to all Numba has; a small network takes one, unless ``share_small``. Any number gives the same
     bits, and so does every instruction set (see ``karat24.refimpl.kernels.jit.isa``).
-    ``implementation="spec"`` runs the slow definition of every op instead of its kernel;
-    ``"cheapest"`` those of the layers for which that takes less time, in ``runs`` runs of the program, than
-    compiling kernels that no one has compiled yet (``karat24.refimpl.cheapest``). With
-    ``missing="given"`` a layer the oracle lacks (its op, a variant, an element type, a rule of the profile)
-    is no error: :attr:`Program.missing` says why it is lacking, and :meth:`Program.run` wants its outputs. Raises UnsupportedOp for everything that cannot run, ModelError for a
+    ``implementation="spec"`` runs the slow definition of every op instead of its kernel; ``"cheapest"``
+    those of the layers for which that takes less time, in ``runs`` runs of the program, than compiling
+    kernels that are not compiled yet (``karat24.refimpl.cheapest``). With ``missing="given"`` a layer the
+    oracle lacks (its op, a variant, an element type, a rule of the profile) is no error:
+    :attr:`Program.missing` says why it is lacking, and :meth:`Program.run` wants its outputs. Raises
+    UnsupportedOp for everything that cannot run, ModelError for a
     malformed layer and UsageError for a profile of another format, before anything runs.
     """
     profile = profile_for(graph, profile)

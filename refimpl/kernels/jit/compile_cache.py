@@ -151,7 +151,7 @@ def _stamp_once(source: Path) -> str:
 
 
 def is_compiled(function: Any, kinds: tuple[Any, ...]) -> bool:
-    """Whether the code of ``function`` for arguments of these Numba types is in this process or the directory.
+    """Whether the code of ``function`` for these types of arguments is in this process or the directory.
 
     True for every function where Numba keeps its caches in a way unknown here.
     """
