@@ -74,7 +74,7 @@ def _cache() -> Iterator[str]:
 
     folder = cache_directory()
     functions, size = cached(folder)
-    yield f"compiled kernels: {functions} functions, {size / 2**20:.1f} MiB in {folder}; {VARIABLE} moves them"
+    yield f"compiled kernels: {functions} functions, {size / 2**20:.1f} MiB in {folder}; {VARIABLE} moves it"
     if not functions:
         yield "  none yet: `karat24 warmup` compiles them; small networks need none"
 
