@@ -43,14 +43,13 @@ def run(options: argparse.Namespace) -> int:  # noqa: ARG001
 def _versions() -> Iterator[str]:
     import platform
 
-    import llvmlite
     import numba
     import numpy as np
 
     from karat24.refimpl import __version__
 
     yield f"karat24 {__version__} on Python {platform.python_version()}, {platform.platform()}"
-    yield f"NumPy {np.__version__}, Numba {numba.__version__}, llvmlite {llvmlite.__version__}"
+    yield f"NumPy {np.__version__}, Numba {numba.__version__}"
 
 
 def _processor() -> Iterator[str]:
