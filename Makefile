@@ -14,9 +14,13 @@ help:
 	@echo "make format     let ruff rewrite the code"
 	@echo "make bench      time the oracle beside LiteRT (parity is asserted first)"
 
-$(VENV)/.ready: pyproject.toml
+# What a user installs; the demonstration needs no more.
+$(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[all]'
+	touch $@
+
+$(VENV)/.ready: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e '.[dev]'
 	touch $@
 
@@ -39,7 +43,7 @@ prerequisites:
 setup: prerequisites
 	@$(MAKE) --no-print-directory $(VENV)/.ready $(VENV)/.training $(VENV_2_14)/.ready
 
-demo: $(VENV)/.ready
+demo: $(VENV)/.installed
 	$(BIN)/karat24 demo --output demo-output
 
 test: setup

@@ -29,7 +29,7 @@ from karat24.golden.provenance import (
 from karat24.golden.record import Gathered, OutputRecord, Record
 from karat24.golden.report import Mode, Report
 from karat24.golden.whole import WholeModel, run_whole
-from karat24.refimpl.engine import Feeds, Missing, Progress, compile_graph, resolve_feeds
+from karat24.refimpl.engine import Feeds, Implementation, Missing, Progress, compile_graph, resolve_feeds
 from karat24.refimpl.errors import CannotCompare, DelegateError, KaratError, UsageError
 from karat24.refimpl.graph import Array, Format, Graph
 from karat24.refimpl.profiles import profile_for
@@ -67,11 +67,13 @@ class Side:
             for index, value in run.trace.tensors.items()
         }
 
-    def follows_its_profile(self, base: Graph, feeds: Mapping[int, Array], threads: int | None) -> bool:
+    def follows_its_profile(
+        self, base: Graph, feeds: Mapping[int, Array], threads: int | None, implementation: Implementation
+    ) -> bool:
         """Are the outputs of the file those of the oracle under the profile that describes the runtime?"""
         try:
             program = compile_graph(
-                self.executed.graph, self.delegate.profile or None, threads, missing="given"
+                self.executed.graph, self.delegate.profile or None, threads, implementation, missing="given"
             )
         except KaratError:
             return False
@@ -121,6 +123,7 @@ def compare_runtimes(
     mode: Mode = "isolated",
     threads: int | None = None,
     progress: Progress | None = None,
+    implementation: Implementation = "cheapest",
 ) -> Report:
     """Compares two runtimes on every layer of ``graph``, for every sample.
 
@@ -129,6 +132,7 @@ def compare_runtimes(
     says. ``cumulative`` compares whole runs, tensors matched by name. In either mode the outputs of the
     files as they are are compared. ``other`` is the same model in the second runtime's format and the
     reading of that file; without it a .tflite model is written as .onnx where a runtime needs that.
+    ``implementation`` is how the oracle computes layers.
     Raises UsageError for a pairing that cannot be made, and what running the runtimes raises.
     """
     if other is not None and mode == "isolated":
@@ -138,7 +142,7 @@ def compare_runtimes(
         graph = sides[0].executed.graph
     comparison: _Comparison
     if mode == "isolated":
-        comparison = _Isolated(graph, sides, threads, progress)
+        comparison = _Isolated(graph, sides, threads, progress, implementation, len(samples))
     else:
         comparison = _Cumulative(graph, sides)
     records = [
@@ -151,7 +155,7 @@ def compare_runtimes(
         fed = resolve_feeds(graph, feeds)
         runs = [side.run(graph, fed, comparison.reads_everything) for side in sides]
         comparison.judge(fed, runs, records)
-        _judge_outputs(graph, sides, fed, runs, outputs, threads)
+        _judge_outputs(graph, sides, fed, runs, outputs, threads, implementation)
     layers = [record.verdict() for record in records]
     return Report(
         model=model_label(model),
@@ -183,6 +187,7 @@ def _judge_outputs(
     runs: Runs,
     records: Sequence[OutputRecord],
     threads: int | None,
+    implementation: Implementation,
 ) -> None:
     """Compares what the files as they are give, in the layout of ``graph``."""
     found = []
@@ -200,7 +205,7 @@ def _judge_outputs(
             record.refuse(str(error))
             continue
         if not diff.equal and reason is None:
-            explained = all(side.follows_its_profile(graph, feeds, threads) for side in sides)
+            explained = all(side.follows_its_profile(graph, feeds, threads, implementation) for side in sides)
             reason = _each_its_own([side.delegate for side in sides]) if explained else ""
         record.add(diff, reason or "")
 
@@ -263,13 +268,22 @@ class _Isolated:
     """Each layer as a model of its own for each runtime, fed with the oracle's inputs."""
 
     def __init__(
-        self, graph: Graph, sides: tuple[Side, Side], threads: int | None, progress: Progress | None
+        self,
+        graph: Graph,
+        sides: tuple[Side, Side],
+        threads: int | None,
+        progress: Progress | None,
+        implementation: Implementation,
+        runs: int,
     ) -> None:
         self._delegates = tuple(side.delegate for side in sides)
         # Values the oracle lacks come from a runtime that runs these very layers.
         self._source = next((i for i, side in enumerate(sides) if side.executed.graph is graph), None)
         missing: Missing = "refuse" if self._source is None else "given"
-        self._program = compile_graph(graph, profile_for(graph), threads, missing=missing)
+        self._implementation = implementation
+        self._program = compile_graph(
+            graph, profile_for(graph), threads, implementation, missing=missing, runs=runs
+        )
         source = sides[self._source or 0]
         self._whole = WholeModel(source.delegate, source.model, self._program)
         self.reads_everything = self._source is not None and self._whole.needs_values
@@ -355,7 +369,8 @@ class _Isolated:
             if not delegate.profile:
                 return ""
             try:
-                program = compile_graph(side.graph, delegate.profile, self._program.target.threads)
+                threads = self._program.target.threads
+                program = compile_graph(side.graph, delegate.profile, threads, self._implementation)
             except KaratError:
                 return ""
             expected = program.run(self._feeds(cut, side, trace)).outputs[record.position]

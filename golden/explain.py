@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from karat24.refimpl.engine import Program, Step, prepare_step
+from karat24.refimpl.engine import Implementation, Program, Step, prepare_step
 from karat24.refimpl.errors import KaratError
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles import PROFILES
@@ -34,8 +34,12 @@ class Explainer:
 
     @cached_property
     def alternatives(self) -> tuple[tuple[str, Step], ...]:
-        """``(profile name, prepared layer)`` for each profile that rounds this layer otherwise."""
+        """``(profile name, prepared layer)`` for each profile that rounds this layer otherwise.
+
+        What the program computes by the layer's spec, so do these: nothing is compiled to explain.
+        """
         own = self._program.steps[self._layer]
+        way: Implementation = "spec" if own.by_spec else "kernels"
         rules = [own.rule]
         found: list[tuple[str, Step]] = []
         for profile in PROFILES.values():
@@ -45,7 +49,7 @@ class Explainer:
                 rule = profile.rule(own.view)
                 if rule in rules or rule.method == "unspecified":
                     continue
-                found.append((profile.name, prepare_step(own.view, profile, self._program.target)))
+                found.append((profile.name, prepare_step(own.view, profile, self._program.target, way)))
             except KaratError:
                 continue
             rules.append(rule)

@@ -51,7 +51,7 @@ class WholeExplainer:
 
     def _run_under(self, profile: str) -> Mapping[int, Array]:
         graph, threads = self._program.graph, self._program.target.threads
-        program = compile_graph(graph, profile, threads, missing="given")
+        program = compile_graph(graph, profile, threads, "cheapest", missing="given")
         trace = program.run(self._feeds, trace=True, given=self._given).trace
         assert trace is not None
         return trace.tensors

@@ -22,7 +22,7 @@ from karat24.golden.provenance import (
 from karat24.golden.record import OutputRecord, Record
 from karat24.golden.report import Mode, Origin, Report
 from karat24.golden.whole import WholeModel, WholeRun, reason_to_give
-from karat24.refimpl.engine import Feeds, Program, Progress, compile_graph
+from karat24.refimpl.engine import Feeds, Implementation, Program, Progress, compile_graph
 from karat24.refimpl.errors import CannotCompare, DelegateError, ModelError
 from karat24.refimpl.graph import Array, Graph, Tensor
 from karat24.refimpl.profiles import profile_for
@@ -39,6 +39,7 @@ def verify(
     mode: Mode = "isolated",
     threads: int | None = None,
     progress: Progress | None = None,
+    implementation: Implementation = "cheapest",
 ) -> Report:
     """Compares ``delegate`` with the oracle on every layer and every output, for every sample.
 
@@ -48,6 +49,8 @@ def verify(
     whole model. In either mode the outputs of the file as it is are compared with the oracle's.
     A layer the oracle lacks, or whose bits nobody specifies, is not compared; what lies behind it is
     judged on the values the runtime had. ``profile`` defaults to the one that describes the delegate.
+    ``implementation`` is how the oracle computes its layers, as in
+    :func:`karat24.refimpl.engine.compile_graph`; the report's versions say how many took which way.
 
     Raises CannotCompare when the delegate has no profile and none is given,
     whatever compiling the graph raises, and DelegateError when the runtime
@@ -62,7 +65,7 @@ def verify(
     profile_for(graph, name)  # before a runtime is asked for anything
     executed = delegate.executed_graph(model, graph)
     graph = executed.graph
-    program = compile_graph(graph, name, threads, missing="given")
+    program = compile_graph(graph, name, threads, implementation, missing="given", runs=len(samples))
     probe = delegate.probe()
     comparison = _Isolated(program, delegate) if mode == "isolated" else _Cumulative(program)
     whole = WholeModel(delegate, model, program)

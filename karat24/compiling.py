@@ -17,6 +17,7 @@ def compile_graph(
     implementation: Implementation = "kernels",
     share_small: bool = False,
     missing: Missing = "refuse",
+    runs: int = 1,
 ) -> Program:
     """The program of the layers that a runtime of ``profile`` runs for a model file read as ``graph``.
 
@@ -30,4 +31,5 @@ def compile_graph(
     from karat24.refimpl.profiles import profile_for
 
     named = profile_for(graph, profile)
-    return compile_layers(graph_under(graph, named), named, threads, implementation, share_small, missing)
+    layers = graph_under(graph, named)
+    return compile_layers(layers, named, threads, implementation, share_small, missing, runs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -77,6 +77,21 @@ class Bindable(Protocol):
 
     def bind(self, inputs: Values, outputs: Sequence[Array]) -> Call:
         """The layer on these arrays, whose values may change between calls; neither traced nor measured."""
+
+
+@runtime_checkable
+class Compiled(Protocol):
+    """A kernel that runs a compiled loop."""
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling the loop takes, about, on one core of 2024."""
+
+    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Hashable | None:
+        """What has to be compiled before the layer runs on such arrays; None where nothing has to be.
+
+        Layers with equal answers share it. Looks at no value of the arrays.
+        """
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -17,6 +17,7 @@ import numba
 import numpy as np
 
 from karat24.refimpl import __version__
+from karat24.refimpl.cheapest import layers_by_spec
 from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.cost import count
 from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
@@ -42,7 +43,7 @@ from karat24.refimpl.run_plan import RunPlan
 from karat24.refimpl.trace import Trace
 from karat24.refimpl.workspace import Workspace
 
-Implementation = Literal["kernels", "spec"]
+Implementation = Literal["kernels", "spec", "cheapest"]
 Missing = Literal["refuse", "given"]
 Progress = Callable[[Sequence["Step"]], Iterator["Step"]]
 
@@ -72,6 +73,7 @@ class Step:
     """One layer made ready: its rule, its kernel, and the tensors that no later layer reads.
 
     ``missing`` is '' or says why the oracle lacks the layer, whose outputs must then be given.
+    ``by_spec``: the kernel is the op's spec behind a kernel's interface.
     """
 
     view: LayerView
@@ -80,6 +82,7 @@ class Step:
     accumulates: bool
     last_uses: tuple[int, ...] = field(default=())
     missing: str = ""
+    by_spec: bool = False
 
     def run(self, values: Values, accumulator: bool = False) -> LayerResult:
         """Runs the layer on ``values``, one array per input. Raises UnsupportedOp for a missing layer."""
@@ -100,16 +103,19 @@ def compile_graph(
     implementation: Implementation = "kernels",
     share_small: bool = False,
     missing: Missing = "refuse",
+    runs: int = 1,
 ) -> Program:
     """Checks every layer, settles how each one rounds, and prepares its kernel.
 
     ``profile`` defaults to the canonical one of the graph's format. ``threads``
     defaults to all Numba has; a small network takes one, unless ``share_small``. Any number gives the same
     bits, and so does every instruction set (see ``karat24.refimpl.kernels.jit.isa``).
-    ``implementation="spec"`` runs the slow definition of every op instead of its
-    kernel. With ``missing="given"`` a layer the oracle lacks (its op, a variant, an element type, a rule of
-    the profile) is no error: :attr:`Program.missing` says why it is lacking, and :meth:`Program.run` wants
-    its outputs. Raises UnsupportedOp for everything that cannot run, ModelError for a
+    ``implementation="spec"`` runs the slow definition of every op instead of its kernel; ``"cheapest"``
+    those of the layers for which that takes less time, in ``runs`` runs of the program, than compiling
+    kernels that are not compiled yet (``karat24.refimpl.cheapest``). With ``missing="given"`` a layer the
+    oracle lacks (its op, a variant, an element type, a rule of the profile) is no error:
+    :attr:`Program.missing` says why it is lacking, and :meth:`Program.run` wants its outputs. Raises
+    UnsupportedOp for everything that cannot run, ModelError for a
     malformed layer and UsageError for a profile of another format, before anything runs.
     """
     profile = profile_for(graph, profile)
@@ -131,6 +137,10 @@ def compile_graph(
             if missing == "refuse":
                 raise
             steps.append(_missing_step(view, str(error), last_uses))
+    if implementation == "cheapest":
+        cheaper = layers_by_spec([(step.view, step.kernel) for step in steps if not step.missing], runs)
+        steps = [_by_spec(step) if step.view.layer.index in cheaper else step for step in steps]
+        return Program(graph, profile, target, tuple(steps), planned=not cheaper)
     return Program(graph, profile, target, tuple(steps), implementation == "kernels")
 
 
@@ -181,9 +191,15 @@ def _prepared(
     """A checked layer, made ready."""
     prepare = KERNELS.get(view.op)
     kernel = None if implementation == "spec" or prepare is None else prepare(view, rule, target)
+    accumulates = OPS[view.op].accumulates
     if kernel is None:
-        kernel = _spec_as_kernel(view, rule)
-    return Step(view, rule, kernel, OPS[view.op].accumulates, last_uses)
+        return Step(view, rule, _spec_as_kernel(view, rule), accumulates, last_uses, by_spec=True)
+    return Step(view, rule, kernel, accumulates, last_uses)
+
+
+def _by_spec(step: Step) -> Step:
+    """The step with its op's spec in place of its kernel."""
+    return replace(step, kernel=_spec_as_kernel(step.view, step.rule), by_spec=True)
 
 
 def _missing_step(view: LayerView, reason: str, last_uses: tuple[int, ...]) -> Step:
@@ -254,8 +270,8 @@ class Program:
 
     A ``planned`` program runs in memory of its own, laid out once (``memory_plan``); some layers run along
     with the one before (``karat24.refimpl.fusion``), and ONNX images lie in NHWC memory
-    (``karat24.refimpl.layout``). With a trace, with ``missing`` layers, and where specs run, every layer runs
-    by itself on new arrays. The bits are the same.
+    (``karat24.refimpl.layout``). With a trace, with ``missing`` layers, and where specs run in place of
+    kernels, every layer runs by itself on new arrays. The bits are the same.
     """
 
     graph: Graph
@@ -268,6 +284,12 @@ class Program:
     def missing(self) -> Mapping[int, str]:
         """The layers the oracle lacks, each with the reason."""
         return {step.view.layer.index: step.missing for step in self.steps if step.missing}
+
+    @cached_property
+    def implementation(self) -> str:
+        """How many layers run by their kernels and how many by their specs, in words."""
+        specs = sum(step.by_spec for step in self.steps)
+        return f"{len(self.steps) - specs - len(self.missing)} layers by kernels, {specs} by specs"
 
     def run(
         self,
@@ -367,6 +389,7 @@ class Program:
                 "numpy": np.__version__,
                 "numba": numba.__version__,
                 "isa": self.target.isa,
+                "implementation": self.implementation,
             },
         )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from karat24.export.onnx import Flavour
-    from karat24.refimpl.engine import Step
+    from karat24.refimpl.engine import Progress, Step
     from karat24.refimpl.graph import Array, Graph
 
 
@@ -100,6 +100,18 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, default=None, metavar="N", help="threads of the oracle")
 
 
+def add_implementation(parser: argparse.ArgumentParser) -> None:
+    """``--implementation`` and ``--verbose``; the bits depend on neither."""
+    parser.add_argument(
+        "--implementation", choices=("cheapest", "kernels", "spec"), default="cheapest",
+        help="how the oracle computes layers: by compiled kernels, by the slow definitions, or (default) by "
+        "a slow definition where that takes less time than compiling its kernel, once, on this machine",
+    )  # fmt: skip
+    parser.add_argument(
+        "--verbose", action="store_true", help="say how each of the oracle's layers was computed"
+    )
+
+
 def positive(text: str) -> int:
     """argparse type: an integer of at least 1."""
     value = int(text)
@@ -178,6 +190,40 @@ def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict
             print(f"karat24 {options.command}: {note}", file=sys.stderr)
         return loaded.feeds
     return random_feeds(graph, options.seed + offset)
+
+
+def progress(options: argparse.Namespace) -> Progress:
+    """A bar on a terminal's stderr, and before the first run what will be compiled.
+
+    With ``--verbose`` a line says which layers are computed in which way.
+    """
+    announced = False
+
+    def bar(steps: Sequence[Step]) -> Iterator[Step]:
+        nonlocal announced
+        if not announced:
+            _announce(steps, options.verbose)
+        announced = True
+        yield from progress_bar(steps)
+
+    return bar
+
+
+def _announce(steps: Sequence[Step], verbose: bool) -> None:
+    from karat24.refimpl.cheapest import seconds_to_compile
+    from karat24.refimpl.kernels.jit.compile_cache import cache_directory
+
+    computed = [step for step in steps if not step.missing]
+    if seconds := seconds_to_compile([(step.view, step.kernel) for step in computed]):
+        print(
+            f"karat24: compiling kernels for this processor, about {seconds:.0f} s, once; "
+            f"they are kept in {cache_directory()}",
+            file=sys.stderr,
+        )
+    if verbose:
+        for way, by_spec in (("compiled kernels", False), ("slow definitions", True)):
+            layers = [f"{step.view.layer.index}" for step in computed if step.by_spec == by_spec]
+            print(f"karat24: layers by {way}: {', '.join(layers) or 'none'}", file=sys.stderr)
 
 
 def progress_bar(steps: Sequence[Step]) -> Iterator[Step]:

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--accumulators", action="store_true",
         help="add the int32 accumulators of each convolution to --trace, as 'acc_LAYER'",
     )  # fmt: skip
-    parser.add_argument("--spec", action="store_true", help="run the slow definitions instead of the kernels")
+    shared.add_implementation(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,9 +55,10 @@ def run(options: argparse.Namespace) -> int:
     shared.warn(graph, options.command)
     profile = profile_for(graph, options.profile)
     graph = graph_under(graph, profile)
-    program = compile_graph(graph, profile, options.threads, "spec" if options.spec else "kernels")
+    program = compile_graph(graph, profile, options.threads, options.implementation)
+    bar = shared.progress(options)
     result = program.run(
-        shared.feeds_of(graph, options), options.trace is not None, options.accumulators, shared.progress_bar
+        shared.feeds_of(graph, options), options.trace is not None, options.accumulators, bar
     )
     for index, value in zip(graph.outputs, result.outputs, strict=True):
         digest = hashlib.sha256(value.tobytes()).hexdigest()[:16]

@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit", type=float, default=600.0, metavar="S", help="seconds the runtime may take per run"
     )
+    shared.add_implementation(parser)
     shared.add_threads(parser)
 
 
@@ -106,7 +107,8 @@ def _against_oracle(options: argparse.Namespace, graph: Graph, feeds: Sequence[F
             profile=options.profile,
             mode="cumulative" if options.cumulative else "isolated",
             threads=options.threads,
-            progress=shared.progress_bar,
+            progress=shared.progress(options),
+            implementation=options.implementation,
         )
 
 
@@ -160,7 +162,8 @@ def _against(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) 
             other=other,
             mode="cumulative" if options.cumulative else "isolated",
             threads=options.threads,
-            progress=shared.progress_bar,
+            progress=shared.progress(options),
+            implementation=options.implementation,
         )
 
 

@@ -73,7 +73,8 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
     """Runs the demonstration, writes models and pictures to ``folder``, returns the exit code.
 
     0 when every value of every layer and of every tile compared is equal on every
-    runtime, 1 when something differs, 3 when a runtime could not be compared.
+    runtime, 1 when something differs, 3 when a runtime could not be compared. The pictures come first:
+    judging takes the most time.
     """
     folder.mkdir(parents=True, exist_ok=True)
     say(f"simulating a {options.size}×{options.size} slice of the family {options.family!r} …")
@@ -95,16 +96,6 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
         options.size, options.size, options.upsampling, trained_weights("tomogan", options.upsampling)
     )
     float_result = on_onnx_runtime(exact)(noisy[None])[0, ..., 0]
-    grid = TileGrid(options.size, options.size, options.tile, options.tile, options.halo, options.blend)
-    tiles = np.stack(spread(grid.cut(noisy), MOST_JUDGED))
-    seen = {"tomogan": tiles, "fine-tune": result.tomogan[None, ..., None]}
-    if options.blend:
-        seen["fine-tune"] = np.concatenate([oracle["tomogan"](tile[None]) for tile in tiles])
-    feeds = {
-        name: quantize_values(seen[name], graph.tensors[graph.inputs[0]]) for name, graph in graphs.items()
-    }
-    codes = [judge(lane, graphs, feeds, grid.count, say) for lane in LANES]
-
     panels = [
         Panel("noisy", noisy[..., 1]),
         Panel("float TomoGAN", float_result),
@@ -116,6 +107,16 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
     say(f"structural similarity to the clean slice: {scores}")
     for path in save_panels(panels, clean, folder):
         say(f"wrote {path}")
+
+    grid = TileGrid(options.size, options.size, options.tile, options.tile, options.halo, options.blend)
+    tiles = np.stack(spread(grid.cut(noisy), MOST_JUDGED))
+    seen = {"tomogan": tiles, "fine-tune": result.tomogan[None, ..., None]}
+    if options.blend:
+        seen["fine-tune"] = np.concatenate([oracle["tomogan"](tile[None]) for tile in tiles])
+    feeds = {
+        name: quantize_values(seen[name], graph.tensors[graph.inputs[0]]) for name, graph in graphs.items()
+    }
+    codes = [judge(lane, graphs, feeds, grid.count, say) for lane in LANES]
     return worst(codes)
 
 

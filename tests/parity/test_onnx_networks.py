@@ -55,7 +55,9 @@ def verdicts(
     samples: list[dict[str, np.ndarray]],
     mode: Literal["isolated", "cumulative"],
 ) -> dict[str, list[str]]:
-    report = verify(content, read_onnx(content), delegate, samples, mode=mode, threads=1)
+    report = verify(
+        content, read_onnx(content), delegate, samples, mode=mode, threads=1, implementation="kernels"
+    )
     found: dict[str, list[str]] = {}
     for layer in report.layers:
         found.setdefault(layer.verdict, []).append(f"{layer.op} {layer.name}: {layer.reason}")
@@ -147,7 +149,13 @@ def test_the_reference_runs_what_this_project_writes(
     (index,) = graph.inputs
     random = np.random.default_rng(5).integers(-128, 128, shape).astype(graph.tensors[index].dtype)
     with delegate_named("onnx-reference", time_limit=60.0) as reference:
-        report = verify(content, graph, reference, [{index: random.reshape(graph.tensors[index].shape)}])
+        report = verify(
+            content,
+            graph,
+            reference,
+            [{index: random.reshape(graph.tensors[index].shape)}],
+            implementation="kernels",
+        )
     found = {(layer.verdict, layer.op) for layer in report.layers}
     assert {op for verdict, op in found if verdict == "bit_exact"} >= {"QuantizeLinear", "DequantizeLinear"}
     assert {op for verdict, op in found if verdict != "bit_exact"} <= SUMS_IN_FLOAT
@@ -234,7 +242,9 @@ def test_another_profile_is_found_out_and_explained(runtime: Delegate) -> None:
 
     case = next(case for case in ties() if case.name == "ties_uint8_3")
     graph = read_onnx(case.model)
-    report = verify(case.model, graph, runtime, [case.feeds], profile="onnx-spec", threads=1)
+    report = verify(
+        case.model, graph, runtime, [case.feeds], profile="onnx-spec", threads=1, implementation="kernels"
+    )
     (layer,) = report.layers
     assert layer.verdict == "explained"
     assert "ort-1.31" in layer.reason

@@ -56,7 +56,7 @@ def test_every_layer_is_bit_exact(name: str) -> None:
     for lane in LANES:
         with delegate_named(lane) as delegate:
             for mode in modes:
-                report = verify(model, graph, delegate, samples, mode=mode)
+                report = verify(model, graph, delegate, samples, mode=mode, implementation="kernels")
                 assert report.verdict == "bit_exact", f"{name}\n{failures(report)}"
                 assert len(report.layers) == sum(len(layer.outputs) for layer in graph.layers)
 
@@ -74,7 +74,7 @@ def test_every_layer_is_bit_exact_on_tflite_2_14(lane: str) -> None:
             pytest.skip(f"{lane}: {probe.reason}; {probe.remedy}")
         for name in names:
             model, graph = load(name)
-            report = verify(model, graph, delegate, samples_for(graph)[-1:])
+            report = verify(model, graph, delegate, samples_for(graph)[-1:], implementation="kernels")
             assert report.verdict == "bit_exact", f"{name}\n{failures(report)}"
 
 
@@ -92,7 +92,14 @@ def test_a_different_profile_is_told_apart(tmp_path: Path) -> None:
     """XNNPACK held to the reference kernels' arithmetic differs, and the difference gets its name."""
     model, graph = load("mlperf_tiny/pretrainedResnet_quant.tflite")
     with delegate_named("litert-xnnpack") as delegate:
-        report = verify(model, graph, delegate, [random_feeds(graph, 0)], profile="litert-2.3-ref")
+        report = verify(
+            model,
+            graph,
+            delegate,
+            [random_feeds(graph, 0)],
+            profile="litert-2.3-ref",
+            implementation="kernels",
+        )
     assert report.verdict == "explained"
     assert report.exit_code() == 1
     assert report.exit_code(accept_explained=True) == 0

@@ -31,7 +31,7 @@ from karat24.refimpl.kernels.convolution.tiling import (
     plan_tiles,
 )
 from karat24.refimpl.kernels.images.strided_images import whole_pixels
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount_once, task_loop
 from karat24.refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
 from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
 from karat24.refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
@@ -178,7 +178,7 @@ class DenseLayer(NamedTuple):
     """From accumulators to bytes."""
 
 
-@no_refcount_inlined
+@no_refcount_once
 def _convolve_tile(
     layer: DenseLayer, task: int, image: Array, patch: Array, acc: Array, out: Array, acc_out: Array
 ) -> None:
@@ -245,7 +245,7 @@ def _convolve_tile(
                 copy_accumulators(values[:pixels], filters, acc_out, at, out_step)
 
 
-@no_refcount
+@task_loop
 def convolve_tasks(layer: DenseLayer, image: Array, out: Array, acc_out: Array, begin: int, end: int) -> None:
     """Runs tasks ``begin`` … ``end - 1`` of a plan on this thread.
 

@@ -38,7 +38,7 @@ from karat24.refimpl.kernels.convolution.tiling import (
 )
 from karat24.refimpl.kernels.depthwise.row_block import STRIDES, TAPS, multiply_columns
 from karat24.refimpl.kernels.depthwise.word_patch import fill_words, pack_neighbours
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount_once, task_loop
 from karat24.refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
 from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
 from karat24.refimpl.kernels.microkernel.blocking import Blocking
@@ -279,7 +279,7 @@ class DepthwiseMemory(NamedTuple):
     """int32 [pixel, lane]."""
 
 
-@no_refcount
+@no_refcount_once
 def _depthwise_tile(
     layer: DepthwiseLayer, memory: DepthwiseMemory, task: int, image: Array, out: Array, acc_out: Array
 ) -> None:
@@ -339,7 +339,7 @@ def _depthwise_tile(
         copy_accumulators(acc[:pixels], channels, acc_out, at, channels)
 
 
-@no_refcount
+@task_loop
 def depthwise_tasks(
     layer: DepthwiseLayer, image: Array, out: Array, acc_out: Array, begin: int, end: int
 ) -> None:

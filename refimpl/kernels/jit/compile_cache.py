@@ -21,7 +21,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +148,27 @@ class KernelCacheLocator:
 def _stamp_once(source: Path) -> str:
     """The stamp when the process started: what it runs is what it imported then."""
     return source_stamp(source)
+
+
+def is_compiled(function: Any, kinds: tuple[Any, ...]) -> bool:
+    """Whether the code of ``function`` for these types of arguments is in this process or the directory.
+
+    True for every function where Numba keeps its caches in a way unknown here.
+    """
+    if kinds in function.overloads:
+        return True
+    try:
+        key = function._cache._index_key(kinds, function.targetctx.codegen())
+        return key in _kept_overloads(function._cache._cache_file)
+    except AttributeError:
+        return True
+
+
+@functools.cache
+def _kept_overloads(file: Any) -> Mapping[Any, str]:
+    """What the directory held of a function when it was first asked for: reading an index takes 1 ms."""
+    overloads: Mapping[Any, str] = file._load_index()
+    return overloads
 
 
 def _install() -> None:

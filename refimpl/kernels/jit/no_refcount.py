@@ -30,7 +30,24 @@ def no_refcount_inlined(function: _Function) -> _Function:
     return _compiled(function, forceinline=True)
 
 
-def _compiled(function: _Function, **options: bool) -> _Function:
+def no_refcount_once(function: _Function) -> _Function:
+    """As :func:`no_refcount`, for a function with one caller: Numba compiles it as a part of that caller.
+
+    Compiled by itself as well, a large one would take one or two seconds more.
+    """
+    return _compiled(function, inline="always")
+
+
+def task_loop(function: _Function) -> _Function:
+    """As :func:`no_refcount`, for a loop that runs by its address only (``jit.packed_call``).
+
+    It has no entry for Python, so a call from there would crash: converting a convolution's arguments is
+    code that takes half a second to compile.
+    """
+    return _compiled(function, no_cpython_wrapper=True)
+
+
+def _compiled(function: _Function, **options: bool | str) -> _Function:
     compiled: Any = njit
     result: _Function = compiled(cache=True, nogil=True, error_model="numpy", _nrt=False, **options)(function)
     return result

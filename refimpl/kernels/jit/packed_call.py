@@ -149,10 +149,9 @@ def enter(_: Any, entry: Any, packed: Any, begin: Any, end: Any) -> Any:
 class _Layout:
     """What all calls of one function with arguments of certain types share."""
 
-    def __init__(self, function: Any, arguments: tuple[Any, ...]) -> None:
-        kinds = tuple(numba.typeof(value) for value in arguments)
+    def __init__(self, function: Any, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         self._packed = PackedType(numba.typeof(arguments))
-        self._function = _address(function, (*kinds, types.int64, types.int64))
+        self._function = _address(function, kinds)
         signature = (self._packed, types.int64, types.int64)
         self.run, self.entry = _run.compile(signature), _address(_run, signature)
         self._store = _store.compile((types.Array(types.int64, 1, "C"), self._packed.arguments))
@@ -175,17 +174,30 @@ class TaskLoop:
 
     def __init__(self, function: Any) -> None:
         self.function = function
+        self._kinds: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         self._layouts: dict[tuple[Any, ...], _Layout] = {}
+
+    def kinds(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The Numba types of the function's arguments, ``begin`` and ``end`` among them."""
+        key = _kinds_of_arrays(arguments)
+        if key not in self._kinds:
+            self._kinds[key] = (*map(numba.typeof, arguments), types.int64, types.int64)
+        return self._kinds[key]
 
     def layout(self, arguments: tuple[Any, ...]) -> _Layout:
         """The layout of these arguments. Raises whatever compiling the function raises."""
-        key = tuple(
-            (value.dtype, value.ndim, value.flags.num) if isinstance(value, np.ndarray) else None
-            for value in arguments
-        )
+        key = _kinds_of_arrays(arguments)
         if key not in self._layouts:
-            self._layouts[key] = _Layout(self.function, arguments)
+            self._layouts[key] = _Layout(self.function, self.kinds(arguments), arguments)
         return self._layouts[key]
+
+
+def _kinds_of_arrays(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What the Numba types of these arguments depend on, for one prepared layer."""
+    return tuple(
+        (value.dtype, value.ndim, value.flags.num) if isinstance(value, np.ndarray) else None
+        for value in arguments
+    )
 
 
 class PackedCall:

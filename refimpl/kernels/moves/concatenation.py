@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
 from karat24.refimpl.kernels.elementwise.activations import round_half_away
 from karat24.refimpl.kernels.elementwise.lookup import byte_values, clamped_bytes
+from karat24.refimpl.kernels.jit.compile_cache import is_compiled
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount
 from karat24.refimpl.kernels.jit.operands import buffer
 from karat24.refimpl.kernels.jit.packed_call import TaskLoop
@@ -61,17 +62,36 @@ class Concatenation:
         self, positions: Sequence[int], inputs: Values, outputs: Sequence[Array]
     ) -> Sequence[BoundLayer]:
         """One call for each of the inputs at ``positions``, which writes that input into the output."""
+        return [
+            BoundLayer(loop, arguments, self.rows, work)
+            for loop, arguments, work in self._parts(positions, inputs, outputs)
+        ]
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling its loops takes, about."""
+        return 1.0
+
+    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Hashable | None:
+        """A loop and the types it is compiled for, unless all loops have been compiled."""
+        for loop, arguments, _ in self._parts(range(len(self.widths)), inputs, outputs):
+            kinds = loop.kinds(arguments)
+            if not is_compiled(loop.function, kinds):
+                return loop.function, kinds
+        return None
+
+    def _parts(
+        self, positions: Sequence[int], inputs: Values, outputs: Sequence[Array]
+    ) -> Iterator[tuple[TaskLoop, tuple[Any, ...], int]]:
+        """The loop for each of the inputs at ``positions``, its arguments and its elementary steps."""
         out = outputs[0].reshape(-1).view(np.uint8).reshape(self.rows, sum(self.widths))
-        calls = []
         for position in positions:
             width, table, start = self.widths[position], self.tables[position], sum(self.widths[:position])
             part = buffer(inputs, position).reshape(-1).view(np.uint8).reshape(self.rows, width)
-            work = part.size // BYTES_PER_STEP
             if table is None:
-                calls.append(BoundLayer(self._copy, (part, start, out), self.rows, work))
+                yield self._copy, (part, start, out), part.size // BYTES_PER_STEP
             else:
-                calls.append(BoundLayer(self._translate, (part, table, start, out), self.rows, part.size))
-        return calls
+                yield self._translate, (part, table, start, out), part.size
 
 
 def prepare_concatenation(view: LayerView, rule: Rule, target: Target) -> Kernel:

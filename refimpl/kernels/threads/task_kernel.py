@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from karat24.refimpl.contract import Call, Values
 from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.jit.compile_cache import is_compiled
 from karat24.refimpl.kernels.jit.packed_call import TaskLoop
 from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
 
@@ -39,6 +40,16 @@ class TaskKernel(ABC):
 
         Only looks at where arrays lie, never at their values, and copies nothing but constants.
         """
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling the loop takes, about."""
+        return 1.0
+
+    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Hashable | None:
+        """The loop and the types it is compiled for, unless it has been compiled for them."""
+        kinds = self._loop.kinds(self.tasks(inputs, outputs, None).arguments)
+        return None if is_compiled(self.function, kinds) else (self.function, kinds)
 
     @cached_property
     def _loop(self) -> TaskLoop:

@@ -127,11 +127,8 @@ def test_every_value_arrives(case: str, flavour: Any) -> None:
     expected = compile_graph(graph).run([x]).outputs
     content = write_quantized_onnx(graph, flavour)
     onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
-    named = {
-        session(content, int8_allowed=True, level=LEVEL.ORT_DISABLE_ALL).get_inputs()[0].name: to_onnx_layout(
-            x
-        )
-    }
+    plain = session(content, int8_allowed=True, level=LEVEL.ORT_DISABLE_ALL)
+    named = {plain.get_inputs()[0].name: to_onnx_layout(x)}
     results = [
         session(content, int8_allowed=True, level=level).run(None, named)
         for level in (LEVEL.ORT_DISABLE_ALL, LEVEL.ORT_ENABLE_ALL)

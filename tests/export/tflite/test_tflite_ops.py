@@ -211,7 +211,7 @@ def test_wrong_attributes_are_refused(attributes: dict, said: str) -> None:
 
 
 def test_unknown_ops_are_not_written() -> None:
-    with pytest.raises(UnsupportedOp, match="NO_SUCH_OP.*does not know the op's options"):
+    with pytest.raises(UnsupportedOp, match=r"NO_SUCH_OP.*does not know the op's options"):
         write_tflite(unchecked_layer("NO_SUCH_OP"))
 
 

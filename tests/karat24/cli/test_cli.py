@@ -131,7 +131,7 @@ def test_spec_and_kernels_agree_through_the_door(
 ) -> None:
     main(["run", str(model), "--seed", "1"])
     fast = capsys.readouterr().out
-    main(["run", str(model), "--seed", "1", "--spec"])
+    main(["run", str(model), "--seed", "1", "--implementation", "spec"])
     assert capsys.readouterr().out == fast
 
 

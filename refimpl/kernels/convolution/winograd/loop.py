@@ -29,7 +29,7 @@ from karat24.refimpl.kernels.convolution.winograd.transforms import (
     transform_output,
 )
 from karat24.refimpl.kernels.images.pool_block import largest_of_window
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount, task_loop
 from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
 from karat24.refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
 from karat24.refimpl.kernels.microkernel.microkernel import multiply_block
@@ -262,7 +262,7 @@ class WinogradLayer(NamedTuple):
     """How ``pooled`` is made of ``out``."""
 
 
-@no_refcount
+@task_loop
 def winograd_tasks(
     layer: WinogradLayer, image: Array, out: Array, pooled: Array, acc_out: Array, begin: int, end: int
 ) -> None:

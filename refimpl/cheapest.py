@@ -1,0 +1,85 @@
+"""Which layers a program computes by their specs, because that is cheaper than to compile their kernels.
+
+A layer's spec and its kernel give equal bits. The kernel is many times faster, but on a machine that never
+ran it, its loop has to be compiled, which takes seconds; the spec runs at once. For a loop that is not
+compiled yet, the times that the specs of all layers with this loop would take are added up. If the sum is
+less than the time of compiling, these layers run by their specs. What was compiled is kept, and used.
+
+The times were measured on one core of 2024 (Zen 4). Specs and the compiler are programs of one thread, so
+another processor changes both times by about one factor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from karat24.refimpl.contract import Compiled, Kernel
+from karat24.refimpl.cost import WEIGHTED
+from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
+
+LAYER_SECONDS, VALUE_SECONDS, PRODUCT_SECONDS = 1e-3, 1e-7, 3e-9
+"""What a spec takes for itself, for a value it reads or writes, and for a product."""
+
+SLOW_VALUES: Mapping[str, float] = MappingProxyType({"CAST": 1e-6, "L2_NORMALIZATION": 6e-5, "SOFTMAX": 6e-5})
+"""Seconds for a value, of specs that compute value by value in Python."""
+
+SLOW_PRODUCTS: Mapping[str, float] = MappingProxyType({"ConvTranspose": 1e-7})
+"""Seconds for a product, of specs that round after each one."""
+
+
+def layers_by_spec(layers: Sequence[tuple[LayerView, Kernel]], runs: int) -> frozenset[int]:
+    """Indices of the layers whose specs, in ``runs`` runs, take less time than compiling their loops."""
+    return frozenset(
+        view.layer.index
+        for loop in _uncompiled_loops(layers)
+        if runs * sum(map(spec_seconds, loop.users)) < loop.seconds
+        for view in loop.users
+    )
+
+
+def seconds_to_compile(layers: Sequence[tuple[LayerView, Kernel]]) -> float:
+    """What has to be compiled before the layers can run, in seconds, about; 0 where nothing has to be."""
+    return sum(loop.seconds for loop in _uncompiled_loops(layers))
+
+
+@dataclass
+class _Loop:
+    """A loop that is not compiled: what compiling it takes, and the layers that need it."""
+
+    seconds: float
+    users: list[LayerView] = field(default_factory=list)
+
+
+def _uncompiled_loops(layers: Sequence[tuple[LayerView, Kernel]]) -> Collection[_Loop]:
+    loops: dict[Hashable, _Loop] = {}
+    for view, kernel in layers:
+        if isinstance(kernel, Compiled):
+            key = kernel.uncompiled(
+                [None if tensor is None else _array(tensor) for tensor in view.inputs],
+                [_array(tensor) for tensor in view.outputs],
+            )
+            if key is not None:
+                loops.setdefault(key, _Loop(kernel.compile_seconds)).users.append(view)
+    return loops.values()
+
+
+def spec_seconds(view: LayerView) -> float:
+    """What one run of a layer's spec takes, about."""
+    tensors = [t for t in (*view.inputs, *view.outputs) if t is not None and not t.is_constant]
+    values = sum(math.prod(tensor.shape) for tensor in tensors)
+    products = WEIGHTED[view.op].macs(view) if view.op in WEIGHTED else 0
+    return (
+        LAYER_SECONDS
+        + values * SLOW_VALUES.get(view.op, VALUE_SECONDS)
+        + products * SLOW_PRODUCTS.get(view.op, PRODUCT_SECONDS)
+    )
+
+
+def _array(tensor: Tensor) -> Array:
+    """An array of the kind the layer will run on; of a tensor that is computed, its values are not set."""
+    return np.empty(tensor.shape, DTYPES[tensor.dtype]) if tensor.data is None else tensor.data
