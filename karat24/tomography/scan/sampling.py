@@ -64,10 +64,9 @@ def take_sample(volume: Volume, declared: float | None, found_masks: bool = True
         require_finite(image, masked, volume.about.names[index], step)
         kept.append(image[~masked].astype(np.float64))
     values = np.sort(np.concatenate(kept))
-    if not values.size:
-        raise FeedError(
-            f"every sampled pixel is masked ({mask.describe() if mask else ''}); give another --mask"
-        )
+    if not values.size and mask is not None:
+        value = f"every pixel of the sample is {mask.value:g}"
+        raise FeedError(f"{value}: there is nothing to restore; name the array or --mask that is meant")
     total = sum(image.size for image in images)
     return Sample(values, hashed.hexdigest(), mask, 1 - values.size / total)
 
