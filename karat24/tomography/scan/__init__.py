@@ -2,5 +2,6 @@
 
 ``volumes`` reads, ``outputs`` writes. In between lie ``sampling``, ``masks`` and ``greyscale`` (one scale for
 all slices), ``recipe`` and ``restorer`` (what is done to a slice), ``plan``, ``manifest``, ``records`` and
-``lock`` (what a run relies on), ``work`` (one slice), ``pool`` and ``cluster`` (many), ``run``, ``check``, ``report``.
+``lock`` (what a run relies on), ``work`` (one slice), ``pool`` and ``cluster`` (many slices), ``run``,
+``check``, ``pictures`` and ``report``.
 """

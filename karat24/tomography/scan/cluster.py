@@ -53,7 +53,7 @@ def on_cluster(manifest: Manifest, todo: Sequence[int], address: str) -> Iterato
             )
 
         first = [submit(index) for _, index in zip(range(WINDOW * threads), waiting, strict=False)]
-        completed = as_completed(first)
+        completed = as_completed(first, loop=client.loop)
         for future in completed:
             yield Record(**future.result())
             future.release()

@@ -50,12 +50,12 @@ def test_a_worker_that_is_killed_changes_no_bit(local_cluster: object, tmp_path:
 
 def test_the_error_of_a_slice_arrives(local_cluster: object, tmp_path: Path) -> None:
     volume = noisy_volume(70, 16)
-    volume[1, 3, 4] = np.nan  # not sampled
+    volume[11, 3, 4] = np.nan  # not sampled
     np.save(tmp_path / "v.npy", volume)
     address = local_cluster.scheduler_address  # type: ignore[attr-defined]
-    with pytest.raises(FeedError, match="slice slice_00001: 1 pixels are NaN"):
+    with pytest.raises(FeedError, match="slice slice_00011: 1 pixels are NaN"):
         carry_out(
-            plan_of(tmp_path / "v.npy", tmp_path / "o", slices=(0, 3)),
+            plan_of(tmp_path / "v.npy", tmp_path / "o", slices=(10, 13)),
             lambda manifest, todo: on_cluster(manifest, todo, address),
         )
 

@@ -117,10 +117,10 @@ def test_masked_pixels_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_nan_in_a_slice_that_was_not_sampled_is_refused_with_its_place(tmp_path: Path) -> None:
     volume = noisy_volume(70, 16)
-    volume[1, 3, 4] = np.nan
+    volume[11, 3, 4] = np.nan
     np.save(tmp_path / "v.npy", volume)
     plan = plan_of(tmp_path / "v.npy", tmp_path / "o")
-    with pytest.raises(FeedError, match=r"slice slice_00001: 1 pixels are NaN, the first in row 3, column 4"):
+    with pytest.raises(FeedError, match=r"slice slice_00011: 1 pixels are NaN, the first in row 3, column 4"):
         restored(plan)
 
 
@@ -130,7 +130,7 @@ def test_tiles_take_less_memory_and_say_so(scan: Path, tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "v.npy", tmp_path / "o", max_memory=280_000_000)
     assert plan.manifest.recipe.tile == (512, 512)
     assert "halo of 16" in plan.manifest.recipe.describe()
-    with pytest.raises(UsageError, match="takes about 0.26 GB"):
+    with pytest.raises(UsageError, match=r"takes about 0\.27 GB"):
         plan_of(tmp_path / "v.npy", tmp_path / "o", max_memory=200_000_000)
 
 
