@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numba
 import numpy as np
 
 from karat24.refimpl import __version__
@@ -135,7 +136,8 @@ def make_plan(source: Source, out: Path, options: Options) -> Plan:
         count=count,
         told={"command": shlex.join(options.command), "warnings": list(chosen.warnings)},
     )
-    threads = max(1, processors // workers)
+    # NUMBA_NUM_THREADS in the environment bounds what a process may take.
+    threads = max(1, min(processors // workers, int(vars(numba.config)["NUMBA_NUM_THREADS"])))
     return Plan(manifest, volume, sample, workers, threads, needed, chosen.warnings)
 
 

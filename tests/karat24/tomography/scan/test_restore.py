@@ -18,6 +18,7 @@ from karat24.refimpl.errors import FeedError, UsageError
 from karat24.tomography.scan import files, lock
 from karat24.tomography.scan.check import check
 from karat24.tomography.scan.outputs import state_folder
+from karat24.tomography.scan.restorer import Restorer
 from karat24.tomography.scan.volumes import Source, open_volume
 from tests.support.scans import (
     noisy_volume,
@@ -62,6 +63,18 @@ def test_names_unit_and_type_are_the_inputs(scan: Path, undisturbed: Path) -> No
         assert clean.dtype == np.float32
         assert abs(float(clean.mean() - noisy.mean())) < 0.0005, "the mean, in 1/µm, stays"
         assert clean[:10, :10].std() < noisy[:10, :10].std() / 2, "noise goes"
+
+
+@pytest.mark.parametrize(("index", "window"), [(0, [0, 0, 1]), (2, [1, 2, 3]), (4, [3, 4, 4])])
+def test_neighbours_are_the_inputs_and_ends_repeat(
+    scan: Path, undisturbed: Path, tmp_path: Path, index: int, window: list[int]
+) -> None:
+    """A slice beyond an end is the end itself; restored neighbours would leave ghosts."""
+    manifest = plan_of(scan, tmp_path / "o").manifest
+    volume = open_volume(Source(scan))
+    grey = manifest.scale.grey(np.stack([volume.read(place) for place in window], axis=-1))
+    expected = manifest.scale.value(Restorer(manifest.recipe, (60, 68), 1)(grey)).astype(np.float32)
+    np.testing.assert_array_equal(tifffile.imread(undisturbed / f"recon_{98 + index:05}.tiff"), expected)
 
 
 def test_every_output_holds_equal_values(scan: Path, undisturbed: Path, tmp_path: Path) -> None:
