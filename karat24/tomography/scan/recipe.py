@@ -19,9 +19,9 @@ MULTIPLE = 8
 TILE, HALO = 512, 16
 BLENDED_TILE, BLEND = 64, 39
 
-BASE_BYTES = 250_000_000
+BASE_BYTES = 350_000_000
 WHOLE_BYTES_PER_PIXEL, TILED_BYTES_PER_PIXEL, BLENDED_BYTES_PER_PIXEL = 150, 40, 160
-"""Memory of a process that restores slices: measured at 2048 × 2048 and 2560 × 2560, rounded up."""
+"""Memory of a process that restores slices: measured at 1024 × 1024 to 2560 × 2560, rounded up."""
 
 
 @dataclass(frozen=True)
