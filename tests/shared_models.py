@@ -51,3 +51,14 @@ def require_case(name: str) -> Path:
     if not path.is_file():
         pytest.skip(f"{path} is absent; set KARAT24_CASES to the folder of reported files")
     return path
+
+
+SCANS = Path(os.environ.get("KARAT24_SCANS", ROOT.parent / "shared" / "scans"))
+
+
+def require_scan(name: str) -> Path:
+    """The path of a real raw scan, or a skip that says what is missing."""
+    path = SCANS / name
+    if not path.is_file():
+        pytest.skip(f"{path} is absent; set KARAT24_SCANS to the folder of real scans")
+    return path

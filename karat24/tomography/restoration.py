@@ -65,9 +65,9 @@ class Network:
         return dequantize_values(self.run(given), self.graph.tensors[self.graph.outputs[0]])
 
 
-def on_oracle(graph: Graph, profile: str) -> Network:
-    """The graph run by the oracle under a profile."""
-    program = compile_graph(graph, profile)
+def on_oracle(graph: Graph, profile: str, threads: int | None = None) -> Network:
+    """The graph run by the oracle under a profile, on all threads unless their number is given."""
+    program = compile_graph(graph, profile, threads)
     return Network(graph, lambda values: program.run([values]).outputs[0])
 
 

@@ -1,0 +1,1 @@
+"""From raw projections to slices: corrections, the rotation axis, ring removal, filtered back projection."""
