@@ -235,6 +235,29 @@ def _write_max_pool(writer: _Writer, view: LayerView) -> None:
     writer.activate(view)
 
 
+def _write_average_pool(writer: _Writer, view: LayerView) -> None:
+    """A mean over the pixels of the image that the window covers."""
+    windows = (view.integer("filter_height"), view.integer("filter_width"))
+    writer.node(
+        "AveragePool",
+        [writer.input(view, 0)],
+        writer.activated(view),
+        kernel_shape=windows,
+        strides=(view.integer("stride_h"), view.integer("stride_w")),
+        pads=window_pads(view, view.input(0).shape, view.output().shape, windows),
+        count_include_pad=0,
+    )
+    writer.activate(view)
+
+
+def _write_add(writer: _Writer, view: LayerView) -> None:
+    """Two activations of one shape: broadcasting would have to know both layouts."""
+    if not view.input(0).shape == view.input(1).shape == view.output().shape:
+        raise UnsupportedOp(f"{view}: no float ONNX for an ADD of different shapes")
+    writer.node("Add", [writer.input(view, 0), writer.input(view, 1)], writer.activated(view))
+    writer.activate(view)
+
+
 def _write_resize_bilinear(writer: _Writer, view: LayerView) -> None:
     batch, height, width, channels = view.output().shape
     name = writer.names[view.output().index]
@@ -266,6 +289,8 @@ def _write_relu(writer: _Writer, view: LayerView) -> None:
 
 WRITERS: Mapping[str, Callable[[_Writer, LayerView], None]] = MappingProxyType(
     {
+        "ADD": _write_add,
+        "AVERAGE_POOL_2D": _write_average_pool,
         "CONV_2D": _write_conv,
         "DEPTHWISE_CONV_2D": _write_conv,
         "TRANSPOSE_CONV": _write_transpose_conv,
