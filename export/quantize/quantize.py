@@ -27,7 +27,7 @@ NONE_GIVEN: Mapping[str, Range] = MappingProxyType({})
 
 NO_FILTERS: Mapping[str, tuple[Array, Quantization]] = MappingProxyType({})
 
-RESCALING = frozenset({"RELU", "ADD"})
+RESCALING = frozenset({"ADD", "MEAN", "RELU"})
 """Ops without a filter whose output has parameters of its own."""
 
 

@@ -13,7 +13,7 @@ from karat24.export.quantize.affine import Range
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import Graph, LayerView
 
-KEEPING = frozenset({"AVERAGE_POOL_2D", "MAX_POOL_2D", "RESIZE_BILINEAR"})
+KEEPING = frozenset({"MAX_POOL_2D", "RESIZE_BILINEAR"})
 """Ops whose output keeps the parameters of input 0."""
 
 SHARING = frozenset({"CONCATENATION"})

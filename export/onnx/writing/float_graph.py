@@ -235,19 +235,13 @@ def _write_max_pool(writer: _Writer, view: LayerView) -> None:
     writer.activate(view)
 
 
-def _write_average_pool(writer: _Writer, view: LayerView) -> None:
-    """A mean over the pixels of the image that the window covers."""
-    windows = (view.integer("filter_height"), view.integer("filter_width"))
-    writer.node(
-        "AveragePool",
-        [writer.input(view, 0)],
-        writer.activated(view),
-        kernel_shape=windows,
-        strides=(view.integer("stride_h"), view.integer("stride_w")),
-        pads=window_pads(view, view.input(0).shape, view.output().shape, windows),
-        count_include_pad=0,
-    )
-    writer.activate(view)
+def _write_mean(writer: _Writer, view: LayerView) -> None:
+    """The mean over an image, its axes kept, is a global pool."""
+    axes = view.input(1).data
+    wanted = None if axes is None else {int(axis) % 4 for axis in axes.reshape(-1)}
+    if len(view.input(0).shape) != 4 or wanted != {1, 2} or not view.flag("keep_dims"):
+        raise UnsupportedOp(f"{view}: no float ONNX for a MEAN other than over height and width, kept")
+    writer.node("GlobalAveragePool", [writer.input(view, 0)], writer.names[view.output().index])
 
 
 def _write_add(writer: _Writer, view: LayerView) -> None:
@@ -290,11 +284,11 @@ def _write_relu(writer: _Writer, view: LayerView) -> None:
 WRITERS: Mapping[str, Callable[[_Writer, LayerView], None]] = MappingProxyType(
     {
         "ADD": _write_add,
-        "AVERAGE_POOL_2D": _write_average_pool,
         "CONV_2D": _write_conv,
         "DEPTHWISE_CONV_2D": _write_conv,
         "TRANSPOSE_CONV": _write_transpose_conv,
         "MAX_POOL_2D": _write_max_pool,
+        "MEAN": _write_mean,
         "RESIZE_BILINEAR": _write_resize_bilinear,
         "CONCATENATION": _write_concatenation,
         "RELU": _write_relu,
