@@ -1,6 +1,6 @@
 """Weights set to 0 by magnitude, as Han et al., "Learning both Weights and Connections" (2015), do it.
 
-Pruning without training the rest again costs accuracy; ``training.pruning`` alternates both.
+Pruning without training the rest again costs accuracy; ``training.incremental`` alternates both.
 """
 
 from __future__ import annotations

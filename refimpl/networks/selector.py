@@ -24,8 +24,8 @@ def selector(
 
     ``tiny-5``: 5×5 to 8, pool, 5×5 to 8, pool, fully connected 512, 16, 2. ``tiny-3``: 3×3 to 16, pool,
     3×3 to 16, pool, 256, 2. The paper does not print its layers: these two lie within the bounds that its
-    totals leave (241,728 to 284,703 weights, 1,272,016 to 1,297,871 multiplications at 32×32). Sizes, ``weights``,
-    ``seed`` and errors are those of :func:`tomogan`.
+    totals leave (241,728 to 284,703 weights, 1,272,016 to 1,297,871 multiplications at 32×32). Sizes,
+    ``weights``, ``seed`` and errors are those of :func:`tomogan`.
     """
     check_size("selector", height, width)
     if layers not in ("tiny-5", "tiny-3"):
