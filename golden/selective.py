@@ -36,7 +36,7 @@ class SelectiveReport:
         codes = {EXIT_CANNOT_COMPARE if part is None else part.exit_code() for part in self.parts.values()}
         if self.expected != self.taken or self.differing or EXIT_MISMATCH in codes:
             return EXIT_MISMATCH
-        return EXIT_CANNOT_COMPARE if EXIT_CANNOT_COMPARE in codes else EXIT_MATCH
+        return EXIT_CANNOT_COMPARE if EXIT_CANNOT_COMPARE in codes or not codes else EXIT_MATCH
 
     def summary(self) -> str:
         """A line for each part, and one for the branches."""

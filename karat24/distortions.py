@@ -1,9 +1,9 @@
 """Distorted images, repeatable from a seed: noise, blur and occlusion as the selective paper has them.
 
 Images are float ``[number, y, x, channel]`` in 0 … 1, and so are the results. An image's distortion depends
-on the seed and the image's number alone, not on how many there are. The paper prints the noise's deviation, the
-blur's and the block's size; that pixels are in 0 … 1, noise is clipped, and the block lies anywhere inside
-the image and is black, are choices made here.
+on the seed and the image's number alone, not on how many there are. The paper prints the noise's deviation,
+the blur's and the block's size; that pixels are in 0 … 1, noise is clipped, and the block lies anywhere
+inside the image and is black, are choices made here.
 
 Source: "Selective Deep Convolutional Neural Network for Low Cost Distorted Image Classification".
 """

@@ -70,11 +70,11 @@ class FrozenWeight:
 
     def freeze(self, share: float) -> None:
         """Rounds and freezes the largest free weights until ``share`` of all are frozen."""
-        now, before = _array(self.weight.detach()), self.mask.cpu().numpy()
-        grown = partition(now, before, share)
-        rounded = np.where(grown & ~before, round_filter(now, self.powers).real, _array(self.values))
-        self.mask.copy_(torch.from_numpy(grown))
-        self.values.copy_(torch.from_numpy(rounded))
+        self.hold()
+        now = _array(self.weight)
+        self.mask.copy_(torch.from_numpy(partition(now, self.mask.cpu().numpy(), share)))
+        # What is frozen already is of the set, and rounding leaves it as it is.
+        self.values.copy_(torch.from_numpy(round_filter(now, self.powers).real))
         self.hold()
 
     def hold(self) -> None:

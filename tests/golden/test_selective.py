@@ -14,7 +14,7 @@ from karat24.delegates.selective import SelectiveNetwork, branch_of, run_selecti
 from karat24.export.quantize import PER_CHANNEL_INT8, Range, quantize_model, run_float
 from karat24.export.tflite import write_tflite
 from karat24.golden.report import EXIT_CANNOT_COMPARE, EXIT_MATCH, EXIT_MISMATCH
-from karat24.golden.selective import verify_selective
+from karat24.golden.selective import SelectiveReport, verify_selective
 from karat24.refimpl.errors import FeedError, ModelError
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.networks import resnet50, selector, vgg16
@@ -119,6 +119,11 @@ def test_another_branch_or_another_output_is_a_mismatch(network: SelectiveNetwor
     assert report.exit_code == EXIT_MISMATCH
     assert report.taken == report.expected
     assert report.differing == (0, 2)
+
+
+def test_another_branch_is_a_mismatch_whatever_came_out_of_it() -> None:
+    assert SelectiveReport({}, ("clean",), ("distorted",), ()).exit_code == EXIT_MISMATCH
+    assert SelectiveReport({}, ("clean",), ("clean",), ()).exit_code == EXIT_CANNOT_COMPARE
 
 
 def test_networks_that_do_not_belong_together_are_refused(network: SelectiveNetwork) -> None:
