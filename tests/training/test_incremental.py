@@ -42,7 +42,7 @@ def small_network(seed: int = 0) -> nn.Module:
     )
 
 
-def on_noise(steps: int = 5):
+def on_noise(steps: int = 3):
     """Trains towards random classes: every free weight moves."""
 
     def retrain(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
