@@ -25,8 +25,10 @@ from karat24.refimpl.graph import Array, Graph, LayerView, Quantization, Tensor
 
 NONE_GIVEN: Mapping[str, Range] = MappingProxyType({})
 
-RESCALING = frozenset({"RELU"})
-"""Ops with one input and an output in parameters of its own."""
+NO_FILTERS: Mapping[str, tuple[Array, Quantization]] = MappingProxyType({})
+
+RESCALING = frozenset({"ADD", "MEAN", "RELU"})
+"""Ops without a filter whose output has parameters of its own."""
 
 
 def quantize_model(
@@ -73,9 +75,10 @@ def quantize_observed(
     samples: Iterable[Array],
     scheme: QuantizationScheme,
     given: Mapping[str, Range] = NONE_GIVEN,
+    filters: Mapping[str, tuple[Array, Quantization]] = NO_FILTERS,
 ) -> Graph:
     """Quantizes a prepared graph, given what :func:`observe` saw of it over ``samples``, which are read
-    again only to correct biases, and ranges known beforehand."""
+    again only to correct biases; ranges known beforehand; and ``filters`` as for :func:`quantize_graph`."""
     ranges = {
         index: choose_range(histogram, scheme.range_method, scheme.symmetric_activations)
         for index, histogram in seen.items()
@@ -85,14 +88,20 @@ def quantize_observed(
         if name not in by_name:
             raise ModelError(f"graph {graph.name!r} has no activation {name!r}, for which a range is given")
         ranges[by_name[name]] = values
-    quantized = quantize_graph(graph, ranges, scheme)
+    quantized = quantize_graph(graph, ranges, scheme, filters)
     return correct_biases(graph, quantized, samples) if scheme.correct_bias else quantized
 
 
 def quantize_graph(
-    graph: Graph, ranges: Mapping[int, Range], scheme: QuantizationScheme = PER_CHANNEL_INT8
+    graph: Graph,
+    ranges: Mapping[int, Range],
+    scheme: QuantizationScheme = PER_CHANNEL_INT8,
+    filters: Mapping[str, tuple[Array, Quantization]] = NO_FILTERS,
 ) -> Graph:
     """The 8-bit graph of a float32 graph, given the range of each activation by tensor index.
+
+    ``filters`` holds filters that are integers already, by the name of the float filter each stands for,
+    with their parameters; ``scheme`` says how the others are quantized.
 
     Layers, names and order stay; op versions become the lowest that say it; tensors get the parameters
     of ``scheme`` and biases become int32. With ``scheme.input_output`` other than
@@ -104,7 +113,7 @@ def quantize_graph(
     a filter that is not finite, or an accumulator that could overflow.
     """
     check_quantizable(graph)
-    quantized = with_lowest_versions(_Quantizer(graph, ranges, scheme).run())
+    quantized = with_lowest_versions(_Quantizer(graph, ranges, scheme, filters).run())
     check_accumulators(quantized)
     return quantized
 
@@ -132,8 +141,14 @@ def check_quantizable(graph: Graph) -> None:
 class _Quantizer:
     """One quantization under way: the graph being built and where each old tensor went."""
 
-    def __init__(self, graph: Graph, ranges: Mapping[int, Range], scheme: QuantizationScheme) -> None:
-        self._graph, self._scheme = graph, scheme
+    def __init__(
+        self,
+        graph: Graph,
+        ranges: Mapping[int, Range],
+        scheme: QuantizationScheme,
+        filters: Mapping[str, tuple[Array, Quantization]],
+    ) -> None:
+        self._graph, self._scheme, self._filters = graph, scheme, filters
         self._builder = GraphBuilder(graph.name, description=_description(graph, scheme))
         self._parameters = {
             index: self._activation_parameters(index, values)
@@ -221,7 +236,7 @@ class _Quantizer:
         filter_values = _finite(view, filter_)
         bias_values = None if bias is None else _finite(view, bias)
         input_scale = self._parameters[image.index].scale[0]
-        values, parameters = quantize_filter(
+        values, parameters = self._filters.get(filter_.name) or quantize_filter(
             filter_values,
             bias_values,
             input_scale,

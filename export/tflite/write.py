@@ -27,6 +27,7 @@ from karat24.export.tflite.schema import (
     TensorField,
     TensorMapField,
 )
+from karat24.refimpl.cost import WEIGHTED
 from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import Array, AttributeValue, Graph, Layer, LayerView, Signature, Tensor
 
@@ -45,14 +46,27 @@ def write_tflite(graph: Graph) -> bytes:
 
     Op versions are written as the layers carry them (``with_lowest_versions``
     sets them). Raises UnsupportedOp for an op without a line in
-    ``export/tflite/ops.py`` and ModelError for an attribute its options lack.
+    ``export/tflite/ops.py`` or a filter of 16 bits, and ModelError for an attribute its options lack.
     """
     if graph.format != "tflite":
         raise ModelError(f"a graph in {graph.format} layout cannot be written as .tflite")
     size = sum(tensor.data.nbytes for tensor in graph.tensors if tensor.data is not None)
     if size > MAX_BYTES:
         raise ModelError(f"{size} bytes of constants; a .tflite file holds at most {MAX_BYTES}")
+    for view in graph.views():
+        _check_filter(view)
     return _Writer(graph, size).content()
+
+
+def _check_filter(view: LayerView) -> None:
+    """Raises UnsupportedOp for an int16 filter: layers of a .tflite file round before they could be added."""
+    weighted = WEIGHTED.get(view.op)
+    filter_ = view.optional_input(weighted.filter) if weighted else None
+    if filter_ is not None and filter_.is_constant and filter_.dtype == "int16":
+        raise UnsupportedOp(
+            f"{view}: no .tflite holds the int16 filter {filter_.name!r}; "
+            "write ONNX of the flavour qoperator, or quantize with max_span=6"
+        )
 
 
 class _Writer:

@@ -1,4 +1,4 @@
-"""The flagship networks as float32 graphs, and how to chain graphs."""
+"""Networks as float32 graphs: the flagships, those of the selective paper, and how to chain graphs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Array, Graph
 from karat24.refimpl.networks.chain import chain
 from karat24.refimpl.networks.fine_tune import fine_tune
+from karat24.refimpl.networks.resnet50 import resnet50
+from karat24.refimpl.networks.selector import SelectorLayers, selector
 from karat24.refimpl.networks.tomogan import Upsampling, tomogan
+from karat24.refimpl.networks.vgg16 import vgg16
 from karat24.refimpl.networks.weights import learnt_ranges, load_weights, trained_weights
 
 __all__ = [
     "NETWORKS",
+    "SelectorLayers",
     "Upsampling",
     "chain",
     "fine_tune",
     "learnt_ranges",
     "load_weights",
     "network",
+    "resnet50",
+    "selector",
     "tomogan",
     "trained_weights",
+    "vgg16",
 ]
 
 NETWORKS = ("tomogan", "fine-tune")

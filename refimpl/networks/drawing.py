@@ -6,7 +6,7 @@ describe a float32 layer, which is what TensorFlow's converter writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -31,23 +31,46 @@ class Drawing:
         """The network's input ``[1, height, width, channels]``."""
         return self._builder.input(name, (1, height, width, channels), "float32")
 
-    def conv(self, x: int, name: str, channels: int, size: int, activation: str = "RELU") -> int:
+    def conv(
+        self, x: int, name: str, channels: int, size: int, activation: str = "RELU", stride: int = 1
+    ) -> int:
         """A ``size`` × ``size`` convolution to ``channels``, SAME, with bias and fused activation."""
-        _, height, width, in_channels = self._builder.shape(x)
-        filter_shape = (channels, size, size, in_channels)
-        fan_in = size * size * in_channels
+        _, height, width, _ = self._builder.shape(x)
+        pixels = -(-height // stride), -(-width // stride)
+        return self._conv(x, name, channels, (size, size), pixels, "SAME", activation, stride)
+
+    def fully_connected(self, x: int, name: str, units: int, activation: str = "RELU") -> int:
+        """Every value of ``x`` to ``units`` values, with bias: a convolution whose filter is as large as the
+        image, so that exporters and quantization meet one kind of layer. Gives ``[1, 1, 1, units]``."""
+        _, height, width, _ = self._builder.shape(x)
+        return self._conv(x, name, units, (height, width), (1, 1), "VALID", activation, 1)
+
+    def _conv(
+        self,
+        x: int,
+        name: str,
+        channels: int,
+        window: tuple[int, int],
+        pixels: tuple[int, int],
+        padding: str,
+        activation: str,
+        stride: int,
+    ) -> int:
+        in_channels = self._builder.shape(x)[3]
+        filter_shape = (channels, *window, in_channels)
+        fan_in = window[0] * window[1] * in_channels
         filter_ = self._builder.constant(
             f"{name}/filter", self._weights.filter(f"{name}/filter", filter_shape, fan_in)
         )
         bias = self._builder.constant(f"{name}/bias", self._weights.bias(f"{name}/bias", (channels,)))
-        output = self._builder.tensor(name, (1, height, width, channels), "float32")
+        output = self._builder.tensor(name, (1, *pixels, channels), "float32")
         return self._builder.layer(
             "CONV_2D",
             (x, filter_, bias),
             (output,),
-            padding="SAME",
-            stride_w=1,
-            stride_h=1,
+            padding=padding,
+            stride_w=stride,
+            stride_h=stride,
             fused_activation_function=activation,
             dilation_w_factor=1,
             dilation_h_factor=1,
@@ -68,6 +91,17 @@ class Drawing:
             filter_height=2,
             fused_activation_function="NONE",
         )
+
+    def global_mean(self, x: int, name: str) -> int:
+        """The mean of each channel, ``[1, 1, 1, channels]``."""
+        axes = self._builder.constant(f"{name}/axes", np.array([1, 2], np.int32))
+        output = self._builder.tensor(name, (1, 1, 1, self._builder.shape(x)[3]), "float32")
+        return self._builder.layer("MEAN", (x, axes), (output,), keep_dims=True)
+
+    def add(self, first: int, second: int, name: str, activation: str = "RELU") -> int:
+        """The sum of two activations of one shape."""
+        output = self._builder.tensor(name, self._builder.shape(first), "float32")
+        return self._builder.layer("ADD", (first, second), (output,), fused_activation_function=activation)
 
     def upsample_bilinear(self, x: int, name: str) -> int:
         """Doubles height and width by bilinear interpolation with half-pixel centres."""
@@ -119,3 +153,12 @@ def check_size(network: str, height: int, width: int) -> None:
     for name, size in (("height", height), ("width", width)):
         if isinstance(size, bool) or not isinstance(size, int) or size <= 0 or size % 8:
             raise UsageError(f"{network}: {name} {size!r} is not a positive multiple of 8")
+
+
+def check_width(network: str, width: float, channels: Sequence[int]) -> None:
+    """Raises UsageError unless ``width`` times each number of channels is a positive whole number."""
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width <= 1:
+        raise UsageError(f"{network}: width {width!r} is not above 0 and at most 1")
+    for number in channels:
+        if number * width != int(number * width):
+            raise UsageError(f"{network}: width {width!r} makes {number * width} channels of {number}")

@@ -9,6 +9,7 @@ import numpy as np
 from karat24.export.onnx.layout import TO_NCHW
 from karat24.export.onnx.schema import MICROSOFT
 from karat24.export.onnx.writing.convert_reshape import reshaped
+from karat24.export.onnx.writing.convert_wide import is_wide, wide_conv
 from karat24.export.onnx.writing.converter import EIGHT_BITS, Converter, strides
 from karat24.export.onnx.writing.float_graph import transposed_geometry, window_pads
 from karat24.refimpl.errors import UnsupportedOp
@@ -93,6 +94,9 @@ def _affine(
 
 def conv(converter: Converter, view: LayerView) -> None:
     """OHWI becomes [out_channel, in_channel / group, y, x]."""
+    if is_wide(view.input(1)):
+        wide_conv(converter, view)
+        return
     channels, filter_ = view.input(0).shape[3], view.input(1).shape
     index = _filter(converter, view, 1, TO_NCHW, 0)
     _convolve(converter, view, index, channels // filter_[3])

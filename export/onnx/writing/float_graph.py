@@ -235,6 +235,23 @@ def _write_max_pool(writer: _Writer, view: LayerView) -> None:
     writer.activate(view)
 
 
+def _write_mean(writer: _Writer, view: LayerView) -> None:
+    """The mean over an image, its axes kept, is a global pool."""
+    axes = view.input(1).data
+    wanted = None if axes is None else {int(axis) % 4 for axis in axes.reshape(-1)}
+    if len(view.input(0).shape) != 4 or wanted != {1, 2} or not view.flag("keep_dims"):
+        raise UnsupportedOp(f"{view}: no float ONNX for a MEAN other than over height and width, kept")
+    writer.node("GlobalAveragePool", [writer.input(view, 0)], writer.names[view.output().index])
+
+
+def _write_add(writer: _Writer, view: LayerView) -> None:
+    """Two activations of one shape: broadcasting would have to know both layouts."""
+    if not view.input(0).shape == view.input(1).shape == view.output().shape:
+        raise UnsupportedOp(f"{view}: no float ONNX for an ADD of different shapes")
+    writer.node("Add", [writer.input(view, 0), writer.input(view, 1)], writer.activated(view))
+    writer.activate(view)
+
+
 def _write_resize_bilinear(writer: _Writer, view: LayerView) -> None:
     batch, height, width, channels = view.output().shape
     name = writer.names[view.output().index]
@@ -266,10 +283,12 @@ def _write_relu(writer: _Writer, view: LayerView) -> None:
 
 WRITERS: Mapping[str, Callable[[_Writer, LayerView], None]] = MappingProxyType(
     {
+        "ADD": _write_add,
         "CONV_2D": _write_conv,
         "DEPTHWISE_CONV_2D": _write_conv,
         "TRANSPOSE_CONV": _write_transpose_conv,
         "MAX_POOL_2D": _write_max_pool,
+        "MEAN": _write_mean,
         "RESIZE_BILINEAR": _write_resize_bilinear,
         "CONCATENATION": _write_concatenation,
         "RELU": _write_relu,
