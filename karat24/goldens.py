@@ -161,8 +161,8 @@ def check_golden(
     """Checks a golden on what recorded it, on ``delegate`` (``oracle`` for karat24), or against ``recorded``.
 
     ``recorded`` is a .npz file of values by tensor index or name. The input is found as the golden says
-    unless ``files`` or ``feeds`` give it. Raises CannotCompare where the golden or what belongs to it is missing,
-    damaged or stale, and what running raises.
+    unless ``files`` or ``feeds`` give it. Raises CannotCompare where the golden or what belongs to it is
+    missing, damaged or stale, and what running raises.
     """
     path = Path(path)
     golden = _read_golden(path)

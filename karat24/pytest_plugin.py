@@ -133,21 +133,24 @@ class GoldenOfTest:
         from karat24.refimpl.errors import KaratError
 
         self.checked += 1
-        model = model or self._marked.get("model")
+        marked = self._marked
+        model = model or marked.get("model")
         if model is None:
             pytest.fail(
                 f"name a model: @pytest.mark.{MARKER}(model=...) or {FIXTURE}.check(model)", pytrace=False
             )
-        delegate = delegate or self._marked.get("delegate")
-        given = [self._beside(file) for file in files or self._marked.get("files", ())]
+        delegate = delegate or marked.get("delegate")
+        given = [self._beside(file) for file in files or marked.get("files", ())]
         path = self.path(name)
         try:
             if self._config.getoption("--karat24-regen-all") or not path.is_file() or self._forced:
                 proposal = propose_golden(
-                    self._beside(model), path, seed=self._marked.get("seed", 0) if seed is None else seed,
-                    files=given, feeds=feeds, delegate=delegate, profile=profile or self._marked.get("profile"),
+                    self._beside(model), path, files=given, feeds=feeds, delegate=delegate,
+                    seed=marked.get("seed", 0) if seed is None else seed,
+                    profile=profile or marked.get("profile"),
                 )  # fmt: skip
-                return self._write(proposal)
+                self._write(proposal)
+                return None
             found = check_golden(path, delegate=delegate, files=given, feeds=feeds)
         except KaratError as error:
             pytest.fail(f"{path}: {error}", pytrace=False)
@@ -185,7 +188,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     """Fails a test that passed and has looked at no golden."""
     result = yield
     golden = pyfuncitem.funcargs.get(FIXTURE)
-    if golden is not None and not golden.checked:
+    if isinstance(golden, GoldenOfTest) and not golden.checked:
         pytest.fail(f"this test checks no golden: call {FIXTURE}.check()", pytrace=False)
     return result
 

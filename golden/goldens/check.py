@@ -166,7 +166,7 @@ def _layer(tensor: GoldenTensor, observed: Observed, differences: Differences, r
     return LayerVerdict(
         tensor.layer, tensor.op, tensor.tensor, tensor.name, tensor.dtype,
         rule=f"sha256 {tensor.sha256[:16]}", verdict=found.verdict, diff=found.diff, reason=found.reason,
-        origin=found.origin, tie_distance=found.tie,
+        origin=found.origin, tie_distance=found.tie, located=found.located,
     )  # fmt: skip
 
 
@@ -177,15 +177,16 @@ def _output(
     values = observed.outputs.get(index)
     verdict: Verdict = "not_compared"
     diff: ArrayDiff | None = None
+    located = None
     reason = refused or observed.unreadable.get(index, "the run shows no such output")
     if values is not None and not refused:
         if observed.output_digests[index] == digest:
             verdict, diff, reason = "bit_exact", all_equal(values), ""
         else:
             found = differences.of_output(index, values, digest)
-            verdict, diff, reason = "mismatch", found.diff, found.reason
+            verdict, diff, reason, located = "mismatch", found.diff, found.reason, found.located
     name, dtype = ("", "") if tensor is None else (tensor.name, tensor.dtype)
-    return OutputVerdict(index, name, dtype, verdict, diff, reason)
+    return OutputVerdict(index, name, dtype, verdict, diff, reason, located=located)
 
 
 def _not_in_the_golden(golden: Golden, observed: Observed) -> list[LayerVerdict]:

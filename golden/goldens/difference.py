@@ -14,6 +14,7 @@ from karat24.golden.explain import Explainer, tie_distance
 from karat24.golden.goldens.files import stored_arrays, values_digest
 from karat24.golden.goldens.manifest import Golden, GoldenTensor
 from karat24.golden.goldens.observe import Observed, observe_oracle
+from karat24.golden.located import Located, locate
 from karat24.golden.report import Origin, Verdict
 from karat24.refimpl import __version__
 from karat24.refimpl.engine import Feeds, Program, compile_graph, resolve_feeds
@@ -30,6 +31,7 @@ class Found:
     reason: str = ""
     origin: Origin = ""
     tie: float | None = None
+    located: Located | None = None
 
 
 class Differences:
@@ -59,12 +61,17 @@ class Differences:
         diff, unknown = self._diff(tensor.tensor, values, tensor.sha256)
         origin, reason, tie = self._attribute(tensor)
         verdict: Verdict = "explained" if origin == "introduced" and reason else "mismatch"
-        return Found(verdict, diff, "; ".join(filter(None, (reason, unknown))), origin, tie)
+        reasons = "; ".join(filter(None, (reason, unknown)))
+        return Found(verdict, diff, reasons, origin, tie, self._located(tensor.tensor, values, diff))
 
     def of_output(self, index: int, values: Array, digest: str) -> Found:
         """The difference of an output of the model."""
         diff, unknown = self._diff(index, values, digest)
-        return Found("mismatch", diff, unknown)
+        return Found("mismatch", diff, unknown, located=self._located(index, values, diff))
+
+    def _located(self, index: int, values: Array, diff: ArrayDiff | None) -> Located | None:
+        """Where differing values lie, as far as the golden's values are known."""
+        return None if diff is None else locate(self.expected[index], values, self._observed.graph.format)
 
     def _diff(self, index: int, values: Array, digest: str) -> tuple[ArrayDiff | None, str]:
         """The difference from the golden's values, or why these are not known."""

@@ -100,7 +100,7 @@ def find_goldens(folder: Path) -> list[Path]:
 def leftovers(folder: Path) -> Iterator[Path]:
     """What killed processes left behind: temporary files, and arrays that no golden names."""
     yield from sorted(folder.rglob(f".*{TEMPORARY}"))
-    named = {path.with_name(_arrays_of(path)) for path in find_goldens(folder)}
+    named = {path.parent / _arrays_of(path) for path in find_goldens(folder)}
     for path in sorted(folder.rglob("*.golden.*.npz")):
         if path not in named and _is_content_name(path):
             yield path

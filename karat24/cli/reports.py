@@ -60,10 +60,10 @@ def write(options: argparse.Namespace, reports: Sequence[Report], names: Sequenc
     if options.overlay is not None:
         _write_overlay(options.overlay, reports)
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        from karat24.golden.reports.annotations import annotations
+        from karat24.golden.reports.github import annotation_lines
 
         for report, name in zip(reports, names, strict=True):
-            for line in annotations(report, name):
+            for line in annotation_lines(report, name):
                 print(line)
 
 

@@ -121,8 +121,8 @@ def test_goldens_no_test_has_fail_the_session(project: pytest.Pytester) -> None:
 
 def test_choosing_tests_makes_no_golden_stale(project: pytest.Pytester) -> None:
     """With -k, -m and ``file::test`` goldens of the tests left out stay."""
-    (project.path / "test_it.py").write_text(TEST + "\ndef test_other(karat24_golden):\n"
-                                             "    karat24_golden.check('small.tflite', name='a')\n")  # fmt: skip
+    other = "\ndef test_other(karat24_golden):\n    karat24_golden.check('small.tflite', name='a')\n"
+    (project.path / "test_it.py").write_text(TEST + other)
     assert run(project, "--karat24-regen-all").ret == 0
     assert golden(project, "test_other~a").is_file()
     for arguments in (["-k", "model"], ["test_it.py::test_model"], ["-k", "nothing"]):
@@ -140,20 +140,21 @@ def test_parameters_have_goldens_of_their_own(project: pytest.Pytester) -> None:
 
 
 def test_under_xdist(project: pytest.Pytester) -> None:
-    """Workers write different goldens, stale ones are reported once, and the session fails."""
+    """Workers write goldens of their own, a stale one is reported once, and the session fails."""
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
     (project.path / "test_it.py").write_text(
         "import pytest\n@pytest.mark.parametrize('seed', range(4))\n"
         "def test_model(karat24_golden, seed): karat24_golden.check('small.tflite', seed=seed)\n"
     )
-    arguments = ("-p", "karat24.pytest_plugin", "-p", "xdist.plugin", "-n", "2")
-    first = project.runpytest_subprocess(*arguments, "--karat24-regen-all")
-    first.assert_outcomes(passed=4)
+    golden(project, "test_gone").parent.mkdir(parents=True)
     golden(project, "test_gone").write_bytes(b"")
-    second = project.runpytest_subprocess(*arguments)
-    second.assert_outcomes(passed=4)
-    assert second.ret == pytest.ExitCode.TESTS_FAILED
-    assert second.stdout.str().count("test_gone.golden.json: no test") == 1
+    result = project.runpytest_subprocess(
+        "-p", "karat24.pytest_plugin", "-p", "xdist.plugin", "-n", "2", "--karat24-regen-all"
+    )
+    result.assert_outcomes(passed=4)
+    assert len(list((project.path / "goldens").rglob("*.golden.json"))) == 5
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.stdout.str().count("test_gone.golden.json: no test") == 1
 
 
 def test_the_installed_entry_point_is_this_plug_in() -> None:

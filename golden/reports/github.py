@@ -11,7 +11,7 @@ MOST = 10
 """GitHub shows no more annotations of one kind per step."""
 
 
-def annotations(report: Report, file: str) -> list[str]:
+def annotation_lines(report: Report, file: str) -> list[str]:
     """An error for each layer and output that differs or was not compared; the last one counts what is left.
 
     ``file`` is the golden or model the annotations stand at. A passed report gives none.
