@@ -57,10 +57,11 @@ def _filters() -> str:
 
 
 def _section(report: Report, name: str) -> str:
+    inputs = f"{report.samples} input{'s' if report.samples != 1 else ''}"
     facts = {
         "model": report.model,
         "SHA-256": report.model_sha256,
-        "run": f"{report.delegate}, {report.mode}, {report.samples} input{'s' if report.samples != 1 else ''}",
+        "run": f"{report.delegate}, {report.mode}, {inputs}",
         "against": " ".join(filter(None, (report.profile, report.profile_reason))),
         "versions": ", ".join(f"{key} {value}" for key, value in report.versions.items()),
         "machine": ", ".join(report.machine.values()),
@@ -68,12 +69,14 @@ def _section(report: Report, name: str) -> str:
     told = "".join(f"<dt>{key}</dt><dd>{html.escape(value)}</dd>" for key, value in facts.items() if value)
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in report.notes)
     heading = html.escape(name)
+    rows = "".join(_row(judged) for judged in report.judged)
     return (
         f"<section><h2>{_badge(report.verdict)} {heading}</h2><p>{html.escape(report.summary())}</p>"
         f"<dl>{told}</dl>{notes}{_overview(report)}"
-        f'<div class="scroll" role="region" tabindex="0" aria-label="layers of {heading}"><table>'
-        f"<caption>Layers and outputs; a heading sorts</caption><thead><tr>{_headings()}</tr></thead>"
-        f"<tbody>{''.join(_row(judged) for judged in report.judged)}</tbody></table></div></section>"
+        f'<div class="scroll" role="region" tabindex="0" aria-label="layers of {heading}">'
+        '<table role="table"><caption>Layers and outputs; a heading sorts</caption>'
+        f'<thead role="rowgroup"><tr role="row">{_headings()}</tr></thead>'
+        f'<tbody role="rowgroup">{rows}</tbody></table></div></section>'
     )
 
 
@@ -95,7 +98,8 @@ def _headings() -> str:
     for column in COLUMNS:
         kind = "number" if column in NUMERIC else "text"
         button = f'<button type="button" data-kind="{kind}">{column}</button>'
-        headings.append(f'<th scope="col">{button if column != "more" else column}</th>')
+        inner = button if column != "more" else column
+        headings.append(f'<th role="columnheader" scope="col">{inner}</th>')
     return "".join(headings)
 
 
@@ -114,11 +118,14 @@ def _row(judged: Judged) -> str:
         largest = f"{diff.max_abs_diff:.3g}" if floating else str(diff.max_abs_diff_lsb)
     count = "" if diff is None else f"{diff.mismatch_count}"
     cells = [layer, op, judged.name, judged.dtype, None, count, largest, origin]
+    shown = (_badge(judged.verdict) if cell is None else html.escape(cell) for cell in cells)
     written = "".join(
-        f"<td>{_badge(judged.verdict)}</td>" if cell is None else f"<td>{html.escape(cell)}</td>"
-        for cell in cells
+        f'<td role="cell" data-label="{column}">{cell}</td>'
+        for column, cell in zip(COLUMNS[:-1], shown, strict=True)
     )
-    return f'<tr data-verdict="{judged.verdict}">{written}<td>{_more(judged)}</td></tr>'
+    return (
+        f'<tr role="row" data-verdict="{judged.verdict}">{written}<td role="cell">{_more(judged)}</td></tr>'
+    )
 
 
 def _more(judged: Judged) -> str:

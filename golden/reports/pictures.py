@@ -7,6 +7,7 @@ import html
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,8 @@ def similarity(expected: Array, found: Array) -> float | None:
         from skimage.metrics import structural_similarity
     except ImportError:
         return None
-    return float(structural_similarity(expected, found, channel_axis=2, data_range=255))
+    similar: Any = structural_similarity  # it has no types
+    return float(similar(expected, found, channel_axis=2, data_range=255))
 
 
 def histogram_svg(histogram: Mapping[int, int], label: str) -> str:
