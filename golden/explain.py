@@ -84,8 +84,17 @@ def tie_distance(view: LayerView, accumulator: Array, differing: Array) -> float
     The real result is ``acc * s_in * s_filter / s_out`` in float64; 0 is an exact
     tie, 0.5 as far as can be. None for ops without accumulators.
     """
+    real = real_results(view, accumulator) if differing.any() else None
+    if real is None:
+        return None
+    real = real[differing]
+    return float(np.abs(np.abs(real - np.floor(real)) - 0.5).max())
+
+
+def real_results(view: LayerView, accumulator: Array) -> Array | None:
+    """``acc * s_in * s_filter / s_out`` in float64, shaped as the output; None without accumulators."""
     positions = FILTER_AND_DATA.get(view.op)
-    if positions is None or not differing.any():
+    if positions is None:
         return None
     filter_, data, output = view.input(positions[0]), view.input(positions[1]), view.output()
     if filter_.quantization is None:
@@ -93,5 +102,4 @@ def tie_distance(view: LayerView, accumulator: Array, differing: Array) -> float
     scale = np.array(filter_.quantization.scale, np.float64) * data.scale / output.scale
     if view.op == "QLinearConv":
         scale = scale.reshape(-1, 1, 1)
-    real = (accumulator * scale)[differing]
-    return float(np.abs(np.abs(real - np.floor(real)) - 0.5).max())
+    return np.asarray(accumulator * scale, np.float64)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from karat24.golden.diff import ArrayDiff, diff_arrays, merge
+from karat24.golden.located import Located, locate
 from karat24.golden.report import LayerVerdict, Origin, OutputVerdict, Verdict
 from karat24.refimpl.bounds.interval import Interval, Use
-from karat24.refimpl.graph import Array, LayerView, Tensor
+from karat24.refimpl.graph import Array, Format, LayerView, Tensor
 
 
 @dataclass(kw_only=True)
@@ -22,6 +23,7 @@ class Gathered:
     tie: float | None = None
     bound: Use | None = None
     disagreed: bool = False
+    located: Located | None = None
 
     def refuse(self, reason: str) -> None:
         """Nothing could be compared this time."""
@@ -39,6 +41,11 @@ class Gathered:
             self.origins.add(origin)
         if tie is not None:
             self.tie = max(tie, self.tie or 0.0)
+
+    def locate(self, expected: Array, found: Array, format: Format) -> None:
+        """Keeps where the values of the first comparison that differs lie."""
+        if self.located is None:
+            self.located = locate(expected, found, format)
 
     def disagree(self, reason: str, explained: bool) -> None:
         """A difference elsewhere that counts here, too."""
@@ -106,6 +113,7 @@ class Record(Gathered):
             origin=origin,
             tie_distance=self.tie,
             bound=self.bound,
+            located=self.located,
         )
 
 
@@ -133,4 +141,5 @@ class OutputRecord(Gathered):
             diff=self.diff,
             reason=reason,
             bound=self.bound,
+            located=self.located,
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from karat24.golden.diff import ArrayDiff
+from karat24.golden.located import Located
 from karat24.refimpl.bounds.interval import Use
 
 Verdict = Literal["bit_exact", "within_bound", "explained", "mismatch", "not_compared"]
@@ -31,6 +33,7 @@ class LayerVerdict:
     mismatching element's real-valued result from a rounding tie, in LSBs, where
     accumulators exist: a small number means only the rounding differs. ``bound`` says, where no rule fixes
     the bits of a float32 layer, how wide the intervals of its values are and how much of them was used.
+    ``located`` says where differing values lie; it is for pictures, and no part of the JSON.
     """
 
     layer: int
@@ -45,6 +48,7 @@ class LayerVerdict:
     origin: Origin = ""
     tie_distance: float | None = None
     bound: Use | None = None
+    located: Located | None = field(default=None, repr=False, compare=False)
 
     @property
     def differs(self) -> bool:
@@ -67,6 +71,7 @@ class OutputVerdict:
     diff: ArrayDiff | None = None
     reason: str = ""
     bound: Use | None = None
+    located: Located | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,16 @@ class Report:
         return next((layer for layer in self.layers if layer.differs), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, in JSON's own types."""
-        content = asdict(self)
+        """Everything but pictures, in JSON's own types."""
+        content = asdict(
+            replace(
+                self,
+                layers=tuple(replace(layer, located=None) for layer in self.layers),
+                outputs=tuple(replace(output, located=None) for output in self.outputs),
+            )
+        )
+        for judged in (*content["layers"], *content["outputs"]):
+            del judged["located"]
         content["versions"], content["machine"] = dict(self.versions), dict(self.machine)
         first = self.first_divergence
         return {
@@ -144,6 +157,10 @@ class Report:
     def to_json(self) -> str:
         """:meth:`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=1, default=_plain)
+
+    def _repr_html_(self) -> str:
+        """The table of all layers, in a notebook."""
+        return f"<pre>{html.escape(self.table(True))}</pre>"
 
     def table(self, all_layers: bool = False) -> str:
         """A table a person can read: differing layers, or all of them, and a summary."""

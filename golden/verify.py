@@ -165,6 +165,7 @@ class _Isolated:
         if diff.equal:
             record.add(diff)
             return
+        record.locate(expected.tensors[index], found[index], self._program.graph.format)
         outputs = [found[tensor.index] for tensor in record.view.outputs]
         reason = record.explainer.explain(_inputs(record, expected), outputs)
         accumulator = expected.accumulators.get(record.layer)
@@ -223,6 +224,7 @@ class _Cumulative:
         if diff.equal:
             record.add(diff)
             return
+        record.locate(expected.tensors[index], run.trace.tensors[index], self._program.graph.format)
         try:
             record.add(diff, *self._attribute(record, run))
         except CannotCompare as error:

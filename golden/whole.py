@@ -254,6 +254,8 @@ class WholeModel:
         except CannotCompare as error:
             record.refuse(str(error))
             return
+        if not diff.equal:
+            record.locate(whole.trace.tensors[index], value, self._program.graph.format)
         record.add(diff, "" if diff.equal else explainer.explain(index, value))
 
     @cached_property

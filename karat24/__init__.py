@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from karat24.export.tflite import read_tflite, write_tflite
     from karat24.golden.report import Report
     from karat24.golden.verify import verify
+    from karat24.goldens import accept_golden, check_golden, record_golden
     from karat24.refimpl.engine import Program
     from karat24.refimpl.errors import KaratError
     from karat24.refimpl.graph import Graph
@@ -43,12 +44,15 @@ _HOMES = {
     "Report": "karat24.golden.report",
     "PRESETS": "karat24.export.quantize",
     "Trace": "karat24.refimpl.trace",
+    "accept_golden": "karat24.goldens",
+    "check_golden": "karat24.goldens",
     "compile_graph": "karat24.compiling",
     "delegate_named": "karat24.delegates",
     "network": "karat24.refimpl.networks",
     "quantize_model": "karat24.export.quantize",
     "read_model": "karat24.export",
     "read_tflite": "karat24.export.tflite",
+    "record_golden": "karat24.goldens",
     "verify": "karat24.golden.verify",
     "write_tflite": "karat24.export.tflite",
 }
@@ -63,12 +67,15 @@ __all__ = [
     "Report",
     "Trace",
     "__version__",
+    "accept_golden",
+    "check_golden",
     "compile_graph",
     "delegate_named",
     "network",
     "quantize_model",
     "read_model",
     "read_tflite",
+    "record_golden",
     "verify",
     "write_tflite",
 ]

@@ -9,6 +9,7 @@
     │       └── RefusedByRuntime   a layer the runtime of a profile refuses itself  exit 2
     ├── FeedError              an input array that does not fit the model           exit 2
     ├── CannotCompare          two results that must not be compared                exit 3
+    │   └── DamagedGolden      a golden that is not as it was written               exit 3
     └── DelegateError          a real runtime that did not do its part              exit 3
         ├── DelegateUnavailable    library, driver or device is missing
         ├── DelegateCrashed        the child process died (signal, abort)
@@ -50,6 +51,10 @@ class CannotCompare(KaratError):
     """Two results must not be compared: other model, other input, other profile or machine."""
 
     exit_code = 3
+
+
+class DamagedGolden(CannotCompare):
+    """A golden is not as it was written: cut off, edited or merged by hand."""
 
 
 class DelegateError(KaratError):

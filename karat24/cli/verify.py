@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from karat24.cli import options as shared
+from karat24.cli import reports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--accept-explained", action="store_true", help="exit 0 when every difference is explained"
     )
     parser.add_argument("--all", action="store_true", help="list the layers that match, too")
-    parser.add_argument("--json", type=Path, metavar="OUT.json", help="write the report as JSON")
+    reports.add_reports(parser)
     parser.add_argument(
         "--time-limit", type=float, default=600.0, metavar="S", help="seconds the runtime may take per run"
     )
@@ -76,8 +77,7 @@ def run(options: argparse.Namespace) -> int:
     """Compares, prints the table, writes the report and returns the verdict's exit code."""
     from karat24.refimpl.errors import UsageError
 
-    if options.json is not None:
-        shared.writable(options.json)
+    reports.require_writable(options)
     if options.input and options.samples > 1:
         raise UsageError("--samples counts random inputs; it cannot go with --input")
     if options.other is not None and options.against is None:
@@ -88,9 +88,8 @@ def run(options: argparse.Namespace) -> int:
     report = (
         _against_oracle(options, graph, feeds) if options.against is None else _against(options, graph, feeds)
     )
-    print(report.table(options.all))
-    if options.json is not None:
-        options.json.write_text(report.to_json() + "\n", encoding="utf-8")
+    print(reports.table(report, options.all))
+    reports.write(options, [report], [str(options.model)])
     return report.exit_code(options.accept_explained)
 
 

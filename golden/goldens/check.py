@@ -1,0 +1,214 @@
+"""Does a model still compute what its golden says?
+
+Hashes decide. Where one differs, the golden's own values, kept beside it or computed again, say how far
+and why.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from karat24.delegates.protocol import Delegate, Model
+from karat24.golden.diff import ArrayDiff
+from karat24.golden.goldens.difference import Differences, Found
+from karat24.golden.goldens.guard import require_comparable, require_machine
+from karat24.golden.goldens.manifest import ORACLE, Golden, GoldenTensor
+from karat24.golden.goldens.observe import Observed, observe_delegate, observe_oracle, observe_recorded
+from karat24.golden.provenance import feeds_digest, machine, model_digest, model_label
+from karat24.golden.report import LayerVerdict, OutputVerdict, Report, Verdict
+from karat24.refimpl import __version__
+from karat24.refimpl.engine import Feeds, Progress
+from karat24.refimpl.graph import Array, Graph
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """A golden, and how what was computed compares with it; ``report`` has the verdicts and the exit code."""
+
+    path: Path
+    golden: Golden
+    report: Report
+
+    @property
+    def passed(self) -> bool:
+        """Whether every value that the golden holds was compared, and is equal."""
+        return self.report.exit_code() == 0
+
+    def exit_code(self) -> int:
+        """0 match, 1 mismatch, 3 cannot compare."""
+        return self.report.exit_code()
+
+    def table(self, all_layers: bool = False) -> str:
+        """The golden's path, then the report's table."""
+        return f"{self.path}\n{self.report.table(all_layers)}"
+
+    def _repr_html_(self) -> str:
+        """The table, in a notebook."""
+        return f"<pre>{html.escape(self.table(True))}</pre>"
+
+
+def check(
+    path: Path,
+    golden: Golden,
+    model: Model,
+    graph: Graph,
+    feeds: Feeds,
+    *,
+    delegate: Delegate | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> GoldenCheck:
+    """Runs ``model`` on ``delegate``, or on the oracle, and compares with ``golden``, which lies at ``path``.
+
+    ``graph`` holds the layers that a runtime of the golden's profile runs (``karat24.export.graph_under``);
+    for a delegate it is the reading of the file. Raises CannotCompare where model, input, profile or runtime
+    are not the golden's, before anything runs, and what running raises.
+    """
+    runtime = _runtime(delegate)
+    require_comparable(
+        golden, str(path), model_digest(model), feeds_digest(graph, [feeds]),
+        golden.profile if delegate is None else delegate.profile,
+        ORACLE if delegate is None else delegate.name, runtime,
+    )  # fmt: skip
+    if delegate is None:
+        observed = observe_oracle(graph, golden.profile, feeds, threads=threads, progress=progress)
+    else:
+        observed = observe_delegate(delegate, model, graph, feeds)
+    versions = {"karat24": __version__} if delegate is None else dict(delegate.versions())
+    return _compared(path, golden, model, observed, feeds, versions, threads)
+
+
+def check_recorded(
+    path: Path, golden: Golden, model: Model, graph: Graph, feeds: Feeds, found: Mapping[int, Array]
+) -> GoldenCheck:
+    """Compares ``found``, values by tensor index that somebody else's run of the model gave, with ``golden``.
+
+    What the recording does not hold is not compared. Raises CannotCompare as :func:`check` does; the caller
+    vouches for the runtime that gave the values.
+    """
+    require_comparable(
+        golden, str(path), model_digest(model), feeds_digest(graph, [feeds]), golden.profile, "recording", ""
+    )
+    observed = observe_recorded(graph, golden.profile, found)
+    return _compared(path, golden, model, observed, feeds, {}, None)
+
+
+def _runtime(delegate: Delegate | None) -> str:
+    """The delegate's library and version; asking for its versions says how to get one that is missing."""
+    if delegate is None:
+        return ""
+    delegate.versions()
+    probe = delegate.probe()
+    return f"{probe.library} {probe.version}"
+
+
+def _compared(
+    path: Path,
+    golden: Golden,
+    model: Model,
+    observed: Observed,
+    feeds: Feeds,
+    versions: Mapping[str, str],
+    threads: int | None,
+) -> GoldenCheck:
+    wrong_machine = require_machine(golden, observed.producer)
+    held = [tensor for tensor in golden.tensors if tensor.sha256]
+    loose = {tensor.tensor for tensor in golden.tensors if not tensor.fixed}
+    differing = [
+        tensor.tensor
+        for tensor in held
+        if observed.digests.get(tensor.tensor) not in (None, tensor.sha256)
+        and not (wrong_machine and tensor.tensor in loose)
+    ]
+    differences = Differences(path, golden, observed, feeds, differing, threads)
+    layers, outputs = [], []
+    for tensor in held:
+        refused = wrong_machine if tensor.tensor in loose else ""
+        layers.append(_layer(tensor, observed, differences, refused))
+    for index, digest in golden.outputs.items():
+        refused = wrong_machine if index in loose else ""
+        outputs.append(_output(index, digest, observed, differences, refused))
+    layers += _not_in_the_golden(golden, observed)
+    hidden = [tensor for tensor in golden.tensors if not tensor.sha256]
+    notes = [f"the golden holds no values of {tensor.name!r}: {tensor.note}" for tensor in hidden]
+    return GoldenCheck(
+        path,
+        golden,
+        Report(
+            model=model_label(model),
+            model_sha256=golden.model.sha256,
+            feeds_sha256=golden.input.sha256,
+            delegate=observed.producer.name,
+            profile=golden.profile or f"what {golden.producer.name} gave",
+            mode="cumulative",
+            samples=1,
+            layers=tuple(layers),
+            versions=versions,
+            machine=machine(),
+            outputs=tuple(outputs),
+            notes=tuple(notes),
+        ),
+    )
+
+
+def _layer(tensor: GoldenTensor, observed: Observed, differences: Differences, refused: str) -> LayerVerdict:
+    values = observed.tensors.get(tensor.tensor)
+    found = Found("not_compared", reason=refused)
+    if values is None:
+        missing = "these layers do not write the tensor"
+        found = Found("not_compared", reason=observed.unreadable.get(tensor.tensor, missing))
+    elif not refused:
+        equal = observed.digests[tensor.tensor] == tensor.sha256 and _same_kind(tensor, values)
+        found = Found("bit_exact", all_equal(values)) if equal else differences.of_layer(tensor)
+    return LayerVerdict(
+        tensor.layer, tensor.op, tensor.tensor, tensor.name, tensor.dtype,
+        rule=f"sha256 {tensor.sha256[:16]}", verdict=found.verdict, diff=found.diff, reason=found.reason,
+        origin=found.origin, tie_distance=found.tie, located=found.located,
+    )  # fmt: skip
+
+
+def _output(
+    index: int, digest: str, observed: Observed, differences: Differences, refused: str
+) -> OutputVerdict:
+    tensor = observed.graph.tensors[index] if index < len(observed.graph.tensors) else None
+    values = observed.outputs.get(index)
+    verdict: Verdict = "not_compared"
+    diff: ArrayDiff | None = None
+    located = None
+    reason = refused or observed.unreadable.get(index, "the run shows no such output")
+    if values is not None and not refused:
+        if observed.output_digests[index] == digest:
+            verdict, diff, reason = "bit_exact", all_equal(values), ""
+        else:
+            found = differences.of_output(index, values, digest)
+            verdict, diff, reason, located = "mismatch", found.diff, found.reason, found.located
+    name, dtype = ("", "") if tensor is None else (tensor.name, tensor.dtype)
+    return OutputVerdict(index, name, dtype, verdict, diff, reason, located=located)
+
+
+def _not_in_the_golden(golden: Golden, observed: Observed) -> list[LayerVerdict]:
+    """Tensors of the run that the golden does not know: other layers ran than were recorded."""
+    known = {tensor.tensor for tensor in golden.tensors}
+    return [
+        LayerVerdict(
+            view.layer.index, view.op, tensor.index, tensor.name, tensor.dtype, "", "not_compared",
+            reason="the golden knows no such tensor: other layers ran than were recorded; "
+            "see what `karat24 golden accept` would change",
+        )
+        for view in observed.graph.views()
+        for tensor in view.outputs
+        if tensor.index not in known
+    ]  # fmt: skip
+
+
+def _same_kind(tensor: GoldenTensor, values: Array) -> bool:
+    return values.shape == tensor.shape and str(values.dtype) == tensor.dtype
+
+
+def all_equal(values: Array) -> ArrayDiff:
+    """The difference of values that have the golden's hash."""
+    histogram = {} if values.dtype.kind == "f" else {0: values.size}
+    return ArrayDiff(values.size, 0, 0, 0.0, histogram, None)
