@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from karat24.golden.attribution.result import Attribution
 from karat24.golden.diff import ArrayDiff
 from karat24.refimpl.bounds.interval import Use
 
 Verdict = Literal["bit_exact", "within_bound", "explained", "mismatch", "not_compared"]
-Mode = Literal["isolated", "cumulative"]
+Mode = Literal["isolated", "cumulative", "recorded"]
 Origin = Literal["introduced", "inherited", ""]
 
 SCHEMA = 2
@@ -31,6 +32,7 @@ class LayerVerdict:
     mismatching element's real-valued result from a rounding tie, in LSBs, where
     accumulators exist: a small number means only the rounding differs. ``bound`` says, where no rule fixes
     the bits of a float32 layer, how wide the intervals of its values are and how much of them was used.
+    ``attribution`` is what a search for the cause of an unexplained difference found.
     """
 
     layer: int
@@ -45,6 +47,7 @@ class LayerVerdict:
     origin: Origin = ""
     tie_distance: float | None = None
     bound: Use | None = None
+    attribution: Attribution | None = None
 
     @property
     def differs(self) -> bool:

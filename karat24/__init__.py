@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from karat24.export import read_model
     from karat24.export.quantize import PRESETS, quantize_model
     from karat24.export.tflite import read_tflite, write_tflite
+    from karat24.golden.recordings.judge import verify_recorded
     from karat24.golden.report import Report
     from karat24.golden.verify import verify
     from karat24.refimpl.engine import Program
@@ -50,6 +51,7 @@ _HOMES = {
     "read_model": "karat24.export",
     "read_tflite": "karat24.export.tflite",
     "verify": "karat24.golden.verify",
+    "verify_recorded": "karat24.golden.recordings.judge",
     "write_tflite": "karat24.export.tflite",
 }
 
@@ -70,6 +72,7 @@ __all__ = [
     "read_model",
     "read_tflite",
     "verify",
+    "verify_recorded",
     "write_tflite",
 ]
 

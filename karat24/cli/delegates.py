@@ -21,10 +21,10 @@ def run(options: argparse.Namespace) -> int:
     """Probes every delegate in its own process and prints what was found."""
     from dataclasses import asdict
 
-    from karat24.delegates import DELEGATES, delegate_named
+    from karat24.delegates import delegate_named, delegate_names
 
     found = {}
-    for name in DELEGATES:
+    for name in delegate_names():
         with delegate_named(name) as delegate:
             found[name] = (delegate.fit, delegate.probe())
     if options.json:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from karat24.delegates import conformance_models as models
 from karat24.delegates import delegate_named
 from karat24.delegates.table import LANES
 from karat24.delegates.tflite import EDGETPU_LIBRARY, TFLITE_PYTHON, TfliteDelegate
 from karat24.export.tflite import write_tflite
 from karat24.refimpl.errors import DelegateError, DelegateUnavailable
 from tests.shared_models import require
-from tests.support import exact_networks as models
 
 FAKE = Path(__file__).resolve().parent / "fake_runtime"
 LANE = next(lane for lane in LANES if lane.name == "edgetpu")
