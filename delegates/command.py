@@ -53,8 +53,8 @@ class CommandDelegate:
 
     The command is started without a shell, once per run, in a process group of its own, which is killed
     after ``time_limit`` seconds. It finds the model's inputs as ``input_0.npy``, ``input_1.npy`` … in the
-    model's order, and writes ``output_0.npy`` … likewise; a file named by the index or name of another tensor is
-    that tensor. Arrays have the element types and shapes of the model. Exit code 0 means that it ran.
+    model's order, and writes ``output_0.npy`` … likewise; a file named by the index or name of another
+    tensor is that tensor. Arrays have the model's element types and shapes. Exit code 0 means that it ran.
     ``profile`` is the arithmetic the runtime is held to; nothing says which one it is.
 
     Raises UsageError for a command without one of :data:`PLACES`.

@@ -47,10 +47,15 @@ class DelegateConformance:
     in_child = True
     """Whether the runtime works in a ``karat24.delegates.child.Child``, kept as ``_child``."""
 
+    @classmethod
+    def make(cls) -> Delegate:
+        """A new delegate; starts nothing."""
+        return delegate_named(cls.name)
+
     @pytest.fixture(scope="class")
     @classmethod
     def delegate(cls) -> Iterator[Delegate]:
-        with delegate_named(cls.name) as delegate:
+        with cls.make() as delegate:
             probe = delegate.probe()
             if not probe.available:
                 pytest.skip(f"{cls.name}: {probe.reason}; {probe.remedy}")
@@ -167,14 +172,14 @@ class DelegateConformance:
     def test_results_outlive_the_delegate(self) -> None:
         """Large arrays are mapped from files that are gone by then."""
         x = models.image(0, (1, 1024, 1024, 64))
-        with delegate_named(self.name) as delegate:
+        with self.make() as delegate:
             if not delegate.probe().available:
                 pytest.skip(f"{self.name}: {delegate.probe().reason}")
             run = delegate.run(write_tflite(models.large()), [x], tensors="outputs")
         assert np.array_equal(run.outputs[0], x.reshape(1024, -1))
 
     def test_closing_twice_and_running_after_it(self) -> None:
-        delegate = delegate_named(self.name)
+        delegate = self.make()
         if not delegate.probe().available:
             pytest.skip(f"{self.name}: {delegate.probe().reason}")
         delegate.close()
@@ -205,7 +210,7 @@ class DelegateConformance:
         if os.name != "posix":
             pytest.skip("stops a process the POSIX way")
         model, x = write_tflite(models.chain()), models.image()
-        with delegate_named(self.name) as delegate:
+        with self.make() as delegate:
             if not delegate.probe().available:
                 pytest.skip(f"{self.name}: {delegate.probe().reason}")
             delegate.run(model, [x])

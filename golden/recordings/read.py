@@ -31,6 +31,8 @@ def read_dump(graph: Graph, dump: Dump, tensor: str | None = None) -> dict[int, 
     """
     if not isinstance(dump, Path):
         return _from_mapping(graph, dump)
+    if not dump.exists():
+        raise FeedError(f"{dump}: no such file or folder")
     suffix = dump.suffix.lower()
     if dump.is_dir() or suffix == ".npz":
         if tensor is not None:
@@ -39,8 +41,6 @@ def read_dump(graph: Graph, dump: Dump, tensor: str | None = None) -> dict[int, 
             )
         arrays = read_folder(graph, dump) if dump.is_dir() else read_npz(graph, dump)
         return {index: Recorded(array) for index, array in arrays.items()}
-    if not dump.is_file():
-        raise FeedError(f"{dump}: no such file or folder")
     if suffix not in {".npy", *RAW_SUFFIXES, *TEXT_SUFFIXES}:
         known = ", ".join(sorted({".npz", ".npy", *RAW_SUFFIXES, *TEXT_SUFFIXES}))
         raise UsageError(f"{dump}: not a recording; give a folder of .npy files or one of {known}")
