@@ -10,7 +10,7 @@ from karat24.delegates.protocol import Delegate, DelegateRun, Model
 from karat24.export import write_model
 from karat24.export.cut import Cut, single_layer
 from karat24.export.onnx import remarks_on
-from karat24.golden.attribution import Attribution, attribute
+from karat24.golden.attribution import Attribution, Search
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain import Explainer, tie_distance
 from karat24.golden.left_in_float import why_left_in_float
@@ -118,7 +118,7 @@ class _Isolated:
     """Each layer as a model of its own, fed with the oracle's inputs."""
 
     def __init__(self, program: Program, delegate: Delegate) -> None:
-        self._program, self._delegate = program, delegate
+        self._program, self._delegate, self._search = program, delegate, Search(program)
         self._cuts = {
             step.view.layer.index: self._cut(step.view.layer.index)
             for step in program.steps
@@ -172,7 +172,7 @@ class _Isolated:
         if not reason and self._program.profile.open_ties and tie == 0 and diff.max_abs_diff_lsb == 1:
             reason = "exact ties, which the runtime's choice of kernel decides"
         inputs = _inputs(record, expected)
-        cause = None if reason else attribute(self._program, record.layer, inputs, outputs)
+        cause = None if reason else self._search.attribute(record.layer, inputs, outputs)
         record.add(diff, reason, "introduced", tie, cause)
 
 
@@ -193,7 +193,7 @@ class _Cumulative:
     """One run of the whole model; differences travel downstream."""
 
     def __init__(self, program: Program) -> None:
-        self._program = program
+        self._program, self._search = program, Search(program)
 
     def judge(self, whole: WholeRun, records: Sequence[_Judged]) -> None:
         """Compares every tensor of one sample."""
@@ -242,7 +242,7 @@ class _Cumulative:
             return "inherited: exact on the inputs the runtime had", "inherited", None, None
         if reason := record.explainer.explain(inputs, outputs):
             return reason, "introduced", None, None
-        return "", "introduced", None, attribute(self._program, record.layer, inputs, outputs)
+        return "", "introduced", None, self._search.attribute(record.layer, inputs, outputs)
 
     def _value(self, tensor: Tensor, run: DelegateRun) -> Array:
         """What the runtime had there: what it shows, else worked out from what it shows.

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from karat24.golden.attribution.result import Attribution, Cause, WorstValue
-from karat24.golden.attribution.search import attribute
+from karat24.golden.attribution.search import Search
 
-__all__ = ["Attribution", "Cause", "WorstValue", "attribute"]
+__all__ = ["Attribution", "Cause", "Search", "WorstValue"]

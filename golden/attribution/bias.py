@@ -15,6 +15,9 @@ from karat24.golden.attribution.hypothesis import Cut, Hypothesis
 from karat24.golden.attribution.suspect import Suspect, with_data
 from karat24.refimpl.graph import Array
 
+MOST_VALUES = 1 << 24
+"""Accumulators of one channel requantized with other channels' biases, in all."""
+
 
 def _bias(suspect: Suspect) -> tuple[int, Array] | None:
     """Where the layer's bias stands among its inputs, and its values."""
@@ -74,7 +77,10 @@ def of_another_channel(suspect: Suspect) -> Iterator[Hypothesis | Cut]:
     if channel is None or acc is None:
         return
     without = acc[..., channel].astype(np.int64) - int(bias[channel])
-    for other in range(bias.size):
+    most = MOST_VALUES // without.size
+    if bias.size > most:
+        yield Cut(f"biases of {most} of {bias.size} channels were tried")
+    for other in range(min(bias.size, most)):
         if bias[other] != bias[channel]:
             values = outputs_of_accumulators(suspect, without + int(bias[other]), channel)
             outputs = with_channel(suspect, channel, values)

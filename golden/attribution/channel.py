@@ -69,32 +69,37 @@ def column(suspect: Suspect, channel: int) -> Array:
     return np.asarray(np.take(data, channel, axis=weighted.out_axis).reshape(-1))
 
 
-def rows(suspect: Suspect, channel: int, pixels: Array) -> Array:
-    """What the weights of ``column`` are multiplied with at some pixels: ``[pixel, k]``, zero point removed.
+def term(suspect: Suspect, channel: int, place: int, pixels: Array) -> Array:
+    """What weight ``place`` of ``column`` is multiplied with at some pixels, zero point removed.
 
     A pixel is a position of the output without its channels, counted in memory order.
     """
     view, weighted = suspect.view, suspect.weighted
     assert weighted is not None
-    data, filter_, output = view.input(weighted.data), view.input(weighted.filter), view.output()
+    data, filter_ = view.input(weighted.data), view.input(weighted.filter)
     values = suspect.inputs[weighted.data]
     assert values is not None
     if view.op == "FULLY_CONNECTED":
-        return zero_point_removed(data, values.reshape(-1, filter_.shape[1])[pixels])
+        return zero_point_removed(data, values.reshape(-1, filter_.shape[1])[pixels, place])
     over_y, over_x = windows(view, data.shape, filter_.shape, dilated=True)
     if view.op == "DEPTHWISE_CONV_2D":
-        values = values[..., [channel // view.integer("depth_multiplier")]]
-    batch, out_y, out_x = np.unravel_index(pixels, output.shape[:3])
-    taps = []
-    for tap_y in range(over_y.taps):
-        in_y = out_y * over_y.stride - over_y.pad_before + tap_y * over_y.dilation
-        for tap_x in range(over_x.taps):
-            in_x = out_x * over_x.stride - over_x.pad_before + tap_x * over_x.dilation
-            inside = (in_y >= 0) & (in_y < over_y.input_size) & (in_x >= 0) & (in_x < over_x.input_size)
-            seen = np.zeros((len(pixels), values.shape[3]), np.int64)
-            seen[inside] = zero_point_removed(data, values[batch[inside], in_y[inside], in_x[inside]])
-            taps.append(seen)
-    return np.concatenate(taps, axis=1)
+        seen, (tap_y, tap_x) = channel // view.integer("depth_multiplier"), divmod(place, over_x.taps)
+    else:
+        tap, seen = divmod(place, data.shape[3])
+        tap_y, tap_x = divmod(tap, over_x.taps)
+    batch, out_y, out_x = np.unravel_index(pixels, view.output().shape[:3])
+    in_y = out_y * over_y.stride - over_y.pad_before + tap_y * over_y.dilation
+    in_x = out_x * over_x.stride - over_x.pad_before + tap_x * over_x.dilation
+    inside = (in_y >= 0) & (in_y < over_y.input_size) & (in_x >= 0) & (in_x < over_x.input_size)
+    result = np.zeros(len(pixels), np.int64)
+    result[inside] = zero_point_removed(data, values[batch[inside], in_y[inside], in_x[inside], seen])
+    return result
+
+
+def rows(suspect: Suspect, channel: int, pixels: Array) -> Array:
+    """The terms of every weight of a channel: ``[pixel, k]``."""
+    places = range(column(suspect, channel).size)
+    return np.stack([term(suspect, channel, place, pixels) for place in places], axis=1)
 
 
 def describe_weight(view: LayerView, filter_: Tensor, channel: int, place: int) -> str:

@@ -15,6 +15,9 @@ from karat24.refimpl.spec.tflite.weights import zero_point_removed
 MOST_PRODUCTS = 1 << 26
 """Products that are added one by one, or in pairs."""
 
+MOST_SUMS = 1 << 22
+"""Sums that are requantized at once."""
+
 MOST_ROWS = 1 << 24
 """Values of all rows of the layer's inputs."""
 
@@ -25,6 +28,9 @@ def saturation(suspect: Suspect) -> Iterator[Hypothesis | Cut]:
     """Sums of 16 bits that saturate or wrap, at the end or at each step; pairs of products that saturate."""
     acc, weighted = suspect.own.accumulator, suspect.weighted
     if suspect.view.op not in EPILOGUES or acc is None or weighted is None:
+        return
+    if acc.size > MOST_SUMS:
+        yield Cut(f"narrow accumulators were not tried on {acc.size} sums")
         return
     wide = acc.astype(np.int64)
     bias_tensor = suspect.view.optional_input(weighted.bias)

@@ -18,8 +18,8 @@ from karat24.refimpl.contract import Values
 from karat24.refimpl.engine import Program
 from karat24.refimpl.graph import Array, Graph
 
-MOST_WORK = 1 << 33
-"""Products (see ``Suspect.work``) that all changed layers together may take."""
+MOST_LAYER_WORK, MOST_WORK = 1 << 36, 1 << 38
+"""What the changes of one layer, and of all layers of a comparison, may take (see ``Suspect.cost``)."""
 
 MOST_WORST = 3
 
@@ -46,44 +46,48 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 OTHER_MODEL = "stale model"
 
 
-def attribute(
-    program: Program,
-    layer: int,
-    inputs: Values,
-    found: Sequence[Array],
-    others: Sequence[tuple[str, Graph]] = (),
-) -> Attribution:
-    """Which single mistakes in a layer give exactly ``found`` for ``inputs`` (constants included).
+class Search:
+    """Looks for the cause of differences in layers of ``program``, within a limit of work for all of them.
 
-    ``others`` are named versions of the model whose layers are tried as well. Each kind is searched, also
-    after one was found: what is named is all that the values allow.
+    ``others`` are named versions of the model whose layers are tried as well.
     """
-    suspect = Suspect(program, layer, inputs, found)
-    if any(a.dtype != b.dtype or a.shape != b.shape for a, b in zip(suspect.own.outputs, found, strict=True)):
-        return Attribution((), ())
-    kinds = dict(KINDS)
-    if others:
-        kinds[OTHER_MODEL] = partial(filters.of_another_model, others=others)
-    causes, tried, cut = [], [], []
-    left = MOST_WORK
-    for name, kind in kinds.items():
-        places = []
-        for hypothesis in kind(suspect):
-            if isinstance(hypothesis, Cut):
-                cut.append(hypothesis.reason)
-                continue
-            left -= suspect.work if hypothesis.view is not None else 0
-            if left < 0:
-                cut.append(f"{name} was not tried to its end: the layer is large")
-                break
-            if name not in tried:
-                tried.append(name)
-            if hypothesis.explains(suspect):
-                places.append(hypothesis.place)
-        if places:
-            causes.append(Cause(name, tuple(places)))
-    worst = () if causes else _worst(suspect)
-    return Attribution(tuple(causes), tuple(tried), tuple(cut), worst)
+
+    def __init__(self, program: Program, others: Sequence[tuple[str, Graph]] = ()) -> None:
+        self._program, self._left = program, MOST_WORK
+        self._kinds = dict(KINDS)
+        if others:
+            self._kinds[OTHER_MODEL] = partial(filters.of_another_model, others=others)
+
+    def attribute(self, layer: int, inputs: Values, found: Sequence[Array]) -> Attribution:
+        """Which single mistakes in a layer give exactly ``found`` for ``inputs`` (constants included).
+
+        Each kind is searched, also after one was found: what is named is all that the values allow.
+        """
+        suspect = Suspect(self._program, layer, inputs, found)
+        own = suspect.own.outputs
+        if any(a.dtype != b.dtype or a.shape != b.shape for a, b in zip(own, found, strict=True)):
+            return Attribution((), ())
+        left = min(self._left, MOST_LAYER_WORK)
+        causes, tried, cut = [], [], []
+        for name, kind in self._kinds.items():
+            places = []
+            for hypothesis in kind(suspect):
+                if isinstance(hypothesis, Cut):
+                    cut.append(hypothesis.reason)
+                    continue
+                cost = suspect.cost if hypothesis.view is not None else 0
+                if cost > left:
+                    cut.append(f"{name} not tried to its end, which takes too long")
+                    break
+                left, self._left = left - cost, self._left - cost
+                if name not in tried:
+                    tried.append(name)
+                if hypothesis.explains(suspect):
+                    places.append(hypothesis.place)
+            if places:
+                causes.append(Cause(name, tuple(places)))
+        worst = () if causes else _worst(suspect)
+        return Attribution(tuple(causes), tuple(tried), tuple(cut), worst)
 
 
 def _worst(suspect: Suspect) -> tuple[WorstValue, ...]:

@@ -16,11 +16,14 @@ from karat24.refimpl.errors import KaratError, ModelError
 from karat24.refimpl.graph import Array, AttributeValue, Graph, LayerView, Tensor
 from karat24.refimpl.ops import OPS
 
-SPEC_WORK = 1 << 22
+SPEC_WORK = 1 << 20
 """Layers of no more products than this run by their slow definition, for which no kernel is compiled."""
 
-MOST_SPEC_WORK = 1 << 27
+MOST_SPEC_WORK = 1 << 26
 """A changed layer that only the slow definition takes runs up to this many products."""
+
+SPEC_COST = 64
+"""Products of a kernel that take as long as one of the slow definition."""
 
 VALUE_WORK = 32
 """Products that take as long as one value of an output."""
@@ -84,6 +87,11 @@ class Suspect:
         """Products of one run; a value counts as :data:`VALUE_WORK`."""
         values = sum(math.prod(tensor.shape) for tensor in self.view.outputs)
         return count(self.graph).layers[self.layer].macs + VALUE_WORK * values
+
+    @property
+    def cost(self) -> int:
+        """What running a changed layer takes, in products of a kernel."""
+        return self.work * (SPEC_COST if self.work <= SPEC_WORK else 1)
 
     @cached_property
     def differing(self) -> Array:

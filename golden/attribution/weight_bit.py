@@ -13,6 +13,7 @@ from karat24.golden.attribution.channel import (
     only_differing_channel,
     outputs_of_accumulators,
     rows,
+    term,
     with_channel,
 )
 from karat24.golden.attribution.hypothesis import Cut, Hypothesis
@@ -23,8 +24,8 @@ BITS = 8
 MOST_TRIALS = 1 << 22
 """Accumulators requantized at once: pixels of the sample times weights times bits."""
 
-MOST_SURVIVORS = 1 << 12
-"""Bits that give the sample's values and are tried on every pixel."""
+MOST_VALUES = 1 << 24
+"""Accumulators requantized for bits that give the sample's values, in all."""
 
 
 def weight_bit(suspect: Suspect) -> Iterator[Hypothesis | Cut]:
@@ -49,11 +50,12 @@ def weight_bit(suspect: Suspect) -> Iterator[Hypothesis | Cut]:
     trials = sums[pixels][:, None, None] + rows(suspect, channel, pixels)[:, :, None] * change
     alive = outputs_of_accumulators(suspect, trials, channel) == found[pixels][:, None, None]
     survivors = np.argwhere(alive.all(axis=0))
-    if len(survivors) > MOST_SURVIVORS:
-        yield Cut(f"{MOST_SURVIVORS} of {len(survivors)} weight bits were tried on every pixel")
-    everywhere = rows(suspect, channel, np.arange(sums.size)) if len(survivors) else np.empty((0, 0))
-    for place, bit in survivors[:MOST_SURVIVORS].tolist():
-        values = outputs_of_accumulators(suspect, sums + everywhere[:, place] * change[place, bit], channel)
+    most = MOST_VALUES // sums.size
+    if len(survivors) > most:
+        yield Cut(f"{most} of {len(survivors)} weight bits were tried on every pixel")
+    for place, bit in survivors[:most].tolist():
+        added = term(suspect, channel, place, np.arange(sums.size)) * change[place, bit]
+        values = outputs_of_accumulators(suspect, sums + added, channel)
         outputs = with_channel(suspect, channel, values.reshape(acc.shape[:-1]))
         yield Hypothesis(
             f"bit {bit} of {describe_weight(suspect.view, filter_, channel, place)}", outputs=outputs

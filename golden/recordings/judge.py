@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from karat24.delegates.protocol import Model
 from karat24.export import graph_under
-from karat24.golden.attribution import Attribution, attribute
+from karat24.golden.attribution import Attribution, Search
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain import Explainer, tie_distance
 from karat24.golden.provenance import feeds_digest, machine, model_digest, model_label
@@ -34,6 +34,7 @@ def verify_recorded(
     profile: str | None = None,
     tensor: str | None = None,
     only_recorded: bool = False,
+    others: Sequence[tuple[str, Graph]] = (),
     threads: int | None = None,
 ) -> Report:
     """Compares what another runtime gave for ``feeds`` with the oracle, tensor by tensor.
@@ -42,7 +43,8 @@ def verify_recorded(
     :func:`~karat24.golden.recordings.read.read_dump`. Without ``feeds`` the dump must hold the inputs.
     A layer runs on its recorded inputs; where one is missing, on what the oracle makes of the recordings
     before it. A layer without a recording is not compared; with ``only_recorded`` it is left out of the
-    report, so that the layers in front of an output that is equal do not keep it from passing.
+    report, so that the layers in front of an output that is equal do not keep it from passing. ``others`` are
+    named versions of the model that the runtime may have run by mistake.
 
     Raises CannotCompare for a dump of another input or another model, FeedError for one that cannot be read,
     UsageError where inputs are missing, and what compiling the graph raises.
@@ -53,7 +55,7 @@ def verify_recorded(
     recorded = read_dump(graph, dump, tensor)
     fed = _inputs(graph, recorded, feeds)
     _require_this_model(graph, recorded)
-    judge = _Judge(program, recorded, fed)
+    judge = _Judge(program, recorded, fed, Search(program, others))
     for step in program.steps:
         judge.take(step)
     kept = [record for record in judge.records if not only_recorded or record.tensor.index in recorded]
@@ -127,8 +129,14 @@ class _Judge:
     those whose values are as expected after another reading to the values as they stand, and that reading.
     """
 
-    def __init__(self, program: Program, recorded: Mapping[int, Recorded], fed: Mapping[int, Array]) -> None:
-        self._program, self._graph, self._recorded = program, program.graph, recorded
+    def __init__(
+        self,
+        program: Program,
+        recorded: Mapping[int, Recorded],
+        fed: Mapping[int, Array],
+        search: Search,
+    ) -> None:
+        self._program, self._graph, self._recorded, self._search = program, program.graph, recorded, search
         constants = {tensor.index: tensor.data for tensor in program.graph.tensors if tensor.data is not None}
         self._values: dict[int, Array] = {**constants, **fed}
         self._pure: dict[int, Array] = dict(self._values)
@@ -241,7 +249,7 @@ class _Judge:
             tie = tie_distance(record.view, own.accumulator, expected != found)
         attribution: Attribution | None = None
         if not reason:
-            attribution = attribute(self._program, record.layer, inputs, outputs)
+            attribution = self._search.attribute(record.layer, inputs, outputs)
         record.add(diff_arrays(expected, found), reason, "introduced", tie, attribution)
 
     def output(self, index: int) -> OutputRecord:

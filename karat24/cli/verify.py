@@ -80,6 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out layers without a recording, so that an output that is equal can pass",
     )
+    parser.add_argument(
+        "--stale",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="OLD",
+        help="other versions of the model, one of which the device may have run instead (with --recorded)",
+    )
     parser.add_argument("--cumulative", action="store_true", help="compare one run of the whole model")
     parser.add_argument(
         "--accept-explained", action="store_true", help="exit 0 when every difference is explained"
@@ -130,6 +138,7 @@ def _require_fitting(options: argparse.Namespace) -> None:
         for given, name in (
             (options.recorded_tensor, "--recorded-tensor"),
             (options.only_recorded, "--only-recorded"),
+            (options.stale, "--stale"),
         ):
             if given:
                 raise UsageError(f"{name} goes with --recorded")
@@ -154,6 +163,7 @@ def _recorded(options: argparse.Namespace, graph: Graph) -> Report:
         profile=options.profile,
         tensor=options.recorded_tensor,
         only_recorded=options.only_recorded,
+        others=[(str(path), shared.read_graph(path)) for path in options.stale],
         threads=options.threads,
     )
 

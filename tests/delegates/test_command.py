@@ -104,8 +104,9 @@ def test_what_a_command_does_wrong(folder: Path, code: str, error: type, message
 def test_what_a_timed_out_command_started_ends_with_it(folder: Path) -> None:
     """The whole process group is killed: a grandchild would go on writing."""
     marker = folder / "alive"
-    grandchild = f'import time; time.sleep(1.5); open(\\"{marker}\\", \\"w\\")'
-    code = f'import subprocess, sys, time; subprocess.Popen([sys.executable, "-c", "{grandchild}"]); time.sleep(9)'
+    (folder / "grandchild.py").write_text(f"import time; time.sleep(1.5); open({str(marker)!r}, 'w')")
+    start = f'subprocess.Popen([sys.executable, "{folder / "grandchild.py"}"])'
+    code = f"import subprocess, sys, time; {start}; time.sleep(9)"
     delegate = CommandDelegate(inline(code), "tflite", time_limit=0.5)
     with pytest.raises(DelegateTimeout):
         delegate.run(folder / "chain.tflite", [conformance_models.image()])

@@ -17,7 +17,7 @@ import pytest
 from karat24.export.cut import single_layer
 from karat24.export.tflite import write_tflite
 from karat24.feeds import random_feeds
-from karat24.golden.attribution import attribute as attribute_layer
+from karat24.golden.attribution import Search
 from karat24.golden.recordings.judge import verify_recorded
 from karat24.golden.report import LayerVerdict, Report
 from karat24.refimpl.builder import GraphBuilder
@@ -427,8 +427,8 @@ def test_a_stale_model_is_named() -> None:
     inputs = [run.tensors[t.index] if t.data is None else t.data for t in layer.inputs if t is not None]
     stale = OPS["CONV_2D"].spec(old.view(2), [inputs[0], *(t and t.data for t in old.view(2).inputs[1:])],
                                 run.program.steps[2].rule).outputs  # fmt: skip
-    found = attribute_layer(run.program, 2, inputs, stale, [("old.tflite", old)])
+    found = Search(run.program, [("old.tflite", old)]).attribute(2, inputs, stale)
     assert [(cause.kind, cause.places) for cause in found.causes] == [
         ("stale model", ("layer 2 (CONV_2D, 'out3') of old.tflite",))
     ]
-    assert not attribute_layer(run.program, 2, inputs, stale).causes
+    assert not Search(run.program).attribute(2, inputs, stale).causes

@@ -14,7 +14,7 @@ from karat24.feeds import random_feeds
 from karat24.golden.recordings.judge import verify_recorded
 from karat24.golden.report import EXIT_MATCH, EXIT_MISMATCH
 from karat24.refimpl.graph import Array, Graph
-from tests import shared_models
+from tests.shared_models import require
 from tests.support.int8_networks import mobile, residual
 
 runtime = pytest.importorskip(
@@ -42,7 +42,7 @@ def run(model: Path, graph: Graph, feeds: dict[int, Array]) -> dict[int, Array]:
 @cache
 def recorded(folder: Path, name: str) -> tuple[Path, Graph, dict[int, Array], dict[int, Array]]:
     if name == RESNET:
-        model = shared_models.require(RESNET)
+        model = require(RESNET)
     else:
         model = folder / f"{name}.tflite"
         model.write_bytes(write_tflite({"residual": residual, "mobile": mobile}[name]()))
