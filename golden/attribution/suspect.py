@@ -156,4 +156,4 @@ def with_attributes(view: LayerView, **attributes: AttributeValue) -> LayerView:
 def with_data(view: LayerView, position: int, data: Array) -> LayerView:
     """The layer with other values in the constant at ``position``, of the same size."""
     tensor = view.input(position)
-    return with_input(view, position, replace(tensor, data=np.ascontiguousarray(data), shape=data.shape))
+    return with_input(view, position, replace(tensor, data=np.array(data, order="C"), shape=data.shape))
