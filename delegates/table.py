@@ -1,11 +1,12 @@
 """The table of delegates. Adding one: a class that keeps ``karat24.delegates.protocol``, a line here,
-and a subclass of the conformance suite in tests/delegates.
+and a subclass of the conformance suite in tests/delegates. Other packages name theirs by an entry point.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,7 @@ from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import Delegate
 from karat24.delegates.tensorrt import TensorrtDelegate
 from karat24.delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
-from karat24.refimpl.errors import UsageError
+from karat24.refimpl.errors import DelegateUnavailable, UsageError
 
 _LITERT: dict[str, Any] = {
     "packages": ("ai_edge_litert",),
@@ -97,14 +98,35 @@ DELEGATES: Mapping[str, Callable[..., Delegate]] = MappingProxyType(
 
 
 def delegate_named(name: str, **options: Any) -> Delegate:
-    """The delegate called ``name``.
+    """The delegate called ``name``, of the table or of another package.
 
     ``options`` go to its class: ``time_limit`` (seconds per request) for all that
     use a child process, ``device`` for the Edge TPU, ``profile`` for the oracle.
-    Raises UsageError listing the known names.
+    Raises UsageError listing the known names, DelegateUnavailable where another package's cannot be imported.
     """
-    try:
-        make = DELEGATES[FORMER_NAMES.get(name, name)]
-    except KeyError:
-        raise UsageError(f"no delegate {name!r}; known: {', '.join(DELEGATES)}") from None
+    make = DELEGATES.get(FORMER_NAMES.get(name, name)) or _of_another_package(name)
     return make(**options)
+
+
+ENTRY_POINTS = "karat24.delegates"
+"""The entry point group in which other packages name their delegates: each a class or function that takes
+the options of :func:`delegate_named` and keeps ``karat24.delegates.protocol``."""
+
+
+def delegate_names() -> tuple[str, ...]:
+    """Every delegate of the table, then those of other packages, none of which takes a name of the table."""
+    others = sorted({point.name for point in entry_points(group=ENTRY_POINTS)} - {*DELEGATES, *FORMER_NAMES})
+    return (*DELEGATES, *others)
+
+
+def _of_another_package(name: str) -> Callable[..., Delegate]:
+    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name not in points:
+        raise UsageError(f"no delegate {name!r}; known: {', '.join(delegate_names())}")
+    try:
+        make: Callable[..., Delegate] = points[name].load()
+    except Exception as error:  # noqa: BLE001 - what another package's import raises is the answer
+        raise DelegateUnavailable(
+            f"{name}: {points[name].value} cannot be imported: {type(error).__name__}: {error}"
+        ) from None
+    return make

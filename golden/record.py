@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from karat24.golden.attribution.result import Attribution
 from karat24.golden.diff import ArrayDiff, diff_arrays, merge
 from karat24.golden.located import Located, locate
 from karat24.golden.report import LayerVerdict, Origin, OutputVerdict, Verdict
@@ -24,13 +25,22 @@ class Gathered:
     bound: Use | None = None
     disagreed: bool = False
     located: Located | None = None
+    attribution: Attribution | None = None
 
     def refuse(self, reason: str) -> None:
         """Nothing could be compared this time."""
         self.refused = self.refused or reason
 
-    def add(self, diff: ArrayDiff, reason: str = "", origin: Origin = "", tie: float | None = None) -> None:
-        """One comparison; ``reason`` explains its differences, '' leaves them unexplained."""
+    def add(
+        self,
+        diff: ArrayDiff,
+        reason: str = "",
+        origin: Origin = "",
+        tie: float | None = None,
+        attribution: Attribution | None = None,
+    ) -> None:
+        """One comparison; ``reason`` explains its differences, '' leaves them unexplained, whatever their
+        ``attribution`` says of the cause."""
         self.diff = diff if self.diff is None else merge(self.diff, diff)
         if diff.equal:
             return
@@ -41,6 +51,9 @@ class Gathered:
             self.origins.add(origin)
         if tie is not None:
             self.tie = max(tie, self.tie or 0.0)
+        if attribution is not None:
+            own = self.attribution
+            self.attribution = attribution if own is None else own.merged(attribution)
 
     def locate(self, expected: Array, found: Array, format: Format) -> None:
         """Keeps where the values of the first comparison that differs lie."""
@@ -67,7 +80,8 @@ class Gathered:
     def worst(self) -> tuple[Verdict, str]:
         """The verdict that the worst sample decides, and its reason."""
         if self.disagreed or (self.diff is not None and not self.diff.equal):
-            return ("mismatch" if self.unexplained else "explained"), "; ".join(self.reasons)
+            cause = [] if self.attribution is None else [str(self.attribution)]
+            return ("mismatch" if self.unexplained else "explained"), "; ".join([*self.reasons, *cause])
         if self.refused or self.diff is None:
             found = "" if self.bound is None else f" ({self.bound})"
             return "not_compared", (self.refused or "no sample was run") + found
@@ -114,6 +128,7 @@ class Record(Gathered):
             tie_distance=self.tie,
             bound=self.bound,
             located=self.located,
+            attribution=self.attribution,
         )
 
 

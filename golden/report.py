@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from karat24.golden.attribution.result import Attribution
 from karat24.golden.diff import ArrayDiff
 from karat24.golden.located import Located
 from karat24.refimpl.bounds.interval import Use
 
 Verdict = Literal["bit_exact", "within_bound", "explained", "mismatch", "not_compared"]
-Mode = Literal["isolated", "cumulative"]
+Mode = Literal["isolated", "cumulative", "recorded"]
 Origin = Literal["introduced", "inherited", ""]
 
 SCHEMA = 2
@@ -34,6 +35,7 @@ class LayerVerdict:
     accumulators exist: a small number means only the rounding differs. ``bound`` says, where no rule fixes
     the bits of a float32 layer, how wide the intervals of its values are and how much of them was used.
     ``located`` says where differing values lie; it is for pictures, and no part of the JSON.
+    ``attribution`` is what a search for the cause of an unexplained difference found.
     """
 
     layer: int
@@ -49,6 +51,7 @@ class LayerVerdict:
     tie_distance: float | None = None
     bound: Use | None = None
     located: Located | None = field(default=None, repr=False, compare=False)
+    attribution: Attribution | None = None
 
     @property
     def differs(self) -> bool:

@@ -10,6 +10,7 @@ from karat24.delegates.protocol import Delegate, DelegateRun, Model
 from karat24.export import write_model
 from karat24.export.cut import Cut, single_layer
 from karat24.export.onnx import remarks_on
+from karat24.golden.attribution import Attribution, Search
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain import Explainer, tie_distance
 from karat24.golden.left_in_float import why_left_in_float
@@ -120,7 +121,7 @@ class _Isolated:
     """Each layer as a model of its own, fed with the oracle's inputs."""
 
     def __init__(self, program: Program, delegate: Delegate) -> None:
-        self._program, self._delegate = program, delegate
+        self._program, self._delegate, self._search = program, delegate, Search(program)
         self._cuts = {
             step.view.layer.index: self._cut(step.view.layer.index)
             for step in program.steps
@@ -174,7 +175,9 @@ class _Isolated:
             tie = tie_distance(record.view, accumulator, expected.tensors[index] != found[index])
         if not reason and self._program.profile.open_ties and tie == 0 and diff.max_abs_diff_lsb == 1:
             reason = "exact ties, which the runtime's choice of kernel decides"
-        record.add(diff, reason, "introduced", tie)
+        inputs = _inputs(record, expected)
+        cause = None if reason else self._search.attribute(record.layer, inputs, outputs)
+        record.add(diff, reason, "introduced", tie, cause)
 
 
 def _cut_feeds(cut: Cut, trace: Trace) -> list[Array]:
@@ -194,7 +197,7 @@ class _Cumulative:
     """One run of the whole model; differences travel downstream."""
 
     def __init__(self, program: Program) -> None:
-        self._program = program
+        self._program, self._search = program, Search(program)
 
     def judge(self, whole: WholeRun, records: Sequence[_Judged]) -> None:
         """Compares every tensor of one sample."""
@@ -226,21 +229,25 @@ class _Cumulative:
             return
         record.locate(expected.tensors[index], run.trace.tensors[index], self._program.graph.format)
         try:
-            record.add(diff, *self._attribute(record, run))
+            record.add(diff, *self._origin(record, run))
         except CannotCompare as error:
             record.refuse(str(error))
 
-    def _attribute(self, record: _Judged, run: DelegateRun) -> tuple[str, Origin]:
+    def _origin(
+        self, record: _Judged, run: DelegateRun
+    ) -> tuple[str, Origin, float | None, Attribution | None]:
         """Runs the layer on the runtime's own inputs: exact there means inherited."""
         try:
             inputs = [None if t is None else self._value(t, run) for t in record.view.inputs]
             outputs = [run.trace.tensors[tensor.index] for tensor in record.view.outputs]
         except KeyError:
-            return "", ""
+            return "", "", None, None
         own = self._program.run_layer(record.layer, inputs)
         if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(own.outputs, outputs, strict=True)):
-            return "inherited: exact on the inputs the runtime had", "inherited"
-        return record.explainer.explain(inputs, outputs), "introduced"
+            return "inherited: exact on the inputs the runtime had", "inherited", None, None
+        if reason := record.explainer.explain(inputs, outputs):
+            return reason, "introduced", None, None
+        return "", "introduced", None, self._search.attribute(record.layer, inputs, outputs)
 
     def _value(self, tensor: Tensor, run: DelegateRun) -> Array:
         """What the runtime had there: what it shows, else worked out from what it shows.

@@ -150,7 +150,8 @@ class WholeModel:
         shown = {} if isinstance(run, DelegateError) or run.capture_changed else run.trace.tensors
         values = {**{i: v for i, v in result.trace.tensors.items() if i not in unknown}, **shown}
         intervals = {
-            index: _interval(step, values, unknown.get(index, "")) for index, step in self._given.items()
+            index: interval_of_step(step, values, unknown.get(index, ""))
+            for index, step in self._given.items()
         }
         for index in unknown.keys() & shown.keys() - self._given.keys():
             intervals[index] = self._interval_behind(index, values, unknown[index])
@@ -279,7 +280,7 @@ class WholeModel:
         }
 
 
-def _interval(step: Step, values: Mapping[int, Array], absent: str) -> Interval | str:
+def interval_of_step(step: Step, values: Mapping[int, Array], absent: str) -> Interval | str:
     """What any order of float32 operations makes of a layer's inputs, or why that is not known.
 
     ``absent`` says why the runtime's values are not known, where they are not.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from karat24.export import read_model
     from karat24.export.quantize import PRESETS, quantize_model
     from karat24.export.tflite import read_tflite, write_tflite
+    from karat24.golden.recordings.judge import verify_recorded
     from karat24.golden.report import Report
     from karat24.golden.verify import verify
     from karat24.goldens import accept_golden, check_golden, record_golden
@@ -54,6 +55,7 @@ _HOMES = {
     "read_tflite": "karat24.export.tflite",
     "record_golden": "karat24.goldens",
     "verify": "karat24.golden.verify",
+    "verify_recorded": "karat24.golden.recordings.judge",
     "write_tflite": "karat24.export.tflite",
 }
 
@@ -77,6 +79,7 @@ __all__ = [
     "read_tflite",
     "record_golden",
     "verify",
+    "verify_recorded",
     "write_tflite",
 ]
 

@@ -61,9 +61,9 @@ def profile_names() -> Iterable[str]:
 
 def delegate_names() -> Iterable[str]:
     """Every runtime, here or not."""
-    from karat24.delegates import DELEGATES
+    from karat24.delegates import delegate_names
 
-    return DELEGATES
+    return delegate_names()
 
 
 def network_names() -> Iterable[str]:

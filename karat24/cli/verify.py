@@ -25,6 +25,8 @@ EPILOG = """examples:
   karat24 verify model.tflite --delegate litert-xnnpack --profile litert-2.3-ref
   karat24 verify model.tflite --delegate litert-ref --cumulative --json report.json
   karat24 verify model.tflite --delegate ort --against litert-xnnpack
+  karat24 verify model.tflite --recorded dump.npz --input x.npy --profile tflm
+  karat24 verify model.tflite --delegate-command 'runner {model} {inputs} {outputs}' --profile tflm
 
 By default each layer is fed with the oracle's own inputs (a difference was
 introduced by that layer); --cumulative lets the runtime run the whole model.
@@ -41,8 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     shared.add_model(parser)
     shared.add_subgraph(parser)
-    delegate = parser.add_argument(
-        "--delegate", "-d", required=True, metavar="D", help="runtime, see `karat24 delegates`"
+    source = parser.add_mutually_exclusive_group(required=True)
+    delegate = source.add_argument("--delegate", "-d", metavar="D", help="runtime, see `karat24 delegates`")
+    source.add_argument(
+        "--delegate-command",
+        metavar="C",
+        help="runtime of your own, such as 'runner {model} {inputs} {outputs}': reads input_0.npy … in one "
+        "folder and writes output_0.npy … to another",
+    )
+    source.add_argument(
+        "--recorded",
+        type=Path,
+        metavar="DUMP",
+        help="values another runtime gave: .npz, folder of .npy, or one tensor as .npy, raw bytes or C text",
     )
     against = parser.add_argument(
         "--against", metavar="D2", help="compare with another runtime instead of with the oracle alone"
@@ -59,6 +72,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_feeds(parser)
     parser.add_argument(
         "--samples", type=shared.positive, default=1, metavar="N", help="random inputs to try (default: 1)"
+    )
+    parser.add_argument(
+        "--recorded-tensor", metavar="T", help="name or index of the tensor in a DUMP that holds one"
+    )
+    parser.add_argument(
+        "--only-recorded",
+        action="store_true",
+        help="leave out layers without a recording, so that an output that is equal can pass",
+    )
+    parser.add_argument(
+        "--stale",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="OLD",
+        help="other versions of the model, one of which the device may have run instead (with --recorded)",
     )
     parser.add_argument("--cumulative", action="store_true", help="compare one run of the whole model")
     parser.add_argument(
@@ -82,15 +111,61 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--samples counts random inputs; it cannot go with --input")
     if options.other is not None and options.against is None:
         raise UsageError("--other is the file of a second runtime: name it with --against")
+    _require_fitting(options)
     graph = shared.read_graph(options.model, options.subgraph)
     shared.warn(graph, options.command)
+    if options.recorded is not None:
+        return _finish(options, _recorded(options, graph))
     feeds = [shared.feeds_of(graph, options, sample) for sample in range(options.samples)]
     report = (
         _against_oracle(options, graph, feeds) if options.against is None else _against(options, graph, feeds)
     )
+    return _finish(options, report)
+
+
+def _finish(options: argparse.Namespace, report: Report) -> int:
+    """Shows and writes a report; the exit code of its verdict."""
     print(reports.table(report, options.all))
     reports.write(options, [report], [str(options.model)])
     return report.exit_code(options.accept_explained)
+
+
+def _require_fitting(options: argparse.Namespace) -> None:
+    """Raises UsageError for options of another way to judge than the one asked for."""
+    from karat24.refimpl.errors import UsageError
+
+    if options.recorded is None:
+        for given, name in (
+            (options.recorded_tensor, "--recorded-tensor"),
+            (options.only_recorded, "--only-recorded"),
+            (options.stale, "--stale"),
+        ):
+            if given:
+                raise UsageError(f"{name} goes with --recorded")
+        return
+    for given, name in (
+        (options.against, "--against"),
+        (options.cumulative, "--cumulative"),
+        (options.samples > 1, "--samples"),
+    ):
+        if given:
+            raise UsageError(f"{name} runs a runtime; a recording is of one run that was")
+
+
+def _recorded(options: argparse.Namespace, graph: Graph) -> Report:
+    from karat24.golden.recordings.judge import verify_recorded
+
+    return verify_recorded(
+        _model(options, graph),
+        graph,
+        options.recorded,
+        shared.feeds_of(graph, options) if options.input else None,
+        profile=options.profile,
+        tensor=options.recorded_tensor,
+        only_recorded=options.only_recorded,
+        others=[(str(path), shared.read_graph(path)) for path in options.stale],
+        threads=options.threads,
+    )
 
 
 def _against_oracle(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) -> Report:
@@ -166,11 +241,17 @@ def _against(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) 
         )
 
 
-def _runtime(name: str, options: argparse.Namespace, graph: Graph) -> Delegate:
-    """The runtime called ``name``; the oracle takes ``--profile``, else the canonical one of the format."""
+def _runtime(name: str | None, options: argparse.Namespace, graph: Graph) -> Delegate:
+    """The runtime called ``name``; the oracle takes ``--profile``, else the canonical one of the format.
+    Without a name it is the one that ``--delegate-command`` starts."""
     from karat24.delegates import delegate_named
     from karat24.refimpl.profiles import profile_for
 
+    if name is None:
+        from karat24.delegates.command import CommandDelegate
+
+        profile = options.profile or ""
+        return CommandDelegate(options.delegate_command, graph.format, profile, options.time_limit)
     if name == "oracle":
         return delegate_named(name, profile=profile_for(graph, options.profile).name)
     return delegate_named(name, time_limit=options.time_limit)

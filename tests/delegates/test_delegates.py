@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from karat24.delegates import DELEGATES, Delegate, delegate_named
+from karat24.delegates import conformance_models as models
+from karat24.delegates.conformance import DelegateConformance, named
 from karat24.delegates.onnxruntime import ONNX_LANES
 from karat24.export.tflite import write_tflite
 from karat24.refimpl.errors import UsageError
-from tests.support import exact_networks as models
-from tests.support.delegate_conformance import DelegateConformance, named
 
 
 class TestOracle(DelegateConformance):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from karat24.delegates import conformance_models as models
 from karat24.delegates import delegate_named
 from karat24.delegates.fitting import (
     TANH_ARGUMENTS,
@@ -30,7 +31,6 @@ from karat24.refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rou
 from karat24.refimpl.kernels.elementwise.tanhf import tanh_float32
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import PROFILES, profile_named, variants
-from tests.support import exact_networks as models
 from tests.support.avx2_runtime import emulated_runtime
 
 CALLING_TANHF = [name for name, known in PROFILES.items() if known.name.startswith(("litert", "tflite"))]

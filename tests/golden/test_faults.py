@@ -143,13 +143,21 @@ def convolutions(graph: Graph) -> list[LayerView]:
     ]
 
 
-@pytest.mark.parametrize("fault", [weight_bit, output_zero_point, swapped_channels, padding_with_zero])
+CAUSES = {
+    weight_bit: "one weight bit",
+    output_zero_point: "zero point off",
+    swapped_channels: "channels swapped",
+    padding_with_zero: "padding with 0",
+}
+
+
+@pytest.mark.parametrize("fault", CAUSES)
 @pytest.mark.parametrize("mode", ["isolated", "cumulative"])
 @pytest.mark.parametrize("position", [0, 4, -1])
 def test_fault_is_caught_at_its_layer(
     sound: Graph, runtime: Delegate, fault: Fault, mode: Mode, position: int
 ) -> None:
-    target = convolutions(sound)[position]
+    target, cause = convolutions(sound)[position], CAUSES[fault]
     if fault is weight_bit:
         # A weight on an input channel that ReLU has silenced changes nothing.
         trace = compile_graph(sound).run(random_feeds(sound, 1), trace=True).trace
@@ -164,6 +172,8 @@ def test_fault_is_caught_at_its_layer(
     assert (first.layer, first.op, first.origin) == (target.layer.index, "CONV_2D", "introduced")
     introduced = [v.layer for v in report.layers if v.origin == "introduced"]
     assert introduced == [target.layer.index], "only the faulty layer introduced a difference"
+    assert first.attribution is not None
+    assert cause in [found.kind for found in first.attribution.causes], first.reason
 
 
 def test_another_rounding_rule_is_caught_and_named(sound: Graph) -> None:

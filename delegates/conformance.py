@@ -1,7 +1,7 @@
-"""What every delegate must do, inherited by one test class per delegate.
+"""What every delegate of .tflite models must do, as tests that pytest runs.
 
-A subclass sets ``name``; it is skipped, with the probe's reason and remedy, where
-its runtime is absent. ``hostile`` makes a graph of one input this runtime is known to die on.
+For authors of delegates, here and elsewhere: inherit :class:`DelegateConformance` in a test module and set
+``name``. It needs pytest and is imported by nothing else.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from karat24.delegates import Delegate, DelegateRun, delegate_named
+from karat24.delegates import conformance_models as models
 from karat24.delegates.child import TIME_LIMIT
 from karat24.export.tflite import write_tflite
 from karat24.refimpl.errors import (
@@ -25,23 +27,35 @@ from karat24.refimpl.errors import (
     ModelError,
     UsageError,
 )
-from karat24.refimpl.graph import Graph
-from tests.support import exact_networks as models
+from karat24.refimpl.graph import Array, Graph
 
 
-def named(graph: Graph, run: DelegateRun) -> dict[str, np.ndarray]:
+def named(graph: Graph, run: DelegateRun) -> dict[str, Array]:
+    """The tensors of a run by name."""
     return {graph.tensors[index].name: value for index, value in run.trace.tensors.items()}
 
 
 class DelegateConformance:
+    """The suite; skipped, with the probe's reason and remedy, where the runtime is absent."""
+
     name: str
+    """The delegate's, as ``karat24 delegates`` lists it."""
+
     hostile: Callable[[], Graph] | None = None
+    """Makes a graph of one input that the runtime is known to die on."""
+
     in_child = True
+    """Whether the runtime works in a ``karat24.delegates.child.Child``, kept as ``_child``."""
+
+    @classmethod
+    def make(cls) -> Delegate:
+        """A new delegate; starts nothing."""
+        return delegate_named(cls.name)
 
     @pytest.fixture(scope="class")
     @classmethod
     def delegate(cls) -> Iterator[Delegate]:
-        with delegate_named(cls.name) as delegate:
+        with cls.make() as delegate:
             probe = delegate.probe()
             if not probe.available:
                 pytest.skip(f"{cls.name}: {probe.reason}; {probe.remedy}")
@@ -91,7 +105,7 @@ class DelegateConformance:
     def test_feeds(self, delegate: Delegate, by: str) -> None:
         left, right = np.array([[1, 2]], np.int8), np.array([[3, 4, 5]], np.int8)
         graph = models.two_inputs()
-        feeds = {
+        feeds: Any = {
             "order": [left, right],
             "name": {"right": right, "left": left},
             "index": {graph.inputs[1]: right, graph.inputs[0]: left},
@@ -158,14 +172,14 @@ class DelegateConformance:
     def test_results_outlive_the_delegate(self) -> None:
         """Large arrays are mapped from files that are gone by then."""
         x = models.image(0, (1, 1024, 1024, 64))
-        with delegate_named(self.name) as delegate:
+        with self.make() as delegate:
             if not delegate.probe().available:
                 pytest.skip(f"{self.name}: {delegate.probe().reason}")
             run = delegate.run(write_tflite(models.large()), [x], tensors="outputs")
         assert np.array_equal(run.outputs[0], x.reshape(1024, -1))
 
     def test_closing_twice_and_running_after_it(self) -> None:
-        delegate = delegate_named(self.name)
+        delegate = self.make()
         if not delegate.probe().available:
             pytest.skip(f"{self.name}: {delegate.probe().reason}")
         delegate.close()
@@ -178,7 +192,7 @@ class DelegateConformance:
     def test_a_crash_is_a_report(self, delegate: Delegate) -> None:
         if self.hostile is None:
             pytest.skip(f"{self.name}: no model is known that kills this runtime")
-        graph = type(self).hostile()
+        graph = self.hostile()
         x = models.image(shape=graph.tensors[graph.inputs[0]].shape)
         hostile = write_tflite(graph)
         with pytest.raises(DelegateCrashed, match=r"the runtime died of SIG\w+ on model [0-9a-f]{16}"):
@@ -196,7 +210,7 @@ class DelegateConformance:
         if os.name != "posix":
             pytest.skip("stops a process the POSIX way")
         model, x = write_tflite(models.chain()), models.image()
-        with delegate_named(self.name) as delegate:
+        with self.make() as delegate:
             if not delegate.probe().available:
                 pytest.skip(f"{self.name}: {delegate.probe().reason}")
             delegate.run(model, [x])
