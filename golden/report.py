@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from karat24.golden.certify.certificate import Certificate
 from karat24.golden.diff import ArrayDiff
 from karat24.refimpl.bounds.interval import Use
 
-Verdict = Literal["bit_exact", "within_bound", "explained", "mismatch", "not_compared"]
+Verdict = Literal["certified", "bit_exact", "within_bound", "explained", "mismatch", "not_compared"]
 Mode = Literal["isolated", "cumulative"]
 Origin = Literal["introduced", "inherited", ""]
 
-SCHEMA = 2
-"""2: ``outputs``, the whole model's, beside ``layers``; the verdict ``within_bound`` and its ``bound``."""
+SCHEMA = 3
+"""3: the verdict ``certified`` and a layer's ``certificate``.
+2: ``outputs``, the whole model's, beside ``layers``; the verdict ``within_bound`` and its ``bound``."""
 
 EXIT_MATCH, EXIT_MISMATCH, EXIT_CANNOT_COMPARE = 0, 1, 3
 
@@ -31,6 +33,7 @@ class LayerVerdict:
     mismatching element's real-valued result from a rounding tie, in LSBs, where
     accumulators exist: a small number means only the rounding differs. ``bound`` says, where no rule fixes
     the bits of a float32 layer, how wide the intervals of its values are and how much of them was used.
+    ``certified`` is ``bit_exact`` for every input, by its ``certificate``, which is None where nobody asked.
     """
 
     layer: int
@@ -45,6 +48,7 @@ class LayerVerdict:
     origin: Origin = ""
     tie_distance: float | None = None
     bound: Use | None = None
+    certificate: Certificate | None = None
 
     @property
     def differs(self) -> bool:
@@ -147,7 +151,7 @@ class Report:
 
     def table(self, all_layers: bool = False) -> str:
         """A table a person can read: differing layers, or all of them, and a summary."""
-        shown = [v for v in self.judged if all_layers or v.verdict != "bit_exact"]
+        shown = [v for v in self.judged if all_layers or v.verdict not in ("certified", "bit_exact")]
         lines = []
         if shown:
             rows = [_HEADINGS, *(_row(verdict) for verdict in shown)]
@@ -170,7 +174,9 @@ class Report:
         )
 
 
-_ORDER: tuple[Verdict, ...] = ("bit_exact", "within_bound", "explained", "mismatch", "not_compared")
+_ORDER: tuple[Verdict, ...] = (
+    "certified", "bit_exact", "within_bound", "explained", "mismatch", "not_compared",
+)  # fmt: skip
 _HEADINGS = ("layer", "op", "output", "verdict", "differing", "max LSB", "histogram", "first at", "origin")
 
 

@@ -10,6 +10,7 @@ from karat24.delegates.protocol import Delegate, DelegateRun, Model
 from karat24.export import write_model
 from karat24.export.cut import Cut, single_layer
 from karat24.export.onnx import remarks_on
+from karat24.golden.certify.judging import certify_records
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain import Explainer, tie_distance
 from karat24.golden.left_in_float import why_left_in_float
@@ -39,6 +40,7 @@ def verify(
     mode: Mode = "isolated",
     threads: int | None = None,
     progress: Progress | None = None,
+    certify: bool = False,
 ) -> Report:
     """Compares ``delegate`` with the oracle on every layer and every output, for every sample.
 
@@ -47,7 +49,9 @@ def verify(
     oracle's inputs, so that a difference was introduced there. ``cumulative`` compares one run of the
     whole model. In either mode the outputs of the file as it is are compared with the oracle's.
     A layer the oracle lacks, or whose bits nobody specifies, is not compared; what lies behind it is
-    judged on the values the runtime had. ``profile`` defaults to the one that describes the delegate.
+    judged on the values the runtime had. With ``certify`` each layer that has a finite description is also
+    fed so that every step of its arithmetic is met from both sides. ``profile`` defaults to the one that
+    describes the delegate.
 
     Raises CannotCompare when the delegate has no profile and none is given,
     whatever compiling the graph raises, and DelegateError when the runtime
@@ -84,6 +88,10 @@ def verify(
         explaining = {name for record in records for name in record.explainer.profiles}
         whole.judge(run, outputs, [delegate.profile, *sorted(explaining)])
         versions.update(run.trace.versions)
+    undescribed: list[str] = []
+    if certify:
+        defined = [r for r in records if not r.given and not r.left_in_float]
+        undescribed = certify_records(program, delegate, defined, threads)
     layers = [record.verdict() for record in records]
     return Report(
         model=model_label(model),
@@ -97,7 +105,7 @@ def verify(
         versions={**versions, **delegate.versions()},
         machine=machine(),
         outputs=tuple(record.verdict(layers) for record in outputs),
-        notes=tuple(note for note in (probe.reason, executed.note, *remarks) if note),
+        notes=tuple(note for note in (probe.reason, executed.note, *remarks, *undescribed) if note),
         profile_reason="" if profile else "; ".join(filter(None, (delegate.fit.reason, probe.reason))),
     )
 
