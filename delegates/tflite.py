@@ -1,4 +1,4 @@
-"""The TFLite family: LiteRT and tflite-runtime, and the Edge TPU through either of them."""
+"""The TFLite family: LiteRT, tflite-runtime, TensorFlow Lite Micro, and the Edge TPU through the first two."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from karat24.delegates.base import ChildDelegate
 from karat24.delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from karat24.delegates.fitting import Question, version_note
 from karat24.delegates.protocol import DelegateRun, Model, Probe, Tensors
+from karat24.delegates.workers import TFLITE_WORKER
 from karat24.refimpl.errors import DelegateError, UsageError
 from karat24.refimpl.graph import Array, Format
 from karat24.refimpl.trace import Trace
@@ -39,7 +40,7 @@ class Lane:
     ``packages`` are tried in order. ``resolver`` names a member of the runtime's
     ``OpResolverType``. A lane whose *name* carries a version (``exact_version``) is unavailable
     under any other than its profile was established on. ``one_thread`` says why the
-    thread count must stay 1, where it must.
+    thread count must stay 1, where it must. ``worker`` is the script that runs it.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Lane:
     one_thread: str = ""
     device: str | None = None
     remedy: str = ""
+    worker: Path = TFLITE_WORKER
 
 
 class TfliteDelegate(ChildDelegate):
@@ -62,7 +64,7 @@ class TfliteDelegate(ChildDelegate):
 
     def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:
         self.lane, self.name, self.described_by = lane, lane.name, lane.profile
-        self._child = Child(lane.name, python_for(lane), time_limit)
+        self._child = Child(lane.name, python_for(lane), time_limit, lane.worker)
         self._request: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
         if lane.device is not None:
             library = os.environ.get(EDGETPU_LIBRARY)

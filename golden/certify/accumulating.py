@@ -47,8 +47,13 @@ class _Arrays:
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
 
 
-def placed_layers(graph: Graph, layer: int, thresholds: list[Array]) -> Iterator[PlacedLayer]:
+def placed_layers(
+    graph: Graph, layer: int, thresholds: list[Array], with_bias: bool
+) -> Iterator[PlacedLayer]:
     """Models that together put each channel on each of its ``thresholds`` and on the accumulator below.
+
+    Without a bias some taps see an input in every window and take its place: thresholds that these do not
+    reach are left out.
 
     Raises CannotCompare for a layer that such models cannot be made of.
     """
@@ -62,19 +67,18 @@ def placed_layers(graph: Graph, layer: int, thresholds: list[Array]) -> Iterator
     taps = Taps(_tap_count(view, shape), data_range(view), (low, high))
     arrange = _ARRANGEMENTS[view.op]
     reserved = 0
-    if view.op == "QLinearMatMul":  # it has no bias: taps that see X in every window take its place
+    if not with_bias:
         largest = max((int(np.abs(found).max()) for found in thresholds if found.size), default=0)
-        reserved = _taps_for(largest, taps)
-        if reserved >= taps.count:
-            raise CannotCompare(
-                f"{taps.count} products and no bias do not reach accumulators of {largest} and leave a "
-                "product to move them"
-            )
+        reserved = min(_taps_for(largest, taps), taps.count - 1)
+        if reserved == 0:
+            raise CannotCompare("one product and no bias place no accumulator of choice")
+        least, most = taps.span(reserved - 1)
+        thresholds = [found[(found - 1 > least) & (found < most)] for found in thresholds]
         taps = replace(taps, count=taps.count - reserved)
     for placement in placements(thresholds, taps):
         if reserved:
             placement = _with_bias_in_taps(placement, taps, reserved)
-        yield _placed(cut, view, arrange(view, placement), placement.bias)
+        yield _placed(cut, view, arrange(view, placement), None if reserved else placement.bias)
 
 
 def _weight_range(view: LayerView) -> tuple[int, int]:
@@ -193,8 +197,8 @@ def _with_bias_in_taps(placement: Placement, taps: Taps, reserved: int) -> Place
     return Placement(inputs, weights, np.zeros_like(placement.bias))
 
 
-def _placed(cut: Graph, view: LayerView, arrays: _Arrays, bias: Array) -> PlacedLayer:
-    """The cut with other filter, bias and shapes."""
+def _placed(cut: Graph, view: LayerView, arrays: _Arrays, bias: Array | None) -> PlacedLayer:
+    """The cut with other filter, bias and shapes; ``bias`` is None where it has none."""
     operands = ACCUMULATING[view.op]
     data, filter_ = view.input(operands.data), view.input(operands.filter)
     stored = (arrays.data + data_zero_point(view)).astype(DTYPES[data.dtype])
@@ -211,7 +215,7 @@ def _placed(cut: Graph, view: LayerView, arrays: _Arrays, bias: Array) -> Placed
     inputs = list(view.layer.inputs)
     if view.op == "TRANSPOSE_CONV":
         tensors[inputs[0]] = replace(view.input(0), data=np.array(arrays.output, np.int32))
-    if operands.bias >= 0 and view.op != "QLinearMatMul":
+    if bias is not None:
         inputs += [-1] * (operands.bias + 1 - len(inputs))
         values = bias.astype(np.int32)
         if inputs[operands.bias] == -1:

@@ -22,6 +22,7 @@ from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import PROFILES, Profile, Rule
 from karat24.refimpl.staircase import reach, requantization, table
 from karat24.refimpl.staircase.regions import regions
+from karat24.refimpl.staircase.requantization import ACCUMULATING
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +142,7 @@ def _by_staircase(found: Certification, graph: Graph) -> bool:
         raise CannotCompare("the graph computes the filter or the bias, so no accumulator is bounded")
     coverage = StaircaseCoverage(found.view, found.rule, rounding, within)
     found.coverage = coverage
-    placed = placed_layers(graph, found.view.layer.index, coverage.thresholds)
+    placed = _placed(found, graph, coverage.thresholds)
     behind_blocks = found.rule.block_axis == "flat" and coverage.has_tail
     found.trials = [
         trial
@@ -149,6 +150,17 @@ def _by_staircase(found: Certification, graph: Graph) -> bool:
         for trial in (_turned(model, found.view, found.rule) if behind_blocks else [_trial(model)])
     ]
     return True
+
+
+def _placed(found: Certification, graph: Graph, thresholds: list[Array]) -> Iterator[PlacedLayer]:
+    """The models, with a bias even where the layer has none, if the runtime rounds it alike then."""
+    view = found.view
+    has_bias = view.optional_input(ACCUMULATING[view.op].bias) is not None
+    with_bias = has_bias
+    if not has_bias and view.op != "QLinearMatMul":
+        first = next(placed_layers(graph, view.layer.index, thresholds, with_bias=True))
+        with_bias = found.profile.rule(first.graph.view(0)) == found.rule
+    return placed_layers(graph, view.layer.index, thresholds, with_bias)
 
 
 def _trial(model: PlacedLayer) -> Trial:

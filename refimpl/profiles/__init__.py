@@ -48,7 +48,7 @@ class Established:
     def remedy(self) -> str:
         """How to install the newest version."""
         newest = self.versions[-1]
-        pinned = newest if newest.count(".") > 1 else f"{newest}.*"
+        pinned = newest if newest.count(".") > 1 or "dev" in newest else f"{newest}.*"
         return f"pip install '{self.package}=={pinned}'"
 
     def __str__(self) -> str:
@@ -144,6 +144,7 @@ _ARM = "64-bit Arm (emulated)"
 _LITERT = Established("ai-edge-litert", ("2.3",), (_VNNI, _AVX2))
 _LITERT_REF = replace(_LITERT, processors=(*_LITERT.processors, _ARM))
 _TFLITE = Established("tflite-runtime", ("2.14.0",), (_VNNI, _AVX2))
+_TFLM = Established("tflite-micro", ("0.dev20261023182759",), (_VNNI,))
 _ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI, _ARM))
 
 _CALLING_TANHF = (
@@ -222,6 +223,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 "tflm",
                 "TensorFlow Lite Micro reference kernels, double rounding",
                 tflite.TFLM,
+                established=_TFLM,
                 refuses=refusals.TFLM,
             ),
             Profile(
