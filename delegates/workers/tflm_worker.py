@@ -72,7 +72,7 @@ class Model:
         """The interpreter after one run."""
         interpreter = self.interpreter(preserve)
         for index, array in feeds.items():
-            interpreter.set_input(np.ascontiguousarray(array), self.inputs.index(index))
+            interpreter.set_input(np.asarray(array, order="C"), self.inputs.index(index))
         interpreter.invoke()
         return interpreter
 
