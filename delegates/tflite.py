@@ -1,4 +1,4 @@
-"""The TFLite family: LiteRT, tflite-runtime, TensorFlow Lite Micro, and the Edge TPU through the first two."""
+"""The TFLite family: LiteRT, tflite-runtime (and the Edge TPU through these), TensorFlow Lite Micro."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TFLITE_PYTHON = "KARAT24_TFLITE_PYTHON"
 """Environment variable naming the interpreter of an environment that has tflite-runtime."""
 
+
+LITERT_PYTHON = "KARAT24_LITERT_PYTHON"
+"""Environment variable naming the interpreter of an environment that has another version of LiteRT."""
 
 EDGETPU_LIBRARY = "KARAT24_EDGETPU_LIBRARY"
 """Environment variable naming the Edge TPU library where the loader does not find it by itself."""
@@ -191,7 +194,10 @@ def _keyed(feeds: Feeds) -> tuple[list[int | str] | None, list[Array]]:
 
 
 def python_for(lane: Lane) -> str:
-    """This interpreter if it has the lane's runtime, else the one the environment names."""
+    """The interpreter the environment names for LiteRT; this one if it has the lane's runtime; else the one
+    named for tflite-runtime."""
+    if lane.packages == ("ai_edge_litert",) and os.environ.get(LITERT_PYTHON):
+        return os.environ[LITERT_PYTHON]
     if any(importlib.util.find_spec(package) for package in lane.packages):
         return sys.executable
     if "tflite_runtime" in lane.packages:

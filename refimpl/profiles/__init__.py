@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 from karat24.refimpl.errors import RefusedByRuntime, UnsupportedOp, UsageError
 from karat24.refimpl.graph import Format, Graph, LayerView
 from karat24.refimpl.profiles import refusals
+from karat24.refimpl.profiles.file import read_profile
 from karat24.refimpl.profiles.onnx import table as onnx
 from karat24.refimpl.profiles.rules import METHODS, Rule, Tanhf
 from karat24.refimpl.profiles.tflite import table as tflite
@@ -296,11 +298,39 @@ def profile_for(graph: Graph, profile: str | Profile | None = None) -> Profile:
 
 
 def profile_named(name: str) -> Profile:
-    """The profile called ``name``. Raises UsageError listing the known names."""
+    """The profile called ``name``, or that of a file ``NAME.json``.
+
+    Raises UsageError listing the known names, or saying what is wrong with the file.
+    """
+    if name.endswith(".json"):
+        return _from_file(Path(name))
     try:
         return PROFILES[name]
     except KeyError:
         raise UsageError(f"no profile {name!r}; known: {', '.join(PROFILES)}") from None
+
+
+def _from_file(path: Path) -> Profile:
+    """A profile as ``karat24.refimpl.profiles.file`` describes it; layers XNNPACK takes depart, too."""
+    name, base, departures = read_profile(path)
+    if base not in PROFILES:
+        raise UsageError(f"{path}: no profile {base!r} to depart from; known: {', '.join(PROFILES)}")
+    known = PROFILES[base]
+
+    def departing(table: tflite.RuleTable) -> tflite.RuleTable:
+        return MappingProxyType(
+            {**table, **{op: {**table.get(op, {}), **rules} for op, rules in departures.items()}}
+        )
+
+    return replace(
+        known,
+        name=name,
+        runtime=f"{known.runtime}, departing as {path.name} says",
+        table=departing(known.table),
+        delegated=None if known.delegated is None else departing(known.delegated),
+        variant_of="",
+        established=None,
+    )
 
 
 def variants(name: str) -> tuple[Profile, ...]:

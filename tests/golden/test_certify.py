@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -99,7 +100,7 @@ def plants(view: LayerView, profile: Profile, channel: int, seed: int) -> Iterat
     within = reach(view)
     assert within is not None
     right = by(rule.method)
-    for _ in range(2 if within.last[channel] > within.first[channel] + 1 else 0):
+    for _ in range(3 if within.last[channel] > within.first[channel] + 1 else 0):
         moved = int(rng.integers(within.first[channel] + 1, within.last[channel]))
         yield "threshold", lambda acc, moved=moved: _moved(right, acc, moved)
 
@@ -143,7 +144,7 @@ def certified(view: LayerView, profile: Profile, runtime: OracleDelegate) -> Cer
 
 
 def test_every_planted_threshold_is_found(capsys: pytest.CaptureFixture[str]) -> None:
-    """100 of 100, in layers of every op, with and without blocks and tails; what random inputs find is said."""
+    """Layers of every op, with and without blocks and tails; what random inputs find is printed."""
     profiles = [PROFILES[f"litert-2.3-{lane}"] for lane in ("ref", "builtin", "xnnpack")]
     planted, by_chance = 0, 0
     for seed, (shape, profile) in enumerate(itertools.product(SHAPES, profiles)):
@@ -164,7 +165,9 @@ def test_every_planted_threshold_is_found(capsys: pytest.CaptureFixture[str]) ->
             seen = plant(result.accumulator[..., channel]) != result.outputs[0][..., channel]
             planted, by_chance = planted + 1, by_chance + bool(seen.any())
     with capsys.disabled():
-        print(f"\n{planted} wrong thresholds planted, all certified wrong; random inputs found {by_chance}")
+        sys.stderr.write(
+            f"\n{planted} wrong thresholds planted, all certified wrong; random inputs found {by_chance}\n"
+        )
     assert planted >= 100
     assert by_chance < planted
 
