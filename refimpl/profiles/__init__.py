@@ -324,8 +324,8 @@ def _from_file(path: Path) -> Profile:
 
     return replace(
         known,
-        name=name,
-        runtime=f"{known.runtime}, departing as {path.name} says",
+        name=str(path),  # so that whoever has the name finds the profile again
+        runtime=f"{name}: {known.runtime}, departing as {path.name} says",
         table=departing(known.table),
         delegated=None if known.delegated is None else departing(known.delegated),
         variant_of="",

@@ -200,15 +200,15 @@ def test_nothing_is_placed_by_inputs_that_are_only_0() -> None:
         next(placements([np.array([5])], Taps(4, (0, 0), (-127, 127))))
 
 
-def pair_layer(op: str, dtype: str, right: tuple[int, ...] = (1, 5, 3)) -> Graph:
-    shape = (1, 5, 3)
+def pair_layer(op: str, dtype: str, right: tuple[int, ...] = (1, 5, 4)) -> Graph:
+    shape = (1, 5, 4)
     return layer(
         op, [q8(shape, dtype), q8(right, dtype, 0.07)], q8(shape, dtype, 0.13),
         fused_activation_function="NONE",
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("right", [(1, 5, 3), (1, 1, 1), (1, 1, 3)])
+@pytest.mark.parametrize("right", [(1, 5, 4), (1, 1, 1), (1, 1, 4)])
 @pytest.mark.parametrize(("op", "dtype"), [("ADD", "int8"), ("MUL", "uint8")])
 def test_pairs_are_covered_in_blocks_and_behind_them(op: str, dtype: str, right: tuple[int, ...]) -> None:
     """One wrong pair of 65,536 is found; operands of one shape, a single value, a row that repeats."""
@@ -217,7 +217,7 @@ def test_pairs_are_covered_in_blocks_and_behind_them(op: str, dtype: str, right:
     assert not found.reason
     certificate = found.run(OracleDelegate(profile.name))
     assert certificate.certified
-    methods = 1 if right == (1, 1, 3) else 2  # rows of 3 are all tail
+    methods = 1 if right == (1, 1, 4) else 2  # rows of 4 are all tail
     assert certificate.wanted == methods * 65536
 
 

@@ -44,20 +44,20 @@ def test_a_departure_is_found_and_written_down(tmp_path: Path) -> None:
 
 def test_a_rule_outside_the_space_is_said_to_be() -> None:
     class Odd(OracleDelegate):
-        """Every output of 17 becomes 18."""
+        """Its outputs are even."""
 
         def run_many(self, jobs: Iterable[Job], **options: object) -> Iterator[DelegateRun | DelegateError]:
             for answer in super().run_many(jobs):
                 assert isinstance(answer, DelegateRun)
                 outputs = [output.copy() for output in answer.outputs]
                 for output in outputs:
-                    output[output == 17] = 18
+                    output[output % 2 == 1] -= 1
                 yield replace(answer, outputs=tuple(outputs))
 
     found = establish(Odd("litert-2.3-ref"), KINDS[:1])
     assert not found.complete
     assert "not in the space" in str(found.findings[0])
-    assert "18 where it gives 17" in found.findings[0].counterexample
+    assert "where it gives" in found.findings[0].counterexample
 
 
 def departing(rule: str) -> str:
