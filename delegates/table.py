@@ -16,6 +16,7 @@ from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import Delegate
 from karat24.delegates.tensorrt import TensorrtDelegate
 from karat24.delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
+from karat24.delegates.workers import TFLM_WORKER
 from karat24.refimpl.errors import DelegateUnavailable, UsageError
 
 _LITERT: dict[str, Any] = {
@@ -48,6 +49,15 @@ LANES = (
         "tflite-2.14-builtin",
         resolver="BUILTIN_WITHOUT_DEFAULT_DELEGATES",
         **_TFLITE,
+    ),
+    Lane(
+        "tflm",
+        "tflm",
+        packages=("tflite_micro",),
+        resolver="",
+        one_thread="TensorFlow Lite Micro has no more",
+        remedy="pip install 'karat24[tflm]' (a wheel exists for Linux on x86-64 with Python 3.10 to 3.13)",
+        worker=TFLM_WORKER,
     ),
 )
 """The lanes of the TFLite family.

@@ -1,4 +1,4 @@
-"""The TFLite family: LiteRT and tflite-runtime, and the Edge TPU through either of them."""
+"""The TFLite family: LiteRT, tflite-runtime (and the Edge TPU through these), TensorFlow Lite Micro."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from karat24.delegates.base import ChildDelegate
 from karat24.delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from karat24.delegates.fitting import Question, version_note
 from karat24.delegates.protocol import DelegateRun, Model, Probe, Tensors
+from karat24.delegates.workers import TFLITE_WORKER
 from karat24.refimpl.errors import DelegateError, UsageError
 from karat24.refimpl.graph import Array, Format
 from karat24.refimpl.trace import Trace
@@ -28,6 +29,10 @@ TFLITE_PYTHON = "KARAT24_TFLITE_PYTHON"
 """Environment variable naming the interpreter of an environment that has tflite-runtime."""
 
 
+LITERT_PYTHON = "KARAT24_LITERT_PYTHON"
+"""Environment variable naming the interpreter of an environment that has another version of LiteRT."""
+
+
 @dataclass(frozen=True)
 class Lane:
     """One way the TFLite family runs a model.
@@ -35,7 +40,7 @@ class Lane:
     ``packages`` are tried in order. ``resolver`` names a member of the runtime's
     ``OpResolverType``. A lane whose *name* carries a version (``exact_version``) is unavailable
     under any other than its profile was established on. ``one_thread`` says why the
-    thread count must stay 1, where it must.
+    thread count must stay 1, where it must. ``worker`` is the script that runs it.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Lane:
     exact_version: bool = False
     one_thread: str = ""
     remedy: str = ""
+    worker: Path = TFLITE_WORKER
 
 
 class TfliteDelegate(ChildDelegate):
@@ -57,7 +63,7 @@ class TfliteDelegate(ChildDelegate):
 
     def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT) -> None:
         self.lane, self.name, self.described_by = lane, lane.name, lane.profile
-        self._child = Child(lane.name, python_for(lane), time_limit)
+        self._child = Child(lane.name, python_for(lane), time_limit, lane.worker)
         self._request: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
         self._remedy = lane.remedy
 
@@ -182,7 +188,10 @@ def _keyed(feeds: Feeds) -> tuple[list[int | str] | None, list[Array]]:
 
 
 def python_for(lane: Lane) -> str:
-    """This interpreter if it has the lane's runtime, else the one the environment names."""
+    """The interpreter the environment names for LiteRT; this one if it has the lane's runtime; else the one
+    named for tflite-runtime."""
+    if lane.packages == ("ai_edge_litert",) and os.environ.get(LITERT_PYTHON):
+        return os.environ[LITERT_PYTHON]
     if any(importlib.util.find_spec(package) for package in lane.packages):
         return sys.executable
     if "tflite_runtime" in lane.packages:

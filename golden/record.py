@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from karat24.golden.attribution.result import Attribution
+from karat24.golden.certify.certificate import Certificate
 from karat24.golden.diff import ArrayDiff, diff_arrays, merge
 from karat24.golden.located import Located, locate
 from karat24.golden.report import LayerVerdict, Origin, OutputVerdict, Verdict
@@ -92,11 +93,15 @@ class Gathered:
 
 @dataclass
 class Record(Gathered):
-    """Comparisons of output ``position`` of a layer; ``rule`` is who rounds it how, for the report."""
+    """Comparisons of output ``position`` of a layer; ``rule`` is who rounds it how, for the report.
+
+    ``certificate`` is None where nobody tried to certify the layer.
+    """
 
     view: LayerView
     position: int
     rule: str
+    certificate: Certificate | None = field(default=None, kw_only=True)
 
     @property
     def layer(self) -> int:
@@ -111,6 +116,8 @@ class Record(Gathered):
     def verdict(self) -> LayerVerdict:
         """The worst of what was found decides."""
         verdict, reason = self.worst()
+        if verdict == "bit_exact" and self.certificate is not None and self.certificate.certified:
+            verdict = "certified"
         origin: Origin = "introduced" if "introduced" in self.origins else ""
         if self.origins == {"inherited"}:
             origin = "inherited"
@@ -129,6 +136,7 @@ class Record(Gathered):
             bound=self.bound,
             located=self.located,
             attribution=self.attribution,
+            certificate=self.certificate,
         )
 
 

@@ -10,16 +10,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from karat24.golden.attribution.result import Attribution
+from karat24.golden.certify.certificate import Certificate
 from karat24.golden.diff import ArrayDiff
 from karat24.golden.located import Located
 from karat24.refimpl.bounds.interval import Use
 
-Verdict = Literal["bit_exact", "within_bound", "explained", "mismatch", "not_compared"]
+Verdict = Literal["certified", "bit_exact", "within_bound", "explained", "mismatch", "not_compared"]
 Mode = Literal["isolated", "cumulative", "recorded"]
 Origin = Literal["introduced", "inherited", ""]
 
-SCHEMA = 2
-"""2: ``outputs``, the whole model's, beside ``layers``; the verdict ``within_bound`` and its ``bound``."""
+SCHEMA = 3
+"""3: the verdict ``certified`` and a layer's ``certificate``.
+2: ``outputs``, the whole model's, beside ``layers``; the verdict ``within_bound`` and its ``bound``."""
 
 EXIT_MATCH, EXIT_MISMATCH, EXIT_CANNOT_COMPARE = 0, 1, 3
 
@@ -36,6 +38,7 @@ class LayerVerdict:
     the bits of a float32 layer, how wide the intervals of its values are and how much of them was used.
     ``located`` says where differing values lie; it is for pictures, and no part of the JSON.
     ``attribution`` is what a search for the cause of an unexplained difference found.
+    ``certified`` is ``bit_exact`` for every input, by its ``certificate``, which is None where nobody asked.
     """
 
     layer: int
@@ -52,6 +55,7 @@ class LayerVerdict:
     bound: Use | None = None
     located: Located | None = field(default=None, repr=False, compare=False)
     attribution: Attribution | None = None
+    certificate: Certificate | None = None
 
     @property
     def differs(self) -> bool:
@@ -167,7 +171,7 @@ class Report:
 
     def table(self, all_layers: bool = False) -> str:
         """A table a person can read: differing layers, or all of them, and a summary."""
-        shown = [v for v in self.judged if all_layers or v.verdict != "bit_exact"]
+        shown = [v for v in self.judged if all_layers or v.verdict not in ("certified", "bit_exact")]
         lines = []
         if shown:
             rows = [_HEADINGS, *(_row(verdict) for verdict in shown)]
@@ -190,7 +194,9 @@ class Report:
         )
 
 
-_ORDER: tuple[Verdict, ...] = ("bit_exact", "within_bound", "explained", "mismatch", "not_compared")
+_ORDER: tuple[Verdict, ...] = (
+    "certified", "bit_exact", "within_bound", "explained", "mismatch", "not_compared",
+)  # fmt: skip
 _HEADINGS = ("layer", "op", "output", "verdict", "differing", "max LSB", "histogram", "first at", "origin")
 
 

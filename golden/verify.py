@@ -11,6 +11,7 @@ from karat24.export import write_model
 from karat24.export.cut import Cut, single_layer
 from karat24.export.onnx import remarks_on
 from karat24.golden.attribution import Attribution, Search
+from karat24.golden.certify.judging import certify_records
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain import Explainer, tie_distance
 from karat24.golden.left_in_float import why_left_in_float
@@ -41,6 +42,7 @@ def verify(
     threads: int | None = None,
     progress: Progress | None = None,
     implementation: Implementation = "cheapest",
+    certify: bool = False,
 ) -> Report:
     """Compares ``delegate`` with the oracle on every layer and every output, for every sample.
 
@@ -49,8 +51,9 @@ def verify(
     oracle's inputs, so that a difference was introduced there. ``cumulative`` compares one run of the
     whole model. In either mode the outputs of the file as it is are compared with the oracle's.
     A layer the oracle lacks, or whose bits nobody specifies, is not compared; what lies behind it is
-    judged on the values the runtime had. ``profile`` defaults to the one that describes the delegate.
-    ``implementation`` is how the oracle computes its layers, as in
+    judged on the values the runtime had. With ``certify`` each layer that has a finite description is also
+    fed so that every step of its arithmetic is met from both sides. ``profile`` defaults to the one that
+    describes the delegate. ``implementation`` is how the oracle computes its layers, as in
     :func:`karat24.refimpl.engine.compile_graph`; the report's versions say how many took which way.
 
     Raises CannotCompare when the delegate has no profile and none is given,
@@ -88,6 +91,10 @@ def verify(
         explaining = {name for record in records for name in record.explainer.profiles}
         whole.judge(run, outputs, [delegate.profile, *sorted(explaining)])
         versions.update(run.trace.versions)
+    undescribed: list[str] = []
+    if certify:
+        defined = [r for r in records if not r.given and not r.left_in_float]
+        undescribed = certify_records(program, delegate, defined, threads)
     layers = [record.verdict() for record in records]
     return Report(
         model=model_label(model),
@@ -101,7 +108,7 @@ def verify(
         versions={**versions, **delegate.versions()},
         machine=machine(),
         outputs=tuple(record.verdict(layers) for record in outputs),
-        notes=tuple(note for note in (probe.reason, executed.note, *remarks) if note),
+        notes=tuple(note for note in (probe.reason, executed.note, *remarks, *undescribed) if note),
         profile_reason="" if profile else "; ".join(filter(None, (delegate.fit.reason, probe.reason))),
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 
 TFLITE_WORKER = _HERE / "tflite_worker.py"
+TFLM_WORKER = _HERE / "tflm_worker.py"
 ONNX_WORKER = _HERE / "onnx_worker.py"
 TENSORRT_WORKER = _HERE / "tensorrt_worker.py"
 STOPWATCH = _HERE / "stopwatch.py"

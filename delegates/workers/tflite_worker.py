@@ -46,11 +46,13 @@ def find_runtime(wanted: list[str]) -> tuple[Any, str, str]:
         except Exception as error:  # noqa: BLE001 - an ABI mismatch raises whatever it likes
             problems.append(f"{package}: {type(error).__name__}: {first_line(error)}")
             continue
-        distribution = package.replace("_", "-")
-        try:
-            return module, distribution, metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            return module, distribution, "unknown"
+        name = package.replace("_", "-")
+        for distribution in (name, f"{name}-nightly"):
+            try:
+                return module, distribution, metadata.version(distribution)
+            except metadata.PackageNotFoundError:
+                continue
+        return module, name, "unknown"
     raise Refused("unavailable", "; ".join(problems))
 
 

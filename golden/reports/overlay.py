@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from karat24.golden.report import LayerVerdict, Report, Verdict
 
 SEVERITY: Mapping[Verdict, int] = {
-    "bit_exact": 0,
-    "within_bound": 1,
-    "explained": 2,
-    "not_compared": 3,
-    "mismatch": 4,
+    "certified": 0,
+    "bit_exact": 1,
+    "within_bound": 2,
+    "explained": 3,
+    "not_compared": 4,
+    "mismatch": 5,
 }
-COLOURS = ("#7fbf7f", "#b7dfb7", "#f2d27a", "#a8c7e6", "#e57373")
+COLOURS = ("#4f9f4f", "#7fbf7f", "#b7dfb7", "#f2d27a", "#a8c7e6", "#e57373")
 
 
 def overlay_json(report: Report, graph: str = "main") -> str:

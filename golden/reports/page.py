@@ -20,7 +20,14 @@ from karat24.refimpl import __version__
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 """What the page may load: nothing that is not in it."""
 
-SIGNS = {"bit_exact": "=", "within_bound": "≈", "explained": "~", "mismatch": "≠", "not_compared": "?"}
+SIGNS = {
+    "certified": "≡",
+    "bit_exact": "=",
+    "within_bound": "≈",
+    "explained": "~",
+    "mismatch": "≠",
+    "not_compared": "?",
+}
 """Beside a colour, so that a verdict can be told without seeing it."""
 
 COLUMNS = ("layer", "op", "output", "type", "verdict", "differing", "max LSB", "origin", "more")
@@ -134,7 +141,7 @@ def _more(judged: Judged) -> str:
     if isinstance(judged, LayerVerdict):
         if judged.tie_distance is not None:
             parts.append(f"<p>at most {judged.tie_distance:.3g} LSB from a tie</p>")
-        if judged.rule and judged.verdict != "bit_exact":
+        if judged.rule and judged.verdict not in ("certified", "bit_exact"):
             parts.append(f"<p>rule: {html.escape(judged.rule)}</p>")
     diff = judged.diff
     if diff is not None and not diff.equal:

@@ -9,6 +9,7 @@ from karat24.golden.report import Report, Verdict
 
 _RESET = "\x1b[0m"
 COLOURS: Mapping[Verdict, str] = {
+    "certified": "\x1b[32m",
     "bit_exact": "\x1b[32m",
     "within_bound": "\x1b[32m",
     "explained": "\x1b[33m",

@@ -42,7 +42,7 @@ def add_profile(parser: argparse.ArgumentParser, otherwise: str) -> None:
     option = parser.add_argument(
         "--profile",
         metavar="P",
-        help=f"arithmetic profile, see `karat24 profiles` (default: {otherwise})",
+        help=f"arithmetic profile, see `karat24 profiles`, or NAME.json (default: {otherwise})",
     )
     complete_with(option, profile_names)
 

@@ -24,6 +24,7 @@ EPILOG = """examples:
   karat24 verify model.tflite --delegate litert-xnnpack
   karat24 verify model.tflite --delegate litert-xnnpack --profile litert-2.3-ref
   karat24 verify model.tflite --delegate litert-ref --cumulative --json report.json
+  karat24 verify model.tflite --delegate litert-ref --certify     # for every input, not for some
   karat24 verify model.tflite --delegate ort --against litert-xnnpack
   karat24 verify model.tflite --recorded dump.npz --input x.npy --profile tflm
   karat24 verify model.tflite --delegate-command 'runner {model} {inputs} {outputs}' --profile tflm
@@ -33,6 +34,9 @@ introduced by that layer); --cumulative lets the runtime run the whole model.
 Either way the outputs of the whole model are compared, too.
 Without --profile the runtime is held to the arithmetic that describes it; with
 another profile, differences that equal a known profile's rule are 'explained'.
+With --certify a layer that passes is 'certified': equal for all inputs, as long as
+its outputs never go down while its sums go up. A layer whose cases could not all be
+met is not compared; layers without a finite description are listed.
 With --against, two runtimes are compared; a .tflite model is written as .onnx for
 a runtime that reads that, unless --other gives the file.
 
@@ -91,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cumulative", action="store_true", help="compare one run of the whole model")
     parser.add_argument(
+        "--certify",
+        action="store_true",
+        help="also meet every threshold of every channel from both sides, and all values of small tables",
+    )
+    parser.add_argument(
         "--accept-explained", action="store_true", help="exit 0 when every difference is explained"
     )
     parser.add_argument("--all", action="store_true", help="list the layers that match, too")
@@ -109,6 +118,8 @@ def run(options: argparse.Namespace) -> int:
     reports.require_writable(options)
     if options.input and options.samples > 1:
         raise UsageError("--samples counts random inputs; it cannot go with --input")
+    if options.certify and options.against is not None:
+        raise UsageError("--certify holds a runtime to the oracle; it cannot go with --against")
     if options.other is not None and options.against is None:
         raise UsageError("--other is the file of a second runtime: name it with --against")
     _require_fitting(options)
@@ -183,6 +194,7 @@ def _against_oracle(options: argparse.Namespace, graph: Graph, feeds: Sequence[F
             threads=options.threads,
             progress=shared.progress(options),
             implementation=options.implementation,
+            certify=options.certify,
         )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 from karat24.refimpl.errors import RefusedByRuntime, UnsupportedOp, UsageError
 from karat24.refimpl.graph import Format, Graph, LayerView
 from karat24.refimpl.profiles import refusals
+from karat24.refimpl.profiles.file import read_profile
 from karat24.refimpl.profiles.onnx import table as onnx
 from karat24.refimpl.profiles.rules import METHODS, Rule, Tanhf
 from karat24.refimpl.profiles.tflite import table as tflite
@@ -48,7 +50,7 @@ class Established:
     def remedy(self) -> str:
         """How to install the newest version."""
         newest = self.versions[-1]
-        pinned = newest if newest.count(".") > 1 else f"{newest}.*"
+        pinned = newest if newest.count(".") > 1 or "dev" in newest else f"{newest}.*"
         return f"pip install '{self.package}=={pinned}'"
 
     def __str__(self) -> str:
@@ -144,6 +146,7 @@ _ARM = "64-bit Arm (emulated)"
 _LITERT = Established("ai-edge-litert", ("2.3",), (_VNNI, _AVX2))
 _LITERT_REF = replace(_LITERT, processors=(*_LITERT.processors, _ARM))
 _TFLITE = Established("tflite-runtime", ("2.14.0",), (_VNNI, _AVX2))
+_TFLM = Established("tflite-micro", ("0.dev20261023182759",), (_VNNI,))
 _ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI, _ARM))
 
 _CALLING_TANHF = (
@@ -222,6 +225,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 "tflm",
                 "TensorFlow Lite Micro reference kernels, double rounding",
                 tflite.TFLM,
+                established=_TFLM,
                 refuses=refusals.TFLM,
             ),
             Profile(
@@ -294,11 +298,39 @@ def profile_for(graph: Graph, profile: str | Profile | None = None) -> Profile:
 
 
 def profile_named(name: str) -> Profile:
-    """The profile called ``name``. Raises UsageError listing the known names."""
+    """The profile called ``name``, or that of a file ``NAME.json``.
+
+    Raises UsageError listing the known names, or saying what is wrong with the file.
+    """
+    if name.endswith(".json"):
+        return _from_file(Path(name))
     try:
         return PROFILES[name]
     except KeyError:
         raise UsageError(f"no profile {name!r}; known: {', '.join(PROFILES)}") from None
+
+
+def _from_file(path: Path) -> Profile:
+    """A profile as ``karat24.refimpl.profiles.file`` describes it; layers XNNPACK takes depart, too."""
+    name, base, departures = read_profile(path)
+    if base not in PROFILES:
+        raise UsageError(f"{path}: no profile {base!r} to depart from; known: {', '.join(PROFILES)}")
+    known = PROFILES[base]
+
+    def departing(table: tflite.RuleTable) -> tflite.RuleTable:
+        return MappingProxyType(
+            {**table, **{op: {**table.get(op, {}), **rules} for op, rules in departures.items()}}
+        )
+
+    return replace(
+        known,
+        name=str(path),  # so that whoever has the name finds the profile again
+        runtime=f"{name}: {known.runtime}, departing as {path.name} says",
+        table=departing(known.table),
+        delegated=None if known.delegated is None else departing(known.delegated),
+        variant_of="",
+        established=None,
+    )
 
 
 def variants(name: str) -> tuple[Profile, ...]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView, Tensor
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from karat24.refimpl.spec.onnx import qgemm, qlinear_conv, qlinear_matmul
 from karat24.refimpl.spec.onnx.one_axis import as_image
 from karat24.refimpl.spec.onnx.parameters import Affine
@@ -45,8 +45,7 @@ def centred_filter(view: LayerView) -> Array | None:
     tensor = view.input(operands.filter)
     if tensor.data is None:
         return None
-    parameters = _affine(view)
-    zeros = _stored_zero_points(tensor) if parameters is None else parameters[1].zero_point
+    zeros = filter_zero_points(view)
     axis = operands.filter_axis
     if view.op == "com.microsoft:QGemm" and view.integer("transB", 0):
         axis = 0
@@ -55,9 +54,14 @@ def centred_filter(view: LayerView) -> Array | None:
     return np.asarray(tensor.data.astype(np.int64) - zeros.reshape(shape))
 
 
-def _stored_zero_points(tensor: Tensor) -> Array:
-    assert tensor.quantization is not None
-    return np.asarray(tensor.quantization.zero_point[:1], np.int64)
+def filter_zero_points(view: LayerView) -> Array:
+    """int64: one, or in ONNX one per output channel."""
+    parameters = _affine(view)
+    if parameters is not None:
+        return np.asarray(parameters[1].zero_point, np.int64)
+    quantization = view.input(ACCUMULATING[view.op].filter).quantization
+    assert quantization is not None
+    return np.asarray(quantization.zero_point[:1], np.int64)
 
 
 def _affine(view: LayerView) -> tuple[Affine, Affine] | None:

@@ -68,6 +68,14 @@ class TestTfliteBuiltin(DelegateConformance):
     hostile = staticmethod(models.without_bias_input)
 
 
+class TestTflm(DelegateConformance):
+    name = "tflm"
+
+    def test_two_threads_are_refused(self, delegate: Delegate) -> None:
+        with pytest.raises(UsageError, match="tflm runs on one thread"):
+            delegate.run(write_tflite(models.chain()), [models.image()], threads=2)
+
+
 def test_litert_reads_what_2_14_overwrites() -> None:
     graph = models.residual()
     for name in ("litert-ref", "litert-builtin", "litert-xnnpack"):

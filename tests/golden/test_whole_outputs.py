@@ -96,7 +96,7 @@ def test_outputs_have_their_place_in_table_summary_and_json(graph: Graph) -> Non
     assert f"output {output.name!r}: {NOT_WHAT_RAN}" in report.table()
     assert "outputs of the whole model: 1 mismatch (2 of " in report.summary()
     content = json.loads(report.to_json())
-    assert content["schema"] == 2
+    assert content["schema"] == 3
     assert [found["verdict"] for found in content["outputs"]] == ["mismatch"]
     assert content["outputs"][0]["diff"]["mismatch_count"] == 2
 

@@ -199,8 +199,18 @@ LITERT_2_3_XNNPACK: RuleTable = {
 }
 """What XNNPACK does with the layers it takes; it takes none that is missing here."""
 
-TFLM: RuleTable = MappingProxyType({**TFLITE_2_14_REF})
-"""TensorFlow Lite Micro: gemmlowp for convolutions and fully connected layers."""
+_TFLM_OTHERWISE = ("LOGISTIC", "RELU6", "SPACE_TO_BATCH_ND", "TANH")
+"""Ops that TensorFlow Lite Micro computes in ways of its own, which no rule here describes."""
+
+TFLM: RuleTable = MappingProxyType(
+    {
+        **{op: rules for op, rules in TFLITE_2_14_REF.items() if op not in _TFLM_OTHERWISE},
+        **{op: LITERT_2_3_REF[op] for op in ("CAST", "LEAKY_RELU")},
+        "FULLY_CONNECTED": _any(GEMMLOWP_64),
+        "MUL": _any(GEMMLOWP_64),
+    }
+)
+"""TensorFlow Lite Micro: gemmlowp throughout, multipliers in float64."""
 
 
 def with_tanhf(table: RuleTable, tanhf: Tanhf) -> RuleTable:

@@ -1,0 +1,1 @@
+"""Certifying a layer: models of its own meet every step of its arithmetic from both sides."""

@@ -1,0 +1,78 @@
+"""Profiles in files: a known profile, and the rules in which another runtime departs from it.
+
+``{"name": "litert-2.4-ref", "base": "litert-2.3-ref", "rules": {"CONV_2D": {"uint8": {"method": "gemmlowp",
+"multiplier": "float64"}}}}``: op, then variant, then the fields of a :class:`Rule`; what is left out has its
+default. ``karat24 establish`` writes such files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+from karat24.refimpl.errors import UsageError
+from karat24.refimpl.profiles import rules
+from karat24.refimpl.profiles.rules import Rule
+
+MOST_BYTES = 1 << 20
+
+_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "method": get_args(rules.Method),
+        "multiplier": get_args(rules.Multiplier),
+        "tail": get_args(rules.Method),
+        "block_axis": get_args(rules.BlockAxis),
+        "clamp": get_args(rules.Clamp),
+        "overflow": get_args(rules.Overflow),
+        "accumulation": get_args(rules.Accumulation),
+        "tanhf": get_args(rules.Tanhf),
+    }
+)
+"""What each field of a rule may say."""
+
+
+def read_profile(path: Path) -> tuple[str, str, dict[str, dict[str, Rule]]]:
+    """Name, name of the base, and the rules by op and variant. Raises UsageError saying what is wrong."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise UsageError(f"{path}: a profile has no more than {MOST_BYTES} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not a profile in JSON: {error}") from None
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), str) for key in ("name", "base")
+    ):
+        raise UsageError(f'{path}: a profile needs a "name" and a "base", the profile it departs from')
+    table = content.get("rules", {})
+    if not isinstance(table, dict) or not all(isinstance(variants, dict) for variants in table.values()):
+        raise UsageError(f'{path}: "rules" must map ops to variants, and variants to rules')
+    return (
+        content["name"],
+        content["base"],
+        {
+            op: {variant: _rule(f"{path}: {op} {variant}", value) for variant, value in variants.items()}
+            for op, variants in table.items()
+        },
+    )
+
+
+def _rule(where: str, value: Any) -> Rule:
+    known = {field.name for field in fields(Rule)}
+    if not isinstance(value, dict) or "method" not in value or not set(value) <= known:
+        raise UsageError(f'{where}: a rule has a "method" and may have {", ".join(sorted(known))}')
+    for name, word in value.items():
+        if name == "block":
+            if isinstance(word, bool) or not isinstance(word, int) or not 0 <= word <= 1024:
+                raise UsageError(f"{where}: block is {word!r}; 0 to 1024 elements are possible")
+        elif word not in _WORDS[name] and not (name == "tail" and word is None):
+            raise UsageError(f"{where}: {name} is {word!r}; known: {', '.join(_WORDS[name])}")
+    rule = Rule(**value)
+    if (rule.tail is None) != (rule.block == 0) or (rule.tail is None) != (rule.block_axis == "none"):
+        raise UsageError(f"{where}: tail, block and block_axis belong together")
+    return rule
