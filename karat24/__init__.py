@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from karat24.refimpl.graph import Graph
     from karat24.refimpl.networks import network
     from karat24.refimpl.profiles import PROFILES
+    from karat24.refimpl.settling import resized
     from karat24.refimpl.trace import Trace
 
 _HOMES = {
@@ -49,6 +50,7 @@ _HOMES = {
     "quantize_model": "karat24.export.quantize",
     "read_model": "karat24.export",
     "read_tflite": "karat24.export.tflite",
+    "resized": "karat24.refimpl.settling",
     "verify": "karat24.golden.verify",
     "write_tflite": "karat24.export.tflite",
 }
@@ -69,6 +71,7 @@ __all__ = [
     "quantize_model",
     "read_model",
     "read_tflite",
+    "resized",
     "verify",
     "write_tflite",
 ]
