@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
-from karat24.refimpl.errors import ModelError
+from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.primitives import round_half_away, to_int32
@@ -21,17 +21,25 @@ from karat24.refimpl.spec.shared.requirements import (
     require_shape,
 )
 
+LARGEST = 2.0**127
+"""float32 values below it stay finite when they are rounded."""
+
 Function = Callable[[np.float32], np.float32]
 
 
 def check_table(view: LayerView, dtypes: tuple[str, ...] = QUANTIZED_8) -> None:
-    """One 8-bit input; the output has its shape and any parameters."""
+    """One 8-bit input; the output has its shape and any parameters with which no value is infinite."""
     require_arity(view, 1)
     data, output = view.input(0), view.output()
     require_dtype(view, output, dtypes)
     require_same_dtype(view, data, output)
     require_quantized(view, data, output)
     require_shape(view, output, data.shape)
+    if 255 * data.scale >= LARGEST or 1 / output.scale >= LARGEST:
+        raise UnsupportedOp(
+            f"{view}: input scale {data.scale:.6g} and output scale {output.scale:.6g} make infinite values, "
+            "of which no runtime defines an integer; check the scales"
+        )
 
 
 def look_up(view: LayerView, values: Values, rule: Rule, function: Function) -> SpecResult:
