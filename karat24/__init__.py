@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from karat24.refimpl.graph import Graph
     from karat24.refimpl.networks import network
     from karat24.refimpl.profiles import PROFILES
+    from karat24.refimpl.settling import resized
     from karat24.refimpl.trace import Trace
 
 _HOMES = {
@@ -54,6 +55,7 @@ _HOMES = {
     "read_model": "karat24.export",
     "read_tflite": "karat24.export.tflite",
     "record_golden": "karat24.goldens",
+    "resized": "karat24.refimpl.settling",
     "verify": "karat24.golden.verify",
     "verify_recorded": "karat24.golden.recordings.judge",
     "write_tflite": "karat24.export.tflite",
@@ -78,6 +80,7 @@ __all__ = [
     "read_model",
     "read_tflite",
     "record_golden",
+    "resized",
     "verify",
     "verify_recorded",
     "write_tflite",

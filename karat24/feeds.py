@@ -18,6 +18,7 @@ import numpy as np
 from karat24.real_values import Fitted, Span, as_input, represented, spread
 from karat24.refimpl.errors import FeedError, UsageError
 from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, Graph, Tensor
+from karat24.refimpl.settling import resized, takes_shape
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
 
@@ -48,6 +49,30 @@ def load_feeds(graph: Graph, paths: Sequence[Path], input_range: Span | None = N
         names = ", ".join(f"{graph.tensors[i].name!r}" for i in graph.inputs)
         raise FeedError(f"{len(paths)} input files given, the model has {len(graph.inputs)} inputs: {names}")
     return _fitted(graph, dict(zip(graph.inputs, paths, strict=True)), input_range)
+
+
+def sized_for(graph: Graph, paths: Sequence[Path]) -> Graph:
+    """The graph for inputs of the shapes that .npy and .npz files hold, where it leaves those sizes open.
+
+    Arrays that no size of the graph fits are left to :func:`load_feeds`, which refuses them.
+    """
+    if len(paths) == 1 and paths[0].suffix.lower() == ".npz":
+        given = {index: array.shape for index, (_, array) in _from_npz(graph, paths[0]).items()}
+    elif len(paths) == len(graph.inputs):
+        pairs = zip(graph.inputs, paths, strict=True)
+        given = {
+            index: _load_npy(graph.tensors[index], path).shape
+            for index, path in pairs
+            if path.suffix.lower() == ".npy"
+        }
+    else:
+        return graph
+    other = {
+        index: shape
+        for index, shape in given.items()
+        if shape != graph.tensors[index].shape and takes_shape(graph.tensors[index], shape)
+    }
+    return resized(graph, other) if other else graph
 
 
 def _fitted(graph: Graph, given: Mapping[int, Path | tuple[str, Array]], span: Span | None) -> Loaded:

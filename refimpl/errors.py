@@ -5,6 +5,7 @@
     KaratError
     ├── UsageError             a flag, path or option that cannot be used           exit 2
     ├── ModelError             a model file or graph that is malformed              exit 2
+    │   ├── WrongShape         a tensor whose shape is not the one its layer gives   exit 2
     │   └── UnsupportedOp      a well-formed op (or variant of one) nobody wrote    exit 2
     │       └── RefusedByRuntime   a layer the runtime of a profile refuses itself  exit 2
     ├── FeedError              an input array that does not fit the model           exit 2
@@ -33,6 +34,15 @@ class UsageError(KaratError):
 
 class ModelError(KaratError):
     """A model file or graph is malformed or inconsistent."""
+
+
+class WrongShape(ModelError):
+    """Tensor ``tensor`` of a graph has another shape than its layer computes for it."""
+
+    def __init__(self, message: str, tensor: int, computed: tuple[int, ...]) -> None:
+        super().__init__(message)
+        self.tensor = tensor
+        self.computed = computed
 
 
 class UnsupportedOp(ModelError):

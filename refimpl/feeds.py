@@ -54,7 +54,11 @@ def _misfit(tensor: Tensor, value: Array | None) -> str:
     if value.dtype != DTYPES[tensor.dtype]:
         return f"got {value.dtype}, the model needs {tensor.dtype}"
     dynamic = tensor.shape_signature is not None and -1 in tensor.shape_signature
-    hint = "; feed one batch of the exported size at a time" if dynamic else ""
+    hint = (
+        f"; karat24.resized makes a graph of other sizes, the model says {tensor.shape_signature}"
+        if dynamic
+        else ""
+    )
     return f"got shape {value.shape}, the model needs {tensor.shape}{hint}"
 
 

@@ -109,7 +109,8 @@ class Tensor:
     ``index`` is the tensor's position in its graph, and in a .tflite file its
     tensor index. ``shape_signature`` keeps the file's dynamic dimensions (-1)
     where ``shape`` holds the concrete sizes the file was exported with. ``data`` of an opaque
-    element type is its bytes, as the file stores them, in a flat uint8 array.
+    element type is its bytes, as the file stores them, in a flat uint8 array. ``folded`` are values that a
+    layer writes and that follow from shapes and constants alone (``karat24.refimpl.settling``).
     """
 
     index: int
@@ -119,6 +120,7 @@ class Tensor:
     quantization: Quantization | None = None
     data: Array | None = None
     shape_signature: tuple[int, ...] | None = None
+    folded: Array | None = None
 
     def __post_init__(self) -> None:
         where = f"tensor {self.index} ({self.name!r})"
@@ -168,6 +170,11 @@ class Tensor:
     def is_constant(self) -> bool:
         """True when the file stores the tensor's values."""
         return self.data is not None
+
+    @property
+    def known(self) -> Array | None:
+        """The tensor's values where they are the same in every run: stored in the file or folded."""
+        return self.folded if self.data is None else self.data
 
     @property
     def is_opaque(self) -> bool:

@@ -37,6 +37,7 @@ from karat24.refimpl.graph import (
     Signature,
     Tensor,
 )
+from karat24.refimpl.settling import settled
 
 MAX_RANK = 32
 """NumPy 1.26's limit; TFLite's kernels end at 8."""
@@ -55,6 +56,7 @@ def read_tflite(source: str | Path | bytes, subgraph: int | str | None = None) -
 
     ``subgraph`` is a number or the name of a signature; it may be left out where the file has one graph to
     enter, number 0 (those of control flow are entered by layers).
+    Shapes of layer outputs are those the layers compute (``karat24.refimpl.settling``).
     Tensors and layers keep the file's indices, options left out of the file have
     the schema's defaults. An op without a line in ``export/tflite/ops.py`` is kept
     without its options, a custom op is called ``CUSTOM:<name>``, one newer than the schema
@@ -68,7 +70,7 @@ def read_tflite(source: str | Path | bytes, subgraph: int | str | None = None) -
     """
     label, reader = _opened(source)
     try:
-        return reader.graph(reader.chosen(subgraph))
+        return settled(reader.graph(reader.chosen(subgraph)))
     except (ModelError, UsageError) as error:
         raise type(error)(f"{label}: {error}") from None
 

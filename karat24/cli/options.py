@@ -176,6 +176,14 @@ def warn(graph: Graph, command: str) -> None:
         print(f"karat24 {command}: warning: {remark.text}", file=sys.stderr)
 
 
+def sized_for_feeds(graph: Graph, options: argparse.Namespace) -> Graph:
+    """The graph with the sizes that ``--input`` brings, where the model leaves them open."""
+    from karat24.feeds import sized_for
+
+    files = [path for path in options.input if path.is_file()]
+    return sized_for(graph, files) if graph.format == "tflite" and files == options.input else graph
+
+
 def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict[int, Array]:
     """Feeds from ``--input``, else random from ``--seed`` + ``offset``."""
     from karat24.feeds import load_feeds, random_feeds

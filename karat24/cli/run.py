@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
         if path is not None:
             shared.writable(path)
     graph = shared.read_graph(options.model, options.subgraph)
+    graph = shared.sized_for_feeds(graph, options)
     shared.warn(graph, options.command)
     profile = profile_for(graph, options.profile)
     graph = graph_under(graph, profile)

@@ -123,13 +123,17 @@ def run(options: argparse.Namespace) -> int:
     if options.other is not None and options.against is None:
         raise UsageError("--other is the file of a second runtime: name it with --against")
     _require_fitting(options)
-    graph = shared.read_graph(options.model, options.subgraph)
+    read = shared.read_graph(options.model, options.subgraph)
+    graph = shared.sized_for_feeds(read, options)
+    model = _model(options, graph, graph is not read)
     shared.warn(graph, options.command)
     if options.recorded is not None:
-        return _finish(options, _recorded(options, graph))
+        return _finish(options, _recorded(options, model, graph))
     feeds = [shared.feeds_of(graph, options, sample) for sample in range(options.samples)]
     report = (
-        _against_oracle(options, graph, feeds) if options.against is None else _against(options, graph, feeds)
+        _against_oracle(options, model, graph, feeds)
+        if options.against is None
+        else _against(options, model, graph, feeds)
     )
     return _finish(options, report)
 
@@ -163,11 +167,11 @@ def _require_fitting(options: argparse.Namespace) -> None:
             raise UsageError(f"{name} runs a runtime; a recording is of one run that was")
 
 
-def _recorded(options: argparse.Namespace, graph: Graph) -> Report:
+def _recorded(options: argparse.Namespace, model: Model, graph: Graph) -> Report:
     from karat24.golden.recordings.judge import verify_recorded
 
     return verify_recorded(
-        _model(options, graph),
+        model,
         graph,
         options.recorded,
         shared.feeds_of(graph, options) if options.input else None,
@@ -179,13 +183,15 @@ def _recorded(options: argparse.Namespace, graph: Graph) -> Report:
     )
 
 
-def _against_oracle(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) -> Report:
+def _against_oracle(
+    options: argparse.Namespace, model: Model, graph: Graph, feeds: Sequence[Feeds]
+) -> Report:
     from karat24.golden.verify import verify
 
     with _runtime(options.delegate, options, graph) as delegate:
         _require_format(delegate, options, graph)
         return verify(
-            _model(options, graph),
+            model,
             graph,
             delegate,
             feeds,
@@ -198,9 +204,9 @@ def _against_oracle(options: argparse.Namespace, graph: Graph, feeds: Sequence[F
         )
 
 
-def _model(options: argparse.Namespace, graph: Graph) -> Model:
-    """The file; one of its subgraphs as a model of its own."""
-    if options.subgraph is None:
+def _model(options: argparse.Namespace, graph: Graph, other_sizes: bool) -> Model:
+    """The file; one of its subgraphs, and what has ``other_sizes`` than the file, as a model of its own."""
+    if options.subgraph is None and not other_sizes:
         return Path(options.model)
     from karat24.export.tflite import write_tflite
 
@@ -228,7 +234,7 @@ def _require_format(delegate: Delegate, options: argparse.Namespace, graph: Grap
     )
 
 
-def _against(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) -> Report:
+def _against(options: argparse.Namespace, model: Model, graph: Graph, feeds: Sequence[Feeds]) -> Report:
     from karat24.golden.against import compare_runtimes
 
     other = None
@@ -240,7 +246,7 @@ def _against(options: argparse.Namespace, graph: Graph, feeds: Sequence[Feeds]) 
         _runtime(options.against, options, second_graph) as second,
     ):
         return compare_runtimes(
-            _model(options, graph),
+            model,
             graph,
             first,
             second,

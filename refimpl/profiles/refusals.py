@@ -90,6 +90,29 @@ LITERT: Refusals = (
 )
 """LiteRT 2.3 and tflite-runtime 2.14, where no delegate takes the layer."""
 
+
+def _on_int8(view: LayerView) -> bool:
+    return view.output().dtype == "int8"
+
+
+_NO_ELU = Refusal(frozenset({"ELU"}), _on_int8, "its reference kernels have no ELU; run the builtin ones")
+
+LITERT_REF: Refusals = (*LITERT, _NO_ELU)
+"""LiteRT 2.3's reference kernels."""
+
+TFLITE_2_14: Refusals = (
+    *LITERT,
+    Refusal(
+        frozenset({"LOG", "NEG", "SQRT"}),
+        _on_int8,
+        "its kernel takes float32 only; put a DEQUANTIZE before and a QUANTIZE behind, or run LiteRT",
+    ),
+)
+"""tflite-runtime 2.14's builtin kernels."""
+
+TFLITE_2_14_REF: Refusals = (*TFLITE_2_14, _NO_ELU)
+"""tflite-runtime 2.14's reference kernels."""
+
 XNNPACK: Refusals = (
     LITERT[0],
     Refusal(
@@ -113,5 +136,11 @@ TFLM: Refusals = (
         _scale_from_one,
         "an input scale of 1 or more stops it; quantize the input with a scale below 1",
     ),
+    Refusal(
+        frozenset({"EXP", "LOG", "NEG", "SQRT"}),
+        _on_int8,
+        "its kernel takes float32 only; put a DEQUANTIZE before and a QUANTIZE behind",
+    ),
+    Refusal(frozenset({"GELU"}), lambda _: True, "it has no GELU"),
 )
 """TensorFlow Lite Micro. It does not look at ``quantized_dimension``."""

@@ -35,6 +35,9 @@ Method: TypeAlias = Literal[
     "float32_zero_point_first",
     "float32_fused",
     "sign_only",
+    "ignores_parameters",
+    "truncates",
+    "reads_uint8",
     "unspecified",
     "given",
 ]
@@ -64,6 +67,9 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
         "sign_only": "a scale of 1 or more keeps only the sign of 8-bit values: a shift by a negative count, "
         "which C leaves undefined, as x86-64 computes it",
+        "ignores_parameters": "computed on the stored integers, whatever scales and zero points are: a fault",
+        "reads_uint8": "gemmlowp on int8 bytes taken for uint8 ones, in and out: a fault",
+        "truncates": "float32 quotient, rounded toward zero",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
         "given": "the oracle lacks the layer and goes on with values it is given",
     }
@@ -93,7 +99,8 @@ class Rule:
     XNNPACK ``rint(f32(6/s) + zp)``. ``overflow`` says what QUANTIZE makes of float32
     values that no int32 step count holds: x86 converts them to -2^31 and the zero
     point is added modulo 2^32 (``wraps``), or the steps are clamped first, from
-    above before from below and what is not a number like a large one (``saturates``).
+    above before from below and what is not a number like a large one (``saturates``); for a table of floating
+    point it says the like of table entries.
     ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and
     int8 values are added in 16 bits that saturate (``vpmaddubsw``), along (tap_y, tap_x, channel).
     ``tanhf`` is the C library's float32 tanh that a table is made with: ``fdlibm`` is glibc's up to 2.40,

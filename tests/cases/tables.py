@@ -48,7 +48,9 @@ def tables() -> Iterator[Case]:
     (LOGISTIC's own kernels refuse any but 1/256 from the minimum)."""
     for op in ("LOGISTIC", "TANH"):
         outputs = (
-            [(1 / 256, -128)] if op == "LOGISTIC" else [(1 / 128, 0), (0.0071, 3), (0.25, -5), (0.001, 100)]
+            [(1 / 256, -128)]
+            if op == "LOGISTIC"
+            else [(1 / 128, 0), (0.0071, 3), (0.25, -5), (0.001, 100), (1e-10, 1)]
         )
         for dtype in QUANTIZED:
             for scale in (0.0001, 0.0123, 1 / 32, 0.0625, 0.3, 40.0):
@@ -56,7 +58,7 @@ def tables() -> Iterator[Case]:
                     for out_scale, out_zero in outputs:
                         middle = _middle(dtype)
                         data = ramp((2, 128), dtype, step=1)
-                        edge = f"scale {scale}, zero point {zero_point}, to {out_scale:.5f} and {out_zero}"
+                        edge = f"scale {scale}, zero point {zero_point}, to {out_scale:.5g} and {out_zero}"
                         yield single_layer(
                             f"{op.lower()}-{dtype}",
                             edge,

@@ -24,11 +24,14 @@ from tests.cases import (
     copies,
     elementwise,
     glue,
+    matrices,
     pooling,
     quantization,
     resize_bilinear,
     slicing,
+    sums,
     tables,
+    unary,
 )
 from tests.cases.case import Case
 
@@ -38,11 +41,14 @@ MODULES: Mapping[str, Callable[[], list[Case]]] = {
     "copies": copies.cases,
     "elementwise": elementwise.cases,
     "glue": glue.cases,
+    "matrices": matrices.cases,
     "pooling": pooling.cases,
+    "sums": sums.cases,
     "quantization": quantization.cases,
     "resize_bilinear": resize_bilinear.cases,
     "slicing": slicing.cases,
     "tables": tables.cases,
+    "unary": unary.cases,
 }
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")

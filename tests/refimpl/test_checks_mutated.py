@@ -23,15 +23,21 @@ from tests.cases import (
     copies,
     elementwise,
     glue,
+    matrices,
     pooling,
     quantization,
     resize_bilinear,
     slicing,
+    sums,
     tables,
+    unary,
 )
 from tests.cases.case import Case
 
-MODULES = (activations, copies, elementwise, glue, pooling, quantization, resize_bilinear, slicing, tables)
+MODULES = (
+    activations, copies, elementwise, glue, matrices, pooling, quantization, resize_bilinear, slicing, sums,
+    tables, unary,
+)  # fmt: skip
 PER_OP = 200
 SMALL = 40_000
 """Elements: damaged layers with larger tensors are only checked."""

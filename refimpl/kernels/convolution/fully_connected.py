@@ -10,8 +10,15 @@ from karat24.refimpl.kernels.convolution.tiling import convolution_sampling
 from karat24.refimpl.profiles.rules import Rule
 
 
-def prepare_fully_connected(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """FULLY_CONNECTED: data of any shape read as [rows, depth], filter [filters, depth], optional bias."""
+def prepare_fully_connected(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+    """FULLY_CONNECTED: data of any shape read as [rows, depth], filter [filters, depth], optional bias.
+
+    None, and so the spec, for a filter that the graph computes or whose int8 zero point is not 0.
+    """
+    filter_ = view.input(1)
+    offset = filter_.quantization is not None and any(filter_.quantization.zero_point)
+    if filter_.data is None or (filter_.dtype == "int8" and offset):
+        return None
     filters, depth = view.input(1).shape
     size = 1
     for extent in view.input(0).shape:

@@ -95,7 +95,10 @@ def _transcendental(
     with np.errstate(over="ignore"):
         steps = results * (np.float32(1) / np.float32(output.scale))
     if rule.method == "float_table":
-        quantized = round_half_away(steps) + output.zero_point
+        rounded = round_half_away(steps)
+        if rule.overflow == "wraps":
+            rounded = np.where(rounded < 2**31, rounded, -(2**31))
+        quantized = rounded + output.zero_point
     elif rule.method == "xnnpack":
         shifted = np.clip(steps + np.float32(output.zero_point), np.float32(-65536), np.float32(65536))
         quantized = np.rint(shifted).astype(np.int64)

@@ -48,7 +48,7 @@ class Copying:
 
 def _constants(view: LayerView, position: int) -> tuple[int, ...]:
     """A constant list of integers."""
-    data = view.input(position).data
+    data = view.input(position).known
     if data is None:
         raise UnsupportedOp(
             f"{view}: input {position} is computed by the graph; only constants are implemented"

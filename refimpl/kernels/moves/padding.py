@@ -69,7 +69,7 @@ class Padding(TaskKernel):
 
 def prepare_pad(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """PAD with the output's zero point, PADV2 with the value of input 2."""
-    data, counts, output = view.input(0), view.input(1).data, view.output()
+    data, counts, output = view.input(0), view.input(1).known, view.output()
     assert counts is not None
     zero = 0
     if output.quantization is not None and output.dtype in QUANTIZED_RANGE:

@@ -76,7 +76,7 @@ def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 def _axes(view: LayerView, position: int) -> tuple[int, ...]:
     """The reduced axes, sorted, each once."""
-    rank, axes = len(view.input(0).shape), view.input(position).data
+    rank, axes = len(view.input(0).shape), view.input(position).known
     if axes is None:
         raise UnsupportedOp(f"{view}: the axes are computed by the graph; only constants are implemented")
     return tuple(sorted({int(axis) % rank for axis in axes.reshape(-1)}))

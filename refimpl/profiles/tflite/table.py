@@ -21,12 +21,12 @@ COPIES = (
     "SPACE_TO_DEPTH", "MINIMUM", "MAXIMUM", "ARG_MAX", "ARG_MIN", "SHAPE", "GATHER", "TILE", "CAST",
     "REVERSE_V2", "BROADCAST_TO", "FILL", "RANK", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND",
     "EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "LOGICAL_AND", "LOGICAL_OR",
-    "LOGICAL_NOT", "SELECT", "SELECT_V2", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "SUM",
-    "FLOOR_DIV", "FLOOR_MOD",
+    "LOGICAL_NOT", "SELECT", "SELECT_V2", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN",
+    "FLOOR_DIV", "FLOOR_MOD", "GATHER_ND", "TOPK_V2",
 )  # fmt: skip
 """Ops that move or compare values, or compute on integers: the same bits in every runtime."""
 
-IEEE = ("DIV", "ABS", "CEIL", "FLOOR", "NEG", "SQUARE")
+IEEE = ("DIV", "CEIL", "FLOOR", "SQUARE")
 """float32 ops that are one correctly rounded operation."""
 
 GEMMLOWP_64 = Rule("gemmlowp", "float64")
@@ -43,6 +43,7 @@ REFERENCE = Rule("reference")
 OPTIMIZED = Rule("optimized")
 FIXED_POINT = Rule("fixed_point")
 FLOAT_TABLE = Rule("float_table")
+SATURATING_TABLE = Rule("float_table", overflow="saturates")
 
 
 def _any(rule: Rule) -> Mapping[str, Rule]:
@@ -53,7 +54,16 @@ def _any(rule: Rule) -> Mapping[str, Rule]:
 _COMMON: RuleTable = {
     **{op: _any(EXACT) for op in COPIES + IEEE},
     **{op: {"bool_scale_from_1": Rule("sign_only"), "*": EXACT} for op in COMPARISONS},
-    "SQRT": _any(EXACT),
+    "ABS": {"float32": EXACT, "int8": GEMMLOWP_32},
+    "NEG": {"float32": EXACT},
+    "SQRT": {"float32": EXACT},
+    "RSQRT": {"int8": GEMMLOWP_32P},
+    "SUM": {"int32": EXACT, "int8": Rule("reads_uint8", "float64"), "uint8": GEMMLOWP_64},
+    "SQUARED_DIFFERENCE": {"int8": GEMMLOWP_64},
+    "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
+    "LOG_SOFTMAX": {"int8": FIXED_POINT, "uint8": FIXED_POINT},
+    "EXP": {"int8": FLOAT_TABLE},
+    "GELU": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
     "ROUND": _any(REFERENCE),
     "MAX_POOL_2D": _any(EXACT),
     "AVERAGE_POOL_2D": _any(REFERENCE),
@@ -62,7 +72,7 @@ _COMMON: RuleTable = {
     "ADD": _any(GEMMLOWP_64),
     "SUB": _any(GEMMLOWP_64),
     "LOGISTIC": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
-    "TANH": _any(replace(FLOAT_TABLE, tanhf="fdlibm")),
+    "TANH": {dtype: replace(FLOAT_TABLE, tanhf="fdlibm") for dtype in ("int8", "uint8")},
     "RELU": _any(GEMMLOWP_32),
     "RELU6": _any(GEMMLOWP_32),
     "RELU_N1_TO_1": _any(GEMMLOWP_32),
@@ -107,9 +117,23 @@ TFLITE_2_14_REF: RuleTable = {
     },
 }
 
+_SINCE_LITERT: RuleTable = {
+    "EXP": {"int8": SATURATING_TABLE},
+    "GELU": {"int8": SATURATING_TABLE, "uint8": FLOAT_TABLE},
+    "LOG": {"int8": SATURATING_TABLE},
+    "NEG": {"float32": EXACT, "int8": Rule("ignores_parameters")},
+    "SQRT": {"float32": EXACT, "int8": Rule("truncates")},
+    "TANH": {
+        "int8": replace(SATURATING_TABLE, tanhf="fdlibm"),
+        "uint8": replace(FLOAT_TABLE, tanhf="fdlibm"),
+    },
+}
+"""What LiteRT 2.3 computes otherwise than tflite-runtime 2.14, or that one not at all, in both lanes."""
+
 LITERT_2_3_REF: RuleTable = {
     **_COMMON,
     **_GEMMLOWP_CONVOLUTIONS,
+    **_SINCE_LITERT,
     "CAST": _any(Rule("saturating")),
     "FULLY_CONNECTED": _any(Rule("float64_half_away", "float64")),
 }
@@ -119,6 +143,10 @@ TFLITE_2_14_BUILTIN: RuleTable = {
     "RESIZE_NEAREST_NEIGHBOR": {"uint8": OPTIMIZED, "*": EXACT},
     "CEIL": _any(OPTIMIZED),
     "FLOOR": _any(OPTIMIZED),
+    "SUM": {"int32": EXACT, "int8": OPTIMIZED, "uint8": OPTIMIZED},
+    "BATCH_MATMUL": {"int8": RUY_32P},
+    "LOG_SOFTMAX": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
+    "ELU": {"int8": FLOAT_TABLE},
     "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64},
     "FULLY_CONNECTED": {
         "int8_per_channel": RUY_64,
@@ -140,6 +168,9 @@ _SPATIAL_MEAN_IN_BLOCKS = Rule("spatial_ruy", tail="spatial", block=16, block_ax
 
 LITERT_2_3_BUILTIN: RuleTable = {
     **TFLITE_2_14_BUILTIN,
+    **_SINCE_LITERT,
+    "ELU": {"int8": SATURATING_TABLE},
+    "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
     "RESIZE_NEAREST_NEIGHBOR": {"int8": OPTIMIZED, "uint8": OPTIMIZED, "*": EXACT},
     "CEIL": _any(EXACT),
     "FLOOR": _any(EXACT),
@@ -177,12 +208,17 @@ LITERT_2_3_BUILTIN: RuleTable = {
     },
 }
 
+_FILTERED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED")
+
 LITERT_2_3_XNNPACK: RuleTable = {
     **{op: _any(EXACT) for op in COPIES + IEEE},
     "ROUND": _any(EXACT),
-    "NEG": _any(XNNPACK),
+    "SUM": {"int32": EXACT, "int8": XNNPACK, "uint8": XNNPACK},
+    "ABS": {"float32": EXACT},
+    "NEG": {"float32": XNNPACK},
+    "ELU": {"int8": XNNPACK},
     "CONCATENATION": _any(REFERENCE),
-    **{op: _any(FP32) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "MUL")},
+    **{op: _any(FP32) for op in (*_FILTERED, "BATCH_MATMUL", "MUL")},
     **{op: _any(XNNPACK) for op in ("ADD", "SUB", "MEAN", "RESIZE_BILINEAR", "LEAKY_RELU")},
     "MAX_POOL_2D": _any(Rule("exact", clamp="half_even")),
     "QUANTIZE": {
@@ -199,8 +235,8 @@ LITERT_2_3_XNNPACK: RuleTable = {
 }
 """What XNNPACK does with the layers it takes; it takes none that is missing here."""
 
-_TFLM_OTHERWISE = ("LOGISTIC", "RELU6", "SPACE_TO_BATCH_ND", "TANH")
-"""Ops that TensorFlow Lite Micro computes in ways of its own, which no rule here describes."""
+_TFLM_OTHERWISE = ("ELU", "EXP", "GELU", "LOGISTIC", "RELU6", "SPACE_TO_BATCH_ND", "TANH")
+"""Ops that TensorFlow Lite Micro lacks, or computes in ways of its own, which no rule here describes."""
 
 TFLM: RuleTable = MappingProxyType(
     {

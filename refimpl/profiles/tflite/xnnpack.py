@@ -109,6 +109,18 @@ def _fully_connected(view: LayerView) -> bool:
     return same_dtype(values, filter_, output) and _clamps(view)
 
 
+def _batch_matmul(view: LayerView) -> bool:
+    """BATCH_MATMUL: of int8 only where the second operand's zero point is 0."""
+    if not _two_tensors(view):
+        return False
+    return is_float(view.output()) or is_symmetric(view.input(1))
+
+
+def _two_tensors(view: LayerView) -> bool:
+    tensors = (view.input(0), view.input(1), view.output())
+    return len(view.inputs) == 2 and is_value(*tensors) and same_dtype(*tensors)
+
+
 def _addition(view: LayerView) -> bool:
     """ADD and SUB: each input's scale over the output's within 2^-10 and below 2^8."""
     return _two_values(view) and (
@@ -128,12 +140,9 @@ def _multiplication(view: LayerView) -> bool:
 
 
 def _two_values(view: LayerView) -> bool:
-    tensors = (view.input(0), view.input(1), view.output())
     return (
-        len(view.inputs) == 2
-        and is_value(*tensors)
-        and same_dtype(*tensors)
-        and all(has_shape(tensor) for tensor in tensors[:2])
+        _two_tensors(view)
+        and all(has_shape(tensor) for tensor in (view.input(0), view.input(1)))
         and _clamps(view)
     )
 
@@ -304,6 +313,7 @@ _TAKES: Mapping[str, Callable[[LayerView], bool]] = MappingProxyType(
     {
         **dict.fromkeys(_FLOAT_ONLY, _float_only),
         "ADD": _addition,
+        "BATCH_MATMUL": _batch_matmul,
         "AVERAGE_POOL_2D": _average_pool,
         "CONCATENATION": _concatenation,
         "CONV_2D": _convolution,

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from karat24.refimpl.contract import Values
-from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.errors import ModelError, UnsupportedOp, WrongShape
 from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
 
 QUANTIZED_8 = ("int8", "uint8")
@@ -74,13 +74,15 @@ def require_same_dtype(view: LayerView, *tensors: Tensor) -> None:
 
 
 def require_shape(view: LayerView, tensor: Tensor, shape: Iterable[int]) -> None:
-    """The tensor has exactly the shape the op computes for it."""
+    """The tensor has exactly the shape the op computes for it; WrongShape otherwise."""
     shape = tuple(int(size) for size in shape)
-    require(
-        view,
-        tensor.shape == shape,
-        f"tensor {tensor.index} ({tensor.name!r}) has shape {tensor.shape}, the op computes {shape}",
-    )
+    if tensor.shape != shape:
+        raise WrongShape(
+            f"{view}: tensor {tensor.index} ({tensor.name!r}) has shape {tensor.shape}, "
+            f"the op computes {shape}",
+            tensor.index,
+            shape,
+        )
 
 
 def require_rank(view: LayerView, tensor: Tensor, low: int, high: int | None = None) -> None:
@@ -143,7 +145,7 @@ def _parameters(tensor: Tensor) -> tuple[float, int] | None:
 def constant_integers(
     view: LayerView, position: int, what: str, shape: tuple[int, ...] | None = None
 ) -> tuple[int, ...]:
-    """Values, flattened, of the integer constant at input ``position``, called ``what`` in messages.
+    """Values, flattened, of the integers known at input ``position``, called ``what`` in messages.
 
     ``shape`` is the shape it must have; without it, any shape of rank 0 or 1.
     Raises UnsupportedOp when the values are computed instead of stored: the
@@ -155,7 +157,7 @@ def constant_integers(
         tensor.dtype in INDEX,
         f"{what} (tensor {tensor.index}, {tensor.name!r}) is {tensor.dtype}, not int32 or int64",
     )
-    if tensor.data is None:
+    if tensor.known is None:
         raise UnsupportedOp(
             f"{view}: {what} (tensor {tensor.index}, {tensor.name!r}) is computed by the graph; "
             "karat24 implements constants only, export the model with fixed shapes"
@@ -168,7 +170,7 @@ def constant_integers(
             tensor.shape == shape,
             f"{what} (tensor {tensor.index}, {tensor.name!r}) has shape {tensor.shape}, not {shape}",
         )
-    return tuple(int(value) for value in np.asarray(tensor.data).reshape(-1))
+    return tuple(int(value) for value in np.asarray(tensor.known).reshape(-1))
 
 
 def resolve_axis(view: LayerView, axis: int, rank: int) -> int:

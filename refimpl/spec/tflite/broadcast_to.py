@@ -65,8 +65,8 @@ def _check_dimensions(view: LayerView, position: int) -> None:
     dimensions, output = view.input(position), view.output()
     require_dtype(view, dimensions, INDEX)
     require_shape(view, dimensions, (len(output.shape),))
-    if dimensions.data is not None:
-        require_shape(view, output, dimensions.data)
+    if dimensions.known is not None:
+        require_shape(view, output, dimensions.known)
 
 
 def _check_computed(view: LayerView, values: Values, position: int) -> None:

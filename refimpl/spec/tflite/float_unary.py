@@ -17,6 +17,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_shape,
 )
+from karat24.refimpl.spec.tflite.fixed_unary import check_fixed_unary, fixed_unary
 
 FUNCTIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
     {
@@ -28,6 +29,19 @@ FUNCTIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
         "SQUARE": np.square,
     }
 )
+
+
+def check_unary(view: LayerView) -> None:
+    """float32, or int8 (``fixed_unary``)."""
+    if view.output().dtype == "int8":
+        check_fixed_unary(view)
+    else:
+        check_float_unary(view)
+
+
+def unary(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """ABS, NEG or SQRT of float32 or int8."""
+    return (fixed_unary if view.output().dtype == "int8" else float_unary)(view, values, rule)
 
 
 def check_float_unary(view: LayerView) -> None:

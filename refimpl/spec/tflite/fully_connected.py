@@ -19,7 +19,8 @@ from karat24.refimpl.spec.tflite.weights import finish, require_weighted, zero_p
 
 
 def check_fully_connected(view: LayerView) -> None:
-    """Inputs: input of any rank, filter ``[O, I]``, optional bias ``[O]``.
+    """Inputs: input of any rank, filter ``[O, I]`` of any zero point, computed or constant, optional bias
+    ``[O]``.
 
     The input is read as rows of I values. The output is ``[rows, O]``, or with
     ``keep_num_dims`` the input's shape with its last size, then I, replaced by O.
@@ -31,7 +32,7 @@ def check_fully_connected(view: LayerView) -> None:
     weights_format = view.text("weights_format", "DEFAULT")
     if weights_format != "DEFAULT":
         raise UnsupportedOp(f"{view}: weights_format {weights_format!r} is not implemented, only DEFAULT is")
-    require_weighted(view, input_, filter_, view.optional_input(2), channel_axis=0)
+    require_weighted(view, input_, filter_, view.optional_input(2), channel_axis=0, any_filter=True)
     out_channels, in_channels = filter_.shape
     elements = math.prod(input_.shape)
     require(

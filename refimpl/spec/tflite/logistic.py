@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
-from karat24.refimpl.errors import ModelError
-from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.graph import LayerView
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.shared.primitives import round_half_away
-from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
-    operand,
-    require_arity,
-    require_dtype,
-    require_quantized,
-    require_same_dtype,
-    require_shape,
-)
+from karat24.refimpl.spec.tflite.float_table import check_table, look_up
 from karat24.refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
 from karat24.refimpl.spec.tflite.tanhf import tanhf
-
-Function = Callable[[np.float32], np.float32]
 
 
 def check_logistic(view: LayerView) -> None:
     """One int8 or uint8 input; the output has its shape and any parameters."""
-    require_arity(view, 1)
-    data, output = view.input(0), view.output()
-    require_dtype(view, output, QUANTIZED_8)
-    require_same_dtype(view, data, output)
-    require_quantized(view, data, output)
-    require_shape(view, output, data.shape)
+    check_table(view)
 
 
 check_tanh = check_logistic
@@ -42,7 +24,7 @@ check_tanh = check_logistic
 
 def logistic(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """LOGISTIC. ``float_table``: ``1 / (1 + exp(-x))`` in float32; ``xnnpack``: in float64."""
-    return _look_up(view, values, rule, _logistic_float64 if rule.method == "xnnpack" else _logistic_float32)
+    return look_up(view, values, rule, _logistic_float64 if rule.method == "xnnpack" else _logistic_float32)
 
 
 def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
@@ -51,8 +33,8 @@ def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     ``unspecified`` (nobody knows the library): rounded correctly, and never compared.
     """
     if rule.method == "unspecified":
-        return _look_up(view, values, Rule("float_table"), rounded_tanhf)
-    return _look_up(view, values, rule, {"fdlibm": tanhf, "correctly_rounded": rounded_tanhf}[rule.tanhf])
+        return look_up(view, values, Rule("float_table"), rounded_tanhf)
+    return look_up(view, values, rule, {"fdlibm": tanhf, "correctly_rounded": rounded_tanhf}[rule.tanhf])
 
 
 def _logistic_float32(x: np.float32) -> np.float32:
@@ -67,27 +49,3 @@ def _logistic_float64(x: np.float32) -> np.float32:
     if x < -100:
         return np.float32(0.0)
     return np.float32(math.exp(float(x)) / (1.0 + math.exp(float(x))))
-
-
-def _look_up(view: LayerView, values: Values, rule: Rule, function: Function) -> SpecResult:
-    data = operand(values, 0)
-    low, high = QUANTIZED_RANGE[view.output().dtype]
-    table = np.array([_entry(view, rule, function, q) for q in range(low, high + 1)], data.dtype)
-    return SpecResult((table[data.astype(np.int64) - low],))
-
-
-def _entry(view: LayerView, rule: Rule, function: Function, q: int) -> int:
-    """The output for the stored input value ``q``. ``zero_point`` is added after rounding by
-    TFLite's table, before it by XNNPACK's."""
-    source, output = view.input(0), view.output()
-    real = function(np.float32(source.scale) * np.float32(q - source.zero_point))
-    with np.errstate(over="ignore"):
-        scaled: Array = np.asarray(real * (np.float32(1.0) / np.float32(output.scale)))
-    if rule.method == "xnnpack":
-        stored = np.rint(scaled + np.float32(output.zero_point))
-    elif rule.method == "float_table":
-        stored = round_half_away(scaled) + np.float32(output.zero_point)
-    else:
-        raise ModelError(f"{view}: a table by {rule.method!r} is not defined")
-    low, high = QUANTIZED_RANGE[output.dtype]
-    return int(np.clip(stored, low, high))

@@ -1,4 +1,4 @@
-"""REDUCE_MAX, REDUCE_MIN, REDUCE_ANY, REDUCE_ALL and int32 SUM over any axes."""
+"""REDUCE_MAX, REDUCE_MIN, REDUCE_ANY, REDUCE_ALL and SUM over any axes."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_shape,
 )
 from karat24.refimpl.spec.tflite.mean import reduced_axes, reduced_shape
+from karat24.refimpl.spec.tflite.quantized_sum import quantized_sum, require_quantized_sum
 
 FUNCTIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
     {
@@ -39,7 +40,7 @@ ELEMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "REDUCE_ANY": ("bool",),
         "REDUCE_MAX": (*QUANTIZED_8, "int32", "float32"),
         "REDUCE_MIN": (*QUANTIZED_8, "int32", "float32"),
-        "SUM": ("int32",),
+        "SUM": (*QUANTIZED_8, "int32"),
     }
 )
 
@@ -53,12 +54,16 @@ def check_reduce(view: LayerView) -> None:
     axes = reduced_axes(view)
     require_shape(view, output, reduced_shape(view, axes))
     require(view, math.prod(data.shape[axis] for axis in axes) > 0, f"nothing to reduce in {data.shape}")
-    if output.dtype in QUANTIZED_8:
+    if output.dtype in QUANTIZED_8 and view.op == "SUM":
+        require_quantized_sum(view, axes)
+    elif output.dtype in QUANTIZED_8:
         require_same_quantization(view, data, output)
 
 
-def reduce(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - exact
-    """The reduction the op names; SUM wraps as int32 does."""
+def reduce(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """The reduction the op names; SUM of int32 wraps as int32 does."""
     data = operand(values, 0)
+    if view.op == "SUM" and view.output().dtype in QUANTIZED_8:
+        return quantized_sum(view, values, rule)
     result = FUNCTIONS[view.op](data.astype(np.int64) if view.op == "SUM" else data, axis=reduced_axes(view))
     return SpecResult((np.asarray(result).astype(data.dtype).reshape(view.output().shape),))

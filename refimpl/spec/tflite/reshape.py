@@ -33,7 +33,7 @@ def check_reshape(view: LayerView) -> None:
     if wanted is None:
         require_shape(view, output, _stretch(view, data, view.integers("new_shape")))
         return
-    if wanted.is_constant:
+    if wanted.known is not None:
         require_shape(view, output, _stretch(view, data, constant_integers(view, 1, "the new shape")))
         return
     require(

@@ -171,10 +171,10 @@ def reciprocal_of_sum(total: int) -> tuple[int, int]:
     ``2^-bits / total`` and those bits. TFLite ``GetReciprocal``."""
     headroom = 32 - total.bit_length()
     shifted_minus_one = ((total << headroom) & 0xFFFFFFFF) - 2**31
-    return _one_over_one_plus(shifted_minus_one), SUM_INTEGER_BITS - headroom
+    return one_over_one_plus(shifted_minus_one), SUM_INTEGER_BITS - headroom
 
 
-def _one_over_one_plus(x: int) -> int:
+def one_over_one_plus(x: int) -> int:
     """``1 / (1 + x)`` for Q0.31 ``x`` in [0, 1): Newton on ``(1 + x) / 2``, three steps, in Q2.29.
 
     gemmlowp ``one_over_one_plus_x_for_x_in_0_1``.

@@ -27,12 +27,18 @@ from karat24.refimpl.spec.shared.scales import require_bounds, require_multiplie
 
 
 def require_weighted(
-    view: LayerView, input_: Tensor, filter_: Tensor, bias: Tensor | None, channel_axis: int
+    view: LayerView,
+    input_: Tensor,
+    filter_: Tensor,
+    bias: Tensor | None,
+    channel_axis: int,
+    any_filter: bool = False,
 ) -> None:
     """Input and output int8 or uint8, a constant filter of the same type, a constant int32 bias.
 
     The filter is quantized per tensor, or (int8 only) per channel along
-    ``channel_axis``; an int8 filter's zero points are 0. The bias has one value per
+    ``channel_axis``; an int8 filter's zero points are 0. With ``any_filter`` one that is quantized per tensor
+    may be computed and have any zero point. The bias has one value per
     output channel. Every multiplier ``s_in * s_filter / s_out`` is one a runtime
     defines. The fused activation is known.
     """
@@ -43,7 +49,7 @@ def require_weighted(
     for tensor in (input_, filter_, output):
         require_elements(view, tensor)
     require_quantized(view, input_, output)
-    _require_filter(view, filter_, channel_axis)
+    _require_filter(view, filter_, channel_axis, any_filter)
     if bias is not None:
         _require_bias(view, bias, filter_.shape[channel_axis])
     require_bounds(view, require_activation(view, ACTIVATION_BOUNDS), output)
@@ -51,12 +57,14 @@ def require_weighted(
         require_multiplier(view, input_.scale * scale / output.scale, "s_in * s_filter / s_out")
 
 
-def _require_filter(view: LayerView, filter_: Tensor, channel_axis: int) -> None:
+def _require_filter(view: LayerView, filter_: Tensor, channel_axis: int, any_filter: bool) -> None:
     label = f"filter (tensor {filter_.index}, {filter_.name!r})"
-    _require_constant(view, filter_, label)
     quantization = filter_.quantization
     require(view, quantization is not None, f"{label} has no quantization parameters")
     assert quantization is not None
+    any_filter = any_filter and not quantization.per_channel
+    if not any_filter:
+        _require_constant(view, filter_, label)
     if quantization.per_channel:
         if filter_.dtype != "int8":
             raise UnsupportedOp(f"{view}: {label} is {filter_.dtype} per channel; only int8 filters can be")
@@ -65,7 +73,7 @@ def _require_filter(view: LayerView, filter_: Tensor, channel_axis: int) -> None
             quantization.axis == channel_axis,
             f"{label} is quantized along axis {quantization.axis}; axis {channel_axis} is needed",
         )
-    if filter_.dtype == "int8":
+    if filter_.dtype == "int8" and not any_filter:
         require(
             view,
             not any(quantization.zero_point),
