@@ -175,14 +175,14 @@ _CALLING_TANHF = (
         "tflite-runtime 2.14.0, BUILTIN_REF kernels",
         tflite.TFLITE_2_14_REF,
         established=_TFLITE,
-        refuses=refusals.LITERT,
+        refuses=refusals.TFLITE_2_14,
     ),
     Profile(
         "tflite-2.14-builtin",
         "tflite-runtime 2.14.0, optimised kernels on x86-64",
         tflite.TFLITE_2_14_BUILTIN,
         established=_TFLITE,
-        refuses=refusals.LITERT,
+        refuses=refusals.TFLITE_2_14,
     ),
 )
 """Runtimes that make TANH tables with the machine's C library; here with glibc up to 2.40."""

@@ -1,4 +1,5 @@
-"""LOGISTIC and TANH of int8 and uint8: a table of all 256 inputs, computed in floating point."""
+"""LOGISTIC and TANH: of int8 and uint8 a table of all 256 inputs, computed in floating point; of int16 a
+table with interpolation, or fixed point."""
 
 from __future__ import annotations
 
@@ -8,19 +9,22 @@ from collections.abc import Callable
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
-from karat24.refimpl.errors import ModelError
+from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.profiles.tflite.powers_of_two import nearest_power
 from karat24.refimpl.spec.shared.primitives import round_half_away
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     operand,
     require_arity,
     require_dtype,
     require_quantized,
     require_same_dtype,
     require_shape,
+    require_symmetric,
 )
+from karat24.refimpl.spec.tflite.int16 import fixed_point, sigmoid
 from karat24.refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
 from karat24.refimpl.spec.tflite.tanhf import tanhf
 
@@ -28,13 +32,18 @@ Function = Callable[[np.float32], np.float32]
 
 
 def check_logistic(view: LayerView) -> None:
-    """One int8 or uint8 input; the output has its shape and any parameters."""
+    """One int8, uint8 or int16 input; the output has its shape and any parameters, of int16 scale 2^-15."""
     require_arity(view, 1)
     data, output = view.input(0), view.output()
-    require_dtype(view, output, QUANTIZED_8)
+    require_dtype(view, output, QUANTIZED)
     require_same_dtype(view, data, output)
     require_quantized(view, data, output)
     require_shape(view, output, data.shape)
+    require_symmetric(view, data, output)
+    if output.dtype == "int16" and nearest_power(output.scale) != (-15, True):
+        raise UnsupportedOp(
+            f"{view}: the int16 output has scale {output.scale:.6g}; the runtimes take 2^-15 only"
+        )
 
 
 check_tanh = check_logistic
@@ -42,6 +51,8 @@ check_tanh = check_logistic
 
 def logistic(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """LOGISTIC. ``float_table``: ``1 / (1 + exp(-x))`` in float32; ``xnnpack``: in float64."""
+    if view.output().dtype == "int16":
+        return _of_int16(view, values, rule, sigmoid.logistic_by_table, fixed_point.logistic)
     return _look_up(view, values, rule, _logistic_float64 if rule.method == "xnnpack" else _logistic_float32)
 
 
@@ -50,9 +61,28 @@ def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
     ``unspecified`` (nobody knows the library): rounded correctly, and never compared.
     """
+    if view.output().dtype == "int16":
+        return _of_int16(view, values, rule, sigmoid.tanh_by_table, fixed_point.tanh)
     if rule.method == "unspecified":
         return _look_up(view, values, Rule("float_table"), rounded_tanhf)
     return _look_up(view, values, rule, {"fdlibm": tanhf, "correctly_rounded": rounded_tanhf}[rule.tanhf])
+
+
+def _of_int16(
+    view: LayerView,
+    values: Values,
+    rule: Rule,
+    by_table: Callable[[Array, float], Array],
+    in_fixed_point: Callable[[Array], Array],
+) -> SpecResult:
+    """``reference``: a table with interpolation. ``fixed_point``: gemmlowp's, of shifted inputs."""
+    data, scale = operand(values, 0).astype(np.int64), view.input(0).scale
+    if rule.method == "reference":
+        return SpecResult((by_table(data, scale).astype(np.int16),))
+    if rule.method != "fixed_point":
+        raise ModelError(f"{view}: {rule.method!r} is not defined for int16")
+    shift = sigmoid.input_shift(scale)
+    return SpecResult((in_fixed_point(fixed_point.saturating_shift(data, shift)).astype(np.int16),))
 
 
 def _logistic_float32(x: np.float32) -> np.float32:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from karat24.refimpl.contract import SpecResult
+from karat24.refimpl.contract import SpecResult, accumulator_dtype
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
-from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.profiles.rules import Method, Rule
 from karat24.refimpl.spec.shared.primitives import (
     ACTIVATION_BOUNDS,
     activation_range,
@@ -16,14 +16,21 @@ from karat24.refimpl.spec.shared.primitives import (
     wrap32,
 )
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     require,
     require_activation,
     require_dtype,
     require_elements,
     require_quantized,
+    require_symmetric,
 )
 from karat24.refimpl.spec.shared.scales import require_bounds, require_multiplier
+
+UNNAMED_BIAS = "float32"
+"""The value of attribute ``quantized_bias_type``, its default, that says nothing."""
+
+UNBOUNDED: tuple[Method, ...] = ("q15", "float64_half_away")
+"""Methods that take accumulators of 64 bits."""
 
 
 def require_weighted(
@@ -31,18 +38,20 @@ def require_weighted(
 ) -> None:
     """Input and output int8 or uint8, a constant filter of the same type, a constant int32 bias.
 
+    Input and output may be int16 with zero point 0; the filter is int8 then and the bias int32 or int64.
     The filter is quantized per tensor, or (int8 only) per channel along
     ``channel_axis``; an int8 filter's zero points are 0. The bias has one value per
     output channel. Every multiplier ``s_in * s_filter / s_out`` is one a runtime
     defines. The fused activation is known.
     """
     output = view.output()
-    require_dtype(view, input_, QUANTIZED_8)
-    for tensor in (filter_, output):
-        require_dtype(view, tensor, (input_.dtype,))
+    require_dtype(view, input_, QUANTIZED)
+    require_dtype(view, output, (input_.dtype,))
+    require_dtype(view, filter_, ("int8" if input_.dtype == "int16" else input_.dtype,))
     for tensor in (input_, filter_, output):
         require_elements(view, tensor)
     require_quantized(view, input_, output)
+    require_symmetric(view, input_, output)
     _require_filter(view, filter_, channel_axis)
     if bias is not None:
         _require_bias(view, bias, filter_.shape[channel_axis])
@@ -75,7 +84,10 @@ def _require_filter(view: LayerView, filter_: Tensor, channel_axis: int) -> None
 
 def _require_bias(view: LayerView, bias: Tensor, channels: int) -> None:
     label = f"bias (tensor {bias.index}, {bias.name!r})"
-    require_dtype(view, bias, ("int32",))
+    require_dtype(view, bias, ("int32", "int64") if view.output().dtype == "int16" else ("int32",))
+    named = view.text("quantized_bias_type", UNNAMED_BIAS)
+    if view.output().dtype == "int16" and named not in (UNNAMED_BIAS, bias.dtype):
+        require(view, False, f"{label} is {bias.dtype}, attribute quantized_bias_type says {named}")
     _require_constant(view, bias, label)
     require(
         view,
@@ -109,13 +121,15 @@ def finish(
     """Bias, requantization and fused activation over ``products`` ``[..., out_channel]``, int64 sums.
 
     ``acc = wrap32(products + bias)``, the value an int32 accumulator holds whatever
-    the order of additions.
+    the order of additions; of int16 without an int32 bias it has 64 bits, where the method takes them.
     """
     if bias is not None:
         products = products + bias.astype(np.int64)
-    acc = wrap32(products)
+    narrow_bias = bias is not None and bias.dtype == np.int32
+    wide = input_.dtype == "int16" and not narrow_bias and rule.method in UNBOUNDED
+    acc = products if wide else wrap32(products)
     result = requantized(view, input_, filter_, acc, rule)
-    return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(np.int32))
+    return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(accumulator_dtype(view)))
 
 
 def requantized(view: LayerView, input_: Tensor, filter_: Tensor, acc: Array, rule: Rule) -> Array:
