@@ -76,11 +76,12 @@ from karat24.refimpl.profiles.rules import Rule
 __all__ = ["KERNELS"]
 
 
-def _but_int16(prepare: Prepare) -> Prepare:
-    """``prepare`` for layers that neither read nor write int16, which its kernel was not written for."""
+def _of_bytes(prepare: Prepare) -> Prepare:
+    """``prepare`` for layers without int16 and int4 tensors, which its kernel was not written for."""
 
     def prepared(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
-        if any(tensor is not None and tensor.dtype == "int16" for tensor in (*view.inputs, *view.outputs)):
+        tensors = (*view.inputs, *view.outputs)
+        if any(tensor is not None and tensor.dtype in ("int16", "int4") for tensor in tensors):
             return None
         return prepare(view, rule, target)
 
@@ -89,56 +90,56 @@ def _but_int16(prepare: Prepare) -> Prepare:
 
 KERNELS: Mapping[str, Prepare] = MappingProxyType(
     {
-        "ADD": _but_int16(prepare_add),
+        "ADD": _of_bytes(prepare_add),
         "ARG_MAX": prepare_arg_max,
         "ARG_MIN": prepare_arg_max,
-        "AVERAGE_POOL_2D": _but_int16(prepare_average_pool),
+        "AVERAGE_POOL_2D": _of_bytes(prepare_average_pool),
         "BROADCAST_TO": prepare_broadcast_to,
         "CAST": prepare_cast,
         "CONCATENATION": prepare_concatenation,
-        "CONV_2D": _but_int16(prepare_convolution),
-        "DEPTHWISE_CONV_2D": _but_int16(prepare_depthwise),
+        "CONV_2D": _of_bytes(prepare_convolution),
+        "DEPTHWISE_CONV_2D": _of_bytes(prepare_depthwise),
         "DEPTH_TO_SPACE": prepare_depth_to_space,
         "DEQUANTIZE": prepare_dequantize,
         "EXPAND_DIMS": prepare_reshape,
         "FILL": prepare_broadcast_to,
-        "FULLY_CONNECTED": _but_int16(prepare_fully_connected),
+        "FULLY_CONNECTED": _of_bytes(prepare_fully_connected),
         "GATHER": prepare_gather,
         "HARD_SWISH": prepare_hard_swish,
         "L2_NORMALIZATION": prepare_l2_normalization,
-        "LEAKY_RELU": _but_int16(prepare_leaky_relu),
-        "LOGISTIC": _but_int16(prepare_logistic),
+        "LEAKY_RELU": _of_bytes(prepare_leaky_relu),
+        "LOGISTIC": _of_bytes(prepare_logistic),
         "MAXIMUM": prepare_minimum,
-        "MAX_POOL_2D": _but_int16(prepare_max_pool),
-        "MEAN": _but_int16(prepare_mean),
+        "MAX_POOL_2D": _of_bytes(prepare_max_pool),
+        "MEAN": _of_bytes(prepare_mean),
         "MINIMUM": prepare_minimum,
         "MIRROR_PAD": prepare_mirror_pad,
-        "MUL": _but_int16(prepare_mul),
+        "MUL": _of_bytes(prepare_mul),
         "PACK": prepare_pack,
         "PAD": prepare_pad,
         "PADV2": prepare_pad,
-        "PRELU": _but_int16(prepare_prelu),
-        "QUANTIZE": _but_int16(prepare_quantize),
-        "RELU": _but_int16(prepare_relu),
-        "RELU6": _but_int16(prepare_relu),
-        "RELU_N1_TO_1": _but_int16(prepare_relu),
+        "PRELU": _of_bytes(prepare_prelu),
+        "QUANTIZE": _of_bytes(prepare_quantize),
+        "RELU": _of_bytes(prepare_relu),
+        "RELU6": _of_bytes(prepare_relu),
+        "RELU_N1_TO_1": _of_bytes(prepare_relu),
         "RESHAPE": prepare_reshape,
-        "RESIZE_BILINEAR": _but_int16(prepare_resize_bilinear),
+        "RESIZE_BILINEAR": _of_bytes(prepare_resize_bilinear),
         "RESIZE_NEAREST_NEIGHBOR": prepare_resize_nearest,
         "REVERSE_V2": prepare_reverse,
         "SHAPE": prepare_shape,
         "SLICE": prepare_slice,
-        "SOFTMAX": _but_int16(prepare_softmax),
+        "SOFTMAX": _of_bytes(prepare_softmax),
         "SPACE_TO_DEPTH": prepare_space_to_depth,
         "SPLIT": prepare_split,
         "SPLIT_V": prepare_split,
         "SQUEEZE": prepare_reshape,
         "STRIDED_SLICE": prepare_strided_slice,
-        "SUB": _but_int16(prepare_sub),
-        "TANH": _but_int16(prepare_tanh),
+        "SUB": _of_bytes(prepare_sub),
+        "TANH": _of_bytes(prepare_tanh),
         "TILE": prepare_tile,
         "TRANSPOSE": prepare_transpose,
-        "TRANSPOSE_CONV": _but_int16(prepare_transposed),
+        "TRANSPOSE_CONV": _of_bytes(prepare_transposed),
         "UNPACK": prepare_unpack,
         "Concat": prepare_concat,
         "ConvInteger": prepare_conv_integer,

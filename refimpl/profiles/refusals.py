@@ -93,6 +93,10 @@ def _widened_to_int16(view: LayerView) -> bool:
     return view.input(0).dtype in ("int8", "uint8") and view.output().dtype == "int16"
 
 
+def _int4_filter(view: LayerView) -> bool:
+    return view.input(1).dtype == "int4"
+
+
 def _is_int16(view: LayerView) -> bool:
     return view.output().dtype == "int16"
 
@@ -168,6 +172,11 @@ TFLITE_2_14: Refusals = (
         frozenset({"QUANTIZE"}),
         _widened_to_int16,
         "it quantizes 8-bit values to 8 bits only",
+    ),
+    Refusal(
+        frozenset({"FULLY_CONNECTED"}),
+        _int4_filter,
+        "its FULLY_CONNECTED takes no int4 filter; store it as int8",
     ),
     Refusal(
         frozenset({"TILE"}),

@@ -187,6 +187,7 @@ LITERT_2_3_BUILTIN: RuleTable = {
         **_fully_connected_16(FLOAT64, RUY_64),
         "int16_bias64": FLOAT64,
         "int8_per_channel": RUY_64,
+        "int4_per_channel": RUY_64,
         "*": RUY_32P,
     },
     "TRANSPOSE_CONV": {
@@ -232,7 +233,8 @@ LITERT_2_3_XNNPACK: RuleTable = {
     "ROUND": _any(EXACT),
     "NEG": _any(XNNPACK),
     "CONCATENATION": _any(REFERENCE),
-    **{op: _any(FP32) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "MUL")},
+    **{op: _any(FP32) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "MUL")},
+    "FULLY_CONNECTED": {"int8": FP32, "int8_per_channel": FP32, "uint8": FP32},
     **{op: _any(XNNPACK) for op in ("ADD", "SUB", "MEAN", "RESIZE_BILINEAR", "LEAKY_RELU")},
     "MAX_POOL_2D": _any(Rule("exact", clamp="half_even")),
     "QUANTIZE": {

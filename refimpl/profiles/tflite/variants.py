@@ -110,7 +110,8 @@ def conv_groups(view: LayerView) -> int:
 def _fully_connected(view: LayerView) -> str:
     filter_ = view.input(1)
     per_channel = filter_.quantization is not None and filter_.quantization.per_channel
-    return view.output().dtype + ("_per_channel" if per_channel else "")
+    dtype = "int4" if filter_.dtype == "int4" else view.output().dtype
+    return dtype + ("_per_channel" if per_channel else "")
 
 
 def _logistic(view: LayerView) -> str:

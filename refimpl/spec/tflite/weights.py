@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, accumulator_dtype
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
 from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.spec.shared.packed import PACKED, packed_size, unpacked
 from karat24.refimpl.spec.shared.primitives import (
     ACTIVATION_BOUNDS,
     activation_range,
@@ -29,6 +33,11 @@ from karat24.refimpl.spec.shared.scales import require_bounds, require_multiplie
 UNNAMED_BIAS = "float32"
 """The value of attribute ``quantized_bias_type``, its default, that says nothing."""
 
+FILTERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"int8": ("int8", "int4"), "uint8": ("uint8",), "int16": ("int8",)}
+)
+"""Element types of filters, by that of the input."""
+
 UNBOUNDED: tuple[Method, ...] = ("q15", "float64_half_away")
 """Methods that take accumulators of 64 bits."""
 
@@ -38,16 +47,16 @@ def require_weighted(
 ) -> None:
     """Input and output int8 or uint8, a constant filter of the same type, a constant int32 bias.
 
-    Input and output may be int16 with zero point 0; the filter is int8 then and the bias int32 or int64.
-    The filter is quantized per tensor, or (int8 only) per channel along
-    ``channel_axis``; an int8 filter's zero points are 0. The bias has one value per
-    output channel. Every multiplier ``s_in * s_filter / s_out`` is one a runtime
+    The filter of an int8 input may be int4. Input and output may be int16 with zero point 0; the filter
+    is int8 then and the bias int32 or int64. The filter is quantized per tensor, or (int8 and int4
+    only) per channel along ``channel_axis``; such a filter's zero points are 0. The bias has one value
+    per output channel. Every multiplier ``s_in * s_filter / s_out`` is one a runtime
     defines. The fused activation is known.
     """
     output = view.output()
     require_dtype(view, input_, QUANTIZED)
     require_dtype(view, output, (input_.dtype,))
-    require_dtype(view, filter_, ("int8" if input_.dtype == "int16" else input_.dtype,))
+    require_dtype(view, filter_, FILTERS[input_.dtype])
     for tensor in (input_, filter_, output):
         require_elements(view, tensor)
     require_quantized(view, input_, output)
@@ -63,22 +72,28 @@ def require_weighted(
 def _require_filter(view: LayerView, filter_: Tensor, channel_axis: int) -> None:
     label = f"filter (tensor {filter_.index}, {filter_.name!r})"
     _require_constant(view, filter_, label)
+    if filter_.dtype in PACKED and filter_.data is not None:
+        require(
+            view,
+            filter_.data.size == packed_size(filter_),
+            f"{label} of shape {filter_.shape} has {filter_.data.size} bytes, not {packed_size(filter_)}",
+        )
     quantization = filter_.quantization
     require(view, quantization is not None, f"{label} has no quantization parameters")
     assert quantization is not None
     if quantization.per_channel:
-        if filter_.dtype != "int8":
+        if filter_.dtype == "uint8":
             raise UnsupportedOp(f"{view}: {label} is {filter_.dtype} per channel; only int8 filters can be")
         require(
             view,
             quantization.axis == channel_axis,
             f"{label} is quantized along axis {quantization.axis}; axis {channel_axis} is needed",
         )
-    if filter_.dtype == "int8":
+    if filter_.dtype != "uint8":
         require(
             view,
             not any(quantization.zero_point),
-            f"{label} is int8 with a zero point that is not 0",
+            f"{label} is {filter_.dtype} with a zero point that is not 0",
         )
 
 
@@ -110,9 +125,9 @@ def scales_of(filter_: Tensor) -> tuple[float, ...]:
 
 
 def zero_point_removed(tensor: Tensor, value: Array) -> Array:
-    """``q - zero_point`` as int64. A per-channel filter's zero points are all 0."""
+    """``q - zero_point`` as int64 in the tensor's shape. A per-channel filter's zero points are all 0."""
     assert tensor.quantization is not None
-    return value.astype(np.int64) - tensor.quantization.zero_point[0]
+    return unpacked(tensor, value).astype(np.int64) - tensor.quantization.zero_point[0]
 
 
 def finish(
