@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from karat24.refimpl.graph import LayerView, Tensor
+from karat24.refimpl.profiles.tflite.powers_of_two import nearest_power
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS, comparison_scales, variant_of
 from karat24.refimpl.profiles.tflite.xnnpack_tensors import product, ratio, same_parameters
 
@@ -101,6 +102,10 @@ def _is_int16(view: LayerView) -> bool:
     return view.output().dtype == "int16"
 
 
+def _other_output_scale(view: LayerView) -> bool:
+    return _is_int16(view) and nearest_power(view.output().scale) != (-15, True)
+
+
 def _broadcast_shifts(view: LayerView) -> bool:
     return variant_of(view) == "int16_shifted" and view.input(0).shape != view.input(1).shape
 
@@ -131,6 +136,11 @@ _TFLITE: Refusals = (
         _broadcast_shifts,
         "adding int16 tensors of different shapes whose scales are powers of two ends its process; set "
         "pot_scale_int16 to false",
+    ),
+    Refusal(
+        frozenset({"LOGISTIC", "TANH"}),
+        _other_output_scale,
+        "an int16 output has a scale of 2^-15, and this one has not; quantize it so",
     ),
     Refusal(
         frozenset({"RELU_N1_TO_1"}),
