@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,13 @@ from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 
 
+def accumulator_dtype(view: LayerView) -> np.dtype[Any]:
+    """The element type of a layer's accumulators: int64 where its outputs are int16, else int32."""
+    return np.dtype(np.int64 if view.output().dtype == "int16" else np.int32)
+
+
 class SpecResult(NamedTuple):
-    """What a spec returns: the outputs and, where the op has them, int32 accumulators.
+    """What a spec returns: the outputs and, where the op has them, accumulators (:func:`accumulator_dtype`).
 
     Accumulators have the shape of output 0 and hold what the requantization
     consumes: products summed, zero points removed, bias added.
@@ -37,7 +42,7 @@ Spec: TypeAlias = Callable[[LayerView, Values, Rule], SpecResult]
 
 @dataclass(frozen=True)
 class Op:
-    """One line of the op table. ``accumulates``: its spec and kernel can give int32 accumulators."""
+    """One line of the op table. ``accumulates``: its spec and kernel can give accumulators."""
 
     check: Check
     spec: Spec
@@ -46,7 +51,7 @@ class Op:
 
 class Kernel(Protocol):
     """A prepared layer: reads ``inputs``, fills every element of ``outputs``, and of
-    ``accumulator`` (int32, shaped like output 0) unless it is None."""
+    ``accumulator`` (:func:`accumulator_dtype`, shaped like output 0) unless it is None."""
 
     def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         """Runs the layer once."""

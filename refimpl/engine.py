@@ -18,7 +18,12 @@ import numpy as np
 
 from karat24.refimpl import __version__
 from karat24.refimpl.cheapest import layers_by_spec
-from karat24.refimpl.contract import Kernel, Target, Values
+from karat24.refimpl.contract import (
+    Kernel,
+    Target,
+    Values,
+    accumulator_dtype,
+)
 from karat24.refimpl.cost import count
 from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
 from karat24.refimpl.feeds import Feeds as Feeds
@@ -54,7 +59,7 @@ one thread, in 40 µs or less: waking a second thread takes a good part of that.
 
 @dataclass(frozen=True)
 class LayerResult:
-    """One layer's outputs and, where asked for and defined, its int32 accumulators."""
+    """One layer's outputs and, where asked for and defined, its accumulators."""
 
     outputs: tuple[Array, ...]
     accumulator: Array | None = None
@@ -91,7 +96,7 @@ class Step:
         outputs = tuple(np.empty(t.shape, DTYPES[t.dtype]) for t in self.view.outputs)
         acc = None
         if accumulator and self.accumulates:
-            acc = np.empty(self.view.outputs[0].shape, np.int32)
+            acc = np.empty(self.view.outputs[0].shape, accumulator_dtype(self.view))
         self.kernel(values, outputs, acc)
         return LayerResult(outputs, acc)
 
@@ -303,7 +308,7 @@ class Program:
 
         ``feeds`` maps input names or tensor indices to arrays, or lists arrays in
         input order. With ``trace`` every layer output is kept; ``accumulators``
-        adds the int32 accumulators (and implies ``trace``). ``progress`` wraps the
+        adds the accumulators (and implies ``trace``). ``progress`` wraps the
         iteration over steps, to show a bar. ``given`` maps indices of tensors that layers write to
         the values to go on with; a layer all of whose outputs are given does not run, and a missing layer
         needs them all. Raises FeedError for a feed or a given value that does not fit, or is not there.

@@ -11,6 +11,7 @@ from karat24.refimpl.contract import Op
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import UNLISTED, Graph, LayerView
 from karat24.refimpl.spec.onnx.table import ONNX_OPS
+from karat24.refimpl.spec.shared.packed import PACKED
 from karat24.refimpl.spec.tflite import (
     add,
     arg_max,
@@ -177,6 +178,9 @@ OPS: Mapping[str, Op] = MappingProxyType(
 )
 """Op name, in its format's own words, to the check and slow spec that define it."""
 
+UNPACKING = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
+"""Ops whose filter, input 1, may be of a packed element type."""
+
 EDGETPU_OP = "CUSTOM:edgetpu-custom-op"
 
 
@@ -194,8 +198,9 @@ def check_supported(view: LayerView) -> None:
     malformed."""
     if view.op not in OPS:
         raise UnsupportedOp(f"no implementation for {view.op}: {why_unsupported(view.op)}")
-    for tensor in (*view.inputs, *view.outputs):
-        if tensor is not None and tensor.is_opaque:
+    for position, tensor in enumerate((*view.inputs, *view.outputs)):
+        unpacks = view.op in UNPACKING and position == 1 and tensor is not None and tensor.dtype in PACKED
+        if tensor is not None and tensor.is_opaque and not unpacks:
             raise UnsupportedOp(
                 f"{view}: tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
                 "which karat24 does not compute with"

@@ -14,8 +14,8 @@ class Trace:
     """Values of a graph's tensors from one run of one producer.
 
     ``tensors`` maps a tensor index to its values; it holds graph inputs, layer
-    outputs, and no constants. ``accumulators`` maps a layer index to the int32
-    accumulators before requantization, where they were asked for and the layer
+    outputs, and no constants. ``accumulators`` maps a layer index to the
+    accumulators (int32, of int16 layers int64) before requantization, where they were asked for and the layer
     has them. ``rules`` maps a layer index to the rule that rounded it.
     ``producer`` is who computed it (``karat24`` or a delegate's name), ``profile``
     the arithmetic it claims or is expected to follow, ``versions`` the libraries

@@ -16,7 +16,9 @@ def annotation_lines(report: Report, file: str) -> list[str]:
 
     ``file`` is the golden or model the annotations stand at. A passed report gives none.
     """
-    found = [judged for judged in report.judged if judged.verdict not in ("certified", "bit_exact", "within_bound")]
+    found = [
+        judged for judged in report.judged if judged.verdict not in ("certified", "bit_exact", "within_bound")
+    ]
     lines = []
     for judged in found[: MOST - 1] if len(found) > MOST else found:
         place = f"layer {judged.layer} ({judged.op})" if isinstance(judged, LayerVerdict) else "output"

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import karat24.refimpl.kernels.jit  # noqa: F401 - first: it says where compiled code is kept
-from karat24.refimpl.contract import Prepare
+from karat24.refimpl.contract import Kernel, Prepare, Target
+from karat24.refimpl.graph import LayerView
 from karat24.refimpl.kernels.convolution.conv_2d import prepare_convolution
 from karat24.refimpl.kernels.convolution.fully_connected import prepare_fully_connected
 from karat24.refimpl.kernels.convolution.transposed import prepare_transposed
@@ -70,61 +71,75 @@ from karat24.refimpl.kernels.onnx.tables import (
 from karat24.refimpl.kernels.reductions.l2_normalization import prepare_l2_normalization
 from karat24.refimpl.kernels.reductions.reduction import prepare_arg_max, prepare_mean
 from karat24.refimpl.kernels.reductions.softmax import prepare_softmax
+from karat24.refimpl.profiles.rules import Rule
 
 __all__ = ["KERNELS"]
 
+
+def _of_bytes(prepare: Prepare) -> Prepare:
+    """``prepare`` for layers without int16 and int4 tensors, which its kernel was not written for."""
+
+    def prepared(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+        tensors = (*view.inputs, *view.outputs)
+        if any(tensor is not None and tensor.dtype in ("int16", "int4") for tensor in tensors):
+            return None
+        return prepare(view, rule, target)
+
+    return prepared
+
+
 KERNELS: Mapping[str, Prepare] = MappingProxyType(
     {
-        "ADD": prepare_add,
+        "ADD": _of_bytes(prepare_add),
         "ARG_MAX": prepare_arg_max,
         "ARG_MIN": prepare_arg_max,
-        "AVERAGE_POOL_2D": prepare_average_pool,
+        "AVERAGE_POOL_2D": _of_bytes(prepare_average_pool),
         "BROADCAST_TO": prepare_broadcast_to,
         "CAST": prepare_cast,
         "CONCATENATION": prepare_concatenation,
-        "CONV_2D": prepare_convolution,
-        "DEPTHWISE_CONV_2D": prepare_depthwise,
+        "CONV_2D": _of_bytes(prepare_convolution),
+        "DEPTHWISE_CONV_2D": _of_bytes(prepare_depthwise),
         "DEPTH_TO_SPACE": prepare_depth_to_space,
         "DEQUANTIZE": prepare_dequantize,
         "EXPAND_DIMS": prepare_reshape,
         "FILL": prepare_broadcast_to,
-        "FULLY_CONNECTED": prepare_fully_connected,
+        "FULLY_CONNECTED": _of_bytes(prepare_fully_connected),
         "GATHER": prepare_gather,
         "HARD_SWISH": prepare_hard_swish,
         "L2_NORMALIZATION": prepare_l2_normalization,
-        "LEAKY_RELU": prepare_leaky_relu,
-        "LOGISTIC": prepare_logistic,
+        "LEAKY_RELU": _of_bytes(prepare_leaky_relu),
+        "LOGISTIC": _of_bytes(prepare_logistic),
         "MAXIMUM": prepare_minimum,
-        "MAX_POOL_2D": prepare_max_pool,
-        "MEAN": prepare_mean,
+        "MAX_POOL_2D": _of_bytes(prepare_max_pool),
+        "MEAN": _of_bytes(prepare_mean),
         "MINIMUM": prepare_minimum,
         "MIRROR_PAD": prepare_mirror_pad,
-        "MUL": prepare_mul,
+        "MUL": _of_bytes(prepare_mul),
         "PACK": prepare_pack,
         "PAD": prepare_pad,
         "PADV2": prepare_pad,
-        "PRELU": prepare_prelu,
-        "QUANTIZE": prepare_quantize,
-        "RELU": prepare_relu,
-        "RELU6": prepare_relu,
-        "RELU_N1_TO_1": prepare_relu,
+        "PRELU": _of_bytes(prepare_prelu),
+        "QUANTIZE": _of_bytes(prepare_quantize),
+        "RELU": _of_bytes(prepare_relu),
+        "RELU6": _of_bytes(prepare_relu),
+        "RELU_N1_TO_1": _of_bytes(prepare_relu),
         "RESHAPE": prepare_reshape,
-        "RESIZE_BILINEAR": prepare_resize_bilinear,
+        "RESIZE_BILINEAR": _of_bytes(prepare_resize_bilinear),
         "RESIZE_NEAREST_NEIGHBOR": prepare_resize_nearest,
         "REVERSE_V2": prepare_reverse,
         "SHAPE": prepare_shape,
         "SLICE": prepare_slice,
-        "SOFTMAX": prepare_softmax,
+        "SOFTMAX": _of_bytes(prepare_softmax),
         "SPACE_TO_DEPTH": prepare_space_to_depth,
         "SPLIT": prepare_split,
         "SPLIT_V": prepare_split,
         "SQUEEZE": prepare_reshape,
         "STRIDED_SLICE": prepare_strided_slice,
-        "SUB": prepare_sub,
-        "TANH": prepare_tanh,
+        "SUB": _of_bytes(prepare_sub),
+        "TANH": _of_bytes(prepare_tanh),
         "TILE": prepare_tile,
         "TRANSPOSE": prepare_transpose,
-        "TRANSPOSE_CONV": prepare_transposed,
+        "TRANSPOSE_CONV": _of_bytes(prepare_transposed),
         "UNPACK": prepare_unpack,
         "Concat": prepare_concat,
         "ConvInteger": prepare_conv_integer,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from karat24.refimpl.graph import LayerView
+from karat24.refimpl.graph import LayerView, Tensor
+from karat24.refimpl.profiles.tflite.powers_of_two import nearest_power
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS, comparison_scales, variant_of
 from karat24.refimpl.profiles.tflite.xnnpack_tensors import product, ratio, same_parameters
 
@@ -70,7 +71,50 @@ def _large_multiplier(view: LayerView) -> bool:
     )
 
 
-LITERT: Refusals = (
+def _bias_of_int16(view: LayerView) -> Tensor | None:
+    """The bias of a layer of int16 outputs, None where it has none."""
+    bias = view.optional_input(3 if view.op == "TRANSPOSE_CONV" else 2)
+    return bias if view.output().dtype == "int16" else None
+
+
+def _int32_bias(view: LayerView) -> bool:
+    bias = _bias_of_int16(view)
+    return bias is not None and bias.dtype == "int32"
+
+
+def _unnamed_int32_bias(view: LayerView) -> bool:
+    return _int32_bias(view) and view.text("quantized_bias_type", "float32") == "float32"
+
+
+def _named_bias(view: LayerView) -> bool:
+    return _bias_of_int16(view) is not None and view.text("quantized_bias_type", "float32") != "float32"
+
+
+def _widened_to_int16(view: LayerView) -> bool:
+    return view.input(0).dtype in ("int8", "uint8") and view.output().dtype == "int16"
+
+
+def _int4_filter(view: LayerView) -> bool:
+    return view.input(1).dtype == "int4"
+
+
+def _is_int16(view: LayerView) -> bool:
+    return view.output().dtype == "int16"
+
+
+def _other_output_scale(view: LayerView) -> bool:
+    return _is_int16(view) and nearest_power(view.output().scale) != (-15, True)
+
+
+def _broadcast_shifts(view: LayerView) -> bool:
+    return variant_of(view) == "int16_shifted" and view.input(0).shape != view.input(1).shape
+
+
+def _int16_to_uint8(view: LayerView) -> bool:
+    return view.input(0).dtype == "int16" and view.output().dtype == "uint8"
+
+
+_TFLITE: Refusals = (
     Refusal(
         frozenset(),
         axis_outside,
@@ -81,6 +125,32 @@ LITERT: Refusals = (
         frozenset({"LOGISTIC"}),
         _rescaled,
         "its LOGISTIC kernel takes an output scale of 1/256 only; quantize the output so",
+    ),
+    Refusal(
+        frozenset({"DEPTHWISE_CONV_2D"}),
+        _int32_bias,
+        "behind int16 activations its kernel takes an int64 bias only; store the bias as int64",
+    ),
+    Refusal(
+        frozenset({"ADD"}),
+        _broadcast_shifts,
+        "adding int16 tensors of different shapes whose scales are powers of two ends its process; set "
+        "pot_scale_int16 to false",
+    ),
+    Refusal(
+        frozenset({"LOGISTIC", "TANH"}),
+        _other_output_scale,
+        "an int16 output has a scale of 2^-15, and this one has not; quantize it so",
+    ),
+    Refusal(
+        frozenset({"RELU_N1_TO_1"}),
+        _is_int16,
+        "its RELU_N1_TO_1 kernel lacks int16; clamp with MINIMUM and MAXIMUM",
+    ),
+    Refusal(
+        frozenset({"QUANTIZE"}),
+        _int16_to_uint8,
+        "it quantizes int16 values to int8, int16 and int32 only",
     ),
     Refusal(
         COMPARISONS,
@@ -97,11 +167,42 @@ def _on_int8(view: LayerView) -> bool:
 
 _NO_ELU = Refusal(frozenset({"ELU"}), _on_int8, "its reference kernels have no ELU; run the builtin ones")
 
+LITERT: Refusals = (
+    *_TFLITE,
+    Refusal(
+        frozenset({"CONV_2D", "TRANSPOSE_CONV"}),
+        _unnamed_int32_bias,
+        "behind int16 activations its kernel reads this int32 bias as int64, past its end; set "
+        "quantized_bias_type to int32, or store the bias as int64",
+    ),
+)
+"""LiteRT 2.3, where no delegate takes the layer."""
+
 LITERT_REF: Refusals = (*LITERT, _NO_ELU)
 """LiteRT 2.3's reference kernels."""
 
 TFLITE_2_14: Refusals = (
-    *LITERT,
+    *_TFLITE,
+    Refusal(
+        frozenset({"CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}),
+        _named_bias,
+        "it lists no version of the op with a quantized_bias_type; leave the attribute out",
+    ),
+    Refusal(
+        frozenset({"QUANTIZE"}),
+        _widened_to_int16,
+        "it quantizes 8-bit values to 8 bits only",
+    ),
+    Refusal(
+        frozenset({"FULLY_CONNECTED"}),
+        _int4_filter,
+        "its FULLY_CONNECTED takes no int4 filter; store it as int8",
+    ),
+    Refusal(
+        frozenset({"TILE"}),
+        _is_int16,
+        "its kernel lacks int16",
+    ),
     Refusal(
         frozenset({"LOG", "NEG", "SQRT"}),
         _on_int8,

@@ -15,6 +15,7 @@ from karat24.refimpl.spec.onnx.one_axis import as_image
 from karat24.refimpl.spec.onnx.parameters import Affine
 from karat24.refimpl.spec.onnx.sums import check_convolution, zero_of
 from karat24.refimpl.spec.shared.geometry import windows
+from karat24.refimpl.spec.shared.packed import unpacked
 from karat24.refimpl.staircase.requantization import ACCUMULATING
 
 
@@ -49,9 +50,10 @@ def centred_filter(view: LayerView) -> Array | None:
     axis = operands.filter_axis
     if view.op == "com.microsoft:QGemm" and view.integer("transB", 0):
         axis = 0
-    shape = [1] * tensor.data.ndim
+    weights = unpacked(tensor, tensor.data)
+    shape = [1] * weights.ndim
     shape[axis] = zeros.size
-    return np.asarray(tensor.data.astype(np.int64) - zeros.reshape(shape))
+    return np.asarray(weights.astype(np.int64) - zeros.reshape(shape))
 
 
 def filter_zero_points(view: LayerView) -> Array:

@@ -33,7 +33,7 @@ def newer_operator(model: Any) -> None:
 
 
 CASES: dict[str, tuple[Callable[[Any], None], int, str]] = {
-    "an element type NumPy lacks": (tensor("filter", type=TYPES.INT4), 1, "'filter'.*int4"),
+    "an element type NumPy lacks": (tensor("filter", type=TYPES.INT2), 1, "'filter'.*int2"),
     "sparse": (tensor("filter", sparsity=schema.SparsityParametersT()), 1, "'filter'.*sparse int8"),
     "values in another file": (tensor("filter", externalBuffer=3), 1, "'filter'.*external int8"),
     "a variable": (tensor("bias", isVariable=True), 1, "'bias'.*variable int32"),
@@ -72,13 +72,13 @@ def test_what_is_not_understood_is_not_written(case: str) -> None:
 
 
 def test_bytes_of_an_unknown_meaning_survive_a_round_trip() -> None:
-    content = broken(tensor("filter", type=TYPES.INT4))
+    content = broken(tensor("filter", type=TYPES.INT2))
     graph = read_tflite(content)
     original = by_name(every_feature(), "filter").data
     assert original is not None
     kept = by_name(read_tflite(write_tflite(graph)), "filter")
     assert kept.data is not None
-    assert (kept.dtype, kept.data.tobytes()) == ("int4", original.tobytes())
+    assert (kept.dtype, kept.data.tobytes()) == ("int2", original.tobytes())
 
 
 def test_an_input_of_such_a_type_cannot_be_fed() -> None:

@@ -56,7 +56,7 @@ def test_the_default_still_refuses() -> None:
 @pytest.mark.parametrize(
     ("graph", "profile", "reason"),
     [
-        (chain("TANH", dtype="int16"), "litert-2.3-ref", "is int16"),
+        (chain("TANH", dtype="int32"), "litert-2.3-ref", "is int32"),
         (chain("LOGISTIC"), "tflm", "has no rule"),
         (chain("LOGISTIC"), "litert-2.3-ref", "refuses layer 0"),
         (chain("RELU", dtype="int4"), "litert-2.3-ref", "element type int4"),

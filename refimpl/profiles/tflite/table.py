@@ -33,6 +33,8 @@ GEMMLOWP_64 = Rule("gemmlowp", "float64")
 GEMMLOWP_32P = Rule("gemmlowp", "float32_product")
 GEMMLOWP_32 = Rule("gemmlowp", "float32")
 GEMMLOWP_SIGNED_32 = Rule("gemmlowp_signed", "float32")
+Q15 = Rule("q15", "float64")
+FLOAT64 = Rule("float64_half_away", "float64")
 RUY_64 = Rule("ruy", "float64")
 RUY_32P = Rule("ruy", "float32_product")
 FP32 = Rule("float32_half_even", "float32", clamp="half_even")
@@ -71,8 +73,11 @@ _COMMON: RuleTable = {
     "MUL": _any(GEMMLOWP_32),
     "ADD": _any(GEMMLOWP_64),
     "SUB": _any(GEMMLOWP_64),
-    "LOGISTIC": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
-    "TANH": {dtype: replace(FLOAT_TABLE, tanhf="fdlibm") for dtype in ("int8", "uint8")},
+    "LOGISTIC": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE, "int16": REFERENCE, "int16_shifted": REFERENCE},
+    "TANH": {
+        **{dtype: replace(FLOAT_TABLE, tanhf="fdlibm") for dtype in ("int8", "uint8")},
+        **dict.fromkeys(("int16", "int16_shifted"), REFERENCE),
+    },
     "RELU": _any(GEMMLOWP_32),
     "RELU6": _any(GEMMLOWP_32),
     "RELU_N1_TO_1": _any(GEMMLOWP_32),
@@ -82,17 +87,21 @@ _COMMON: RuleTable = {
     "L2_NORMALIZATION": _any(FIXED_POINT),
     "DEQUANTIZE": _any(REFERENCE),
     "SOFTMAX": _any(FIXED_POINT),
-    "RESIZE_BILINEAR": {"int8": REFERENCE, "uint8": REFERENCE},
+    "RESIZE_BILINEAR": {"int8": REFERENCE, "uint8": REFERENCE, "int16": REFERENCE},
     "MEAN": _any(REFERENCE),
     "QUANTIZE": {
         "int8_from_float": Rule("divide_float32"),
         "uint8_from_float": Rule("divide_float32"),
+        "int16_from_float": Rule("divide_float32"),
         "*": GEMMLOWP_64,
     },
 }
 
 _GEMMLOWP_CONVOLUTIONS: RuleTable = {
     op: {
+        "int16_bias64": Q15,
+        "int16_bias32": GEMMLOWP_64,
+        "int16_unbiased": Q15,
         "int8": GEMMLOWP_64,
         "int8_grouped": GEMMLOWP_64,
         "uint8": GEMMLOWP_32P,
@@ -101,6 +110,19 @@ _GEMMLOWP_CONVOLUTIONS: RuleTable = {
     for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 }
 
+
+def _fully_connected_16(wide: Rule, narrow: Rule) -> Mapping[str, Rule]:
+    """FULLY_CONNECTED of int16: ``wide`` with an int64 bias, ``narrow`` with an int32 bias or none.
+
+    Per tensor the two evaluate their multiplier in float32, as for 8 bits.
+    """
+    kinds = {"int16_bias64": wide, "int16_bias32": narrow, "int16_unbiased": narrow}
+    return {
+        **{kind: replace(rule, multiplier="float32_product") for kind, rule in kinds.items()},
+        **{f"{kind}_per_channel": rule for kind, rule in kinds.items()},
+    }
+
+
 TFLITE_2_14_REF: RuleTable = {
     **_COMMON,
     "REVERSE_V2": {"one_axis": EXACT},
@@ -108,9 +130,12 @@ TFLITE_2_14_REF: RuleTable = {
     "LEAKY_RELU": {
         "int8_negative": GEMMLOWP_SIGNED_32,
         "uint8_negative": GEMMLOWP_SIGNED_32,
+        "int16_negative": GEMMLOWP_SIGNED_32,
         "*": GEMMLOWP_32,
     },
+    "TRANSPOSE_CONV": {**_GEMMLOWP_CONVOLUTIONS["TRANSPOSE_CONV"], "int16_unbiased": GEMMLOWP_64},
     "FULLY_CONNECTED": {
+        **_fully_connected_16(Q15, GEMMLOWP_64),
         "int8_per_channel": GEMMLOWP_64,
         "int8": GEMMLOWP_32P,
         "uint8": GEMMLOWP_32P,
@@ -135,7 +160,7 @@ LITERT_2_3_REF: RuleTable = {
     **_GEMMLOWP_CONVOLUTIONS,
     **_SINCE_LITERT,
     "CAST": _any(Rule("saturating")),
-    "FULLY_CONNECTED": _any(Rule("float64_half_away", "float64")),
+    "FULLY_CONNECTED": _any(FLOAT64),
 }
 
 TFLITE_2_14_BUILTIN: RuleTable = {
@@ -147,8 +172,9 @@ TFLITE_2_14_BUILTIN: RuleTable = {
     "BATCH_MATMUL": {"int8": RUY_32P},
     "LOG_SOFTMAX": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
     "ELU": {"int8": FLOAT_TABLE},
-    "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64},
+    "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64, "int16_bias32": RUY_64},
     "FULLY_CONNECTED": {
+        **_fully_connected_16(Q15, RUY_64),
         "int8_per_channel": RUY_64,
         "int8": RUY_32P,
         "uint8": GEMMLOWP_32P,
@@ -156,10 +182,13 @@ TFLITE_2_14_BUILTIN: RuleTable = {
     "QUANTIZE": {
         "int8_from_float": Rule("divide_float64"),
         "uint8_from_float": Rule("divide_float64"),
+        "int16_from_float": Rule("divide_float64"),
         "*": GEMMLOWP_64,
     },
     "MEAN": {"spatial": Rule("spatial"), "*": REFERENCE},
-    "RESIZE_BILINEAR": {"int8": REFERENCE, "uint8": OPTIMIZED},
+    "LOGISTIC": {**_COMMON["LOGISTIC"], "int16_shifted": FIXED_POINT},
+    "TANH": {**_COMMON["TANH"], "int16_shifted": FIXED_POINT},
+    "RESIZE_BILINEAR": {"int8": REFERENCE, "uint8": OPTIMIZED, "int16": REFERENCE},
     "SOFTMAX": _any(FLOAT_TABLE),
 }
 
@@ -176,15 +205,38 @@ LITERT_2_3_BUILTIN: RuleTable = {
     "FLOOR": _any(EXACT),
     "REVERSE_V2": _any(EXACT),
     "CAST": _any(Rule("saturating")),
-    "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64, "uint8": RUY_32P},
-    "DEPTHWISE_CONV_2D": {"int8": RUY_THEN_GEMMLOWP_8, "uint8": GEMMLOWP_32P},
-    "FULLY_CONNECTED": {"int8_per_channel": RUY_64, "*": RUY_32P},
-    "TRANSPOSE_CONV": {"int8": RUY_THEN_GEMMLOWP_8, "uint8": RUY_THEN_GEMMLOWP_16},
+    "CONV_2D": {
+        **_GEMMLOWP_CONVOLUTIONS["CONV_2D"],
+        "int8": RUY_64,
+        "uint8": RUY_32P,
+        "int16_bias32": RUY_64,
+    },
+    "DEPTHWISE_CONV_2D": {
+        "int8": RUY_THEN_GEMMLOWP_8,
+        "uint8": GEMMLOWP_32P,
+        "int16_bias64": Q15,
+        "int16_unbiased": Q15,
+    },
+    "FULLY_CONNECTED": {
+        **_fully_connected_16(FLOAT64, RUY_64),
+        "int16_bias64": FLOAT64,
+        "int8_per_channel": RUY_64,
+        "int4_per_channel": RUY_64,
+        "*": RUY_32P,
+    },
+    "TRANSPOSE_CONV": {
+        "int8": RUY_THEN_GEMMLOWP_8,
+        "uint8": RUY_THEN_GEMMLOWP_16,
+        "int16_bias64": Q15,
+        "int16_bias32": RUY_THEN_GEMMLOWP_8,
+        "int16_unbiased": Q15,
+    },
     "ADD": {
         "int8": Rule("sse", "float64", tail="gemmlowp", block=16, block_axis="flat"),
         "int8_scalar": Rule("sse", "float64", tail="gemmlowp", block=8, block_axis="flat"),
         "uint8": Rule("sse", "float64", tail="gemmlowp", block=8, block_axis="flat"),
         "uint8_scalar": Rule("sse", "float64", tail="gemmlowp", block=8, block_axis="flat"),
+        "int16": Rule("sse", "float64", tail="gemmlowp", block=16, block_axis="flat"),
         "*": GEMMLOWP_64,
     },
     "MUL": {
@@ -194,10 +246,12 @@ LITERT_2_3_BUILTIN: RuleTable = {
         "uint8_scalar": Rule("sse", "float32", tail="gemmlowp", block=8, block_axis="flat"),
         "*": GEMMLOWP_32,
     },
-    "LEAKY_RELU": _any(GEMMLOWP_32),
+    "LEAKY_RELU": {"int16_negative": GEMMLOWP_SIGNED_32, "*": GEMMLOWP_32},
     "QUANTIZE": {
         "int8_from_float": _QUANTIZE_IN_BLOCKS,
         "uint8_from_float": _QUANTIZE_IN_BLOCKS,
+        "int16_from_float": _QUANTIZE_IN_BLOCKS,
+        **dict.fromkeys(("int16_to_int16", "int16_to_int8", "int8_to_int16", "uint8_to_int16"), GEMMLOWP_64),
         "*": Rule("ruy", "float64", tail="gemmlowp", block=16, block_axis="flat"),
     },
     "DEQUANTIZE": _any(Rule("affine_float32", tail="reference", block=8, block_axis="flat")),
@@ -218,7 +272,8 @@ LITERT_2_3_XNNPACK: RuleTable = {
     "NEG": {"float32": XNNPACK},
     "ELU": {"int8": XNNPACK},
     "CONCATENATION": _any(REFERENCE),
-    **{op: _any(FP32) for op in (*_FILTERED, "BATCH_MATMUL", "MUL")},
+    **{op: _any(FP32) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL", "MUL")},
+    "FULLY_CONNECTED": {"int8": FP32, "int8_per_channel": FP32, "uint8": FP32},
     **{op: _any(XNNPACK) for op in ("ADD", "SUB", "MEAN", "RESIZE_BILINEAR", "LEAKY_RELU")},
     "MAX_POOL_2D": _any(Rule("exact", clamp="half_even")),
     "QUANTIZE": {

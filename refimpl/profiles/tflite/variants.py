@@ -7,15 +7,20 @@ Rule tables are keyed by op and variant: ``("CONV_2D", "int8")``,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from karat24.refimpl.graph import QUANTIZED_RANGE, LayerView
 from karat24.refimpl.profiles.tflite.broadcast import inner_loop
+from karat24.refimpl.profiles.tflite.powers_of_two import shifts_input, shifts_operands
 
 COMPARISONS = frozenset({"EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"})
 
 
 def variant_of(view: LayerView) -> str:
     """The table key of a layer's variant; the output's element type unless the op needs more."""
+    if view.outputs and view.output().dtype == "int16" and view.op in _OF_INT16:
+        return "int16" + _OF_INT16[view.op](view)
     if view.op in ("ADD", "MUL"):
         return _broadcast(view)
     if view.op in COMPARISONS:
@@ -39,6 +44,46 @@ def variant_of(view: LayerView) -> str:
     if view.op == "REVERSE_V2":
         return "one_axis" if math.prod(view.input(1).shape) == 1 else "several_axes"
     return view.output().dtype
+
+
+def _bias(view: LayerView) -> str:
+    """The bias of an int16 layer, or that it has none; of FULLY_CONNECTED whether per channel."""
+    bias = view.optional_input(3 if view.op == "TRANSPOSE_CONV" else 2)
+    kind = "_unbiased" if bias is None else f"_bias{bias.dtype.removeprefix('int')}"
+    filter_ = view.input(1)
+    per_channel = filter_.quantization is not None and filter_.quantization.per_channel
+    return kind + ("_per_channel" if view.op == "FULLY_CONNECTED" and per_channel else "")
+
+
+def _shifted_operands(view: LayerView) -> str:
+    if shifts_operands(view):
+        return "_shifted"
+    return "" if view.input(0).shape == view.input(1).shape else "_broadcast"
+
+
+def _shifted_input(view: LayerView) -> str:
+    return "_shifted" if shifts_input(view) else ""
+
+
+def _plain(view: LayerView) -> str:  # noqa: ARG001 - one variant
+    return ""
+
+
+_OF_INT16: Mapping[str, Callable[[LayerView], str]] = MappingProxyType(
+    {
+        "ADD": _shifted_operands,
+        "CONV_2D": _bias,
+        "DEPTHWISE_CONV_2D": _bias,
+        "FULLY_CONNECTED": _bias,
+        "LOGISTIC": _shifted_input,
+        "MEAN": _plain,
+        "MUL": _plain,
+        "SUB": _shifted_operands,
+        "TANH": _shifted_input,
+        "TRANSPOSE_CONV": _bias,
+    }
+)
+"""What tells variants of ops with int16 outputs apart, behind ``int16``; others are called by their type."""
 
 
 def comparison_scales(view: LayerView) -> tuple[float, ...]:
@@ -65,7 +110,8 @@ def conv_groups(view: LayerView) -> int:
 def _fully_connected(view: LayerView) -> str:
     filter_ = view.input(1)
     per_channel = filter_.quantization is not None and filter_.quantization.per_channel
-    return view.output().dtype + ("_per_channel" if per_channel else "")
+    dtype = "int4" if filter_.dtype == "int4" else view.output().dtype
+    return dtype + ("_per_channel" if per_channel else "")
 
 
 def _logistic(view: LayerView) -> str:
@@ -77,10 +123,10 @@ def _logistic(view: LayerView) -> str:
 
 
 def overruns(view: LayerView) -> bool:
-    """True for an int8 RESIZE_BILINEAR whose last output lies behind the image when TFLite rounds the
-    step between outputs to 1/1024 pixel: its kernels then read memory that is not the image's."""
+    """True for an int8 or int16 RESIZE_BILINEAR whose last output lies behind the image when TFLite rounds
+    the step between outputs to 1/1024 pixel: its kernels then read memory that is not the image's."""
     image, output = view.input(0), view.output()
-    if output.dtype != "int8" or len(image.shape) != 4 or len(output.shape) != 4:
+    if output.dtype not in ("int8", "int16") or len(image.shape) != 4 or len(output.shape) != 4:
         return False
     corners, centers = view.flag("align_corners"), view.flag("half_pixel_centers")
     for size, outputs in zip(image.shape[1:3], output.shape[1:3], strict=True):
@@ -97,6 +143,8 @@ def _quantize(view: LayerView) -> str:
     source, target = view.input(0).dtype, view.output().dtype
     if source == "float32":
         return f"{target}_from_float"
+    if "int16" in (source, target):
+        return f"{source}_to_{target}"
     return "requantize" if source == target else "requantize_mixed"
 
 

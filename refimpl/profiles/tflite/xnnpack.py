@@ -27,6 +27,7 @@ from karat24.refimpl.profiles.tflite.xnnpack_tensors import (
     is_filter,
     is_float,
     is_index_list,
+    is_int4_filter,
     is_quantized_8,
     is_symmetric,
     is_value,
@@ -99,14 +100,15 @@ def _fully_connected(view: LayerView) -> bool:
     if not 2 <= len(view.inputs) <= 3 or view.text("weights_format", "DEFAULT") != "DEFAULT":
         return False
     values, filter_, bias, output = view.input(0), view.input(1), view.optional_input(2), view.output()
-    if not (is_value(values, output) and is_filter(filter_, 0) and has_shape(filter_, 2, 2)):
+    int4 = values.dtype == "int8" and is_int4_filter(filter_)
+    if not (is_value(values, output) and (int4 or is_filter(filter_, 0)) and has_shape(filter_, 2, 2)):
         return False
     per_channel = filter_.quantization is not None and filter_.quantization.per_channel
     if filter_.dtype == "int8" and not per_channel and not is_symmetric(filter_):
         return False
     if bias is not None and not (is_bias(bias) and math.prod(bias.shape) == filter_.shape[0]):
         return False
-    return same_dtype(values, filter_, output) and _clamps(view)
+    return (same_dtype(values, output) if int4 else same_dtype(values, filter_, output)) and _clamps(view)
 
 
 def _batch_matmul(view: LayerView) -> bool:

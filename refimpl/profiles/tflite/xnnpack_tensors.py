@@ -94,6 +94,14 @@ def is_filter(tensor: Tensor, axis: int) -> bool:
     return not quantization.per_channel or quantization.axis == axis
 
 
+def is_int4_filter(tensor: Tensor) -> bool:
+    """A constant int4 filter ``[O, I]``, per tensor or per channel of axis 0."""
+    quantization = tensor.quantization
+    if not tensor.is_constant or tensor.dtype != "int4" or quantization is None:
+        return False
+    return quantization.axis == 0 and min(quantization.scale) >= SMALLEST_NORMAL
+
+
 def is_symmetric(tensor: Tensor) -> bool:
     """No zero point other than 0."""
     return tensor.quantization is None or not any(tensor.quantization.zero_point)

@@ -154,6 +154,19 @@ def multiply_ruy(x: Array | int, multiplier: Array | int, shift: Array | int) ->
     return half_up_shift(saturating_rounding_doubling_high_mul(widened, multiplier), np.maximum(-shift, 0))
 
 
+def multiply_q15(x: Array | int, multiplier: Array | int, shift: Array | int) -> Array:
+    """``x * multiplier * 2^(shift - 31)`` of an int64 ``x``, rounded half up once, kept in 32 bits.
+
+    The multiplier loses its lower 16 bits first, rounded half up and no more than ``2^15 - 1``.
+    Source: TFLite ``MultiplyByQuantizedMultiplier`` of an int64; the product wraps as int64 does.
+    """
+    multiplier, total_shift = np.asarray(multiplier, np.int64), 15 - np.asarray(shift, np.int64)
+    reduced = np.minimum((multiplier + 2**15) >> 16, 2**15 - 1)
+    with np.errstate(over="ignore"):
+        product = np.asarray(x, np.int64) * reduced + (np.int64(1) << (total_shift - 1))
+    return wrap32(product >> total_shift)
+
+
 def multiply_float32(acc: Array, scale: Array | float, low: int, high: int) -> Array:
     """``rint(float32(acc) * float32(scale))``, the product clamped to ``[low, high]`` first.
 
@@ -173,22 +186,27 @@ def multiply_float64(acc: Array, scale: Array | float) -> Array:
     return np.clip(round_half_away(product), INT32_MIN, INT32_MAX).astype(np.int64)
 
 
+_BY_MULTIPLIER: dict[Method, Callable[[Array, Array, Array], Array]] = {
+    "gemmlowp": multiply_gemmlowp,
+    "ruy": multiply_ruy,
+    "q15": multiply_q15,
+}
+
+
 def multiply(
     method: Method, acc: Array, effective: Array | float, zero_point: int, low: int, high: int
 ) -> Array:
     """``acc * effective + zero_point`` clamped to ``[low, high]``, rounded as ``method`` says.
 
-    ``acc`` holds int32 values; ``effective`` broadcasts against it (one per output
-    channel along the last axis, or one for all). int64 out.
+    ``acc`` holds int32 values, of any size for ``q15`` and ``float64_half_away``; ``effective``
+    broadcasts against it (one per output channel along the last axis, or one for all). int64 out.
     """
     if method == "float32_half_even":
         scaled = multiply_float32(acc, effective, low - zero_point, high - zero_point)
     elif method == "float64_half_away":
         scaled = multiply_float64(acc, effective)
-    elif method in ("gemmlowp", "ruy"):
-        multiplier, shift = quantize_multipliers(effective)
-        by_method = multiply_gemmlowp if method == "gemmlowp" else multiply_ruy
-        scaled = by_method(acc, multiplier, shift)
+    elif method in _BY_MULTIPLIER:
+        scaled = _BY_MULTIPLIER[method](acc, *quantize_multipliers(effective))
     else:
         raise UnsupportedOp(f"requantization by {method!r} is not defined")
     return np.asarray(np.clip(scaled + zero_point, low, high), np.int64)

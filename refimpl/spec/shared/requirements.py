@@ -18,6 +18,7 @@ from karat24.refimpl.errors import ModelError, UnsupportedOp, WrongShape
 from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
 
 QUANTIZED_8 = ("int8", "uint8")
+QUANTIZED = (*QUANTIZED_8, "int16")
 INDEX = ("int32", "int64")
 ANY = tuple(DTYPES)
 
@@ -134,6 +135,16 @@ def require_quantized(view: LayerView, *tensors: Tensor) -> None:
             _ = tensor.scale, tensor.zero_point
         except ModelError as error:
             raise ModelError(f"{view}: {error}") from None
+
+
+def require_symmetric(view: LayerView, *tensors: Tensor) -> None:
+    """The zero points of int16 tensors are 0; UnsupportedOp otherwise, as the runtimes refuse them."""
+    for tensor in tensors:
+        if tensor.dtype == "int16" and tensor.zero_point != 0:
+            raise UnsupportedOp(
+                f"{view}: tensor {tensor.index} ({tensor.name!r}) is int16 with zero point "
+                f"{tensor.zero_point}; the runtimes take 0 only"
+            )
 
 
 def _parameters(tensor: Tensor) -> tuple[float, int] | None:

@@ -12,6 +12,7 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Method, Rule
 from karat24.refimpl.profiles.tflite.broadcast import inner_loop
+from karat24.refimpl.profiles.tflite.powers_of_two import shifts_operands
 from karat24.refimpl.spec.shared.primitives import (
     in_blocks,
     multiply_gemmlowp,
@@ -28,15 +29,19 @@ from karat24.refimpl.spec.tflite.binary import (
     stored,
     zero_points_removed,
 )
+from karat24.refimpl.spec.tflite.int16.shifted_sum import check_shifts, shifted_sum
 
-LEFT_SHIFT = 20
-"""Bits the operands gain before they are scaled: 8-bit values then use 29 bits of 32."""
+LEFT_SHIFT, LEFT_SHIFT_16 = 20, 15
+"""Bits that operands of 8 and of 16 bits gain before they are scaled; they then use 29 and 31 bits of 32."""
 
 
 def check_add(view: LayerView) -> None:
     """See :func:`check_binary`. The output multiplier is below 1, as every runtime demands."""
     check_binary(view)
     if is_plain(view):
+        return
+    if _is_shifted(view):
+        check_shifts(view)
         return
     _, _, of_output = _real_multipliers(view)
     if of_output >= 1.0:
@@ -60,14 +65,22 @@ def sub(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     return _add(view, values, rule, sign=-1)
 
 
+def _is_shifted(view: LayerView) -> bool:
+    return view.output().dtype == "int16" and shifts_operands(view)
+
+
+def _left_shift(view: LayerView) -> int:
+    return LEFT_SHIFT_16 if view.output().dtype == "int16" else LEFT_SHIFT
+
+
 def _real_multipliers(view: LayerView) -> tuple[float, float, float]:
-    """Of left, right and output: ``s_left / t``, ``s_right / t``, ``t / (2^20 * s_out)``
+    """Of left, right and output: ``s_left / t``, ``s_right / t``, ``t / (2^20 * s_out)``, or 2^15 of int16,
     with ``t = 2 * max(s_left, s_right)``, in float64.
     """
     left, right = view.input(0).scale, view.input(1).scale
     twice_max = 2.0 * max(left, right)
     with np.errstate(over="ignore"):
-        scaled_output = float(np.float32(2**LEFT_SHIFT) * np.float32(view.output().scale))
+        scaled_output = float(np.float32(2 ** _left_shift(view)) * np.float32(view.output().scale))
     return left / twice_max, right / twice_max, twice_max / scaled_output
 
 
@@ -76,10 +89,13 @@ def _add(view: LayerView, values: Values, rule: Rule, sign: int) -> SpecResult:
     zero_point = view.output().zero_point
 
     def by(method: Method) -> Array:
+        if _is_shifted(view):
+            return shifted_sum(view, left, right, sign)
         if method == "gemmlowp":
             return _gemmlowp(view, left, right, sign) + zero_point
         if method == "sse":
-            return wrap16(_sse(view, left, right, sign) + zero_point)
+            body = _sse(view, left, right, sign)
+            return body if view.output().dtype == "int16" else wrap16(body + zero_point)
         if method == "xnnpack":
             return _xnnpack(view, left, right, sign) + zero_point
         raise UnsupportedOp(f"{view}: {method!r} is not defined for this op")
@@ -92,15 +108,16 @@ def _add(view: LayerView, values: Values, rule: Rule, sign: int) -> SpecResult:
 def _gemmlowp(view: LayerView, left: Array, right: Array, sign: int) -> Array:
     """TFLite reference: each operand shifted left, then scaled with both of gemmlowp's roundings."""
     real_left, real_right, real_output = _real_multipliers(view)
-    scaled_left = multiply_gemmlowp(left << LEFT_SHIFT, *quantize_multiplier(real_left))
-    scaled_right = multiply_gemmlowp(right << LEFT_SHIFT, *quantize_multiplier(real_right))
+    shift = _left_shift(view)
+    scaled_left = multiply_gemmlowp(left << shift, *quantize_multiplier(real_left))
+    scaled_right = multiply_gemmlowp(right << shift, *quantize_multiplier(real_right))
     return multiply_gemmlowp(scaled_left + sign * scaled_right, *quantize_multiplier(real_output))
 
 
 def _sse(view: LayerView, left: Array, right: Array, sign: int) -> Array:
     """LiteRT's NEON body: the operands are rounded once only.
 
-    The int8 loop over two tensors shifts left by ``20 + shift`` (shift <= 0) before
+    The int8 and int16 loops over two tensors shift left by ``20 + shift`` (shift <= 0) before
     the high multiply. The others shift by 20, and floor the shift after it.
     """
     real_left, real_right, real_output = _real_multipliers(view)
@@ -111,7 +128,7 @@ def _sse(view: LayerView, left: Array, right: Array, sign: int) -> Array:
         if floors:
             high = saturating_rounding_doubling_high_mul(value << LEFT_SHIFT, multiplier)
             return np.asarray(high >> -shift, np.int64)
-        kept = LEFT_SHIFT + shift
+        kept = _left_shift(view) + shift
         shifted = value << kept if kept >= 0 else value >> -kept
         return saturating_rounding_doubling_high_mul(shifted, multiplier)
 

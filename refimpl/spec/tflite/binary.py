@@ -12,7 +12,7 @@ from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.primitives import ACTIVATION_BOUNDS, activation_range, wrap32
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     broadcast_shape,
     operand,
     require_activation,
@@ -22,6 +22,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_quantized,
     require_same_dtype,
     require_shape,
+    require_symmetric,
 )
 from karat24.refimpl.spec.shared.scales import require_bounds
 
@@ -35,12 +36,12 @@ BROADCAST_RANK = 4
 def check_binary(view: LayerView) -> None:
     """Two inputs and an output of one element type, the output of the broadcast shape.
 
-    int8 and uint8 have one scale and zero point per tensor; int32 and float32 are
+    int8, uint8 and int16 have one scale and zero point per tensor; int32 and float32 are
     computed as they are.
     """
     require_arity(view, 2)
     left, right, output = view.input(0), view.input(1), view.output()
-    require_dtype(view, left, QUANTIZED_8 + PLAIN)
+    require_dtype(view, left, QUANTIZED + PLAIN)
     require_same_dtype(view, left, right, output)
     activation = require_activation(view, ACTIVATION_BOUNDS)
     require_shape(view, output, broadcast_shape(view, left, right))
@@ -50,8 +51,9 @@ def check_binary(view: LayerView) -> None:
             f"{view}: shapes {left.shape} and {right.shape} are broadcast over {len(output.shape)} "
             f"dimensions; at most {BROADCAST_RANK} are implemented"
         )
-    if output.dtype in QUANTIZED_8:
+    if output.dtype in QUANTIZED:
         require_quantized(view, left, right, output)
+        require_symmetric(view, left, right, output)
         require_bounds(view, activation, output)
 
 

@@ -20,6 +20,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_same_quantization,
     require_shape,
+    require_symmetric,
     resolve_axis,
 )
 
@@ -48,6 +49,8 @@ def check_concatenation(view: LayerView) -> None:
             require_quantized(view, tensor, output)
         else:
             require_same_quantization(view, tensor, output)
+            if output.quantization is not None:
+                require_symmetric(view, output)
     require_shape(view, output, (*first.shape[:axis], total, *first.shape[axis + 1 :]))
 
 

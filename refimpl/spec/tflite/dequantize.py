@@ -16,6 +16,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_dtype,
     require_quantized,
     require_shape,
+    require_symmetric,
 )
 
 
@@ -26,6 +27,7 @@ def check_dequantize(view: LayerView) -> None:
     require_dtype(view, input_, (*QUANTIZED_8, "int16"))
     require_dtype(view, output, ("float32",))
     require_quantized(view, input_)
+    require_symmetric(view, input_)
     require_shape(view, output, input_.shape)
 
 

@@ -14,25 +14,27 @@ from karat24.refimpl.spec.shared.primitives import (
     quantize_multiplier,
 )
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     operand,
     require_arity,
     require_dtype,
     require_quantized,
     require_same_dtype,
     require_shape,
+    require_symmetric,
 )
 from karat24.refimpl.spec.shared.scales import require_multiplier
 
 
 def check_leaky_relu(view: LayerView) -> None:
-    """One int8 or uint8 input; an output of the same type and shape; a finite ``alpha``."""
+    """One int8, uint8 or int16 input; an output of the same type and shape; a finite ``alpha``."""
     require_arity(view, 1)
     input_, output = view.input(0), view.output()
-    require_dtype(view, input_, QUANTIZED_8)
+    require_dtype(view, input_, QUANTIZED)
     require_same_dtype(view, input_, output)
     require_shape(view, output, input_.shape)
     require_quantized(view, input_, output)
+    require_symmetric(view, input_, output)
     require_multiplier(view, input_.scale / output.scale, "s_in / s_out")
     require_multiplier(view, input_.scale * view.real("alpha") / output.scale, "s_in * alpha / s_out")
 

@@ -1,4 +1,4 @@
-"""MEAN of int8 and uint8 over any axes: a sum, rescaled by ``1 / n`` and the ratio of scales."""
+"""MEAN of int8, uint8 and int16 over any axes: a sum, rescaled by ``1 / n`` and the ratio of scales."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from karat24.refimpl.spec.shared.primitives import (
     quantize_multiplier,
 )
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     constant_integers,
     operand,
     require,
@@ -26,6 +26,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_quantized,
     require_same_dtype,
     require_shape,
+    require_symmetric,
     resolve_axis,
 )
 
@@ -40,9 +41,10 @@ def check_mean(view: LayerView) -> None:
     """
     require_arity(view, 2)
     data, output = view.input(0), view.output()
-    require_dtype(view, output, QUANTIZED_8)
+    require_dtype(view, output, QUANTIZED)
     require_same_dtype(view, data, output)
     require_quantized(view, data, output)
+    require_symmetric(view, data, output)
     axes = reduced_axes(view)
     require_shape(view, output, reduced_shape(view, axes))
     count = math.prod(data.shape[axis] for axis in axes)

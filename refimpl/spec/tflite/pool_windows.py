@@ -5,7 +5,7 @@ from __future__ import annotations
 from karat24.refimpl.graph import LayerView
 from karat24.refimpl.spec.shared.geometry import Window, window
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     require,
     require_activation,
     require_arity,
@@ -22,14 +22,14 @@ MAX_TAPS = 2**23
 
 
 def check_pool(view: LayerView) -> None:
-    """Input ``[batch, y, x, channel]`` int8 or uint8; attributes ``padding``, ``filter_height``,
+    """Input ``[batch, y, x, channel]`` int8, uint8 or int16; attributes ``padding``, ``filter_height``,
     ``filter_width``, ``stride_h``, ``stride_w``, ``fused_activation_function``.
 
     The runtimes do not compare the quantization of input and output: values pass as stored.
     """
     require_arity(view, 1)
     data, output = view.input(0), view.output()
-    require_dtype(view, output, QUANTIZED_8)
+    require_dtype(view, output, QUANTIZED)
     require_same_dtype(view, data, output)
     require_rank(view, data, 4)
     require_elements(view, data)

@@ -1,4 +1,4 @@
-"""QUANTIZE: float32 to 8 bits, or 8 bits to 8 bits of another scale, zero point or signedness."""
+"""QUANTIZE: float32 to 8 or 16 bits, or 8 and 16 bits to another scale, zero point or type."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from karat24.refimpl.spec.shared.primitives import (
     wrap32,
 )
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     operand,
     require_arity,
     require_dtype,
     require_quantized,
     require_shape,
+    require_symmetric,
 )
 from karat24.refimpl.spec.shared.scales import require_multiplier
 
 
 def check_quantize(view: LayerView) -> None:
-    """One float32, int8 or uint8 input; an int8 or uint8 output of the same shape."""
+    """One float32, int8, uint8 or int16 input; an int8, uint8 or int16 output of the same shape."""
     require_arity(view, 1)
     input_, output = view.input(0), view.output()
-    require_dtype(view, input_, (*QUANTIZED_8, "float32"))
-    require_dtype(view, output, QUANTIZED_8)
+    require_dtype(view, input_, (*QUANTIZED, "float32"))
+    require_dtype(view, output, QUANTIZED)
     require_shape(view, output, input_.shape)
     require_quantized(view, output)
     if input_.dtype != "float32":
         require_quantized(view, input_)
+        if input_.dtype == output.dtype:
+            require_symmetric(view, input_, output)
         require_multiplier(view, input_.scale / output.scale, "s_in / s_out")
 
 

@@ -12,6 +12,7 @@ from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.requirements import (
+    QUANTIZED,
     QUANTIZED_8,
     operand,
     require,
@@ -20,6 +21,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_same_quantization,
     require_shape,
+    require_symmetric,
 )
 from karat24.refimpl.spec.tflite.mean import reduced_axes, reduced_shape
 from karat24.refimpl.spec.tflite.quantized_sum import quantized_sum, require_quantized_sum
@@ -38,15 +40,15 @@ ELEMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "REDUCE_ALL": ("bool",),
         "REDUCE_ANY": ("bool",),
-        "REDUCE_MAX": (*QUANTIZED_8, "int32", "float32"),
-        "REDUCE_MIN": (*QUANTIZED_8, "int32", "float32"),
+        "REDUCE_MAX": (*QUANTIZED, "int32", "float32"),
+        "REDUCE_MIN": (*QUANTIZED, "int32", "float32"),
         "SUM": (*QUANTIZED_8, "int32"),
     }
 )
 
 
 def check_reduce(view: LayerView) -> None:
-    """Inputs: data, axes (int32 constant). Attribute ``keep_dims``. 8-bit data keeps its parameters."""
+    """Inputs: data, axes (int32 constant). Attribute ``keep_dims``. Quantized data keeps its parameters."""
     require_arity(view, 2)
     data, output = view.input(0), view.output()
     require_dtype(view, output, ELEMENTS[view.op])
@@ -56,8 +58,9 @@ def check_reduce(view: LayerView) -> None:
     require(view, math.prod(data.shape[axis] for axis in axes) > 0, f"nothing to reduce in {data.shape}")
     if output.dtype in QUANTIZED_8 and view.op == "SUM":
         require_quantized_sum(view, axes)
-    elif output.dtype in QUANTIZED_8:
+    elif output.dtype in QUANTIZED:
         require_same_quantization(view, data, output)
+        require_symmetric(view, data)
 
 
 def reduce(view: LayerView, values: Values, rule: Rule) -> SpecResult:

@@ -14,7 +14,7 @@ from karat24.refimpl.spec.shared.primitives import (
     requantize,
 )
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     operand,
     require_arity,
     require_dtype,
@@ -22,19 +22,21 @@ from karat24.refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_same_quantization,
     require_shape,
+    require_symmetric,
 )
 from karat24.refimpl.spec.shared.scales import require_bounds, require_multiplier
 
 
 def check_relu(view: LayerView) -> None:
-    """One int8, uint8 or float32 input; an output of the same type and shape."""
+    """One int8, uint8, int16 or float32 input; an output of the same type and shape."""
     require_arity(view, 1)
     input_, output = view.input(0), view.output()
-    require_dtype(view, input_, (*QUANTIZED_8, "float32"))
+    require_dtype(view, input_, (*QUANTIZED, "float32"))
     require_same_dtype(view, input_, output)
     require_shape(view, output, input_.shape)
     if input_.dtype != "float32":
         require_quantized(view, input_, output)
+        require_symmetric(view, input_, output)
         require_multiplier(view, input_.scale / output.scale, "s_in / s_out")
         require_bounds(view, view.op, output)
 

@@ -1,4 +1,4 @@
-"""RESIZE_BILINEAR of int8 and uint8 images: three runtimes, three number formats. NHWC.
+"""RESIZE_BILINEAR of int8, uint8 and int16 images: three runtimes, three number formats. NHWC.
 
 Input and output share their quantization, so the stored values are interpolated.
 """
@@ -12,7 +12,7 @@ from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     operand,
     require,
     require_arity,
@@ -23,14 +23,14 @@ from karat24.refimpl.spec.tflite.resize_nearest_neighbor import check_size
 
 
 def check_resize_bilinear(view: LayerView) -> None:
-    """Inputs: image ``[batch, y, x, channel]`` int8 or uint8, size (int32 constant: height, width).
+    """Inputs: image ``[batch, y, x, channel]`` int8, uint8 or int16, size (int32 constant: height, width).
 
     Attributes ``align_corners``, ``half_pixel_centers``: not both. Sizes for which 10-bit
     coordinates run past the image have a variant of their own, so that no profile that uses
     such coordinates has a rule for them.
     """
     require_arity(view, 2)
-    require_dtype(view, view.output(), QUANTIZED_8)
+    require_dtype(view, view.output(), QUANTIZED)
     require_same_dtype(view, view.input(0), view.output())
     check_size(view)
     align_corners, half_pixel_centers = view.flag("align_corners"), view.flag("half_pixel_centers")
@@ -123,7 +123,7 @@ def resize_bilinear(view: LayerView, values: Values, rule: Rule) -> SpecResult:
         result = _eleven_bit(image, eleven_bit_weights(*vertical), eleven_bit_weights(*horizontal))
     elif rule.method not in ("reference", "optimized"):
         raise ModelError(f"{view}: RESIZE_BILINEAR by {rule.method!r} is not defined")
-    elif image.dtype == np.int8:
+    elif image.dtype in (np.int8, np.int16):
         result = _ten_bit(image, ten_bit_positions(*vertical), ten_bit_positions(*horizontal))
     else:
         weights_first = rule.method == "optimized"

@@ -1,4 +1,4 @@
-"""SOFTMAX of int8 and uint8 over the last axis: in fixed point, or by a float32 table.
+"""SOFTMAX over the last axis: int8 and uint8 in fixed point or by a float32 table, int16 by tables.
 
 gemmlowp's fixed-point numbers are written ``Qm.n``: an int32 worth ``raw / 2^n``,
 m integer bits. Sources: TFLite ``reference_ops::Softmax`` with gemmlowp
@@ -23,7 +23,7 @@ from karat24.refimpl.spec.shared.primitives import (
 )
 from karat24.refimpl.spec.shared.primitives import saturating_rounding_doubling_high_mul as high_mul
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     operand,
     require,
     require_arity,
@@ -33,7 +33,9 @@ from karat24.refimpl.spec.shared.requirements import (
     require_rank,
     require_same_dtype,
     require_shape,
+    require_symmetric,
 )
+from karat24.refimpl.spec.tflite.int16.softmax import softmax_rows
 
 INPUT_INTEGER_BITS = 5
 """Differences from the row's maximum are Q5.26: below -32 the exponential counts as 0."""
@@ -44,20 +46,24 @@ SUM_INTEGER_BITS = 12
 
 def check_softmax(view: LayerView) -> None:
     """Input of 1 to 5 dimensions; the output's scale must be 1/256 (within 0.1 %) and its zero
-    point the element type's minimum. Attribute ``beta``, positive."""
+    point the element type's minimum; of int16 1/32768 and 0. Attribute ``beta``, positive."""
     require_arity(view, 1)
     data, output = view.input(0), view.output()
-    require_dtype(view, output, QUANTIZED_8)
+    require_dtype(view, output, QUANTIZED)
     require_same_dtype(view, data, output)
     require_quantized(view, data, output)
     require_rank(view, data, 1, 5)
     require_elements(view, data)
     require_shape(view, output, data.shape)
-    low, _ = QUANTIZED_RANGE[output.dtype]
+    require_symmetric(view, data)
+    zero_point, scale = QUANTIZED_RANGE[output.dtype][0], 1 / 256
+    if output.dtype == "int16":
+        zero_point, scale = 0, 1 / 32768
     require(
         view,
-        output.zero_point == low and abs(output.scale - 1 / 256) <= 0.001 / 256,
-        f"output scale {output.scale} and zero point {output.zero_point}; the op's are {1 / 256} and {low}",
+        output.zero_point == zero_point and abs(output.scale - scale) <= 0.001 * scale,
+        f"output scale {output.scale} and zero point {output.zero_point}; the op's are {scale} and "
+        f"{zero_point}",
     )
     beta = view.real("beta")
     if not (math.isfinite(beta) and beta * data.scale * 2**26 > 1):
@@ -68,6 +74,8 @@ def softmax(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """SOFTMAX by the rule's method."""
     data = operand(values, 0)
     rows = data.reshape(-1, data.shape[-1]).astype(np.int64)
+    if data.dtype == np.int16:
+        return SpecResult((_rows_of_int16(view, rows).astype(np.int16).reshape(data.shape),))
     if rule.method == "fixed_point":
         result = [_fixed_point_row(view, row) for row in rows]
     elif rule.method == "float_table":
@@ -76,6 +84,10 @@ def softmax(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     else:
         raise ModelError(f"{view}: SOFTMAX by {rule.method!r} is not defined")
     return SpecResult((np.array(result).astype(data.dtype).reshape(data.shape),))
+
+
+def _rows_of_int16(view: LayerView, rows: Array) -> Array:
+    return softmax_rows(rows, view.input(0).scale, float(np.float32(view.real("beta"))))
 
 
 def _exponentials(view: LayerView) -> Array:

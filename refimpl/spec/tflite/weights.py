@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 
-from karat24.refimpl.contract import SpecResult
+from karat24.refimpl.contract import SpecResult, accumulator_dtype
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
-from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.spec.shared.packed import PACKED, packed_size, unpacked
 from karat24.refimpl.spec.shared.primitives import (
     ACTIVATION_BOUNDS,
     activation_range,
@@ -16,14 +20,27 @@ from karat24.refimpl.spec.shared.primitives import (
     wrap32,
 )
 from karat24.refimpl.spec.shared.requirements import (
+    QUANTIZED,
     QUANTIZED_8,
     require,
     require_activation,
     require_dtype,
     require_elements,
     require_quantized,
+    require_symmetric,
 )
 from karat24.refimpl.spec.shared.scales import require_bounds, require_multiplier
+
+UNNAMED_BIAS = "float32"
+"""The value of attribute ``quantized_bias_type``, its default, that says nothing."""
+
+FILTERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"int8": ("int8", "int4"), "uint8": ("uint8",), "int16": ("int8",)}
+)
+"""Element types of filters, by that of the input."""
+
+UNBOUNDED: tuple[Method, ...] = ("q15", "float64_half_away")
+"""Methods that take accumulators of 64 bits."""
 
 
 def require_weighted(
@@ -36,20 +53,23 @@ def require_weighted(
 ) -> None:
     """Input and output int8 or uint8, a constant filter of the same type, a constant int32 bias.
 
-    The filter is quantized per tensor, or (int8 only) per channel along
-    ``channel_axis``; an int8 filter's zero points are 0. With ``any_filter`` one that is quantized per tensor
-    may be computed and have any zero point. The bias has one value per
-    output channel. Every multiplier ``s_in * s_filter / s_out`` is one a runtime
+    The filter of an int8 input may be int4. Input and output may be int16 with zero point 0; the filter
+    is int8 then and the bias int32 or int64. The filter is quantized per tensor, or (int8 and int4
+    only) per channel along ``channel_axis``; such a filter's zero points are 0. With ``any_filter`` an 8-bit
+    filter of 8-bit data that is quantized per tensor may be computed and have any zero point. The bias has
+    one value per output channel. Every multiplier ``s_in * s_filter / s_out`` is one a runtime
     defines. The fused activation is known.
     """
     output = view.output()
-    require_dtype(view, input_, QUANTIZED_8)
-    for tensor in (filter_, output):
-        require_dtype(view, tensor, (input_.dtype,))
+    require_dtype(view, input_, QUANTIZED)
+    require_dtype(view, output, (input_.dtype,))
+    require_dtype(view, filter_, FILTERS[input_.dtype])
     for tensor in (input_, filter_, output):
         require_elements(view, tensor)
     require_quantized(view, input_, output)
-    _require_filter(view, filter_, channel_axis, any_filter)
+    require_symmetric(view, input_, output)
+    free = any_filter and input_.dtype in QUANTIZED_8 and filter_.dtype in QUANTIZED_8
+    _require_filter(view, filter_, channel_axis, free)
     if bias is not None:
         _require_bias(view, bias, filter_.shape[channel_axis])
     require_bounds(view, require_activation(view, ACTIVATION_BOUNDS), output)
@@ -59,6 +79,12 @@ def require_weighted(
 
 def _require_filter(view: LayerView, filter_: Tensor, channel_axis: int, any_filter: bool) -> None:
     label = f"filter (tensor {filter_.index}, {filter_.name!r})"
+    if filter_.dtype in PACKED and filter_.data is not None:
+        require(
+            view,
+            filter_.data.size == packed_size(filter_),
+            f"{label} of shape {filter_.shape} has {filter_.data.size} bytes, not {packed_size(filter_)}",
+        )
     quantization = filter_.quantization
     require(view, quantization is not None, f"{label} has no quantization parameters")
     assert quantization is not None
@@ -66,24 +92,27 @@ def _require_filter(view: LayerView, filter_: Tensor, channel_axis: int, any_fil
     if not any_filter:
         _require_constant(view, filter_, label)
     if quantization.per_channel:
-        if filter_.dtype != "int8":
+        if filter_.dtype == "uint8":
             raise UnsupportedOp(f"{view}: {label} is {filter_.dtype} per channel; only int8 filters can be")
         require(
             view,
             quantization.axis == channel_axis,
             f"{label} is quantized along axis {quantization.axis}; axis {channel_axis} is needed",
         )
-    if filter_.dtype == "int8" and not any_filter:
+    if filter_.dtype != "uint8" and not any_filter:
         require(
             view,
             not any(quantization.zero_point),
-            f"{label} is int8 with a zero point that is not 0",
+            f"{label} is {filter_.dtype} with a zero point that is not 0",
         )
 
 
 def _require_bias(view: LayerView, bias: Tensor, channels: int) -> None:
     label = f"bias (tensor {bias.index}, {bias.name!r})"
-    require_dtype(view, bias, ("int32",))
+    require_dtype(view, bias, ("int32", "int64") if view.output().dtype == "int16" else ("int32",))
+    named = view.text("quantized_bias_type", UNNAMED_BIAS)
+    if view.output().dtype == "int16" and named not in (UNNAMED_BIAS, bias.dtype):
+        require(view, False, f"{label} is {bias.dtype}, attribute quantized_bias_type says {named}")
     _require_constant(view, bias, label)
     require(
         view,
@@ -106,9 +135,9 @@ def scales_of(filter_: Tensor) -> tuple[float, ...]:
 
 
 def zero_point_removed(tensor: Tensor, value: Array) -> Array:
-    """``q - zero_point`` as int64. A per-channel filter's zero points are all 0."""
+    """``q - zero_point`` as int64 in the tensor's shape. A per-channel filter's zero points are all 0."""
     assert tensor.quantization is not None
-    return value.astype(np.int64) - tensor.quantization.zero_point[0]
+    return unpacked(tensor, value).astype(np.int64) - tensor.quantization.zero_point[0]
 
 
 def finish(
@@ -117,13 +146,15 @@ def finish(
     """Bias, requantization and fused activation over ``products`` ``[..., out_channel]``, int64 sums.
 
     ``acc = wrap32(products + bias)``, the value an int32 accumulator holds whatever
-    the order of additions.
+    the order of additions; of int16 without an int32 bias it has 64 bits, where the method takes them.
     """
     if bias is not None:
         products = products + bias.astype(np.int64)
-    acc = wrap32(products)
+    narrow_bias = bias is not None and bias.dtype == np.int32
+    wide = input_.dtype == "int16" and not narrow_bias and rule.method in UNBOUNDED
+    acc = products if wide else wrap32(products)
     result = requantized(view, input_, filter_, acc, rule)
-    return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(np.int32))
+    return SpecResult((result.astype(DTYPES[view.output().dtype]),), acc.astype(accumulator_dtype(view)))
 
 
 def requantized(view: LayerView, input_: Tensor, filter_: Tensor, acc: Array, rule: Rule) -> Array:
