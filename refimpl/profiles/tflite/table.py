@@ -290,12 +290,12 @@ LITERT_2_3_XNNPACK: RuleTable = {
 }
 """What XNNPACK does with the layers it takes; it takes none that is missing here."""
 
-_TFLM_OTHERWISE = ("ELU", "EXP", "GELU", "LOGISTIC", "RELU6", "SPACE_TO_BATCH_ND", "TANH")
+TFLM_OTHERWISE = ("ELU", "EXP", "GELU", "LOGISTIC", "RELU6", "SPACE_TO_BATCH_ND", "TANH")
 """Ops that TensorFlow Lite Micro lacks, or computes in ways of its own, which no rule here describes."""
 
 TFLM: RuleTable = MappingProxyType(
     {
-        **{op: rules for op, rules in TFLITE_2_14_REF.items() if op not in _TFLM_OTHERWISE},
+        **{op: rules for op, rules in TFLITE_2_14_REF.items() if op not in TFLM_OTHERWISE},
         **{op: LITERT_2_3_REF[op] for op in ("CAST", "LEAKY_RELU")},
         "FULLY_CONNECTED": _any(GEMMLOWP_64),
         "MUL": _any(GEMMLOWP_64),
