@@ -69,8 +69,8 @@ def test_the_overlay_has_the_worst_of_each_layer() -> None:
         small_report(()), layers=(layer(0, "bit_exact"), layer(1, "mismatch"), layer(1, "bit_exact"))
     )
     content = json.loads(overlay_json(report))
-    assert content["main"]["results"] == {"0": {"value": 0}, "1": {"value": 4}}
-    assert [step["value"] for step in content["main"]["thresholds"]] == [0, 1, 2, 3, 4]
+    assert content["main"]["results"] == {"0": {"value": 1}, "1": {"value": 5}}
+    assert [step["value"] for step in content["main"]["thresholds"]] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
