@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 QUANTIZATIONS = ("QuantizeLinear", "DequantizeLinear")
 
+FLOAT = "--flavour is a form of quantized models, and this one is float; leave it out"
+
 
 def onnx_content(graph: Graph, flavour: Flavour | None) -> tuple[bytes, Graph]:
     """The bytes of an .onnx file of the graph, and the graph that it holds.
@@ -27,7 +29,7 @@ def onnx_content(graph: Graph, flavour: Flavour | None) -> tuple[bytes, Graph]:
         written = to_onnx(graph, flavour or "qdq")
         return write_onnx(written), graph
     if flavour is not None:
-        raise UsageError("the model has no 8-bit tensors, so --flavour says nothing about it; leave it out")
+        raise UsageError(FLOAT)
     return write_float_onnx(graph), graph
 
 
@@ -37,14 +39,16 @@ def _reshaped(graph: Graph, flavour: Flavour | None) -> Graph:
 
     if flavour == "tensorrt":
         raise UsageError(
-            "--flavour tensorrt is written from a .tflite model only; an .onnx model keeps its zero points"
+            "--flavour tensorrt: an .onnx model keeps its zero points; give the .tflite model it was made of"
         )
     integer = sorted({layer.op for layer in graph.layers if _is_integer(layer.op)})
     if flavour == "qdq" and integer:
         raise UsageError(
-            f"the model holds integer ops ({', '.join(integer)}), which karat24 does not turn into QDQ; "
-            "leave --flavour out, or export the float model with QDQ nodes"
+            f"--flavour qdq: karat24 does not turn integer ops ({', '.join(integer)}) into QDQ; leave --flavour "
+            "out, give the .tflite model it was made of, or export the float model with QDQ nodes"
         )
+    if flavour is not None and not integer and not any(layer.op in QUANTIZATIONS for layer in graph.layers):
+        raise UsageError(FLOAT)
     if flavour != "qoperator":
         return graph
     lowered = lower_qdq(graph, int8_allowed=True)

@@ -74,7 +74,7 @@ def _without_pad_and_resize(s: Sketch, a: str) -> bytes:
     f = s.pair(s.node("AveragePool", a, kernel_shape=[2, 2], strides=[2, 2]), 0.3, 0)
     g = s.pair(s.node("Concat", e, f, axis=1), 0.3, 0)
     k = s.node("Flatten", s.pair(s.node("GlobalAveragePool", g), 0.1))
-    m = s.pair(s.node("MatMul", s.pair(k, 0.1), s.filter(16, 5)), 0.4)
+    m = s.pair(s.node("MatMul", s.pair(k, 0.1), s.filter(16, 5)), 4.0)
     y = s.pair(s.node("Softmax", m, axis=1), 1 / 256, 0)
     return bytes(s.model(SHAPE, m, y, opset=10).SerializeToString())
 

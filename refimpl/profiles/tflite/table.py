@@ -148,10 +148,7 @@ _SINCE_LITERT: RuleTable = {
     "LOG": {"int8": SATURATING_TABLE},
     "NEG": {"float32": EXACT, "int8": Rule("ignores_parameters")},
     "SQRT": {"float32": EXACT, "int8": Rule("truncates")},
-    "TANH": {
-        "int8": replace(SATURATING_TABLE, tanhf="fdlibm"),
-        "uint8": replace(FLOAT_TABLE, tanhf="fdlibm"),
-    },
+    "TANH": {**_COMMON["TANH"], "int8": replace(SATURATING_TABLE, tanhf="fdlibm")},
 }
 """What LiteRT 2.3 computes otherwise than tflite-runtime 2.14, or that one not at all, in both lanes."""
 
@@ -198,6 +195,7 @@ _SPATIAL_MEAN_IN_BLOCKS = Rule("spatial_ruy", tail="spatial", block=16, block_ax
 LITERT_2_3_BUILTIN: RuleTable = {
     **TFLITE_2_14_BUILTIN,
     **_SINCE_LITERT,
+    "TANH": {**_SINCE_LITERT["TANH"], "int16_shifted": FIXED_POINT},
     "ELU": {"int8": SATURATING_TABLE},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
     "RESIZE_NEAREST_NEIGHBOR": {"int8": OPTIMIZED, "uint8": OPTIMIZED, "*": EXACT},

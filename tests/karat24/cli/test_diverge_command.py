@@ -52,7 +52,7 @@ def test_one_profile_beside_itself_is_equal(model: Path, capsys: pytest.CaptureF
     ("options", "said"),
     [
         (["--profiles", "litert-2.3-ref", "nothing"], "no profile 'nothing'"),
-        (["--profiles", "litert-2.3-ref", "ort-1.31"], "this one is tflite"),
+        (["--profiles", "litert-2.3-ref", "ort-1.31"], "this model is .tflite"),
         (["--profiles", "litert-2.3-ref", "tflm", "--layer", "7"], "no layer 7"),
         (["--profiles", "litert-2.3-ref", "litert-2.3-ref", "--output", "x.npz"], "x.npz is not written"),
     ],
