@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from karat24.export.edgetpu.check import LayerCheck
 
 HELP = "hold every layer of a .tflite against the Edge TPU compiler's documented limits"
-EPILOG = """The compiler is not needed. It maps one run of layers: what reads from a layer that stays on
+EPILOG = """examples:
+  karat24 check-edgetpu model.tflite
+
+The compiler is not needed. It maps one run of layers: what reads from a layer that stays on
 the CPU stays there too.
 
 exit codes: 0 every layer keeps the limits, 1 some layer breaks one, 2 usage or input error,

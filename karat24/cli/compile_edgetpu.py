@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from karat24.golden.edgetpu import Proof
 
 HELP = "compile a .tflite with Google's edgetpu_compiler, and prove that the result carries its source"
-EPILOG = """The compiler is found on the PATH, or as KARAT24_EDGETPU_COMPILER names it. Nothing is written
+EPILOG = """examples:
+  karat24 compile model.tflite
+
+The compiler is found on the PATH, or as KARAT24_EDGETPU_COMPILER names it. Nothing is written
 unless it succeeds.
 
 exit codes: 0 compiled and nothing differs from the source, 1 something differs, 2 usage or input

@@ -45,7 +45,8 @@ def _reshaped(graph: Graph, flavour: Flavour | None) -> Graph:
     if flavour == "qdq" and integer:
         raise UsageError(
             f"--flavour qdq: karat24 does not turn integer ops ({', '.join(integer)}) into QDQ; "
-            "leave --flavour out, give the .tflite model it was made of, or export the float model with QDQ nodes"
+            "leave --flavour out, give the .tflite model it was made of, or export the float model with QDQ "
+            "nodes"
         )
     if flavour is not None and not integer and not any(layer.op in QUANTIZATIONS for layer in graph.layers):
         raise UsageError(FLOAT)

@@ -32,7 +32,7 @@ def describe_file(
     if path.suffix.lower() == ".onnx":
         return _describe_onnx(path, profile)
     if path.suffix.lower() != ".tflite":
-        raise UsageError(f"{path}: not a model file this reads; give a .tflite or .onnx file")
+        raise UsageError(f"{path}: not a model file; name a .tflite or .onnx file")
     from karat24.export.tflite import tflite_subgraphs
 
     known = [(number, signatures) for number, _, signatures in tflite_subgraphs(path)]

@@ -110,7 +110,7 @@ REFUSED_BY_TFLM = ("RuntimeError", "died of SIGABRT", "has no rule for")
 
 FAULTS_OF_TFLM = {
     f"add_int32_{kind}_relu6-unquantized": "it forgets the activation of an int32 sum"
-    for kind in ("same", "channel")
+    for kind in ("same", "channel", "scalar")
 }
 
 
