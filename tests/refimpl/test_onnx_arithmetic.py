@@ -81,7 +81,7 @@ def test_a_profile_of_another_format_is_refused(name: str) -> None:
     profile = PROFILES[name]
     other = graphs["onnx" if profile.format == "tflite" else "tflite"]
     assert profile_for(graphs[profile.format], name) is profile
-    with pytest.raises(UsageError, match=f"profile {name} describes .{profile.format} models"):
+    with pytest.raises(UsageError, match=rf"profile {name} describes runtimes of \.{profile.format} files"):
         compile_graph(other, name)
 
 

@@ -175,7 +175,8 @@ def test_onnx_windows_say_how_an_accumulator_is_made() -> None:
         expected = OPS[view.op].spec(view, values, PROFILES["ort-1.31"].rule(view)).accumulator
         assert expected is not None
         flat = data.astype(np.int64).reshape(-1) - data_zero_point(view)
-        along = offsets.reshape(-1, 1, 1) if operands.output_axis == 1 else offsets
+        behind = (1,) * (expected.ndim - 2)
+        along = offsets.reshape(-1, *behind) if view.op == "QLinearConv" else offsets
         added = np.broadcast_to(along, expected.shape)
         for element in itertools.islice(np.ndindex(*expected.shape), 0, None, 23):
             window = window_of(view, element)
