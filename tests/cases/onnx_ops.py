@@ -268,7 +268,8 @@ def unary() -> Iterator[OnnxCase]:
         image = some_values(seeded(dtype), dtype, (2, 5, 7, 9))
         table = every_value(dtype)
         included = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}
-        for name, attributes in {**POOLS, "padding_counts": included}.items():
+        whole = {"kernel_shape": list(image.shape[2:])}
+        for name, attributes in {**POOLS, "padding_counts": included, "whole_image": whole}.items():
             yield _one(f"average_{name}", f"{MS}QLinearAveragePool", image, source, target, attributes)
         yield _one("global_average", f"{MS}QLinearGlobalAveragePool", image, source, target, {})
         yield _one("leaky_relu", f"{MS}QLinearLeakyRelu", table, source, target, {"alpha": 0.1})

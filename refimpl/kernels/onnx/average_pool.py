@@ -76,11 +76,14 @@ class GlobalAverage(NamedTuple):
     """Greatest output less the zero point."""
 
 
-def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
+def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
     """QLinearAveragePool: rint(f32(f32(sum / n) / s_y) + z_y) of the values' float32 sum.
 
-    n counts the taps inside the image, or with ``count_include_pad`` those in the padding, too.
+    n counts the taps inside the image, or with ``count_include_pad`` those in the padding, too. A window as
+    large as the image is averaged as QLinearGlobalAveragePool does.
     """
+    if rule.method == "float32_half_even":
+        return prepare_qlinear_global_average_pool(view, rule, target)
     image, output = view.input(0), view.output()
     source, result = parameters(view, 1, 2), parameters(view, 3, 4)
     flip = 128 if image.dtype == "int8" else 0

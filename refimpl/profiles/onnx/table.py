@@ -77,8 +77,11 @@ def variant_of(view: LayerView) -> str:
     ``uint8_int8`` is uint8 data by an int8 filter; ``…_depthwise`` a convolution with one input and one
     output channel per group. A Resize is called by its mode and element type. A ConvTranspose is a
     ``chain`` where its sums are short enough to stay in one piece, and otherwise ``split``. A ReduceMean
-    is ``leading`` where nothing lies before the axes it takes away, ``inner`` otherwise.
+    is ``leading`` where nothing lies before the axes it takes away, ``inner`` otherwise. A
+    QLinearAveragePool is ``whole_image`` where its one window covers the image, ``windows`` otherwise.
     """
+    if view.op == f"{MICROSOFT}QLinearAveragePool":
+        return "whole_image" if _averages_whole_image(view) else "windows"
     if view.op == "ReduceMean":
         return "leading" if _reduces_leading_axes(view) else "inner"
     if view.op == "ConvTranspose":
@@ -97,6 +100,15 @@ def variant_of(view: LayerView) -> str:
     if view.op == "Resize":
         return f"{view.text('mode', 'nearest')}_{view.output().dtype}"
     return view.output().dtype if view.outputs else ""
+
+
+def _averages_whole_image(view: LayerView) -> bool:
+    """One window without padding, as large as the image, whose sum ONNX Runtime forms in integers."""
+    image, explicit = view.input(0).shape[2:], view.text("auto_pad", "NOTSET") == "NOTSET"
+    padded = explicit and any(view.integers("pads", ()))
+    return (
+        view.integers("kernel_shape", ()) == image and math.prod(view.output().shape[2:]) == 1 and not padded
+    )
 
 
 def _reduces_leading_axes(view: LayerView) -> bool:
@@ -152,7 +164,7 @@ ORT_1_31: RuleTable = {
     f"{MICROSOFT}QLinearLeakyRelu": _any(TABLE),
     f"{MICROSOFT}QLinearSigmoid": _any(TABLE),
     f"{MICROSOFT}QLinearSoftmax": _any(TABLE),
-    f"{MICROSOFT}QLinearAveragePool": _any(FLOAT32_FIRST),
+    f"{MICROSOFT}QLinearAveragePool": {"whole_image": FP32, "windows": FLOAT32_FIRST},
     f"{MICROSOFT}QLinearGlobalAveragePool": _any(FP32),
 }
 

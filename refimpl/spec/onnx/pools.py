@@ -100,11 +100,14 @@ def _parameters(view: LayerView) -> tuple[Affine, Affine]:
     return affine(view, 1, 2, dtype), affine(view, 3, 4, dtype)
 
 
-def qlinear_average_pool(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001
+def qlinear_average_pool(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """Dequantized values added up in float32, row by row; ``rint(f32(sum / n) / scale + zp)``.
 
-    n counts the values inside the image, or with ``count_include_pad`` also the padding.
+    n counts the values inside the image, or with ``count_include_pad`` also the padding. A single window as
+    large as the image is rounded by ``float32_half_even``, as QLinearGlobalAveragePool is.
     """
+    if rule.method == "float32_half_even":
+        return qlinear_global_average_pool(view, values, rule)
     source, output = _parameters(view)
     reals = dequantize(operand(values, 0), source)
     over_y, over_x = _windows(view)
