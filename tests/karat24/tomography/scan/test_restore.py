@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -317,6 +318,9 @@ def test_check_on_a_runtime(scan: Path, tmp_path: Path) -> None:
     restored(plan)
     (found,) = check(plan.manifest, 1, "litert-ref")
     assert found.equal
+    elsewhere = replace(plan.manifest.recipe, profile="litert-2.3-ref-other-libc")
+    (found,) = check(replace(plan.manifest, recipe=elsewhere), 1, "litert-ref")
+    assert found.equal  # a C library's TANH is not in the network
     with pytest.raises(UsageError, match="restore with --profile"):
         list(check(plan.manifest, 1, "litert-xnnpack"))
 
