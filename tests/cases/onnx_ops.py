@@ -268,9 +268,11 @@ def unary() -> Iterator[OnnxCase]:
         image = some_values(seeded(dtype), dtype, (2, 5, 7, 9))
         table = every_value(dtype)
         included = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}
-        whole = {"kernel_shape": list(image.shape[2:])}
-        for name, attributes in {**POOLS, "padding_counts": included, "whole_image": whole}.items():
+        for name, attributes in {**POOLS, "padding_counts": included}.items():
             yield _one(f"average_{name}", f"{MS}QLinearAveragePool", image, source, target, attributes)
+        many = some_values(seeded(f"many {dtype}"), dtype, (8, 512, 4, 4))
+        whole = {"kernel_shape": [4, 4]}
+        yield _one("average_whole_image", f"{MS}QLinearAveragePool", many, source, target, whole)
         yield _one("global_average", f"{MS}QLinearGlobalAveragePool", image, source, target, {})
         yield _one("leaky_relu", f"{MS}QLinearLeakyRelu", table, source, target, {"alpha": 0.1})
         yield _one("sigmoid", f"{MS}QLinearSigmoid", table, source, 1 / 256, {})
