@@ -1,9 +1,7 @@
 """Many slices on the workers of a Dask cluster, which share a file system.
 
-A task is a path and a number: it reads its own slices, writes its own file, and returns a small record. Few
-are
-in flight, so that a worker that dies makes few others suspect; a task may run twice, and writes equal bytes
-then.
+A task is a path and a number: it reads its own slices, writes its own file, and returns a small record. Few are
+in flight, so that a worker that dies makes few others suspect; a task may run twice, and writes equal bytes then.
 """
 
 from __future__ import annotations
@@ -23,7 +21,10 @@ RETRIES = 2
 PATIENCE = 60.0
 """Seconds to wait for the scheduler and for its first worker."""
 
-_workers: dict[tuple[Path, str], Worker] = {}
+Terms = tuple[str, int, int]
+"""Fingerprint, first slice and number of slices. A trial and the whole differ only in the last two."""
+
+_workers: dict[tuple[Path, Terms], Worker] = {}
 
 
 def on_cluster(manifest: Manifest, todo: Sequence[int], address: str) -> Iterator[Record]:
@@ -49,7 +50,7 @@ def on_cluster(manifest: Manifest, todo: Sequence[int], address: str) -> Iterato
         def submit(index: int) -> Any:
             key = f"karat24-{manifest.fingerprint[:16]}-{index}"
             return client.submit(
-                finish_slice, path, manifest.fingerprint, index, key=key, retries=RETRIES, pure=False
+                finish_slice, path, terms_of(manifest), index, key=key, retries=RETRIES, pure=False
             )
 
         first = [submit(index) for _, index in zip(range(WINDOW * threads), waiting, strict=False)]
@@ -63,14 +64,12 @@ def on_cluster(manifest: Manifest, todo: Sequence[int], address: str) -> Iterato
     except KilledWorker as error:
         raise UsageError(
             f"{address}: a slice ended several workers (out of memory?): {' '.join(str(error).split())}; "
-            f"give the "
-            "same command again, with larger workers (finished slices are kept)"
+            "give the same command again, with larger workers (finished slices are kept)"
         ) from error
     except (OSError, TimeoutError, CancelledError) as error:
         raise UsageError(
             f"{address}: the scheduler or its workers went away ({type(error).__name__}); start it and give "
-            f"the same "
-            "command again (finished slices are kept)"
+            "the same command again (finished slices are kept)"
         ) from error
     finally:
         client.close(timeout=2)
@@ -85,16 +84,21 @@ def _connected(make_client: Any, address: str) -> Any:
         ) from error
 
 
-def finish_slice(path: str, fingerprint: str, index: int) -> dict[str, Any]:
+def terms_of(manifest: Manifest) -> Terms:
+    """What a worker must find in the manifest's file."""
+    return manifest.fingerprint, manifest.first, manifest.count
+
+
+def finish_slice(path: str, terms: Terms, index: int) -> dict[str, Any]:
     """Runs in a worker of the cluster: one slice, on one thread.
 
     Dask bounds the threads of BLAS, not those of Numba, so the number is given.
     """
     place = Path(path)
-    key = (place, fingerprint)
+    key = (place, terms)
     if key not in _workers:
         manifest = read_manifest(place)
-        if manifest.fingerprint != fingerprint:
+        if terms_of(manifest) != terms:
             raise UsageError(
                 f"{path}: is another run's by now, or karat24 is of another version on this worker"
             )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +21,8 @@ from karat24.tomography.scan import cluster
 from karat24.tomography.scan.cluster import on_cluster
 from karat24.tomography.scan.records import Record
 from karat24.tomography.scan.run import carry_out
-from tests.support.scans import noisy_volume, pixels, plan_of, restored
+from karat24.tomography.scan.outputs import state_folder
+from tests.support.scans import noisy_volume, pixels, plan_of, restore_command, restored
 
 distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
 pytest.importorskip("tifffile", reason="tifffile is not installed")
@@ -60,6 +67,19 @@ def test_the_error_of_a_slice_arrives(local_cluster: object, tmp_path: Path) -> 
         )
 
 
+def test_the_whole_behind_a_trial_on_the_same_workers(local_cluster: object, tmp_path: Path) -> None:
+    """A worker that keeps a trial's terms must not restore the whole by them."""
+    np.save(tmp_path / "v.npy", noisy_volume(6))
+    address = local_cluster.scheduler_address  # type: ignore[attr-defined]
+    for slices in ((2, 4), None):
+        outcome = carry_out(
+            plan_of(tmp_path / "v.npy", tmp_path / "o", **({} if slices is None else {"slices": slices})),
+            lambda manifest, todo: on_cluster(manifest, todo, address),
+        )
+    assert (outcome.done_before, len(outcome.records)) == (2, 6)
+    assert pixels(outcome) == pixels(restored(plan_of(tmp_path / "v.npy", tmp_path / "calm")))
+
+
 def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "PATIENCE", 0.2)
     np.save(tmp_path / "v.npy", noisy_volume(2))
@@ -68,3 +88,67 @@ def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
             plan_of(tmp_path / "v.npy", tmp_path / "o"),
             lambda manifest, todo: on_cluster(manifest, todo, "tcp://127.0.0.1:9"),
         )
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A Dask program in a process of its own, killed at the end if it still lives."""
+    command = [sys.executable, "-m", "distributed.cli." + arguments[0], *arguments[1:]]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.wait()
+
+
+@contextmanager
+def scheduler_with_workers(
+    place: Path, workers: int = 2
+) -> Iterator[tuple[list[subprocess.Popen[bytes]], str]]:
+    """A scheduler as a user starts one, its address read from the file it writes, and workers beside it."""
+    place.unlink(missing_ok=True)
+    with ExitStack() as running:
+        scheduler = running.enter_context(
+            process("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-jupyter",
+                    "--scheduler-file", str(place))
+        )  # fmt: skip
+        while not place.is_file() or not place.read_text():
+            assert scheduler.poll() is None, "the scheduler did not start"
+            time.sleep(0.05)
+        processes = [scheduler]
+        for _ in range(workers):
+            processes.append(running.enter_context(
+                process("dask_worker", "--scheduler-file", str(place), "--nthreads", "1", "--no-nanny",
+                        "--no-dashboard", "--local-directory", str(place.parent))
+            ))  # fmt: skip
+        yield processes, json.loads(place.read_text())["address"]
+
+
+def test_command_scheduler_and_worker_are_killed(tmp_path: Path) -> None:
+    """At a random moment each, on one output: the first two are resumed, the third is no more than a delay."""
+    np.save(tmp_path / "v.npy", noisy_volume(90))
+    calm = restored(plan_of(tmp_path / "v.npy", tmp_path / "calm"))
+    done = state_folder(tmp_path / "o") / "done"
+    moments = random.Random(3)
+    for victim, enough in (("command", 3), ("scheduler", 30), ("worker", 60)):
+        with scheduler_with_workers(tmp_path / "scheduler.json") as (processes, address):
+            command = restore_command(tmp_path / "v.npy", tmp_path / "o", "--scheduler", address)
+            while command.poll() is None and (not done.is_dir() or len(list(done.glob("0*.json"))) < enough):
+                time.sleep(0.005)
+            time.sleep(moments.random() * 0.02)
+            assert command.poll() is None, "it must be killed at work: " + command.communicate()[1]
+            if victim == "command":
+                os.killpg(command.pid, signal.SIGKILL)
+            else:
+                processes[("scheduler", "worker").index(victim)].kill()
+            _, errors = command.communicate()
+        if victim == "scheduler":
+            assert command.returncode == 2, errors
+            assert errors.rstrip().endswith("(finished slices are kept)")
+    assert command.returncode == 0, errors
+    outcome = restored(plan_of(tmp_path / "v.npy", tmp_path / "o"))
+    assert outcome.done_before == 90
+    assert pixels(outcome) == pixels(calm)
+    for path in (tmp_path / "calm").iterdir():
+        assert (tmp_path / "o" / path.name).read_bytes() == path.read_bytes()
