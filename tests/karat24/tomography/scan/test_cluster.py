@@ -19,9 +19,9 @@ import pytest
 from karat24.refimpl.errors import FeedError, UsageError
 from karat24.tomography.scan import cluster
 from karat24.tomography.scan.cluster import on_cluster
+from karat24.tomography.scan.outputs import state_folder
 from karat24.tomography.scan.records import Record
 from karat24.tomography.scan.run import carry_out
-from karat24.tomography.scan.outputs import state_folder
 from tests.support.scans import noisy_volume, pixels, plan_of, restore_command, restored
 
 distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
@@ -126,7 +126,7 @@ def scheduler_with_workers(
 
 
 def test_command_scheduler_and_worker_are_killed(tmp_path: Path) -> None:
-    """At a random moment each, on one output: the first two are resumed, the third is no more than a delay."""
+    """At a random moment each, on one output: two are resumed, the third is no more than a delay."""
     np.save(tmp_path / "v.npy", noisy_volume(90))
     calm = restored(plan_of(tmp_path / "v.npy", tmp_path / "calm"))
     done = state_folder(tmp_path / "o") / "done"
