@@ -96,6 +96,7 @@ def verify(
         defined = [r for r in records if not r.given and not r.left_in_float]
         undescribed = certify_records(program, delegate, defined, threads)
     layers = [record.verdict() for record in records]
+    known = () if profile else (delegate.fit.reason, probe.reason)
     return Report(
         model=model_label(model),
         model_sha256=model_digest(model),
@@ -109,7 +110,7 @@ def verify(
         machine=machine(),
         outputs=tuple(record.verdict(layers) for record in outputs),
         notes=tuple(note for note in (probe.reason, executed.note, *remarks, *undescribed) if note),
-        profile_reason="" if profile else "; ".join(filter(None, (delegate.fit.reason, probe.reason))),
+        profile_reason="; ".join(filter(None, (*known, program.profile.caveat))),
     )
 
 

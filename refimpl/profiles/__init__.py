@@ -25,6 +25,7 @@ __all__ = [
     "Established",
     "Profile",
     "Rule",
+    "caveat_of",
     "profile_for",
     "profile_named",
     "variants",
@@ -352,6 +353,11 @@ def _from_file(path: Path) -> Profile:
         variant_of="",
         established=None,
     )
+
+
+def caveat_of(name: str) -> str:
+    """What every verdict under a profile says of it, if anything; raises as :func:`profile_named` does."""
+    return profile_named(name).caveat if name in PROFILES or name.endswith(".json") else ""
 
 
 def variants(name: str) -> tuple[Profile, ...]:

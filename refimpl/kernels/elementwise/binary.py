@@ -277,10 +277,8 @@ def _rational_sums(view: LayerView, left: NDArray[np.int64], right: NDArray[np.i
     if first == 0 or second == 0:
         raise UnsupportedOp(f"{view}: input scales {scales[0]:g} and {scales[1]:g} are too far apart to add")
     step = np.float32(scales[0] / np.float32(first)) * np.reciprocal(np.float32(view.output().scale))
-    sums = np.float32(first) * left.astype(np.float32)[:, None] + np.float32(second) * right.astype(
-        np.float32
-    )
-    return np.rint(sums * step).astype(np.int64)
+    sums = first * left[:, None] + second * right[None, :]
+    return np.asarray(np.rint(sums.astype(np.float32) * step), np.int64)
 
 
 def _nearest_fraction(small: float, large: float, most: int) -> tuple[int, int]:

@@ -49,7 +49,7 @@ def combined_scales(
         if precision == "float32":
             return (product / np.float32(output_scale)).astype(np.float64)
         if precision == "float32_reciprocal":
-            return (product * np.reciprocal(np.float32(output_scale))).astype(np.float64)
+            return np.asarray(product * np.reciprocal(np.float32(output_scale)), np.float64)
     raise UnsupportedOp(f"a multiplier evaluated as {precision!r} has no meaning for three scales")
 
 

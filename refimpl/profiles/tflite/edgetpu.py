@@ -28,7 +28,8 @@ _SUM = Rule("rational", "float32_reciprocal", clamp="reciprocal")
 _LARGEST = Rule("exact", clamp="reciprocal")
 
 _MOVES = (
-    "EXPAND_DIMS", "PAD", "RESHAPE", "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE",
+    "EXPAND_DIMS", "PAD", "RESHAPE", "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SQUEEZE", "STRIDED_SLICE",
+    "TRANSPOSE",
 )  # fmt: skip
 """Ops that move values, so that nothing is left to round."""
 

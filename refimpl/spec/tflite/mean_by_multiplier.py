@@ -12,7 +12,8 @@ from karat24.refimpl.spec.shared.primitives import effective_multiplier, requant
 def mean_by_multiplier(view: LayerView, total: Array, count: int, rule: Rule) -> Array:
     """The mean of ``count`` stored values whose sums are ``total``, int64, requantized by the rule.
 
-    ``total - count * zero_point`` times ``s_in * (1 / count) / s_out``, in which ``1 / count`` is a float32.
+    ``rint((total - count * zero_point) * multiplier)`` plus the output's zero point; the multiplier is
+    ``f32(f32(s_in * f32(1 / count)) * f32(1 / s_out))``.
     """
     data, output = view.input(0), view.output()
     share = np.float32(1) / np.float32(count)

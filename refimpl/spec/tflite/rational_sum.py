@@ -41,4 +41,4 @@ def rational_sum(view: LayerView, left: Array, right: Array) -> Array:
     reciprocal = np.float32(1) / np.float32(view.output().scale)
     multiplier = np.float32(view.input(0).scale) / np.float32(first) * reciprocal
     total = (first * left + second * right).astype(np.float32)
-    return np.rint(total * multiplier).astype(np.int64)
+    return np.asarray(np.rint(total * multiplier), np.int64)
