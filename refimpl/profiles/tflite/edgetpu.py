@@ -63,6 +63,12 @@ def _repeated_operand(view: LayerView) -> bool:
     return view.input(0).shape != view.input(1).shape
 
 
+def _far_apart(view: LayerView) -> bool:
+    """No fraction of two integers below 2^15 but 0 is near the ratio of the operands' scales."""
+    scales = sorted((view.input(0).scale, view.input(1).scale))
+    return scales[0] * 2 * (2**15 - 1) <= scales[1]
+
+
 def _numbers(tensor: Tensor) -> tuple[float, int] | None:
     return None if tensor.quantization is None else (tensor.scale, tensor.zero_point)
 
@@ -104,6 +110,11 @@ SILENT: Refusals = (
         "compiled files show the numbers it makes of a constant operand, not how their result is rounded",
     ),
     Refusal(frozenset({"ADD", "MUL"}), _repeated_operand, "no pair repeats an operand"),
+    Refusal(
+        frozenset({"ADD"}),
+        _far_apart,
+        "its operands' scales are further apart than the integers its compiler scales them by",
+    ),
     Refusal(
         frozenset({*_MOVES, "MAX_POOL_2D"}),
         _other_numbers,
