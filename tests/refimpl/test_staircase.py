@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from karat24.export.onnx import read_onnx
-from karat24.refimpl.errors import CannotCompare, KaratError
+from karat24.refimpl.errors import CannotCompare, KaratError, UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import PROFILES, Profile, Rule
