@@ -15,6 +15,7 @@ from karat24.export.edgetpu.instructions import InstructionStream
 from karat24.export.tflite import write_tflite
 from karat24.golden.edgetpu import prove
 from karat24.golden.edgetpu.arithmetic import bits, from_bits, unsigned_zero_point
+from karat24.golden.explain import Explainer
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.contract import Target
 from karat24.refimpl.engine import compile_graph
@@ -242,18 +243,33 @@ def test_kernels_give_the_spec_s_bits(dtype: str, per_channel: bool) -> None:
             assert values.tobytes() == kernels.tensors[index].tobytes(), graph.label(index)
 
 
-def test_it_is_not_tflite_s_arithmetic() -> None:
-    """Accumulators that are exact ties of the edgetpu rule: TFLite goes away from zero there."""
+def half_of_a_byte() -> Graph:
+    """A convolution whose odd inputs are exact ties."""
     builder = GraphBuilder()
     x = builder.input("x", (1, 1, 1, 1), "uint8", Quantization.per_tensor(0.5, 0))
     w = builder.constant("w", np.ones((1, 1, 1, 1), np.uint8), Quantization.per_tensor(1.0, 0))
     y = builder.tensor("y", (1, 1, 1, 1), "uint8", Quantization.per_tensor(1.0, 0))
     strides = {"stride_h": 1, "stride_w": 1, "dilation_h_factor": 1, "dilation_w_factor": 1}
     builder.layer("CONV_2D", [x, w, -1], [y], padding="SAME", fused_activation_function="NONE", **strides)
-    graph = builder.build([y])
-    image = np.full((1, 1, 1, 1), 5, np.uint8)
+    return builder.build([y])
+
+
+def test_it_is_not_tflite_s_arithmetic() -> None:
+    """TFLite rounds ties away from zero."""
+    graph, image = half_of_a_byte(), np.full((1, 1, 1, 1), 5, np.uint8)
     assert computed(graph, image) == [2]
     assert compile_graph(graph, "litert-2.3-ref", 1).run([image]).outputs[0].item() == 3
+
+
+def test_it_explains_no_runtime_s_difference() -> None:
+    """Under its own profile a device may be explained by TFLite's, not the other way round."""
+    names = {
+        profile: [name for name, _ in Explainer(compile_graph(half_of_a_byte(), profile, 1), 0).alternatives]
+        for profile in ("litert-2.3-ref", "edgetpu")
+    }
+    assert "edgetpu" not in names["litert-2.3-ref"]
+    assert "litert-2.3-xnnpack" in names["litert-2.3-ref"]
+    assert "litert-2.3-ref" in names["edgetpu"]
 
 
 # ---- what it says nothing of
