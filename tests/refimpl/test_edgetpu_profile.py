@@ -268,7 +268,7 @@ def test_it_explains_no_runtime_s_difference() -> None:
         for profile in ("litert-2.3-ref", "edgetpu")
     }
     assert "edgetpu" not in names["litert-2.3-ref"]
-    assert "litert-2.3-xnnpack" in names["litert-2.3-ref"]
+    assert "litert-2.3-builtin" in names["litert-2.3-ref"]
     assert "litert-2.3-ref" in names["edgetpu"]
 
 
