@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -55,7 +56,7 @@ class EdgeTpuDelegate(TfliteDelegate):
         chosen = os.environ.get(EDGETPU_DEVICE, "") if device is None else device
         if not DEVICES.fullmatch(chosen):
             raise UsageError(f"no Edge TPU is called {chosen!r}; name usb, pci, usb:N, pci:N, :N or nothing")
-        self._last: tuple[bytes, bytes] | None = None
+        self._made: dict[bytes, bytes] = {}
         self._request |= {"device": chosen, "library": os.environ.get(EDGETPU_LIBRARY)}
 
     def probe(self) -> Probe:
@@ -121,16 +122,18 @@ class EdgeTpuDelegate(TfliteDelegate):
         return compiled
 
     def _compiled(self, model: Model) -> Model:
-        """The model itself, or what the compiler makes of it; the last one is kept."""
+        """The model itself, or what the compiler makes of it, once: the layers of a model are run again
+        for every sample."""
         if is_compiled(read_tflite(model)):
             return model
         content = model if isinstance(model, bytes) else Path(model).read_bytes()
-        if self._last is None or self._last[0] != content:
+        digest = hashlib.sha256(content).digest()
+        if digest not in self._made:
             made = compile_model(content, time_limit=self._child.time_limit).files[0]
             if not is_compiled(read_tflite(made)):
                 raise DelegateError(f"{self.name}: the compiler leaves all of the model on the CPU")
-            self._last = content, made
-        return self._last[1]
+            self._made[digest] = made
+        return self._made[digest]
 
 
 def _is_listed(chosen: str, devices: tuple[str, ...]) -> bool:

@@ -68,7 +68,7 @@ LANES = (
 
 EDGETPU_LANE = Lane(
     "edgetpu",
-    "",
+    "edgetpu",
     packages=("ai_edge_litert", "tflite_runtime", "pycoral"),
     resolver="BUILTIN",
     remedy="install Google's Edge TPU runtime (the package libedgetpu1-std of "

@@ -36,6 +36,8 @@ class Explainer:
     def alternatives(self) -> tuple[tuple[str, Step], ...]:
         """``(profile name, prepared layer)`` for each profile that rounds this layer otherwise.
 
+        One that no runtime was held against explains nothing.
+
         What the program computes by the layer's spec, so do these: nothing is compiled to explain.
         """
         own = self._program.steps[self._layer]
@@ -43,7 +45,7 @@ class Explainer:
         rules = [own.rule]
         found: list[tuple[str, Step]] = []
         for profile in PROFILES.values():
-            if profile.format != self._program.graph.format:
+            if profile.format != self._program.graph.format or profile.caveat:
                 continue
             try:
                 rule = profile.rule(own.view)

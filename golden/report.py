@@ -88,8 +88,8 @@ class Report:
     ``layers`` are those the runtime runs, ``outputs`` the model's own, from a run of the file as it is.
     Layers that are all exact say nothing about a model some other layers of which ran: without
     outputs nothing passes. ``profile_reason`` says how it is known that the runtime follows this profile on
-    this machine, where there was a choice; ``notes`` what else to know, such as a version nobody
-    established.
+    this machine, where there was a choice, and what is assumed in a profile that was held against no runtime;
+    ``notes`` what else to know, such as a version nobody established.
     """
 
     model: str

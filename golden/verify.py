@@ -27,7 +27,7 @@ from karat24.golden.whole import WholeModel, WholeRun, reason_to_give
 from karat24.refimpl.engine import Feeds, Implementation, Program, Progress, compile_graph
 from karat24.refimpl.errors import CannotCompare, DelegateError, ModelError
 from karat24.refimpl.graph import Array, Graph, Tensor
-from karat24.refimpl.profiles import profile_for
+from karat24.refimpl.profiles import caveat_of, profile_for
 from karat24.refimpl.trace import Trace
 
 
@@ -89,13 +89,15 @@ def verify(
                 record.refuse(record.left_in_float)
         comparison.judge(run, [record for record in records if not record.given])
         explaining = {name for record in records for name in record.explainer.profiles}
-        whole.judge(run, outputs, [delegate.profile, *sorted(explaining)])
+        others = [delegate.profile, *sorted(explaining)]
+        whole.judge(run, outputs, [other for other in others if not caveat_of(other)])
         versions.update(run.trace.versions)
     undescribed: list[str] = []
     if certify:
         defined = [r for r in records if not r.given and not r.left_in_float]
         undescribed = certify_records(program, delegate, defined, threads)
     layers = [record.verdict() for record in records]
+    known = () if profile else (delegate.fit.reason, probe.reason)
     return Report(
         model=model_label(model),
         model_sha256=model_digest(model),
@@ -109,7 +111,7 @@ def verify(
         machine=machine(),
         outputs=tuple(record.verdict(layers) for record in outputs),
         notes=tuple(note for note in (probe.reason, executed.note, *remarks, *undescribed) if note),
-        profile_reason="" if profile else "; ".join(filter(None, (delegate.fit.reason, probe.reason))),
+        profile_reason="; ".join(filter(None, (*known, program.profile.caveat))),
     )
 
 

@@ -204,6 +204,7 @@ LIMITS: Mapping[str, Limits] = MappingProxyType(
         "TRANSPOSE_CONV": Limits(
             (constant_parameters,), runtime=13, doubt="some have been reported to stay on the CPU"
         ),
+        "UNIDIRECTIONAL_SEQUENCE_LSTM": Limits(runtime=14),
     }
 )
 """The ops the compiler maps. Any other stays on the CPU."""

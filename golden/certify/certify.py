@@ -99,7 +99,7 @@ class Certification:
     def _explanation(self) -> str:
         """The profile and rule that give every value found, or ''."""
         for profile in PROFILES.values():
-            if profile.format != self.profile.format:
+            if profile.format != self.profile.format or profile.caveat:
                 continue
             try:
                 rule = profile.rule(self.view)

@@ -7,14 +7,10 @@ The device computes with unsigned bytes, so an int8 tensor's zero point counts 1
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import numpy as np
 
 from karat24.refimpl.graph import Array, LayerView, Tensor
-
-MAX_FACTOR = 32767
-"""The largest integer an addition scales an operand by; both must be positive int16 values."""
+from karat24.refimpl.spec.tflite.rational_sum import operand_factors
 
 
 def bits(value: object) -> int:
@@ -74,15 +70,9 @@ def clamps(tensor: Tensor, activation: str) -> tuple[int, int]:
 def addition_factors(first: Tensor, second: Tensor) -> tuple[int, int]:
     """The integers A and B an addition scales its operands by.
 
-    A / B is the best rational approximation of ``s_first / s_second`` with neither above
-    :data:`MAX_FACTOR`.
+    A / B is the best rational approximation of ``s_first / s_second`` with neither above 32,767.
     """
-    ratio = Fraction(first.scale) / Fraction(second.scale)
-    if ratio > 1:
-        low, high = addition_factors(second, first)
-        return high, low
-    best = ratio.limit_denominator(MAX_FACTOR)
-    return best.numerator, best.denominator
+    return operand_factors(first.scale, second.scale)
 
 
 def addition_multiplier(operand: Tensor, factor: int, output: Tensor) -> np.float32:

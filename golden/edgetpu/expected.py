@@ -210,3 +210,20 @@ OPTIONAL = frozenset({"CONCATENATION", "QUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND
 
 OPAQUE = frozenset({"SOFTMAX", "LOGISTIC", "TANH", "L2_NORMALIZATION", "RESIZE_BILINEAR", "RSQRT"})
 """Ops with stages of their own inside, which nobody has described."""
+
+_MOVED = (
+    "it has no numbers of its own, and no known field of a compiled file says which values it moves where"
+)
+_BETWEEN_PIXELS = "no known field of a compiled file holds its weights between pixels"
+
+UNDESCRIBED: Mapping[str, str] = MappingProxyType(
+    {
+        "PAD": "its numbers are its input's; no known field of a compiled file holds its amounts of padding",
+        **dict.fromkeys(("SLICE", "STRIDED_SLICE", "SPLIT", "TRANSPOSE", "SPACE_TO_DEPTH"), _MOVED),
+        **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), _BETWEEN_PIXELS),
+        "TANH": "no public pair has one",
+        "TRANSPOSE_CONV": "the order of a transposed convolution's taps in compiled files is not known",
+        "UNIDIRECTIONAL_SEQUENCE_LSTM": "no known field of a compiled file holds its gates' multipliers",
+    }
+)
+"""Why the output stage of an op cannot be held against the source."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from karat24.golden.edgetpu.evidence import Evidence
+from karat24.golden.edgetpu.expected import UNDESCRIBED
 from karat24.golden.edgetpu.finding import Finding, ParameterBytes
+from karat24.golden.edgetpu.gates import LSTM, gates
 from karat24.golden.edgetpu.layout import Weights, layer_weights, windowed
 from karat24.golden.edgetpu.placing import Blob, Difference, closest, differences, place_bytes, place_weights
 from karat24.golden.edgetpu.records import factor_records, softmax_records, summand_records
@@ -22,8 +25,7 @@ ROUTING = (
     "RESHAPE",
     "STRIDED_SLICE",
     "TRANSPOSE",
-    "LSTM",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM",
+    LSTM,
 )
 """Ops that may be compiled to products with matrices of 0 and 1, which move channels."""
 
@@ -38,7 +40,9 @@ def prove_parameters(layers: Sequence[Evidence], blobs: list[Blob], source: Grap
             if shapes is not None and not any(_place(layer, blobs, weights) for weights in shapes):
                 missing.append((layer, shapes))
         elif layer.view.op == "TRANSPOSE_CONV":
-            layer.cannot("the order of a transposed convolution's taps in compiled files is not known")
+            layer.cannot(UNDESCRIBED["TRANSPOSE_CONV"])
+        elif layer.view.op == LSTM:
+            layer.attempt(partial(_gates, layer, blobs))
         elif layer.view.op in ("MUL", "ADD", "SUB"):
             layer.attempt(partial(_constant, layer, blobs))
     for layer in layers:
@@ -50,11 +54,13 @@ def prove_parameters(layers: Sequence[Evidence], blobs: list[Blob], source: Grap
 
 def account(blob: Blob, layers: Sequence[Evidence]) -> ParameterBytes:
     """How the blob's bytes are explained, once every layer has its own."""
-    may_route = any(layer.view.op in ROUTING for layer in layers)
+    movable = {0, 1} if any(layer.view.op in ROUTING for layer in layers) else set()
+    if any(layer.view.op == LSTM for layer in layers):
+        movable |= {128}  # the state it begins with
     content = np.frombuffer(blob.content, np.uint8)
     unexplained, routing = [], 0
     for start, stop in blob.left_over():
-        if may_route and content[start:stop].max() <= 1:
+        if movable.issuperset(np.unique(content[start:stop]).tolist()):
             routing += stop - start
         else:
             unexplained.append((start, stop))
@@ -97,6 +103,34 @@ def _compare(layer: Evidence, blobs: list[Blob], shapes: list[Weights]) -> None:
             return
     size = shapes[0].filter.size
     layer.differs([Finding("weights", "nowhere in the parameters, nor anything like them", size, None)])
+
+
+def _gates(layer: Evidence, blobs: list[Blob]) -> None:
+    """Each gate of an LSTM like a layer of its own; what differs is compared once all are placed."""
+    missing = []
+    for gate in gates(layer.view):
+        place = place_weights(blobs, gate.weights)
+        if place is None:
+            missing.append(gate)
+            continue
+        layer.places.append(place)
+        layer.proved["weights"] += gate.size
+        layer.proved["biases"] += gate.weights.bias.size
+    order = [(place.blob, place.start) for place in layer.places]
+    if not missing and order != sorted(order):
+        layer.differs([Finding("order of gates", "parameters", "ascending", str([at for _, at in order]))])
+    for gate in missing:
+        found = differences(blobs, gate.weights)
+        if found is None:
+            where = f"{gate.name} gate, nowhere in the parameters, nor anything like them"
+            layer.differs([Finding("weights", where, gate.size, None)])
+            continue
+        place, differing = found
+        layer.places.append(place)
+        layer.differs(
+            replace(finding, where=f"{gate.name} gate, {finding.where}")
+            for finding in (_described(item, gate.weights) for item in differing)
+        )
 
 
 def _described(item: Difference, weights: Weights) -> Finding:

@@ -13,7 +13,7 @@ from karat24.golden.edgetpu.arithmetic import (
     unsigned_zero_point,
 )
 from karat24.golden.edgetpu.evidence import Evidence
-from karat24.golden.edgetpu.expected import STAGES, Expected
+from karat24.golden.edgetpu.expected import STAGES, UNDESCRIBED, Expected
 from karat24.golden.edgetpu.finding import Finding, Value
 from karat24.golden.edgetpu.pairing import Paired, out_of_order, pair
 
@@ -68,7 +68,7 @@ def _conclude(layer: Evidence, found: Paired, stream: InstructionStream) -> None
     if found.view.op == "SOFTMAX":
         _softmax(layer, stream)
     elif found.view.op not in STAGES:
-        layer.cannot(f"how {found.view.op} is compiled is not described")
+        layer.cannot(UNDESCRIBED.get(found.view.op, f"how {found.view.op} is compiled is not described"))
 
 
 def _difference(stage: Stage, way: Expected, name: str) -> Finding:

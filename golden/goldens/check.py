@@ -22,6 +22,7 @@ from karat24.golden.report import LayerVerdict, OutputVerdict, Report, Verdict
 from karat24.refimpl import __version__
 from karat24.refimpl.engine import Feeds, Progress
 from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.profiles import caveat_of
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,7 @@ def _compared(
             machine=machine(),
             outputs=tuple(outputs),
             notes=tuple(notes),
+            profile_reason=caveat_of(golden.profile),
         ),
     )
 

@@ -79,6 +79,7 @@ def verify_recorded(
         machine=machine(),
         outputs=tuple(judge.output(index).verdict(list(layers)) for index in graph.outputs),
         notes=tuple(notes),
+        profile_reason=chosen.caveat,
     )
 
 

@@ -23,7 +23,7 @@ def junit_xml(reports: Sequence[Report], names: Sequence[str] | None = None) -> 
     for report, name in zip(reports, names or [report.model for report in reports], strict=True):
         suite = ElementTree.SubElement(root, "testsuite", name=_text(name))
         properties = ElementTree.SubElement(suite, "properties")
-        for key in ("model", "model_sha256", "feeds_sha256", "delegate", "profile", "mode"):
+        for key in ("model", "model_sha256", "feeds_sha256", "delegate", "profile", "profile_reason", "mode"):
             ElementTree.SubElement(properties, "property", name=key, value=_text(getattr(report, key)))
         judged: list[LayerVerdict | OutputVerdict] = [*report.judged]
         failures = sum(found.verdict in ("mismatch", "explained") for found in judged)

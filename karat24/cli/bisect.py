@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HELP = "find the first layer a runtime, device or command of yours gets wrong"
 EPILOG = """examples:
   karat24 bisect model.tflite --check './on-device.sh {model} {inputs} {expected}'
-  karat24 bisect model.tflite --delegate edgetpu --profile litert-2.3-ref --each
+  karat24 bisect model.tflite --delegate edgetpu --each
 
 The command is run once per part of the model, without a shell. {model} is a .tflite,
 {inputs} and {expected} are .npz files with arrays by tensor name. It says right with exit
@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
     from karat24.golden.bisect import Record, bisect, each_layer, one_layer
     from karat24.refimpl.engine import compile_graph
     from karat24.refimpl.errors import UsageError
+    from karat24.refimpl.profiles import caveat_of
 
     graph = shared.read_graph(options.model)
     if graph.format != "tflite":
@@ -71,8 +72,10 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--check must say where the model goes: {model}")
     profile = _profile_of(options)
     feeds = shared.feeds_of(graph, options)
-    trace = compile_graph(graph, profile).run(feeds, True).trace
+    trace = compile_graph(graph, profile, implementation="cheapest").run(feeds, True).trace
     assert trace is not None
+    if caveat := caveat_of(trace.profile):
+        print(f"note: {caveat}")
     folder: Path = options.folder or options.model.with_name(options.model.name + ".bisect")
     folder.mkdir(parents=True, exist_ok=True)
     subject = _digest(options, graph, trace.tensors, trace.profile)

@@ -87,6 +87,8 @@ def layers_of_both(graph: Graph, first: Profile, second: Profile) -> Graph:
 
 def table(found: Divergence, all_layers: bool) -> str:
     """What a person reads: layers that are not proved equal, or all, and a summary."""
+    from karat24.refimpl.profiles import caveat_of
+
     shown = [layer for layer in found.layers if all_layers or layer.verdict != "equal"]
     lines = []
     if shown:
@@ -102,6 +104,7 @@ def table(found: Divergence, all_layers: bool) -> str:
         f"{found.verdict.upper()}: {found.profiles[0]} and {found.profiles[1]}: {counts['equal']} layers "
         f"proved equal for every input, {counts['diverges']} diverge, {counts['undecided']} undecided"
     )
+    lines += [f"note: {caveat}" for name in found.profiles if (caveat := caveat_of(name))]
     return "\n".join(lines)
 
 

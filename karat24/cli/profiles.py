@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     if profile.established is not None:
         print(f"established on {profile.established}\n")
     else:
-        print("from sources and documents only: held against no runtime\n")
+        print(f"{profile.caveat or 'from sources and documents only: held against no runtime'}\n")
     used: set[Method] = set()
     for title, table in (("layers XNNPACK takes", profile.delegated), ("all other layers", profile.table)):
         if table is None:
@@ -51,6 +51,8 @@ def run(options: argparse.Namespace) -> int:
         print()
     for refusal in dict.fromkeys((*profile.delegated_refuses, *profile.refuses)):
         print(f"refused by the runtime: {', '.join(sorted(refusal.ops)) or 'any op'}: {refusal.reason}\n")
+    for silence in profile.silent:
+        print(f"says nothing of some or all {', '.join(sorted(silence.ops))}: {silence.reason}\n")
     for method in sorted(used):
         print(f"{method}: {METHODS[method]}")
     return 0

@@ -37,7 +37,9 @@ HELD_OUT_EVERY = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    network = parser.add_argument("network", metavar="NETWORK", help="tomogan or fine-tune")
+    network = parser.add_argument(
+        "network", metavar="NETWORK", help="tomogan, fine-tune, or chained (both in one file)"
+    )
     shared.complete_with(network, shared.network_names)
     shared.add_network(parser)
     parser.add_argument(

@@ -61,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
     result = program.run(
         shared.feeds_of(graph, options), options.trace is not None, options.accumulators, bar
     )
+    if profile.caveat:
+        print(f"note: {profile.caveat}")
     for index, value in zip(graph.outputs, result.outputs, strict=True):
         digest = hashlib.sha256(value.tobytes()).hexdigest()[:16]
         span = f"min {value.min()} max {value.max()}" if value.size else "empty"

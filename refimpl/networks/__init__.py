@@ -12,7 +12,7 @@ from karat24.refimpl.networks.resnet50 import resnet50
 from karat24.refimpl.networks.selector import SelectorLayers, selector
 from karat24.refimpl.networks.tomogan import Upsampling, tomogan
 from karat24.refimpl.networks.vgg16 import vgg16
-from karat24.refimpl.networks.weights import learnt_ranges, load_weights, trained_weights
+from karat24.refimpl.networks.weights import learnt_ranges, load_weights, parted, trained_weights
 
 __all__ = [
     "NETWORKS",
@@ -30,7 +30,7 @@ __all__ = [
     "vgg16",
 ]
 
-NETWORKS = ("tomogan", "fine-tune")
+NETWORKS = ("tomogan", "fine-tune", "chained")
 """The networks that ship, by the names the command line knows."""
 
 
@@ -42,9 +42,17 @@ def network(
     weights: Mapping[str, Array] | None = None,
     seed: int = 0,
 ) -> Graph:
-    """The named network; ``upsampling`` matters to TomoGAN only. Raises UsageError for other names."""
+    """The named network; ``upsampling`` matters to TomoGAN only. Raises UsageError for other names.
+
+    ``chained`` is TomoGAN and then Fine-Tune as one graph; Fine-Tune's weights are called ``fine-tune/...``.
+    """
     if name == "tomogan":
         return tomogan(height, width, upsampling, weights, seed)
     if name == "fine-tune":
         return fine_tune(height, width, weights, seed)
+    if name == "chained":
+        restoring, repairing = parted(weights)
+        return chain(
+            tomogan(height, width, upsampling, restoring, seed), fine_tune(height, width, repairing, seed)
+        )
     raise UsageError(f"no network {name!r}; known: {', '.join(NETWORKS)}")

@@ -24,6 +24,9 @@ from karat24.refimpl.graph import Array
 SEEDED_BIAS_DEVIATION = 0.05
 """Seeded biases are small but not zero, so that a runtime that drops a bias is seen."""
 
+REPAIR = "fine-tune/"
+"""How the names of Fine-Tune's weights begin in the chained network."""
+
 RANGE = "/range"
 """How the names of learnt ranges end."""
 
@@ -68,6 +71,16 @@ def learnt_ranges(weights: Mapping[str, Array] | None) -> dict[str, tuple[float,
                 raise ModelError(f"weights: {name!r} is no range [low, high]: {ends.tolist()}")
             found[name.removesuffix(RANGE)] = (float(ends[0]), float(ends[1]))
     return found
+
+
+def parted(
+    weights: Mapping[str, Array] | None,
+) -> tuple[dict[str, Array] | None, dict[str, Array] | None]:
+    """Weights of the chained network as TomoGAN's and Fine-Tune's."""
+    if weights is None:
+        return None, None
+    repairing = {name.removeprefix(REPAIR): v for name, v in weights.items() if name.startswith(REPAIR)}
+    return {name: v for name, v in weights.items() if not name.startswith(REPAIR)}, repairing
 
 
 class Weights:
@@ -132,11 +145,16 @@ class Weights:
 def trained_weights(
     network: str, upsampling: str = "bilinear", scheme: str = "int8", aware: bool = False
 ) -> dict[str, Array] | None:
-    """The weights that ship for a network (``tomogan``, ``fine-tune``), or None when none do.
+    """The weights that ship for a network (``tomogan``, ``fine-tune``, ``chained``), or None when none do.
 
     ``aware``: those trained to be quantized in ``scheme``, with their ranges. Otherwise TomoGAN's are the
     same for every scheme, while Fine-Tune repairs what one cost TomoGAN: ``uint8-2019``, or else int8.
     """
+    if network == "chained":
+        first, second = (trained_weights(part, upsampling, scheme) for part in ("tomogan", "fine-tune"))
+        if aware or first is None or second is None:
+            return None
+        return {**first, **{f"{REPAIR}{name}": values for name, values in second.items()}}
     if aware:
         kind = "aware-int8" if scheme == "int8-mobile" else f"aware-{scheme}"
     else:

@@ -13,6 +13,7 @@ from karat24.refimpl.profiles import refusals
 from karat24.refimpl.profiles.file import read_profile
 from karat24.refimpl.profiles.onnx import table as onnx
 from karat24.refimpl.profiles.rules import METHODS, Rule, Tanhf
+from karat24.refimpl.profiles.tflite import edgetpu
 from karat24.refimpl.profiles.tflite import table as tflite
 from karat24.refimpl.profiles.tflite.variants import variant_of
 from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
@@ -24,6 +25,7 @@ __all__ = [
     "Established",
     "Profile",
     "Rule",
+    "caveat_of",
     "profile_for",
     "profile_named",
     "variants",
@@ -69,7 +71,9 @@ class Profile:
     computes differently on different machines, there is a profile for each kind: ``variant_of`` names the
     first of them, and ``here`` says of a machine what makes this one fit. ``established`` is None where
     nothing was run. ``refuses`` lists layers of ``table`` that the runtime itself refuses,
-    ``delegated_refuses`` those of ``delegated``.
+    ``delegated_refuses`` those of ``delegated``. A partial profile is ``silent`` on layers whose arithmetic
+    nobody knows, each with the reason, and on ops its table lacks. ``caveat`` is what every verdict under a
+    profile says of it whose rules nobody has held against its runtime.
     """
 
     name: str
@@ -85,6 +89,8 @@ class Profile:
     established: Established | None = None
     refuses: refusals.Refusals = ()
     delegated_refuses: refusals.Refusals = ()
+    silent: refusals.Refusals = ()
+    caveat: str = ""
 
     def rule(self, view: LayerView) -> Rule:
         """How this profile rounds the layer.
@@ -99,6 +105,8 @@ class Profile:
                 + self._elsewhere(view)
             )
         rule = self.known_rule(view)
+        if rule is None and self.caveat:
+            raise UnsupportedOp(f"profile {self.name} says nothing of {view}: {self._why_silent(view)}")
         if rule is None:
             raise UnsupportedOp(
                 f"profile {self.name} has no rule for {view}, variant {self._variant(view)!r}: karat24 lacks "
@@ -113,9 +121,15 @@ class Profile:
 
     def known_rule(self, view: LayerView) -> Rule | None:
         """The table's rule, whether the runtime refuses the layer or not; None where karat24 has none."""
+        if any(silence.covers(view) for silence in self.silent):
+            return None
         table = self.delegated if self.delegated is not None and self._delegates(view) else self.table
         rules = table.get(view.op, {})
         return rules.get(self._variant(view), rules.get("*"))
+
+    def _why_silent(self, view: LayerView) -> str:
+        unseen = f"nobody has described how its runtime computes variant {self._variant(view)!r} of the op"
+        return next((silence.reason for silence in self.silent if silence.covers(view)), unseen)
 
     def _delegates(self, view: LayerView) -> bool:
         return self.delegated is not None and xnnpack_takes(view)
@@ -130,6 +144,7 @@ class Profile:
             for profile in PROFILES.values()
             if profile.format == self.format
             and not profile.variant_of
+            and not profile.caveat
             and not profile.refusal(view)
             and profile.known_rule(view)
         ]
@@ -227,6 +242,13 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 tflite.TFLM,
                 established=_TFLM,
                 refuses=refusals.TFLM,
+            ),
+            Profile(
+                "edgetpu",
+                "Edge TPU, as far as compiled files show it",
+                edgetpu.TABLE,
+                silent=edgetpu.SILENT,
+                caveat=edgetpu.CAVEAT,
             ),
             Profile(
                 CANONICAL_ONNX,
@@ -331,6 +353,11 @@ def _from_file(path: Path) -> Profile:
         variant_of="",
         established=None,
     )
+
+
+def caveat_of(name: str) -> str:
+    """What every verdict under a profile says of it, if anything; raises as :func:`profile_named` does."""
+    return profile_named(name).caveat if name in PROFILES or name.endswith(".json") else ""
 
 
 def variants(name: str) -> tuple[Profile, ...]:

@@ -35,6 +35,7 @@ Method: TypeAlias = Literal[
     "float64_zero_point_first",
     "float32_zero_point_first",
     "float32_fused",
+    "rational",
     "sign_only",
     "ignores_parameters",
     "truncates",
@@ -67,6 +68,8 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float64_zero_point_first": "float64 product plus zero point, rounded half to even",
         "float32_zero_point_first": "float32 product plus zero point, rounded half to even",
         "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
+        "rational": "operands times the integers below 2^15 whose ratio is nearest to that of their scales, "
+        "added, times a float32, rounded half to even",
         "sign_only": "a scale of 1 or more keeps only the sign of 8-bit values: a shift by a negative count, "
         "which C leaves undefined, as x86-64 computes it",
         "ignores_parameters": "computed on the stored integers, whatever scales and zero points are: a fault",
@@ -78,12 +81,12 @@ METHODS: Mapping[Method, str] = MappingProxyType(
 )
 """Every rounding method a rule can name, in one line each."""
 
-Multiplier: TypeAlias = Literal["none", "float64", "float32_product", "float32"]
+Multiplier: TypeAlias = Literal["none", "float64", "float32_product", "float32", "float32_reciprocal"]
 """How ``s_in * s_filter / s_out`` is evaluated: all in float64; the product in
-float32 and the division in float64; all in float32."""
+float32 and the division in float64; all in float32; the product times ``1 / s_out``, all in float32."""
 
 BlockAxis: TypeAlias = Literal["none", "channel", "flat"]
-Clamp: TypeAlias = Literal["half_away", "half_even"]
+Clamp: TypeAlias = Literal["half_away", "half_even", "reciprocal"]
 Overflow: TypeAlias = Literal["wraps", "saturates"]
 Accumulation: TypeAlias = Literal["exact", "saturating_pairs"]
 Tanhf: TypeAlias = Literal["none", "fdlibm", "correctly_rounded"]
@@ -98,8 +101,8 @@ class Rule:
     over the flattened tensor (``flat``; an ADD or MUL that broadcasts begins anew with
     each of its inner loops, ``profiles/tflite/broadcast.py``). ``clamp`` says how the bounds of a
     fused activation are quantized: TFLite ``zp + round_half_away(f32(6/s))``,
-    XNNPACK ``rint(f32(6/s) + zp)``. ``overflow`` says what QUANTIZE makes of float32
-    values that no int32 step count holds: x86 converts them to -2^31 and the zero
+    XNNPACK ``rint(f32(6/s) + zp)``, the Edge TPU ``zp + rint(f32(6 * f32(1/s)))``. ``overflow`` says what
+    QUANTIZE makes of float32 values that no int32 step count holds: x86 converts them to -2^31 and the zero
     point is added modulo 2^32 (``wraps``), or the steps are clamped first, from
     above before from below and what is not a number like a large one (``saturates``); for a table of floating
     point it says the like of table entries.

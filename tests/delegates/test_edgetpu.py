@@ -54,7 +54,7 @@ def test_a_compiled_model_runs_and_gives_its_outputs(library) -> None:
         assert run.outputs[0].tolist() == [[1, 2, 3, 4, 5]]
         assert run.delegated == {0}
         assert not run.unreadable
-        assert run.trace.profile == ""
+        assert run.trace.profile == "edgetpu"
         assert delegate.versions()["libedgetpu"].endswith("RuntimeVersion(14)")
         assert next(iter(delegate.versions())) == "ai-edge-litert"
 

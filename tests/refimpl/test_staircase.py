@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from karat24.export.onnx import read_onnx
-from karat24.refimpl.errors import CannotCompare, KaratError
+from karat24.refimpl.errors import CannotCompare, KaratError, UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import PROFILES, Profile, Rule
@@ -63,12 +63,20 @@ def outputs_by_staircase(view: LayerView, profile: Profile, accumulator: Array) 
 def test_staircases_give_what_the_specs_give(profile: Profile) -> None:
     """Blocks with other rounding than their tails, odd zero points, ties (half the scales are powers of
     two), both saturations, fused activations."""
+    judged = 0
     for seed, shape in enumerate(SHAPES * 4):
         view, values = weighted_layer(shape, seed)
-        expected = OPS[view.op].spec(view, values, profile.rule(view))
+        try:
+            rule = profile.rule(view)
+        except UnsupportedOp:
+            assert profile.silent, shape
+            continue
+        expected = OPS[view.op].spec(view, values, rule)
         assert expected.accumulator is not None
         found = outputs_by_staircase(view, profile, expected.accumulator)
         np.testing.assert_array_equal(found, expected.outputs[0], err_msg=f"{shape}, seed {seed}")
+        judged += 1
+    assert judged >= len(SHAPES)
 
 
 def onnx_layers() -> Iterator[tuple[LayerView, list[Array | None]]]:
@@ -112,7 +120,7 @@ def test_thresholds_are_where_the_output_steps() -> None:
         view, _ = weighted_layer(shape, seed)
         within = reach(view)
         assert within is not None
-        for rule in {profile.rule(view) for profile in TFLITE}:
+        for rule in rules_of(view):
             rounding = requantization(view, rule)
             assert rounding is not None
             for method in {rule.method, rule.tail or rule.method}:

@@ -151,7 +151,28 @@ def header(view: LayerView, channels: list[int], block: int, several_blocks: boo
     return content
 
 
+def lstm(view: LayerView) -> bytes:
+    """Four gates, a matrix of 0 and 1, and the first state, as the one public pair has them."""
+    content = bytearray()
+    for gate in range(4):
+        bias, parts = view.inputs[12 + gate].data, (view.inputs[1 + gate], view.inputs[5 + gate])
+        units = len(bias)
+        block = -(-units // 16) * 16
+        for lane in range(block):
+            content += struct.pack("<i", int(bias[lane]) if lane < units else 0)
+        for part in parts:
+            values = u8(part)
+            for group in range(-(-values.shape[1] // 4)):
+                for lane in range(block):
+                    for z in range(4 * group, 4 * group + 4):
+                        real = lane < units and z < values.shape[1]
+                        content.append(values[lane, z] if real else 128 if lane < -(-units // 4) * 4 else 0)
+    return bytes(content) + bytes([1, 0, 0, 0] * 16) + bytes(64) + bytes([128] * 64)
+
+
 def parameters(view: LayerView) -> bytes:
+    if view.op == "UNIDIRECTIONAL_SEQUENCE_LSTM":
+        return lstm(view)
     if view.op not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         return b""
     filter_ = view.inputs[1]

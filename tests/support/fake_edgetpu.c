@@ -1,8 +1,10 @@
 /* A stand-in for libedgetpu with its entry points: lists devices, and computes every edgetpu-custom-op as
-   "each output byte is the input's at the same place, plus one". FAKE_EDGETPU names what goes wrong.
+   "each output byte is the input's at the same place, plus one", or looks the outputs up in the file that
+   FAKE_EDGETPU_ANSWERS names. FAKE_EDGETPU names what goes wrong.
    Structures are those of TensorFlow Lite's c/common.h (2.5 to 2.19), as far as they are used. */
 
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,7 +19,9 @@ typedef struct {
   int32_t zero_point;
   int allocation_type;
   size_t bytes;
-  void* rest[8];
+  const void* allocation;
+  const char* name;
+  void* rest[6];
 } Tensor;
 
 typedef struct { IntArray *inputs, *outputs, *intermediates, *temporaries; void* user_data; } Node;
@@ -85,6 +89,34 @@ void edgetpu_free_devices(Device* list) { (void)list; }
 
 void edgetpu_verbosity(int level) { (void)level; }
 
+/* The file holds answers, each four counts of bytes and as many bytes: what goes wrong ("" for nothing), the
+   output's name, the first input, the output. */
+static int answer(Context* context, const char* path, const Tensor* input, Tensor* output) {
+  FILE* file = fopen(path, "rb");
+  uint32_t size[4];
+  int found = 0;
+  while (file != NULL && !found && fread(size, 4, 4, file) == 4) {
+    char* part[4];
+    for (int i = 0; i < 4; i++) {
+      part[i] = calloc(1, size[i] + 1);
+      if (fread(part[i], 1, size[i], file) != size[i]) return 1;
+    }
+    found = strcmp(part[1], output->name) == 0 && size[2] == input->bytes && size[3] == output->bytes &&
+            memcmp(part[2], input->data, size[2]) == 0;
+    if (found && strcmp(part[0], "lost") == 0) {
+      context->report(context, "USB transfer error 5 [LibUsbDataIn]");
+      return 1;
+    }
+    if (found && strcmp(part[0], "crashes") == 0) *(volatile int*)0 = 0;
+    if (found && strcmp(part[0], "hangs") == 0) for (;;) pause();
+    if (found) memcpy(output->data, part[3], size[3]);
+    for (int i = 0; i < 4; i++) free(part[i]);
+  }
+  if (file != NULL) fclose(file);
+  if (!found) context->report(context, "no answer for %s", output->name);
+  return !found;
+}
+
 static int invoke(Context* context, Node* node) {
   if (is("lost")) {
     context->report(context, "USB transfer error 5 [LibUsbDataIn]");
@@ -95,6 +127,9 @@ static int invoke(Context* context, Node* node) {
   Tensor* input = &context->tensors[node->inputs->data[0]];
   for (int i = 0; i < node->outputs->size; i++) {
     Tensor* output = &context->tensors[node->outputs->data[i]];
+    const char* answers = getenv("FAKE_EDGETPU_ANSWERS");
+    if (answers != NULL && answer(context, answers, input, output) != 0) return 1;
+    if (answers != NULL) continue;
     for (size_t j = 0; j < output->bytes; j++) output->data[j] = input->data[j % input->bytes] + 1;
   }
   return 0;

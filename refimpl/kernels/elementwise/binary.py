@@ -37,7 +37,7 @@ from karat24.refimpl.kernels.elementwise.lookup import (
 )
 from karat24.refimpl.kernels.jit.operands import operand
 from karat24.refimpl.kernels.rounding.fixed_point import fixed_point, rescale
-from karat24.refimpl.kernels.rounding.multipliers import combined_scales, output_bounds
+from karat24.refimpl.kernels.rounding.multipliers import combined_scales, output_bounds, rounded_products
 from karat24.refimpl.profiles.rules import Method, Rule
 
 _LEFT_SHIFT = 20
@@ -225,6 +225,8 @@ def _sums(view: LayerView, method: Method, sign: int) -> NDArray[np.int64]:
         (first, second), shift = _xnnpack_weights(view)
         total = left[:, None] * first + sign * right[None, :] * second + (1 << (shift - 1))
         return (total >> shift) + zero_point
+    if method == "rational" and sign == 1:
+        return _rational_sums(view, left, right) + zero_point
     factors, to_output = _fixed_point_factors(view)
     if method not in ("gemmlowp", "sse"):
         raise UnsupportedOp(f"{view}: no kernel adds by {method!r}")
@@ -266,6 +268,40 @@ def _xnnpack_weights(view: LayerView) -> tuple[tuple[int, int], int]:
     return (first, second), shift
 
 
+def _rational_sums(view: LayerView, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The Edge TPU's: integers whose ratio is nearest to the scales', their sum times a float32."""
+    scales = [np.float32(view.input(position).scale) for position in (0, 1)]
+    finer = int(scales[0] > scales[1])
+    factors = _nearest_fraction(float(scales[finer]), float(scales[1 - finer]), (1 << 15) - 1)
+    first, second = factors[::-1] if finer else factors
+    if first == 0 or second == 0:
+        raise UnsupportedOp(f"{view}: input scales {scales[0]:g} and {scales[1]:g} are too far apart to add")
+    step = np.float32(scales[0] / np.float32(first)) * np.reciprocal(np.float32(view.output().scale))
+    sums = first * left[:, None] + second * right[None, :]
+    return np.asarray(np.rint(sums.astype(np.float32) * step), np.int64)
+
+
+def _nearest_fraction(small: float, large: float, most: int) -> tuple[int, int]:
+    """The fraction nearest to ``small / large``, at most 1, whose denominator is ``most`` at most.
+
+    Best approximations are convergents of the continued fraction, or stop on the way to the next one.
+    """
+    n, d = int(math.ldexp(small, 149)), int(math.ldexp(large, 149))  # float32 values are multiples of 2**-149
+    above, below, of = (1, 0), (0, 1), (n, d)
+    while d:
+        whole, rest = divmod(n, d)
+        following = above[0] * whole + below[0], above[1] * whole + below[1]
+        if following[1] > most:
+            break
+        below, above, n, d = above, following, d, rest
+    else:
+        return above
+    fewer = (most - below[1]) // above[1]
+    between = above[0] * fewer + below[0], above[1] * fewer + below[1]
+    off_above, off_between = (abs(p * of[1] - q * of[0]) for p, q in (above, between))
+    return above if off_above * between[1] <= off_between * above[1] else between
+
+
 # ---- MUL
 
 
@@ -274,10 +310,7 @@ def _products(view: LayerView, method: Method, real: float) -> NDArray[np.int64]
     left, right = _operands(view)
     products, zero_point = left[:, None] * right[None, :], view.output().zero_point
     if method == "float32_half_even":
-        with np.errstate(over="ignore"):
-            steps = products.astype(np.float32) * np.float32(real)
-        bounded = np.clip(steps, np.float32(-65536), np.float32(65536))
-        return np.asarray(np.rint(bounded), np.int64) + zero_point
+        return rounded_products(products, np.float32(real)) + zero_point
     factor = fixed_point(real, view)
     if method != "sse":
         return rescale(products, factor, method) + zero_point

@@ -19,6 +19,7 @@ from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
 from karat24.refimpl.kernels.jit.packed_call import TaskLoop
 from karat24.refimpl.kernels.jit.wrapping_int32 import add32, sub32
 from karat24.refimpl.kernels.rounding.fixed_point import INT32_MIN, fixed_point, rescale, wrap32
+from karat24.refimpl.kernels.rounding.multipliers import combined_scales, rounded_products
 from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
 from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
 from karat24.refimpl.profiles.rules import Method, Rule
@@ -194,18 +195,21 @@ def _half_away(x: Any) -> Any:
 
 def _rescaled(view: LayerView, rule: Rule) -> Kernel:
     """int8/uint8 to int8/uint8: a table per rounding method."""
-    blocks = _rescale_table(view, rule.method)
+    blocks = _rescale_table(view, rule, rule.method)
     if rule.tail is None:
         return Lookup(Tables.single(blocks))
-    rest = _rescale_table(view, rule.tail)
+    rest = _rescale_table(view, rule, rule.tail)
     return Lookup(Tables.mixed(blocks, rest, rule.block, math.prod(view.output().shape)))
 
 
-def _rescale_table(view: LayerView, method: Method) -> Array:
+def _rescale_table(view: LayerView, rule: Rule, method: Method) -> Array:
     input_, output = view.input(0), view.output()
     centred = byte_values(input_.dtype) - input_.zero_point
     if method == "xnnpack":
         scaled = coarse(centred, ratio32(view))
+    elif method == "float32_half_even":
+        (real,) = combined_scales(input_.scale, [1.0], output.scale, rule.multiplier)
+        scaled = rounded_products(centred, np.float32(real))
     else:
         real = input_.scale / output.scale  # both float32 values: a float64 division
         scaled = rescale(centred, fixed_point(real, view), method)

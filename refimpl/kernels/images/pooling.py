@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -16,7 +16,7 @@ from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.kernels.images.pool_block import largest_of_window
 from karat24.refimpl.kernels.images.strided_images import whole_image, whole_pixels
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount
-from karat24.refimpl.kernels.rounding.multipliers import output_bounds
+from karat24.refimpl.kernels.rounding.multipliers import combined_scales, output_bounds
 from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
 from karat24.refimpl.profiles.rules import Rule
 
@@ -51,8 +51,30 @@ _WINDOW = (("filter", "height"), ("filter", "width"), ("stride", "h"), ("stride"
 
 
 def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """AVERAGE_POOL_2D: taps inside the input only, divided half away from zero, clamped."""
+    """AVERAGE_POOL_2D: taps inside the input only, divided half away from zero, clamped.
+
+    By ``float32_half_even`` their sum is multiplied by a float32 instead.
+    """
+    if rule.method == "float32_half_even":
+        return _prepare_pool(view, rule, _paddings(view), _average_by_multiplier, more=_rescaling(view, rule))
     return _prepare_pool(view, rule, _paddings(view), _average_pool)
+
+
+class Rescaling(NamedTuple):
+    """From a sum of stored values to an output."""
+
+    factors: NDArray[np.float32]
+    """What sums of 0, 1, 2 ... values are multiplied by."""
+    zero_in: int
+    zero_out: int
+
+
+def _rescaling(view: LayerView, rule: Rule) -> tuple[Rescaling]:
+    data, output = view.input(0), view.output()
+    taps = view.integer("filter_height") * view.integer("filter_width")
+    shares = np.reciprocal(np.maximum(np.arange(taps + 1), 1).astype(np.float32))
+    factors = combined_scales(data.scale, shares.tolist(), output.scale, rule.multiplier)
+    return (Rescaling(factors.astype(np.float32), data.zero_point, output.zero_point),)
 
 
 def _bounds(view: LayerView, rule: Rule) -> tuple[int, int]:
@@ -60,7 +82,12 @@ def _bounds(view: LayerView, rule: Rule) -> tuple[int, int]:
 
 
 def _prepare_pool(
-    view: LayerView, rule: Rule, before: tuple[int, int], pool: Any, taps_per_step: int = 1
+    view: LayerView,
+    rule: Rule,
+    before: tuple[int, int],
+    pool: Any,
+    taps_per_step: int = 1,
+    more: tuple[Any, ...] = (),
 ) -> LoopKernel:
     output = view.output()
     low, high = (DTYPES[output.dtype].type(bound) for bound in _bounds(view, rule))
@@ -70,7 +97,7 @@ def _prepare_pool(
 
     def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         image, out = whole_image(inputs, 0), whole_pixels(outputs[0])
-        return image, rows, columns, channels, low, high, out
+        return *more, image, rows, columns, channels, low, high, out
 
     tasks = output.shape[0] * output.shape[1]
     return LoopKernel(
@@ -148,3 +175,27 @@ def _average_pool(
                 magnitude = np.int32((np.abs(np.float64(total[c])) + half) / divisor)
                 mean = magnitude if total[c] > 0 else -magnitude
                 cell[c] = min(max(mean, floor), ceiling)
+
+
+@no_refcount
+def _average_by_multiplier(
+    by: Any, image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any,
+    begin: int, end: int,
+) -> None:  # fmt: skip
+    """As :func:`_average_pool`; sums of n values without zero points times ``by.factors[n]``."""
+    _, out_height, out_width, _ = out.shape
+    floor, ceiling = np.float32(np.int64(low) - by.zero_out), np.float32(np.int64(high) - by.zero_out)
+    for row in range(begin, end):
+        batch, out_y = row // out_height, row % out_height
+        y_begin, y_end = rows[out_y, 0], rows[out_y, 1]
+        for out_x in range(out_width):
+            x_begin, x_end = columns[out_x, 0], columns[out_x, 1]
+            count = (y_end - y_begin) * (x_end - x_begin)
+            cell = out[batch, out_y, out_x]
+            for c in range(channels):
+                total = -count * by.zero_in
+                for y in range(y_begin, y_end):
+                    for x in range(x_begin, x_end):
+                        total += np.int64(image[batch, y, x, c])
+                steps = np.float32(np.float32(total) * by.factors[count])
+                cell[c] = np.int64(np.rint(min(max(steps, floor), ceiling))) + by.zero_out

@@ -21,6 +21,7 @@ from karat24.refimpl.kernels.jit.no_refcount import no_refcount
 from karat24.refimpl.kernels.jit.operands import buffer
 from karat24.refimpl.kernels.jit.packed_call import TaskLoop
 from karat24.refimpl.kernels.rounding.byte_table import look_up_bytes
+from karat24.refimpl.kernels.rounding.multipliers import combined_scales, rounded_products
 from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
 from karat24.refimpl.profiles.rules import Rule
 
@@ -96,7 +97,7 @@ class Concatenation:
 
 def prepare_concatenation(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """CONCATENATION: a copy; uint8 inputs with parameters of their own go through a table."""
-    if rule.method not in ("reference", "exact"):
+    if rule.method not in ("reference", "exact", "float32_half_even"):
         raise UnsupportedOp(f"{view}: no kernel concatenates by {rule}")
     output, parts = view.output(), [view.input(position) for position in range(len(view.inputs))]
     axis = view.integer("axis") % len(output.shape)
@@ -105,14 +106,19 @@ def prepare_concatenation(view: LayerView, rule: Rule, target: Target) -> Kernel
         axis,
         math.prod(output.shape[:axis]),
         tuple(math.prod(part.shape[axis:]) * size for part in parts),
-        tuple(_rescale_table(part, output) for part in parts),
+        tuple(_rescale_table(part, output, rule) for part in parts),
     )
 
 
-def _rescale_table(tensor: Tensor, output: Tensor) -> NDArray[np.uint8] | None:
-    """None for a plain copy. Source: TFLite ``ConcatenationWithScaling``, float32 throughout."""
+def _rescale_table(tensor: Tensor, output: Tensor, rule: Rule) -> NDArray[np.uint8] | None:
+    """None for a plain copy. Source: TFLite ``ConcatenationWithScaling``, float32 throughout; the Edge TPU's
+    zero points are added to whole numbers."""
     if output.dtype != "uint8" or (tensor.scale, tensor.zero_point) == (output.scale, output.zero_point):
         return None
+    if rule.method == "float32_half_even":
+        (real,) = combined_scales(tensor.scale, [1.0], output.scale, rule.multiplier)
+        whole = rounded_products(byte_values("uint8") - tensor.zero_point, np.float32(real))
+        return clamped_bytes(whole + output.zero_point, 0, 255)
     with np.errstate(over="ignore"):
         scale = np.float32(tensor.scale) * (np.float32(1) / np.float32(output.scale))
         steps = byte_values("uint8").astype(np.float32) * scale + np.float32(-tensor.zero_point) * scale

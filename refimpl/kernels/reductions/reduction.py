@@ -15,6 +15,7 @@ from karat24.refimpl.kernels.elementwise.lookup import full_range
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount
 from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
 from karat24.refimpl.kernels.rounding.fixed_point import fixed_point, gemmlowp, ruy
+from karat24.refimpl.kernels.rounding.multipliers import combined_scales
 from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
 from karat24.refimpl.profiles.rules import Method, Rule
 
@@ -29,7 +30,7 @@ class Finish(NamedTuple):
     """From a sum to a mean in the output's quantization, not yet bounded.
 
     In ``fixed`` point ``(sum - offset) * multiplier`` shifted, ties away from zero or upwards, plus ``bias``;
-    else ``sum * factor + constant`` in float32, rounded half to even.
+    else ``(sum - offset) * factor + constant`` in float32, rounded half to even, plus ``bias``.
     """
 
     fixed: bool
@@ -48,8 +49,8 @@ def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
     axes = _axes(view, 1)
     count = math.prod(data.shape[axis] for axis in axes)
     low, high = full_range(output.dtype)
-    finish = _finisher(view, rule.method, count)
-    finish_tail = _finisher(view, rule.tail or rule.method, count)
+    finish = _finisher(view, rule, rule.method, count)
+    finish_tail = _finisher(view, rule, rule.tail or rule.method, count)
     apart = axes != tuple(range(axes[0], axes[-1] + 1)) if axes else False
     kept = [axis for axis in range(len(data.shape)) if axis not in axes]
     after = 1 if apart or not axes else math.prod(data.shape[axes[-1] + 1 :])
@@ -82,7 +83,7 @@ def _axes(view: LayerView, position: int) -> tuple[int, ...]:
     return tuple(sorted({int(axis) % rank for axis in axes.reshape(-1)}))
 
 
-def _finisher(view: LayerView, method: Method, count: int) -> Finish:
+def _finisher(view: LayerView, rule: Rule, method: Method, count: int) -> Finish:
     """From sums of ``count`` values to means in the output's quantization."""
     data, output = view.input(0), view.output()
     if method == "reference":
@@ -103,6 +104,10 @@ def _finisher(view: LayerView, method: Method, count: int) -> Finish:
         factor32 = scale / out_scale * (np.float32(1) / np.float32(count))
         shift32 = np.float32(data.zero_point) * np.float32(count) * factor32
         return Finish(False, factor=factor32, constant=np.float32(output.zero_point) - shift32)
+    if method == "float32_half_even":
+        share = float(np.reciprocal(np.float32(count)))
+        (real,) = combined_scales(data.scale, [share], output.scale, rule.multiplier)
+        return Finish(False, count * data.zero_point, bias=output.zero_point, factor=np.float32(real))
     raise UnsupportedOp(f"{view}: no kernel takes a mean by {method!r}")
 
 
@@ -147,10 +152,11 @@ def _means(sums: Any, f: Finish, low: int, high: int, out: Any) -> None:
             out[k] = np.uint8(min(max(mean + f.bias, low), high))
         return
     # Clamping before rounding changes nothing: the bounds are whole.
-    floor, ceiling = np.float32(low), np.float32(high)
+    floor, ceiling = np.float32(low - f.bias), np.float32(high - f.bias)
     for k in range(sums.size):
-        steps = np.float32(np.float32(np.float32(sums[k]) * f.factor) + f.constant)
-        out[k] = np.uint8(np.int32(np.rint(min(max(steps, floor), ceiling))))
+        total = np.float32(np.int64(sums[k]) - f.offset)
+        steps = np.float32(np.float32(total * f.factor) + f.constant)
+        out[k] = np.uint8(np.int32(np.rint(min(max(steps, floor), ceiling))) + f.bias)
 
 
 def prepare_arg_max(view: LayerView, rule: Rule, target: Target) -> Kernel:

@@ -37,7 +37,7 @@ def combined_scales(
     """``input_scale * filter_scale / output_scale`` per filter scale, evaluated as ``precision`` says.
 
     All scales are float32 values. The result is float64 in every case; with
-    precision ``"float32"`` each element is a float32 value.
+    precision ``"float32"`` or ``"float32_reciprocal"`` each element is a float32 value.
     """
     filters = np.asarray(filter_scales, np.float32)
     if precision == "float64":
@@ -48,7 +48,16 @@ def combined_scales(
             return product.astype(np.float64) / np.float64(output_scale)
         if precision == "float32":
             return (product / np.float32(output_scale)).astype(np.float64)
+        if precision == "float32_reciprocal":
+            return np.asarray(product * np.reciprocal(np.float32(output_scale)), np.float64)
     raise UnsupportedOp(f"a multiplier evaluated as {precision!r} has no meaning for three scales")
+
+
+def rounded_products(values: NDArray[np.int64], factor: np.float32) -> NDArray[np.int64]:
+    """``rint(f32(values) * factor)``, half to even; what no byte can need is cut off."""
+    with np.errstate(over="ignore"):
+        steps = values.astype(np.float32) * factor
+    return np.asarray(np.rint(np.clip(steps, np.float32(-65536), np.float32(65536))), np.int64)
 
 
 def fixed_point_multipliers(
@@ -87,7 +96,8 @@ def output_bounds(output: Tensor, activation: str, clamp: Clamp, view: LayerView
     """``(qmin, qmax)`` of an int8/uint8 output behind a fused activation.
 
     ``half_away`` is TFLite's ``zp + round_half_away(f32(bound / scale))``,
-    ``half_even`` XNNPACK's ``rint(f32(f32(bound / scale) + zp))``.
+    ``half_even`` XNNPACK's ``rint(f32(f32(bound / scale) + zp))``, ``reciprocal`` the Edge TPU's
+    ``zp + rint(f32(bound * f32(1 / scale)))``.
     """
     if activation not in _ACTIVATION_BOUNDS:
         raise UnsupportedOp(
@@ -106,9 +116,13 @@ def output_bounds(output: Tensor, activation: str, clamp: Clamp, view: LayerView
 def _quantize_bound(bound: float, output: Tensor, clamp: Clamp) -> int:
     with np.errstate(over="ignore"):
         steps = np.float32(bound) / np.float32(output.scale)
+        if clamp == "reciprocal":
+            steps = np.float32(bound) * np.reciprocal(np.float32(output.scale))
     steps = np.clip(steps, np.float32(-65536), np.float32(65536))  # far outside int8 and uint8
     if clamp == "half_even":
         return int(np.rint(steps + np.float32(output.zero_point)))
+    if clamp == "reciprocal":
+        return output.zero_point + int(np.rint(steps))
     whole = math.floor(abs(float(steps)) + 0.5)  # exact: a float32 plus one half, in float64
     return output.zero_point + (whole if steps >= 0 else -whole)
 

@@ -90,7 +90,8 @@ def effective_multiplier(
 
     ``float64``: all in float64. ``float32_product``: the product rounded to
     float32, the division in float64. ``float32``: both in float32 (the result is
-    a float32 array). The scales are float32 values. Use ``scale_filter=1.0`` for
+    a float32 array). ``float32_reciprocal``: the float32 product times ``1 / s_out``, in float32 too. The
+    scales are float32 values. Use ``scale_filter=1.0`` for
     a plain ratio.
     """
     s_in, s_filter, s_out = np.float32(scale_in), np.asarray(scale_filter, np.float32), np.float32(scale_out)
@@ -101,6 +102,8 @@ def effective_multiplier(
             return np.asarray((s_in * s_filter).astype(np.float64) / np.float64(s_out))
         if how == "float32":
             return np.asarray(s_in * s_filter / s_out, np.float32)
+        if how == "float32_reciprocal":
+            return np.asarray(s_in * s_filter * (np.float32(1) / s_out), np.float32)
     raise ModelError(f"no effective multiplier is defined for {how!r}")
 
 
@@ -274,12 +277,18 @@ def quantize_bound(real: float, scale: float, zero_point: int, clamp: Clamp) -> 
 
     ``half_away``: ``zero_point + round_half_away(f32(real / scale))`` (TFLite).
     ``half_even``: ``rint(f32(f32(real / scale) + zero_point))`` (XNNPACK).
+    ``reciprocal``: ``zero_point + rint(f32(real * f32(1 / scale)))`` (Edge TPU).
     """
     with np.errstate(over="ignore"):
-        ratio = np.float32(real) / np.float32(scale)
+        if clamp == "reciprocal":
+            ratio = np.float32(real) * (np.float32(1) / np.float32(scale))
+        else:
+            ratio = np.float32(real) / np.float32(scale)
     ratio = np.float32(min(max(float(ratio), -(2.0**30)), 2.0**30))
     if clamp == "half_even":
         return int(np.rint(ratio + np.float32(zero_point)))
+    if clamp == "reciprocal":
+        return zero_point + int(np.rint(ratio))
     return zero_point + int(round_half_away(ratio))
 
 

@@ -30,6 +30,7 @@ from karat24.refimpl.spec.tflite.binary import (
     zero_points_removed,
 )
 from karat24.refimpl.spec.tflite.int16.shifted_sum import check_shifts, shifted_sum
+from karat24.refimpl.spec.tflite.rational_sum import rational_sum
 
 LEFT_SHIFT, LEFT_SHIFT_16 = 20, 15
 """Bits that operands of 8 and of 16 bits gain before they are scaled; they then use 29 and 31 bits of 32."""
@@ -98,6 +99,8 @@ def _add(view: LayerView, values: Values, rule: Rule, sign: int) -> SpecResult:
             return body if view.output().dtype == "int16" else wrap16(body + zero_point)
         if method == "xnnpack":
             return _xnnpack(view, left, right, sign) + zero_point
+        if method == "rational" and sign == 1:
+            return rational_sum(view, left, right) + zero_point
         raise UnsupportedOp(f"{view}: {method!r} is not defined for this op")
 
     low, high = bounds(view, rule)

@@ -9,6 +9,7 @@ from karat24.refimpl.graph import LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.primitives import activation_range
 from karat24.refimpl.spec.shared.requirements import operand
+from karat24.refimpl.spec.tflite.mean_by_multiplier import mean_by_multiplier
 from karat24.refimpl.spec.tflite.pool_windows import check_pool, valid_taps
 
 check_average_pool_2d = check_pool
@@ -19,6 +20,8 @@ def average_pool_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
     ``(sum + n // 2) / n`` for a positive sum, ``(sum - n // 2) / n`` otherwise, the
     division truncating, of the stored values: the zero point stays in.
+
+    By ``float32_half_even`` see :func:`mean_by_multiplier`.
     """
     data, output = operand(values, 0).astype(np.int64), view.output()
     result = np.empty(output.shape, np.int64)
@@ -27,6 +30,9 @@ def average_pool_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult:
         for out_x, xs in enumerate(columns):
             total = data[:, ys.start : ys.stop, xs.start : xs.stop, :].sum(axis=(1, 2))
             count = len(ys) * len(xs)
+            if rule.method == "float32_half_even":
+                result[:, out_y, out_x, :] = mean_by_multiplier(view, total, count, rule)
+                continue
             magnitude = (np.abs(total) + count // 2) // count
             result[:, out_y, out_x, :] = np.where(total > 0, magnitude, -magnitude)
     activation = view.text("fused_activation_function", "NONE")

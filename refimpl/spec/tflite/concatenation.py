@@ -8,7 +8,13 @@ from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.shared.primitives import round_half_away, to_int32, wrap32
+from karat24.refimpl.spec.shared.primitives import (
+    effective_multiplier,
+    requantize,
+    round_half_away,
+    to_int32,
+    wrap32,
+)
 from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
@@ -56,18 +62,25 @@ def check_concatenation(view: LayerView) -> None:
 
 def concatenation(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """A copy, except for uint8 inputs with parameters of their own."""
-    if rule.method not in ("reference", "exact"):
+    if rule.method not in ("reference", "exact", "float32_half_even"):
         raise ModelError(f"{view}: {rule.method!r} is not defined for this op")
     output = view.output()
     axis = view.integer("axis") % len(output.shape)
-    parts = [_part(view.input(i), output, operand(values, i)) for i in range(len(view.inputs))]
+    parts = [_part(view.input(i), output, operand(values, i), rule) for i in range(len(view.inputs))]
     return SpecResult((np.concatenate(parts, axis=axis),))
 
 
-def _part(tensor: Tensor, output: Tensor, data: Array) -> Array:
-    """TFLite's ``ConcatenationWithScaling``: float32, the zero point folded into a bias."""
+def _part(tensor: Tensor, output: Tensor, data: Array, rule: Rule) -> Array:
+    """TFLite's ``ConcatenationWithScaling``: float32, the zero point folded into a bias.
+
+    By ``float32_half_even`` the value without its zero point is multiplied by ``s_in / s_out``.
+    """
     if output.dtype != "uint8" or (tensor.scale, tensor.zero_point) == (output.scale, output.zero_point):
         return data
+    if rule.method == "float32_half_even":
+        centred = data.astype(np.int64) - tensor.zero_point
+        effective = effective_multiplier(rule.multiplier, tensor.scale, 1.0, output.scale)
+        return requantize(centred, effective, rule, output.zero_point, 0, 255).astype(DTYPES["uint8"])
     with np.errstate(over="ignore", invalid="ignore"):
         scale = np.float32(tensor.scale) * (np.float32(1) / np.float32(output.scale))
         bias = np.float32(-tensor.zero_point) * scale

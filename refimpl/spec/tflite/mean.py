@@ -29,6 +29,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_symmetric,
     resolve_axis,
 )
+from karat24.refimpl.spec.tflite.mean_by_multiplier import mean_by_multiplier
 
 MAX_COUNT = 2**23
 """As many 8-bit values as an int32 sum is sure to hold."""
@@ -80,6 +81,8 @@ def mean(view: LayerView, values: Values, rule: Rule) -> SpecResult:
             return _xnnpack(view, total, count)
         if method == "reference":
             return _reference(view, total, count)
+        if method == "float32_half_even":
+            return mean_by_multiplier(view, total, count, rule)
         if method in ("spatial", "spatial_ruy"):
             return _spatial(view, total, count, method)
         raise ModelError(f"{view}: MEAN by {method!r} is not defined")

@@ -12,6 +12,7 @@ from karat24.cli import main
 from karat24.export.edgetpu import constraints
 from karat24.export.edgetpu.check import check_graph
 from karat24.export.edgetpu.constraints import GENERAL, LIMITS, message
+from karat24.export.tflite import read_tflite
 from karat24.golden.edgetpu.mapping import map_layers
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.errors import UsageError
@@ -172,6 +173,32 @@ def test_quantizing_for_the_device_writes_uint8_that_passes(
     assert main([*quantize, "--target", "edgetpu", "--scheme", "int8", "--output", str(refused)]) == 2
     assert "makes 'input' int8" in capsys.readouterr().err
     assert not refused.exists()
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "more"),
+    [
+        ("tomogan", 3, ()),
+        ("tomogan", 3, ("--upsampling", "transposed")),
+        ("chained", 3, ()),
+        ("fine-tune", 1, ()),
+    ],
+)
+def test_every_network_is_written_for_the_device(
+    tmp_path, network: str, channels: int, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the size and in the form of the paper, uint8 in and out; doubtful ops are named as it is written."""
+    path, samples = tmp_path / f"{network}.tflite", tmp_path / "samples.npy"
+    np.save(samples, np.random.default_rng(0).random((2, 64, 64, channels), np.float32))
+    quantize = ["quantize", network, "--calibration", str(samples), *more]
+    assert main([*quantize, "--target", "edgetpu", "--output", str(path)]) == 0
+    doubts = [line for line in capsys.readouterr().out.splitlines() if line.startswith("layer ")]
+    assert len(doubts) == (0 if network == "fine-tune" else 3)
+    graph = read_tflite(path)
+    ends = [graph.tensors[index] for index in (*graph.inputs, *graph.outputs)]
+    assert [(tensor.dtype, tensor.shape[:3]) for tensor in ends] == [("uint8", (1, 64, 64))] * 2
+    outcomes = {check.outcome for check in check_graph(graph)}
+    assert "stays" not in outcomes
 
 
 def test_the_command_says_what_stays(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

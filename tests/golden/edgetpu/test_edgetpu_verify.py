@@ -3,70 +3,125 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from karat24.cli import main
-from karat24.delegates.edgetpu import EDGETPU_LIBRARY
-from karat24.delegates.edgetpu_compiler import EDGETPU_COMPILER
-from karat24.export.tflite import write_tflite
-from tests.support.edgetpu_chain import chain
-from tests.support.edgetpu_fake import build
+from karat24.refimpl.profiles import PROFILES
+from tests.support.edgetpu_device import Device
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = f"""#!{sys.executable}
-import sys
-sys.path.insert(0, {str(ROOT)!r})
-from pathlib import Path
-from karat24.export.tflite import read_tflite
-from tests.support.edgetpu_standin import compiled
-folder = Path(sys.argv[sys.argv.index("--out_dir") + 1])
-(folder / "model_edgetpu.tflite").write_bytes(compiled(read_tflite(sys.argv[-1])))
-print("Model compiled successfully in 1 ms.")
-"""
+CAVEAT = PROFILES["edgetpu"].caveat
 
 
 @pytest.fixture
-def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model, with a compiler and a library in place that take it."""
-    if os.name != "posix":
-        pytest.skip("the stand-in compiler is a script with a first line that names its interpreter")
-    monkeypatch.setenv(EDGETPU_LIBRARY, str(build(tmp_path)))
-    compiler = tmp_path / "edgetpu_compiler"
-    compiler.write_text(PROGRAM)
-    compiler.chmod(0o755)
-    monkeypatch.setenv(EDGETPU_COMPILER, str(compiler))
-    model = tmp_path / "chain.tflite"
-    model.write_bytes(write_tflite(chain(channels=(6, 5, 10))))
-    return model
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Device:
+    return Device(tmp_path, monkeypatch)
 
 
-def test_every_layer_is_compiled_run_and_compared(device: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The stand-in device adds one to a byte: no layer is right, and each is told by itself."""
-    assert main(["verify", str(device), "--delegate", "edgetpu", "--profile", "litert-2.3-ref"]) == 1
-    out = capsys.readouterr().out
-    assert "bit_exact" not in out
-    for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
-        assert op in out
+def verify(device: Device, *more: str) -> tuple[int, dict[int, str], dict[str, object]]:
+    """Exit code, verdict per layer, and the report."""
+    report = device.folder / "report.json"
+    arguments = ["verify", str(device.path), "--delegate", "edgetpu", "--input", str(device.image)]
+    code = main([*arguments, "--json", str(report), *more])
+    content = json.loads(report.read_text())
+    return code, {layer["layer"]: layer["verdict"] for layer in content["layers"]}, content
 
 
-def test_bisecting_finds_the_first_layer(device: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bisect", str(device), "--delegate", "edgetpu", "--profile", "litert-2.3-ref"]) == 1
-    assert (
-        "the first wrong layer is layer 0 (CONV_2D, 'a'); it is wrong by itself, too"
-        in capsys.readouterr().out
-    )
-    answers = json.loads((device.parent / "chain.tflite.bisect" / "answers.json").read_text())["answers"]
-    assert answers["first 4 layers"] == answers["layer 0"] == "wrong"
-
-
-def test_without_a_profile_nothing_is_held_to_tflite_s_arithmetic(
-    device: Path, capsys: pytest.CaptureFixture[str]
+def test_a_device_that_is_right_passes_and_the_caveat_is_said(
+    device: Device, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody has described what the device computes: without --profile there is nothing to hold it to."""
-    for command in ("verify", "bisect"):
-        assert main([command, str(device), "--delegate", "edgetpu"]) == 3
-        assert "no profile describes edgetpu; choose one with --profile" in capsys.readouterr().err
+    page, junit = device.folder / "page.html", device.folder / "junit.xml"
+    code, verdicts, content = verify(device, "--html", str(page), "--junit", str(junit))
+    assert code == 0
+    assert verdicts == dict.fromkeys(range(4), "bit_exact")
+    assert content["profile"] == "edgetpu"
+    assert content["profile_reason"] == CAVEAT
+    assert "BIT_EXACT: edgetpu against edgetpu (the rules of profile edgetpu" in capsys.readouterr().out
+    assert "held against no device" in page.read_text()
+    assert "held against no device" in junit.read_text()
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_the_wrong_layer_is_the_one_that_differs(device: Device, layer: int) -> None:
+    device.does({f"layer {layer}": "off by one"})
+    code, verdicts, content = verify(device)
+    assert code == 1
+    assert {n for n, verdict in verdicts.items() if verdict != "bit_exact"} == {layer}
+    assert content["layers"][layer]["verdict"] == "mismatch"
+    assert content["layers"][layer]["diff"]["mismatch_count"] == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("lost", "USB transfer error 5 [LibUsbDataIn]"),
+        ("crashes", "died of SIGSEGV"),
+        ("hangs", "within 6 s"),
+    ],
+)
+def test_what_goes_wrong_in_one_layer_costs_that_layer(device: Device, how: str, reason: str) -> None:
+    """Not compared is no pass: the exit code says so, though the whole model is right."""
+    device.does({"layer 2": how})
+    code, verdicts, content = verify(device, "--time-limit", "6")
+    assert code == 3
+    assert verdicts == {0: "bit_exact", 1: "bit_exact", 2: "not_compared", 3: "bit_exact"}
+    assert reason in content["layers"][2]["reason"]
+    assert content["outputs"][0]["verdict"] == "bit_exact"
+
+
+def test_a_layer_that_does_not_compile_is_not_compared(device: Device) -> None:
+    device.cannot_compile("layer 1")
+    code, verdicts, content = verify(device)
+    assert (code, verdicts[1], verdicts[2]) == (3, "not_compared", "bit_exact")
+    assert "Internal compiler error" in content["layers"][1]["reason"]
+
+
+def test_a_library_too_old_for_the_layers_is_no_comparison(
+    device: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device.is_old()
+    assert main(["verify", str(device.path), "--delegate", "edgetpu"]) == 3
+    assert "needs Edge TPU runtime 12" in capsys.readouterr().err
+
+
+def test_each_layer_is_compiled_once_for_all_samples(device: Device) -> None:
+    """The device has no answer to random inputs; what counts is what the compiler was asked for."""
+    arguments = ["verify", str(device.path), "--delegate", "edgetpu", "--samples", "3"]
+    assert main(arguments) == 3
+    assert len(device.compiled) == len(set(device.compiled)) == 5
+
+
+def bisect(device: Device, *more: str) -> int:
+    return main(["bisect", str(device.path), "--delegate", "edgetpu", "--input", str(device.image), *more])
+
+
+def test_bisecting_finds_the_first_layer(device: Device, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = ("first 3 layers", "first 4 layers", "layer 2")
+    device.does(dict.fromkeys(parts, "off by one"))
+    assert bisect(device) == 1
+    out = capsys.readouterr().out
+    assert f"note: {CAVEAT}" in out
+    assert "the first wrong layer is layer 2 (CONV_2D, 'c'); it is wrong by itself, too" in out
+    answers = json.loads((device.folder / "chain.tflite.bisect" / "answers.json").read_text())["answers"]
+    assert answers == {
+        "first 4 layers": "wrong", "first 2 layers": "right", "first 3 layers": "wrong", "layer 2": "wrong",
+    }  # fmt: skip
+    assert len(device.compiled) == 4
+
+
+def test_bisecting_goes_round_a_part_the_device_dies_of(
+    device: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = ("first 4 layers", "layer 3")
+    device.does({**dict.fromkeys(parts, "off by one"), "first 2 layers": "crashes"})
+    assert bisect(device) == 1
+    assert "the first wrong layer is layer 3 (FULLY_CONNECTED, 'd')" in capsys.readouterr().out
+
+
+def test_another_profile_may_be_asked_for_and_the_caveat_is_not_its(device: Device) -> None:
+    """One value off by one under TFLite's profile, too: nothing explains it."""
+    device.does({"layer 1": "off by one"})
+    code, verdicts, content = verify(device, "--profile", "litert-2.3-ref")
+    assert (code, verdicts[1]) == (1, "mismatch")
+    assert (content["profile"], content["profile_reason"]) == ("litert-2.3-ref", "")
