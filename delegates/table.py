@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from karat24.delegates.edgetpu import EdgeTpuDelegate
-from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
+from karat24.delegates.onnx_lanes import ONNX_LANES, OnnxLane
+from karat24.delegates.onnxruntime import OnnxDelegate
 from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import Delegate
 from karat24.delegates.tensorrt import TensorrtDelegate

@@ -29,10 +29,11 @@ from karat24.golden.provenance import (
 from karat24.golden.record import Gathered, OutputRecord, Record
 from karat24.golden.report import Mode, Report
 from karat24.golden.whole import WholeModel, run_whole
-from karat24.refimpl.engine import Feeds, Implementation, Missing, Progress, compile_graph, resolve_feeds
+from karat24.refimpl.engine import Feeds, Missing, Progress, compile_graph, resolve_feeds
 from karat24.refimpl.errors import CannotCompare, DelegateError, KaratError, UsageError
 from karat24.refimpl.graph import Array, Format, Graph
 from karat24.refimpl.profiles import profile_for
+from karat24.refimpl.step import Implementation
 from karat24.refimpl.trace import Trace
 
 

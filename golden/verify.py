@@ -24,10 +24,11 @@ from karat24.golden.provenance import (
 from karat24.golden.record import OutputRecord, Record
 from karat24.golden.report import Mode, Origin, Report
 from karat24.golden.whole import WholeModel, WholeRun, reason_to_give
-from karat24.refimpl.engine import Feeds, Implementation, Program, Progress, compile_graph
+from karat24.refimpl.engine import Feeds, Program, Progress, compile_graph
 from karat24.refimpl.errors import CannotCompare, DelegateError, ModelError
 from karat24.refimpl.graph import Array, Graph, Tensor
 from karat24.refimpl.profiles import profile_for
+from karat24.refimpl.step import Implementation
 from karat24.refimpl.trace import Trace
 
 

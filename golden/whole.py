@@ -18,7 +18,7 @@ from karat24.golden.explain_whole import WholeExplainer
 from karat24.golden.record import Gathered, OutputRecord
 from karat24.refimpl.bounds import Interval, bound_for
 from karat24.refimpl.bounds.chain import interval_of
-from karat24.refimpl.engine import Feeds, Program, Progress, Step
+from karat24.refimpl.engine import Feeds, Program, Progress
 from karat24.refimpl.errors import (
     CannotCompare,
     DelegateError,
@@ -28,6 +28,7 @@ from karat24.refimpl.errors import (
 )
 from karat24.refimpl.graph import DTYPES, Array
 from karat24.refimpl.profiles import METHODS
+from karat24.refimpl.step import Step
 from karat24.refimpl.trace import Trace
 
 UNSPECIFIED = METHODS["unspecified"]

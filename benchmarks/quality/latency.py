@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.markdown import table
 from benchmarks.quality.cases import Case, load_slice
 from benchmarks.quality.plans import PLANS, TILE, Say, WeightFiles, load_model, prepare
-from karat24.delegates.onnxruntime import INTEGER_LANE
+from karat24.delegates.onnx_lanes import INTEGER_LANE
 from karat24.export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
 from karat24.export.onnx.layout import from_onnx_layout, to_onnx_layout
 from karat24.export.tflite import write_tflite

@@ -22,10 +22,11 @@ from karat24.export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
 from karat24.export.quantize.calibration import each_activation
 from karat24.export.quantize.filters import MAX_BIAS
 from karat24.export.quantize.overflow import check_accumulators
-from karat24.refimpl.engine import Program, compile_graph, prepare_step
+from karat24.refimpl.engine import Program, compile_graph
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, Graph, Layer, LayerView, Tensor
 from karat24.refimpl.profiles import CANONICAL
+from karat24.refimpl.step import prepare_step
 
 
 def correct_biases(float_graph: Graph, quantized: Graph, samples: Iterable[Array]) -> Graph:

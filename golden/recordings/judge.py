@@ -16,10 +16,11 @@ from karat24.golden.recordings.read import Dump, read_dump
 from karat24.golden.recordings.readings import Reading, Recorded, best_reading, explaining_reading, fits
 from karat24.golden.report import Report
 from karat24.golden.whole import interval_of_step, reason_to_give
-from karat24.refimpl.engine import Feeds, LayerResult, Program, Step, compile_graph, resolve_feeds
+from karat24.refimpl.engine import Feeds, Program, compile_graph, resolve_feeds
 from karat24.refimpl.errors import CannotCompare, UsageError
 from karat24.refimpl.graph import Array, Graph
 from karat24.refimpl.profiles import profile_for
+from karat24.refimpl.step import LayerResult, Step
 
 NOT_RECORDED = "the recording does not hold this tensor"
 INHERITED = "inherited: exact on the inputs recorded"

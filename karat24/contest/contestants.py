@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from karat24.delegates import DELEGATES, delegate_named
 from karat24.delegates.edgetpu import EDGETPU_DEVICE, EDGETPU_LIBRARY
-from karat24.delegates.onnxruntime import ONNX_LANES
+from karat24.delegates.onnx_lanes import ONNX_LANES
 from karat24.delegates.table import EDGETPU_LANE, LANES
 from karat24.delegates.tflite import python_for
 from karat24.export import graph_under, write_model

@@ -21,7 +21,8 @@ from karat24.delegates.fitting import (
     tanh_question,
     version_note,
 )
-from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
+from karat24.delegates.onnx_lanes import ONNX_LANES
+from karat24.delegates.onnxruntime import OnnxDelegate
 from karat24.delegates.table import LANES
 from karat24.delegates.tflite import TfliteDelegate
 from karat24.golden.verify import verify

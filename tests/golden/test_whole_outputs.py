@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
+from karat24.delegates.onnx_lanes import ONNX_LANES
+from karat24.delegates.onnxruntime import OnnxDelegate
 from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import DelegateRun, Model, Tensors
 from karat24.export.onnx import read_onnx
