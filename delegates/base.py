@@ -81,7 +81,7 @@ class ChildDelegate(OneByOne):
 
     @cached_property
     def fit(self) -> Fit:
-        """Which profile fits here, asked of the runtime once, when somebody first needs it.
+        """Which profile fits here; the runtime is asked once, at the first use.
 
         A runtime that is missing fits the profile of its lane; one that cannot answer fits none.
         """

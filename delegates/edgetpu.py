@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from karat24.delegates.child import TIME_LIMIT
 from karat24.delegates.edgetpu_compiler import compile_model
 from karat24.delegates.protocol import DelegateRun, Model, Probe, Tensors
-from karat24.delegates.tflite import Lane, TfliteDelegate
+from karat24.delegates.tflite import TfliteDelegate, TfliteLane
 from karat24.export.edgetpu import compiled_from, is_compiled
 from karat24.export.tflite import read_tflite
 from karat24.refimpl.errors import DelegateError, DelegateUnavailable, UsageError
@@ -50,7 +50,7 @@ class EdgeTpuDelegate(TfliteDelegate):
     wrong name as of no device.
     """
 
-    def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:
+    def __init__(self, lane: TfliteLane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:
         super().__init__(lane, time_limit)
         chosen = os.environ.get(EDGETPU_DEVICE, "") if device is None else device
         if not DEVICES.fullmatch(chosen):

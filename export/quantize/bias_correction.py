@@ -33,10 +33,9 @@ def correct_biases(float_graph: Graph, quantized: Graph, samples: Iterable[Array
     """``quantized`` with the biases at which every channel has the mean it has in ``float_graph``.
 
     ``quantized`` is what :func:`karat24.export.quantize.quantize_graph` made of ``float_graph``; ``samples``
-    as for :func:`karat24.export.quantize.calibrate`, all held at once with the activations still to be
-    read. A layer without a bias stays as it is, and the next one that has one makes up for it. Only biases
-    change. Raises
-    ModelError for graphs that do not belong together, and what :func:`calibrate` raises.
+    as for :func:`karat24.export.quantize.calibrate`, all held at once with the activations still to be read.
+    A layer without a bias stays as it is, and the next one that has one makes up for it. Only biases change.
+    Raises ModelError for graphs that do not belong together, and what :func:`calibrate` raises.
     """
     pairs = _paired(float_graph, quantized)
     samples = [np.asarray(sample) for sample in samples]
