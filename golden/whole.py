@@ -15,7 +15,7 @@ import numpy as np
 from karat24.delegates.protocol import Delegate, DelegateRun, Model
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain_whole import WholeExplainer
-from karat24.golden.record import Gathered, OutputRecord
+from karat24.golden.layer_record import Gathered, OutputRecord
 from karat24.refimpl.bounds import Interval, bound_for
 from karat24.refimpl.bounds.chain import interval_of
 from karat24.refimpl.engine import Feeds, Program, Progress

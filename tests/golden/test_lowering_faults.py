@@ -17,7 +17,7 @@ from karat24.delegates.onnxruntime import OnnxDelegate
 from karat24.delegates.protocol import ExecutedGraph
 from karat24.export.onnx import lower_qdq, read_onnx
 from karat24.export.onnx.lowering import fusions, lower, pairs
-from karat24.golden.record import NOT_WHAT_RAN
+from karat24.golden.layer_record import NOT_WHAT_RAN
 from karat24.golden.report import Mode, Report
 from karat24.golden.verify import verify
 from karat24.refimpl.graph import Array, AttributeValue, Graph, Layer, Tensor

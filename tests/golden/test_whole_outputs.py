@@ -16,7 +16,7 @@ from karat24.export.onnx import read_onnx
 from karat24.export.tflite import write_tflite
 from karat24.feeds import random_feeds
 from karat24.golden.against import compare_runtimes
-from karat24.golden.record import NOT_WHAT_RAN
+from karat24.golden.layer_record import NOT_WHAT_RAN
 from karat24.golden.report import Mode, Report
 from karat24.golden.verify import verify
 from karat24.refimpl.engine import Feeds

@@ -91,6 +91,7 @@ def simulate_slices(
     return Scan(noisy, stack.clean[1:-1], stack.normalization, stack.beam, stack.meta)
 
 
+# Behind `*` stand options with defaults, which a user names one by one: no record would be shorter.
 def simulate_stack(
     family: str,
     size: int,
