@@ -96,9 +96,9 @@ class EdgeTpuDelegate(TfliteDelegate):
     ) -> DelegateRun:
         """Runs a model once; of a compiled model only its outputs can be read.
 
-        One that is not compiled is compiled first, where the compiler is here. Raises DelegateUnavailable
-        where it is not, or the library is older than the model needs, and DelegateError where nothing of
-        the model would run on the device, beside what every delegate raises.
+        A model that is not compiled is compiled first, where the compiler is installed. Raises
+        DelegateUnavailable where it is not, or the library is older than the model needs, and DelegateError
+        where nothing of the model would run on the device, beside what every delegate raises.
         """
         compiled = self._fitting(model)
         return super().run(compiled, feeds, tensors=tensors, threads=threads, check_capture=check_capture)

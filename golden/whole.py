@@ -199,8 +199,8 @@ class WholeModel:
     def judge(self, whole: WholeRun, records: Iterable[OutputRecord], others: Iterable[str]) -> None:
         """Compares each output of the run; ``others`` name profiles that may explain a difference.
 
-        Behind a layer that takes the runtime's values an output says nothing of what lies before it. So
-        what such layers read is compared like an output, and counts for every output behind it.
+        An output behind a layer that takes the runtime's values says nothing of the layers before that one.
+        So what such layers read is compared like an output, and counts for every output behind it.
         """
         found = whole.outputs
         if isinstance(found, str):
