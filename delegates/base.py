@@ -44,7 +44,7 @@ class OneByOne:
                 yield error
 
     def close(self) -> None:
-        """Ends what was started; nothing here."""
+        """Ends what the delegate started; where it starts nothing, there is nothing to end."""
 
     def __enter__(self) -> Self:
         return self
