@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.formats import compare
 from benchmarks.markdown import fill
 from benchmarks.models import FLAGSHIPS, Model, all_models
 from benchmarks.plan import GROUPS, Unit, units
@@ -29,7 +30,8 @@ EPILOG = (
 
 Everything kept is not measured again (--again does): end it at any moment, and go on later.
 `python -m benchmarks render FILE` prints the tables of a file of results as Markdown; with
---documents FILE.md it puts them where that document marks their places."""
+--documents FILE.md it puts them where that document marks their places.
+`python -m benchmarks formats` times the oracle on models in both formats."""
 )
 
 
@@ -37,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures or renders; 0, or 1 where outputs differ, 2 for wrong use, 3 for a stopped contestant."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return render(given[1:]) if given[:1] == ["render"] else time_models(given)
+        other = {"render": render, "formats": compare}.get(given[0] if given else "")
+        return other(given[1:]) if other else time_models(given)
     except KaratError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return error.exit_code

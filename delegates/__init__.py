@@ -1,4 +1,4 @@
-"""Real runtimes behind one protocol, and tiling for devices with small inputs."""
+"""Real runtimes behind one protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part that all delegates with a child process share."""
+"""The parts that delegates share: jobs run one by one, and a child process that runs them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,38 @@ if TYPE_CHECKING:
     from karat24.refimpl.graph import Graph
 
 
-class ChildDelegate:
+class OneByOne:
+    """A delegate whose :meth:`run_many` is :meth:`run` for one job after the other; it can be closed."""
+
+    def run(
+        self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None
+    ) -> DelegateRun:
+        """Runs one model once."""
+        raise NotImplementedError
+
+    def run_many(
+        self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None
+    ) -> Iterator[DelegateRun | DelegateError]:
+        """Runs every job; a crash costs one job. Raises DelegateUnavailable."""
+        for model, feeds in jobs:
+            try:
+                yield self.run(model, feeds, tensors=tensors, threads=threads)
+            except DelegateUnavailable:
+                raise
+            except DelegateError as error:
+                yield error
+
+    def close(self) -> None:
+        """Ends what the delegate started; where it starts nothing, there is nothing to end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class ChildDelegate(OneByOne):
     """A runtime behind ``_child``; a subclass defines :meth:`run` (see ``karat24.delegates.protocol``).
 
     ``_request`` tells the child which lane is meant, ``_remedy`` tells the user how to get its runtime.
@@ -50,7 +81,7 @@ class ChildDelegate:
 
     @cached_property
     def fit(self) -> Fit:
-        """Which profile fits here, asked of the runtime once, when somebody first needs it.
+        """Which profile fits here; the runtime is asked once, at the first use.
 
         A runtime that is missing fits the profile of its lane; one that cannot answer fits none.
         """
@@ -74,30 +105,6 @@ class ChildDelegate:
         """The file's own layers; a runtime that rewrites files overrides this."""
         return ExecutedGraph(graph)
 
-    def run(
-        self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None
-    ) -> DelegateRun:
-        """Runs one model once."""
-        raise NotImplementedError
-
-    def run_many(
-        self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None
-    ) -> Iterator[DelegateRun | DelegateError]:
-        """Runs each job in the same child; a crash costs one job and a restart."""
-        for model, feeds in jobs:
-            try:
-                yield self.run(model, feeds, tensors=tensors, threads=threads)
-            except DelegateUnavailable:
-                raise
-            except DelegateError as error:
-                yield error
-
     def close(self) -> None:
         """Ends the child process."""
         self._child.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

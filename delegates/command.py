@@ -13,17 +13,18 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from karat24.delegates.base import OneByOne
 from karat24.delegates.child import TIME_LIMIT
 from karat24.delegates.dumps import read_npy_file, tensor_of
 from karat24.delegates.fitting import Fit
-from karat24.delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Probe, Tensors
+from karat24.delegates.protocol import DelegateRun, ExecutedGraph, Model, Probe, Tensors
 from karat24.refimpl.errors import (
     DelegateCrashed,
     DelegateError,
@@ -48,7 +49,7 @@ LAST_WORDS = 2000
 _OUTPUT = re.compile(r"output_(\d{1,6})")
 
 
-class CommandDelegate:
+class CommandDelegate(OneByOne):
     """A runtime behind ``command``, for instance ``my_runner {model} {inputs} {outputs}``.
 
     The command is started without a shell, once per run, in a process group of its own, which is killed
@@ -200,27 +201,6 @@ class CommandDelegate:
         if numbered and int(numbered[1]) < len(graph.outputs):
             return graph.outputs[int(numbered[1])]
         return tensor_of(graph, path.stem, path.name)
-
-    def run_many(
-        self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None
-    ) -> Iterator[DelegateRun | DelegateError]:
-        """Runs the command once per job."""
-        for model, feeds in jobs:
-            try:
-                yield self.run(model, feeds, tensors=tensors, threads=threads)
-            except DelegateUnavailable:
-                raise
-            except DelegateError as error:
-                yield error
-
-    def close(self) -> None:
-        """Nothing runs between runs."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _existing(model: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from karat24.delegates.child import TIME_LIMIT
 from karat24.delegates.edgetpu_compiler import compile_model
 from karat24.delegates.protocol import DelegateRun, Model, Probe, Tensors
-from karat24.delegates.tflite import Lane, TfliteDelegate
+from karat24.delegates.tflite import TfliteDelegate, TfliteLane
 from karat24.export.edgetpu import compiled_from, is_compiled
 from karat24.export.tflite import read_tflite
 from karat24.refimpl.errors import DelegateError, DelegateUnavailable, UsageError
@@ -51,7 +51,7 @@ class EdgeTpuDelegate(TfliteDelegate):
     wrong name as of no device.
     """
 
-    def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:
+    def __init__(self, lane: TfliteLane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:
         super().__init__(lane, time_limit)
         chosen = os.environ.get(EDGETPU_DEVICE, "") if device is None else device
         if not DEVICES.fullmatch(chosen):
@@ -97,9 +97,9 @@ class EdgeTpuDelegate(TfliteDelegate):
     ) -> DelegateRun:
         """Runs a model once; of a compiled model only its outputs can be read.
 
-        One that is not compiled is compiled first, where the compiler is here. Raises DelegateUnavailable
-        where it is not, or the library is older than the model needs, and DelegateError where nothing of
-        the model would run on the device, beside what every delegate raises.
+        A model that is not compiled is compiled first, where the compiler is installed. Raises
+        DelegateUnavailable where it is not, or the library is older than the model needs, and DelegateError
+        where nothing of the model would run on the device, beside what every delegate raises.
         """
         compiled = self._fitting(model)
         return super().run(compiled, feeds, tensors=tensors, threads=threads, check_capture=check_capture)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from karat24.delegates.base import OneByOne
 from karat24.delegates.fitting import Fit
 from karat24.delegates.protocol import DelegateRun, ExecutedGraph, Job, Model, Probe, Tensors
 from karat24.refimpl import __version__
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from karat24.refimpl.engine import Feeds, Program
 
 
-class OracleDelegate:
+class OracleDelegate(OneByOne):
     """The engine under a profile (the canonical one unless said otherwise), in this process."""
 
     name = "oracle"
@@ -106,12 +107,6 @@ class OracleDelegate:
     def close(self) -> None:
         """Forgets the last program."""
         self._last = None
-
-    def __enter__(self) -> OracleDelegate:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _read(path: Path) -> bytes:

@@ -11,11 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 from karat24.delegates.edgetpu import EdgeTpuDelegate
-from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate, OnnxLane
+from karat24.delegates.onnx_lanes import ONNX_LANES, OnnxLane
+from karat24.delegates.onnxruntime import OnnxDelegate
 from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import Delegate
 from karat24.delegates.tensorrt import TensorrtDelegate
-from karat24.delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
+from karat24.delegates.tflite import TFLITE_PYTHON, TfliteDelegate, TfliteLane
 from karat24.delegates.workers import TFLM_WORKER
 from karat24.refimpl.errors import DelegateUnavailable, UsageError
 
@@ -33,24 +34,26 @@ _MEAN_BY_THREADS = (
     "the optimised MEAN gives each thread a slice of channels, and blocks of 16 start anew in each"
 )
 
-LANES = (
-    Lane("litert-ref", "litert-2.3-ref", resolver="BUILTIN_REF", **_LITERT),
-    Lane(
+TFLITE_LANES = (
+    TfliteLane("litert-ref", "litert-2.3-ref", resolver="BUILTIN_REF", **_LITERT),
+    TfliteLane(
         "litert-builtin",
         "litert-2.3-builtin",
         resolver="BUILTIN_WITHOUT_DEFAULT_DELEGATES",
         one_thread=_MEAN_BY_THREADS,
         **_LITERT,
     ),
-    Lane("litert-xnnpack", "litert-2.3-xnnpack", resolver="AUTO", one_thread=_MEAN_BY_THREADS, **_LITERT),
-    Lane("tflite-2.14-ref", "tflite-2.14-ref", resolver="BUILTIN_REF", **_TFLITE),
-    Lane(
+    TfliteLane(
+        "litert-xnnpack", "litert-2.3-xnnpack", resolver="AUTO", one_thread=_MEAN_BY_THREADS, **_LITERT
+    ),
+    TfliteLane("tflite-2.14-ref", "tflite-2.14-ref", resolver="BUILTIN_REF", **_TFLITE),
+    TfliteLane(
         "tflite-2.14-builtin",
         "tflite-2.14-builtin",
         resolver="BUILTIN_WITHOUT_DEFAULT_DELEGATES",
         **_TFLITE,
     ),
-    Lane(
+    TfliteLane(
         "tflm",
         "tflm",
         packages=("tflite_micro",),
@@ -66,7 +69,7 @@ LANES = (
 """
 
 
-EDGETPU_LANE = Lane(
+EDGETPU_LANE = TfliteLane(
     "edgetpu",
     "edgetpu",
     packages=("ai_edge_litert", "tflite_runtime", "pycoral"),
@@ -78,7 +81,7 @@ EDGETPU_LANE = Lane(
 """Whatever runtime is there interprets; what the compiler mapped runs on the device."""
 
 
-def _tflite(lane: Lane) -> Callable[..., Delegate]:
+def _tflite(lane: TfliteLane) -> Callable[..., Delegate]:
     def make(**options: Any) -> Delegate:
         return TfliteDelegate(lane, **options)
 
@@ -98,7 +101,7 @@ FORMER_NAMES: Mapping[str, str] = MappingProxyType({"ort-exact": "ort-disable-al
 DELEGATES: Mapping[str, Callable[..., Delegate]] = MappingProxyType(
     {
         OracleDelegate.name: OracleDelegate,
-        **{lane.name: _tflite(lane) for lane in LANES},
+        **{lane.name: _tflite(lane) for lane in TFLITE_LANES},
         EDGETPU_LANE.name: partial(EdgeTpuDelegate, EDGETPU_LANE),
         **{lane.name: _onnx(lane) for lane in ONNX_LANES},
         "tensorrt": TensorrtDelegate,

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from karat24.delegates.child import TIME_LIMIT, Child
-from karat24.delegates.onnxruntime import OnnxDelegate, OnnxLane
+from karat24.delegates.onnx_lanes import OnnxLane
+from karat24.delegates.onnxruntime import OnnxDelegate
 from karat24.delegates.protocol import Model, Probe
 from karat24.delegates.tensorrt_report import BuiltLayer, ConvolutionProof, judge, parse_layers
 from karat24.delegates.workers import TENSORRT_WORKER

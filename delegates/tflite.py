@@ -34,7 +34,7 @@ LITERT_PYTHON = "KARAT24_LITERT_PYTHON"
 
 
 @dataclass(frozen=True)
-class Lane:
+class TfliteLane:
     """One way the TFLite family runs a model.
 
     ``packages`` are tried in order. ``resolver`` names a member of the runtime's
@@ -61,7 +61,7 @@ class TfliteDelegate(ChildDelegate):
 
     format: Format = "tflite"
 
-    def __init__(self, lane: Lane, time_limit: float = TIME_LIMIT) -> None:
+    def __init__(self, lane: TfliteLane, time_limit: float = TIME_LIMIT) -> None:
         self.lane, self.name, self.described_by = lane, lane.name, lane.profile
         self._child = Child(lane.name, python_for(lane), time_limit, lane.worker)
         self._request: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
@@ -187,7 +187,7 @@ def _keyed(feeds: Feeds) -> tuple[list[int | str] | None, list[Array]]:
     return None, [np.asarray(array) for array in feeds]
 
 
-def python_for(lane: Lane) -> str:
+def python_for(lane: TfliteLane) -> str:
     """The interpreter the environment names for LiteRT; this one if it has the lane's runtime; else the one
     named for tflite-runtime."""
     if lane.packages == ("ai_edge_litert",) and os.environ.get(LITERT_PYTHON):

@@ -20,19 +20,20 @@ from karat24.export.cut import Cut, single_layer
 from karat24.export.onnx import read_onnx, to_onnx
 from karat24.export.onnx.layout import TO_NCHW, TO_NHWC
 from karat24.golden.diff import diff_arrays
+from karat24.golden.layer_record import Gathered, LayerRecord, OutputRecord
 from karat24.golden.provenance import (
     feeds_digest,
     machine,
     model_digest,
     model_label,
 )
-from karat24.golden.record import Gathered, OutputRecord, Record
 from karat24.golden.report import Mode, Report
 from karat24.golden.whole import WholeModel, run_whole
-from karat24.refimpl.engine import Feeds, Implementation, Missing, Progress, compile_graph, resolve_feeds
+from karat24.refimpl.engine import Feeds, Missing, Progress, compile_graph, resolve_feeds
 from karat24.refimpl.errors import CannotCompare, DelegateError, KaratError, UsageError
 from karat24.refimpl.graph import Array, Format, Graph
 from karat24.refimpl.profiles import profile_for
+from karat24.refimpl.step import Implementation
 from karat24.refimpl.trace import Trace
 
 
@@ -112,6 +113,7 @@ def side_for(delegate: Delegate, model: Model, graph: Graph) -> Side:
     )
 
 
+# Behind `*` stand options with defaults, which a user names one by one: no record would be shorter.
 def compare_runtimes(
     model: Model,
     graph: Graph,
@@ -146,7 +148,7 @@ def compare_runtimes(
     else:
         comparison = _Cumulative(graph, sides)
     records = [
-        Record(view, position, f"{first.name} against {second.name}")
+        LayerRecord(view, position, f"{first.name} against {second.name}")
         for view in graph.views()
         for position in range(len(view.outputs))
     ]
@@ -228,7 +230,7 @@ def _notes(sides: Sequence[Side]) -> tuple[str, ...]:
 class _Comparison(Protocol):
     reads_everything: bool
 
-    def judge(self, feeds: Mapping[int, Array], runs: Runs, records: Sequence[Record]) -> None:
+    def judge(self, feeds: Mapping[int, Array], runs: Runs, records: Sequence[LayerRecord]) -> None:
         """Compares every layer on one sample, of which ``runs`` are the whole runs."""
 
 
@@ -240,7 +242,7 @@ class _Cumulative:
     def __init__(self, graph: Graph, sides: tuple[Side, Side]) -> None:
         self._graph, self._sides = graph, sides
 
-    def judge(self, feeds: Mapping[int, Array], runs: Runs, records: Sequence[Record]) -> None:  # noqa: ARG002
+    def judge(self, feeds: Mapping[int, Array], runs: Runs, records: Sequence[LayerRecord]) -> None:  # noqa: ARG002
         """Compares every layer on one sample."""
         found = []
         for side, run in zip(self._sides, runs, strict=True):
@@ -300,7 +302,7 @@ class _Isolated:
         except KaratError as error:
             return str(error)
 
-    def judge(self, feeds: Mapping[int, Array], runs: Runs, records: Sequence[Record]) -> None:
+    def judge(self, feeds: Mapping[int, Array], runs: Runs, records: Sequence[LayerRecord]) -> None:
         """Compares every layer on one sample."""
         trace = self._trace(feeds, runs)
         answers = [
@@ -348,7 +350,7 @@ class _Isolated:
             for index in cut.graph.inputs
         ]
 
-    def _compare(self, record: Record, answers: Sequence[tuple[Array, ...] | str], trace: Trace) -> None:
+    def _compare(self, record: LayerRecord, answers: Sequence[tuple[Array, ...] | str], trace: Trace) -> None:
         for answer in answers:
             if isinstance(answer, str):
                 record.refuse(answer)
@@ -361,7 +363,7 @@ class _Isolated:
             return
         record.add(diff, "" if diff.equal else self._explain(record, (mine, theirs), trace), "introduced")
 
-    def _explain(self, record: Record, found: Sequence[Array | str], trace: Trace) -> str:
+    def _explain(self, record: LayerRecord, found: Sequence[Array | str], trace: Trace) -> str:
         """Does each runtime compute exactly what its own profile says?"""
         for delegate, sides, value in zip(self._delegates, self._files, found, strict=True):
             side, cut = sides[record.layer], self._cuts[record.layer]

@@ -68,7 +68,7 @@ KINDS = (*WEIGHTED, *TABLES)
 class Finding:
     """What was found for one kind of layer: the rules that give all ``values`` values.
 
-    None of them: ``counterexample`` shows a value that the rule nearest to it does not give. ``refused`` is
+    No rule fits: ``counterexample`` is a value that even the nearest rule does not give. ``refused`` is
     what the runtime says where it runs no such layer.
     """
 

@@ -7,10 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from karat24.refimpl.engine import Implementation, Program, Step, prepare_step
+from karat24.refimpl.engine import Program
 from karat24.refimpl.errors import KaratError
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles import PROFILES
+from karat24.refimpl.step import Implementation, Step, prepare_step
 
 FILTER_AND_DATA = {
     "CONV_2D": (1, 0),

@@ -125,8 +125,8 @@ class Report:
 
     def exit_code(self, accept_explained: bool = False) -> int:
         """0 match, 1 mismatch, 3 cannot compare. What lies within a bound matches: nothing says more about
-        it. An explained difference is still a
-        difference from the profile asked for, unless the caller accepts it."""
+        it. An explained difference is still a difference from the profile asked for, unless the caller
+        accepts it."""
         verdict = self.verdict
         if verdict == "mismatch" or (verdict == "explained" and not accept_explained):
             return EXIT_MISMATCH

@@ -14,6 +14,7 @@ from karat24.golden.attribution import Attribution, Search
 from karat24.golden.certify.judging import certify_records
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain import Explainer, tie_distance
+from karat24.golden.layer_record import LayerRecord, OutputRecord
 from karat24.golden.left_in_float import why_left_in_float
 from karat24.golden.provenance import (
     feeds_digest,
@@ -21,16 +22,17 @@ from karat24.golden.provenance import (
     model_digest,
     model_label,
 )
-from karat24.golden.record import OutputRecord, Record
 from karat24.golden.report import Mode, Origin, Report
 from karat24.golden.whole import WholeModel, WholeRun, reason_to_give
-from karat24.refimpl.engine import Feeds, Implementation, Program, Progress, compile_graph
+from karat24.refimpl.engine import Feeds, Program, Progress, compile_graph
 from karat24.refimpl.errors import CannotCompare, DelegateError, ModelError
 from karat24.refimpl.graph import Array, Graph, Tensor
 from karat24.refimpl.profiles import caveat_of, profile_for
+from karat24.refimpl.step import Implementation
 from karat24.refimpl.trace import Trace
 
 
+# Behind `*` stand options with defaults, which a user names one by one: no record would be shorter.
 def verify(
     model: Model,
     graph: Graph,
@@ -115,7 +117,7 @@ def verify(
     )
 
 
-class _Judged(Record):
+class _Judged(LayerRecord):
     """A record of a layer of a program; ``given`` says why its outputs are the runtime's, where they are."""
 
     def __init__(self, program: Program, layer: int, position: int) -> None:

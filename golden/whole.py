@@ -15,10 +15,10 @@ import numpy as np
 from karat24.delegates.protocol import Delegate, DelegateRun, Model
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain_whole import WholeExplainer
-from karat24.golden.record import Gathered, OutputRecord
+from karat24.golden.layer_record import Gathered, OutputRecord
 from karat24.refimpl.bounds import Interval, bound_for
 from karat24.refimpl.bounds.chain import interval_of
-from karat24.refimpl.engine import Feeds, Program, Progress, Step
+from karat24.refimpl.engine import Feeds, Program, Progress
 from karat24.refimpl.errors import (
     CannotCompare,
     DelegateError,
@@ -28,6 +28,7 @@ from karat24.refimpl.errors import (
 )
 from karat24.refimpl.graph import DTYPES, Array
 from karat24.refimpl.profiles import METHODS
+from karat24.refimpl.step import Step
 from karat24.refimpl.trace import Trace
 
 UNSPECIFIED = METHODS["unspecified"]
@@ -198,8 +199,8 @@ class WholeModel:
     def judge(self, whole: WholeRun, records: Iterable[OutputRecord], others: Iterable[str]) -> None:
         """Compares each output of the run; ``others`` name profiles that may explain a difference.
 
-        Behind a layer that takes the runtime's values an output says nothing of what lies before it. So
-        what such layers read is compared like an output, and counts for every output behind it.
+        An output behind a layer that takes the runtime's values says nothing of the layers before that one.
+        So what such layers read is compared like an output, and counts for every output behind it.
         """
         found = whole.outputs
         if isinstance(found, str):

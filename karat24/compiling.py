@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from karat24.refimpl.engine import Implementation, Missing, Program
+    from karat24.refimpl.engine import Missing, Program
     from karat24.refimpl.graph import Graph
     from karat24.refimpl.profiles import Profile
+    from karat24.refimpl.step import Implementation
 
 
 def compile_graph(

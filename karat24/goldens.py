@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from karat24.golden.goldens.capture import Captured, Keep, capture
 from karat24.golden.goldens.changes import changes
@@ -68,6 +68,7 @@ def golden_path(model: Path, folder: Path | None = None, name: str = "") -> Path
     return (folder or model.parent) / f"{model.name}{case}{SUFFIX}"
 
 
+# Behind `*` stand options with defaults, which a user names one by one: no record would be shorter.
 def propose_golden(
     model: str | Path,
     path: str | Path | None = None,
@@ -98,7 +99,7 @@ def propose_golden(
     if feeds is not None or files:
         recipe = replace(recipe, seed=None)
     fed = _feeds(graph, recipe, path) if feeds is None else feeds
-    return _proposal(model, graph, path, recipe, fed, delegate, profile, keep, threads, progress)
+    return _proposal(model, graph, path, recipe, fed, _Recording(delegate, profile, keep, threads, progress))
 
 
 def record_golden(model: str | Path, path: str | Path | None = None, **options: object) -> Golden:
@@ -137,7 +138,8 @@ def propose_again(
     delegate = None if old.from_oracle else old.producer.name
     keep: Keep = "all" if old.arrays else "none"
     profile = old.profile if old.from_oracle else None
-    return _proposal(model, graph, path, old.input, fed, delegate, profile, keep, threads, progress)
+    recording = _Recording(delegate, profile, keep, threads, progress)
+    return _proposal(model, graph, path, old.input, fed, recording)
 
 
 def accept_golden(path: str | Path) -> list[str]:
@@ -243,18 +245,25 @@ def _read_golden(path: Path) -> Golden:
     return read_golden(path)
 
 
+class _Recording(NamedTuple):
+    """Who computes the values of a golden, and what is kept of them."""
+
+    delegate: str | None
+    """The runtime's name; None is the oracle."""
+    profile: str | None
+    """The oracle's profile; None is the format's canonical one, and what a runtime has."""
+    keep: Keep | None
+    """Which values are kept beside the hashes; None: all of a runtime's, none of the oracle's."""
+    threads: int | None
+    """The oracle's threads; None takes all."""
+    progress: Progress | None
+    """Shows a bar while the oracle runs."""
+
+
 def _proposal(
-    model: Path,
-    graph: Graph,
-    path: Path,
-    recipe: InputReference,
-    feeds: Feeds,
-    delegate: str | None,
-    profile: str | None,
-    keep: Keep | None,
-    threads: int | None,
-    progress: Progress | None,
+    model: Path, graph: Graph, path: Path, recipe: InputReference, feeds: Feeds, recording: _Recording
 ) -> Proposal:
+    delegate, profile, keep, threads, progress = recording
     if profile is not None and delegate not in (None, ORACLE):
         raise UsageError(f"a profile is the oracle's; {delegate} computes as it does")
     fed = replace(recipe, sha256=feeds_digest(graph, [feeds]))

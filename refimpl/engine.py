@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -18,51 +18,39 @@ import numpy as np
 
 from karat24.refimpl import __version__
 from karat24.refimpl.cheapest import layers_by_spec
-from karat24.refimpl.contract import (
-    Kernel,
-    Target,
-    Values,
-    accumulator_dtype,
-)
+from karat24.refimpl.contract import Target, Values
 from karat24.refimpl.cost import count
 from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
 from karat24.refimpl.feeds import Feeds as Feeds
 from karat24.refimpl.feeds import resolve_feeds as resolve_feeds
 from karat24.refimpl.feeds import resolve_given
 from karat24.refimpl.fusion import fuse
-from karat24.refimpl.graph import DTYPES, Array, Graph, LayerView
-from karat24.refimpl.kernels import KERNELS
+from karat24.refimpl.graph import Array, Graph, LayerView
 from karat24.refimpl.kernels.jit.isa import chosen_isa
 from karat24.refimpl.kernels.threads.thread_count import threads_in_force
 from karat24.refimpl.layout import lay_out
-from karat24.refimpl.ops import (
-    OPS,
-    check_supported,
-    unsupported_ops,
-    why_unsupported,
-)
+from karat24.refimpl.ops import unsupported_ops, why_unsupported
 from karat24.refimpl.planning import MemoryPlan, plan_memory
 from karat24.refimpl.profiles import Profile, Rule, profile_for
-from karat24.refimpl.profiles.rules import GIVEN
 from karat24.refimpl.run_plan import RunPlan
+from karat24.refimpl.step import (
+    Implementation,
+    LayerResult,
+    Step,
+    check_layer,
+    missing_step,
+    prepare_checked,
+    step_by_spec,
+)
 from karat24.refimpl.trace import Trace
 from karat24.refimpl.workspace import Workspace
 
-Implementation = Literal["kernels", "spec", "cheapest"]
 Missing = Literal["refuse", "given"]
-Progress = Callable[[Sequence["Step"]], Iterator["Step"]]
+Progress = Callable[[Sequence[Step]], Iterator[Step]]
 
 SERIAL_WORK, VALUE_WORK = 3 << 20, 32
 """A network of less work than SERIAL_WORK (its products, and VALUE_WORK for each value it computes) runs on
 one thread, in 40 µs or less: waking a second thread takes a good part of that."""
-
-
-@dataclass(frozen=True)
-class LayerResult:
-    """One layer's outputs and, where asked for and defined, its accumulators."""
-
-    outputs: tuple[Array, ...]
-    accumulator: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -71,34 +59,6 @@ class RunResult:
 
     outputs: tuple[Array, ...]
     trace: Trace | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """One layer made ready: its rule, its kernel, and the tensors that no later layer reads.
-
-    ``missing`` is '' or says why the oracle lacks the layer, whose outputs must then be given.
-    ``by_spec``: the kernel is the op's spec behind a kernel's interface.
-    """
-
-    view: LayerView
-    rule: Rule
-    kernel: Kernel
-    accumulates: bool
-    last_uses: tuple[int, ...] = field(default=())
-    missing: str = ""
-    by_spec: bool = False
-
-    def run(self, values: Values, accumulator: bool = False) -> LayerResult:
-        """Runs the layer on ``values``, one array per input. Raises UnsupportedOp for a missing layer."""
-        if self.missing:
-            raise UnsupportedOp(self.missing)
-        outputs = tuple(np.empty(t.shape, DTYPES[t.dtype]) for t in self.view.outputs)
-        acc = None
-        if accumulator and self.accumulates:
-            acc = np.empty(self.view.outputs[0].shape, accumulator_dtype(self.view))
-        self.kernel(values, outputs, acc)
-        return LayerResult(outputs, acc)
 
 
 def compile_graph(
@@ -134,17 +94,17 @@ def compile_graph(
     steps = []
     for view, rule, last_uses in zip(graph.views(), checked, _last_uses(graph), strict=True):
         if isinstance(rule, str):
-            steps.append(_missing_step(view, rule, last_uses))
+            steps.append(missing_step(view, rule, last_uses))
             continue
         try:
-            steps.append(_prepared(view, rule, target, implementation, last_uses))
+            steps.append(prepare_checked(view, rule, target, implementation, last_uses))
         except UnsupportedOp as error:
             if missing == "refuse":
                 raise
-            steps.append(_missing_step(view, str(error), last_uses))
+            steps.append(missing_step(view, str(error), last_uses))
     if implementation == "cheapest":
         cheaper = layers_by_spec([(step.view, step.kernel) for step in steps if not step.missing], runs)
-        steps = [_by_spec(step) if step.view.layer.index in cheaper else step for step in steps]
+        steps = [step_by_spec(step) if step.view.layer.index in cheaper else step for step in steps]
         return Program(graph, profile, target, tuple(steps), planned=not cheaper)
     return Program(graph, profile, target, tuple(steps), implementation == "kernels")
 
@@ -171,49 +131,6 @@ def _refuse_unsupported(graph: Graph) -> None:
             f"no implementation for {listed}. What lies in front of such a layer can be judged alone: "
             "karat24 export MODEL --until TENSOR"
         )
-
-
-def check_layer(view: LayerView, profile: Profile) -> Rule:
-    """How ``profile`` rounds the layer. Raises UnsupportedOp where the oracle lacks it, ModelError where
-    it is malformed."""
-    check_supported(view)
-    return profile.rule(view)
-
-
-def prepare_step(
-    view: LayerView,
-    profile: Profile,
-    target: Target,
-    implementation: Implementation = "kernels",
-) -> Step:
-    """Checks one layer, settles how ``profile`` rounds it and prepares its kernel."""
-    return _prepared(view, check_layer(view, profile), target, implementation, ())
-
-
-def _prepared(
-    view: LayerView, rule: Rule, target: Target, implementation: Implementation, last_uses: tuple[int, ...]
-) -> Step:
-    """A checked layer, made ready."""
-    prepare = KERNELS.get(view.op)
-    kernel = None if implementation == "spec" or prepare is None else prepare(view, rule, target)
-    accumulates = OPS[view.op].accumulates
-    if kernel is None:
-        return Step(view, rule, _spec_as_kernel(view, rule), accumulates, last_uses, by_spec=True)
-    return Step(view, rule, kernel, accumulates, last_uses)
-
-
-def _by_spec(step: Step) -> Step:
-    """The step with its op's spec in place of its kernel."""
-    return replace(step, kernel=_spec_as_kernel(step.view, step.rule), by_spec=True)
-
-
-def _missing_step(view: LayerView, reason: str, last_uses: tuple[int, ...]) -> Step:
-    """A layer whose outputs are given."""
-
-    def refuse(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:  # noqa: ARG001
-        raise UnsupportedOp(reason)
-
-    return Step(view, GIVEN, refuse, False, last_uses, reason)
 
 
 def _thread_count(threads: int | None) -> int:
@@ -247,26 +164,6 @@ def _last_uses(graph: Graph) -> list[tuple[int, ...]]:
         if index not in kept and not graph.tensors[index].is_constant:
             freed[layer_index].append(index)
     return [tuple(indices) for indices in freed]
-
-
-def _spec_as_kernel(view: LayerView, rule: Rule) -> Kernel:
-    """The slow definition behind the kernel's interface."""
-    spec = OPS[view.op].spec
-
-    def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        result = spec(view, inputs, rule)
-        for given, computed in zip(outputs, result.outputs, strict=True):
-            if computed.shape != given.shape:
-                raise ModelError(
-                    f"{view}: the file says shape {given.shape}, it computes to {computed.shape}"
-                )
-            given[...] = computed
-        if accumulator is not None:
-            if result.accumulator is None:
-                raise ModelError(f"{view}: its spec gives no accumulators")
-            accumulator[...] = result.accumulator
-
-    return run
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ Retrain = Callable[[nn.Module, torch.optim.Optimizer], None]
 def partition(weights: NDArray[np.float32], frozen: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     """The frozen weights grown to ``round(share * size)`` by the largest that are free.
 
-    Of equal magnitudes the one of lower index goes first. What is frozen stays so, even if it is more than
+    Among equal magnitudes the lower index goes first. What is frozen stays so, even if it is more than
     the share.
     """
     wanted = round(share * weights.size) - int(np.count_nonzero(frozen))

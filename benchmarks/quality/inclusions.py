@@ -55,7 +55,7 @@ class Counts:
 
     @property
     def kept(self) -> int:
-        """Those of the clean image that the restoration shows."""
+        """Spots of the clean image that the restoration shows."""
         return self.present - self.lost
 
 

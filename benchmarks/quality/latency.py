@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.markdown import table
 from benchmarks.quality.cases import Case, load_slice
 from benchmarks.quality.plans import PLANS, TILE, Say, WeightFiles, load_model, prepare
-from karat24.delegates.onnxruntime import INTEGER_LANE
+from karat24.delegates.onnx_lanes import INTEGER_LANE
 from karat24.export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
 from karat24.export.onnx.layout import from_onnx_layout, to_onnx_layout
 from karat24.export.tflite import write_tflite
@@ -46,7 +46,7 @@ Build = Callable[[Graph, int], Network]
 
 
 @dataclass(frozen=True)
-class Lane:
+class Runtime:
     """A runtime: which plan's models it runs, and the oracle's profile it is compared with, if any."""
 
     title: str
@@ -134,14 +134,16 @@ def _onnx_runtime(graph: Graph, threads: int, settings: Mapping[str, str]) -> Ne
     return Network(graph, _between_layouts(lambda values: session.run(None, {name: values})[0]))
 
 
-LANES = (
-    Lane("oracle, int8", "int8", oracle("litert-2.3-xnnpack")),
-    Lane("LiteRT XNNPACK, int8", "int8", litert("AUTO"), "litert-2.3-xnnpack"),
-    Lane("LiteRT builtin, int8", "int8", litert("BUILTIN_WITHOUT_DEFAULT_DELEGATES"), "litert-2.3-builtin"),
-    Lane("ONNX Runtime, int8", "int8", onnx_runtime({})),
-    Lane("ONNX Runtime, int8, edges kept int8", "int8", onnx_runtime(INTEGER_LANE), "ort-1.31"),
-    Lane("ONNX Runtime, float", "float", onnx_runtime({})),
-    Lane("LiteRT XNNPACK, float", "float", litert("AUTO")),
+RUNTIMES = (
+    Runtime("oracle, int8", "int8", oracle("litert-2.3-xnnpack")),
+    Runtime("LiteRT XNNPACK, int8", "int8", litert("AUTO"), "litert-2.3-xnnpack"),
+    Runtime(
+        "LiteRT builtin, int8", "int8", litert("BUILTIN_WITHOUT_DEFAULT_DELEGATES"), "litert-2.3-builtin"
+    ),
+    Runtime("ONNX Runtime, int8", "int8", onnx_runtime({})),
+    Runtime("ONNX Runtime, int8, edges kept int8", "int8", onnx_runtime(INTEGER_LANE), "ort-1.31"),
+    Runtime("ONNX Runtime, float", "float", onnx_runtime({})),
+    Runtime("LiteRT XNNPACK, float", "float", litert("AUTO")),
 )
 
 
@@ -153,26 +155,29 @@ def time_restorations(
         raise UsageError(f"{rounds} rounds; at least one is needed")
     threads = threads or os.cpu_count() or 1
     models = folder / "models"
-    prepare(models, files, say, [plan for plan in PLANS if plan.name in {lane.plan for lane in LANES}])
+    prepare(
+        models, files, say, [plan for plan in PLANS if plan.name in {runtime.plan for runtime in RUNTIMES}]
+    )
     noisy = load_slice(Case("spheres", 0, size), folder).noisy
     networks: dict[str, tuple[Network, Network]] = {}
     differing = {}
-    for lane in LANES:
+    for runtime in RUNTIMES:
         graphs = (
-            load_model(models, f"{lane.plan}/tomogan"),
-            load_model(models, f"{lane.plan}/fine-tune", size),
+            load_model(models, f"{runtime.plan}/tomogan"),
+            load_model(models, f"{runtime.plan}/fine-tune", size),
         )
-        tomogan, fine_tune = (lane.build(graph, threads) for graph in graphs)
-        networks[lane.title] = tomogan, fine_tune
+        tomogan, fine_tune = (runtime.build(graph, threads) for graph in graphs)
+        networks[runtime.title] = tomogan, fine_tune
         found = restore(noisy, tomogan, fine_tune)
-        if lane.profile:
-            build = oracle_of_onnx if lane.profile.startswith("ort") else oracle
-            judge = restore(noisy, *(build(lane.profile)(graph, threads) for graph in graphs))
-            differing[lane.title] = sum(
+        if runtime.profile:
+            build = oracle_of_onnx if runtime.profile.startswith("ort") else oracle
+            judge = restore(noisy, *(build(runtime.profile)(graph, threads) for graph in graphs))
+            differing[runtime.title] = sum(
                 int(np.count_nonzero(mine != theirs))
                 for mine, theirs in ((judge.tomogan, found.tomogan), (judge.final, found.final))
             )
-            say(f"{lane.title}: {differing[lane.title]} of {2 * size**2} values differ from {lane.profile}")
+            values = f"{differing[runtime.title]} of {2 * size**2} values"
+            say(f"{runtime.title}: {values} differ from {runtime.profile}")
     times: dict[str, dict[str, list[float]]] = {name: {part: [] for part in PARTS} for name in networks}
     for number in range(rounds):
         for name, pair in networks.items():

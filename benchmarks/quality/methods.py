@@ -146,7 +146,8 @@ class Kitchen:
 
 @functools.lru_cache(maxsize=4)
 def _network(folder: Path, model: str, size: int, profile: str) -> Network:
-    """A model ready to run. Few are kept: each holds its activations, and is quickly made again."""
+    """A model ready to run. Few programs are kept, since each holds its activations and is quickly made
+    again."""
     graph = load_model(folder, model, size)
     if graph.tensors[graph.inputs[0]].dtype == "float32":
         return on_onnx_runtime(graph)

@@ -58,8 +58,8 @@ def differing_layers(expected: Graph, found: Graph) -> tuple[tuple[Layer, ...], 
     """Layers of each graph that the other lacks, though it computes what they read.
 
     A layer is known by its op, by what it reads and by the element types it writes; names, attributes and
-    order do not count, and a FusedConv is a Conv and what follows. Behind a difference everything differs,
-    so only its beginning is told.
+    order do not count, and a FusedConv is a Conv and what follows. Everything behind a difference differs,
+    so only its beginning is returned.
     """
     ours, theirs = _Described(expected), _Described(found)
     return ours.lacking_in(theirs), theirs.lacking_in(ours)

@@ -22,20 +22,20 @@ from karat24.export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
 from karat24.export.quantize.calibration import each_activation
 from karat24.export.quantize.filters import MAX_BIAS
 from karat24.export.quantize.overflow import check_accumulators
-from karat24.refimpl.engine import Program, compile_graph, prepare_step
+from karat24.refimpl.engine import Program, compile_graph
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, Graph, Layer, LayerView, Tensor
 from karat24.refimpl.profiles import CANONICAL
+from karat24.refimpl.step import prepare_step
 
 
 def correct_biases(float_graph: Graph, quantized: Graph, samples: Iterable[Array]) -> Graph:
     """``quantized`` with the biases at which every channel has the mean it has in ``float_graph``.
 
     ``quantized`` is what :func:`karat24.export.quantize.quantize_graph` made of ``float_graph``; ``samples``
-    as for :func:`karat24.export.quantize.calibrate`, all held at once with the activations still to be
-    read. A layer without a bias stays as it is, and the next one that has one makes up for it. Only biases
-    change. Raises
-    ModelError for graphs that do not belong together, and what :func:`calibrate` raises.
+    as for :func:`karat24.export.quantize.calibrate`, all held at once with the activations still to be read.
+    A layer without a bias stays as it is, and the next one that has one makes up for it. Only biases change.
+    Raises ModelError for graphs that do not belong together, and what :func:`calibrate` raises.
     """
     pairs = _paired(float_graph, quantized)
     samples = [np.asarray(sample) for sample in samples]

@@ -56,9 +56,9 @@ def quantize_learnt(
 ) -> Graph:
     """Quantizes a float32 graph as it was trained to be: in the ranges it learnt, by activation.
 
-    Of tensors that share parameters one named is enough. Of ``scheme`` the types and granularity are used;
-    its steps would undo what was learnt. Errors are :func:`quantize_graph`'s, and ModelError for a name that
-    is no activation or an activation without a range.
+    One named tensor is enough for all that share its parameters. Only the types and the granularity of
+    ``scheme`` are used; its steps would undo what was learnt. Errors are :func:`quantize_graph`'s, and
+    ModelError for a name that is no activation or an activation without a range.
     """
     named = {name: Range(*ends) for name, ends in ranges.items()}
     return quantize_graph(graph, spread_ranges(graph, named), scheme.without_steps())

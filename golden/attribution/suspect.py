@@ -11,10 +11,11 @@ import numpy as np
 
 from karat24.refimpl.contract import Values
 from karat24.refimpl.cost import count
-from karat24.refimpl.engine import LayerResult, Program, prepare_step
+from karat24.refimpl.engine import Program
 from karat24.refimpl.errors import KaratError, ModelError
 from karat24.refimpl.graph import Array, AttributeValue, Graph, LayerView, Tensor
 from karat24.refimpl.ops import OPS
+from karat24.refimpl.step import LayerResult, prepare_step
 
 SPEC_WORK = 1 << 20
 """Layers of no more products than this run by their slow definition, for which no kernel is compiled."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from karat24.delegates.protocol import Delegate
 from karat24.golden.certify.certify import certification
-from karat24.golden.record import Record
+from karat24.golden.layer_record import LayerRecord
 from karat24.refimpl.engine import Program
 
 
 def certify_records(
-    program: Program, delegate: Delegate, records: Sequence[Record], threads: int | None = None
+    program: Program, delegate: Delegate, records: Sequence[LayerRecord], threads: int | None = None
 ) -> list[str]:
     """Certifies the layer of each record; returns what to note about those that have no finite description.
 

@@ -6,8 +6,8 @@ All channels see one set of windows, so a window says *which* weights count and 
     acc[window, channel] = bias[channel] + sum over taps of inputs[window, tap] * weights[channel, tap]
 
 Each threshold has a group of taps of its own: ``coarse`` taps that see the largest input X, and a fine one
-that sees 1 (or -1). As |X| is at most the number of weights, their sums leave no gap. Tap 0 is switched on in
-every second window and takes one step down, from a threshold to the accumulator below it.
+that sees 1 (or -1). Since |X| is at most the number of weights, their sums leave no gap. Tap 0 is switched on
+in every second window and takes one step down, from a threshold to the accumulator below it.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def table_model(graph: Graph, layer: int, tail: int = 0) -> TableModel:
     """A model that sees the whole table: in whole blocks, or behind the last block if that has room for
     ``tail`` elements.
 
-    Of two operands the right one repeats from row to row, so that each row ends with a tail of its own, or
-    it has one value a row where the layer's has one value at all.
+    The right one of two operands repeats from row to row, so that each row ends with a tail of its own;
+    where the layer's right operand has one value, it has one value a row.
     """
     cut = single_layer(graph, layer).graph
     view = cut.view(0)

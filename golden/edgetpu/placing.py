@@ -23,7 +23,7 @@ MAX_OCCURRENCES = 256
 """Places tried for one run of bytes; only made-up files repeat a layer more often."""
 
 ALIKE = 0.5
-"""At this share of equal bytes a place holds the layer with differences, rather than something else."""
+"""From this share of equal bytes on, a place holds the layer with differences, not something else."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from karat24.golden.edgetpu.arithmetic import reciprocal
 from karat24.refimpl.graph import Array, LayerView, Tensor
 
-LANES = 4
+CHANNELS_PER_RECORD = 4
 
 
 def softmax_records(view: LayerView) -> bytes:
@@ -46,9 +46,9 @@ def _centred(constant: Tensor) -> Array:
 
 def _records(values: Array, beyond: float) -> bytes:
     """``values`` [channel] in records; ``beyond`` fills up the last one's lanes."""
-    count = -(-values.size // LANES)
+    count = -(-values.size // CHANNELS_PER_RECORD)
     records = np.zeros((count, 16), values.dtype)
-    lanes = np.full(count * LANES, beyond, values.dtype)
+    lanes = np.full(count * CHANNELS_PER_RECORD, beyond, values.dtype)
     lanes[: values.size] = values
-    records[:, :LANES] = lanes.reshape(count, LANES)
+    records[:, :CHANNELS_PER_RECORD] = lanes.reshape(count, CHANNELS_PER_RECORD)
     return records.tobytes()

@@ -85,7 +85,7 @@ def check(
 def check_recorded(
     path: Path, golden: Golden, model: Model, graph: Graph, feeds: Feeds, found: Mapping[int, Array]
 ) -> GoldenCheck:
-    """Compares ``found``, values by tensor index that somebody else's run of the model gave, with ``golden``.
+    """Compares ``found``, values by tensor index from a run elsewhere, with ``golden``.
 
     What the recording does not hold is not compared. Raises CannotCompare as :func:`check` does; the caller
     vouches for the runtime that gave the values.

@@ -133,7 +133,7 @@ def observe_delegate(
 
 
 def observe_recorded(graph: Graph, profile: str, found: Mapping[int, Array]) -> Observed:
-    """Values that somebody else's run gave, by tensor index, as a run of the layers of ``graph``."""
+    """Values of a run elsewhere, by tensor index, as a run of the layers of ``graph``."""
     every = frozenset(index for layer in graph.layers for index in layer.outputs)
     tensors = {index: values for index, values in found.items() if index in every}
     return Observed(

@@ -1,1 +1,1 @@
-"""Judging values that somebody else's runtime gave: reading dumps, finding out how they were written."""
+"""Judging values that another runtime gave: reading dumps, finding out how they were written."""

@@ -10,16 +10,17 @@ from karat24.export import graph_under
 from karat24.golden.attribution import Attribution, Search
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain import Explainer, tie_distance
+from karat24.golden.layer_record import LayerRecord, OutputRecord
 from karat24.golden.provenance import feeds_digest, machine, model_digest, model_label
-from karat24.golden.record import OutputRecord, Record
 from karat24.golden.recordings.read import Dump, read_dump
 from karat24.golden.recordings.readings import Reading, Recorded, best_reading, explaining_reading, fits
 from karat24.golden.report import Report
 from karat24.golden.whole import interval_of_step, reason_to_give
-from karat24.refimpl.engine import Feeds, LayerResult, Program, Step, compile_graph, resolve_feeds
+from karat24.refimpl.engine import Feeds, Program, compile_graph, resolve_feeds
 from karat24.refimpl.errors import CannotCompare, UsageError
 from karat24.refimpl.graph import Array, Graph
 from karat24.refimpl.profiles import profile_for
+from karat24.refimpl.step import LayerResult, Step
 
 NOT_RECORDED = "the recording does not hold this tensor"
 INHERITED = "inherited: exact on the inputs recorded"
@@ -144,13 +145,13 @@ class _Judge:
         self._unknown: dict[int, str] = {}
         self._assumed: dict[str, list[int]] = {}
         self._mishaps: dict[int, tuple[Array, str]] = {}
-        self.records: list[Record] = []
+        self.records: list[LayerRecord] = []
 
     def take(self, step: Step) -> None:
         """Runs one layer and compares what was recorded of it."""
         own, why = self._run(step, self._values)
         pure = own if self._is_pure(step) else self._run(step, self._pure)[0]
-        records = [Record(step.view, place, str(step.rule)) for place in range(len(step.view.outputs))]
+        records = [LayerRecord(step.view, place, str(step.rule)) for place in range(len(step.view.outputs))]
         for record in records:
             self._read(record, None if own is None else own.outputs[record.position], why)
         if pure is not None:
@@ -173,7 +174,7 @@ class _Judge:
         inputs = [None if t is None else values[t.index] for t in step.view.inputs]
         return self._program.run_step(step, inputs, accumulator=True), ""
 
-    def _read(self, record: Record, expected: Array | None, why: str) -> None:
+    def _read(self, record: LayerRecord, expected: Array | None, why: str) -> None:
         """Settles the value the layers behind go on with: the recorded one, else the oracle's."""
         index = record.tensor.index
         if index in self._recorded:
@@ -196,7 +197,7 @@ class _Judge:
         else:
             self._unknown[index] = f"follows {self._graph.label(index)}: {why}"
 
-    def _look_for_mishap(self, record: Record, plain: Reading, expected: Array) -> Reading:
+    def _look_for_mishap(self, record: LayerRecord, plain: Reading, expected: Array) -> Reading:
         """The reading that gives every expected value where the plain one does not, else the plain one."""
         if diff_arrays(expected, plain.values).equal:
             return plain
@@ -207,7 +208,7 @@ class _Judge:
         self._mishaps[index] = plain.values, f"every value is as expected if the recording is {found}"
         return found
 
-    def _compare(self, record: Record, step: Step, own: LayerResult | None, why: str) -> None:
+    def _compare(self, record: LayerRecord, step: Step, own: LayerResult | None, why: str) -> None:
         index = record.tensor.index
         found = self._values[index]
         if own is None:
@@ -225,7 +226,7 @@ class _Judge:
         else:
             record.add(diff_arrays(expected, found))
 
-    def _hold(self, record: Record, step: Step, why: str) -> None:
+    def _hold(self, record: LayerRecord, step: Step, why: str) -> None:
         """Compares a float layer that no rule fixes with the bounds of its values."""
         index = record.tensor.index
         others = {i: value for i, value in self._values.items() if i != index}
@@ -238,7 +239,7 @@ class _Judge:
         except CannotCompare as error:
             record.refuse(str(error))
 
-    def _explain(self, record: Record, step: Step, own: LayerResult) -> None:
+    def _explain(self, record: LayerRecord, step: Step, own: LayerResult) -> None:
         """Adds a difference that arose in the layer, with what explains it or causes it."""
         index = record.tensor.index
         expected, found = own.outputs[record.position], self._values[index]

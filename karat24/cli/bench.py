@@ -61,11 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     shared.complete_with(isa, _instruction_sets)
     parser.add_argument(
-        "--rounds", type=shared.positive, default=15, metavar="N", help="turns for everybody (default: 15)"
+        "--rounds",
+        type=shared.positive,
+        default=15,
+        metavar="N",
+        help="turns of each (default: 15)",
     )
     parser.add_argument(
         "--seconds", type=float, default=120.0, metavar="S",
-        help="fewer rounds, at least 3, once so many seconds are over (default: 120)",
+        help="stop after this many seconds, with at least 3 rounds (default: 120)",
     )  # fmt: skip
     parser.add_argument("--layers", action="store_true", help="show where the time goes, layer by layer")
     parser.add_argument("--traced", action="store_true", help="time the oracle keeping every tensor, too")

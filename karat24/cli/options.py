@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from karat24.export.onnx import Flavour
-    from karat24.refimpl.engine import Progress, Step
+    from karat24.refimpl.engine import Progress
     from karat24.refimpl.graph import Array, Graph
+    from karat24.refimpl.step import Step
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

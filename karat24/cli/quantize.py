@@ -32,7 +32,7 @@ TARGET_SCHEMES = {"edgetpu": "uint8-2019"}
 """The scheme a device's files are quantized in unless another is asked for."""
 
 HELD_OUT_EVERY = 4
-"""Of a calibration file, every fourth tile is held out to judge on."""
+"""Every fourth tile of a calibration file is held out to judge on."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 from karat24.delegates import DELEGATES, delegate_named
 from karat24.delegates.edgetpu import EDGETPU_DEVICE, EDGETPU_LIBRARY
-from karat24.delegates.onnxruntime import ONNX_LANES
-from karat24.delegates.table import EDGETPU_LANE, LANES
+from karat24.delegates.onnx_lanes import ONNX_LANES
+from karat24.delegates.table import EDGETPU_LANE, TFLITE_LANES
 from karat24.delegates.tflite import python_for
 from karat24.export import graph_under, write_model
 from karat24.refimpl.errors import UsageError
@@ -97,7 +97,7 @@ def runtime(subject: Subject, delegate: str, threads: int = 1, profile: str | No
     Raises UsageError for a delegate that cannot be timed, and for a subject of another format.
     """
     held_to = "" if profile is None else profile_for(subject.graph, profile).name
-    for lane in (*LANES, EDGETPU_LANE):
+    for lane in (*TFLITE_LANES, EDGETPU_LANE):
         if lane.name == delegate:
             wanted: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
             if lane is EDGETPU_LANE:
@@ -124,7 +124,7 @@ def runtime(subject: Subject, delegate: str, threads: int = 1, profile: str | No
 
 def runtime_names() -> list[str]:
     """Every runtime that can be timed, here or not."""
-    timed = {lane.name for lane in (*LANES, EDGETPU_LANE, *ONNX_LANES)}
+    timed = {lane.name for lane in (*TFLITE_LANES, EDGETPU_LANE, *ONNX_LANES)}
     return [name for name in DELEGATES if name in timed]
 
 

@@ -41,7 +41,7 @@ from karat24.tomography.tiles import TileGrid
 CALIBRATION_SIZE = 512
 """Greatest size of calibration slices, pixels: ranges hold at every size."""
 
-LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
+JUDGED_LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 MOST_JUDGED = 256
 """Tiles whose outputs are compared, evenly spread: the reference kernels take a third of a second for one."""
 
@@ -116,7 +116,7 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
     feeds = {
         name: quantize_values(seen[name], graph.tensors[graph.inputs[0]]) for name, graph in graphs.items()
     }
-    codes = [judge(lane, graphs, feeds, grid.count, say) for lane in LANES]
+    codes = [judge(lane, graphs, feeds, grid.count, say) for lane in JUDGED_LANES]
     return worst(codes)
 
 

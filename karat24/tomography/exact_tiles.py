@@ -3,8 +3,8 @@
 A pixel of a network's output depends on a window of its input, the receptive field. Where a tile
 overlaps its neighbours by that much, what is kept of it never sees the tile's own border; where it starts at
 a multiple of the network's total stride, pooling and upsampling fall on the pixels they fall on in the whole
-image; and a tile at the image's border has the image's own padding. Then tile by tile computes what the
-whole image does, at the price of computing the overlaps several times. It holds for runtimes whose
+image; and a tile at the image's border has the image's own padding. The tiles then give what the whole
+image gives; the price is that overlaps are computed several times. It holds for runtimes whose
 arithmetic does not depend on where in a tensor a value stands.
 """
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from karat24.refimpl.bounds import bound_for
 from karat24.refimpl.bounds.interval import Interval
-from karat24.refimpl.engine import Program, Step
+from karat24.refimpl.engine import Program
 from karat24.refimpl.errors import CannotCompare, ModelError
 from karat24.refimpl.graph import Array, Tensor
+from karat24.refimpl.step import Step
 
 INCREASING = frozenset(
     {

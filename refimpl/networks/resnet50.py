@@ -16,7 +16,7 @@ STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
 """Inner channels and bottlenecks of each stage at width 1; from the second on a stage halves the image."""
 
 EXPANSION = 4
-"""A bottleneck gives so many times its inner channels."""
+"""Output channels of a bottleneck for each of its inner channels."""
 
 
 def resnet50(

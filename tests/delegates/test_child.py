@@ -17,7 +17,7 @@ import pytest
 
 from karat24.delegates.child import Child
 from karat24.delegates.protocol import DelegateRun
-from karat24.delegates.tflite import TFLITE_PYTHON, Lane, TfliteDelegate
+from karat24.delegates.tflite import TFLITE_PYTHON, TfliteDelegate, TfliteLane
 from karat24.delegates.workers import TFLITE_WORKER
 from karat24.refimpl.errors import (
     DelegateCrashed,
@@ -29,7 +29,7 @@ from karat24.refimpl.errors import (
 
 HERE = Path(__file__).resolve().parent
 FAKE = HERE / "fake_runtime"
-LANE = Lane("fake", "", ("tflite_runtime",), "BUILTIN_REF", exact_version=True)
+LANE = TfliteLane("fake", "", ("tflite_runtime",), "BUILTIN_REF", exact_version=True)
 X = np.array([1, 2, 3, 250], np.uint8)
 
 
@@ -149,7 +149,7 @@ def test_an_interpreter_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_runtime_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "")
-    lane = Lane("gone", "", ("tflite_runtime",), "AUTO", remedy="install it")
+    lane = TfliteLane("gone", "", ("tflite_runtime",), "AUTO", remedy="install it")
     with TfliteDelegate(lane) as delegate:
         probe = delegate.probe()
         assert not probe.available
@@ -163,8 +163,8 @@ def test_a_runtime_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lane named after a version is unavailable under another; one that is not says so and runs."""
-    older = Lane("old", "litert-2.3-ref", ("tflite_runtime",), "AUTO", exact_version=True)
-    loose = Lane("loose", "litert-2.3-ref", ("tflite_runtime",), "AUTO")
+    older = TfliteLane("old", "litert-2.3-ref", ("tflite_runtime",), "AUTO", exact_version=True)
+    loose = TfliteLane("loose", "litert-2.3-ref", ("tflite_runtime",), "AUTO")
     for lane, available in ((older, False), (loose, True)):
         with TfliteDelegate(lane) as delegate:
             probe = delegate.probe()
@@ -201,9 +201,9 @@ def test_a_forgotten_delegate_ends_its_child(tmp_path: Path) -> None:
 
 PARENT = """
 import json, sys
-from karat24.delegates.tflite import Lane, TfliteDelegate
+from karat24.delegates.tflite import TfliteLane, TfliteDelegate
 import numpy as np
-fake = TfliteDelegate(Lane("fake", "", ("tflite_runtime",), "BUILTIN_REF"))
+fake = TfliteDelegate(TfliteLane("fake", "", ("tflite_runtime",), "BUILTIN_REF"))
 fake.run(b"[]", [np.zeros(4, np.uint8)])
 process = fake._child._process
 print(process._popen.pid, process.scratch, flush=True)

@@ -8,7 +8,7 @@ import pytest
 from karat24.delegates import DELEGATES, Delegate, delegate_named
 from karat24.delegates import conformance_models as models
 from karat24.delegates.conformance import DelegateConformance, named
-from karat24.delegates.onnxruntime import ONNX_LANES
+from karat24.delegates.onnx_lanes import ONNX_LANES
 from karat24.export.tflite import write_tflite
 from karat24.refimpl.errors import UsageError
 

@@ -21,8 +21,9 @@ from karat24.delegates.fitting import (
     tanh_question,
     version_note,
 )
-from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
-from karat24.delegates.table import LANES
+from karat24.delegates.onnx_lanes import ONNX_LANES
+from karat24.delegates.onnxruntime import OnnxDelegate
+from karat24.delegates.table import TFLITE_LANES
 from karat24.delegates.tflite import TfliteDelegate
 from karat24.golden.verify import verify
 from karat24.refimpl.errors import CannotCompare
@@ -147,13 +148,13 @@ def test_an_emulated_processor_without_vnni_is_recognized(tmp_path: Path) -> Non
 
 def test_making_a_delegate_asks_nothing() -> None:
     """The child starts when somebody first needs the profile."""
-    for lane in (*LANES, *ONNX_LANES):
+    for lane in (*TFLITE_LANES, *ONNX_LANES):
         with delegate_named(lane.name) as delegate:
             assert delegate._child._process is None  # type: ignore[attr-defined]
 
 
 def test_a_runtime_that_is_missing_keeps_the_profile_of_its_lane() -> None:
-    lane = replace(LANES[0], packages=("no_such_runtime",))
+    lane = replace(TFLITE_LANES[0], packages=("no_such_runtime",))
     with TfliteDelegate(lane) as delegate:
         assert delegate.fit == Fit("litert-2.3-ref")
 
@@ -178,7 +179,7 @@ def test_a_runtime_without_a_profile_is_not_judged() -> None:
     from karat24.export.tflite import write_tflite
 
     with (
-        Unfitted(LANES[0]) as delegate,
+        Unfitted(TFLITE_LANES[0]) as delegate,
         pytest.raises(CannotCompare, match=r"no profile describes litert-ref \(the runtime computes here as"),
     ):
         verify(write_tflite(graph), graph, delegate, [[models.image()]])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from karat24.delegates import Delegate, delegate_named
-from karat24.delegates.onnxruntime import ONNX_LANES, ONNX_PYTHON, OnnxDelegate, OnnxLane
+from karat24.delegates.onnx_lanes import ONNX_LANES, OnnxLane
+from karat24.delegates.onnxruntime import ONNX_PYTHON, OnnxDelegate
 from karat24.export.onnx import lower_qdq, read_onnx
 from karat24.golden.verify import verify
 from karat24.refimpl.engine import compile_graph

@@ -9,11 +9,12 @@ import pytest
 
 from karat24.cli import main
 from karat24.export.tflite import read_tflite, write_tflite
-from karat24.refimpl.engine import check_layer, compile_graph
+from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import ModelError, RefusedByRuntime
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.profiles import profile_named
 from karat24.refimpl.spec.shared.packed import unpacked
+from karat24.refimpl.step import check_layer
 from tests.cases import int4_filters, int16_layers, int16_weighted
 from tests.cases.case import Case
 from tests.shared_models import require_case

@@ -12,11 +12,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
+from karat24.delegates.onnx_lanes import ONNX_LANES
+from karat24.delegates.onnxruntime import OnnxDelegate
 from karat24.delegates.protocol import ExecutedGraph
 from karat24.export.onnx import lower_qdq, read_onnx
 from karat24.export.onnx.lowering import fusions, lower, pairs
-from karat24.golden.record import NOT_WHAT_RAN
+from karat24.golden.layer_record import NOT_WHAT_RAN
 from karat24.golden.report import Mode, Report
 from karat24.golden.verify import verify
 from karat24.refimpl.graph import Array, AttributeValue, Graph, Layer, Tensor

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from karat24.golden.diff import diff_arrays
-from karat24.golden.record import Record
+from karat24.golden.layer_record import LayerRecord
 from karat24.golden.report import LayerVerdict, OutputVerdict, Report, Verdict
 from karat24.refimpl.bounds import Interval
 from karat24.refimpl.builder import GraphBuilder
@@ -73,7 +73,7 @@ def judged(*samples: Array) -> LayerVerdict:
     builder = GraphBuilder()
     x = builder.input("x", (4,), "float32")
     builder.layer("COS", [x], [builder.tensor("y", (4,), "float32")])
-    record = Record(builder.build([1]).view(0), 0, "unspecified")
+    record = LayerRecord(builder.build([1]).view(0), 0, "unspecified")
     interval = Interval.around(np.zeros(4), np.ones(4))
     for sample in samples:
         record.add_bounded(interval, sample.astype(np.float32))

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
+from karat24.delegates.onnx_lanes import ONNX_LANES
+from karat24.delegates.onnxruntime import OnnxDelegate
 from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import DelegateRun, Model, Tensors
 from karat24.export.onnx import read_onnx
 from karat24.export.tflite import write_tflite
 from karat24.feeds import random_feeds
 from karat24.golden.against import compare_runtimes
-from karat24.golden.record import NOT_WHAT_RAN
+from karat24.golden.layer_record import NOT_WHAT_RAN
 from karat24.golden.report import Mode, Report
 from karat24.golden.verify import verify
 from karat24.refimpl.engine import Feeds

@@ -13,10 +13,11 @@ import pytest
 from karat24.delegates import Delegate, delegate_named
 from karat24.export.onnx import lower_qdq, read_onnx
 from karat24.export.onnx.schema import IR_VERSIONS
-from karat24.refimpl.engine import Implementation, compile_graph
+from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import DelegateError, UnsupportedOp
 from karat24.refimpl.graph import Array
 from karat24.refimpl.spec.onnx.versions import CHANGES, OPSETS
+from karat24.refimpl.step import Implementation
 from tests.cases.quantized import seeded
 
 pytest.importorskip("onnx")

@@ -13,8 +13,9 @@ import pytest
 
 from karat24.delegates import Delegate, delegate_named
 from karat24.export.onnx import read_onnx
-from karat24.refimpl.engine import Implementation, compile_graph
+from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.graph import Array
+from karat24.refimpl.step import Implementation
 from tests.cases import onnx_float_ops, onnx_ops
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.onnx_ops import OnnxCase

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from karat24.feeds import random_feeds
 from karat24.refimpl.contract import Target
-from karat24.refimpl.engine import compile_graph, prepare_step
+from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.kernels.jit import isa as instruction_sets
 from karat24.refimpl.kernels.threads import thread_count as sharing
 from karat24.refimpl.planning import ALIGNMENT, Span, allocate
 from karat24.refimpl.profiles import PROFILES
+from karat24.refimpl.step import prepare_step
 from tests.support.guard_pages import GuardPages, exit_code, read_behind_the_end
 from tests.support.planned_networks import (
     Net,

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
+from karat24.delegates.onnx_lanes import ONNX_LANES
+from karat24.delegates.onnxruntime import OnnxDelegate
 
 EMULATOR = "qemu-x86_64"
 PROCESSOR = "Haswell"

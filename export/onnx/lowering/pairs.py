@@ -60,7 +60,8 @@ def dequantize_for_each_reader(rewriting: Rewriting) -> None:
 
 
 def share_dequantizations(rewriting: Rewriting) -> None:
-    """Of equal DequantizeLinear nodes the first serves all readers: values, names and layers stay few."""
+    """The first of equal DequantizeLinear nodes serves all readers, which keeps values, names and layers
+    few."""
     first: dict[tuple[object, ...], Node] = {}
     for node in rewriting.each(DEQUANTIZE):
         key = (*node.inputs, *sorted(node.attributes.items()))
@@ -75,8 +76,8 @@ def merge_double_pairs(rewriting: Rewriting) -> bool:
     """Two pairs in a row with nothing else reading between them become one (DoubleQDQPairsRemover).
 
     Equal ones are one of them; two of one type with other parameters get :func:`merged`. One sweep, which
-    lets what it merged be; True when it merged something. Raises UnsupportedOp when two have no value in
-    common, where ONNX Runtime would divide by a scale of 0.
+    does not look again at what it merged; True when it merged something. Raises UnsupportedOp when two have
+    no value in common, where ONNX Runtime would divide by a scale of 0.
     """
     done: set[Node] = set()
     for between in rewriting.each(DEQUANTIZE):
@@ -149,7 +150,7 @@ def set_parameters(rewriting: Rewriting, nodes: list[Node], parameters: Paramete
 
 
 def merge_equal_quantizations(rewriting: Rewriting) -> None:
-    """Of QuantizeLinear nodes with one zero point and equal scales one is enough: here the first.
+    """The first of QuantizeLinear nodes with one zero point and equal scales serves all readers.
 
     ONNX Runtime shares equal float constants first, but not 8-bit ones; which node it keeps varies.
     """

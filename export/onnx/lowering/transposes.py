@@ -38,7 +38,8 @@ def transpose_stored(rewriting: Rewriting) -> None:
 
 
 def cancel_transposes(rewriting: Rewriting) -> None:
-    """There and back, with nothing but quantizations per tensor between: both go, and pairs stand in a row.
+    """Removes a Transpose and its inverse where only quantizations per tensor lie between them; pairs then
+    stand in a row.
 
     What stands between keeps its name and gets the shape from before.
     """

@@ -33,9 +33,9 @@ def slice_(converter: Converter, view: LayerView) -> None:
 
 
 def strided_slice(converter: Converter, view: LayerView) -> None:
-    """Of 8-bit values: a Slice, between Reshapes where axes appear or disappear.
+    """8-bit values become a Slice, between Reshapes where axes appear or disappear.
 
-    Of sizes: they are known, so nothing is written.
+    Sizes are known, so nothing is written for them.
     """
     if view.output().dtype in ("int32", "int64"):
         return

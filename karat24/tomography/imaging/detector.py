@@ -2,8 +2,8 @@
 
     I(t) = blur ∗ (1 - fringe·Δ²) exp(-p(t))        noise-free, open beam = 1, Δ² the second difference
 
-The fringe term is near-field propagation (transport of intensity): bright and dark rims along every edge. As
-the Radon transform turns a second derivative into the Laplacian, rims appear in the reconstruction just so.
+The fringe term is near-field propagation (transport of intensity): bright and dark rims along every edge. The
+Radon transform turns a second derivative into the Laplacian, so the reconstruction has the same rims.
 The blur is the scintillator's point spread: photons are counted *before* it, so that noise in neighbouring
 bins is correlated, as on a real detector.
 """

@@ -91,6 +91,7 @@ def simulate_slices(
     return Scan(noisy, stack.clean[1:-1], stack.normalization, stack.beam, stack.meta)
 
 
+# Behind `*` stand options with defaults, which a user names one by one: no record would be shorter.
 def simulate_stack(
     family: str,
     size: int,
@@ -112,7 +113,7 @@ def simulate_stack(
     seed : at least 0; same arguments, same bits, whatever the number of threads.
     dose : photons per bin and projection in the open beam; None chooses it for a noise between 0.05 and 1.6
         times the sample's contrast.
-    angles : projections over half a turn; drawn from the seed if None. Few give streaks.
+    angles : projections over half a turn; drawn from the seed if None. Few projections give streaks.
     method : "fbp" or "sirt" for the noisy image; None draws "sirt" for about one in twenty.
     vary_grey : also draw a random contrast (0.6 … 1.15) and brightness (±0.1), as augmentation.
     clean_ends : False leaves the clean first and last slice zero, which saves most of their cost.

@@ -24,10 +24,11 @@ RING_WIDTH = 9
 
 @dataclass(frozen=True)
 class Options:
-    """``axis`` is the bin of the rotation axis, found where it is None; ``rows`` the detector's rows, all
-    where
-    it is None. ``views`` takes every so many views. ``rings`` is the width of the ring removal, 0 for
-    none."""
+    """How slices are reconstructed.
+
+    ``axis`` is the bin of the rotation axis; None has it found. ``rows`` are the detector's rows; None takes
+    all. One of each ``views`` views is taken. ``rings`` is the width of the ring removal; 0 removes none.
+    """
 
     axis: float | None = None
     rows: tuple[int, int] | None = None

@@ -1,8 +1,8 @@
 """Many slices on the workers of a Dask cluster, which share a file system.
 
 A task is a path and a number: it reads its own slices, writes its own file, and returns a small record. Few
-are in flight, so that a worker that dies makes few others suspect; a task may run twice, and writes equal bytes
-then.
+are in flight, so that a worker that dies makes few others suspect; a task may run twice, and writes equal
+bytes then.
 """
 
 from __future__ import annotations

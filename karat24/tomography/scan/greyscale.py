@@ -4,12 +4,10 @@ As in ``karat24.tomography.imaging.normalize``, 0.1 and 0.9 stand for the 1st an
 things differ, since a volume is not one clean image:
 
 * Percentiles are order statistics of the sample, without interpolation, and grey values come from additions
-and
-  multiplications of float64 one by one. IEEE 754 fixes the result of each, so the bits depend neither on the
-  processor nor on the version of NumPy, whose sums and percentiles have changed their order of rounding.
-* Hot pixels and a metal grain, which reach into the percentiles where they are 1 % of the pixels, are left
-out:
-  values beyond three times the middle 80 % from either end of these, as long as they are few.
+  and multiplications of float64 one by one. IEEE 754 fixes the result of each, so the bits depend neither on
+  the processor nor on the version of NumPy, whose sums and percentiles have changed their order of rounding.
+* Hot pixels and a metal grain reach into the percentiles where they are 1 % of the pixels. They are left out:
+  values farther from the middle 80 % than three times its width, as long as they are few.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Locks of the operating system fail on cluster file systems. A file that is created exclusively works on all of
 them. Its owner touches it every few seconds; whoever finds one that was not touched for long, or whose
-process is
-gone from this machine, takes it over. Ages are measured by the file system's own clock.
+process is gone from this machine, takes it over. Ages are measured by the file system's own clock.
 """
 
 from __future__ import annotations

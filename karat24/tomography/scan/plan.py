@@ -32,8 +32,8 @@ class Options:
     """What the user asks for; None leaves the choice to the plan.
 
     ``slices`` are the first slice and the one behind the last. ``span`` are the values that become grey 0.1
-    and
-    0.9. ``mask`` is the value of pixels without a measurement. ``max_memory`` is in bytes, for all processes.
+    and 0.9. ``mask`` is the value of pixels without a measurement. ``max_memory`` is in bytes, for all
+    processes.
     """
 
     slices: tuple[int | None, int | None] = (None, None)

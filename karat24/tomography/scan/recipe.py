@@ -30,8 +30,8 @@ class Recipe:
 
     ``tile`` is the height and width of what the network sees, whole slices when they are at least as large as
     the slice. Tiles overlap as ``TileGrid`` says. ``repair`` runs Fine-Tune on each blended tile.
-    ``networks``
-    is the SHA-256 of the quantized networks: two machines that disagree on it must not share a volume.
+    ``networks`` is the SHA-256 of the quantized networks: two machines that disagree on it must not share a
+    volume.
     """
 
     quality: Quality

@@ -35,8 +35,7 @@ class Restorer:
         """The middle slice, grey float32 ``[y, x]``, of three ``[y, x, 3]``.
 
         What lies beyond the grey values of the networks is clipped. A slice smaller than a tile is enlarged
-        by
-        its border.
+        by its border.
         """
         tiles = self._grid.cut(window)
         restored = np.empty((*tiles.shape[:3], 1), np.float32)

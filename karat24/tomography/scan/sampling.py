@@ -21,8 +21,7 @@ BINS = 128
 @dataclass(frozen=True)
 class Sample:
     """``ordered``: the sampled values in ascending order, float64, finite, unmasked. ``digest``: SHA-256 of
-    the
-    sampled pixels as they were read. ``masked``: the share of sampled pixels that are masked."""
+    the sampled pixels as they were read. ``masked``: the share of sampled pixels that are masked."""
 
     ordered: Array
     digest: str
@@ -40,12 +39,11 @@ class Sample:
 
 
 def take_sample(volume: Volume, declared: float | None, found_masks: bool = True) -> Sample:
-    """Every so many pixels of up to 64 evenly spaced slices.
+    """Evenly spaced pixels of up to 64 evenly spaced slices.
 
     ``declared`` is the mask value that the user gives. Without one, a constant outside the circle is found.
     Raises FeedError for NaN and infinity outside the mask, with the first one's place, and for a sample that
-    is
-    masked altogether.
+    is masked altogether.
     """
     depth = volume.about.shape[0]
     chosen = sorted(

@@ -41,6 +41,7 @@ from karat24.refimpl.kernels.microkernel.microkernel import (
     multiply_block,
     open_block,
 )
+from karat24.refimpl.kernels.microkernel.operands import PixelRuns, Sums
 from karat24.refimpl.kernels.rounding.requantize import (
     Epilogue,
     copy_accumulators,
@@ -231,12 +232,12 @@ def _convolve_tile(
                 while pixel < pixels:
                     size = pixels_at_once(blocking, pixels - pixel)
                     values_at = pixel * stride + group * d.group_channels
-                    multiply_block(
-                        blocking, size, row_address + patch.itemsize * values_at, stride, offsets_address,
-                        runs, steps, weights_address + weights.itemsize * panel_at,
-                        folded_address + 4 * (group * blocks + block) * blocking.channels,
-                        acc_address + 4 * (pixel * width + lane), width,
-                    )  # fmt: skip
+                    first = row_address + patch.itemsize * values_at
+                    read = PixelRuns(first, stride, offsets_address, runs, steps)
+                    initial = folded_address + 4 * (group * blocks + block) * blocking.channels
+                    sums = Sums(initial, acc_address + 4 * (pixel * width + lane), width)
+                    packed = weights_address + weights.itemsize * panel_at
+                    multiply_block(blocking, size, read, packed, sums)
                     pixel += size
             channel = group * d.group_filters + first_filter
             at = (out_row + out_x) * d.out_pitch + channel

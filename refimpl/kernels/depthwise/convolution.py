@@ -37,7 +37,7 @@ from karat24.refimpl.kernels.convolution.tiling import (
     tile_size,
 )
 from karat24.refimpl.kernels.depthwise.row_block import STRIDES, TAPS, multiply_columns
-from karat24.refimpl.kernels.depthwise.word_patch import fill_words, pack_neighbours
+from karat24.refimpl.kernels.depthwise.word_patch import WordSource, fill_words, pack_neighbours
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount_once, task_loop
 from karat24.refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
 from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
@@ -49,6 +49,7 @@ from karat24.refimpl.kernels.microkernel.microkernel import (
     microkernel_for,
     multiply_channels,
 )
+from karat24.refimpl.kernels.microkernel.operands import ByteColumns, ChannelWeights, PixelTaps, Sums
 from karat24.refimpl.kernels.microkernel.vector_blocks import WORD_BYTES
 from karat24.refimpl.kernels.rounding.requantize import (
     Epilogue,
@@ -308,30 +309,29 @@ def _depthwise_tile(
     for row in range(rows):
         if g.by_columns:
             row_address = patch.ctypes.data + row * g.stride_y * row_bytes
+            row_sums = acc_address + 4 * row * row_pixels * lanes
             for lane in range(0, lanes, DEPTHWISE_CHANNELS):
-                multiply_columns(
-                    blocking, reading.in_x_step, row_pixels, row_address + patch.itemsize * lane, row_bytes,
-                    column_bytes, weights_address + 4 * lane, 4 * lanes, folded_address + 4 * lane,
-                    acc_address + 4 * (row * row_pixels * lanes + lane), 4 * lanes,
-                )  # fmt: skip
+                columns = ByteColumns(row_address + patch.itemsize * lane, row_bytes, column_bytes)
+                factors = ChannelWeights(weights_address + 4 * lane, lanes)
+                sums = Sums(folded_address + 4 * lane, row_sums + 4 * lane, lanes)
+                multiply_columns(blocking, reading.in_x_step, row_pixels, columns, factors, sums)
             continue
         row_y = in_y + row * g.stride_y
         if g.neighbour:
             fill_patch(image, conversion, reading, batch, row_y, in_x, row_pixels, patch)
             pack_neighbours(patch, g.neighbour, row_bytes // patch.itemsize, words)
         else:
-            fill_words(
-                image, layer.borders, conversion, g.per_word, reading, batch, row_y, in_x, row_pixels, words
-            )
+            source = WordSource(image, layer.borders, conversion, g.per_word, reading, batch, row_y)
+            fill_words(source, in_x, row_pixels, words)
         # The last block of pixels may go beyond the row: what it writes there, the next row overwrites.
         for pixel in range(0, row_pixels, DEPTHWISE_PIXELS):
-            sums = acc_address + 4 * (row * row_pixels + pixel) * lanes
+            pixel_sums = acc_address + 4 * (row * row_pixels + pixel) * lanes
             for lane in range(0, lanes, DEPTHWISE_CHANNELS):
-                multiply_channels(
-                    blocking, words_address + 4 * (pixel * stride + lane), stride, offsets_address,
-                    offsets.size, weights_address + 4 * lane, lanes, folded_address + 4 * lane,
-                    sums + 4 * lane, lanes,
-                )  # fmt: skip
+                first = words_address + 4 * (pixel * stride + lane)
+                taps = PixelTaps(first, stride, offsets_address, offsets.size)
+                factors = ChannelWeights(weights_address + 4 * lane, lanes)
+                sums = Sums(folded_address + 4 * lane, pixel_sums + 4 * lane, lanes)
+                multiply_channels(blocking, taps, factors, sums)
     pixels = rows * row_pixels
     at = ((batch * g.out_height + first_row) * g.out_width + first_column) * channels
     requantize_pixels(acc[:pixels], layer.epilogue, 0, channels, out, at, channels)

@@ -31,6 +31,7 @@ from karat24.refimpl.kernels.microkernel.microkernel import (
     Microkernel,
     kernel_of,
 )
+from karat24.refimpl.kernels.microkernel.operands import flat
 from karat24.refimpl.kernels.microkernel.vector_blocks import WORD_BYTES, ChannelBlock
 
 TAPS = 3
@@ -42,39 +43,30 @@ STRIDES = 1, 2
 
 @intrinsic
 def multiply_columns(
-    _: Any,
-    blocking: Any,
-    stride: Any,
-    pixels: Any,
-    patch: Any,
-    row_bytes: Any,
-    column_bytes: Any,
-    weights: Any,
-    weight_bytes: Any,
-    initial: Any,
-    acc: Any,
-    acc_bytes: Any,
+    _: Any, blocking: Any, stride: Any, pixels: Any, columns: Any, weights: Any, sums: Any
 ) -> Any:
-    """``acc[p, c] = initial[c] + sum of value(y, stride * p + x, c) * weight(y, x, c)`` over TAPS y and x.
+    """``target[p, c] = initial[c] + sum of value(y, stride * p + x, c) * weight(y, x, c)`` over TAPS y and x.
 
-    For p < ``pixels``, c < DEPTHWISE_CHANNELS and a ``stride`` of STRIDES. Arrays are addresses: ``patch`` of
-    the kernel's elements, rows and columns ``row_bytes`` and ``column_bytes`` apart; ``weights`` words of 32
-    bits [row of words, x, c], those of the next x ``weight_bytes`` behind; ``initial`` int32 [c]; ``acc``
-    int32, pixels ``acc_bytes`` apart. Sums wrap at 32 bits. Reads what is named above and nothing else.
+    For p < ``pixels``, c < DEPTHWISE_CHANNELS and a ``stride`` of STRIDES. ``columns`` are ``ByteColumns``,
+    ``sums`` ``Sums``; ``weights`` are ``ChannelWeights`` whose rows are [row of words, x]. Sums wrap at 32
+    bits. Reads what is named above and nothing else.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
         kernel = kernel_of(blocking)
-        for columns in STRIDES:
-            with builder.if_then(builder.icmp_signed("==", arguments[1], constant(columns))):
-                emit_row(builder, kernel, columns, arguments[2:])
+        numbers = flat(builder, *arguments[2:])
+        for along_x in STRIDES:
+            with builder.if_then(builder.icmp_signed("==", arguments[1], constant(along_x))):
+                emit_row(builder, kernel, along_x, numbers)
 
-    return types.void(blocking, *[types.int64] * 10), codegen
+    return types.void(blocking, types.int64, types.int64, columns, weights, sums), codegen
 
 
 def emit_row(builder: Any, kernel: Microkernel, stride: int, arguments: Sequence[Any]) -> None:
-    """Writes the code of :func:`multiply_columns` for one stride; its ``arguments`` from ``pixels`` on."""
-    pixels, patch, row_bytes, column_bytes, weights, weight_bytes, initial, acc, acc_bytes = arguments
+    """Writes the code of :func:`multiply_columns` for one stride; ``arguments`` from ``pixels`` on."""
+    pixels, patch, row_bytes, column_bytes, weights, weight_stride, initial, acc, acc_stride = arguments
+    word = constant(WORD_BYTES)
+    weight_bytes, acc_bytes = builder.mul(weight_stride, word), builder.mul(acc_stride, word)
     block, per_word = kernel.channelwise, kernel.values_per_word
     values = vector(INT8 if per_word == WORD_BYTES else INT16, DEPTHWISE_CHANNELS)
     sums = vector(INT32, block.lanes)

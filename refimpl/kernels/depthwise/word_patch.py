@@ -8,6 +8,8 @@ share words. A word is made once and read by every tap along x.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
@@ -16,24 +18,32 @@ from karat24.refimpl.kernels.convolution.patches import ByteToElement, PatchSour
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount
 
 
-@no_refcount
-def fill_words(
-    image: Array,
-    borders: Array,
-    conversion: ByteToElement,
-    per_word: int,
-    r: PatchSource,
-    batch: int,
-    in_y: int,
-    in_x: int,
-    pixels: int,
-    patch: Array,
-) -> None:
-    """Fills ``patch`` for ``pixels`` outputs, the first of which starts at ``in_y``, ``in_x``.
+class WordSource(NamedTuple):
+    """The input of a row of outputs."""
 
-    ``image`` holds the whole input's bytes, NHWC; ``borders`` a row of the patch, each byte the input's zero
-    point. Rows behind the filter's last row are undefined: their weights are zero.
+    image: Array
+    """Bytes of the whole input, NHWC flat."""
+    borders: Array
+    """A row of the patch outside the image: bytes, the input's zero point."""
+    conversion: ByteToElement
+    """From an input byte to an element of the patch."""
+    per_word: int
+    """Elements of a 32-bit word: four bytes or two int16."""
+    reading: PatchSource
+    """Sizes and steps."""
+    batch: int
+    """Which image of the batch."""
+    in_y: int
+    """Input row that the filter's first row reads; above the image, it is negative."""
+
+
+@no_refcount
+def fill_words(source: WordSource, in_x: int, pixels: int, patch: Array) -> None:
+    """Fills ``patch`` for ``pixels`` outputs, whose first patch starts at column ``in_x``.
+
+    Rows behind the filter's last row are undefined: their weights are zero.
     """
+    r, per_word = source.reading, source.per_word
     row_size = r.patch_columns * r.in_channels
     pitch = row_size * r.copies
     for group in range((r.taps_y + per_word - 1) // per_word):
@@ -45,67 +55,53 @@ def fill_words(
                     column = (pixel * r.taps_x + tap_x) * r.in_channels
                     target = row[column : column + r.in_channels]
                     x = in_x + pixel * r.in_x_step + tap_x * r.tap_x_step
-                    _fill_columns(image, borders, conversion, per_word, r, batch, in_y, first, x, 1, target)
+                    _fill_columns(source, first, x, 1, target)
         else:
             target = row[:row_size]
-            _fill_columns(
-                image, borders, conversion, per_word, r, batch, in_y, first, in_x, r.patch_columns, target
-            )
+            _fill_columns(source, first, in_x, r.patch_columns, target)
         for i in range(row_size - 1 if r.copies > 1 else -1, -1, -1):
             for copy in range(r.copies):  # from the end, so that none is lost
                 row[i * r.copies + copy] = row[i]
 
 
 @no_refcount
-def _fill_columns(
-    image: Array,
-    borders: Array,
-    conversion: ByteToElement,
-    per_word: int,
-    r: PatchSource,
-    batch: int,
-    in_y: int,
-    first_tap: int,
-    first: int,
-    columns: int,
-    target: Array,
-) -> None:
+def _fill_columns(source: WordSource, first_tap: int, first: int, columns: int, target: Array) -> None:
     """Fills ``columns`` columns from ``first`` on, for the filter's rows from ``first_tap`` on."""
+    r, borders, conversion = source.reading, source.borders, source.conversion
     channels = r.in_channels
     left = min(max(-first, 0), columns)
     right = max(min(r.in_width - first, columns), left)
     inside = (right - left) * channels
     begin = (first + left) * channels
-    a = _source(image, borders, r, batch, in_y, first_tap, begin, inside)
-    b = _source(image, borders, r, batch, in_y, first_tap + 1, begin, inside)
+    a = _bytes_read(source, first_tap, begin, inside)
+    b = _bytes_read(source, first_tap + 1, begin, inside)
     inner = target[left * channels : right * channels]
     before, behind = target[: left * channels], target[right * channels : columns * channels]
     flip, offset = np.uint8(conversion.flip), np.int16(conversion.offset)
-    if per_word == 2:
+    if source.per_word == 2:
         _pairs(a, b, flip, offset, inner)
         _pairs(borders, borders, flip, offset, before)
         _pairs(borders, borders, flip, offset, behind)
         return
-    c = _source(image, borders, r, batch, in_y, first_tap + 2, begin, inside)
+    c = _bytes_read(source, first_tap + 2, begin, inside)
     if first_tap + 3 == r.taps_y:
         _triples(a, b, c, flip, inner)
     else:
-        d = _source(image, borders, r, batch, in_y, first_tap + 3, begin, inside)
+        d = _bytes_read(source, first_tap + 3, begin, inside)
         _quads(a, b, c, d, flip, inner)
     _quads(borders, borders, borders, borders, flip, before)
     _quads(borders, borders, borders, borders, flip, behind)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _source(
-    image: Array, borders: Array, r: PatchSource, batch: int, in_y: int, tap_y: int, begin: int, size: int
-) -> Array:
+def _bytes_read(source: WordSource, tap_y: int, begin: int, size: int) -> Array:
     """``size`` bytes of the input row that a filter row reads, or of the border."""
-    y = in_y + tap_y * r.tap_y_step
+    r = source.reading
+    y = source.in_y + tap_y * r.tap_y_step
     if tap_y < r.taps_y and 0 <= y < r.in_height:
-        start = (batch * r.in_height + y) * r.in_width * r.in_channels + begin
-        return image[start : start + size]
-    return borders[:size]
+        start = (source.batch * r.in_height + y) * r.in_width * r.in_channels + begin
+        return source.image[start : start + size]
+    return source.borders[:size]
 
 
 @no_refcount

@@ -235,9 +235,8 @@ def _blocks_in_doubt(left: Any, right: Any, nearly: Any, s: Any, out: Any) -> in
 def _add_nearly(left: Any, right: Any, n: Any, s: Any, out: Any, begin: int, end: int) -> int:
     """The number of elements computed before the first block in doubt."""
     done: int = add_until_doubt(
-        left.ctypes.data + begin, right.ctypes.data + begin, np.uint8(s.left.flip), np.uint8(s.right.flip),
-        n.a, n.b, n.start, n.low, n.high, n.offset, np.int32((1 << PLACES) - 2 * _DOUBT),
-        out.ctypes.data + begin, end - begin,
+        left.ctypes.data + begin, right.ctypes.data + begin, (np.uint8(s.left.flip), np.uint8(s.right.flip)),
+        n, np.int32((1 << PLACES) - 2 * _DOUBT), out.ctypes.data + begin, end - begin,
     )  # fmt: skip
     return done
 

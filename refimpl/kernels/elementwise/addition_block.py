@@ -17,6 +17,7 @@ from karat24.refimpl.kernels.jit.llvm_ir import (
     INT32,
     call,
     constant,
+    fields,
     intrinsic,
     load,
     splat,
@@ -35,32 +36,21 @@ _BYTES, _WHOLE, _REAL = (vector(kind, LANES) for kind in (INT8, INT32, ir.FloatT
 
 @intrinsic
 def add_until_doubt(
-    _: Any,
-    left: Any,
-    right: Any,
-    left_flip: Any,
-    right_flip: Any,
-    left_scale: Any,
-    right_scale: Any,
-    start: Any,
-    low: Any,
-    high: Any,
-    offset: Any,
-    certain: Any,
-    out: Any,
-    count: Any,
+    _: Any, left: Any, right: Any, flips: Any, nearly: Any, certain: Any, out: Any, count: Any
 ) -> Any:
-    """``out[i] = (left[i] ^ left_flip) * left_scale + (right[i] ^ right_flip) * right_scale + start``.
+    """``out[i] = (left[i] ^ flips[0]) * nearly.a + (right[i] ^ flips[1]) * nearly.b + nearly.start``.
 
     Bounded by ``low`` and ``high`` and added to ``offset``, a float32 from 1024 on, a sum ends in the
     fraction that 2**-PLACES counts; above it stands the result. Goes on in blocks of LANES until one of a
     block's fractions has none of the bits ``certain``, or less than a block is left of ``count``. Returns the
     number of elements done before; up to LANES more may have been written, to be written again. ``left``,
-    ``right`` and ``out`` are addresses of bytes.
+    ``right`` and ``out`` are addresses of bytes, ``flips`` a pair of bytes and ``nearly`` a ``Nearly``.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        left, right, left_flip, right_flip, *numbers, certain, out, count = arguments
+        left, right, flipped, constants, certain, out, count = arguments
+        left_flip, right_flip = fields(builder, flipped)
+        numbers = fields(builder, constants)
         flips = [splat(builder, flip, LANES) for flip in (left_flip, right_flip)]
         left_scale, right_scale, start, low, high, offset = (splat(builder, x, LANES) for x in numbers)
         certain, places = splat(builder, certain, LANES), ir.Constant(_WHOLE, [PLACES] * LANES)
@@ -87,9 +77,8 @@ def add_until_doubt(
                 block.do_break()
         return builder.mul(builder.load(done), constant(LANES))
 
-    byte, number, address = types.uint8, types.float32, types.int64
-    kinds = address, address, byte, byte, *[number] * 6, types.int32, address, types.int64
-    return types.int64(*kinds), codegen
+    address, size = types.int64, types.int64
+    return types.int64(address, address, flips, nearly, types.int32, address, size), codegen
 
 
 def _fused(builder: Any, value: Any, factor: Any, addend: Any) -> Any:

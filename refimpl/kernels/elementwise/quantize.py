@@ -45,12 +45,11 @@ def _from_float(view: LayerView, rule: Rule) -> Kernel:
     method, tail = _float_method(view, rule.method), _float_method(view, rule.tail or rule.method)
     body = size // rule.block * rule.block if rule.tail is not None else size
     scale, zero_point = np.float32(output.scale), output.zero_point
-    saturates = rule.overflow == "saturates"
     low, high = full_range(output.dtype)
+    quantizer = Quantizer(method, rule.overflow == "saturates", scale, zero_point, low, high)
 
     def whole(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
-        values, out = buffer(inputs, 0).reshape(-1), flat_bytes(outputs[0])
-        return values, method, saturates, scale, zero_point, low, high, out
+        return buffer(inputs, 0).reshape(-1), quantizer, flat_bytes(outputs[0])
 
     if body == size and method != _DIVIDE_64:
         ordinary = Ordinary(
@@ -70,7 +69,7 @@ def _from_float(view: LayerView, rule: Rule) -> Kernel:
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
         values, out = buffer(inputs, 0).reshape(-1), flat_bytes(outputs[0])
         for part, by in ((slice(body), method), (slice(body, None), tail)):
-            arguments = values[part], by, saturates, scale, zero_point, low, high, out[part]
+            arguments = values[part], quantizer._replace(method=by), out[part]
             BoundLayer(loop, arguments, out[part].size, out[part].size)()
 
     return run
@@ -82,37 +81,43 @@ def _float_method(view: LayerView, method: Method) -> int:
     return _FLOAT_METHODS[method]
 
 
+class Quantizer(NamedTuple):
+    """``value / scale`` rounded, plus the zero point, clamped to ``[low, high]``."""
+
+    method: int
+    """_DIVIDE_32, _DIVIDE_64 or _RECIPROCAL: how the quotient is computed and rounded."""
+    saturates: bool
+    """True clamps before converting to int32; False converts what does not fit to the lowest, as x86."""
+    scale: np.float32
+    """The output's scale."""
+    zero_point: int
+    """The output's zero point."""
+    low: int
+    """Least output."""
+    high: int
+    """Greatest output."""
+
+
 @no_refcount
-def _quantize(
-    values: Any,
-    method: int,
-    saturates: bool,
-    scale: Any,
-    zero_point: int,
-    low: int,
-    high: int,
-    out: Any,
-    begin: int,
-    end: int,
-) -> None:
-    """``values / scale`` rounded, plus the zero point, clamped to ``[low, high]``."""
-    reciprocal = np.float32(1) / scale
-    floor, ceiling = np.float64(low - zero_point), np.float64(high - zero_point)
+def _quantize(values: Any, q: Any, out: Any, begin: int, end: int) -> None:
+    """Elements ``begin`` … ``end - 1`` by a ``Quantizer``, whatever their size."""
+    reciprocal = np.float32(1) / q.scale
+    floor, ceiling = np.float64(q.low - q.zero_point), np.float64(q.high - q.zero_point)
     for i in range(begin, end):
-        if method == _DIVIDE_32:
-            steps = _half_away(np.float64(np.float32(values[i] / scale)))
-        elif method == _DIVIDE_64:
-            steps = _half_away(np.float64(values[i]) / np.float64(scale))
+        if q.method == _DIVIDE_32:
+            steps = _half_away(np.float64(np.float32(values[i] / q.scale)))
+        elif q.method == _DIVIDE_64:
+            steps = _half_away(np.float64(values[i]) / np.float64(q.scale))
         else:
             steps = np.float64(np.rint(np.float32(values[i] * reciprocal)))
-        if saturates:
+        if q.saturates:
             steps = steps if steps < ceiling else ceiling  # also what is not a number
             steps = steps if steps > floor else floor
         # What no int32 holds, x86 converts to the lowest one; the zero point then wraps.
         whole: Any = INT32_MIN
         if -2147483648.0 <= steps < 2147483648.0:
             whole = np.int64(steps)
-        out[i] = np.uint8(min(max(wrap32(whole + zero_point), low), high))
+        out[i] = np.uint8(min(max(wrap32(whole + q.zero_point), q.low), q.high))
 
 
 class Ordinary(NamedTuple):
@@ -135,9 +140,8 @@ _BLOCK = 256
 
 @no_refcount
 def _quantize_mostly_ordinary(
-    ordinary: Any, values: Any, method: int, saturates: bool, scale: Any, zero_point: int, low: int,
-    high: int, out: Any, begin: int, end: int,
-) -> None:  # fmt: skip
+    ordinary: Any, values: Any, quantizer: Any, out: Any, begin: int, end: int
+) -> None:
     """As :func:`_quantize`, which computes the blocks that hold a number of extraordinary size."""
     for first in range(begin, end, _BLOCK):
         last = min(first + _BLOCK, end)
@@ -146,7 +150,7 @@ def _quantize_mostly_ordinary(
         else:
             others = _multiply(ordinary, values, out, first, last)
         if others:
-            _quantize(values, method, saturates, scale, zero_point, low, high, out, first, last)
+            _quantize(values, quantizer, out, first, last)
 
 
 @no_refcount

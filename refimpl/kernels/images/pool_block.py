@@ -5,39 +5,43 @@ A loop over arrays keeps the largest so far in the output, writes it for every t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import types
 from numba.core import cgutils
 
-from karat24.refimpl.kernels.jit.llvm_ir import INT8, constant, intrinsic, load, splat, store, vector
+from karat24.refimpl.kernels.jit.llvm_ir import INT8, constant, fields, intrinsic, load, splat, store, vector
 
 BLOCKS = (64, 32, 16, 1)
 """Numbers of channels at a time; the widest that fits the channels left is taken."""
 
 
+class ByteWindow(NamedTuple):
+    """A window of an image of bytes."""
+
+    address: int
+    """Of its first row and column's first channel."""
+    rows: int
+    """Rows it has, at least one."""
+    row_step: int
+    """Bytes from a row to the next."""
+    columns: int
+    """Columns it has, at least one."""
+    column_step: int
+    """Bytes from a column to the next."""
+
+
 @intrinsic
-def largest_of_window(
-    _: Any,
-    window: Any,
-    rows: Any,
-    row_step: Any,
-    columns: Any,
-    column_step: Any,
-    channels: Any,
-    low: Any,
-    high: Any,
-    out: Any,
-) -> Any:
+def largest_of_window(_: Any, window: Any, channels: Any, low: Any, high: Any, out: Any) -> Any:
     """``out[c] = min(max(largest of window[y, x, c], low), high)`` for every channel c.
 
-    ``window`` and ``out`` are addresses of bytes: int8 or uint8, as ``low`` and ``high`` are. Rows lie
-    ``row_step`` bytes apart, columns ``column_step``.
+    ``window`` is a ``ByteWindow``, ``out`` an address of bytes: int8 or uint8, as ``low`` and ``high`` are.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        window, rows, row_step, columns, column_step, channels, low, high, out = arguments
-        compare = builder.icmp_signed if signature.args[6].signed else builder.icmp_unsigned
+        read, channels, low, high, out = arguments
+        at_first, rows, row_step, columns, column_step = fields(builder, read)
+        compare = builder.icmp_signed if signature.args[2].signed else builder.icmp_unsigned
 
         def larger(a: Any, b: Any) -> Any:
             return builder.select(compare(">", a, b), a, b)
@@ -55,7 +59,7 @@ def largest_of_window(
             end = builder.add(begin, builder.and_(builder.sub(channels, begin), constant(-lanes)))
             with cgutils.for_range_slice(builder, begin, end, constant(lanes)) as (channel, _count):
                 found = cgutils.alloca_once_value(builder, floor)
-                first = builder.add(window, channel)
+                first = builder.add(at_first, channel)
                 with cgutils.for_range(builder, rows) as row:
                     at = builder.add(first, builder.mul(row.index, row_step))
                     with cgutils.for_range(builder, columns) as column:
@@ -66,5 +70,5 @@ def largest_of_window(
             begin = end
 
     count, bound = types.int64, types.int8 if low.signed else types.uint8
-    signature = types.void(*[count] * 6, bound, bound, count)
+    signature = types.void(window, count, bound, bound, count)
     return signature, codegen

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from karat24.refimpl.contract import Kernel, MaxPool2x2, Target, Values
 from karat24.refimpl.graph import DTYPES, Array, LayerView
-from karat24.refimpl.kernels.images.pool_block import largest_of_window
+from karat24.refimpl.kernels.images.pool_block import ByteWindow, largest_of_window
 from karat24.refimpl.kernels.images.strided_images import whole_image, whole_pixels
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount
 from karat24.refimpl.kernels.rounding.multipliers import combined_scales, output_bounds
@@ -143,10 +143,10 @@ def _max_pool(
         for out_x in range(out_width):
             x_begin, x_end = columns[out_x, 0], columns[out_x, 1]
             window = image[batch, y_begin:, x_begin:]
-            largest_of_window(
-                window.ctypes.data, y_end - y_begin, window.strides[0], x_end - x_begin, window.strides[1],
-                channels, low, high, out[batch, out_y, out_x:].ctypes.data,
-            )  # fmt: skip
+            taps = ByteWindow(
+                window.ctypes.data, y_end - y_begin, window.strides[0], x_end - x_begin, window.strides[1]
+            )
+            largest_of_window(taps, channels, low, high, out[batch, out_y, out_x:].ctypes.data)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.images.resize_float import resize_float
 from karat24.refimpl.kernels.images.resize_short import Between, in_short, resize_short
 from karat24.refimpl.kernels.images.strided_images import whole_pixels
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount
@@ -63,13 +64,14 @@ def prepare_resize_bilinear(view: LayerView, rule: Rule, target: Target) -> Kern
         place, interpolate, bits = _ten_bit_places, _integer, _TEN_BITS
     else:
         place = _float_places
-        interpolate = _float_weight_by_weight if rule.method == "reference" else _float_weights_first
+        interpolate = _float_weight_by_weight if rule.method == "reference" else resize_float
     vertical, horizontal = place(Modes.of(view, 1)), place(Modes.of(view, 2))
-    constants: tuple[Any, ...] = vertical, horizontal
+    constants: tuple[Any, ...] = vertical, horizontal, np.float32(0.5)
     work = 4 * math.prod(view.output().shape)
     if bits:
         away = bits == _TEN_BITS
-        constants = (*constants, Division(np.int32(1 << (bits - 1)), np.int32(-away), np.int32(bits)))
+        division = Division(np.int32(1 << (bits - 1)), np.int32(-away), np.int32(bits))
+        constants = vertical, horizontal, division
         short = in_short(vertical, horizontal, view.input(0).dtype, bits, away)
         if short is not None:
             interpolate, constants, work = resize_short, short, work // 8
@@ -166,12 +168,11 @@ def _integer(
 
 @no_refcount
 def _float_weight_by_weight(
-    image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int
+    image: Any, vertical: Any, horizontal: Any, half: Any, out: Any, begin: int, end: int
 ) -> None:
     """Each pixel times its row's weight, then times its column's; TFLite's reference order."""
     _, out_height, out_width, _ = out.shape
     channels = image.shape[3]
-    half = np.float32(0.5)
     for row in range(begin, end):
         batch, y = row // out_height, row % out_height
         above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
@@ -186,32 +187,6 @@ def _float_weight_by_weight(
                 total = total + np.float32(c[k]) * below_weight * left_weight
                 total = total + np.float32(b[k]) * above_weight * right_weight
                 total = total + np.float32(d[k]) * below_weight * right_weight
-                cell[k] = np.uint8(np.int32(total + half))
-
-
-@no_refcount
-def _float_weights_first(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
-    """Each pixel times the product of its two weights; TFLite's optimised order."""
-    _, out_height, out_width, _ = out.shape
-    channels = image.shape[3]
-    half = np.float32(0.5)
-    for row in range(begin, end):
-        batch, y = row // out_height, row % out_height
-        above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
-        above_weight, below_weight = vertical.lower_weight[y], vertical.upper_weight[y]
-        for x in range(out_width):
-            left, right = horizontal.lower[x], horizontal.upper[x]
-            a, b, c, d = above[left], above[right], below[left], below[right]
-            a_weight = above_weight * horizontal.lower_weight[x]
-            b_weight = above_weight * horizontal.upper_weight[x]
-            c_weight = below_weight * horizontal.lower_weight[x]
-            d_weight = below_weight * horizontal.upper_weight[x]
-            cell = out[batch, y, x]
-            for k in range(channels):
-                total = np.float32(a[k]) * a_weight
-                total = total + np.float32(b[k]) * b_weight
-                total = total + np.float32(c[k]) * c_weight
-                total = total + np.float32(d[k]) * d_weight
                 cell[k] = np.uint8(np.int32(total + half))
 
 

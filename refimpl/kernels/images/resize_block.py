@@ -6,8 +6,9 @@ one by one.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -17,6 +18,7 @@ from karat24.refimpl.kernels.jit.llvm_ir import (
     INT16,
     constant,
     element,
+    fields,
     intrinsic,
     load,
     splat,
@@ -31,28 +33,30 @@ _INT16_BYTES = 2
 _SIGN = 15
 
 
+class Rounding(NamedTuple):
+    """A division by ``2**places`` that rounds ties up, or away from zero."""
+
+    half: np.int16
+    """``2**(places - 1)``, added before."""
+    away: np.int16
+    """-1 to round ties away from zero: added to what is negative; else 0."""
+    places: np.int16
+    """Bits shifted out, 1 to 15."""
+
+
 @intrinsic
 def weigh_columns(
-    _: Any,
-    left: Any,
-    right: Any,
-    left_weight: Any,
-    right_weight: Any,
-    half: Any,
-    away: Any,
-    places: Any,
-    channels: Any,
-    out: Any,
+    _: Any, left: Any, right: Any, left_weight: Any, right_weight: Any, rounding: Any, channels: Any, out: Any
 ) -> Any:
     """``out[c] = (left[c] * left_weight + right[c] * right_weight) / 2**places``, rounded.
 
-    ``left`` and ``right`` are addresses of int16 [channels], ``out`` of bytes; all else but ``channels`` is
-    int16. ``half`` is ``2**(places - 1)``; ties go up, or with ``away`` -1 instead of 0 away from zero. Sums
-    must fit int16.
+    ``left`` and ``right`` are addresses of int16 [channels], ``out`` of bytes; the weights are int16, and
+    ``rounding`` is a ``Rounding``. Sums must fit int16.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        left, right, *scalars, channels, out = arguments
+        left, right, *weights, divided, channels, out = arguments
+        scalars = [*weights, *fields(builder, divided)]
         begin: Any = constant(0)
         for lanes in BLOCKS:
             kind = vector(INT16, lanes)
@@ -72,4 +76,4 @@ def weigh_columns(
             begin = end
 
     count, short = types.int64, types.int16
-    return types.void(count, count, *[short] * 5, count, count), codegen
+    return types.void(count, count, short, short, rounding, count, count), codegen

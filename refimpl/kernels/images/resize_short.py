@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array
-from karat24.refimpl.kernels.images.resize_block import weigh_columns
+from karat24.refimpl.kernels.images.resize_block import Rounding, weigh_columns
 
 _LARGEST = (1 << 15) - 1
 
@@ -26,14 +26,6 @@ class Between(NamedTuple):
     upper: NDArray[np.int64]
     lower_weight: Array
     upper_weight: Array
-
-
-class Rounding(NamedTuple):
-    """A division by ``2**places``: ``half`` is added before, and ``away`` (-1 or 0) to what is negative."""
-
-    half: np.int16
-    away: np.int16
-    places: np.int16
 
 
 def in_short(
@@ -93,6 +85,6 @@ def resize_short(
         for x in range(out_width):
             weigh_columns(
                 columns + column * horizontal.lower[x], columns + column * horizontal.upper[x],
-                horizontal.lower_weight[x], horizontal.upper_weight[x],
-                rounding.half, rounding.away, rounding.places, channels, out[batch, y, x:].ctypes.data,
+                horizontal.lower_weight[x], horizontal.upper_weight[x], rounding,
+                channels, out[batch, y, x:].ctypes.data,
             )  # fmt: skip

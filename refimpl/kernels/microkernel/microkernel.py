@@ -39,6 +39,7 @@ from karat24.refimpl.kernels.microkernel.blocking import (
     Portable,
     pixels_computed,
 )
+from karat24.refimpl.kernels.microkernel.operands import flat
 from karat24.refimpl.kernels.microkernel.vector_blocks import (
     WORD_BYTES,
     ChannelBlock,
@@ -248,35 +249,19 @@ def kernel_of(blocking: Any) -> Microkernel:
 
 
 @intrinsic
-def multiply_block(
-    _: Any,
-    blocking: Any,
-    pixels: Any,
-    patch: Any,
-    pixel_stride: Any,
-    offsets: Any,
-    runs: Any,
-    steps: Any,
-    weights: Any,
-    initial: Any,
-    acc: Any,
-    acc_stride: Any,
-) -> Any:
-    """Pixels times filters: ``acc[p, c] = initial[c] + sum of value(p, r, k) * weights[r, k, c]``.
+def multiply_block(_: Any, blocking: Any, pixels: Any, values: Any, weights: Any, sums: Any) -> Any:
+    """Pixels times filters: ``target[p, c] = initial[c] + sum of value(p, r, k) * weights[r, k, c]``.
 
-    The sum is over runs r and their elements k; ``value(p, r, k)`` is
-    ``patch[p * pixel_stride + offsets[r] + k]``, for p < ``pixels``, one of the
-    block's sizes. All arrays are addresses: ``patch`` of the kernel's elements;
-    ``offsets`` int64 [runs]; ``weights`` as packed by the kernel; ``initial`` int32
-    [channels]; ``acc`` int32, rows ``acc_stride`` apart, overwritten for every pixel and
-    channel of the block. A run is ``steps * depth`` neighbouring elements, none where there are no runs;
-    offsets and strides count elements. Sums wrap at 32 bits. Reads what is named above and nothing else.
+    ``values`` are ``PixelRuns``, ``sums`` ``Sums``; ``weights`` is the address of a filter as packed by the
+    kernel. The sum is over runs r and their elements k; ``value(p, r, k)`` is
+    ``patch[p * stride + offsets[r] + k]``, for p < ``pixels``, one of the block's sizes. Sums wrap at 32
+    bits. Reads what is named above and nothing else.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        kernel_of(blocking).emit(builder, arguments[1:])
+        kernel_of(blocking).emit(builder, flat(builder, *arguments[1:]))
 
-    return types.void(blocking, *[types.int64] * 10), codegen
+    return types.void(blocking, types.int64, values, types.int64, sums), codegen
 
 
 @intrinsic
@@ -304,27 +289,16 @@ def close_block(_: Any, blocking: Any) -> Any:
 
 
 @intrinsic
-def multiply_channels(
-    _: Any,
-    blocking: Any,
-    patch: Any,
-    pixel_stride: Any,
-    offsets: Any,
-    taps: Any,
-    weights: Any,
-    weight_stride: Any,
-    initial: Any,
-    acc: Any,
-    acc_stride: Any,
-) -> Any:
-    """Channel by channel: ``acc[p, c] = initial[c] + sum of value(p, t, c) . weights[t, c]``.
+def multiply_channels(_: Any, blocking: Any, values: Any, weights: Any, sums: Any) -> Any:
+    """Channel by channel: ``target[p, c] = initial[c] + sum of value(p, t, c) . weights[t, c]``.
 
-    The sum is over taps t, and over the values of a word of 32 bits: ``value(p, t, c)`` is the word ``patch[p
-    * pixel_stride + offsets[t] + c]``, for p < DEPTHWISE_PIXELS and c < DEPTHWISE_CHANNELS. The rows of the
-    weights lie ``weight_stride`` words apart; the rest is as for :func:`multiply_block`.
+    ``values`` are ``PixelTaps``, ``weights`` ``ChannelWeights``, ``sums`` ``Sums``. The sum is over taps t,
+    and over the values of a word of 32 bits: ``value(p, t, c)`` is the word ``patch[p * stride + offsets[t] +
+    c]``, for p < DEPTHWISE_PIXELS and c < DEPTHWISE_CHANNELS. Sums wrap at 32 bits. Reads what is named above
+    and nothing else.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        kernel_of(blocking).channelwise.emit(builder, arguments[1:])
+        kernel_of(blocking).channelwise.emit(builder, flat(builder, *arguments[1:]))
 
-    return types.void(blocking, *[types.int64] * 9), codegen
+    return types.void(blocking, values, weights, sums), codegen

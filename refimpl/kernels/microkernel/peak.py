@@ -7,6 +7,7 @@ and no number of units, and a machine that slows down under wide vectors slows d
 from __future__ import annotations
 
 import time
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -20,6 +21,7 @@ from karat24.refimpl.kernels.microkernel.microkernel import (
     multiply_block,
     open_block,
 )
+from karat24.refimpl.kernels.microkernel.operands import PixelRuns, Sums
 from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
 from karat24.refimpl.kernels.threads.thread_count import threads_in_force
 from karat24.refimpl.kernels.threads.thread_pool import WAKING_WORK
@@ -43,7 +45,7 @@ def measure_peak(isa: str, threads: int, seconds: float = 0.5) -> float:
     data = _data(kernel, steps, threads)
     work = threads * pixels * channels * steps * depth
     calls, best, spent = 64, 0.0, 0.0
-    arguments = (kernel.blocking, *data, steps)
+    arguments = (kernel.blocking, data, steps)
     with threads_in_force(threads):
         BoundLayer(_repeat, (*arguments, 1), threads, threads * WAKING_WORK)()  # compiles, wakes
         while spent < seconds:
@@ -57,8 +59,23 @@ def measure_peak(isa: str, threads: int, seconds: float = 0.5) -> float:
     return best
 
 
-def _data(kernel: Microkernel, steps: int, threads: int) -> tuple[Array, Array, Array, Array, Array]:
-    """Per thread: patches, packed weights, first sums and sums; and the offset of the one run."""
+class _Data(NamedTuple):
+    """What the threads multiply; each has a row."""
+
+    patches: Array
+    """[thread, element]: one block's pixels, of the kernel's elements."""
+    weights: Array
+    """[thread, weight]: one block's filters, packed."""
+    initial: Array
+    """int32 [thread, channel]: where sums begin."""
+    sums: Array
+    """int32 [thread, sum]: where they are written."""
+    offset: Array
+    """int64 [1]: where the one run of a pixel begins."""
+
+
+def _data(kernel: Microkernel, steps: int, threads: int) -> _Data:
+    """Data for ``threads`` threads and runs of ``steps`` steps."""
     pixels, channels, depth, _ = kernel.blocking
     run = steps * depth
     generator = np.random.default_rng(0)
@@ -66,29 +83,18 @@ def _data(kernel: Microkernel, steps: int, threads: int) -> tuple[Array, Array, 
     weights = generator.integers(-100, 100, (threads, run * channels)).astype(kernel.weight)
     initial = np.zeros((threads, channels), np.int32)
     sums = np.zeros((threads, pixels * channels), np.int32)
-    return patches, weights, initial, sums, np.zeros(1, np.int64)
+    return _Data(patches, weights, initial, sums, np.zeros(1, np.int64))
 
 
 @njit(cache=True, nogil=True)
-def _repeat(
-    blocking: Blocking,
-    patches: Array,
-    weights: Array,
-    initial: Array,
-    sums: Array,
-    offsets: Array,
-    steps: int,
-    calls: int,
-    begin: int,
-    end: int,
-) -> None:
+def _repeat(blocking: Blocking, data: _Data, steps: int, calls: int, begin: int, end: int) -> None:
     """Multiplies one block ``calls`` times for each task."""
     for worker in range(begin, end):
-        patch, weight, first, total = patches[worker], weights[worker], initial[worker], sums[worker]
+        patch, weight = data.patches[worker].ctypes.data, data.weights[worker].ctypes.data
+        values = PixelRuns(patch, steps * blocking.depth, data.offset.ctypes.data, 1, steps)
+        initial, total = data.initial[worker].ctypes.data, data.sums[worker].ctypes.data
+        sums = Sums(initial, total, blocking.channels)
         open_block(blocking)
         for _ in range(calls):
-            multiply_block(
-                blocking, blocking.pixels, patch.ctypes.data, steps * blocking.depth, offsets.ctypes.data, 1,
-                steps, weight.ctypes.data, first.ctypes.data, total.ctypes.data, blocking.channels,
-            )  # fmt: skip
+            multiply_block(blocking, blocking.pixels, values, weight, sums)
         close_block(blocking)

@@ -24,15 +24,10 @@ from karat24.refimpl.profiles.rules import Rule
 _LEFT, _RIGHT = np.indices((256, 256), np.uint8).reshape(2, -1)
 """Both bytes of every pair."""
 
-_ELEMENTS_PER_STEP = 4
-"""Sums computed in the time of an elementary step of other loops."""
-
 
 class SumConstants(NamedTuple):
     """``rint(fma(a, left, fma(b, right, fixed)))`` between ``low`` and ``high``, a and b as stored."""
 
-    flip: int
-    """128 for int8, 0 for uint8: a byte stands for ``(byte ^ flip) - flip``."""
     left: np.float32
     """Scale of a divided by the output's."""
     right: np.float32
@@ -60,9 +55,9 @@ class FusedSum(TaskKernel):
     def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
         """The tasks on these arrays."""
         order = (1, 0) if self.swapped else (0, 1)
-        a, b = (flat_bytes(buffer(inputs, position)) for position in order)
+        a, b = (buffer(inputs, position).reshape(-1) for position in order)
         size = outputs[0].size
-        return Tasks((a, b, self.constants, flat_bytes(outputs[0])), size, size // _ELEMENTS_PER_STEP)
+        return Tasks((a, b, self.constants, flat_bytes(outputs[0])), size, size)
 
 
 def prepare_qlinear_add(view: LayerView, rule: Rule, target: Target) -> Kernel:
@@ -75,7 +70,8 @@ def prepare_qlinear_add(view: LayerView, rule: Rule, target: Target) -> Kernel:
     if view.input(0).shape == view.input(3).shape and target.isa != "portable":
         return elementwise(FusedSum(constants, swapped), 0, 3)
     table = np.empty(_LEFT.size, np.uint8)
-    fused_sums(_LEFT, _RIGHT, constants, table, 0, table.size)
+    dtype = view.output().dtype
+    fused_sums(_LEFT.view(dtype), _RIGHT.view(dtype), constants, table, 0, table.size)
     square = table.reshape(256, 256)
     return elementwise(PairLookup(Tables.single(np.ascontiguousarray(square.T if swapped else square))), 0, 3)
 
@@ -88,8 +84,7 @@ def _constants(view: LayerView, swapped: bool) -> SumConstants:
     ra, rb = np.float32(left.scales[0]) / scale, np.float32(right.scales[0]) / scale
     za, zb, zc = (np.float32(p.zero_points[0]) for p in (left, right, output))
     low, high = (np.float32(bound) for bound in full_range(view.output().dtype))
-    flip = 128 if view.output().dtype == "int8" else 0
-    return SumConstants(flip, ra, rb, np.float32(_fixed(ra, za, rb, zb, zc)), low, high)
+    return SumConstants(ra, rb, np.float32(_fixed(ra, za, rb, zb, zc)), low, high)
 
 
 @njit(cache=True, nogil=True)
@@ -99,13 +94,15 @@ def _fixed(ra: np.float32, za: np.float32, rb: np.float32, zb: np.float32, zc: n
 
 @no_refcount
 def fused_sums(left: Any, right: Any, s: Any, out: Any, begin: int, end: int) -> None:
-    """Elements ``begin`` … ``end - 1`` of flat bytes. The bounds are whole: clamping may come first."""
-    flip, offset = np.uint8(s.flip), np.int32(s.flip)
+    """Elements ``begin`` … ``end - 1`` of flat int8 or uint8; ``out`` holds their bytes.
+
+    The bounds are whole numbers, so clamping may come before rounding. Each value becomes a float32 straight
+    from its own type: by way of int64, which is what Numba makes of a difference of int32, vectors hold half
+    as many.
+    """
     x, y, z = left[begin:end], right[begin:end], out[begin:end]
     for i in range(z.size):
-        a = np.float32(np.int32(x[i] ^ flip) - offset)
-        b = np.float32(np.int32(y[i] ^ flip) - offset)
-        total = fma(a, s.left, fma(b, s.right, s.fixed))
+        total = fma(np.float32(x[i]), s.left, fma(np.float32(y[i]), s.right, s.fixed))
         total = total if total < s.high else s.high
         total = total if total > s.low else s.low
         z[i] = np.uint8(np.int32(np.rint(total)))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.kernels.images.resize_float import resize_float
 from karat24.refimpl.kernels.images.resize_short import Between
 from karat24.refimpl.kernels.images.strided_images import whole_pixels
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount
@@ -33,8 +34,7 @@ def prepare_resize(view: LayerView, rule: Rule, target: Target) -> Kernel:
     if view.text("mode", "nearest") == "nearest":
         loop, constants = _copy_nearest, (_nearest(view, 2), _nearest(view, 3))
     else:
-        loop = _weigh_reals if view.output().dtype == "float32" else _weigh_bytes
-        constants = _between(view, 2), _between(view, 3)
+        loop, constants = resize_float, (_between(view, 2), _between(view, 3), np.float32(0))
 
     def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         return buffer(inputs, 0), *constants, whole_pixels(outputs[0])
@@ -103,48 +103,3 @@ def _copy_nearest(image: Any, rows: Any, columns: Any, out: Any, begin: int, end
             source, cell = image[batch, rows[y], columns[x]], out[batch, y, x]
             for k in range(channels):
                 cell[k] = source[k]
-
-
-@no_refcount
-def _weigh_reals(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
-    """Output rows ``begin`` … ``end - 1``, float32: each pixel times the product of its two weights."""
-    _, out_height, out_width, _ = out.shape
-    channels = image.shape[3]
-    for row in range(begin, end):
-        batch, y = row // out_height, row % out_height
-        above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
-        above_weight, below_weight = vertical.lower_weight[y], vertical.upper_weight[y]
-        for x in range(out_width):
-            left, right = horizontal.lower[x], horizontal.upper[x]
-            a, b, c, d = above[left], above[right], below[left], below[right]
-            a_weight = horizontal.lower_weight[x] * above_weight
-            b_weight = horizontal.upper_weight[x] * above_weight
-            c_weight = horizontal.lower_weight[x] * below_weight
-            d_weight = horizontal.upper_weight[x] * below_weight
-            cell = out[batch, y, x]
-            for k in range(channels):
-                cell[k] = a_weight * a[k] + b_weight * b[k] + c_weight * c[k] + d_weight * d[k]
-
-
-@no_refcount
-def _weigh_bytes(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
-    """As :func:`_weigh_reals` on stored values, truncated toward zero."""
-    _, out_height, out_width, _ = out.shape
-    channels = image.shape[3]
-    for row in range(begin, end):
-        batch, y = row // out_height, row % out_height
-        above, below = image[batch, vertical.lower[y]], image[batch, vertical.upper[y]]
-        above_weight, below_weight = vertical.lower_weight[y], vertical.upper_weight[y]
-        for x in range(out_width):
-            left, right = horizontal.lower[x], horizontal.upper[x]
-            a, b, c, d = above[left], above[right], below[left], below[right]
-            a_weight = horizontal.lower_weight[x] * above_weight
-            b_weight = horizontal.upper_weight[x] * above_weight
-            c_weight = horizontal.lower_weight[x] * below_weight
-            d_weight = horizontal.upper_weight[x] * below_weight
-            cell = out[batch, y, x]
-            for k in range(channels):
-                total = a_weight * np.float32(a[k]) + b_weight * np.float32(b[k])
-                total = total + c_weight * np.float32(c[k])
-                total = total + d_weight * np.float32(d[k])
-                cell[k] = np.int32(total)

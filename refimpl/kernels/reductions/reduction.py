@@ -43,6 +43,23 @@ class Finish(NamedTuple):
     constant: np.float32 = np.float32(0)
 
 
+class Means(NamedTuple):
+    """How sums ``[i, k]`` become means."""
+
+    blocks: int
+    """Blocks of k, each a task for one i."""
+    body: int
+    """The first k that ``finish_tail`` is for."""
+    finish: Finish
+    """For k before ``body``."""
+    finish_tail: Finish
+    """For the rest."""
+    low: int
+    """Least output."""
+    high: int
+    """Greatest output."""
+
+
 def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """MEAN: sums in int32, then one rescale that also divides by the number of values."""
     data, output = view.input(0), view.output()
@@ -57,11 +74,12 @@ def prepare_mean(view: LayerView, rule: Rule, target: Target) -> Kernel:
     # A tail is one of channels, over rows and columns: what is left are the channels.
     body = after if rule.tail is None else after // rule.block * rule.block
     outer, blocks = math.prod(output.shape) // max(after, 1), -(-after // _BLOCK)
+    means = Means(blocks, body, finish, finish_tail, low, high)
 
     def arguments(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
         values, out = buffer(inputs, 0).reshape(outer, count, after), flat_bytes(outputs[0])
         sums = np.empty((outer, after), np.int32)
-        return values, sums, blocks, body, finish, finish_tail, low, high, out
+        return values, sums, means, out
 
     kernel = LoopKernel(
         outer * count * after // _BYTES_PER_STEP + outer * after, outer * blocks, _mean_tasks, arguments
@@ -112,18 +130,14 @@ def _finisher(view: LayerView, rule: Rule, method: Method, count: int) -> Finish
 
 
 @no_refcount
-def _mean_tasks(
-    data: Any, sums: Any, blocks: int, body: int, finish: Finish, finish_tail: Finish,
-    low: int, high: int, out: Any, begin: int, end: int,
-) -> None:  # fmt: skip
+def _mean_tasks(data: Any, sums: Any, means: Means, out: Any, begin: int, end: int) -> None:
     """``out[i, k]`` = mean over j of ``data[i, j, k]``, for blocks of k.
 
-    From k = ``body`` on they take ``finish_tail``. The check bounds the count so that int32 holds a
-    sum.
+    The check bounds the count so that int32 holds a sum.
     """
     _, count, inner = data.shape
     for task in range(begin, end):
-        i, block = divmod(task, blocks)
+        i, block = divmod(task, means.blocks)
         first, stop = block * _BLOCK, min((block + 1) * _BLOCK, inner)
         row = sums[i, first:stop]
         if inner == 1:
@@ -138,9 +152,9 @@ def _mean_tasks(
                 for k in range(row.size):
                     row[k] += np.int32(values[k])
         results = out[i * inner + first : i * inner + stop]
-        whole = min(max(body - first, 0), row.size)
-        _means(row[:whole], finish, low, high, results[:whole])
-        _means(row[whole:], finish_tail, low, high, results[whole:])
+        whole = min(max(means.body - first, 0), row.size)
+        _means(row[:whole], means.finish, means.low, means.high, results[:whole])
+        _means(row[whole:], means.finish_tail, means.low, means.high, results[whole:])
 
 
 @no_refcount

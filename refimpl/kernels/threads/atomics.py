@@ -41,32 +41,27 @@ _TELLS_PROCESSOR = platform.system() == "Linux"
 @intrinsic
 def draw(_: Any, counter: Any, count: Any) -> Any:
     """Adds ``count`` to the int64 at the address ``counter``; returns the value before."""
-
-    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        counter, count = arguments
-        return builder.atomic_rmw("add", pointer(builder, counter, INT64), count, "monotonic")
-
-    return types.int64(types.int64, types.int64), codegen
+    return _atomic_change("add", "monotonic")
 
 
 @intrinsic
 def report(_: Any, counter: Any, count: Any) -> Any:
     """Adds ``count`` to the int64 at the address ``counter``, sequentially consistent."""
-
-    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        counter, count = arguments
-        return builder.atomic_rmw("add", pointer(builder, counter, INT64), count, "seq_cst")
-
-    return types.int64(types.int64, types.int64), codegen
+    return _atomic_change("add", "seq_cst")
 
 
 @intrinsic
 def announce(_: Any, counter: Any, value: Any) -> Any:
     """Sets the int64 at the address ``counter`` to ``value``, sequentially consistent."""
+    return _atomic_change("xchg", "seq_cst")
+
+
+def _atomic_change(operation: str, ordering: str) -> Any:
+    """Signature and code of an atomic change of an int64 at an address; it returns the value before."""
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        counter, value = arguments
-        return builder.atomic_rmw("xchg", pointer(builder, counter, INT64), value, "seq_cst")
+        counter, operand = arguments
+        return builder.atomic_rmw(operation, pointer(builder, counter, INT64), operand, ordering)
 
     return types.int64(types.int64, types.int64), codegen
 

@@ -69,7 +69,7 @@ def parameters(view: LayerView) -> tuple[Affine, Affine, Affine]:
 def qlinear_matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``y = acc * f32(f32(s_a * s_b) / s_y) + zp``.
 
-    Of float16 scales the specification works out the ratio in float16, ONNX Runtime in float32.
+    The specification works out the ratio of float16 scales in float16, ONNX Runtime in float32.
     """
     a, b = operand(values, 0).astype(np.int64), operand(values, 3).astype(np.int64)
     left, right, _ = parameters(view)

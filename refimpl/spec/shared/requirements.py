@@ -54,7 +54,7 @@ def require_arity(view: LayerView, inputs: int, outputs: int = 1, optional: int 
 
 
 def require_dtype(view: LayerView, tensor: Tensor, allowed: Iterable[str]) -> None:
-    """The tensor's element type is one somebody implemented; UnsupportedOp otherwise."""
+    """The tensor's element type is implemented; UnsupportedOp otherwise."""
     allowed = tuple(allowed)
     if tensor.dtype not in allowed:
         raise UnsupportedOp(

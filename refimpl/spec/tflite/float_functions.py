@@ -47,7 +47,7 @@ def _exp(x: np.float32) -> np.float32:
 
 
 def _log(x: np.float32) -> np.float32:
-    """Of 0 and below the kernel takes the least value of the output."""
+    """For 0 and below the kernel gives the least value of the output."""
     return np.float32(math.log(float(x)) if x > 0 else -math.inf)
 
 

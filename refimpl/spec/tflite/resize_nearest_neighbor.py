@@ -61,7 +61,8 @@ def nearest_indices(size: int, outputs: int, align_corners: bool, half_pixel_cen
 
 def fixed_point_indices(size: int, outputs: int) -> Array:
     """The same by a 16-bit step, one unit too large so that it is never 0: exact multiples,
-    which float32 can miss from below, come out right. Neither corners aligned nor half pixels.
+    which float32 can miss from below, come out right. It is the mode with neither ``align_corners`` nor
+    ``half_pixel_centers``.
 
     Source: TFLite ``optimized_ops::ResizeNearestNeighbor``.
     """

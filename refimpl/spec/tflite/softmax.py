@@ -115,8 +115,8 @@ def _float_row(view: LayerView, table: Array, row: Array) -> Array:
 def _fixed_point_row(view: LayerView, row: Array) -> Array:
     """One row through gemmlowp's exponential and reciprocal.
 
-    From a sum of 512 on (so many equal values) LiteRT's reference kernel aborts its process: its
-    last shift would exceed 31. The values here are the same formula's, which nothing stops.
+    From a sum of 512 on (512 equal values give it) LiteRT's reference kernel aborts its process, since its
+    last shift would exceed 31. Here the formula goes on.
     """
     low, high = QUANTIZED_RANGE[view.output().dtype]
     real = float(np.float32(view.real("beta"))) * view.input(0).scale * 2.0 ** (31 - INPUT_INTEGER_BITS)

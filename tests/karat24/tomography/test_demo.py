@@ -14,7 +14,7 @@ from karat24.tomography import demo
 
 @pytest.fixture(autouse=True)
 def _one_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "LANES", ("litert-xnnpack",))
+    monkeypatch.setattr(demo, "JUDGED_LANES", ("litert-xnnpack",))
 
 
 def test_demo_restores_judges_and_draws(

@@ -1,10 +1,8 @@
 """OME-Zarr 0.5 on Zarr 3: one level, one uncompressed chunk per slice.
 
 An uncompressed chunk of Zarr 3 is the array's bytes, little-endian, in a file named by its place. So a slice
-is
-written as any other file: whole or not at all. Restored floating-point slices compress by a quarter at most,
-and
-compressing takes longer than restoring.
+is written as any other file: whole or not at all. Restored floating-point slices compress by a quarter at
+most, and compressing takes longer than restoring.
 """
 
 from __future__ import annotations

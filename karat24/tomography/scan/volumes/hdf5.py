@@ -139,8 +139,7 @@ def _listed(file: Any) -> str:
 
 def _virtual_parts(path: Path, array: Any) -> dict[str, str]:
     """The files a virtual array is made of. Raises FeedError for one that is missing: HDF5 would give the
-    fill
-    value in its place, without a word."""
+    fill value in its place, without a word."""
     if not array.is_virtual:
         return {}
     parts = {}

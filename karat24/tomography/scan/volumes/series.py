@@ -1,8 +1,7 @@
 """The order of numbered files, and what is wrong with it.
 
 Volumes were lost to files sorted as text (10 before 9), to a gap that nobody noticed, and to the second set
-of
-files that a repeated reconstruction leaves beside the first. All three are said before any work.
+of files that a repeated reconstruction leaves beside the first. All three are said before any work.
 """
 
 from __future__ import annotations

@@ -32,10 +32,8 @@ class About:
 
     ``shape`` is ``(z, y, x)``. ``names`` are the slices' names without suffix. ``voxel`` is the size of a
     voxel along z, y and x in micrometres, None where the file does not say; 0 stands for an unknown one of
-    the
-    three. ``suffix`` is that of the slices' files, if they have any. ``identity`` tells this volume from
-    another one or from a later version of it. ``remarks`` are lines
-    for the user.
+    the three. ``suffix`` is that of the slices' files, if they have any. ``identity`` tells this volume from
+    another one or from a later version of it. ``remarks`` are lines for the user.
     """
 
     kind: str

@@ -28,11 +28,12 @@ from karat24.refimpl.kernels.convolution.winograd.transforms import (
     transform_input,
     transform_output,
 )
-from karat24.refimpl.kernels.images.pool_block import largest_of_window
+from karat24.refimpl.kernels.images.pool_block import ByteWindow, largest_of_window
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount, task_loop
 from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
 from karat24.refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
 from karat24.refimpl.kernels.microkernel.microkernel import multiply_block
+from karat24.refimpl.kernels.microkernel.operands import PixelRuns, Sums
 from karat24.refimpl.kernels.rounding.requantize import Epilogue, copy_accumulators, requantize_pixels
 
 HALF_TILE = TILE // 2
@@ -129,71 +130,57 @@ def _fetch(read: Fetched, written: Fetched, point: int) -> None:
 
 @no_refcount
 def _multiply_points(
-    blocking: Blocking,
-    g: WinogradGrid,
+    layer: WinogradLayer,
+    memory: WinogradMemory,
+    tiles: Tiles,
     block: int,
-    count: int,
     image: Array,
     out: Array,
-    first: int,
     ahead: int,
-    values: Array,
-    no_offset: Array,
-    weights: Array,
-    initial: Array,
-    sums: Array,
 ) -> None:
     """Sums over channels at every point, [tile, point, filter of the block].
 
     Meanwhile, unless ``ahead`` is -1, the caches are filled with what the task of that tile will read and
-    what this one, of tile ``first``, will write.
+    what this one will write.
     """
+    blocking, g, weights, initial = layer.blocking, layer.grid, layer.weights, layer.initial
+    values, sums = memory.values, memory.sums
     width, steps = blocking.channels, (g.in_channels + blocking.depth - 1) // blocking.depth
     panel = steps * blocking.depth * width
-    read, written = _rows_read(image, g, max(ahead, 0)), _rows_written(out, g, first)
+    ahead_read, written = _rows_read(image, g, max(ahead, 0)), _rows_written(out, g, tiles.first)
     for point in range(POINTS):
         if ahead >= 0:
-            _fetch(read, written, point)
+            _fetch(ahead_read, written, point)
         weights_at = weights.ctypes.data + weights.itemsize * (block * POINTS + point) * panel
         initial_at = initial.ctypes.data + 4 * width * (2 * block + (point == ONE_POINT))
         tile = 0
-        while tile < count:
-            size = pixels_at_once(blocking, count - tile)
+        while tile < tiles.number:
+            size = pixels_at_once(blocking, tiles.number - tile)
             at = tile * POINTS + point
-            multiply_block(
-                blocking, size, values.ctypes.data + values.itemsize * at * g.pitch, POINTS * g.pitch,
-                no_offset.ctypes.data, 1, steps, weights_at, initial_at,
-                sums.ctypes.data + 4 * at * width, POINTS * width,
-            )  # fmt: skip
+            first = values.ctypes.data + values.itemsize * at * g.pitch
+            read = PixelRuns(first, POINTS * g.pitch, memory.no_offset.ctypes.data, 1, steps)
+            target = Sums(initial_at, sums.ctypes.data + 4 * at * width, POINTS * width)
+            multiply_block(blocking, size, read, weights_at, target)
             tile += size
 
 
 @no_refcount
 def _finish_outputs(
-    blocking: Blocking,
-    g: WinogradGrid,
-    block: int,
-    first: int,
-    count: int,
-    sums: Array,
-    epilogue: Epilogue,
-    acc: Array,
-    out: Array,
-    acc_out: Array,
+    layer: WinogradLayer, memory: WinogradMemory, tiles: Tiles, block: int, out: Array, acc_out: Array
 ) -> None:
     """Transforms a block's sums back and requantizes them."""
-    width = blocking.channels
+    g, width, sums, acc = layer.grid, layer.blocking.channels, memory.sums, memory.acc
     done = 0
-    while done < count:
-        row, column = divmod(first + done, g.across)
+    while done < tiles.number:
+        row, column = divmod(tiles.first + done, g.across)
         batch, down = divmod(row, g.down)
-        tiles = min(g.across - column, count - done)
-        columns = TILE * tiles
+        across = min(g.across - column, tiles.number - done)
+        columns = TILE * across
         pixels, rows = min(columns, g.out_width - TILE * column), min(TILE, g.out_height - TILE * down)
         out_row = batch * g.out_height + TILE * down
         for channel in range(block * width, min((block + 1) * width, g.filters), OUTPUT_LANES):
             transform_output(
-                sums.ctypes.data + 4 * (done * POINTS * width + channel - block * width), 4 * width, tiles,
+                sums.ctypes.data + 4 * (done * POINTS * width + channel - block * width), 4 * width, across,
                 acc.ctypes.data, 4 * columns * OUTPUT_LANES, 4 * OUTPUT_LANES,
             )  # fmt: skip
             filters = min(OUTPUT_LANES, g.filters - channel)
@@ -201,10 +188,10 @@ def _finish_outputs(
                 start = y * columns * OUTPUT_LANES
                 results = acc[start : start + pixels * OUTPUT_LANES].reshape(pixels, OUTPUT_LANES)
                 at = ((out_row + y) * g.out_width + TILE * column) * g.out_pitch + channel
-                requantize_pixels(results, epilogue, channel, filters, out, at, g.out_pitch)
+                requantize_pixels(results, layer.epilogue, channel, filters, out, at, g.out_pitch)
                 if acc_out.size:
                     copy_accumulators(results, filters, acc_out, at, g.out_pitch)
-        done += tiles
+        done += across
 
 
 @no_refcount
@@ -232,15 +219,38 @@ def _pool_outputs(
             out_row = (batch * maxima.height + y) * maxima.width
             rows = min(2, g.out_height - 2 * y)
             for x in range(HALF_TILE * column, min(HALF_TILE * (column + tiles), maxima.width)):
-                window, columns = source + 2 * x * g.out_pitch, min(2, g.out_width - 2 * x)
+                columns = min(2, g.out_width - 2 * x)
+                window = ByteWindow(source + 2 * x * g.out_pitch, rows, row_bytes, columns, g.out_pitch)
                 at = pooled.ctypes.data + (out_row + x) * maxima.pitch + channel
                 if maxima.signed:
                     low, high = np.int8(maxima.low), np.int8(maxima.high)
-                    largest_of_window(window, rows, row_bytes, columns, g.out_pitch, filters, low, high, at)
+                    largest_of_window(window, filters, low, high, at)
                 else:
                     least, most = np.uint8(maxima.low), np.uint8(maxima.high)
-                    largest_of_window(window, rows, row_bytes, columns, g.out_pitch, filters, least, most, at)
+                    largest_of_window(window, filters, least, most, at)
         done += tiles
+
+
+class Tiles(NamedTuple):
+    """Neighbouring tiles, which one task computes."""
+
+    first: int
+    """Index of the first."""
+    number: int
+    """How many they are."""
+
+
+class WinogradMemory(NamedTuple):
+    """Memory for one task at a time."""
+
+    values: Array
+    """int16 [tile, point, channel]: the transformed input."""
+    sums: Array
+    """int32 [tile, point, filter of a block]."""
+    acc: Array
+    """int32: a row of tiles' sums transformed back, OUTPUT_LANES filters."""
+    no_offset: Array
+    """int64 [1], zero: where the one run of a point begins."""
 
 
 class WinogradLayer(NamedTuple):
@@ -285,17 +295,16 @@ def winograd_tasks(
     patch = piece(memory, of_values + of_sums + of_acc, patch_bytes, np.int8)
     no_offset = piece(memory, of_values + of_sums + of_acc + of_patch, 1, np.int64)
     no_offset[0] = 0
+    scratch = WinogradMemory(values, sums, acc, no_offset)
     for task in range(begin, end):
         first = task * g.share
         count = min(g.share, g.tiles - first)
+        tiles = Tiles(first, count)
         _transform_inputs(image, layer.conversion, g, first, count, patch, values)
         for block in range(g.blocks):
             ahead = first + count if block == 0 and task + 1 < end else -1
-            _multiply_points(
-                blocking, g, block, count, image, out, first, ahead, values, no_offset,
-                layer.weights, layer.initial, sums,
-            )  # fmt: skip
-            _finish_outputs(blocking, g, block, first, count, sums, layer.epilogue, acc, out, acc_out)
+            _multiply_points(layer, scratch, tiles, block, image, out, ahead)
+            _finish_outputs(layer, scratch, tiles, block, out, acc_out)
             if pooled.size:
                 _pool_outputs(blocking, g, block, first, count, out, layer.maxima, pooled)
     release(memory)

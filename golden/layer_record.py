@@ -92,7 +92,7 @@ class Gathered:
 
 
 @dataclass
-class Record(Gathered):
+class LayerRecord(Gathered):
     """Comparisons of output ``position`` of a layer; ``rule`` is who rounds it how, for the report.
 
     ``certificate`` is None where nobody tried to certify the layer.
