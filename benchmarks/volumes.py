@@ -2,8 +2,9 @@
 
 python -m benchmarks.volumes FOLDER [--slices 200] [--size 2160 2560] [--workers 2] [--dask-slices 16]
 
-Under FOLDER a synthetic scan is written, 22 MB a slice at the default size, and its restored volume. The
-scan is kept for the next run. Slices' own times are those of one process with one thread, on an otherwise idle machine.
+Under FOLDER a synthetic scan is written, 22 MB a slice at the default size, and its restored volume. The scan
+is kept for the next run. Slices' own times are those of one process with one thread, on an otherwise idle
+machine.
 """
 
 from __future__ import annotations
