@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from karat24.golden.goldens.capture import Captured, Keep, capture
+from karat24.golden.goldens.capture import Captured, capture
 from karat24.golden.goldens.changes import changes
 from karat24.golden.goldens.check import GoldenCheck, check, check_recorded
 from karat24.golden.goldens.files import SUFFIX, find_goldens, read_golden, write_golden
 from karat24.golden.goldens.manifest import ORACLE, Golden, InputReference, ModelReference
-from karat24.golden.goldens.observe import observe_delegate, observe_oracle
+from karat24.golden.goldens.observe import Keep, observe_delegate, observe_oracle
 from karat24.golden.provenance import feeds_digest, model_digest
 from karat24.refimpl.errors import CannotCompare, DamagedGolden, FeedError, UsageError
 
@@ -265,7 +265,7 @@ def _proposal(
             named = profile_for(graph, profile)
             observed = observe_oracle(
                 _executed(graph, named.name), named, feeds,
-                accumulators=True, threads=threads, progress=progress,
+                keep=keep or "none", counted=True, threads=threads, progress=progress,
             )  # fmt: skip
         else:
             _require_format(runtime, graph, model)

@@ -89,16 +89,22 @@ class Step:
     missing: str = ""
     by_spec: bool = False
 
-    def run(self, values: Values, accumulator: bool = False) -> LayerResult:
-        """Runs the layer on ``values``, one array per input. Raises UnsupportedOp for a missing layer."""
+    def run(
+        self, values: Values, accumulator: bool = False, outputs: Sequence[Array] | None = None
+    ) -> LayerResult:
+        """Runs the layer on ``values``, one array per input, and writes to ``outputs``, else to new arrays.
+
+        Raises UnsupportedOp for a missing layer.
+        """
         if self.missing:
             raise UnsupportedOp(self.missing)
-        outputs = tuple(np.empty(t.shape, DTYPES[t.dtype]) for t in self.view.outputs)
+        if outputs is None:
+            outputs = [np.empty(t.shape, DTYPES[t.dtype]) for t in self.view.outputs]
         acc = None
         if accumulator and self.accumulates:
             acc = np.empty(self.view.outputs[0].shape, accumulator_dtype(self.view))
         self.kernel(values, outputs, acc)
-        return LayerResult(outputs, acc)
+        return LayerResult(tuple(outputs), acc)
 
 
 def compile_graph(
@@ -402,10 +408,12 @@ class Program:
         """Runs one layer on given inputs (constants included)."""
         return self.run_step(self.steps[index], values, accumulator)
 
-    def run_step(self, step: Step, values: Values, accumulator: bool = False) -> LayerResult:
+    def run_step(
+        self, step: Step, values: Values, accumulator: bool = False, outputs: Sequence[Array] | None = None
+    ) -> LayerResult:
         """Runs a step, of this program or of another profile, with this program's threads."""
         with threads_in_force(self.target.threads):
-            return step.run(values, accumulator)
+            return step.run(values, accumulator, outputs)
 
 
 def _present(values: Mapping[int, Array | None], graph: Graph, index: int) -> Array:

@@ -7,9 +7,12 @@ and why.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from karat24.delegates.protocol import Delegate, Model
 from karat24.golden.diff import ArrayDiff
@@ -17,10 +20,12 @@ from karat24.golden.goldens.difference import Differences, Found
 from karat24.golden.goldens.guard import require_comparable, require_machine
 from karat24.golden.goldens.manifest import ORACLE, Golden, GoldenTensor
 from karat24.golden.goldens.observe import Observed, observe_delegate, observe_oracle, observe_recorded
+from karat24.golden.goldens.shown import Shown
 from karat24.golden.provenance import feeds_digest, machine, model_digest, model_label
 from karat24.golden.report import LayerVerdict, OutputVerdict, Report, Verdict
 from karat24.refimpl import __version__
 from karat24.refimpl.engine import Feeds, Progress
+from karat24.refimpl.errors import CannotCompare
 from karat24.refimpl.graph import Array, Graph
 
 
@@ -74,7 +79,7 @@ def check(
         ORACLE if delegate is None else delegate.name, runtime,
     )  # fmt: skip
     if delegate is None:
-        observed = observe_oracle(graph, golden.profile, feeds, threads=threads, progress=progress)
+        observed = _oracle(golden, graph, feeds, threads, progress)
     else:
         observed = observe_delegate(delegate, model, graph, feeds)
     versions = {"karat24": __version__} if delegate is None else dict(delegate.versions())
@@ -94,6 +99,41 @@ def check_recorded(
     )
     observed = observe_recorded(graph, golden.profile, found)
     return _compared(path, golden, model, observed, feeds, {}, None)
+
+
+def _oracle(
+    golden: Golden, graph: Graph, feeds: Feeds, threads: int | None, progress: Progress | None
+) -> Observed:
+    """A run that keeps no values; where a hash is not the golden's, the same run again that does.
+
+    Raises CannotCompare where the two are not the same.
+    """
+    first = observe_oracle(graph, golden.profile, feeds, keep="none", threads=threads, progress=progress)
+    outputs = {index: shown.sha256 for index, shown in first.shown_outputs.items()}
+    if not _differing(golden, first) and outputs == golden.outputs:
+        return first
+    again = observe_oracle(graph, golden.profile, feeds, threads=threads, progress=progress)
+    if (again.shown, again.shown_outputs) != (first.shown, first.shown_outputs):
+        raise CannotCompare(
+            f"the oracle gave other values for {golden.model.path} when it ran again: this machine does not "
+            "compute reliably"
+        )
+    return again
+
+
+def _differing(golden: Golden, observed: Observed) -> list[int]:
+    """Tensors of both whose hash, element type or sizes are not the same."""
+    return [
+        tensor.tensor
+        for tensor in golden.tensors
+        if tensor.sha256
+        and tensor.tensor in observed.shown
+        and not _equal(tensor, observed.shown[tensor.tensor])
+    ]
+
+
+def _equal(tensor: GoldenTensor, shown: Shown) -> bool:
+    return (shown.sha256, shown.shape, shown.dtype) == (tensor.sha256, tensor.shape, tensor.dtype)
 
 
 def _runtime(delegate: Delegate | None) -> str:
@@ -117,12 +157,7 @@ def _compared(
     wrong_machine = require_machine(golden, observed.producer)
     held = [tensor for tensor in golden.tensors if tensor.sha256]
     loose = {tensor.tensor for tensor in golden.tensors if not tensor.fixed}
-    differing = [
-        tensor.tensor
-        for tensor in held
-        if observed.digests.get(tensor.tensor) not in (None, tensor.sha256)
-        and not (wrong_machine and tensor.tensor in loose)
-    ]
+    differing = [index for index in _differing(golden, observed) if not (wrong_machine and index in loose)]
     differences = Differences(path, golden, observed, feeds, differing, threads)
     layers, outputs = [], []
     for tensor in held:
@@ -155,14 +190,14 @@ def _compared(
 
 
 def _layer(tensor: GoldenTensor, observed: Observed, differences: Differences, refused: str) -> LayerVerdict:
-    values = observed.tensors.get(tensor.tensor)
+    shown = observed.shown.get(tensor.tensor)
     found = Found("not_compared", reason=refused)
-    if values is None:
+    if shown is None:
         missing = "these layers do not write the tensor"
         found = Found("not_compared", reason=observed.unreadable.get(tensor.tensor, missing))
     elif not refused:
-        equal = observed.digests[tensor.tensor] == tensor.sha256 and _same_kind(tensor, values)
-        found = Found("bit_exact", all_equal(values)) if equal else differences.of_layer(tensor)
+        equal = _equal(tensor, shown)
+        found = Found("bit_exact", all_equal(shown)) if equal else differences.of_layer(tensor)
     return LayerVerdict(
         tensor.layer, tensor.op, tensor.tensor, tensor.name, tensor.dtype,
         rule=f"sha256 {tensor.sha256[:16]}", verdict=found.verdict, diff=found.diff, reason=found.reason,
@@ -174,16 +209,16 @@ def _output(
     index: int, digest: str, observed: Observed, differences: Differences, refused: str
 ) -> OutputVerdict:
     tensor = observed.graph.tensors[index] if index < len(observed.graph.tensors) else None
-    values = observed.outputs.get(index)
+    shown = observed.shown_outputs.get(index)
     verdict: Verdict = "not_compared"
     diff: ArrayDiff | None = None
     located = None
     reason = refused or observed.unreadable.get(index, "the run shows no such output")
-    if values is not None and not refused:
-        if observed.output_digests[index] == digest:
-            verdict, diff, reason = "bit_exact", all_equal(values), ""
+    if shown is not None and not refused:
+        if shown.sha256 == digest:
+            verdict, diff, reason = "bit_exact", all_equal(shown), ""
         else:
-            found = differences.of_output(index, values, digest)
+            found = differences.of_output(index, observed.outputs[index], digest)
             verdict, diff, reason, located = "mismatch", found.diff, found.reason, found.located
     name, dtype = ("", "") if tensor is None else (tensor.name, tensor.dtype)
     return OutputVerdict(index, name, dtype, verdict, diff, reason, located=located)
@@ -204,11 +239,8 @@ def _not_in_the_golden(golden: Golden, observed: Observed) -> list[LayerVerdict]
     ]  # fmt: skip
 
 
-def _same_kind(tensor: GoldenTensor, values: Array) -> bool:
-    return values.shape == tensor.shape and str(values.dtype) == tensor.dtype
-
-
-def all_equal(values: Array) -> ArrayDiff:
+def all_equal(shown: Shown) -> ArrayDiff:
     """The difference of values that have the golden's hash."""
-    histogram = {} if values.dtype.kind == "f" else {0: values.size}
-    return ArrayDiff(values.size, 0, 0, 0.0, histogram, None)
+    size = math.prod(shown.shape)
+    histogram = {} if np.dtype(shown.dtype).kind == "f" else {0: size}
+    return ArrayDiff(size, 0, 0, 0.0, histogram, None)
