@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,15 @@ from karat24.golden.goldens.difference import Differences, Found
 from karat24.golden.goldens.guard import require_comparable, require_machine
 from karat24.golden.goldens.manifest import ORACLE, Golden, GoldenTensor
 from karat24.golden.goldens.observe import Observed, observe_delegate, observe_oracle, observe_recorded
+from karat24.golden.goldens.recorded import Recording, read_recording
 from karat24.golden.goldens.shown import Shown
 from karat24.golden.provenance import feeds_digest, machine, model_digest, model_label
+from karat24.golden.recordings.read import Dump
 from karat24.golden.report import LayerVerdict, OutputVerdict, Report, Verdict
 from karat24.refimpl import __version__
 from karat24.refimpl.engine import Feeds, Progress
 from karat24.refimpl.errors import CannotCompare
-from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,27 @@ def check(
 
 
 def check_recorded(
-    path: Path, golden: Golden, model: Model, graph: Graph, feeds: Feeds, found: Mapping[int, Array]
+    path: Path,
+    golden: Golden,
+    model: Model,
+    graph: Graph,
+    feeds: Feeds,
+    dump: Dump,
+    *,
+    tensor: str | None = None,
 ) -> GoldenCheck:
-    """Compares ``found``, values by tensor index that somebody else's run of the model gave, with ``golden``.
+    """Compares ``dump``, values that somebody else's run of the model gave, with ``golden``.
 
-    What the recording does not hold is not compared. Raises CannotCompare as :func:`check` does; the caller
-    vouches for the runtime that gave the values.
+    ``dump`` and ``tensor`` are those of :func:`~karat24.golden.recordings.read.read_dump`. What the recording
+    does not hold is not compared. Raises CannotCompare as :func:`check` does and for a recording of another
+    input or model, FeedError for one that cannot be read; the caller vouches for the runtime that gave it.
     """
     require_comparable(
         golden, str(path), model_digest(model), feeds_digest(graph, [feeds]), golden.profile, "recording", ""
     )
-    observed = observe_recorded(graph, golden.profile, found)
-    return _compared(path, golden, model, observed, feeds, {}, None)
+    recording = read_recording(graph, golden, dump, feeds, tensor)
+    observed = observe_recorded(graph, golden.profile, recording.values, recording.unreadable)
+    return _compared(path, golden, model, observed, feeds, {}, None, recording)
 
 
 def _oracle(
@@ -153,7 +164,9 @@ def _compared(
     feeds: Feeds,
     versions: Mapping[str, str],
     threads: int | None,
+    recording: Recording | None = None,
 ) -> GoldenCheck:
+    mishaps = {} if recording is None else recording.mishaps
     wrong_machine = require_machine(golden, observed.producer)
     held = [tensor for tensor in golden.tensors if tensor.sha256]
     loose = {tensor.tensor for tensor in golden.tensors if not tensor.fixed}
@@ -162,13 +175,22 @@ def _compared(
     layers, outputs = [], []
     for tensor in held:
         refused = wrong_machine if tensor.tensor in loose else ""
+        if tensor.tensor in mishaps and not refused:
+            mishap = differences.of_mishap(tensor.tensor, mishaps[tensor.tensor])
+            layers.append(_verdict(tensor, mishap))
+            continue
         layers.append(_layer(tensor, observed, differences, refused))
     for index, digest in golden.outputs.items():
         refused = wrong_machine if index in loose else ""
-        outputs.append(_output(index, digest, observed, differences, refused))
+        verdict = _output(index, digest, observed, differences, refused)
+        if index in mishaps and not refused:
+            found = differences.of_mishap(index, mishaps[index])
+            verdict = replace(verdict, verdict="mismatch", diff=found.diff, reason=found.reason)
+        outputs.append(verdict)
     layers += _not_in_the_golden(golden, observed)
     hidden = [tensor for tensor in golden.tensors if not tensor.sha256]
-    notes = [f"the golden holds no values of {tensor.name!r}: {tensor.note}" for tensor in hidden]
+    notes = [] if recording is None else [*recording.notes]
+    notes += [f"the golden holds no values of {tensor.name!r}: {tensor.note}" for tensor in hidden]
     return GoldenCheck(
         path,
         golden,
@@ -198,10 +220,14 @@ def _layer(tensor: GoldenTensor, observed: Observed, differences: Differences, r
     elif not refused:
         equal = _equal(tensor, shown)
         found = Found("bit_exact", all_equal(shown)) if equal else differences.of_layer(tensor)
+    return _verdict(tensor, found)
+
+
+def _verdict(tensor: GoldenTensor, found: Found) -> LayerVerdict:
     return LayerVerdict(
         tensor.layer, tensor.op, tensor.tensor, tensor.name, tensor.dtype,
         rule=f"sha256 {tensor.sha256[:16]}", verdict=found.verdict, diff=found.diff, reason=found.reason,
-        origin=found.origin, tie_distance=found.tie, located=found.located,
+        origin=found.origin, tie_distance=found.tie, located=found.located, attribution=found.attribution,
     )  # fmt: skip
 
 

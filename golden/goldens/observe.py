@@ -18,7 +18,7 @@ from karat24.refimpl.graph import Array, Graph
 from karat24.refimpl.profiles import Profile, profile_for
 
 Keep = Literal["none", "outputs", "all"]
-"""Which values of a run to keep beside their hashes: those of the model's outputs, of every tensor, or none."""
+"""Which values of a run to keep beside their hashes: of the outputs, of every tensor, or none."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,9 @@ def observe_delegate(
     )
 
 
-def observe_recorded(graph: Graph, profile: str, found: Mapping[int, Array]) -> Observed:
+def observe_recorded(
+    graph: Graph, profile: str, found: Mapping[int, Array], unreadable: Mapping[int, str]
+) -> Observed:
     """Values that somebody else's run gave, by tensor index, as a run of the layers of ``graph``."""
     every = frozenset(index for layer in graph.layers for index in layer.outputs)
     tensors = {index: values for index, values in found.items() if index in every}
@@ -148,5 +150,8 @@ def observe_recorded(graph: Graph, profile: str, found: Mapping[int, Array]) -> 
         shown_outputs=_shown_outputs(tensors, shown, outputs),
         tensors=tensors,
         outputs=outputs,
-        unreadable=dict.fromkeys(every - tensors.keys(), "the recording holds no values of this tensor"),
+        unreadable={
+            index: unreadable.get(index, "the recording holds no values of this tensor")
+            for index in every - tensors.keys()
+        },
     )

@@ -53,8 +53,8 @@ def verify_recorded(
     graph = graph_under(graph, chosen)
     program = compile_graph(graph, chosen, threads, missing="given")
     recorded = read_dump(graph, dump, tensor)
-    fed = _inputs(graph, recorded, feeds)
-    _require_this_model(graph, recorded)
+    fed = fed_as_recorded(graph, recorded, feeds)
+    require_this_model(graph, recorded)
     judge = _Judge(program, recorded, fed, Search(program, others))
     for step in program.steps:
         judge.take(step)
@@ -82,7 +82,7 @@ def verify_recorded(
     )
 
 
-def _inputs(graph: Graph, recorded: Mapping[int, Recorded], feeds: Feeds | None) -> dict[int, Array]:
+def fed_as_recorded(graph: Graph, recorded: Mapping[int, Recorded], feeds: Feeds | None) -> dict[int, Array]:
     """What the model was fed: as given, as recorded, or, where both are there, as both say."""
     read = {
         index: best_reading(recorded[index], graph.tensors[index], graph.format, None).values
@@ -108,7 +108,7 @@ def _inputs(graph: Graph, recorded: Mapping[int, Recorded], feeds: Feeds | None)
     return fed
 
 
-def _require_this_model(graph: Graph, recorded: Mapping[int, Recorded]) -> None:
+def require_this_model(graph: Graph, recorded: Mapping[int, Recorded]) -> None:
     """Raises CannotCompare where the dump holds a constant of other values: it is of another model."""
     for index, array in recorded.items():
         tensor = graph.tensors[index]
