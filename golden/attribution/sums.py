@@ -228,12 +228,12 @@ def _matrix(
     left, right, output = parameters
     if weighted is None or weights is None or weights.ndim != 2 or data is None or left.zero_point.size != 1:
         return None
-    by_channel = weights if weighted.out_axis == 0 else weights.T
-    order = (lambda c, i: (c, i)) if weighted.out_axis == 0 else (lambda c, i: (i, c))
+    rows_first = weighted.out_axis == 0
+    by_channel = weights if rows_first else weights.T
     windowed = Windowed(
         data.reshape(-1, 1, 1, by_channel.shape[1]), int(left.zero_point[0]), (ONE, ONE),
         by_channel[:, None, None], np.broadcast_to(right.zero_point, by_channel.shape[0]), 1,
-        lambda c, _y, _x, i: order(c, i),
+        lambda c, _y, _x, i: (c, i) if rows_first else (i, c),
     )  # fmt: skip
     sums = acc.astype(np.int64).reshape(-1, 1, 1, acc.shape[-1])
     effective = _onnx(view, suspect.rule, scale / output.scale, output)

@@ -70,7 +70,9 @@ class Differences:
     def of_mishap(self, index: int, mishap: Mishap) -> Found:
         """Values that are the golden's after another reading, as they stand."""
         expected = self._observed.tensors[index]
-        return Found("mismatch", diff_arrays(expected, mishap.values), mishap.reason, "introduced")
+        located = locate(expected, mishap.values, self._observed.graph.format)
+        diff = diff_arrays(expected, mishap.values)
+        return Found("mismatch", diff, mishap.reason, "introduced", located=located)
 
     def of_output(self, index: int, values: Array, digest: str) -> Found:
         """The difference of an output of the model."""

@@ -216,11 +216,13 @@ class _Judge:
         if index in self._mishaps:
             values, reason = self._mishaps[index]
             record.add(diff_arrays(expected, values), reason, "introduced")
+            record.locate(expected, values, self._graph.format)
             return
         if not diff_arrays(expected, found).equal:
             self._explain(record, step, own)
         elif index in self._pure:
             record.add(diff_arrays(self._pure[index], found), INHERITED, "inherited")
+            record.locate(self._pure[index], found, self._graph.format)
         else:
             record.add(diff_arrays(expected, found))
 
@@ -251,6 +253,7 @@ class _Judge:
         if not reason:
             attribution = self._search.attribute(record.layer, inputs, outputs)
         record.add(diff_arrays(expected, found), reason, "introduced", tie, attribution)
+        record.locate(expected, found, self._graph.format)
 
     def output(self, index: int) -> OutputRecord:
         """The comparison of one of the model's outputs with the oracle's run of the whole model."""
@@ -266,8 +269,10 @@ class _Judge:
             elif index in self._mishaps:
                 values, reason = self._mishaps[index]
                 record.add(diff_arrays(self._pure[index], values), reason)
+                record.locate(self._pure[index], values, self._graph.format)
             else:
                 record.add(diff_arrays(self._pure[index], found), self._why_explained())
+                record.locate(self._pure[index], found, self._graph.format)
         return record
 
     def _why_explained(self) -> str:
