@@ -201,3 +201,41 @@ def test_a_mistake_in_a_product_of_matrices(
     found = causes(report.layers[0])
     assert list(found) == [kind], report.layers[0].reason
     assert any(place in said for said in found[kind]), report.layers[0].reason
+
+
+def noise(graph: Graph, view: LayerView, inputs: list[Array]) -> Array:
+    """One in ten values one step off, which no mistake known here gives."""
+    random = np.random.default_rng(8)
+    right = sound("mobile" if graph is sound("mobile").graph else "plain").tensors[view.output().index]
+    off = random.integers(-1, 2, right.shape) * (random.random(right.shape) < 0.1)
+    return np.clip(right.astype(np.int64) + off, -128, 127).astype(np.int8)
+
+
+def two_weight_bits(graph: Graph, view: LayerView, inputs: list[Array]) -> Array:
+    """Two mistakes in one channel."""
+
+    def spoil(weights: Array) -> Array:
+        first = tuple(0 for _ in weights.shape[1:])
+        return entry((2, *first), lambda w: w ^ 32)(entry((2, 0, 1, 2), lambda w: w ^ 16)(weights))
+
+    return constant(3, spoil)(graph, view, inputs)
+
+
+@pytest.mark.parametrize("wrong", [noise, two_weight_bits])
+@pytest.mark.parametrize(("name", "layer"), [("plain", 0), ("plain", 3), ("mobile", 2), ("mobile", 8)])
+def test_no_cause_that_is_not_there(name: str, layer: int, wrong: Wrong) -> None:
+    verdict = judged(name, layer, wrong)
+    assert not causes(verdict), verdict.reason
+    assert "unexplained; tried" in verdict.reason
+
+
+@pytest.mark.parametrize("name", ["plain", "mobile"])
+def test_sound_runs_have_no_cause(name: str) -> None:
+    run = sound(name)
+    for seed in range(10):
+        feeds = random_feeds(run.graph, 100 + seed)
+        trace = run.program.run(feeds, trace=True).trace
+        assert trace is not None
+        report = verify_recorded(run.model, run.graph, dict(trace.tensors), feeds, profile=PROFILE, threads=1)
+        assert report.verdict == "bit_exact"
+        assert all(verdict.attribution is None and not verdict.reason for verdict in report.layers)
