@@ -222,7 +222,7 @@ def two_weight_bits(graph: Graph, view: LayerView, inputs: list[Array]) -> Array
 
 
 @pytest.mark.parametrize("wrong", [noise, two_weight_bits])
-@pytest.mark.parametrize(("name", "layer"), [("plain", 0), ("plain", 3), ("mobile", 2), ("mobile", 8)])
+@pytest.mark.parametrize(("name", "layer"), [("plain", 0), ("plain", 3), ("mobile", 2), ("mobile", 5)])
 def test_no_cause_that_is_not_there(name: str, layer: int, wrong: Wrong) -> None:
     verdict = judged(name, layer, wrong)
     assert not causes(verdict), verdict.reason

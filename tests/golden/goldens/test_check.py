@@ -13,7 +13,8 @@ from karat24.export import read_model, write_model
 from karat24.feeds import random_feeds
 from karat24.golden.goldens import GoldenCheck, changes, check_recorded, write_golden
 from karat24.golden.goldens import check as check_of
-from karat24.golden.goldens.manifest import Golden
+from karat24.golden.goldens.guard import require_machine
+from karat24.golden.goldens.manifest import Golden, Producer
 from karat24.goldens import accept_golden, check_golden, propose_again, record_golden, state_of
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import CannotCompare, DamagedGolden, UsageError
@@ -224,6 +225,8 @@ def test_loose_bits_are_compared_on_their_machine_only(small: SmallGolden) -> No
     assert found.outputs[0].verdict == "not_compared"
     assert "another" in found.outputs[0].reason
     assert found.exit_code() == 3
+    runtime = Producer("ort", "onnxruntime 1.31.1")
+    assert "only oracle on the recording machine" in require_machine(elsewhere, runtime)
 
 
 def test_without_a_profile_only_the_producer_is_compared(small: SmallGolden) -> None:
