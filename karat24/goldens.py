@@ -11,27 +11,27 @@ from __future__ import annotations
 import glob
 import html
 import os
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from karat24.golden.goldens.capture import Captured, Keep, capture
+from karat24.golden.goldens.capture import Captured, capture
 from karat24.golden.goldens.changes import changes
 from karat24.golden.goldens.check import GoldenCheck, check, check_recorded
 from karat24.golden.goldens.files import SUFFIX, find_goldens, read_golden, write_golden
 from karat24.golden.goldens.manifest import ORACLE, Golden, InputReference, ModelReference
-from karat24.golden.goldens.observe import observe_delegate, observe_oracle
+from karat24.golden.goldens.observe import Keep, observe_delegate, observe_oracle
 from karat24.golden.provenance import feeds_digest, model_digest
-from karat24.refimpl.errors import CannotCompare, DamagedGolden, FeedError, UsageError
+from karat24.refimpl.errors import CannotCompare, DamagedGolden, UsageError
 
 if TYPE_CHECKING:
     from karat24.delegates import Delegate
+    from karat24.golden.recordings.read import Dump
     from karat24.real_values import Span
     from karat24.refimpl.engine import Feeds, Progress
-    from karat24.refimpl.graph import Array, Graph
+    from karat24.refimpl.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def check_golden(
     path: str | Path,
     *,
     delegate: str | None = None,
-    recorded: str | Path | None = None,
+    recorded: str | Dump | None = None,
+    recorded_tensor: str | None = None,
     files: Sequence[str | Path] = (),
     feeds: Feeds | None = None,
     threads: int | None = None,
@@ -162,9 +163,11 @@ def check_golden(
 ) -> GoldenCheck:
     """Checks a golden on what recorded it, on ``delegate`` (``oracle`` for karat24), or against ``recorded``.
 
-    ``recorded`` is a .npz file of values by tensor index or name. The input is found as the golden says
-    unless ``files`` or ``feeds`` give it. Raises CannotCompare where the golden or what belongs to it is
-    missing, damaged or stale, and what running raises.
+    ``recorded`` is what another runtime gave, in any form that ``karat24.golden.recordings.read.read_dump``
+    takes: arrays by tensor index or name, .npz, a folder of .npy, or a file of the one ``recorded_tensor``.
+    The input is found as the golden says unless ``files`` or ``feeds`` give it.
+    Raises CannotCompare where the golden or what belongs to it is missing, damaged or stale, and what reading
+    a recording and running raise.
     """
     path = Path(path)
     golden = _read_golden(path)
@@ -176,9 +179,9 @@ def check_golden(
             recipe = replace(recipe, seed=None, files=tuple(_seen_from(Path(file), path) for file in files))
         feeds = _feeds(graph, recipe, path)
     if recorded is not None:
-        graph = _executed(graph, golden.profile)
-        found = _recorded(graph, Path(recorded))
-        return check_recorded(path, golden, model, graph, feeds, found)
+        graph = _executed(graph, golden.profile) if golden.profile else _with_the_tensors_of(golden, graph)
+        dump = Path(recorded) if isinstance(recorded, str) else recorded
+        return check_recorded(path, golden, model, graph, feeds, dump, tensor=recorded_tensor)
     with _runtime(delegate or golden.producer.name) as runtime:
         if runtime is None and golden.profile:
             graph = _executed(graph, golden.profile)
@@ -274,7 +277,7 @@ def _proposal(
             named = profile_for(graph, profile)
             observed = observe_oracle(
                 _executed(graph, named.name), named, feeds,
-                accumulators=True, threads=threads, progress=progress,
+                keep=keep or "none", counted=True, threads=threads, progress=progress,
             )  # fmt: skip
         else:
             _require_format(runtime, graph, model)
@@ -328,6 +331,20 @@ def _executed(graph: Graph, profile: str) -> Graph:
     return graph_under(graph, profile_for(graph, profile))
 
 
+def _with_the_tensors_of(golden: Golden, graph: Graph) -> Graph:
+    """The reading of the file, whose tensors a golden without a profile must name.
+
+    Raises CannotCompare where the runtime that recorded it made other layers of the file.
+    """
+    for tensor in golden.tensors:
+        if tensor.tensor >= len(graph.tensors) or graph.tensors[tensor.tensor].name != tensor.name:
+            raise CannotCompare(
+                f"{golden.producer.name} made layers of its own of the file, and no profile says which: only "
+                "that runtime can be checked"
+            )
+    return graph
+
+
 def _feeds(graph: Graph, recipe: InputReference, path: Path) -> Feeds:
     """The values that a recipe describes. Raises CannotCompare where they cannot be had any more."""
     from karat24.feeds import load_feeds, random_feeds
@@ -338,22 +355,6 @@ def _feeds(graph: Graph, recipe: InputReference, path: Path) -> Feeds:
         raise CannotCompare(f"{path}: recorded for values that only its SHA-256 is kept of; give them again")
     span = None if recipe.low is None or recipe.high is None else (recipe.low, recipe.high)
     return load_feeds(graph, [path.parent / file for file in recipe.files], span).feeds
-
-
-def _recorded(graph: Graph, path: Path) -> dict[int, Array]:
-    """Values of a .npz file by tensor index. Raises FeedError for a key that is no tensor of the model."""
-    import numpy as np
-
-    names = {tensor.name: tensor.index for tensor in graph.tensors if tensor.name}
-    names |= {str(tensor.index): tensor.index for tensor in graph.tensors}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            unknown = [key for key in archive.files if key not in names]
-            if unknown:
-                raise FeedError(f"{path}: holds {unknown[0]!r}, which is no tensor of the model")
-            return {names[key]: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-        raise FeedError(f"{path}: not a readable .npz file: {error}") from error
 
 
 def _seen_from(target: Path, path: Path) -> str:

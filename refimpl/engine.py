@@ -299,10 +299,12 @@ class Program:
         """Runs one layer on given inputs (constants included)."""
         return self.run_step(self.steps[index], values, accumulator)
 
-    def run_step(self, step: Step, values: Values, accumulator: bool = False) -> LayerResult:
+    def run_step(
+        self, step: Step, values: Values, accumulator: bool = False, outputs: Sequence[Array] | None = None
+    ) -> LayerResult:
         """Runs a step, of this program or of another profile, with this program's threads."""
         with threads_in_force(self.target.threads):
-            return step.run(values, accumulator)
+            return step.run(values, accumulator, outputs)
 
 
 def _present(values: Mapping[int, Array | None], graph: Graph, index: int) -> Array:

@@ -43,16 +43,22 @@ class Step:
     missing: str = ""
     by_spec: bool = False
 
-    def run(self, values: Values, accumulator: bool = False) -> LayerResult:
-        """Runs the layer on ``values``, one array per input. Raises UnsupportedOp for a missing layer."""
+    def run(
+        self, values: Values, accumulator: bool = False, outputs: Sequence[Array] | None = None
+    ) -> LayerResult:
+        """Runs the layer on ``values``, one array per input, and writes to ``outputs``, else to new arrays.
+
+        Raises UnsupportedOp for a missing layer.
+        """
         if self.missing:
             raise UnsupportedOp(self.missing)
-        outputs = tuple(np.empty(t.shape, DTYPES[t.dtype]) for t in self.view.outputs)
+        if outputs is None:
+            outputs = [np.empty(t.shape, DTYPES[t.dtype]) for t in self.view.outputs]
         acc = None
         if accumulator and self.accumulates:
             acc = np.empty(self.view.outputs[0].shape, accumulator_dtype(self.view))
         self.kernel(values, outputs, acc)
-        return LayerResult(outputs, acc)
+        return LayerResult(tuple(outputs), acc)
 
 
 def check_layer(view: LayerView, profile: Profile) -> Rule:

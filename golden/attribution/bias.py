@@ -6,12 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from karat24.golden.attribution.channel import (
-    only_differing_channel,
-    outputs_of_accumulators,
-    with_channel,
-)
 from karat24.golden.attribution.hypothesis import Cut, Hypothesis
+from karat24.golden.attribution.sums import only_differing_channel
 from karat24.golden.attribution.suspect import Suspect, with_data
 from karat24.refimpl.graph import Array
 
@@ -22,7 +18,7 @@ MOST_VALUES = 1 << 24
 def _bias(suspect: Suspect) -> tuple[int, Array] | None:
     """Where the layer's bias stands among its inputs, and its values."""
     weighted = suspect.weighted
-    if weighted is None:
+    if weighted is None or weighted.bias is None:
         return None
     tensor = suspect.view.optional_input(weighted.bias)
     return None if tensor is None or tensor.data is None else (weighted.bias, tensor.data)
@@ -73,15 +69,15 @@ def of_another_channel(suspect: Suspect) -> Iterator[Hypothesis | Cut]:
         changed[list(channels)] = changed[list(channels[::-1])]
         place = f"channels {channels[0]} and {channels[1]} have each other's"
         yield Hypothesis(place, with_data(suspect.view, position, changed))
-    channel, acc = only_differing_channel(suspect), suspect.own.accumulator
-    if channel is None or acc is None:
+    if (only := only_differing_channel(suspect)) is None:
         return
-    without = acc[..., channel].astype(np.int64) - int(bias[channel])
+    sums, channel = only
+    without = sums.acc[..., channel] - int(bias[channel])
     most = MOST_VALUES // without.size
     if bias.size > most:
         yield Cut(f"biases of {most} of {bias.size} channels were tried")
     for other in range(min(bias.size, most)):
         if bias[other] != bias[channel]:
-            values = outputs_of_accumulators(suspect, without + int(bias[other]), channel)
-            outputs = with_channel(suspect, channel, values)
+            values = sums.of_channel(without + int(bias[other]), channel)
+            outputs = sums.with_channel(channel, values)
             yield Hypothesis(f"channel {channel} has that of channel {other}", outputs=outputs)

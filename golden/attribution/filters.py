@@ -38,9 +38,9 @@ def channels_swapped(suspect: Suspect) -> Iterator[Hypothesis | Cut]:
         outputs[pair] = outputs[pair[::-1]]
         whole = np.ascontiguousarray(np.moveaxis(outputs, 0, weighted.channel_axis))
         yield Hypothesis(f"output channels {pair[0]} and {pair[1]} as a whole", outputs=(whole,))
-    if suspect.view.op == "DEPTHWISE_CONV_2D":
+    axis = weighted.in_axis
+    if axis is None:
         return
-    axis = 1 if suspect.view.op == "QLinearConv" else data.ndim - 1
     pairs = list(combinations(range(data.shape[axis]), 2))
     for first, second in pairs[:MOST_PAIRS]:
         order = np.arange(data.shape[axis])
@@ -59,18 +59,27 @@ def transposed(suspect: Suspect) -> Iterator[Hypothesis | Cut]:
     if weighted.taps and data.shape[weighted.taps[0]] == data.shape[weighted.taps[1]] > 1:
         changed = with_data(suspect.view, weighted.filter, np.swapaxes(data, *weighted.taps))
         yield Hypothesis("y and x of the filter", changed)
-    channels = (0, 1 if suspect.view.op == "QLinearConv" else data.ndim - 1)
-    if suspect.view.op != "DEPTHWISE_CONV_2D":
-        if data.shape[channels[0]] == data.shape[channels[1]] > 1:
-            changed = with_data(suspect.view, weighted.filter, np.swapaxes(data, *channels))
-            yield Hypothesis("input and output channels of the filter", changed)
-        order = np.moveaxis(data, 0, -1) if data.ndim == 2 or channels[1] == 3 else None
-        if order is not None:
-            stored = np.moveaxis(data.reshape(order.shape), -1, 0)
-            yield Hypothesis(
-                "the filter's values taken as if the output channel came last",
-                with_data(suspect.view, weighted.filter, stored),
-            )
+    if weighted.in_axis is None:
+        return
+    if data.shape[weighted.out_axis] == data.shape[weighted.in_axis] > 1:
+        changed = with_data(
+            suspect.view, weighted.filter, np.swapaxes(data, weighted.out_axis, weighted.in_axis)
+        )
+        yield Hypothesis("input and output channels of the filter", changed)
+    if weighted.out_axis == 0:
+        order = np.moveaxis(data, 0, -1)
+        stored = np.moveaxis(data.reshape(order.shape), -1, 0)
+        yield Hypothesis(
+            "the filter's values taken as if the output channel came last",
+            with_data(suspect.view, weighted.filter, stored),
+        )
+    if weighted.in_axis == 1 and weighted.taps:
+        order = np.moveaxis(data, 1, -1)
+        stored = np.moveaxis(data.reshape(order.shape), -1, 1)
+        yield Hypothesis(
+            "the filter's values taken as if the input channel came last",
+            with_data(suspect.view, weighted.filter, stored),
+        )
 
 
 def flipped(suspect: Suspect) -> Iterator[Hypothesis | Cut]:

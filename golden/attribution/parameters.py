@@ -18,14 +18,22 @@ from karat24.golden.attribution.suspect import (
 )
 from karat24.refimpl.graph import QUANTIZED_RANGE, Graph, LayerView, Quantization, Tensor
 
+ACTIVATIONS = ("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "Relu", "Clip")
+"""Ops that are activations themselves."""
+
 MOST_OTHERS = 64
 """Other tensors whose scales are tried, the nearest in the file first."""
 
 _ONNX = {
     "QLinearConv": {"input": (1, 2), "filter": (4, 5), "output": (6, 7)},
     "QLinearMatMul": {"left input": (1, 2), "right input": (4, 5), "output": (6, 7)},
+    "com.microsoft:QGemm": {"left input": (1, 2), "right input": (4, 5), "output": (7, 8)},
     "com.microsoft:QLinearAdd": {"left input": (1, 2), "right input": (4, 5), "output": (6, 7)},
     "com.microsoft:QLinearMul": {"left input": (1, 2), "right input": (4, 5), "output": (6, 7)},
+    **{
+        f"com.microsoft:QLinear{op}": {"input": (1, 2), "output": (3, 4)}
+        for op in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
+    },
 }
 """Positions of the scale and the zero point of each quantized part, for ops that take them as inputs."""
 
@@ -76,8 +84,8 @@ def _slot(role: str, tensor: Tensor, placed: Callable[[Tensor], LayerView]) -> S
 
 def _onnx_slots(view: LayerView) -> Iterator[Slot]:
     for role, (scale_at, zero_at) in _ONNX[view.op].items():
-        scale, zero = view.input(scale_at), view.optional_input(zero_at)
-        if scale.data is None or zero is None or zero.data is None:
+        scale, zero = view.optional_input(scale_at), view.optional_input(zero_at)
+        if scale is None or scale.data is None or zero is None or zero.data is None:
             continue
 
         def changed(
@@ -162,12 +170,30 @@ def _parameters(graph: Graph, near: int) -> list[tuple[float, int, str]]:
 
 
 def activations(suspect: Suspect) -> Iterator[Hypothesis | Cut]:
-    """The fused activation is left out, or another one."""
-
+    """The activation is left out, or another one; ONNX has none that is fused, so one was added there."""
     name = "fused_activation_function"
+    if suspect.view.op in ACTIVATIONS:
+        data = suspect.inputs[0]
+        yield Hypothesis("the layer is left out", outputs=None if data is None else (data,))
+    if suspect.view.op in _ONNX:
+        yield from _added(suspect)
     if name not in suspect.view.layer.attributes:
         return
     own = suspect.view.text(name)
     for other in ("NONE", "RELU", "RELU6", "RELU_N1_TO_1"):
         if other != own:
             yield Hypothesis(f"{other} in place of {own}", with_attributes(suspect.view, **{name: other}))
+
+
+def _added(suspect: Suspect) -> Iterator[Hypothesis]:
+    """A ReLU behind an ONNX layer."""
+    own = suspect.own.outputs[0]
+    for slot in slots(suspect.view):
+        if slot.role != "output" or len(slot.scale) > 1:
+            continue
+        _, high = QUANTIZED_RANGE[slot.dtype]
+        zero_point = slot.zero_point[0]
+        six = min(round(6 / slot.scale[0]) + zero_point, high)
+        for name, most in (("RELU", high), ("RELU6", six)):
+            clipped = np.clip(own, zero_point, most).astype(own.dtype)
+            yield Hypothesis(f"{name} where there is none", outputs=(clipped,))

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from karat24.golden.attribution.channel import EPILOGUES, GATHERED, outputs_of_accumulators, rows
 from karat24.golden.attribution.hypothesis import Cut, Hypothesis
+from karat24.golden.attribution.sums import sums_of
 from karat24.golden.attribution.suspect import Suspect
 from karat24.refimpl.graph import Array
-from karat24.refimpl.spec.tflite.weights import zero_point_removed
 
 MOST_PRODUCTS = 1 << 26
 """Products that are added one by one, or in pairs."""
@@ -26,46 +25,40 @@ _LOW, _HIGH = -(2**15), 2**15 - 1
 
 def saturation(suspect: Suspect) -> Iterator[Hypothesis | Cut]:
     """Sums of 16 bits that saturate or wrap, at the end or at each step; pairs of products that saturate."""
-    acc, weighted = suspect.own.accumulator, suspect.weighted
-    if suspect.view.op not in EPILOGUES or acc is None or weighted is None:
+    sums = sums_of(suspect)
+    if sums is None:
         return
+    acc, bias = sums.acc, np.int64(0) if sums.bias is None else sums.bias
     if acc.size > MOST_SUMS:
         yield Cut(f"narrow accumulators were not tried on {acc.size} sums")
         return
-    wide = acc.astype(np.int64)
-    bias_tensor = suspect.view.optional_input(weighted.bias)
-    bias = (
-        np.int64(0) if bias_tensor is None or bias_tensor.data is None else bias_tensor.data.astype(np.int64)
-    )
-    products = wide - bias
-    sums = {
-        "the sum saturates at 16 bits": np.clip(wide, _LOW, _HIGH),
-        "the sum of products saturates at 16 bits, before the bias": np.clip(products, _LOW, _HIGH) + bias,
-        "the sum wraps at 16 bits": wide.astype(np.int16).astype(np.int64),
+    ends = {
+        "the sum saturates at 16 bits": np.clip(acc, _LOW, _HIGH),
+        "the sum of products saturates at 16 bits, before the bias": np.clip(acc - bias, _LOW, _HIGH) + bias,
+        "the sum wraps at 16 bits": acc.astype(np.int16).astype(np.int64),
     }
-    for place, changed in sums.items():
-        yield Hypothesis(place, outputs=(outputs_of_accumulators(suspect, changed),))
-    if suspect.view.op not in GATHERED[::2]:  # a depthwise filter has no matrix
+    for place, changed in ends.items():
+        yield Hypothesis(place, outputs=sums.outputs(changed))
+    windowed = sums.windowed
+    if windowed is None or windowed.groups != 1:  # a depthwise filter has no matrix
         return
-    filter_ = suspect.view.input(weighted.filter)
-    assert filter_.data is not None
-    weights = zero_point_removed(filter_, filter_.data).reshape(filter_.shape[0], -1).T
+    stored = windowed.weights.reshape(windowed.weights.shape[0], -1).astype(np.int64)
+    weights = (stored - windowed.weight_zero[:, None]).T
     pixels = acc.size // acc.shape[-1]
     if weights.size * pixels > MOST_PRODUCTS or weights.shape[0] * pixels > MOST_ROWS:
         yield Cut("sums that saturate on the way were not tried")
         return
-    seen = rows(suspect, 0, np.arange(pixels))
+    seen = windowed.rows(0, np.arange(pixels))
     start = np.broadcast_to(bias, (pixels, weights.shape[1]))
     running = {
         "every step saturates at 16 bits, from 0": _running(seen, weights, np.zeros_like(start)) + bias,
         "every step saturates at 16 bits, from the bias": _running(seen, weights, start),
     }
-    if filter_.dtype == "int8":
-        zero_point = suspect.view.input(weighted.data).zero_point
-        zero_point += 128 if suspect.view.input(weighted.data).dtype == "int8" else 0
+    if windowed.weights.dtype == np.int8 and not windowed.weight_zero.any():
+        zero_point = windowed.zero_point + (128 if windowed.image.dtype == np.int8 else 0)
         running["pairs of u8s8 products saturate at 16 bits"] = _pairs(seen, weights, zero_point) + bias
     for place, changed in running.items():
-        yield Hypothesis(place, outputs=(outputs_of_accumulators(suspect, changed.reshape(acc.shape)),))
+        yield Hypothesis(place, outputs=sums.outputs(changed.reshape(acc.shape)))
 
 
 def _running(seen: Array, weights: Array, total: Array) -> Array:

@@ -15,6 +15,7 @@ from karat24.refimpl.engine import Program
 from karat24.refimpl.errors import KaratError, ModelError
 from karat24.refimpl.graph import Array, AttributeValue, Graph, LayerView, Tensor
 from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles import Rule
 from karat24.refimpl.step import LayerResult, prepare_step
 
 SPEC_WORK = 1 << 20
@@ -36,9 +37,11 @@ class Weighted:
 
     filter: int
     data: int
-    bias: int
+    bias: int | None
     out_axis: int
     """Of the filter: its output channels."""
+    in_axis: int | None
+    """Of the filter: its input channels; None where each output channel has one of its own."""
     taps: tuple[int, ...]
     """Of the filter: y and x; () for a matrix."""
     channel_axis: int = -1
@@ -46,11 +49,13 @@ class Weighted:
 
 
 WEIGHTED = {
-    "CONV_2D": Weighted(1, 0, 2, 0, (1, 2)),
-    "DEPTHWISE_CONV_2D": Weighted(1, 0, 2, 3, (1, 2)),
-    "FULLY_CONNECTED": Weighted(1, 0, 2, 0, ()),
-    "TRANSPOSE_CONV": Weighted(1, 2, 3, 0, (1, 2)),
-    "QLinearConv": Weighted(3, 0, 8, 0, (2, 3), 1),
+    "CONV_2D": Weighted(1, 0, 2, 0, 3, (1, 2)),
+    "DEPTHWISE_CONV_2D": Weighted(1, 0, 2, 3, None, (1, 2)),
+    "FULLY_CONNECTED": Weighted(1, 0, 2, 0, 1, ()),
+    "TRANSPOSE_CONV": Weighted(1, 2, 3, 0, 3, (1, 2)),
+    "QLinearConv": Weighted(3, 0, 8, 0, 1, (2, 3), 1),
+    "QLinearMatMul": Weighted(3, 0, None, 1, 0, ()),
+    "com.microsoft:QGemm": Weighted(3, 0, 6, 1, 0, ()),
 }
 
 
@@ -76,7 +81,22 @@ class Suspect:
     @property
     def weighted(self) -> Weighted | None:
         """Where the parts of the layer are; None for an op without a filter."""
-        return WEIGHTED.get(self.view.op)
+        found = WEIGHTED.get(self.view.op)
+        if found is None or len(self.view.inputs) <= found.filter:
+            return None
+        data = self.view.input(found.filter).data
+        if self.view.op == "com.microsoft:QGemm" and self.view.integer("transB", 0):
+            return replace(found, out_axis=0, in_axis=1)
+        if self.view.op == "QLinearConv" and data is not None and data.ndim == 3:
+            return replace(found, taps=())
+        if self.view.op == "QLinearMatMul" and (data is None or data.ndim != 2):
+            return None
+        return found
+
+    @property
+    def rule(self) -> Rule:
+        """How the layer rounds."""
+        return self.program.steps[self.layer].rule
 
     @cached_property
     def own(self) -> LayerResult:
@@ -133,7 +153,7 @@ class Suspect:
                 if self.work > MOST_SPEC_WORK:
                     return None
         try:
-            return OPS[view.op].spec(view, values, self.program.steps[self.layer].rule).outputs
+            return OPS[view.op].spec(view, values, self.rule).outputs
         except (KaratError, ArithmeticError, ValueError, IndexError):  # a layer that no check has seen
             return None
 

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
-
-from karat24.golden.explain import real_results
 from karat24.golden.goldens.manifest import Golden, GoldenTensor, InputReference, ModelReference
-from karat24.golden.goldens.observe import Observed
+from karat24.golden.goldens.observe import Keep, Observed
 from karat24.refimpl import __version__
 from karat24.refimpl.errors import CannotCompare
-from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView, Tensor
-
-Keep = Literal["none", "outputs", "all"]
-"""Which values to keep beside the hashes: those of the model's outputs, of every tensor, or of none."""
-
-SATURATING = ("int8", "uint8", "int16", "uint16")
+from karat24.refimpl.graph import Array, LayerView, Tensor
 
 
 @dataclass(frozen=True)
@@ -30,11 +21,11 @@ class Captured:
 
 
 def capture(model: ModelReference, fed: InputReference, observed: Observed, keep: Keep = "none") -> Captured:
-    """The golden of one run. Ties are counted where the run has accumulators.
+    """The golden of one run, with the counts that the run was asked for.
 
     Raises CannotCompare where the run shows none of the model's outputs.
     """
-    if not observed.outputs:
+    if not observed.shown_outputs:
         raise CannotCompare(
             f"{observed.producer.name} shows no output of {model.path}: there is nothing to keep"
         )
@@ -47,7 +38,7 @@ def capture(model: ModelReference, fed: InputReference, observed: Observed, keep
         profile=observed.profile,
         producer=observed.producer,
         tensors=tensors,
-        outputs=observed.output_digests,
+        outputs={index: shown.sha256 for index, shown in observed.shown_outputs.items()},
         recorded_by=__version__,
     )
     kept = {"none": {}, "outputs": observed.outputs, "all": {**observed.tensors, **observed.outputs}}[keep]
@@ -60,41 +51,25 @@ def capture(model: ModelReference, fed: InputReference, observed: Observed, keep
 
 
 def _digest(observed: Observed, index: int) -> str | None:
-    return observed.output_digests.get(index) or observed.digests.get(index)
+    shown = observed.shown_outputs.get(index) or observed.shown.get(index)
+    return None if shown is None else shown.sha256
 
 
 def _tensor(observed: Observed, view: LayerView, tensor: Tensor) -> GoldenTensor:
-    values = observed.tensors.get(tensor.index)
+    shown = observed.shown.get(tensor.index)
     quantization = tensor.quantization
-    accumulator = observed.accumulators.get(view.layer.index)
     return GoldenTensor(
         layer=view.layer.index,
         op=view.op,
         tensor=tensor.index,
         name=tensor.name,
-        dtype=tensor.dtype if values is None else str(values.dtype),
-        shape=tensor.shape if values is None else values.shape,
+        dtype=tensor.dtype if shown is None else shown.dtype,
+        shape=tensor.shape if shown is None else shown.shape,
         scale=() if quantization is None else quantization.scale,
         zero_point=() if quantization is None else quantization.zero_point,
-        sha256=observed.digests.get(tensor.index, ""),
-        saturated=None if values is None else _saturated(values),
-        ties=None if accumulator is None else count_ties(view, accumulator),
+        sha256="" if shown is None else shown.sha256,
+        saturated=None if shown is None else shown.saturated,
+        ties=None if shown is None else shown.ties,
         fixed=tensor.index not in observed.loose,
         note=observed.unreadable.get(tensor.index, ""),
     )
-
-
-def _saturated(values: Array) -> tuple[int, int] | None:
-    """How many values are the lowest and the highest of their type."""
-    if str(values.dtype) not in SATURATING:
-        return None
-    low, high = QUANTIZED_RANGE[str(values.dtype)]
-    return int(np.count_nonzero(values == low)), int(np.count_nonzero(values == high))
-
-
-def count_ties(view: LayerView, accumulator: Array) -> int | None:
-    """How many accumulators have a real result, in float64, exactly between two integers."""
-    if view.output().dtype not in SATURATING:
-        return None
-    real = real_results(view, accumulator)
-    return None if real is None else int(np.count_nonzero(real - np.floor(real) == 0.5))

@@ -7,9 +7,12 @@ and why.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from karat24.delegates.protocol import Delegate, Model
 from karat24.golden.diff import ArrayDiff
@@ -17,11 +20,15 @@ from karat24.golden.goldens.difference import Differences, Found
 from karat24.golden.goldens.guard import require_comparable, require_machine
 from karat24.golden.goldens.manifest import ORACLE, Golden, GoldenTensor
 from karat24.golden.goldens.observe import Observed, observe_delegate, observe_oracle, observe_recorded
+from karat24.golden.goldens.recorded import Recording, read_recording
+from karat24.golden.goldens.shown import Shown
 from karat24.golden.provenance import feeds_digest, machine, model_digest, model_label
+from karat24.golden.recordings.read import Dump
 from karat24.golden.report import LayerVerdict, OutputVerdict, Report, Verdict
 from karat24.refimpl import __version__
 from karat24.refimpl.engine import Feeds, Progress
-from karat24.refimpl.graph import Array, Graph
+from karat24.refimpl.errors import CannotCompare
+from karat24.refimpl.graph import Graph
 from karat24.refimpl.profiles import caveat_of
 
 
@@ -75,7 +82,7 @@ def check(
         ORACLE if delegate is None else delegate.name, runtime,
     )  # fmt: skip
     if delegate is None:
-        observed = observe_oracle(graph, golden.profile, feeds, threads=threads, progress=progress)
+        observed = _oracle(golden, graph, feeds, threads, progress)
     else:
         observed = observe_delegate(delegate, model, graph, feeds)
     versions = {"karat24": __version__} if delegate is None else dict(delegate.versions())
@@ -83,18 +90,62 @@ def check(
 
 
 def check_recorded(
-    path: Path, golden: Golden, model: Model, graph: Graph, feeds: Feeds, found: Mapping[int, Array]
+    path: Path,
+    golden: Golden,
+    model: Model,
+    graph: Graph,
+    feeds: Feeds,
+    dump: Dump,
+    *,
+    tensor: str | None = None,
 ) -> GoldenCheck:
-    """Compares ``found``, values by tensor index from a run elsewhere, with ``golden``.
+    """Compares ``dump``, values that another run of the model gave, with ``golden``.
 
-    What the recording does not hold is not compared. Raises CannotCompare as :func:`check` does; the caller
-    vouches for the runtime that gave the values.
+    ``dump`` and ``tensor`` are those of :func:`~karat24.golden.recordings.read.read_dump`. What the recording
+    does not hold is not compared. Raises CannotCompare as :func:`check` does and for a recording of another
+    input or model, FeedError for one that cannot be read; the caller vouches for the runtime that gave it.
     """
     require_comparable(
         golden, str(path), model_digest(model), feeds_digest(graph, [feeds]), golden.profile, "recording", ""
     )
-    observed = observe_recorded(graph, golden.profile, found)
-    return _compared(path, golden, model, observed, feeds, {}, None)
+    recording = read_recording(graph, golden, dump, feeds, tensor)
+    observed = observe_recorded(graph, golden.profile, recording.values, recording.unreadable)
+    return _compared(path, golden, model, observed, feeds, {}, None, recording)
+
+
+def _oracle(
+    golden: Golden, graph: Graph, feeds: Feeds, threads: int | None, progress: Progress | None
+) -> Observed:
+    """A run that keeps no values; where a hash is not the golden's, the same run again that does.
+
+    Raises CannotCompare where the two are not the same.
+    """
+    first = observe_oracle(graph, golden.profile, feeds, keep="none", threads=threads, progress=progress)
+    outputs = {index: shown.sha256 for index, shown in first.shown_outputs.items()}
+    if not _differing(golden, first) and outputs == golden.outputs:
+        return first
+    again = observe_oracle(graph, golden.profile, feeds, threads=threads, progress=progress)
+    if (again.shown, again.shown_outputs) != (first.shown, first.shown_outputs):
+        raise CannotCompare(
+            f"the oracle gave other values for {golden.model.path} when it ran again: this machine does not "
+            "compute reliably"
+        )
+    return again
+
+
+def _differing(golden: Golden, observed: Observed) -> list[int]:
+    """Tensors of both whose hash, element type or sizes are not the same."""
+    return [
+        tensor.tensor
+        for tensor in golden.tensors
+        if tensor.sha256
+        and tensor.tensor in observed.shown
+        and not _equal(tensor, observed.shown[tensor.tensor])
+    ]
+
+
+def _equal(tensor: GoldenTensor, shown: Shown) -> bool:
+    return (shown.sha256, shown.shape, shown.dtype) == (tensor.sha256, tensor.shape, tensor.dtype)
 
 
 def _runtime(delegate: Delegate | None) -> str:
@@ -114,27 +165,33 @@ def _compared(
     feeds: Feeds,
     versions: Mapping[str, str],
     threads: int | None,
+    recording: Recording | None = None,
 ) -> GoldenCheck:
+    mishaps = {} if recording is None else recording.mishaps
     wrong_machine = require_machine(golden, observed.producer)
     held = [tensor for tensor in golden.tensors if tensor.sha256]
     loose = {tensor.tensor for tensor in golden.tensors if not tensor.fixed}
-    differing = [
-        tensor.tensor
-        for tensor in held
-        if observed.digests.get(tensor.tensor) not in (None, tensor.sha256)
-        and not (wrong_machine and tensor.tensor in loose)
-    ]
+    differing = [index for index in _differing(golden, observed) if not (wrong_machine and index in loose)]
     differences = Differences(path, golden, observed, feeds, differing, threads)
     layers, outputs = [], []
     for tensor in held:
         refused = wrong_machine if tensor.tensor in loose else ""
+        if tensor.tensor in mishaps and not refused:
+            mishap = differences.of_mishap(tensor.tensor, mishaps[tensor.tensor])
+            layers.append(_verdict(tensor, mishap))
+            continue
         layers.append(_layer(tensor, observed, differences, refused))
     for index, digest in golden.outputs.items():
         refused = wrong_machine if index in loose else ""
-        outputs.append(_output(index, digest, observed, differences, refused))
+        verdict = _output(index, digest, observed, differences, refused)
+        if index in mishaps and not refused:
+            found = differences.of_mishap(index, mishaps[index])
+            verdict = replace(verdict, verdict="mismatch", diff=found.diff, reason=found.reason)
+        outputs.append(verdict)
     layers += _not_in_the_golden(golden, observed)
     hidden = [tensor for tensor in golden.tensors if not tensor.sha256]
-    notes = [f"the golden holds no values of {tensor.name!r}: {tensor.note}" for tensor in hidden]
+    notes = [] if recording is None else [*recording.notes]
+    notes += [f"the golden holds no values of {tensor.name!r}: {tensor.note}" for tensor in hidden]
     return GoldenCheck(
         path,
         golden,
@@ -157,18 +214,22 @@ def _compared(
 
 
 def _layer(tensor: GoldenTensor, observed: Observed, differences: Differences, refused: str) -> LayerVerdict:
-    values = observed.tensors.get(tensor.tensor)
+    shown = observed.shown.get(tensor.tensor)
     found = Found("not_compared", reason=refused)
-    if values is None:
+    if shown is None:
         missing = "these layers do not write the tensor"
         found = Found("not_compared", reason=observed.unreadable.get(tensor.tensor, missing))
     elif not refused:
-        equal = observed.digests[tensor.tensor] == tensor.sha256 and _same_kind(tensor, values)
-        found = Found("bit_exact", all_equal(values)) if equal else differences.of_layer(tensor)
+        equal = _equal(tensor, shown)
+        found = Found("bit_exact", all_equal(shown)) if equal else differences.of_layer(tensor)
+    return _verdict(tensor, found)
+
+
+def _verdict(tensor: GoldenTensor, found: Found) -> LayerVerdict:
     return LayerVerdict(
         tensor.layer, tensor.op, tensor.tensor, tensor.name, tensor.dtype,
         rule=f"sha256 {tensor.sha256[:16]}", verdict=found.verdict, diff=found.diff, reason=found.reason,
-        origin=found.origin, tie_distance=found.tie, located=found.located,
+        origin=found.origin, tie_distance=found.tie, located=found.located, attribution=found.attribution,
     )  # fmt: skip
 
 
@@ -176,16 +237,16 @@ def _output(
     index: int, digest: str, observed: Observed, differences: Differences, refused: str
 ) -> OutputVerdict:
     tensor = observed.graph.tensors[index] if index < len(observed.graph.tensors) else None
-    values = observed.outputs.get(index)
+    shown = observed.shown_outputs.get(index)
     verdict: Verdict = "not_compared"
     diff: ArrayDiff | None = None
     located = None
     reason = refused or observed.unreadable.get(index, "the run shows no such output")
-    if values is not None and not refused:
-        if observed.output_digests[index] == digest:
-            verdict, diff, reason = "bit_exact", all_equal(values), ""
+    if shown is not None and not refused:
+        if shown.sha256 == digest:
+            verdict, diff, reason = "bit_exact", all_equal(shown), ""
         else:
-            found = differences.of_output(index, values, digest)
+            found = differences.of_output(index, observed.outputs[index], digest)
             verdict, diff, reason, located = "mismatch", found.diff, found.reason, found.located
     name, dtype = ("", "") if tensor is None else (tensor.name, tensor.dtype)
     return OutputVerdict(index, name, dtype, verdict, diff, reason, located=located)
@@ -206,11 +267,8 @@ def _not_in_the_golden(golden: Golden, observed: Observed) -> list[LayerVerdict]
     ]  # fmt: skip
 
 
-def _same_kind(tensor: GoldenTensor, values: Array) -> bool:
-    return values.shape == tensor.shape and str(values.dtype) == tensor.dtype
-
-
-def all_equal(values: Array) -> ArrayDiff:
+def all_equal(shown: Shown) -> ArrayDiff:
     """The difference of values that have the golden's hash."""
-    histogram = {} if values.dtype.kind == "f" else {0: values.size}
-    return ArrayDiff(values.size, 0, 0, 0.0, histogram, None)
+    size = math.prod(shown.shape)
+    histogram = {} if np.dtype(shown.dtype).kind == "f" else {0: size}
+    return ArrayDiff(size, 0, 0, 0.0, histogram, None)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from karat24.golden.attribution import Attribution, Search
 from karat24.golden.diff import ArrayDiff, diff_arrays
 from karat24.golden.explain import Explainer, tie_distance
 from karat24.golden.goldens.files import stored_arrays, values_digest
 from karat24.golden.goldens.manifest import Golden, GoldenTensor
 from karat24.golden.goldens.observe import Observed, observe_oracle
+from karat24.golden.goldens.recorded import Mishap
 from karat24.golden.located import Located, locate
 from karat24.golden.report import Origin, Verdict
 from karat24.refimpl import __version__
@@ -32,6 +34,7 @@ class Found:
     origin: Origin = ""
     tie: float | None = None
     located: Located | None = None
+    attribution: Attribution | None = None
 
 
 class Differences:
@@ -59,10 +62,17 @@ class Differences:
                 f"the run gave {values.dtype} {values.shape}",
             )
         diff, unknown = self._diff(tensor.tensor, values, tensor.sha256)
-        origin, reason, tie = self._attribute(tensor)
-        verdict: Verdict = "explained" if origin == "introduced" and reason else "mismatch"
-        reasons = "; ".join(filter(None, (reason, unknown)))
-        return Found(verdict, diff, reasons, origin, tie, self._located(tensor.tensor, values, diff))
+        arisen = self._arisen(tensor)
+        reasons = "; ".join(filter(None, (arisen.reason, unknown)))
+        located = self._located(tensor.tensor, values, diff)
+        return replace(arisen, diff=diff, reason=reasons, located=located)
+
+    def of_mishap(self, index: int, mishap: Mishap) -> Found:
+        """Values that are the golden's after another reading, as they stand."""
+        expected = self._observed.tensors[index]
+        located = locate(expected, mishap.values, self._observed.graph.format)
+        diff = diff_arrays(expected, mishap.values)
+        return Found("mismatch", diff, mishap.reason, "introduced", located=located)
 
     def of_output(self, index: int, values: Array, digest: str) -> Found:
         """The difference of an output of the model."""
@@ -117,32 +127,40 @@ class Differences:
         except KaratError:
             return None
 
-    def _attribute(self, tensor: GoldenTensor) -> tuple[Origin, str, float | None]:
-        """Origin and explanation: on the inputs the run had, does the layer give what the run gave?"""
-        program = self._program
+    def _arisen(self, tensor: GoldenTensor) -> Found:
+        """Where a difference arose, and why: does the layer give that on the inputs the run had?"""
+        program, unknown = self._program, Found("mismatch")
         if program is None or tensor.layer >= len(program.steps):
-            return "", "", None
+            return unknown
         view = program.steps[tensor.layer].view
         try:
             inputs = [None if t is None else self._value(t.index, t.data) for t in view.inputs]
             outputs = [self._observed.tensors[output.index] for output in view.outputs]
         except KeyError:
-            return "", "", None
+            return unknown
         inherited = any(t is not None and t.index in self._differing for t in view.inputs)
         try:
             own = program.run_layer(tensor.layer, inputs, accumulator=True)
         except KaratError as error:
-            return "", str(error), None
+            return replace(unknown, reason=str(error))
         same = all(np.array_equal(a, b, equal_nan=True) for a, b in zip(own.outputs, outputs, strict=True))
-        if inherited and same:
-            return "inherited", "inherited: exact on the inputs the run had", None
+        if same and inherited:
+            return Found("mismatch", reason="inherited: exact on the inputs the run had", origin="inherited")
+        if same:  # the oracle itself has changed: nothing of ours gives the golden's values
+            return Found("mismatch", origin="introduced")
         position = next(i for i, output in enumerate(view.outputs) if output.index == tensor.tensor)
         tie = None
-        if own.accumulator is not None and not same:
+        if own.accumulator is not None:
             tie = tie_distance(view, own.accumulator, own.outputs[position] != outputs[position])
-        if same:  # the oracle itself has changed: nothing of ours gives the golden's values
-            return "introduced", "", tie
-        return "introduced", Explainer(program, tensor.layer).explain(inputs, outputs), tie
+        if reason := Explainer(program, tensor.layer).explain(inputs, outputs):
+            return Found("explained", reason=reason, origin="introduced", tie=tie)
+        cause = self._search.attribute(tensor.layer, inputs, outputs)
+        return Found("mismatch", reason=str(cause), origin="introduced", tie=tie, attribution=cause)
+
+    @cached_property
+    def _search(self) -> Search:
+        assert self._program is not None
+        return Search(self._program)
 
     def _value(self, index: int, constant: Array | None) -> Array:
         """What the run had in a tensor: a constant, a feed, or what a layer wrote. Raises KeyError."""

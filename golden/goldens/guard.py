@@ -46,6 +46,11 @@ def require_machine(golden: Golden, producer: Producer) -> str:
     recorded = golden.producer.machine
     if not recorded or producer.name == "recording" or recorded == producer.machine:
         return ""
+    if not producer.machine and producer.name != golden.producer.name:
+        return (
+            f"no document fixes these bits: only {golden.producer.name} on the recording machine can be "
+            f"compared with them, and {producer.name} ran"
+        )
     other = [f"{key} {value}, here {producer.machine.get(key, 'unknown')}" for key, value in recorded.items()
              if producer.machine.get(key) != value]  # fmt: skip
     return f"no document fixes these bits, and the golden was recorded on another machine: {'; '.join(other)}"

@@ -3,57 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from karat24.delegates.protocol import Delegate, Model
-from karat24.golden.goldens.files import values_digest
 from karat24.golden.goldens.manifest import ORACLE, Producer
+from karat24.golden.goldens.shown import Shown, show, show_all
+from karat24.golden.goldens.stream import run_hashed
 from karat24.golden.provenance import machine
 from karat24.refimpl.engine import Feeds, Program, Progress, compile_graph, resolve_feeds
 from karat24.refimpl.graph import Array, Graph
 from karat24.refimpl.profiles import Profile, profile_for
 
-HASHING_THREADS = 4
+Keep = Literal["none", "outputs", "all"]
+"""Which values of a run to keep beside their hashes: of the outputs, of every tensor, or none."""
 
 
 @dataclass(frozen=True)
 class Observed:
     """What one run showed of a model whose layers are those of ``graph``.
 
-    ``tensors`` are what layers wrote, by index; ``unreadable`` maps the others to the reason. ``outputs`` are
-    the model's own. ``loose`` holds the tensors whose bits may depend on the processor, ``accumulators`` the
-    int32 sums by layer, where they were asked for.
+    ``shown`` is what is known of each tensor that layers wrote, by index, ``tensors`` their values as far as
+    they were kept; ``unreadable`` maps the others to the reason. ``shown_outputs`` and ``outputs`` are the
+    same of the model's outputs. ``loose`` holds the tensors whose bits may depend on the processor.
     """
 
     graph: Graph
     profile: str
     producer: Producer
+    shown: Mapping[int, Shown]
+    shown_outputs: Mapping[int, Shown]
     tensors: Mapping[int, Array]
     outputs: Mapping[int, Array]
     unreadable: Mapping[int, str] = field(default_factory=dict)
     loose: frozenset[int] = frozenset()
-    accumulators: Mapping[int, Array] = field(default_factory=dict)
-
-    @cached_property
-    def digests(self) -> Mapping[int, str]:
-        """SHA-256 of each tensor's values."""
-        return digests(self.tensors)
-
-    @cached_property
-    def output_digests(self) -> Mapping[int, str]:
-        """SHA-256 of each output's values; an output that is a tensor of the run is read once."""
-        others = {i: v for i, v in self.outputs.items() if v is not self.tensors.get(i)}
-        return {index: self.digests[index] for index in self.outputs if index not in others} | digests(others)
 
 
-def digests(arrays: Mapping[int, Array]) -> dict[int, str]:
-    """SHA-256 of each array, several at a time: hashing lets other threads run."""
-    with ThreadPoolExecutor(HASHING_THREADS) as pool:
-        return dict(zip(arrays, pool.map(values_digest, arrays.values()), strict=True))
+def _shown_outputs(
+    tensors: Mapping[int, Array], shown: Mapping[int, Shown], outputs: Mapping[int, Array]
+) -> dict[int, Shown]:
+    """What is known of the model's outputs; one that is a tensor of the run is hashed once."""
+    return {
+        index: shown[index] if values is tensors.get(index) else show(values)
+        for index, values in outputs.items()
+    }
 
 
 def observe_oracle(
@@ -61,29 +56,33 @@ def observe_oracle(
     profile: str | Profile | None,
     feeds: Feeds,
     *,
-    accumulators: bool = False,
+    keep: Keep = "all",
+    counted: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Observed:
     """The oracle's run of ``graph``, the layers that a runtime of ``profile`` runs.
 
-    Raises what compiling and running raise; a model with layers the oracle lacks is UnsupportedOp.
+    ``counted``: saturated values and ties are counted. Raises what compiling and running raise; a model with
+    layers the oracle lacks is UnsupportedOp.
     """
     program = compile_graph(graph, profile_for(graph, profile), threads)
-    result = program.run(feeds, trace=True, accumulators=accumulators, progress=progress)
-    assert result.trace is not None
-    written = {index for layer in graph.layers for index in layer.outputs}
-    tensors = {index: values for index, values in result.trace.tensors.items() if index in written}
+    outputs = frozenset(graph.outputs)
+    keeps = {"none": lambda _: False, "outputs": outputs.__contains__, "all": lambda _: True}[keep]
+    shown, tensors = run_hashed(program, feeds, keeps, counted, progress)
+    given = {tensor.index: tensor.data for tensor in graph.tensors if tensor.data is not None}
+    given.update(resolve_feeds(graph, feeds))
     loose = _loose(program)
     where = {**machine(), "numpy": np.__version__} if loose else {}
     return Observed(
         graph=graph,
         profile=program.profile.name,
         producer=Producer(ORACLE, machine=where),
+        shown=shown,
+        shown_outputs={i: shown[i] if i in shown else show(given[i]) for i in graph.outputs},
         tensors=tensors,
-        outputs=dict(zip(graph.outputs, result.outputs, strict=True)),
+        outputs={i: values for i in graph.outputs if (values := tensors.get(i, given.get(i))) is not None},
         loose=loose,
-        accumulators=result.trace.accumulators,
     )
 
 
@@ -118,6 +117,7 @@ def observe_delegate(
         written = {index for layer in executed.layers for index in layer.outputs}
         tensors = {index: values for index, values in run.trace.tensors.items() if index in written}
     every = frozenset(index for layer in executed.layers for index in layer.outputs)
+    shown, by_index = show_all(tensors), dict(zip(executed.outputs, outputs, strict=True))
     probe = delegate.probe()
     return Observed(
         graph=executed,
@@ -125,22 +125,33 @@ def observe_delegate(
         producer=Producer(
             delegate.name, f"{probe.library} {probe.version}", {} if delegate.profile else dict(machine())
         ),
+        shown=shown,
+        shown_outputs=_shown_outputs(tensors, shown, by_index),
         tensors=tensors,
-        outputs=dict(zip(executed.outputs, outputs, strict=True)),
+        outputs=by_index,
         unreadable={index: unreadable.get(index, reason) for index in every - tensors.keys()},
         loose=frozenset() if delegate.profile else every,
     )
 
 
-def observe_recorded(graph: Graph, profile: str, found: Mapping[int, Array]) -> Observed:
+def observe_recorded(
+    graph: Graph, profile: str, found: Mapping[int, Array], unreadable: Mapping[int, str]
+) -> Observed:
     """Values of a run elsewhere, by tensor index, as a run of the layers of ``graph``."""
     every = frozenset(index for layer in graph.layers for index in layer.outputs)
     tensors = {index: values for index, values in found.items() if index in every}
+    outputs = {index: tensors[index] for index in graph.outputs if index in tensors}
+    shown = show_all(tensors, counted=False)
     return Observed(
         graph=graph,
         profile=profile,
         producer=Producer("recording"),
+        shown=shown,
+        shown_outputs=_shown_outputs(tensors, shown, outputs),
         tensors=tensors,
-        outputs={index: tensors[index] for index in graph.outputs if index in tensors},
-        unreadable=dict.fromkeys(every - tensors.keys(), "the recording holds no values of this tensor"),
+        outputs=outputs,
+        unreadable={
+            index: unreadable.get(index, "the recording holds no values of this tensor")
+            for index in every - tensors.keys()
+        },
     )

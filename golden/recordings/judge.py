@@ -54,8 +54,8 @@ def verify_recorded(
     graph = graph_under(graph, chosen)
     program = compile_graph(graph, chosen, threads, missing="given")
     recorded = read_dump(graph, dump, tensor)
-    fed = _inputs(graph, recorded, feeds)
-    _require_this_model(graph, recorded)
+    fed = fed_as_recorded(graph, recorded, feeds)
+    require_this_model(graph, recorded)
     judge = _Judge(program, recorded, fed, Search(program, others))
     for step in program.steps:
         judge.take(step)
@@ -84,7 +84,7 @@ def verify_recorded(
     )
 
 
-def _inputs(graph: Graph, recorded: Mapping[int, Recorded], feeds: Feeds | None) -> dict[int, Array]:
+def fed_as_recorded(graph: Graph, recorded: Mapping[int, Recorded], feeds: Feeds | None) -> dict[int, Array]:
     """What the model was fed: as given, as recorded, or, where both are there, as both say."""
     read = {
         index: best_reading(recorded[index], graph.tensors[index], graph.format, None).values
@@ -110,7 +110,7 @@ def _inputs(graph: Graph, recorded: Mapping[int, Recorded], feeds: Feeds | None)
     return fed
 
 
-def _require_this_model(graph: Graph, recorded: Mapping[int, Recorded]) -> None:
+def require_this_model(graph: Graph, recorded: Mapping[int, Recorded]) -> None:
     """Raises CannotCompare where the dump holds a constant of other values: it is of another model."""
     for index, array in recorded.items():
         tensor = graph.tensors[index]
@@ -218,11 +218,13 @@ class _Judge:
         if index in self._mishaps:
             values, reason = self._mishaps[index]
             record.add(diff_arrays(expected, values), reason, "introduced")
+            record.locate(expected, values, self._graph.format)
             return
         if not diff_arrays(expected, found).equal:
             self._explain(record, step, own)
         elif index in self._pure:
             record.add(diff_arrays(self._pure[index], found), INHERITED, "inherited")
+            record.locate(self._pure[index], found, self._graph.format)
         else:
             record.add(diff_arrays(expected, found))
 
@@ -253,6 +255,7 @@ class _Judge:
         if not reason:
             attribution = self._search.attribute(record.layer, inputs, outputs)
         record.add(diff_arrays(expected, found), reason, "introduced", tie, attribution)
+        record.locate(expected, found, self._graph.format)
 
     def output(self, index: int) -> OutputRecord:
         """The comparison of one of the model's outputs with the oracle's run of the whole model."""
@@ -268,8 +271,10 @@ class _Judge:
             elif index in self._mishaps:
                 values, reason = self._mishaps[index]
                 record.add(diff_arrays(self._pure[index], values), reason)
+                record.locate(self._pure[index], values, self._graph.format)
             else:
                 record.add(diff_arrays(self._pure[index], found), self._why_explained())
+                record.locate(self._pure[index], found, self._graph.format)
         return record
 
     def _why_explained(self) -> str:

@@ -35,6 +35,9 @@ NUMERIC = ("layer", "differing", "max LSB")
 MOST_CHANNELS = 256
 """A row of more cells than this cannot be read; channels are then counted in groups."""
 
+LONG_NAME = 64
+"""Characters of a name of which the table shows a part; the details show it whole."""
+
 Judged = LayerVerdict | OutputVerdict
 
 
@@ -125,7 +128,8 @@ def _row(judged: Judged) -> str:
         largest = f"{diff.max_abs_diff:.3g}" if floating else str(diff.max_abs_diff_lsb)
     count = "" if diff is None else f"{diff.mismatch_count}"
     cells = [layer, op, judged.name, judged.dtype, None, count, largest, origin]
-    shown = (_badge(judged.verdict) if cell is None else html.escape(cell) for cell in cells)
+    shown = [_badge(judged.verdict) if cell is None else html.escape(cell) for cell in cells]
+    shown[2] = f'<span class="name" title="{shown[2]}">{shown[2]}</span>'  # fused layers have long names
     written = "".join(
         f'<td role="cell" data-label="{column}">{cell}</td>'
         for column, cell in zip(COLUMNS[:-1], shown, strict=True)
@@ -152,6 +156,8 @@ def _more(judged: Judged) -> str:
         parts.append(_figure(histogram_svg(diff.histogram, "differences in LSBs"), "LSBs, logarithmic"))
     if judged.located is not None:
         parts += _maps(judged.located)
+    if len(judged.name) > LONG_NAME:
+        parts.append(f'<p class="note">{html.escape(judged.name)}</p>')
     inner = "".join(parts)
     return f"<details><summary>show</summary>{inner}</details>" if inner else ""
 

@@ -96,7 +96,7 @@ def heat_svg(counts: Sequence[Sequence[int]], label: str, side: float = 320) -> 
                 )
     width, height = cell * len(counts[0]), cell * len(counts)
     return (
-        f'<svg class="heat" viewBox="0 0 {width:.2f} {height:.2f}" role="img" '
+        f'<svg class="heat" preserveAspectRatio="xMinYMin" viewBox="0 0 {width:.2f} {height:.2f}" role="img" '
         f'aria-label="{html.escape(label)}, most {most}">'
         f'<rect class="ground" width="{width:.2f}" height="{height:.2f}"/>{"".join(parts)}</svg>'
     )

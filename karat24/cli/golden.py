@@ -56,7 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_goldens(check)
     _add_delegate(check, "run this one (default: what recorded the golden)")
     check.add_argument(
-        "--recorded", type=Path, metavar="F.npz", help="compare values that were recorded elsewhere"
+        "--recorded", type=Path, metavar="DUMP",
+        help="compare what another runtime gave: .npz, folder of .npy, or one tensor (.npy, bytes, C text)",
+    )  # fmt: skip
+    check.add_argument(
+        "--recorded-tensor", metavar="T", help="name or index of the tensor in a DUMP that holds one"
     )
     check.add_argument(
         "--input", "-i", type=Path, nargs="+", default=[], metavar="F", help="the recorded input"
@@ -124,16 +128,19 @@ def _check(options: argparse.Namespace) -> int:
     """Checks every golden that is named; one that cannot be compared does not keep others from it."""
     from karat24.golden.goldens.files import find_goldens
     from karat24.goldens import check_golden, goldens_of
-    from karat24.refimpl.errors import KaratError
+    from karat24.refimpl.errors import KaratError, UsageError
 
     reports.require_writable(options)
+    if options.recorded_tensor is not None and options.recorded is None:
+        raise UsageError("--recorded-tensor goes with --recorded")
     paths = [path for target in options.goldens for path in goldens_of(target)]
     checks: list[GoldenCheck] = []
     codes: list[int] = []
     for path in dict.fromkeys(paths):
         try:
             found = check_golden(
-                path, delegate=options.delegate, recorded=options.recorded, files=options.input,
+                path, delegate=options.delegate, recorded=options.recorded,
+                recorded_tensor=options.recorded_tensor, files=options.input,
                 threads=options.threads, progress=shared.progress_bar,
             )  # fmt: skip
         except KaratError as error:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from karat24.export.onnx import read_onnx, write_quantized_onnx
 from karat24.feeds import random_feeds
 from karat24.golden.attribution import Search
 from karat24.golden.recordings.judge import verify_recorded
@@ -15,7 +14,7 @@ from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.graph import Array, Graph, LayerView, Quantization
 from karat24.refimpl.ops import OPS
-from tests.support.int8_networks import NETWORKS, plain
+from tests.support.int8_networks import NETWORKS
 from tests.support.mistakes import (
     PROFILE,
     Mistake,
@@ -221,45 +220,3 @@ def test_a_stale_model_is_named() -> None:
         ("stale model", ("layer 2 (CONV_2D, 'out3') of old.tflite",))
     ]
     assert not Search(run.program).attribute(2, inputs, stale).causes
-
-
-@pytest.mark.parametrize(
-    ("position", "change", "kind", "place"),
-    [
-        (7, lambda z: z + 1, ZP, "that of the output is"),
-        (2, lambda z: z - 1, ZP, "that of the input is"),
-        (5, lambda z: z + 1, ZP, "that of the filter is 1 in place of 0"),
-        (8, lambda b: np.roll(b, 1), CHANNEL, "each channel has the previous one's"),
-        (3, lambda w: w[:, :, ::-1, ::-1], FLIPPED, "in y and x"),
-        (3, lambda w: w.swapaxes(2, 3), TRANSPOSED, "y and x of the filter"),
-        (3, lambda w: w[[0, 4, 2, 3, 1, 5]], SWAP, "the weights of output channels 1 and 4"),
-    ],
-)
-def test_mistakes_in_an_onnx_layer(
-    position: int, change: Callable[[Array], Array], kind: str, place: str
-) -> None:
-    """Zero points, scales and weights of QLinearConv are inputs of it."""
-    content = write_quantized_onnx(plain(), "qoperator")
-    graph = read_onnx(content)
-    program = compile_graph(graph, "ort-1.31", 1)
-    feeds = random_feeds(graph, 0)
-    view = graph.view(3)
-    assert view.op == "QLinearConv"
-    trace = program.run(feeds, trace=True).trace
-    assert trace is not None
-    data = view.input(position).data
-    assert data is not None
-    spoilt = np.array(change(np.array(data)), data.dtype, order="C")
-    wrong = tensor(graph, view.input(position).index, data=spoilt)
-    values = [
-        trace.tensors[t.index] if t.data is None else t.data for t in wrong.view(3).inputs if t is not None
-    ]
-    outputs = OPS["QLinearConv"].spec(wrong.view(3), values, program.steps[3].rule).outputs
-    dump = program.run(feeds, trace=True, given={view.output().index: outputs[0]}).trace
-    assert dump is not None
-    report = verify_recorded(content, graph, dict(dump.tensors), feeds, profile="ort-1.31", threads=1)
-    (verdict,) = (v for v in report.layers if v.verdict == "mismatch")
-    assert verdict.layer == 3
-    found = causes(verdict)
-    assert list(found) == [kind], verdict.reason
-    assert any(place in said for said in found[kind])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from karat24.export import read_model, write_model
 from karat24.feeds import random_feeds
 from karat24.golden.goldens import GoldenCheck, changes, check_recorded, write_golden
 from karat24.golden.goldens import check as check_of
-from karat24.golden.goldens.manifest import Golden
+from karat24.golden.goldens.guard import require_machine
+from karat24.golden.goldens.manifest import Golden, Producer
 from karat24.goldens import accept_golden, check_golden, propose_again, record_golden, state_of
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import CannotCompare, DamagedGolden, UsageError
@@ -87,16 +89,83 @@ def test_what_a_recording_lacks_is_not_compared(small: SmallGolden) -> None:
     assert report.exit_code() == 3
 
 
-@pytest.mark.parametrize("change", ["shape", "dtype"])
-def test_another_shape_or_type_differs(small: SmallGolden, change: str) -> None:
+@pytest.mark.parametrize("change", [{"shape": (5, 8, 8, 1)}, {"dtype": "uint8"}])
+def test_another_shape_or_type_differs(small: SmallGolden, change: dict[str, Any]) -> None:
     """The bytes are equal, so the hash is: the check must not stop there."""
+    first, *others = small.golden.tensors
+    golden = replace(small.golden, tensors=(replace(first, **change), *others))
+    graph = read_model(small.model)
+    report = check_of(small.path, golden, small.model, graph, random_feeds(graph, 0)).report
+    assert [layer.verdict for layer in report.layers] == ["mismatch", *["bit_exact"] * 3]
+    assert "the golden has" in report.layers[0].reason
+    assert report.exit_code() == 1
+
+
+def test_a_recording_of_another_form_is_read_and_said(small: SmallGolden) -> None:
+    """int8 seen as uint8 and rows of values are no differences; values of another size are not compared."""
     values = run_of(small)
-    index = small.golden.tensors[0].tensor
-    value = values[index]
-    values[index] = value.reshape(value.shape[::-1]) if change == "shape" else value.view(np.uint8)
+    first, second, third, _ = (tensor.tensor for tensor in small.golden.tensors)
+    values[first] = values[first].view(np.uint8)
+    values[second] = values[second].reshape(-1)
+    values[third] = values[third].reshape(values[third].shape[::-1])
     report = recorded(small, values).report
-    assert report.layers[0].verdict == "mismatch"
-    assert "the golden has int8" in report.layers[0].reason
+    assert [layer.verdict for layer in report.layers] == [
+        "bit_exact",
+        "bit_exact",
+        "not_compared",
+        "bit_exact",
+    ]
+    assert report.notes == (
+        f"assumed of tensor {first}: int8 seen as uint8",
+        f"assumed of tensor {second}: one row of values in the model's order",
+    )
+    assert report.exit_code() == 3
+
+
+def test_a_mishap_is_a_mismatch_with_a_name(small: SmallGolden) -> None:
+    """Values that the file itself says are int8 are taken at its word, and the layers behind them are not
+    blamed."""
+    values = run_of(small)
+    first = small.golden.tensors[0].tensor
+    values[first] = (values[first].view(np.uint8) ^ 128).view(np.int8)
+    report = recorded(small, values).report
+    assert [layer.verdict for layer in report.layers] == ["mismatch", *["bit_exact"] * 3]
+    assert "off by 128 (the sign bit flipped)" in report.layers[0].reason
+    assert report.layers[0].diff is not None
+    assert report.layers[0].diff.max_abs_diff_lsb == 128
+    assert report.exit_code() == 1
+
+
+def test_a_mistake_is_named(small: SmallGolden) -> None:
+    """As in ``verify --recorded``: one cause gives every value, the layers behind inherit."""
+    graph = read_model(small.model)
+    layer = graph.view(0)
+    bias = layer.input(2).data
+    assert bias is not None
+    wrong = graph.tensors[layer.input(2).index]
+    tensors = [replace(t, data=np.zeros_like(bias)) if t is wrong else t for t in graph.tensors]
+    trace = (
+        compile_graph(replace(graph, tensors=tuple(tensors))).run(random_feeds(graph, 0), trace=True).trace
+    )
+    assert trace is not None
+    report = recorded(small, dict(trace.tensors)).report
+    assert report.layers[0].attribution is not None
+    assert "bias missing" in report.layers[0].reason
+    assert [found.origin for found in report.layers[1:] if found.verdict == "mismatch"].count(
+        "introduced"
+    ) == 0
+
+
+def test_a_recording_of_another_input_or_model_is_refused(small: SmallGolden) -> None:
+    values = run_of(small)
+    graph = read_model(small.model)
+    fed = {**values, graph.inputs[0]: values[graph.inputs[0]] ^ 1}
+    with pytest.raises(CannotCompare, match="another input"):
+        recorded(small, fed)
+    constant = next(tensor for tensor in graph.tensors if tensor.data is not None)
+    assert constant.data is not None
+    with pytest.raises(CannotCompare, match="another model"):
+        recorded(small, {**values, constant.index: constant.data ^ 1})
 
 
 def edited(small: SmallGolden, **changed: object) -> Golden:
@@ -156,6 +225,8 @@ def test_loose_bits_are_compared_on_their_machine_only(small: SmallGolden) -> No
     assert found.outputs[0].verdict == "not_compared"
     assert "another" in found.outputs[0].reason
     assert found.exit_code() == 3
+    runtime = Producer("ort", "onnxruntime 1.31.1")
+    assert "only oracle on the recording machine" in require_machine(elsewhere, runtime)
 
 
 def test_without_a_profile_only_the_producer_is_compared(small: SmallGolden) -> None:

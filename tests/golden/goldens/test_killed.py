@@ -24,16 +24,25 @@ model, path, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 proposals = [propose_golden(model, path, seed=seed, keep="all") for seed in (0, 1)]
 expected = [proposal.write() for proposal in proposals]
 moments = random.Random(24)
+start = time.perf_counter()
+proposals[0].write()
+one_write = time.perf_counter() - start
 seen = set()
 for _ in range(kills):
+    begun, tell = os.pipe()
     child = os.fork()
     if child == 0:
         while True:  # until killed
             for proposal in proposals:
+                os.write(tell, b".")
                 proposal.write()
-    time.sleep(moments.uniform(0.0, 0.02))
+    for _ in range(moments.randint(1, 4)):  # a busy machine starts the writer late
+        os.read(begun, 1)
+    time.sleep(moments.uniform(0.0, one_write))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    os.close(begun)
+    os.close(tell)
     golden = read_golden(path)
     assert golden in expected, "a golden that nobody wrote"
     written = {tensor.tensor for tensor in golden.tensors}

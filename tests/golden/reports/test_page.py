@@ -133,6 +133,28 @@ def opened(browser: str, path: Path, state: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def pixels(browser: str, path: Path, state: str, size: str) -> np.ndarray:
+    """What a window of this size shows, as grey values."""
+    image = pytest.importorskip("PIL.Image", reason="pillow is not installed")
+    shot = path.parent / "shot.png"
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={path.parent / 'profile'}",
+        "--hide-scrollbars", f"--window-size={size}", f"--screenshot={shot}", f"{path.as_uri()}#{state}",
+    ]  # fmt: skip
+    subprocess.run(command, capture_output=True, check=True)
+    return np.asarray(image.open(shot).convert("L"))
+
+
+def test_a_phone_hides_rows_that_are_filtered_out(browser: str, tmp_path: Path) -> None:
+    """There rows are blocks, which a rule for them must not show again."""
+    path = tmp_path / "report.html"
+    path.write_text(page([picture_report()], ["a"]), encoding="utf-8")
+    all_rows = pixels(browser, path, "", "500,1600")
+    no_row = pixels(browser, path, "text=nowhere", "500,1600")
+    lowest = [int(np.flatnonzero((shot != shot[-1, -1]).any(axis=1)).max()) for shot in (all_rows, no_row)]
+    assert lowest[0] > lowest[1] + 200, "five rows of at least 40 pixels"
+
+
 def test_a_browser_filters_and_sorts(browser: str, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text(page([picture_report()], ["a"]), encoding="utf-8")

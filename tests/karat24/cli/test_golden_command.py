@@ -149,6 +149,45 @@ def test_show_lists_layers(golden: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "seed 0" in out
 
 
+@pytest.mark.parametrize("form", ["npz", "folder", "npy", "bin", "c"])
+def test_every_form_of_a_recording(
+    model: Path, golden: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    """What ``verify --recorded`` takes, ``golden check --recorded`` takes: the output alone leaves the other
+    layers not compared, a folder and an archive hold all of them."""
+    graph = read_model(model)
+    trace = compile_graph(graph).run(random_feeds(graph, 0), trace=True).trace
+    assert trace is not None
+    (output,) = graph.outputs
+    last = trace.tensors[output]
+    dump = Path("dump" if form == "folder" else f"dump.{form}")
+    if form == "folder":
+        dump.mkdir()
+        for index, values in trace.tensors.items():
+            np.save(dump / f"{index}.npy", values)
+    elif form == "npz":
+        np.savez(dump, **{str(index): values for index, values in trace.tensors.items()})
+    elif form == "npy":
+        np.save(dump, last)
+    elif form == "bin":
+        dump.write_bytes(last.tobytes())
+    else:
+        dump.write_text(f"const int8_t out[] = {{{', '.join(map(str, last.reshape(-1).tolist()))}}};")
+    command = ["golden", "check", str(golden), "--recorded", str(dump), "--json", "r.json"]
+    whole = form in ("folder", "npz")
+    if not whole:
+        command += ["--recorded-tensor", str(output)]
+    assert main(command) == (0 if whole else 3)
+    (report,) = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    assert [found["verdict"] for found in report["outputs"]] == ["bit_exact"]
+    compared = [layer["verdict"] for layer in report["layers"]]
+    assert compared == (["bit_exact"] if whole else ["not_compared"]) * 3 + ["bit_exact"]
+
+
+def test_recorded_tensor_needs_a_recording(golden: Path) -> None:
+    assert main(["golden", "check", str(golden), "--recorded-tensor", "3"]) == 2
+
+
 def test_annotations_where_github_reads_them(
     golden: Path, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
