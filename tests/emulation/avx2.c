@@ -1,4 +1,4 @@
-/* Preloaded by avx2.py: answers the cpuid and xgetbv instructions that avx2.py replaced by breakpoints, without
+/* Loaded first by avx2.py: answers the cpuid and xgetbv instructions that avx2.py replaced by breakpoints, without
    what came after AVX2 and FMA. What is left of a replaced instruction behind the breakpoint says which it was. */
 #define _GNU_SOURCE
 #include <cpuid.h>

@@ -5,7 +5,7 @@
 
 Needs an x86-64 Linux machine with gcc and objdump (binutils). ``setup`` makes an environment with copies of
 the native libraries that ask the processor what it can do, and puts a breakpoint in place of each ``cpuid``
-and ``xgetbv`` of theirs; ``avx2.c``, preloaded, answers there without AVX512, VNNI and AMX. Everything else
+and ``xgetbv`` of theirs; ``avx2.c``, loaded first, answers there without AVX512, VNNI and AMX. Everything else
 runs as it is, so that whole test suites do. Where KARAT24_TFLITE_PYTHON names an interpreter, its libraries
 are treated likewise. AVX2_HOME: where everything lies (default ~/.cache/karat24-avx2).
 """
@@ -70,6 +70,9 @@ def mirror(python: str, folder: Path) -> None:
                 sys.stdout.write(f"{folder.name}: {library.relative_to(own)}: {count} instructions\n")
     added = "".join(f"import site; site.addsitedir({str(place)!r})\n" for place in places)
     (own / "zz_mirrored.pth").write_text(added, encoding="utf-8")
+    # Before any package, and in child processes that inherit no variable.
+    load = f"import ctypes; ctypes.CDLL({str(ANSWERS)!r})\n"
+    (own / "00_answers.pth").write_text(load, encoding="utf-8")
 
 
 def replace_questions(library: Path) -> int:
@@ -107,7 +110,6 @@ def run(arguments: list[str]) -> None:
     if not ANSWERS.exists():
         raise SystemExit(f"nothing lies in {HOME}: run `{Path(__file__).name} setup` first")
     added = {
-        "LD_PRELOAD": str(ANSWERS),
         "KARAT24_CACHE_DIR": os.environ.get("KARAT24_CACHE_DIR", str(HOME / "compiled")),
         "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's own switches, for its libraries are not copied
         "ONEDNN_MAX_CPU_ISA": "AVX2",
