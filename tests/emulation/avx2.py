@@ -5,9 +5,9 @@
 
 Needs an x86-64 Linux machine with gcc and objdump (binutils). ``setup`` makes an environment with copies of
 the native libraries that ask the processor what it can do, and puts a breakpoint in place of each ``cpuid``
-and ``xgetbv`` of theirs; ``avx2.c``, loaded first, answers there without AVX512, VNNI and AMX. Everything else
-runs as it is, so that whole test suites do. Where KARAT24_TFLITE_PYTHON names an interpreter, its libraries
-are treated likewise. AVX2_HOME: where everything lies (default ~/.cache/karat24-avx2).
+and ``xgetbv`` of theirs; ``avx2.c``, loaded first, answers there without AVX512, VNNI and AMX. Everything
+else runs as it is, so that whole test suites do. Where KARAT24_TFLITE_PYTHON names an interpreter, its
+libraries are treated likewise. AVX2_HOME: where everything lies (default ~/.cache/karat24-avx2).
 """
 
 from __future__ import annotations
