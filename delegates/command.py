@@ -211,9 +211,8 @@ def _existing(model: Path) -> Path:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends the process and whatever it started and left in its group."""
-    with contextlib.suppress(OSError):
-        if os.name == "posix":
+    if os.name == "posix":
+        with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+    process.kill()
     process.wait()

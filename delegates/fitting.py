@@ -7,7 +7,7 @@ the child process, and the first variant whose definition gives the runtime's ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.contract import Values
-from karat24.refimpl.graph import Array, Format, Graph, Quantization
+from karat24.refimpl.graph import Array, AttributeValue, Format, Graph, Quantization
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import Profile, profile_named, variants
 
@@ -64,7 +64,7 @@ def fitting(name: str, ask: Ask) -> Fit:
     candidates = variants(name) if name else ()
     if len(candidates) < 2:
         return Fit(name)
-    question = QUESTIONS[candidates[0].format]()
+    question = QUESTIONS[candidates[0].format](candidates[0])
     outputs = ask(question)
     for candidate in candidates:
         if question.answered_by(candidate, outputs):
@@ -85,35 +85,72 @@ def version_note(profile: str, library: str, version: str) -> str:
     )
 
 
-TANH_ARGUMENTS = (
-    (0.0063, 73, 0.01036151), (0.006018, 73, 0.0059435354), (0.008298, 51, 0.0035840461),
-    (0.002634, 35, 0.0010752013), (0.005748, 106, 0.0056924154), (0.022778, 41, 0.0131965075),
-    (0.015778, 104, 0.015082926), (0.005008, 77, 0.0050010164),
-    (0.01507, 44, 0.012756254), (0.002758, 127, 0.0043433737), (0.01198, 51, 0.0068530394),
-    (0.024968, 29, 0.006102712),
-    (0.003981, 69, 0.005525413), (0.003803, 100, 0.0053773033), (0.00549, 73, 0.003540536),
-    (0.027369, 24, 0.0048223203),
-)  # fmt: skip
-"""Input scale, stored input and output scale of int8 TANH layers that a ``tanhf`` one float32 step away
-rounds to another integer: fdlibm's and the nearest float32 differ in the first eight, agree in the next four
-with a larger one beyond the tie, and in the last four with a smaller one."""
+LIBM_ARGUMENTS: Mapping[str, tuple[tuple[float, int, float], ...]] = {
+    "TANH": (
+        (0.0063, 73, 0.01036151), (0.006018, 73, 0.0059435354), (0.008298, 51, 0.0035840461),
+        (0.002634, 35, 0.0010752013), (0.005748, 106, 0.0056924154), (0.022778, 41, 0.0131965075),
+        (0.015778, 104, 0.015082926), (0.005008, 77, 0.0050010164),
+        (0.01507, 44, 0.012756254), (0.002758, 127, 0.0043433737), (0.01198, 51, 0.0068530394),
+        (0.024968, 29, 0.006102712),
+        (0.003981, 69, 0.005525413), (0.003803, 100, 0.0053773033), (0.00549, 73, 0.003540536),
+        (0.027369, 24, 0.0048223203),
+    ),
+    "GELU": (
+        (0.008075, 71, 0.0042148952), (0.026758, 23, 0.00697364), (0.012981, 118, 0.08700469),
+        (0.02173, 76, 0.022269908), (0.019754, 98, 0.02673342), (0.020692, 32, 0.0053989016),
+        (0.016709, 84, 0.016657482), (0.015576, 88, 0.02817654),
+        (0.028406, 115, 0.053088012), (0.029335, 124, 0.04948353), (0.012542, 87, 0.03421849),
+        (0.027262, 78, 0.24598277),
+        (0.014054, 71, 0.04794279), (0.029556, 105, 0.06967216), (0.02913, 81, 0.020968092),
+        (0.006975, 70, 0.0089488224),
+    ),
+    "ELU": (
+        (0.003743, -103, 0.0148795), (0.003862, -104, 0.007970693), (0.019593, -99, 0.021677315),
+        (0.012387, -80, 0.0107483736), (0.00437, -105, 0.0048740394), (0.005712, -62, 0.01010936),
+        (0.025097, -48, 0.025461996), (0.027636, -74, 0.031659203),
+        (0.027113, -32, 0.013977072), (0.025329, -124, 0.009519917), (0.01975, -58, 0.006061646),
+        (0.004377, -105, 0.004412627),
+        (0.008761, -121, 0.005658635), (0.008498, -46, 0.0157833), (0.02176, -126, 0.009308888),
+        (0.01297, -23, 0.0028500414),
+    ),
+    "EXP": (
+        (0.003188, 32, 0.021502936), (0.016679, 55, 0.21762061), (0.00855, 77, 0.0259275524),
+        (0.009461, 67, 0.12160794), (0.008736, 100, 0.025083973), (0.028762, 65, 0.20588087),
+        (0.008871, 52, 0.11749052), (0.013171, 105, 0.29530853),
+        (0.028627, 99, 0.1800489), (0.026373, 31, 0.11615249), (0.00827, 108, 0.3257116),
+        (0.005898, 70, 0.015659414),
+        (0.010193, 79, 0.038908674), (0.024273, 101, 0.2054264), (0.016295, 115, 0.05739043),
+        (0.023601, 74, 0.04798617),
+    ),
+}  # fmt: skip
+"""Input scale, stored input and output scale of int8 layers that a function of the C library one float32 step
+away rounds to another integer. The library that is not correctly rounded (fdlibm; for EXP Arm's ``expf``, in
+every library known) and the nearest float32 differ in the first eight of each op, agree in the next four with
+a larger float32 beyond the tie, and in the last four with a smaller one."""
+
+
+def libm_question(profile: Profile) -> Question:
+    """An int8 layer for each of ``LIBM_ARGUMENTS``, of the ops that ``profile`` has."""
+    return _layers_near_ties(tuple(op for op in LIBM_ARGUMENTS if op in profile.table))
 
 
 @cache
-def tanh_question() -> Question:
-    """An int8 TANH layer for each of ``TANH_ARGUMENTS``."""
+def _layers_near_ties(ops: tuple[str, ...]) -> Question:
     from karat24.export.tflite import write_tflite
 
-    builder = GraphBuilder("tanhf")
-    outputs = []
-    for number, (scale, _, output_scale) in enumerate(TANH_ARGUMENTS):
-        scales = (float(np.float32(value)) for value in (scale, output_scale))
-        given, result = (Quantization.per_tensor(value) for value in scales)
-        x = builder.input(f"x{number}", (1,), "int8", given)
-        outputs.append(builder.layer("TANH", [x], [builder.tensor(f"y{number}", (1,), "int8", result)]))
+    builder = GraphBuilder("libm")
+    outputs, feeds = [], []
+    for op in ops:
+        options: dict[str, AttributeValue] = {"approximate": False} if op == "GELU" else {}
+        for number, (scale, stored, output_scale) in enumerate(LIBM_ARGUMENTS[op]):
+            scales = (float(np.float32(value)) for value in (scale, output_scale))
+            given, result = (Quantization.per_tensor(value) for value in scales)
+            x = builder.input(f"x_{op}_{number}", (1,), "int8", given)
+            y = builder.tensor(f"y_{op}_{number}", (1,), "int8", result)
+            outputs.append(builder.layer(op, [x], [y], **options))
+            feeds.append(np.array([stored], np.int8))
     graph = builder.build(outputs)
-    feeds = tuple(np.array([stored], np.int8) for _, stored, _ in TANH_ARGUMENTS)
-    return Question(graph, write_tflite(graph), feeds)
+    return Question(graph, write_tflite(graph), tuple(feeds))
 
 
 @cache
@@ -151,5 +188,8 @@ def pairs_question() -> Question:
     return Question(graph, write_onnx(graph), feeds)
 
 
-QUESTIONS: dict[Format, Callable[[], Question]] = {"tflite": tanh_question, "onnx": pairs_question}
-"""What is asked of the runtimes of each format."""
+QUESTIONS: dict[Format, Callable[[Profile], Question]] = {
+    "tflite": libm_question,
+    "onnx": lambda _: pairs_question(),
+}
+"""What is asked of the runtimes of each format, to tell variants of a profile apart."""

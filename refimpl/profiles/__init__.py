@@ -12,7 +12,7 @@ from karat24.refimpl.graph import Format, Graph, LayerView
 from karat24.refimpl.profiles import refusals
 from karat24.refimpl.profiles.file import read_profile
 from karat24.refimpl.profiles.onnx import table as onnx
-from karat24.refimpl.profiles.rules import METHODS, Rule, Tanhf
+from karat24.refimpl.profiles.rules import METHODS, Libm, Rule
 from karat24.refimpl.profiles.tflite import edgetpu
 from karat24.refimpl.profiles.tflite import table as tflite
 from karat24.refimpl.profiles.tflite.variants import variant_of
@@ -164,7 +164,7 @@ _TFLITE = Established("tflite-runtime", ("2.14.0",), (_VNNI, _AVX2))
 _TFLM = Established("tflite-micro", ("0.dev20261023182759",), (_VNNI,))
 _ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI, _ARM))
 
-_CALLING_TANHF = (
+_CALLING_LIBM = (
     Profile(
         CANONICAL,
         "LiteRT 2.3.0, BUILTIN_REF kernels",
@@ -203,39 +203,40 @@ _CALLING_TANHF = (
         refuses=refusals.TFLITE_2_14,
     ),
 )
-"""Runtimes that make TANH tables with the machine's C library; here with glibc up to 2.40."""
+"""Runtimes that make tables of TANH, ELU and GELU with the machine's C library: glibc's up to 2.40."""
 
 
-def _with_tanhf(profile: Profile, suffix: str, tanhf: Tanhf, library: str, here: str) -> Profile:
+def _with_libm(profile: Profile, suffix: str, libm: Libm, library: str, here: str) -> Profile:
     """The profile on machines with another C library."""
-    delegated = None if profile.delegated is None else tflite.with_tanhf(profile.delegated, tanhf)
+    delegated = None if profile.delegated is None else tflite.with_libm(profile.delegated, libm)
     return replace(
         profile,
         name=f"{profile.name}-{suffix}",
         runtime=f"{profile.runtime}, {library}",
-        table=tflite.with_tanhf(profile.table, tanhf),
+        table=tflite.with_libm(profile.table, libm),
         delegated=delegated,
         variant_of=profile.name,
         here=here,
     )
 
 
-_GLIBC_2_41: tuple[str, Tanhf, str, str] = (
+_GLIBC_2_40 = "the C library's tanhf, expm1f and erfcf are those of glibc up to 2.40"
+_GLIBC_2_41: tuple[str, Libm, str, str] = (
     "glibc-2.41", "correctly_rounded", "glibc 2.41 or later",
-    "the C library rounds tanhf correctly, as glibc does from 2.41 on",
+    "the C library rounds tanhf, expm1f and erfcf correctly, as glibc does from 2.41 on",
 )  # fmt: skip
-_OTHER_LIBC: tuple[str, Tanhf, str, str] = (
+_OTHER_LIBC: tuple[str, Libm, str, str] = (
     "other-libc", "none", "a C library nobody looked at",
-    "the C library's tanhf is not glibc's: TANH is not compared on this machine",
+    "the C library's tanhf or erfcf is not glibc's: TANH, ELU and GELU are not compared on this machine",
 )  # fmt: skip
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         profile.name: profile
         for profile in (
-            *(replace(p, here="the C library's tanhf is that of glibc up to 2.40") for p in _CALLING_TANHF),
-            *(_with_tanhf(profile, *_GLIBC_2_41) for profile in _CALLING_TANHF),
-            *(_with_tanhf(profile, *_OTHER_LIBC) for profile in _CALLING_TANHF),
+            *(replace(profile, here=_GLIBC_2_40) for profile in _CALLING_LIBM),
+            *(_with_libm(profile, *_GLIBC_2_41) for profile in _CALLING_LIBM),
+            *(_with_libm(profile, *_OTHER_LIBC) for profile in _CALLING_LIBM),
             Profile(
                 "tflm",
                 "TensorFlow Lite Micro reference kernels, double rounding",

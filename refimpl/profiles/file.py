@@ -29,7 +29,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "clamp": get_args(rules.Clamp),
         "overflow": get_args(rules.Overflow),
         "accumulation": get_args(rules.Accumulation),
-        "tanhf": get_args(rules.Tanhf),
+        "libm": get_args(rules.Libm),
     }
 )
 """What each field of a rule may say."""

@@ -89,7 +89,7 @@ BlockAxis: TypeAlias = Literal["none", "channel", "flat"]
 Clamp: TypeAlias = Literal["half_away", "half_even", "reciprocal"]
 Overflow: TypeAlias = Literal["wraps", "saturates"]
 Accumulation: TypeAlias = Literal["exact", "saturating_pairs"]
-Tanhf: TypeAlias = Literal["none", "fdlibm", "correctly_rounded"]
+Libm: TypeAlias = Literal["none", "fdlibm", "correctly_rounded"]
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class Rule:
     point it says the like of table entries.
     ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and
     int8 values are added in 16 bits that saturate (``vpmaddubsw``), along (tap_y, tap_x, channel).
-    ``tanhf`` is the C library's float32 tanh that a table is made with: ``fdlibm`` is glibc's up to 2.40,
-    ``correctly_rounded`` glibc's from 2.41 on.
+    ``libm`` is the C library whose float32 tanh, expm1 or erfc a table is made with: ``fdlibm`` is glibc's
+    up to 2.40, ``correctly_rounded`` glibc's from 2.41 on.
     """
 
     method: Method
@@ -120,7 +120,7 @@ class Rule:
     clamp: Clamp = "half_away"
     overflow: Overflow = "wraps"
     accumulation: Accumulation = "exact"
-    tanhf: Tanhf = "none"
+    libm: Libm = "none"
 
     def __str__(self) -> str:
         text: str = self.method
@@ -130,8 +130,8 @@ class Rule:
             text += f" in blocks of {self.block} ({self.block_axis}), then {self.tail}"
         if self.accumulation != "exact":
             text += ", pairs of products saturating at 16 bits"
-        if self.tanhf != "none":
-            text += f", tanhf {self.tanhf.replace('_', ' ')}"
+        if self.libm != "none":
+            text += f", C library {self.libm.replace('_', ' ')}"
         return text
 
 

@@ -101,6 +101,20 @@ def test_what_a_command_does_wrong(folder: Path, code: str, error: type, message
         delegate.run(folder / "chain.tflite", [conformance_models.image()])
 
 
+def test_a_command_ends_where_its_group_cannot_be_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on systems that let nobody signal a group in which one process may not be signalled."""
+
+    def refuse(group: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.killpg", refuse)
+    delegate = CommandDelegate(inline("import time; time.sleep(1000)"), "tflite", time_limit=0.5)
+    with pytest.raises(DelegateTimeout):
+        delegate.run(folder / "chain.tflite", [conformance_models.image(1)])
+
+
 def test_what_a_timed_out_command_started_ends_with_it(folder: Path) -> None:
     """The whole process group is killed: a grandchild would go on writing."""
     marker = folder / "alive"

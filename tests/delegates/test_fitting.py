@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +14,12 @@ import pytest
 from karat24.delegates import conformance_models as models
 from karat24.delegates import delegate_named
 from karat24.delegates.fitting import (
-    TANH_ARGUMENTS,
+    LIBM_ARGUMENTS,
     Fit,
     Question,
     fitting,
+    libm_question,
     pairs_question,
-    tanh_question,
     version_note,
 )
 from karat24.delegates.onnx_lanes import ONNX_LANES
@@ -28,14 +29,16 @@ from karat24.delegates.tflite import TfliteDelegate
 from karat24.golden.verify import verify
 from karat24.refimpl.errors import CannotCompare
 from karat24.refimpl.graph import Array
-from karat24.refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
-from karat24.refimpl.kernels.elementwise.tanhf import tanh_float32
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import PROFILES, profile_named, variants
+from karat24.refimpl.spec.tflite.erfcf import erfcf, rounded_erfcf
+from karat24.refimpl.spec.tflite.expf import expf
+from karat24.refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
+from karat24.refimpl.spec.tflite.tanhf import expm1f, tanhf
 from tests.support.avx2_runtime import emulated_runtime
 
-CALLING_TANHF = [name for name, known in PROFILES.items() if known.name.startswith(("litert", "tflite"))]
-BASES = [name for name in CALLING_TANHF if not PROFILES[name].variant_of]
+CALLING_LIBM = [name for name, known in PROFILES.items() if known.name.startswith(("litert", "tflite"))]
+BASES = [name for name in CALLING_LIBM if not PROFILES[name].variant_of]
 
 
 def answered_under(profile: str) -> Callable[[Question], Sequence[Array]]:
@@ -67,44 +70,87 @@ def test_sums_of_products_tell_processors_apart() -> None:
     assert PROFILES["ort-1.31-avx2"].here == "u8s8 pairs saturate at 16 bits here"
 
 
-def table_entry(value: np.float32, number: int) -> Array:
-    """LiteRT's int8 table for one value of ``TANH_ARGUMENTS``, without its zero point."""
-    steps = value * (np.float32(1) / np.float32(TANH_ARGUMENTS[number][2]))
-    return np.array([np.floor(np.float64(steps) + 0.5)]).astype(np.int8)
+Float = Callable[[np.float32], np.float32]
 
 
-def answered_with(tanhf: Callable[[Array], Array]) -> Callable[[Question], Sequence[Array]]:
-    values = [np.float32(scale) * np.float32(stored) for scale, stored, _ in TANH_ARGUMENTS]
-    results = tanhf(np.array(values, np.float32))
-    return lambda question: [table_entry(result, number) for number, result in enumerate(results)]
+def exactly(function: Callable[[float], float]) -> Float:
+    return lambda x: np.float32(function(float(x)))
+
+
+def of_libraries(op: str) -> tuple[Float, Float]:
+    """What ``op`` computes with the library that is not correctly rounded, and with one that is."""
+    if op == "GELU":
+        half, root = np.float32(0.5), np.float32(-math.sqrt(0.5))
+        return lambda x: half * x * erfcf(x * root), lambda x: half * x * rounded_erfcf(x * root)
+    return {
+        "TANH": (tanhf, rounded_tanhf),
+        "ELU": (expm1f, exactly(math.expm1)),
+        "EXP": (expf, exactly(math.exp)),
+    }[op]
+
+
+def table_entry(value: np.float32, output_scale: float) -> Array:
+    """LiteRT's int8 table for one value, without its zero point."""
+    steps = np.float64(value * (np.float32(1) / np.float32(output_scale)))
+    return np.array([np.copysign(np.floor(np.abs(steps) + 0.5), steps)]).astype(np.int8)
+
+
+def moved(function: Float, towards: float) -> Float:
+    return lambda x: np.nextafter(function(x), np.float32(towards))
+
+
+def answered_with(functions: Mapping[str, Float]) -> Callable[[Question], Sequence[Array]]:
+    """A runtime whose C library has ``functions``, by the op that calls them."""
+    entries = []
+    for op, asked in LIBM_ARGUMENTS.items():
+        for scale, stored, output_scale in asked:
+            entries.append(table_entry(functions[op](np.float32(scale) * np.float32(stored)), output_scale))
+    return lambda question: entries
+
+
+FDLIBM = {op: of_libraries(op)[0] for op in LIBM_ARGUMENTS}
+ROUNDED = {**{op: of_libraries(op)[1] for op in LIBM_ARGUMENTS}, "EXP": expf}
 
 
 def test_a_c_library_nobody_looked_at_is_not_taken_for_one_of_the_known() -> None:
-    """One float32 step beside the nearest, upwards or downwards, is seen by some layer."""
-    steps = {
-        "up": lambda x: np.nextafter(tanh_correctly_rounded(x), np.float32(2)),
-        "down": lambda x: np.nextafter(tanh_correctly_rounded(x), np.float32(0)),
-        "beside fdlibm": lambda x: np.nextafter(tanh_float32(x), np.float32(2)),
-    }
-    for tanhf in steps.values():
-        fit = fitting("litert-2.3-ref", answered_with(tanhf))
-        assert fit.profile == "litert-2.3-ref-other-libc"
-        assert "TANH is not compared on this machine" in fit.reason
-    assert fitting("litert-2.3-ref", answered_with(tanh_float32)).profile == "litert-2.3-ref"
-    nearest = fitting("litert-2.3-ref", answered_with(tanh_correctly_rounded))
-    assert nearest.profile == "litert-2.3-ref-glibc-2.41"
+    """One float32 step beside the known, up or down, in one function only, is seen by some layer."""
+    builtin = "litert-2.3-builtin"
+    assert fitting(builtin, answered_with(FDLIBM)).profile == builtin
+    assert fitting(builtin, answered_with(ROUNDED)).profile == f"{builtin}-glibc-2.41"
+    for library in (FDLIBM, ROUNDED):
+        for op in ("TANH", "GELU", "ELU"):
+            for towards in (9, -9):
+                fit = fitting(builtin, answered_with({**library, op: moved(library[op], towards)}))
+                assert fit.profile == f"{builtin}-other-libc"
+                assert "TANH, ELU and GELU are not compared on this machine" in fit.reason
+    mixed = fitting(builtin, answered_with({**ROUNDED, "ELU": FDLIBM["ELU"]}))
+    assert mixed.profile == f"{builtin}-other-libc"
 
 
-def test_every_argument_tells_float32_neighbours_apart() -> None:
-    """The first eight tell fdlibm's result from the nearest, the others the nearest from one beside it."""
-    values = np.array([np.float32(s) * np.float32(q) for s, q, _ in TANH_ARGUMENTS], np.float32)
-    old, nearest = tanh_float32(values), tanh_correctly_rounded(values)
-    others = [
-        *old[:8], *np.nextafter(nearest[8:12], np.float32(2)), *np.nextafter(nearest[12:], np.float32(0)),
-    ]  # fmt: skip
-    assert (old[8:] == nearest[8:]).all()
-    for number, (right, other) in enumerate(zip(nearest, others, strict=True)):
-        assert table_entry(right, number) != table_entry(other, number)
+def test_a_library_with_another_expf_has_no_profile() -> None:
+    """LOGISTIC, SOFTMAX and EXP call it, and every library known has the same one."""
+    for function in (of_libraries("EXP")[1], moved(expf, 999), moved(expf, 0)):
+        fit = fitting("litert-2.3-builtin", answered_with({**FDLIBM, "EXP": function}))
+        assert fit.profile == ""
+        assert "as none of" in fit.reason
+
+
+@pytest.mark.parametrize("op", LIBM_ARGUMENTS)
+def test_every_argument_tells_float32_neighbours_apart(op: str) -> None:
+    """The first eight tell the libraries apart, the others the nearest float32 from one beside it."""
+    one, nearest = of_libraries(op)
+    beside = [one] * 8 + [moved(nearest, 9)] * 4 + [moved(nearest, -9)] * 4
+    assert len(LIBM_ARGUMENTS[op]) == len(beside)
+    for number, (scale, stored, output_scale) in enumerate(LIBM_ARGUMENTS[op]):
+        x = np.float32(scale) * np.float32(stored)
+        assert (one(x) == nearest(x)) == (number >= 8)
+        assert table_entry(nearest(x), output_scale) != table_entry(beside[number](x), output_scale)
+
+
+def test_a_lane_without_an_op_is_not_asked_about_it() -> None:
+    """The reference kernels have no ELU, and would refuse the whole question."""
+    asked = {layer.op for layer in libm_question(profile_named("litert-2.3-ref")).graph.layers}
+    assert asked == {"TANH", "GELU", "EXP"}
 
 
 def test_arithmetic_nobody_wrote_down_has_no_profile() -> None:
@@ -210,8 +256,8 @@ def test_a_version_nobody_established_is_said_with_its_remedy(profile: str, vers
 def test_questions_are_asked_in_files_the_runtimes_read() -> None:
     from karat24.export.tflite import read_tflite
 
-    question = tanh_question()
-    assert len(read_tflite(question.model).layers) == len(TANH_ARGUMENTS)
+    question = libm_question(profile_named("litert-2.3-builtin"))
+    assert len(read_tflite(question.model).layers) == sum(map(len, LIBM_ARGUMENTS.values()))
     pytest.importorskip("onnx")
     asked = [layer.op for layer in pairs_question().graph.layers]
     assert asked == ["MatMulInteger", "QLinearConv", "QLinearMatMul"]

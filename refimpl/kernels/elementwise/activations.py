@@ -25,6 +25,7 @@ from karat24.refimpl.kernels.elementwise.lookup import (
 from karat24.refimpl.kernels.elementwise.rounded_tanhf import tanh_correctly_rounded
 from karat24.refimpl.kernels.elementwise.tanhf import tanh_float32
 from karat24.refimpl.kernels.jit.operands import operand
+from karat24.refimpl.kernels.rounding.exp_float32 import exp_float32
 from karat24.refimpl.kernels.rounding.fixed_point import fixed_point, rescale
 from karat24.refimpl.kernels.rounding.multipliers import output_bounds
 from karat24.refimpl.profiles.rules import Rule
@@ -74,7 +75,7 @@ def prepare_logistic(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 def prepare_tanh(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """TANH, by the C library the rule names; rounded correctly where nobody knows which."""
-    function = tanh_float32 if rule.tanhf == "fdlibm" else tanh_correctly_rounded
+    function = tanh_float32 if rule.libm == "fdlibm" else tanh_correctly_rounded
     if rule.method == "unspecified":
         rule = Rule("float_table")
     return _transcendental(view, rule, function, function)
@@ -108,9 +109,7 @@ def _transcendental(
 
 
 def _logistic_in_float32(reals: NDArray[np.float32]) -> NDArray[np.float32]:
-    powers = [math.inf if real < -700 else math.exp(-real) for real in reals.tolist()]
-    with np.errstate(over="ignore"):
-        return np.float32(1) / (np.float32(1) + np.array(powers).astype(np.float32))
+    return np.float32(1) / (np.float32(1) + exp_float32(-reals))
 
 
 def _logistic_in_float64(reals: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,6 +14,7 @@ from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.kernels.jit.operands import buffer, byte_rows
+from karat24.refimpl.kernels.rounding.exp_float32 import exp_float32
 from karat24.refimpl.kernels.rounding.fixed_point import (
     divide_by_pot,
     doubling_high_mul,
@@ -83,7 +84,7 @@ def _float_exponentials(view: LayerView) -> NDArray[np.float32]:
     """float32 exp(-beta * scale * d) for d = 0 .. 255 below the row's maximum."""
     step = np.float32(view.input(0).scale) * np.float32(view.real("beta"))
     reals = step * np.arange(256).astype(np.float32)
-    return np.array([math.exp(-float(real)) for real in reals], np.float32)
+    return exp_float32(-reals)
 
 
 @njit(cache=True, nogil=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from karat24.refimpl.profiles.rules import EXACT, Rule, Tanhf
+from karat24.refimpl.profiles.rules import EXACT, Libm, Rule
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS
 
 RuleTable = Mapping[str, Mapping[str, Rule]]
@@ -65,7 +65,7 @@ _COMMON: RuleTable = {
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
     "LOG_SOFTMAX": {"int8": FIXED_POINT, "uint8": FIXED_POINT},
     "EXP": {"int8": FLOAT_TABLE},
-    "GELU": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
+    "GELU": {dtype: replace(FLOAT_TABLE, libm="fdlibm") for dtype in ("int8", "uint8")},
     "ROUND": _any(REFERENCE),
     "MAX_POOL_2D": _any(EXACT),
     "AVERAGE_POOL_2D": _any(REFERENCE),
@@ -75,7 +75,7 @@ _COMMON: RuleTable = {
     "SUB": _any(GEMMLOWP_64),
     "LOGISTIC": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE, "int16": REFERENCE, "int16_shifted": REFERENCE},
     "TANH": {
-        **{dtype: replace(FLOAT_TABLE, tanhf="fdlibm") for dtype in ("int8", "uint8")},
+        **{dtype: replace(FLOAT_TABLE, libm="fdlibm") for dtype in ("int8", "uint8")},
         **dict.fromkeys(("int16", "int16_shifted"), REFERENCE),
     },
     "RELU": _any(GEMMLOWP_32),
@@ -144,11 +144,11 @@ TFLITE_2_14_REF: RuleTable = {
 
 _SINCE_LITERT: RuleTable = {
     "EXP": {"int8": SATURATING_TABLE},
-    "GELU": {"int8": SATURATING_TABLE, "uint8": FLOAT_TABLE},
+    "GELU": {**_COMMON["GELU"], "int8": replace(SATURATING_TABLE, libm="fdlibm")},
     "LOG": {"int8": SATURATING_TABLE},
     "NEG": {"float32": EXACT, "int8": Rule("ignores_parameters")},
     "SQRT": {"float32": EXACT, "int8": Rule("truncates")},
-    "TANH": {**_COMMON["TANH"], "int8": replace(SATURATING_TABLE, tanhf="fdlibm")},
+    "TANH": {**_COMMON["TANH"], "int8": replace(SATURATING_TABLE, libm="fdlibm")},
 }
 """What LiteRT 2.3 computes otherwise than tflite-runtime 2.14, or that one not at all, in both lanes."""
 
@@ -168,7 +168,7 @@ TFLITE_2_14_BUILTIN: RuleTable = {
     "SUM": {"int32": EXACT, "int8": OPTIMIZED, "uint8": OPTIMIZED},
     "BATCH_MATMUL": {"int8": RUY_32P},
     "LOG_SOFTMAX": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
-    "ELU": {"int8": FLOAT_TABLE},
+    "ELU": {"int8": replace(FLOAT_TABLE, libm="fdlibm")},
     "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64, "int16_bias32": RUY_64},
     "FULLY_CONNECTED": {
         **_fully_connected_16(Q15, RUY_64),
@@ -196,7 +196,7 @@ LITERT_2_3_BUILTIN: RuleTable = {
     **TFLITE_2_14_BUILTIN,
     **_SINCE_LITERT,
     "TANH": {**_SINCE_LITERT["TANH"], "int16_shifted": FIXED_POINT},
-    "ELU": {"int8": SATURATING_TABLE},
+    "ELU": {"int8": replace(SATURATING_TABLE, libm="fdlibm")},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
     "RESIZE_NEAREST_NEIGHBOR": {"int8": OPTIMIZED, "uint8": OPTIMIZED, "*": EXACT},
     "CEIL": _any(EXACT),
@@ -268,7 +268,7 @@ LITERT_2_3_XNNPACK: RuleTable = {
     "SUM": {"int32": EXACT, "int8": XNNPACK, "uint8": XNNPACK},
     "ABS": {"float32": EXACT},
     "NEG": {"float32": XNNPACK},
-    "ELU": {"int8": XNNPACK},
+    "ELU": {"int8": replace(XNNPACK, libm="fdlibm")},
     "CONCATENATION": _any(REFERENCE),
     **{op: _any(FP32) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL", "MUL")},
     "FULLY_CONNECTED": {"int8": FP32, "int8_per_channel": FP32, "uint8": FP32},
@@ -281,7 +281,7 @@ LITERT_2_3_XNNPACK: RuleTable = {
     },
     "DEQUANTIZE": _any(REFERENCE),
     "LOGISTIC": _any(XNNPACK),
-    "TANH": _any(replace(XNNPACK, tanhf="fdlibm")),
+    "TANH": _any(replace(XNNPACK, libm="fdlibm")),
     "RELU": _any(Rule("exact", clamp="half_even")),
     "RELU6": _any(Rule("exact", clamp="half_even")),
     "RELU_N1_TO_1": _any(Rule("exact", clamp="half_even")),
@@ -302,11 +302,14 @@ TFLM: RuleTable = MappingProxyType(
 """TensorFlow Lite Micro: gemmlowp throughout, multipliers in float64."""
 
 
-def with_tanhf(table: RuleTable, tanhf: Tanhf) -> RuleTable:
-    """The table on a machine whose C library has another ``tanhf``; with ``none`` nobody knows which."""
-    elsewhere = {
-        variant: Rule("unspecified") if tanhf == "none" else replace(rule, tanhf=tanhf)
-        for variant, rule in table["TANH"].items()
-        if rule.tanhf != "none"
-    }
-    return MappingProxyType({**table, "TANH": {**table["TANH"], **elsewhere}})
+def with_libm(table: RuleTable, libm: Libm) -> RuleTable:
+    """The table on a machine that has another C library; with ``none`` nobody knows which."""
+
+    def elsewhere(rule: Rule) -> Rule:
+        if rule.libm == "none":
+            return rule
+        return Rule("unspecified") if libm == "none" else replace(rule, libm=libm)
+
+    return MappingProxyType(
+        {op: {variant: elsewhere(rule) for variant, rule in rules.items()} for op, rules in table.items()}
+    )

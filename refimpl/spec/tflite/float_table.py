@@ -43,11 +43,11 @@ def check_table(view: LayerView, dtypes: tuple[str, ...] = QUANTIZED_8) -> None:
 
 
 def look_up(view: LayerView, values: Values, rule: Rule, function: Function) -> SpecResult:
-    """Each stored value through the table of ``function``."""
+    """Each stored value through the table of ``function``, of which only the entries it needs are made."""
     data = operand(values, 0)
-    low, high = QUANTIZED_RANGE[view.output().dtype]
-    table = np.array([_entry(view, rule, function, q) for q in range(low, high + 1)], data.dtype)
-    return SpecResult((table[data.astype(np.int64) - low],))
+    stored, place = np.unique(data, return_inverse=True)
+    entries = np.array([_entry(view, rule, function, int(q)) for q in stored], data.dtype)
+    return SpecResult((entries[place].reshape(data.shape),))
 
 
 def _entry(view: LayerView, rule: Rule, function: Function, q: int) -> int:

@@ -18,6 +18,7 @@ from karat24.refimpl.spec.shared.primitives import (
     wrap32,
 )
 from karat24.refimpl.spec.shared.requirements import operand, require, require_elements, require_rank
+from karat24.refimpl.spec.tflite.expf import expf, logf
 from karat24.refimpl.spec.tflite.float_table import check_table
 from karat24.refimpl.spec.tflite.log_of_sum import log_of_sum
 from karat24.refimpl.spec.tflite.softmax import (
@@ -59,8 +60,8 @@ def log_softmax(view: LayerView, values: Values, rule: Rule) -> SpecResult:
         results = [_fixed_point_row(view, row) for row in rows]
     elif rule.method == "float_table":
         scale = np.float32(view.input(0).scale)
-        powers = [math.exp(-float(scale * np.float32(step))) for step in range(256)]
-        results = [_float_row(view, scale, np.array(powers).astype(np.float32), row) for row in rows]
+        powers = [expf(-(scale * np.float32(step))) for step in range(256)]
+        results = [_float_row(view, scale, np.array(powers), row) for row in rows]
     else:
         raise ModelError(f"{view}: LOG_SOFTMAX by {rule.method!r} is not defined")
     return SpecResult((np.array(results).astype(data.dtype).reshape(data.shape),))
@@ -96,7 +97,7 @@ def _float_row(view: LayerView, scale: np.float32, exponentials: Array, row: Arr
     total = np.float32(0.0)
     for term in exponentials[largest - row]:
         total = total + term
-    subtracted = scale * np.float32(largest) + np.float32(math.log(float(total)))
+    subtracted = scale * np.float32(largest) + logf(total)
     steps = (scale * row.astype(np.float32) - subtracted) / np.float32(OUTPUT_SCALE)
     low, high = QUANTIZED_RANGE[view.output().dtype]
     return np.asarray(np.clip(round_half_away(steps) + np.float32(high), low, high), np.int64)

@@ -13,6 +13,7 @@ from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.requirements import QUANTIZED, operand, require_symmetric
+from karat24.refimpl.spec.tflite.expf import expf
 from karat24.refimpl.spec.tflite.float_table import check_table, look_up
 from karat24.refimpl.spec.tflite.int16 import fixed_point, sigmoid
 from karat24.refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
@@ -32,14 +33,14 @@ check_tanh = check_logistic
 
 
 def logistic(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """LOGISTIC. ``float_table``: ``1 / (1 + exp(-x))`` in float32; ``xnnpack``: in float64."""
+    """LOGISTIC. ``float_table``: ``1 / (1 + expf(-x))`` in float32; ``xnnpack``: in float64."""
     if view.output().dtype == "int16":
         return _of_int16(view, values, rule, sigmoid.logistic_by_table, fixed_point.logistic)
     return look_up(view, values, rule, _logistic_float64 if rule.method == "xnnpack" else _logistic_float32)
 
 
 def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """TANH, by the C library's ``tanhf``, which ``rule.tanhf`` names.
+    """TANH, by the C library's ``tanhf``, which ``rule.libm`` names.
 
     ``unspecified`` (nobody knows the library): rounded correctly, and never compared.
     """
@@ -47,7 +48,7 @@ def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
         return _of_int16(view, values, rule, sigmoid.tanh_by_table, fixed_point.tanh)
     if rule.method == "unspecified":
         return look_up(view, values, Rule("float_table"), rounded_tanhf)
-    return look_up(view, values, rule, {"fdlibm": tanhf, "correctly_rounded": rounded_tanhf}[rule.tanhf])
+    return look_up(view, values, rule, {"fdlibm": tanhf, "correctly_rounded": rounded_tanhf}[rule.libm])
 
 
 def _of_int16(
@@ -68,9 +69,7 @@ def _of_int16(
 
 
 def _logistic_float32(x: np.float32) -> np.float32:
-    with np.errstate(over="ignore"):  # exp(88.73) and more are infinite in float32
-        exponential = np.float32(math.exp(-float(x))) if -float(x) < 89 else np.float32(np.inf)
-    return np.float32(1.0) / (np.float32(1.0) + exponential)
+    return np.float32(1.0) / (np.float32(1.0) + expf(-x))
 
 
 def _logistic_float64(x: np.float32) -> np.float32:

@@ -35,6 +35,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_shape,
     require_symmetric,
 )
+from karat24.refimpl.spec.tflite.expf import expf
 from karat24.refimpl.spec.tflite.int16.softmax import softmax_rows
 
 INPUT_INTEGER_BITS = 5
@@ -93,7 +94,7 @@ def _rows_of_int16(view: LayerView, rows: Array) -> Array:
 def _exponentials(view: LayerView) -> Array:
     """float32 ``exp(-beta * scale * d)`` for each difference d = 0 .. 255 from the maximum."""
     step = np.float32(-np.float32(view.input(0).scale)) * np.float32(view.real("beta"))
-    return np.array([math.exp(float(step * np.float32(d))) for d in range(256)]).astype(np.float32)
+    return np.array([expf(step * np.float32(d)) for d in range(256)])
 
 
 def _float_row(view: LayerView, table: Array, row: Array) -> Array:

@@ -35,7 +35,7 @@ def tanhf(x: np.float32) -> np.float32:
 
 
 def expm1f(x: np.float32) -> np.float32:
-    """``exp(x) - 1`` for -2 < x < 0 and 2 <= x < 44, where tanh asks for it.
+    """``exp(x) - 1`` for x < 0, and for 2 <= x < 44, where tanh asks for it.
 
     ``x = k ln2 + r`` with ``r`` in float32 and ``c`` what rounding r lost;
     a rational function of r, then ``2^k (expm1(r) + 1) - 1`` in the order that
@@ -43,6 +43,8 @@ def expm1f(x: np.float32) -> np.float32:
     """
     if np.abs(x) < f32(2.0**-25):
         return x
+    if x < f32(-18.714973):
+        return f32(-1.0)
     k, r, c = _reduce(x)
     half = f32(0.5) * r
     square = r * half
