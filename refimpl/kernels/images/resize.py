@@ -18,7 +18,7 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.kernels.images.resize_short import Between, in_short, resize_short
 from karat24.refimpl.kernels.images.strided_images import whole_pixels
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer, operand
 from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
 from karat24.refimpl.profiles.rules import Rule
@@ -130,7 +130,7 @@ class Division(NamedTuple):
     """Bits of the product of two weights."""
 
 
-@no_refcount
+@task_loop
 def _integer(
     image: Any, vertical: Any, horizontal: Any, division: Any, out: Any, begin: int, end: int
 ) -> None:
@@ -164,7 +164,7 @@ def _integer(
                 cell[k] = np.int32(rounded >> places)
 
 
-@no_refcount
+@task_loop
 def _float_weight_by_weight(
     image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int
 ) -> None:
@@ -189,7 +189,7 @@ def _float_weight_by_weight(
                 cell[k] = np.uint8(np.int32(total + half))
 
 
-@no_refcount
+@task_loop
 def _float_weights_first(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
     """Each pixel times the product of its two weights; TFLite's optimised order."""
     _, out_height, out_width, _ = out.shape

@@ -17,7 +17,7 @@ from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
 from karat24.refimpl.kernels.elementwise.activations import round_half_away
 from karat24.refimpl.kernels.elementwise.lookup import byte_values, clamped_bytes
 from karat24.refimpl.kernels.jit.compile_cache import is_compiled
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer
 from karat24.refimpl.kernels.jit.packed_call import TaskLoop
 from karat24.refimpl.kernels.rounding.byte_table import look_up_bytes
@@ -119,7 +119,7 @@ def _rescale_table(tensor: Tensor, output: Tensor) -> NDArray[np.uint8] | None:
     return clamped_bytes(round_half_away(steps) + output.zero_point, 0, 255)
 
 
-@no_refcount
+@task_loop
 def copy_rows(part: Any, start: int, out: Any, begin: int, end: int) -> None:
     """``out[:, start : start + width] = part``, bytes."""
     width = part.shape[1]
@@ -130,7 +130,7 @@ def copy_rows(part: Any, start: int, out: Any, begin: int, end: int) -> None:
             target[k] = source[k]
 
 
-@no_refcount
+@task_loop
 def translate_rows(part: Any, table: Any, start: int, out: Any, begin: int, end: int) -> None:
     """``out[:, start : start + width] = table[part]``, bytes; ``table`` [256]."""
     width = part.shape[1]

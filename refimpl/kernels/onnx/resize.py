@@ -13,7 +13,7 @@ from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.kernels.images.resize_short import Between
 from karat24.refimpl.kernels.images.strided_images import whole_pixels
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer
 from karat24.refimpl.kernels.onnx.images import ImageKernel
 from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
@@ -92,7 +92,7 @@ def _between(view: LayerView, axis: int) -> Between:
     return Between(lower, upper, *weights)
 
 
-@no_refcount
+@task_loop
 def _copy_nearest(image: Any, rows: Any, columns: Any, out: Any, begin: int, end: int) -> None:
     """Output rows ``begin`` … ``end - 1`` of [batch, y, x, channel]."""
     _, out_height, out_width, _ = out.shape
@@ -105,7 +105,7 @@ def _copy_nearest(image: Any, rows: Any, columns: Any, out: Any, begin: int, end
                 cell[k] = source[k]
 
 
-@no_refcount
+@task_loop
 def _weigh_reals(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
     """Output rows ``begin`` … ``end - 1``, float32: each pixel times the product of its two weights."""
     _, out_height, out_width, _ = out.shape
@@ -126,7 +126,7 @@ def _weigh_reals(image: Any, vertical: Any, horizontal: Any, out: Any, begin: in
                 cell[k] = a_weight * a[k] + b_weight * b[k] + c_weight * c[k] + d_weight * d[k]
 
 
-@no_refcount
+@task_loop
 def _weigh_bytes(image: Any, vertical: Any, horizontal: Any, out: Any, begin: int, end: int) -> None:
     """As :func:`_weigh_reals` on stored values, truncated toward zero."""
     _, out_height, out_width, _ = out.shape

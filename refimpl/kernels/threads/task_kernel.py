@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from karat24.refimpl.contract import Call, Values
 from karat24.refimpl.graph import Array
+from karat24.refimpl.kernels.jit.callee import callees
 from karat24.refimpl.kernels.jit.compile_cache import is_compiled
 from karat24.refimpl.kernels.jit.packed_call import TaskLoop
 from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
@@ -47,9 +48,12 @@ class TaskKernel(ABC):
         return 1.0
 
     def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Hashable | None:
-        """The loop and the types it is compiled for, unless it has been compiled for them."""
-        kinds = self._loop.kinds(self.tasks(inputs, outputs, None).arguments)
-        return None if is_compiled(self.function, kinds) else (self.function, kinds)
+        """The loop and the types it is compiled for, or else what it calls, unless all is compiled."""
+        arguments = self.tasks(inputs, outputs, None).arguments
+        kinds = self._loop.kinds(arguments)
+        if not is_compiled(self.function, kinds):
+            return self.function, kinds
+        return next((callee for callee in callees(arguments) if not callee.is_compiled), None)
 
     @cached_property
     def _loop(self) -> TaskLoop:

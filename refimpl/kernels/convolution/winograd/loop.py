@@ -29,16 +29,16 @@ from karat24.refimpl.kernels.convolution.winograd.transforms import (
     transform_output,
 )
 from karat24.refimpl.kernels.images.pool_block import largest_of_window
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount, task_loop
+from karat24.refimpl.kernels.jit.callee import Callee, call_by_address
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount_inside, task_loop
 from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
-from karat24.refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
-from karat24.refimpl.kernels.microkernel.microkernel import multiply_block
-from karat24.refimpl.kernels.rounding.requantize import Epilogue, copy_accumulators, requantize_pixels
+from karat24.refimpl.kernels.microkernel.blocking import Block
+from karat24.refimpl.kernels.rounding.requantize import Requantization
 
 HALF_TILE = TILE // 2
 
 
-@no_refcount
+@no_refcount_inside
 def _transform_inputs(
     image: Array,
     conversion: ByteToElement,
@@ -88,7 +88,7 @@ class Fetched(NamedTuple):
     size: int
 
 
-@no_refcount
+@no_refcount_inside
 def _rows_read(image: Array, g: WinogradGrid, tile: int) -> Fetched:
     """What the task of this tile reads."""
     row, column = divmod(tile, g.across)
@@ -100,7 +100,7 @@ def _rows_read(image: Array, g: WinogradGrid, tile: int) -> Fetched:
     return Fetched(at, pitch, max(0, -y), min(SIDE, g.in_height - y), size)
 
 
-@no_refcount
+@no_refcount_inside
 def _rows_written(out: Array, g: WinogradGrid, tile: int) -> Fetched:
     """What the task of this tile writes."""
     row, column = divmod(tile, g.across)
@@ -113,7 +113,7 @@ def _rows_written(out: Array, g: WinogradGrid, tile: int) -> Fetched:
     )
 
 
-@no_refcount
+@no_refcount_inside
 def _fetch(read: Fetched, written: Fetched, point: int) -> None:
     """One of POINTS pieces of both."""
     row, piece = point // SIDE, point % SIDE
@@ -127,9 +127,10 @@ def _fetch(read: Fetched, written: Fetched, point: int) -> None:
             prefetch_to_write(at + offset)
 
 
-@no_refcount
+@no_refcount_inside
 def _multiply_points(
-    blocking: Blocking,
+    multiply: Callee,
+    blocking: Block,
     g: WinogradGrid,
     block: int,
     count: int,
@@ -156,27 +157,22 @@ def _multiply_points(
             _fetch(read, written, point)
         weights_at = weights.ctypes.data + weights.itemsize * (block * POINTS + point) * panel
         initial_at = initial.ctypes.data + 4 * width * (2 * block + (point == ONE_POINT))
-        tile = 0
-        while tile < count:
-            size = pixels_at_once(blocking, count - tile)
-            at = tile * POINTS + point
-            multiply_block(
-                blocking, size, values.ctypes.data + values.itemsize * at * g.pitch, POINTS * g.pitch,
-                no_offset.ctypes.data, 1, steps, weights_at, initial_at,
-                sums.ctypes.data + 4 * at * width, POINTS * width,
-            )  # fmt: skip
-            tile += size
+        call_by_address(multiply, (
+            count, values.ctypes.data + values.itemsize * point * g.pitch, POINTS * g.pitch,
+            no_offset.ctypes.data, 1, steps, weights_at, initial_at,
+            sums.ctypes.data + 4 * point * width, POINTS * width,
+        ))  # fmt: skip
 
 
-@no_refcount
+@no_refcount_inside
 def _finish_outputs(
-    blocking: Blocking,
+    blocking: Block,
     g: WinogradGrid,
     block: int,
     first: int,
     count: int,
     sums: Array,
-    epilogue: Epilogue,
+    requantization: Requantization,
     acc: Array,
     out: Array,
     acc_out: Array,
@@ -199,17 +195,18 @@ def _finish_outputs(
             filters = min(OUTPUT_LANES, g.filters - channel)
             for y in range(rows):
                 start = y * columns * OUTPUT_LANES
-                results = acc[start : start + pixels * OUTPUT_LANES].reshape(pixels, OUTPUT_LANES)
                 at = ((out_row + y) * g.out_width + TILE * column) * g.out_pitch + channel
-                requantize_pixels(results, epilogue, channel, filters, out, at, g.out_pitch)
-                if acc_out.size:
-                    copy_accumulators(results, filters, acc_out, at, g.out_pitch)
+                call_by_address(requantization.function, (
+                    requantization.epilogue.ctypes.data, acc.ctypes.data + 4 * start, OUTPUT_LANES, pixels,
+                    channel, filters, out.ctypes.data, at, g.out_pitch,
+                    acc_out.ctypes.data if acc_out.size else 0,
+                ))  # fmt: skip
         done += tiles
 
 
-@no_refcount
+@no_refcount_inside
 def _pool_outputs(
-    blocking: Blocking,
+    blocking: Block,
     g: WinogradGrid,
     block: int,
     first: int,
@@ -246,8 +243,10 @@ def _pool_outputs(
 class WinogradLayer(NamedTuple):
     """What the compiled loop knows of a layer besides its arrays."""
 
-    blocking: Blocking
-    """Chooses the micro-kernel."""
+    blocking: Block
+    """The micro-kernel's block."""
+    multiply: Callee
+    """The micro-kernel on a row of tiles."""
     conversion: ByteToElement
     """From an input byte to an int8 value."""
     grid: WinogradGrid
@@ -256,7 +255,7 @@ class WinogradLayer(NamedTuple):
     """int16: the transformed filters as the micro-kernel reads them, point by point."""
     initial: Array
     """int32 [block, 2, lane]: zeros, and what the sums of ONE_POINT begin with."""
-    epilogue: Epilogue
+    requantization: Requantization
     """From accumulators to bytes."""
     maxima: MaxPool2x2
     """How ``pooled`` is made of ``out``."""
@@ -292,10 +291,10 @@ def winograd_tasks(
         for block in range(g.blocks):
             ahead = first + count if block == 0 and task + 1 < end else -1
             _multiply_points(
-                blocking, g, block, count, image, out, first, ahead, values, no_offset,
+                layer.multiply, blocking, g, block, count, image, out, first, ahead, values, no_offset,
                 layer.weights, layer.initial, sums,
             )  # fmt: skip
-            _finish_outputs(blocking, g, block, first, count, sums, layer.epilogue, acc, out, acc_out)
+            _finish_outputs(blocking, g, block, first, count, sums, layer.requantization, acc, out, acc_out)
             if pooled.size:
                 _pool_outputs(blocking, g, block, first, count, out, layer.maxima, pooled)
     release(memory)
