@@ -15,6 +15,10 @@ ORDER = (0, 0, 1, 1) * 3
 """The ways of the first runs. The first run after a change wakes threads up or fills caches; the least time
 of each way counts."""
 
+MARGIN = 1.03
+"""Several threads may take this many times as long in the trial: where another program has the second
+processor just now, they take as long as one thread does, and will be faster when it is gone."""
+
 LARGEST_WORK = 1 << 26
 """Elementary steps, some 13 ms, from which on several threads are not questioned: runs on one thread would
 cost more than they tell."""
@@ -44,4 +48,4 @@ class ThreadTrial:
         self._best[way] = min(self._best[way], perf_counter() - start)
         self._runs += 1
         if self._runs == len(ORDER):
-            self.decision = int(self._best[1] < self._best[0])
+            self.decision = int(self._best[1] < MARGIN * self._best[0])

@@ -30,8 +30,8 @@ class Clock:
     ("alone", "shared", "decision"),
     [
         ([1.0], [0.99], 1),
-        ([1.0], [1.01], 0),
-        ([1.0], [1.0], 0),  # a tie: the second thread is left to others
+        ([1.0], [1.02], 1),  # as if another program had the second processor
+        ([1.0], [1.04], 0),
         ([9.0, 1.0], [5.0, 2.0], 0),  # the first run of each way is slow
         ([1.0], [9.0, 0.5, 9.0], 1),  # one good run tells what the way can do
     ],
