@@ -92,10 +92,10 @@ class Compiled(Protocol):
     def compile_seconds(self) -> float:
         """What compiling the loop takes, about, on one core of 2024."""
 
-    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Hashable | None:
-        """What has to be compiled before the layer runs on such arrays; None where nothing has to be.
+    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Sequence[Hashable]:
+        """What has to be compiled before the layer runs on such arrays, its loop first.
 
-        Layers with equal answers share it. Looks at no value of the arrays.
+        Layers with equal members share them. Looks at no value of the arrays.
         """
 
 

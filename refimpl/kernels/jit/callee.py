@@ -13,7 +13,7 @@ from typing import Any
 from numba import types
 from numba.extending import models, register_model, typeof_impl
 
-from karat24.refimpl.kernels.jit.compile_cache import is_compiled
+from karat24.refimpl.kernels.jit.code import Code
 from karat24.refimpl.kernels.jit.llvm_ir import INT64, intrinsic, pointer
 
 
@@ -36,17 +36,7 @@ class Callee:
 
     def __init__(self, function: Any, count: int) -> None:
         self.type = CalleeType(count)
-        self._function = function
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether the function is compiled, here or in the cache."""
-        return is_compiled(self._function, self.type.kinds)
-
-    @property
-    def address(self) -> int:
-        """Where the code is. Compiles the function when it is first asked for."""
-        return code_address(self._function, self.type.kinds)
+        self.code = Code(function, self.type.kinds)
 
 
 def callees(arguments: tuple[Any, ...]) -> Iterator[Callee]:
@@ -56,14 +46,6 @@ def callees(arguments: tuple[Any, ...]) -> Iterator[Callee]:
             yield argument
         elif isinstance(argument, tuple):
             yield from callees(argument)
-
-
-def code_address(function: Any, kinds: tuple[Any, ...]) -> int:
-    """The address of a function's code for arguments of these Numba types; compiles it where it must."""
-    function.compile(kinds)
-    compiled = function.overloads[kinds]
-    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    return address
 
 
 @typeof_impl.register(Callee)

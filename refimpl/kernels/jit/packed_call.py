@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
-from karat24.refimpl.kernels.jit.callee import code_address
+from karat24.refimpl.kernels.jit.code import Code
 from karat24.refimpl.kernels.jit.llvm_ir import INT64, constant, element, intrinsic, load, pointer
 from karat24.refimpl.kernels.jit.packing import Packing
 
@@ -107,9 +107,9 @@ class _Layout:
 
     def __init__(self, function: Any, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         self._packed = PackedType(numba.typeof(arguments))
-        self._function = code_address(function, kinds)
+        self._function = Code(function, kinds).address
         signature = (self._packed, types.int64, types.int64)
-        self.run, self.entry = _run.compile(signature), code_address(_run, signature)
+        self.run, self.entry = _run.compile(signature), Code(_run, signature).address
         self._packing = Packing(self._packed.arguments)
 
     def pack(self, arguments: tuple[Any, ...]) -> Packed:

@@ -115,4 +115,4 @@ def _members(value: Any) -> Iterator[Any]:
         yield from value.shape
         yield from value.strides
     else:
-        yield value.address if isinstance(value, Callee) else value
+        yield value.code.address if isinstance(value, Callee) else value

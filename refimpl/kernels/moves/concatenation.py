@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
 from karat24.refimpl.kernels.elementwise.activations import round_half_away
 from karat24.refimpl.kernels.elementwise.lookup import byte_values, clamped_bytes
-from karat24.refimpl.kernels.jit.compile_cache import is_compiled
+from karat24.refimpl.kernels.jit.code import Code
 from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer
 from karat24.refimpl.kernels.jit.packed_call import TaskLoop
@@ -72,13 +72,11 @@ class Concatenation:
         """What compiling its loops takes, about."""
         return 1.0
 
-    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Hashable | None:
-        """A loop and the types it is compiled for, unless all loops have been compiled."""
-        for loop, arguments, _ in self._parts(range(len(self.widths)), inputs, outputs):
-            kinds = loop.kinds(arguments)
-            if not is_compiled(loop.function, kinds):
-                return loop.function, kinds
-        return None
+    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> tuple[Code, ...]:
+        """Its loops, for the types of these arrays, unless compiled."""
+        parts = self._parts(range(len(self.widths)), inputs, outputs)
+        needed = dict.fromkeys(Code(loop.function, loop.kinds(arguments)) for loop, arguments, _ in parts)
+        return tuple(code for code in needed if not code.is_compiled)
 
     def _parts(
         self, positions: Sequence[int], inputs: Values, outputs: Sequence[Array]
