@@ -49,6 +49,10 @@ class Op:
     accumulates: bool = False
 
 
+LOCKS_NOTHING = "karat24-reader"
+"""The name of a thread that only waits for a pipe: kernels may be compiled in processes forked beside it."""
+
+
 class Kernel(Protocol):
     """A prepared layer: reads ``inputs``, fills every element of ``outputs``, and of
     ``accumulator`` (:func:`accumulator_dtype`, shaped like output 0) unless it is None."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from karat24.refimpl.contract import LOCKS_NOTHING
 from karat24.refimpl.kernels.jit import compile_cache
 
 
@@ -38,10 +40,12 @@ class Code(NamedTuple):
 def processes_for(codes: Sequence[Code]) -> int:
     """The number of processes to compile in: 1 where a process cannot be forked, or would not help.
 
-    A process with several threads is not forked: a lock that another thread holds would never be released.
+    A process with other threads is not forked: a lock that one of them holds would never be released.
     """
-    alone = not sys.platform.startswith("linux") or threading.active_count() > 1
-    return 1 if alone else max(min(len(codes), _processors()), 1)
+    others = [t for t in threading.enumerate() if t is not threading.current_thread()]
+    if not sys.platform.startswith("linux") or any(thread.name != LOCKS_NOTHING for thread in others):
+        return 1
+    return max(min(len(codes), _processors()), 1)
 
 
 def _processors() -> int:
@@ -58,7 +62,9 @@ def compile_ahead(codes: Sequence[Code]) -> None:
         return
     children = []
     for number in range(processes):
-        child = os.fork()
+        with warnings.catch_warnings():  # Python 3.12 warns of every thread
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
         if child == 0:
             _compile_and_leave(codes[number::processes])
         children.append(child)

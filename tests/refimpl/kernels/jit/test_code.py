@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from karat24.refimpl.contract import LOCKS_NOTHING
 from karat24.refimpl.kernels.jit import code
 from karat24.refimpl.kernels.jit.code import Code, processes_for
 
@@ -19,6 +20,7 @@ COMPILED_AHEAD = """
 import sys
 from karat24.refimpl.cheapest import codes_to_compile, seconds_to_compile
 from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.contract import LOCKS_NOTHING
 from karat24.refimpl.kernels.jit import code
 from karat24.feeds import random_feeds
 from tests.support.small_network import small_graph
@@ -69,14 +71,19 @@ def test_what_a_process_leaves_is_compiled_here(tmp_path: Path) -> None:
 
 
 def test_a_process_with_threads_is_not_forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "_processors", lambda: 8)
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    main = threading.current_thread()
+    reader, worker = threading.Thread(name=LOCKS_NOTHING), threading.Thread(name="worker")
     codes = [Code(None, (number,)) for number in range(3)]
-    assert processes_for(codes) == 3
+    monkeypatch.setattr(code, "_processors", lambda: 8)
+    for platform, threads, expected in (
+        ("linux", [main], 3),
+        ("linux", [main, reader], 3),
+        ("linux", [main, worker], 1),
+        ("darwin", [main], 1),
+    ):
+        monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setattr(threading, "enumerate", lambda threads=threads: threads)
+        assert processes_for(codes) == expected
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(threading, "enumerate", lambda: [main])
     assert processes_for([]) == 1
-    monkeypatch.setattr(threading, "active_count", lambda: 2)
-    assert processes_for(codes) == 1
-    monkeypatch.setattr(threading, "active_count", lambda: 1)
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert processes_for(codes) == 1
