@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from karat24.delegates.workers import TFLITE_WORKER
+from karat24.refimpl.contract import LOCKS_NOTHING
 from karat24.refimpl.errors import (
     DelegateCrashed,
     DelegateError,
@@ -139,7 +140,8 @@ class _Process:
         # Runs when this object is dropped, and when the interpreter exits.
         self.end = weakref.finalize(self, _end, self._popen, self.scratch, self._log)
         assert self._popen.stdout is not None
-        threading.Thread(target=_read_lines, args=(self._popen.stdout, self._answers), daemon=True).start()
+        reading = self._popen.stdout, self._answers
+        threading.Thread(target=_read_lines, args=reading, name=LOCKS_NOTHING, daemon=True).start()
 
     @property
     def alive(self) -> bool:

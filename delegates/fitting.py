@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.contract import Values
-from karat24.refimpl.graph import Array, AttributeValue, Format, Graph, Quantization
+from karat24.refimpl.graph import Array, Format, Graph, Quantization
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import Profile, profile_named, variants
 
@@ -141,7 +142,7 @@ def _layers_near_ties(ops: tuple[str, ...]) -> Question:
     builder = GraphBuilder("libm")
     outputs, feeds = [], []
     for op in ops:
-        options: dict[str, AttributeValue] = {"approximate": False} if op == "GELU" else {}
+        options: dict[str, Any] = {"approximate": False} if op == "GELU" else {}
         for number, (scale, stored, output_scale) in enumerate(LIBM_ARGUMENTS[op]):
             scales = (float(np.float32(value)) for value in (scale, output_scale))
             given, result = (Quantization.per_tensor(value) for value in scales)

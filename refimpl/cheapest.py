@@ -47,11 +47,18 @@ def seconds_to_compile(layers: Sequence[tuple[LayerView, Kernel]]) -> float:
     return sum(loop.seconds for loop in _uncompiled_loops(layers))
 
 
+def codes_to_compile(layers: Sequence[tuple[LayerView, Kernel]]) -> Sequence[Hashable]:
+    """What has to be compiled, each thing once: the longest first."""
+    loops = sorted(_uncompiled_loops(layers), key=lambda loop: -loop.seconds)
+    return tuple(dict.fromkeys(code for loop in loops for code in loop.codes))
+
+
 @dataclass
 class _Loop:
-    """A loop that is not compiled: what compiling it takes, and the layers that need it."""
+    """A loop that is not compiled: what compiling it takes, its parts, and the layers that need it."""
 
     seconds: float
+    codes: list[Hashable] = field(default_factory=list)
     users: list[LayerView] = field(default_factory=list)
 
 
@@ -59,12 +66,14 @@ def _uncompiled_loops(layers: Sequence[tuple[LayerView, Kernel]]) -> Collection[
     loops: dict[Hashable, _Loop] = {}
     for view, kernel in layers:
         if isinstance(kernel, Compiled):
-            key = kernel.uncompiled(
+            codes = kernel.uncompiled(
                 [None if tensor is None else _array(tensor) for tensor in view.inputs],
                 [_array(tensor) for tensor in view.outputs],
             )
-            if key is not None:
-                loops.setdefault(key, _Loop(kernel.compile_seconds)).users.append(view)
+            if codes:
+                loop = loops.setdefault(codes[0], _Loop(kernel.compile_seconds))
+                loop.codes += codes
+                loop.users.append(view)
     return loops.values()
 
 

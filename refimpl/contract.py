@@ -49,6 +49,10 @@ class Op:
     accumulates: bool = False
 
 
+LOCKS_NOTHING = "karat24-reader"
+"""The name of a thread that only waits for a pipe: kernels may be compiled in processes forked beside it."""
+
+
 class Kernel(Protocol):
     """A prepared layer: reads ``inputs``, fills every element of ``outputs``, and of
     ``accumulator`` (:func:`accumulator_dtype`, shaped like output 0) unless it is None."""
@@ -92,10 +96,10 @@ class Compiled(Protocol):
     def compile_seconds(self) -> float:
         """What compiling the loop takes, about, on one core of 2024."""
 
-    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Hashable | None:
-        """What has to be compiled before the layer runs on such arrays; None where nothing has to be.
+    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Sequence[Hashable]:
+        """What has to be compiled before the layer runs on such arrays, its loop first.
 
-        Layers with equal answers share it. Looks at no value of the arrays.
+        Layers with equal members share them. Looks at no value of the arrays.
         """
 
 

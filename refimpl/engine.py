@@ -73,7 +73,8 @@ def compile_graph(
     """Checks every layer, settles how each one rounds, and prepares its kernel.
 
     ``profile`` defaults to the canonical one of the graph's format. ``threads``
-    defaults to all Numba has; a small network takes one, unless ``share_small``. Any number gives the same
+    defaults to all Numba has; a small network takes one, unless ``share_small``, and so does every network
+    that its first runs show to be faster so (:attr:`Program.threads_in_use`). Any number gives the same
     bits, and so does every instruction set (see ``karat24.refimpl.kernels.jit.isa``).
     ``implementation="spec"`` runs the slow definition of every op instead of its kernel; ``"cheapest"``
     those of the layers for which that takes less time, in ``runs`` runs of the program, than compiling
@@ -245,8 +246,7 @@ class Program:
         with workspace.lock:
             workspace.feed(fed)
             if progress is None and workspace.compiled:
-                for run in workspace.runs:
-                    run()
+                workspace.run()
                 return workspace.results()
             with threads_in_force(self.target.threads):
                 for call in workspace.runs if progress is None else self._calls(progress):
@@ -273,6 +273,14 @@ class Program:
     def _workspace(self) -> Workspace:
         """Made by the first run that needs it, kept for the next ones; runs take turns."""
         return Workspace(self._plan, self.memory_plan, self.target.threads)
+
+    @property
+    def threads_in_use(self) -> int | None:
+        """Threads that runs without a trace take: one if the first runs were faster so; None before them."""
+        if self.target.threads == 1:
+            return 1
+        decision = self._workspace.run.decision
+        return None if decision is None else (1, self.target.threads)[decision]
 
     def describe(self) -> str:
         """The memory plan as a table: what each layer writes, where, how many bytes, and until when."""

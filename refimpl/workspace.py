@@ -12,6 +12,7 @@ from karat24.refimpl.contract import Bindable, Call, JoinsInputs
 from karat24.refimpl.graph import DTYPES, Array
 from karat24.refimpl.kernels.images.strided_images import aligned_bytes, is_strided
 from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer, LayerSequence
+from karat24.refimpl.kernels.threads.trial import LARGEST_WORK, ThreadTrial
 from karat24.refimpl.planning import ALIGNMENT, MemoryPlan
 from karat24.refimpl.run_plan import PlannedLayer, RunPlan
 
@@ -21,8 +22,8 @@ class Workspace:
 
     ``calls`` holds the calls of each layer of the graph, none for a layer that a neighbour computes. ``runs``
     are all of these calls, as few as can be: compiled layers that follow one another are one call.
-    ``compiled``: every run is such a call. Only one run at a time may use a workspace: the holder of
-    ``lock``.
+    ``compiled``: every run is such a call, and ``run`` runs them all, on one thread where that is faster
+    (``threads.trial``). Only one run at a time may use a workspace: the holder of ``lock``.
     """
 
     def __init__(self, plan: RunPlan, memory_plan: MemoryPlan, threads: int) -> None:
@@ -38,8 +39,15 @@ class Workspace:
         for origin, call in bound:
             calls[origin].append(LayerSequence([call], threads) if isinstance(call, BoundLayer) else call)
         self.calls = tuple(map(tuple, calls))
-        self.runs = tuple(_together([call for _, call in bound], threads))
+        in_order = [call for _, call in bound]
+        self.runs = tuple(_together(in_order, threads))
         self.compiled = all(isinstance(run, LayerSequence) for run in self.runs)
+        work = sum(call.work for call in in_order if isinstance(call, BoundLayer))
+        self.run = ThreadTrial(
+            partial(_run_all, tuple(_together(in_order, 1)) if threads > 1 else self.runs),
+            partial(_run_all, self.runs),
+            questions=threads > 1 and work < LARGEST_WORK,
+        )
 
     def feed(self, values: Mapping[int, Array]) -> None:
         """Copies the graph's inputs to their places."""
@@ -77,6 +85,11 @@ class Workspace:
         """Positions of the inputs that do not lie in the layer's output."""
         places = [self._memory_plan.parts.get(tensor) for tensor in layer.inputs]
         return [n for n, part in enumerate(places) if part is None or part.whole != layer.outputs[0]]
+
+
+def _run_all(calls: Sequence[Call]) -> None:
+    for call in calls:
+        call()
 
 
 def _together(calls: Sequence[Call], threads: int) -> Iterator[Call]:

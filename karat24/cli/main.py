@@ -65,7 +65,7 @@ EXIT_CODES = "exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot 
 
 EXAMPLES = """karat24 judges a quantized model on a real runtime against exact arithmetic. To try it:
 
-  karat24 quantize fine-tune --height 32 --width 32 --output repair.tflite
+  karat24 quantize fine-tune --aware --height 32 --width 32 --output repair.tflite
   karat24 verify repair.tflite --delegate litert-xnnpack
   karat24 inspect repair.tflite --layer 1
 

@@ -202,7 +202,7 @@ def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict
 
 
 def progress(options: argparse.Namespace) -> Progress:
-    """A bar on a terminal's stderr, and before the first run what will be compiled.
+    """A bar on a terminal's stderr, and before the first run what is compiled, and compiling it.
 
     With ``--verbose`` a line says which layers are computed in which way.
     """
@@ -211,28 +211,34 @@ def progress(options: argparse.Namespace) -> Progress:
     def bar(steps: Sequence[Step]) -> Iterator[Step]:
         nonlocal announced
         if not announced:
-            _announce(steps, options.verbose)
+            _compile(steps, options.verbose)
         announced = True
         yield from progress_bar(steps)
 
     return bar
 
 
-def _announce(steps: Sequence[Step], verbose: bool) -> None:
-    from karat24.refimpl.cheapest import seconds_to_compile
+def _compile(steps: Sequence[Step], verbose: bool) -> None:
+    from karat24.refimpl.cheapest import codes_to_compile, seconds_to_compile
+    from karat24.refimpl.kernels.jit.code import Code, compile_ahead, processes_for
     from karat24.refimpl.kernels.jit.compile_cache import cache_directory
 
     computed = [step for step in steps if not step.missing]
-    if seconds := seconds_to_compile([(step.view, step.kernel) for step in computed]):
-        print(
-            f"karat24: compiling kernels for this processor, about {seconds:.0f} s, once; "
-            f"they are kept in {cache_directory()}",
-            file=sys.stderr,
-        )
+    layers = [(step.view, step.kernel) for step in computed]
+    if seconds := seconds_to_compile(layers):
+        codes = [code for code in codes_to_compile(layers) if isinstance(code, Code)]
+        processes = processes_for(codes)
+        if sys.stderr.isatty():
+            print(
+                f"karat24: compiling kernels for this processor, about {seconds / processes:.0f} s, once; "
+                f"they are kept in {cache_directory()}",
+                file=sys.stderr,
+            )
+        compile_ahead(codes)
     if verbose:
         for way, by_spec in (("compiled kernels", False), ("slow definitions", True)):
-            layers = [f"{step.view.layer.index}" for step in computed if step.by_spec == by_spec]
-            print(f"karat24: layers by {way}: {', '.join(layers) or 'none'}", file=sys.stderr)
+            indices = [f"{step.view.layer.index}" for step in computed if step.by_spec == by_spec]
+            print(f"karat24: layers by {way}: {', '.join(indices) or 'none'}", file=sys.stderr)
 
 
 def progress_bar(steps: Sequence[Step]) -> Iterator[Step]:

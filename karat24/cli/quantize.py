@@ -110,6 +110,11 @@ def run(options: argparse.Namespace) -> int:
     learnt = learnt_ranges(weights)
     if learnt:
         _check_learnt(options)
+    elif not _float_runtime():
+        raise UsageError(
+            "calibrating runs the float network on ONNX Runtime: pip install 'karat24[onnx]', or give "
+            "--aware, which needs no calibration"
+        )
     samples = calibration_samples(graph, options.calibration, options.seed)
     if options.best or options.report_gains:
         rows = _gains(graph, samples, scheme, options)
@@ -240,11 +245,21 @@ def _write(
     if options.target == "edgetpu":
         _hold_to_edgetpu(quantized, options)
     shared.write_graph(quantized, options.output)
+    if not _float_runtime():
+        print("signal to noise against the float network: not measured; pip install 'karat24[onnx]'")
+        return
     cost = f"signal to noise against the float network: {signal_to_noise(graph, quantized, samples):.1f} dB"
     if scheme.symmetric_activations:
         usual = quantize_model(graph, samples, replace(scheme, symmetric_activations=False))
         cost += f" ({signal_to_noise(graph, usual, samples):.1f} dB with zero points)"
     print(cost)
+
+
+def _float_runtime() -> bool:
+    """Whether the float network can be run here."""
+    from importlib.util import find_spec
+
+    return all(find_spec(name) is not None for name in ("onnx", "onnxruntime"))
 
 
 def _hold_to_edgetpu(graph: Graph, options: argparse.Namespace) -> None:

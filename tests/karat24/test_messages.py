@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +50,25 @@ def test_karat_alone_shows_three_examples_that_work(
     commands = [shlex.split(line) for line in EXAMPLES.splitlines() if line.startswith("  karat24 ")]
     assert len(commands) == 3
     monkeypatch.chdir(tmp_path)
+    without_onnx(monkeypatch)
     for _, *arguments in commands:
         assert main(arguments) == 0, arguments
     assert "CMSIS-NN" in capsys.readouterr().out
+
+
+def without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a plain `pip install .`."""
+    for name in ("onnx", "onnxruntime"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def test_calibrating_without_onnx_runtime_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_onnx(monkeypatch)
+    message = said(capsys, "quantize", "fine-tune", "--output", tmp_path / "x.tflite")
+    assert "--aware" in message
+    assert "karat24[onnx]" in message
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -18,7 +18,6 @@ from karat24.refimpl.contract import Kernel
 from karat24.refimpl.engine import Program, compile_graph
 from karat24.refimpl.graph import LayerView
 from karat24.refimpl.kernels.jit import compile_cache
-from karat24.refimpl.kernels.threads import task_kernel
 from tests.support.small_network import small_graph
 
 COLD_RUN = """
@@ -61,7 +60,7 @@ def _layers(program: Program) -> list[tuple[LayerView, Kernel]]:
 
 @pytest.fixture
 def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_kernel, "is_compiled", lambda function, kinds: False)
+    monkeypatch.setattr(compile_cache, "is_compiled", lambda function, kinds: False)
 
 
 @pytest.mark.usefixtures("nothing_compiled")

@@ -118,6 +118,7 @@ def test_layers_run_one_by_one_where_somebody_looks_on_and_together_where_nobody
     monkeypatch.setattr(POOL, "run", recording)
     graph = small_graph()
     program = compile_graph(graph, threads=2)
+    program._workspace.run.decision = 1  # the first runs would try one thread, too
     program.run(random_feeds(graph, 0))
     together = lengths.copy()
     lengths.clear()

@@ -31,23 +31,14 @@ from karat24.refimpl.kernels.convolution.tiling import (
     plan_tiles,
 )
 from karat24.refimpl.kernels.images.strided_images import whole_pixels
+from karat24.refimpl.kernels.jit.callee import Callee, call_by_address
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount_once, task_loop
 from karat24.refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
 from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
-from karat24.refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
-from karat24.refimpl.kernels.microkernel.microkernel import (
-    close_block,
-    microkernel_for,
-    multiply_block,
-    open_block,
-)
-from karat24.refimpl.kernels.microkernel.operands import PixelRuns, Sums
-from karat24.refimpl.kernels.rounding.requantize import (
-    Epilogue,
-    copy_accumulators,
-    prepare_epilogue,
-    requantize_pixels,
-)
+from karat24.refimpl.kernels.microkernel.blocking import Amx, Block
+from karat24.refimpl.kernels.microkernel.microkernel import close_block, microkernel_for, open_block
+from karat24.refimpl.kernels.microkernel.row import in_loops, multiply_row
+from karat24.refimpl.kernels.rounding.requantize import Requantization, prepare_epilogue, requantization
 from karat24.refimpl.kernels.threads.task_kernel import Tasks
 from karat24.refimpl.profiles.rules import Rule
 
@@ -102,9 +93,10 @@ class DenseConvolution(AccumulatingKernel):
             assert accumulator is None
             d = d._replace(out_pitch=out.shape[-1])
             epilogue = epilogue._replace(flat_body=out.size)
+        kernel = plan.microkernel
         layer = DenseLayer(
-            plan.microkernel.blocking, np.empty(0, plan.microkernel.element), self.conversion, d, plan.phases,
-            plan.offsets, self.weights, self.folded, epilogue,
+            in_loops(kernel), multiply_row(kernel), np.empty(0, kernel.element), self.conversion, d,
+            plan.phases, plan.offsets, self.weights, self.folded, requantization(epilogue),
         )  # fmt: skip
         arguments = layer, read_only_bytes(data), writable_bytes(out), flat_accumulator(accumulator)
         return Tasks(arguments, d.tasks, plan.work)
@@ -159,8 +151,10 @@ def centred_filter(filters: Tensor) -> NDArray[np.int16]:
 class DenseLayer(NamedTuple):
     """What the compiled loop knows of a layer besides its arrays."""
 
-    blocking: Blocking
-    """Chooses the micro-kernel."""
+    blocking: Block | Amx
+    """The micro-kernel's block."""
+    multiply: Callee
+    """The micro-kernel on a row of pixels."""
     empty_patch: Array
     """An empty array of the patch's element type."""
     conversion: ByteToElement
@@ -175,7 +169,7 @@ class DenseLayer(NamedTuple):
     """The filter as the micro-kernel reads it, phase by phase."""
     folded: Array
     """int32 [phase, group, lane]: bias less what the zero point adds, where sums begin."""
-    epilogue: Epilogue
+    requantization: Requantization
     """From accumulators to bytes."""
 
 
@@ -218,7 +212,8 @@ def _convolve_tile(
     acc_address = acc.ctypes.data
     offsets_address, weights_address = offsets.ctypes.data, weights.ctypes.data
     folded_address = folded[index].ctypes.data
-    values = acc[: d.tile * width].reshape(d.tile, width)
+    epilogue_address = layer.requantization.epilogue.ctypes.data
+    acc_out_address = acc_out.ctypes.data if acc_out.size else 0
     for row in range(rows):
         out_y = phase[_OUT_Y] + (first_row + row) * phase[_OUT_Y_STEP]
         out_row = (batch * d.out_height + out_y) * d.out_width
@@ -228,22 +223,18 @@ def _convolve_tile(
             for block in range(first_block, end_block):
                 lane = (block - first_block) * blocking.channels
                 panel_at = phase[_WEIGHTS] + (group * blocks + block) * panel
-                pixel = 0
-                while pixel < pixels:
-                    size = pixels_at_once(blocking, pixels - pixel)
-                    values_at = pixel * stride + group * d.group_channels
-                    first = row_address + patch.itemsize * values_at
-                    read = PixelRuns(first, stride, offsets_address, runs, steps)
-                    initial = folded_address + 4 * (group * blocks + block) * blocking.channels
-                    sums = Sums(initial, acc_address + 4 * (pixel * width + lane), width)
-                    packed = weights_address + weights.itemsize * panel_at
-                    multiply_block(blocking, size, read, packed, sums)
-                    pixel += size
+                call_by_address(layer.multiply, (
+                    pixels, row_address + patch.itemsize * group * d.group_channels, stride, offsets_address,
+                    runs, steps, weights_address + weights.itemsize * panel_at,
+                    folded_address + 4 * (group * blocks + block) * blocking.channels,
+                    acc_address + 4 * lane, width,
+                ))  # fmt: skip
             channel = group * d.group_filters + first_filter
             at = (out_row + out_x) * d.out_pitch + channel
-            requantize_pixels(values[:pixels], layer.epilogue, channel, filters, out, at, out_step)
-            if acc_out.size:
-                copy_accumulators(values[:pixels], filters, acc_out, at, out_step)
+            call_by_address(layer.requantization.function, (
+                epilogue_address, acc_address, width, pixels, channel, filters,
+                out.ctypes.data, at, out_step, acc_out_address,
+            ))  # fmt: skip
 
 
 @task_loop

@@ -15,7 +15,7 @@ from numba import types
 
 from karat24.refimpl.graph import Array, Tensor
 from karat24.refimpl.kernels.jit.llvm_ir import INT8, INT32, call, intrinsic, pointer
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount_inside
 
 CACHE_LINE = 64
 """Bytes :func:`prefetch` brings at least."""
@@ -45,7 +45,7 @@ def byte_to_element(tensor: Tensor, element: type[Any] = np.int16) -> ByteToElem
     return ByteToElement(128, 0, tensor.zero_point + (128 if signed else -128))
 
 
-@no_refcount
+@no_refcount_inside
 def _widen(source: Array, flip: np.uint8, offset: np.int16, target: Array) -> None:
     if target.itemsize == 1:  # a byte has no offset
         for i in range(target.size):
@@ -100,7 +100,7 @@ class PatchSource(NamedTuple):
     gathered: int
 
 
-@no_refcount
+@no_refcount_inside
 def fill_patch(
     image: Array,
     conversion: ByteToElement,
@@ -116,6 +116,7 @@ def fill_patch(
     ``image`` is the whole input's bytes, NHWC. Positions outside it get the border.
     """
     row_size = r.patch_columns * r.in_channels
+    one: Any = np.int64(1)  # for a literal, Numba compiles another version of what it is given to
     pitch = row_size * r.copies
     for tap_y in range(r.taps_y):
         y = in_y + tap_y * r.tap_y_step
@@ -129,7 +130,7 @@ def fill_patch(
                     column = pixel * r.taps_x + tap_x
                     target = row[column * r.in_channels : (column + 1) * r.in_channels]
                     x = in_x + pixel * r.in_x_step + tap_x * r.tap_x_step
-                    _widen_columns(image, conversion, start, r.in_width, r.in_channels, x, 1, target)
+                    _widen_columns(image, conversion, start, r.in_width, r.in_channels, x, one, target)
         else:
             target = row[:row_size]
             _widen_columns(image, conversion, start, r.in_width, r.in_channels, in_x, r.patch_columns, target)
@@ -137,7 +138,7 @@ def fill_patch(
             _repeat_in_place(row, row_size, r.copies)
 
 
-@no_refcount
+@no_refcount_inside
 def _repeat_in_place(row: Array, size: int, copies: int) -> None:
     """Repeats each of the first ``size`` elements ``copies`` times, from the end so that none is lost."""
     for i in range(size - 1, -1, -1):
@@ -146,7 +147,7 @@ def _repeat_in_place(row: Array, size: int, copies: int) -> None:
             row[i * copies + copy] = value
 
 
-@no_refcount
+@no_refcount_inside
 def _widen_columns(
     image: Array,
     conversion: ByteToElement,

@@ -38,6 +38,7 @@ from karat24.refimpl.kernels.convolution.tiling import (
 )
 from karat24.refimpl.kernels.depthwise.row_block import STRIDES, TAPS, multiply_columns
 from karat24.refimpl.kernels.depthwise.word_patch import WordSource, fill_words, pack_neighbours
+from karat24.refimpl.kernels.jit.callee import call_by_address
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount_once, task_loop
 from karat24.refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
 from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
@@ -51,12 +52,7 @@ from karat24.refimpl.kernels.microkernel.microkernel import (
 )
 from karat24.refimpl.kernels.microkernel.operands import ByteColumns, ChannelWeights, PixelTaps, Sums
 from karat24.refimpl.kernels.microkernel.vector_blocks import WORD_BYTES
-from karat24.refimpl.kernels.rounding.requantize import (
-    Epilogue,
-    copy_accumulators,
-    prepare_epilogue,
-    requantize_pixels,
-)
+from karat24.refimpl.kernels.rounding.requantize import Requantization, prepare_epilogue, requantization
 from karat24.refimpl.kernels.threads.task_kernel import Tasks
 from karat24.refimpl.kernels.threads.thread_count import threads_for
 from karat24.refimpl.profiles.rules import Rule
@@ -138,7 +134,8 @@ class DepthwiseConvolution(AccumulatingKernel):
         assert data is not None
         layer = DepthwiseLayer(
             self.microkernel.blocking, np.empty(0, self.microkernel.element), self.borders, self.conversion,
-            self.geometry, self.reading, self.offsets, self.weights, self.folded, self.epilogue,
+            self.geometry, self.reading, self.offsets, self.weights, self.folded,
+            requantization(self.epilogue),
         )  # fmt: skip
         places = writable_bytes(outputs[0]), flat_accumulator(accumulator)
         return Tasks((layer, read_only_bytes(data), *places), self.geometry.tasks, self.work)
@@ -265,7 +262,7 @@ class DepthwiseLayer(NamedTuple):
     """int32 [tap, lane]: words like those of the patch."""
     folded: Array
     """int32 [lane]: bias less what the zero point adds, where sums begin."""
-    epilogue: Epilogue
+    requantization: Requantization
     """From accumulators to bytes."""
 
 
@@ -334,9 +331,10 @@ def _depthwise_tile(
                 multiply_channels(blocking, taps, factors, sums)
     pixels = rows * row_pixels
     at = ((batch * g.out_height + first_row) * g.out_width + first_column) * channels
-    requantize_pixels(acc[:pixels], layer.epilogue, 0, channels, out, at, channels)
-    if acc_out.size:
-        copy_accumulators(acc[:pixels], channels, acc_out, at, channels)
+    call_by_address(layer.requantization.function, (
+        layer.requantization.epilogue.ctypes.data, acc_address, lanes, pixels, 0, channels,
+        out.ctypes.data, at, channels, acc_out.ctypes.data if acc_out.size else 0,
+    ))  # fmt: skip
 
 
 @task_loop

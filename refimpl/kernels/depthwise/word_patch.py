@@ -8,14 +8,14 @@ share words. A word is made once and read by every tap along x.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from karat24.refimpl.graph import Array
 from karat24.refimpl.kernels.convolution.patches import ByteToElement, PatchSource
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount_inside
 
 
 class WordSource(NamedTuple):
@@ -37,7 +37,7 @@ class WordSource(NamedTuple):
     """Input row that the filter's first row reads; above the image, it is negative."""
 
 
-@no_refcount
+@no_refcount_inside
 def fill_words(source: WordSource, in_x: int, pixels: int, patch: Array) -> None:
     """Fills ``patch`` for ``pixels`` outputs, whose first patch starts at column ``in_x``.
 
@@ -45,6 +45,7 @@ def fill_words(source: WordSource, in_x: int, pixels: int, patch: Array) -> None
     """
     r, per_word = source.reading, source.per_word
     row_size = r.patch_columns * r.in_channels
+    one: Any = np.int64(1)  # for a literal, Numba compiles another version of what it is given to
     pitch = row_size * r.copies
     for group in range((r.taps_y + per_word - 1) // per_word):
         row = patch[group * pitch : (group + 1) * pitch]
@@ -55,7 +56,7 @@ def fill_words(source: WordSource, in_x: int, pixels: int, patch: Array) -> None
                     column = (pixel * r.taps_x + tap_x) * r.in_channels
                     target = row[column : column + r.in_channels]
                     x = in_x + pixel * r.in_x_step + tap_x * r.tap_x_step
-                    _fill_columns(source, first, x, 1, target)
+                    _fill_columns(source, first, x, one, target)
         else:
             target = row[:row_size]
             _fill_columns(source, first, in_x, r.patch_columns, target)
@@ -64,7 +65,7 @@ def fill_words(source: WordSource, in_x: int, pixels: int, patch: Array) -> None
                 row[i * r.copies + copy] = row[i]
 
 
-@no_refcount
+@no_refcount_inside
 def _fill_columns(source: WordSource, first_tap: int, first: int, columns: int, target: Array) -> None:
     """Fills ``columns`` columns from ``first`` on, for the filter's rows from ``first_tap`` on."""
     r, borders, conversion = source.reading, source.borders, source.conversion
@@ -104,7 +105,7 @@ def _bytes_read(source: WordSource, tap_y: int, begin: int, size: int) -> Array:
     return source.borders[:size]
 
 
-@no_refcount
+@no_refcount_inside
 def _pairs(a: Array, b: Array, flip: np.uint8, offset: np.int16, target: Array) -> None:
     for i in range(target.size):
         low = np.int32(np.int16(a[i] ^ flip) - offset)
@@ -112,7 +113,7 @@ def _pairs(a: Array, b: Array, flip: np.uint8, offset: np.int16, target: Array) 
         target[i] = np.int32(low & np.int32(0xFFFF)) | np.int32(high << np.int32(16))
 
 
-@no_refcount
+@no_refcount_inside
 def _triples(a: Array, b: Array, c: Array, flip: np.uint8, target: Array) -> None:
     flips = np.uint32(flip) * np.uint32(0x010101)
     for i in range(target.size):
@@ -120,7 +121,7 @@ def _triples(a: Array, b: Array, c: Array, flip: np.uint8, target: Array) -> Non
         target[i] = np.uint32(word | np.uint32(np.uint32(c[i]) << np.uint32(16))) ^ flips
 
 
-@no_refcount
+@no_refcount_inside
 def _quads(a: Array, b: Array, c: Array, d: Array, flip: np.uint8, target: Array) -> None:
     flips = np.uint32(flip) * np.uint32(0x01010101)
     for i in range(target.size):
@@ -129,7 +130,7 @@ def _quads(a: Array, b: Array, c: Array, d: Array, flip: np.uint8, target: Array
         target[i] = np.uint32(low | np.uint32(high << np.uint32(16))) ^ flips
 
 
-@no_refcount
+@no_refcount_inside
 def pack_neighbours(patch: Array, neighbour: int, size: int, words: Array) -> None:
     """Fills words with a value of the patch and the values ``neighbour``, 2 * ``neighbour``, … behind it.
 
@@ -142,7 +143,7 @@ def pack_neighbours(patch: Array, neighbour: int, size: int, words: Array) -> No
         _quads(patch[:size], patch[neighbour:size], c, d, np.uint8(0), words[: d.size])
 
 
-@no_refcount
+@no_refcount_inside
 def _pairs_of_values(a: Array, b: Array, target: Array) -> None:
     for i in range(b.size):
         target[i] = np.int32(np.int32(a[i]) & np.int32(0xFFFF)) | np.int32(np.int32(b[i]) << np.int32(16))

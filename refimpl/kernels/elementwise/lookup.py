@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from karat24.refimpl.contract import Call, Values
 from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
 from karat24.refimpl.kernels.rounding.byte_table import look_up_bytes
 from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
@@ -70,7 +70,7 @@ class Tables:
         return cls(blocks, rest, max(row, 1), row // block * block)
 
 
-@no_refcount
+@task_loop
 def _look_up(
     values: Any, blocks: Any, rest: Any, row: int, body: int, out: Any, begin: int, end: int
 ) -> None:
@@ -89,7 +89,7 @@ def _look_up(
         i = stop
 
 
-@no_refcount
+@task_loop
 def _look_up_pairs(
     left: Any, right: Any, blocks: Any, rest: Any, row: int, body: int, out: Any, begin: int, end: int
 ) -> None:

@@ -14,7 +14,7 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.kernels.elementwise.activations import coarse, ratio32
 from karat24.refimpl.kernels.elementwise.lookup import Lookup, Tables, byte_values, clamped_bytes, full_range
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount, task_loop
 from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
 from karat24.refimpl.kernels.jit.packed_call import TaskLoop
 from karat24.refimpl.kernels.jit.wrapping_int32 import add32, sub32
@@ -98,7 +98,7 @@ class Quantizer(NamedTuple):
     """Greatest output."""
 
 
-@no_refcount
+@task_loop
 def _quantize(values: Any, q: Any, out: Any, begin: int, end: int) -> None:
     """Elements ``begin`` … ``end - 1`` by a ``Quantizer``, whatever their size."""
     reciprocal = np.float32(1) / q.scale
@@ -138,7 +138,7 @@ _BLOCK = 256
 """Elements that are all computed once more if one of them is no ordinary number."""
 
 
-@no_refcount
+@task_loop
 def _quantize_mostly_ordinary(
     ordinary: Any, values: Any, quantizer: Any, out: Any, begin: int, end: int
 ) -> None:

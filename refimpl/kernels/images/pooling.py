@@ -15,7 +15,7 @@ from karat24.refimpl.contract import Kernel, MaxPool2x2, Target, Values
 from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.kernels.images.pool_block import ByteWindow, largest_of_window
 from karat24.refimpl.kernels.images.strided_images import whole_image, whole_pixels
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.rounding.multipliers import combined_scales, output_bounds
 from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
 from karat24.refimpl.profiles.rules import Rule
@@ -132,7 +132,7 @@ def _spans(view: LayerView, axis: int, before: int) -> NDArray[np.int64]:
     return np.stack([np.maximum(first, 0), np.minimum(first + taps, size)], axis=1)
 
 
-@no_refcount
+@task_loop
 def _max_pool(
     image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any, begin: int, end: int
 ) -> None:
@@ -177,7 +177,7 @@ def _average_pool(
                 cell[c] = min(max(mean, floor), ceiling)
 
 
-@no_refcount
+@task_loop
 def _average_by_multiplier(
     by: Any, image: Any, rows: Any, columns: Any, channels: int, low: Any, high: Any, out: Any,
     begin: int, end: int,

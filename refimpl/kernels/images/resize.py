@@ -19,7 +19,7 @@ from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.kernels.images.resize_float import resize_float
 from karat24.refimpl.kernels.images.resize_short import Between, in_short, resize_short
 from karat24.refimpl.kernels.images.strided_images import whole_pixels
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer, operand
 from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
 from karat24.refimpl.profiles.rules import Rule
@@ -132,7 +132,7 @@ class Division(NamedTuple):
     """Bits of the product of two weights."""
 
 
-@no_refcount
+@task_loop
 def _integer(
     image: Any, vertical: Any, horizontal: Any, division: Any, out: Any, begin: int, end: int
 ) -> None:
@@ -166,7 +166,7 @@ def _integer(
                 cell[k] = np.int32(rounded >> places)
 
 
-@no_refcount
+@task_loop
 def _float_weight_by_weight(
     image: Any, vertical: Any, horizontal: Any, half: Any, out: Any, begin: int, end: int
 ) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 from numba import types
 
 from karat24.refimpl.kernels.jit.llvm_ir import INT8, INT32, intrinsic
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 
 
-@no_refcount
+@task_loop
 def resize_float(
     image: Any, vertical: Any, horizontal: Any, half: Any, out: Any, begin: int, end: int
 ) -> None:

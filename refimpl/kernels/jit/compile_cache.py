@@ -171,6 +171,11 @@ def _kept_overloads(file: Any) -> Mapping[Any, str]:
     return overloads
 
 
+def forget_what_was_kept() -> None:
+    """Looks into the directory again: another process may have written to it."""
+    _kept_overloads.cache_clear()
+
+
 def _install() -> None:
     implementation = getattr(caching, "CacheImpl", None) or getattr(caching, "_CacheImpl", None)
     locators = getattr(implementation, "_locator_classes", None)

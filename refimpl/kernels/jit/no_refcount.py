@@ -27,7 +27,7 @@ def no_refcount_inlined(function: _Function) -> _Function:
     """As :func:`no_refcount`, and inlined into its callers: passing a tuple of many fields takes 60 ns and
     more.
     """
-    return _compiled(function, forceinline=True)
+    return _compiled(function, forceinline=True, no_cpython_wrapper=True)
 
 
 def no_refcount_once(function: _Function) -> _Function:
@@ -47,7 +47,17 @@ def task_loop(function: _Function) -> _Function:
     return _compiled(function, no_cpython_wrapper=True)
 
 
+def no_refcount_inside(function: _Function) -> _Function:
+    """As :func:`no_refcount`, for a function that only compiled code calls; a call from Python would crash.
+
+    Numba compiles such a function once for each literal number it is given: pass it variables.
+    """
+    return _compiled(function, no_cpython_wrapper=True)
+
+
 def _compiled(function: _Function, **options: bool | str) -> _Function:
     compiled: Any = njit
-    result: _Function = compiled(cache=True, nogil=True, error_model="numpy", _nrt=False, **options)(function)
+    result: _Function = compiled(
+        cache=True, nogil=True, error_model="numpy", _nrt=False, no_cfunc_wrapper=True, **options
+    )(function)
     return result

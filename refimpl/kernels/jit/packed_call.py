@@ -14,7 +14,9 @@ import numpy as np
 from numba import njit, types
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
-from karat24.refimpl.kernels.jit.llvm_ir import INT64, constant, element, intrinsic, load, pointer, store
+from karat24.refimpl.kernels.jit.code import Code
+from karat24.refimpl.kernels.jit.llvm_ir import INT64, constant, element, intrinsic, load, pointer
+from karat24.refimpl.kernels.jit.packing import Packing
 
 _HEAD = 8
 """Bytes before the arguments: the address of the compiled function."""
@@ -54,52 +56,6 @@ def _unbox_packed(_: Any, packed: Any, c: Any) -> Any:
     address = c.pyapi.long_as_longlong(number)
     c.pyapi.decref(number)
     return NativeValue(address)
-
-
-@intrinsic
-def _size_of(_: Any, arguments: Any) -> Any:
-    """Bytes the arguments take in memory."""
-
-    def codegen(context: Any, _: Any, __: Any, ___: Any) -> Any:
-        return constant(context.get_abi_sizeof(context.get_value_type(arguments)))
-
-    return types.int64(arguments), codegen
-
-
-@intrinsic
-def _put(_: Any, address: Any, arguments: Any) -> Any:
-    """Writes the arguments to ``address``."""
-
-    def codegen(context: Any, builder: Any, __: Any, values: Any) -> Any:
-        address, given = values
-        store(builder, _borrowed(context, builder, arguments, given), address, 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, arguments), codegen
-
-
-def _borrowed(context: Any, builder: Any, kind: Any, value: Any) -> Any:
-    """The value without the owners of its arrays: references from this memory are not counted."""
-    if isinstance(kind, types.Array):
-        array = context.make_array(kind)(context, builder, value)
-        array.meminfo = array.meminfo.type(None)
-        array.parent = array.parent.type(None)
-        return array._getvalue()
-    if isinstance(kind, types.BaseTuple):
-        inner: Any = kind
-        for index in range(len(inner)):
-            part = _borrowed(context, builder, inner[index], builder.extract_value(value, index))
-            value = builder.insert_value(value, part, index)
-    return value
-
-
-@njit(cache=True)
-def _store(memory: Any, arguments: Any) -> int:
-    """The bytes the arguments take; writes them if the memory is large enough."""
-    size: int = _size_of(arguments)
-    if memory.size * memory.itemsize >= size:
-        _put(memory.ctypes.data, arguments)
-    return size
 
 
 @intrinsic
@@ -151,17 +107,16 @@ class _Layout:
 
     def __init__(self, function: Any, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
         self._packed = PackedType(numba.typeof(arguments))
-        self._function = _address(function, kinds)
+        self._function = Code(function, kinds).address
         signature = (self._packed, types.int64, types.int64)
-        self.run, self.entry = _run.compile(signature), _address(_run, signature)
-        self._store = _store.compile((types.Array(types.int64, 1, "C"), self._packed.arguments))
-        self._words = self._store(np.empty(0, np.int64), arguments) // 8 + 1
+        self.run, self.entry = _run.compile(signature), Code(_run, signature).address
+        self._packing = Packing(self._packed.arguments)
 
     def pack(self, arguments: tuple[Any, ...]) -> Packed:
         """The arguments in memory; they must have this layout's types."""
-        memory = np.zeros(_HEAD // 8 + self._words, np.int64)
+        memory = np.zeros((_HEAD + self._packing.size) // 8 + 1, np.int64)
         memory[0] = self._function
-        self._store(memory[_HEAD // 8 :], arguments)
+        self._packing.pack_into(memory, _HEAD, arguments)
         return Packed(self._packed, memory, arguments)
 
 
@@ -215,11 +170,3 @@ class PackedCall:
     def __call__(self, begin: int, end: int) -> None:
         """Runs tasks ``begin`` … ``end - 1`` on this thread. Raises what they raise."""
         self._run(self._packed, begin, end)
-
-
-def _address(function: Any, kinds: tuple[Any, ...]) -> int:
-    """The address of the code for arguments of these types."""
-    function.compile(kinds)
-    compiled = function.overloads[kinds]
-    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    return address

@@ -12,6 +12,15 @@ from numba import njit
 from karat24.refimpl.kernels.microkernel import amx
 
 
+class Block(NamedTuple):
+    """Any of the blockings below, for a loop that calls its micro-kernel by address."""
+
+    pixels: int
+    channels: int
+    depth: int
+    part: int
+
+
 class Portable(NamedTuple):
     """Block of the kernel for any machine: pixels, output channels, and elements of a run per step.
 

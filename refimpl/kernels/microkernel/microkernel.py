@@ -266,11 +266,11 @@ def multiply_block(_: Any, blocking: Any, pixels: Any, values: Any, weights: Any
 
 @intrinsic
 def open_block(_: Any, blocking: Any) -> Any:
-    """Makes this thread ready for :func:`multiply_block`."""
+    """Makes this thread ready for :func:`multiply_block`: no work for a ``Block``."""
 
     def codegen(_: Any, builder: Any, __: Any, ___: Any) -> None:
-        kernel = kernel_of(blocking)
-        if kernel.open is not None:
+        kernel = _BY_BLOCKING.get(blocking.instance_class)
+        if kernel is not None and kernel.open is not None:
             kernel.open(builder)
 
     return types.void(blocking), codegen
@@ -281,8 +281,8 @@ def close_block(_: Any, blocking: Any) -> Any:
     """Undoes :func:`open_block`."""
 
     def codegen(_: Any, builder: Any, __: Any, ___: Any) -> None:
-        kernel = kernel_of(blocking)
-        if kernel.close is not None:
+        kernel = _BY_BLOCKING.get(blocking.instance_class)
+        if kernel is not None and kernel.close is not None:
             kernel.close(builder)
 
     return types.void(blocking), codegen

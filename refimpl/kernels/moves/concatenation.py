@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,8 +16,8 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
 from karat24.refimpl.kernels.elementwise.activations import round_half_away
 from karat24.refimpl.kernels.elementwise.lookup import byte_values, clamped_bytes
-from karat24.refimpl.kernels.jit.compile_cache import is_compiled
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.code import Code
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer
 from karat24.refimpl.kernels.jit.packed_call import TaskLoop
 from karat24.refimpl.kernels.rounding.byte_table import look_up_bytes
@@ -73,13 +73,11 @@ class Concatenation:
         """What compiling its loops takes, about."""
         return 1.0
 
-    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Hashable | None:
-        """A loop and the types it is compiled for, unless all loops have been compiled."""
-        for loop, arguments, _ in self._parts(range(len(self.widths)), inputs, outputs):
-            kinds = loop.kinds(arguments)
-            if not is_compiled(loop.function, kinds):
-                return loop.function, kinds
-        return None
+    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> tuple[Code, ...]:
+        """Its loops, for the types of these arrays, unless compiled."""
+        parts = self._parts(range(len(self.widths)), inputs, outputs)
+        needed = dict.fromkeys(Code(loop.function, loop.kinds(arguments)) for loop, arguments, _ in parts)
+        return tuple(code for code in needed if not code.is_compiled)
 
     def _parts(
         self, positions: Sequence[int], inputs: Values, outputs: Sequence[Array]
@@ -125,7 +123,7 @@ def _rescale_table(tensor: Tensor, output: Tensor, rule: Rule) -> NDArray[np.uin
     return clamped_bytes(round_half_away(steps) + output.zero_point, 0, 255)
 
 
-@no_refcount
+@task_loop
 def copy_rows(part: Any, start: int, out: Any, begin: int, end: int) -> None:
     """``out[:, start : start + width] = part``, bytes."""
     width = part.shape[1]
@@ -136,7 +134,7 @@ def copy_rows(part: Any, start: int, out: Any, begin: int, end: int) -> None:
             target[k] = source[k]
 
 
-@no_refcount
+@task_loop
 def translate_rows(part: Any, table: Any, start: int, out: Any, begin: int, end: int) -> None:
     """``out[:, start : start + width] = table[part]``, bytes; ``table`` [256]."""
     width = part.shape[1]

@@ -10,7 +10,7 @@ import numpy as np
 
 from karat24.refimpl.contract import Values
 from karat24.refimpl.graph import Array
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer
 from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 
@@ -55,7 +55,7 @@ def _tasks(source: Array, target: Array) -> Tasks:
     return Tasks((source.view(bits), target.view(bits)), rows, source.size // _ELEMENTS_PER_STEP)
 
 
-@no_refcount
+@task_loop
 def copy_planes(source: Any, target: Any, begin: int, end: int) -> None:
     """Rows ``begin`` … ``end - 1`` of all channels; both arrays are seen as [batch, channel, y, x]."""
     _, channels, height, width = target.shape

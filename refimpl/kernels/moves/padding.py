@@ -11,7 +11,7 @@ import numpy as np
 
 from karat24.refimpl.contract import Border, Call, Kernel, Target, Values
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
 from karat24.refimpl.kernels.moves.concatenation import BYTES_PER_STEP
 from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
@@ -78,7 +78,7 @@ def prepare_pad(view: LayerView, rule: Rule, target: Target) -> Kernel:
     return Padding(before, data.shape, output.shape, None if view.op == "PADV2" else zero)
 
 
-@no_refcount
+@task_loop
 def pad_rows(image: Any, top: int, left: int, value: Any, out: Any, begin: int, end: int) -> None:
     """Rows ``begin`` … ``end - 1`` of ``out`` [batch, row, byte]: ``image`` and ``value`` around it."""
     rows, width = image.shape[1], image.shape[2]

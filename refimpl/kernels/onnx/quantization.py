@@ -12,7 +12,7 @@ from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.kernels.elementwise.lookup import full_range
 from karat24.refimpl.kernels.elementwise.quantize import scale_bytes
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes
 from karat24.refimpl.kernels.jit.wrapping_int32 import add32
 from karat24.refimpl.kernels.onnx.images import elementwise
@@ -57,7 +57,7 @@ def prepare_dequantize_linear(view: LayerView, rule: Rule, target: Target) -> Ke
     return elementwise(LoopKernel(size // _ELEMENTS_PER_STEP, size, scale_bytes, arguments), 0)
 
 
-@no_refcount
+@task_loop
 def quantize_half_even(
     values: Any, scale: Any, low: Any, high: Any, zero_point: Any, out: Any, begin: int, end: int
 ) -> None:

@@ -14,7 +14,7 @@ from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.kernels.images.resize_float import resize_float
 from karat24.refimpl.kernels.images.resize_short import Between
 from karat24.refimpl.kernels.images.strided_images import whole_pixels
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer
 from karat24.refimpl.kernels.onnx.images import ImageKernel
 from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
@@ -92,7 +92,7 @@ def _between(view: LayerView, axis: int) -> Between:
     return Between(lower, upper, *weights)
 
 
-@no_refcount
+@task_loop
 def _copy_nearest(image: Any, rows: Any, columns: Any, out: Any, begin: int, end: int) -> None:
     """Output rows ``begin`` … ``end - 1`` of [batch, y, x, channel]."""
     _, out_height, out_width, _ = out.shape

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.kernels.elementwise.lookup import full_range
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes
 from karat24.refimpl.kernels.onnx.parameters import parameters
 from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
@@ -69,7 +69,7 @@ def prepare_qlinear_softmax(view: LayerView, rule: Rule, target: Target) -> Kern
     return kernel
 
 
-@no_refcount
+@task_loop
 def softmax_rows(values: Any, s: Any, out: Any, begin: int, end: int) -> None:
     """Rows ``begin`` … ``end - 1`` of bytes, by ``SoftmaxConstants``."""
     flip, exponentials = s.flip, s.exponentials

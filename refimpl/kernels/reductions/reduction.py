@@ -12,7 +12,7 @@ from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.kernels.elementwise.lookup import full_range
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount, task_loop
 from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
 from karat24.refimpl.kernels.rounding.fixed_point import fixed_point, gemmlowp, ruy
 from karat24.refimpl.kernels.rounding.multipliers import combined_scales
@@ -129,7 +129,7 @@ def _finisher(view: LayerView, rule: Rule, method: Method, count: int) -> Finish
     raise UnsupportedOp(f"{view}: no kernel takes a mean by {method!r}")
 
 
-@no_refcount
+@task_loop
 def _mean_tasks(data: Any, sums: Any, means: Means, out: Any, begin: int, end: int) -> None:
     """``out[i, k]`` = mean over j of ``data[i, j, k]``, for blocks of k.
 
@@ -199,7 +199,7 @@ _POSITIONS = 1 << 16
 """Positions a number has room for beside a byte, in :func:`_first_largest`."""
 
 
-@no_refcount
+@task_loop
 def _first_largest(rows: Any, flip: Any, out: Any, begin: int, end: int) -> None:
     """The largest of numbers made of byte and position: one loop without branches for both."""
     last = np.int32(_POSITIONS - 1)

@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from karat24.refimpl.errors import UnsupportedOp
-from karat24.refimpl.graph import Array, LayerView, Tensor
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inlined
+from karat24.refimpl.graph import LayerView, Tensor
+from karat24.refimpl.kernels.jit.callee import Callee
+from karat24.refimpl.kernels.jit.memory import copy_int32, word
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount_inlined, no_refcount_inside
 from karat24.refimpl.kernels.rounding.byte_table import look_up_bytes
 from karat24.refimpl.kernels.rounding.multipliers import (
     combined_scales,
@@ -46,6 +48,31 @@ FIXED_POINT, FLOAT32, FLOAT64 = 0, 1, 2
 
 _SIGN = -(1 << 31)
 """The sign bit of a float32."""
+
+
+_METHOD, _PITCH, _FLAT_BODY, _LOW, _HIGH, _ZERO_POINT, _HALF, _TABLE, _HEAD = range(9)
+"""Words of an epilogue in memory, before its columns: its numbers, words from a column to the next, and words
+before its table, 0 without one."""
+
+_COLUMNS = (
+    "multiplier", "left", "shift", "rounding", "rounding_below", "rounding_away",
+    "nudge", "signed", "always_signed", "scale32", "scale64",
+)  # fmt: skip
+(
+    _MULTIPLIER, _LEFT, _SHIFT, _ROUNDING, _BELOW, _AWAY, _NUDGE, _SIGNED, _ALWAYS_SIGNED, _SCALE32, _SCALE64
+) = range(len(_COLUMNS))  # fmt: skip
+
+
+class Requantization(NamedTuple):
+    """An epilogue as compiled loops take it. They call (``call_by_address``)::
+
+        function(epilogue, acc, acc_step, pixels, channel, channels, out, at, step, acc_out)
+
+    with addresses of ``epilogue``, accumulators and outputs: see ``_requantize``.
+    """
+
+    function: Callee
+    epilogue: NDArray[np.int64]
 
 
 class Epilogue(NamedTuple):
@@ -200,18 +227,53 @@ def _column(values: NDArray[Any], dtype: type[Any] | np.dtype[Any]) -> NDArray[A
     return np.concatenate([values.astype(dtype), np.zeros(LANES, dtype)])
 
 
+def requantization(epilogue: Epilogue) -> Requantization:
+    """The epilogue for compiled loops."""
+    columns = [getattr(epilogue, name) for name in _COLUMNS]
+    pitch = len(columns[0])
+    words = np.zeros(_HEAD + len(columns) * pitch + len(epilogue.table) // 8, np.int64)
+    numbers = epilogue.method, pitch, epilogue.flat_body, epilogue.low, epilogue.high, epilogue.zero_point
+    words[: len(numbers)] = numbers
+    words[_HALF : _HALF + 1].view(np.float32)[0] = epilogue.half
+    for index, column in enumerate(columns):
+        first = _HEAD + index * pitch
+        words[first : first + pitch].view(column.dtype)[:pitch] = column
+    if len(epilogue.table):
+        words[_TABLE] = _HEAD + len(columns) * pitch
+        words[words[_TABLE] :].view(np.uint8)[:] = epilogue.table
+    return Requantization(_REQUANTIZE, words)
+
+
 @no_refcount_inlined
-def requantize_pixels(
-    acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
-) -> None:
-    """Requantizes ``acc`` (int32 [pixel, lane]) into ``out`` (the whole output's bytes, flat).
+def _columns(epilogue: int, channel: int, below: int, signed: int) -> FixedPointColumns:
+    """The columns from ``channel`` on, negative products rounded by those two."""
+    first, size = epilogue + 8 * _HEAD, 8 * word(epilogue, _PITCH)
+    narrow, wide = first + 4 * channel, first + 8 * channel
+    return FixedPointColumns(
+        narrow + _MULTIPLIER * size, narrow + _LEFT * size, wide + _SHIFT * size, wide + _ROUNDING * size,
+        wide + below * size, narrow + _SCALE32 * size, narrow + _NUDGE * size, narrow + signed * size,
+    )  # fmt: skip
+
+
+@no_refcount_inlined
+def _bounds(epilogue: int) -> Bounds:
+    low, high, zero_point = word(epilogue, _LOW), word(epilogue, _HIGH), word(epilogue, _ZERO_POINT)
+    return Bounds(np.int32(low), np.int32(high), np.int32(zero_point))
+
+
+@no_refcount_inside
+def _requantize(
+    epilogue: int, acc: int, acc_step: int, pixels: int, channel: int, channels: int,
+    out: int, at: int, step: int, acc_out: int,
+) -> None:  # fmt: skip
+    """Requantizes int32 [pixel, lane] at ``acc``, pixels ``acc_step`` elements apart, to bytes at ``out``.
 
     The first ``channels`` lanes are the output channels from ``channel`` on; rows hold whole
-    blocks of LANES. Those of pixel p go to ``out[at + p * step :]``.
+    blocks of LANES. Those of pixel p go to ``out + at + p * step``, and as they are to the int32 with this
+    index at ``acc_out``, unless that is 0.
     """
-    e, pixels = epilogue, acc.shape[0]
-    bounds = Bounds(np.int32(e.low), np.int32(e.high), np.int32(e.zero_point))
-    # All in one function: passing an epilogue takes longer than a block of a few pixels.
+    bounds, method = _bounds(epilogue), word(epilogue, _METHOD)
+    columns, size = epilogue + 8 * _HEAD, 8 * word(epilogue, _PITCH)
     # From the last block to the first: where pixels lie side by side, a block that is not full is written
     # whole, too. What it writes beyond its pixel are bytes of later pixels, written after it.
     for block in range((channels - 1) // LANES * LANES, -1, -LANES):
@@ -219,58 +281,46 @@ def requantize_pixels(
         whole = pixels
         if lanes < LANES:
             whole = max((pixels * step - block - LANES) // step + 1, 0) if step == channels else 0
-        at_channel = channel + block
-        sums = Sums(acc.ctypes.data + 4 * block, acc.strides[0], pixels)
-        target = Target(out.ctypes.data + at + block, step, whole, lanes, 0)
-        if e.method == FLOAT32:
-            requantize_float32(sums, e.scale32.ctypes.data + 4 * at_channel, bounds, target)
-        elif e.method == FLOAT64:
-            requantize_float64(sums, e.scale64.ctypes.data + 8 * at_channel, bounds, target)
+        sums = Sums(acc + 4 * block, 4 * acc_step, pixels)
+        target = Target(out + at + block, step, whole, lanes, 0)
+        if method == FLOAT32:
+            requantize_float32(sums, columns + _SCALE32 * size + 4 * (channel + block), bounds, target)
+        elif method == FLOAT64:
+            requantize_float64(sums, columns + _SCALE64 * size + 8 * (channel + block), bounds, target)
         else:
-            columns = FixedPointColumns(
-                e.multiplier.ctypes.data + 4 * at_channel, e.left.ctypes.data + 4 * at_channel,
-                e.shift.ctypes.data + 8 * at_channel, e.rounding.ctypes.data + 8 * at_channel,
-                e.rounding_below.ctypes.data + 8 * at_channel, e.scale32.ctypes.data + 4 * at_channel,
-                e.nudge.ctypes.data + 4 * at_channel, e.signed.ctypes.data + 4 * at_channel,
-            )  # fmt: skip
-            requantize_fixed_point(sums, columns, e.half, bounds, target)
-    if e.method == FIXED_POINT and at + (pixels - 1) * step + channels > e.flat_body:
-        _flat_tail(acc, epilogue, channel, channels, out, at, step)
-    if e.table.size:
-        first, whole_rows = out.ctypes.data + at, step == channels
-        rows, width = (1, pixels * channels) if whole_rows else (pixels, channels)
-        look_up_bytes(e.table.ctypes.data, first, first, rows, step, width)
+            of_block = _columns(epilogue, channel + block, _BELOW, _SIGNED)
+            requantize_fixed_point(sums, of_block, epilogue + 8 * _HALF, bounds, target)
+    flat_body = word(epilogue, _FLAT_BODY)
+    if method == FIXED_POINT and at + (pixels - 1) * step + channels > flat_body:
+        _flat_tail(epilogue, acc, acc_step, pixels, channel, channels, out, at, step)
+    table = word(epilogue, _TABLE)
+    if table:
+        side_by_side = step == channels
+        rows, width = (1, pixels * channels) if side_by_side else (pixels, channels)
+        look_up_bytes(epilogue + 8 * table, out + at, out + at, rows, step, width)
+    if acc_out:
+        for pixel in range(pixels):
+            copy_int32(acc + 4 * pixel * acc_step, acc_out + 4 * (at + pixel * step), channels)
 
 
-@no_refcount_inlined
-def copy_accumulators(acc: Array, channels: int, out: Array, at: int, step: int) -> None:
-    """Copies ``channels`` lanes of pixel p of ``acc``, int32 [pixel, lane], to ``out[at + p * step :]``."""
-    for pixel in range(acc.shape[0]):
-        for lane in range(channels):
-            out[at + pixel * step + lane] = acc[pixel, lane]
-
-
-@no_refcount
+@no_refcount_inside
 def _flat_tail(
-    acc: Array, epilogue: Epilogue, channel: int, channels: int, out: Array, at: int, step: int
-) -> None:
+    epilogue: int, acc: int, acc_step: int, pixels: int, channel: int, channels: int,
+    out: int, at: int, step: int,
+) -> None:  # fmt: skip
     """Requantizes as gemmlowp the elements behind the last whole block of the flattened output."""
-    e = epilogue
-    bounds = Bounds(np.int32(e.low), np.int32(e.high), np.int32(e.zero_point))
-    for pixel in range(acc.shape[0] - 1, -1, -1):
+    bounds = _bounds(epilogue)
+    for pixel in range(pixels - 1, -1, -1):
         first = at + pixel * step
-        body = min(max(e.flat_body - first, 0), channels)
+        body = min(max(word(epilogue, _FLAT_BODY) - first, 0), channels)
         if body == channels:
             return
         for block in range(body // LANES * LANES, channels, LANES):
-            at_channel = channel + block
-            columns = FixedPointColumns(
-                e.multiplier.ctypes.data + 4 * at_channel, e.left.ctypes.data + 4 * at_channel,
-                e.shift.ctypes.data + 8 * at_channel, e.rounding.ctypes.data + 8 * at_channel,
-                e.rounding_away.ctypes.data + 8 * at_channel, e.scale32.ctypes.data + 4 * at_channel,
-                e.nudge.ctypes.data + 4 * at_channel, e.always_signed.ctypes.data + 4 * at_channel,
-            )  # fmt: skip
             lanes, start = min(channels - block, LANES), max(body - block, 0)
-            sums = Sums(acc.ctypes.data + pixel * acc.strides[0] + 4 * block, 0, 1)
-            target = Target(out.ctypes.data + first + block, 0, 0, lanes, start)
-            requantize_fixed_point(sums, columns, e.half, bounds, target)
+            of_block = _columns(epilogue, channel + block, _AWAY, _ALWAYS_SIGNED)
+            sums = Sums(acc + 4 * (pixel * acc_step + block), 0, 1)
+            target = Target(out + first + block, 0, 0, lanes, start)
+            requantize_fixed_point(sums, of_block, epilogue + 8 * _HALF, bounds, target)
+
+
+_REQUANTIZE = Callee(_requantize, 10)

@@ -127,7 +127,7 @@ class FixedPointColumns(NamedTuple):
 def requantize_fixed_point(_: Any, sums: Any, columns: Any, half: Any, bounds: Any, target: Any) -> Any:
     """Requantizes ``Sums`` by ``FixedPointColumns`` within ``Bounds`` to a ``Target``.
 
-    ``half``, float32, is that of the ``Epilogue``.
+    ``half`` is the address of the ``Epilogue``'s, float32.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
@@ -138,6 +138,7 @@ def requantize_fixed_point(_: Any, sums: Any, columns: Any, half: Any, bounds: A
         nudge = builder.bitcast(nudge, _SUMS)
         signed = load(builder, columns[7], _SUMS, _INT32_BYTES)
         floor, ceiling = (_real(builder, bound, _SINGLES) for bound in (low, high))
+        half = load(builder, half, ir.FloatType(), _INT32_BYTES)
         half = builder.fadd(_singles(_FINE), splat(builder, half, LANES))
         all_of_int8 = builder.and_(
             *(
@@ -188,7 +189,7 @@ def requantize_fixed_point(_: Any, sums: Any, columns: Any, half: Any, bounds: A
             with by_bounds:
                 _for_pixels(builder, source, target, clamped)
 
-    return types.void(sums, columns, types.float32, bounds, target), codegen
+    return types.void(sums, columns, types.int64, bounds, target), codegen
 
 
 def _fixed_point_exactly(builder: Any, multiplier: Any, left: Any, *wide: Any) -> Callable[[Any], Any]:

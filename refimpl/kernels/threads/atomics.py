@@ -18,11 +18,8 @@ from karat24.refimpl.kernels.jit.llvm_ir import (
     INT64,
     call,
     constant,
-    element,
     intrinsic,
-    load,
     pointer,
-    store,
 )
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount
 
@@ -74,27 +71,6 @@ def reported(_: Any, counter: Any) -> Any:
         return builder.load_atomic(pointer(builder, arguments[0], INT64), "seq_cst", 8)
 
     return types.int64(types.int64), codegen
-
-
-@intrinsic
-def word(_: Any, address: Any, index: Any) -> Any:
-    """The int64 ``index`` places behind an address, which no thread may change meanwhile."""
-
-    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
-        return load(builder, element(builder, arguments[0], arguments[1], 8), INT64, 8)
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def put(_: Any, address: Any, index: Any, value: Any) -> Any:
-    """Sets the int64 ``index`` places behind an address to ``value``, not atomically."""
-
-    def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
-        address, index, value = arguments
-        store(builder, value, element(builder, address, index, 8), 8)
-
-    return types.void(types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic

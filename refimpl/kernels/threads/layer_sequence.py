@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from karat24.refimpl.kernels.jit.memory import word
 from karat24.refimpl.kernels.jit.no_refcount import no_refcount
 from karat24.refimpl.kernels.jit.packed_call import PackedCall, enter
-from karat24.refimpl.kernels.threads.atomics import word
 from karat24.refimpl.kernels.threads.thread_count import chunk_for, count_in_force, threads_for
 from karat24.refimpl.kernels.threads.thread_pool import (
     ADDRESS,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from karat24.refimpl.contract import Call, Values
 from karat24.refimpl.graph import Array
-from karat24.refimpl.kernels.jit.compile_cache import is_compiled
+from karat24.refimpl.kernels.jit.callee import callees
+from karat24.refimpl.kernels.jit.code import Code
 from karat24.refimpl.kernels.jit.packed_call import TaskLoop
 from karat24.refimpl.kernels.threads.layer_sequence import BoundLayer
 
@@ -46,10 +47,11 @@ class TaskKernel(ABC):
         """What compiling the loop takes, about."""
         return 1.0
 
-    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Hashable | None:
-        """The loop and the types it is compiled for, unless it has been compiled for them."""
-        kinds = self._loop.kinds(self.tasks(inputs, outputs, None).arguments)
-        return None if is_compiled(self.function, kinds) else (self.function, kinds)
+    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> tuple[Code, ...]:
+        """The loop and what it calls, for the types of these arrays, unless compiled."""
+        arguments = self.tasks(inputs, outputs, None).arguments
+        needed = Code(self.function, self._loop.kinds(arguments)), *(c.code for c in callees(arguments))
+        return tuple(code for code in needed if not code.is_compiled)
 
     @cached_property
     def _loop(self) -> TaskLoop:

@@ -22,7 +22,8 @@ from time import perf_counter
 import numpy as np
 
 from karat24.refimpl.graph import Array
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount
+from karat24.refimpl.kernels.jit.memory import put, word
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount, no_refcount_inside
 from karat24.refimpl.kernels.jit.packed_call import enter
 from karat24.refimpl.kernels.threads.atomics import (
     COUNTER_STEP,
@@ -30,11 +31,9 @@ from karat24.refimpl.kernels.threads.atomics import (
     draw,
     pause,
     processor,
-    put,
     report,
     reported,
     wait_for,
-    word,
 )
 
 TABLE_COLUMNS = 5
@@ -231,13 +230,13 @@ def _help(memory: Array, index: int) -> bool:
             looks = 0
 
 
-@no_refcount
+@no_refcount_inside
 def _is_in_the_way(memory: Array) -> bool:
     place = processor()
     return bool(place >= 0 and place == memory[_PLACE // 8])
 
 
-@no_refcount
+@no_refcount_inside
 def _draw_tasks(row: int, drawn: int, done: int, failures: int, worker: int) -> None:
     """Draws and runs tasks of a layer until there are none, first those of this thread's own partition."""
     tasks, partitions, chunk = word(row, TASKS), word(row, PARTITIONS), word(row, CHUNK)
@@ -253,7 +252,7 @@ def _draw_tasks(row: int, drawn: int, done: int, failures: int, worker: int) -> 
             begin = first + draw(drawn + owner * _LINE, chunk)
 
 
-@no_refcount
+@no_refcount_inside
 def work(table: int, layers: int, counters: int, worker: int, threads: int) -> None:
     """One thread's part of all layers. Each layer counts drawn tasks per partition, and tasks done.
 

@@ -64,8 +64,8 @@ def erfcf(x: np.float32) -> np.float32:
         return f32(1.0) - ERX - rest if x > 0 else f32(1.0) + (ERX + rest)
     if size >= f32(28.0) or x <= f32(-6.0):
         return f32(0.0) if x > 0 else f32(2.0)
-    tail = _tail(size) / size
-    return tail if x > 0 else f32(2.0) - tail
+    tail = f32(_tail(size) / size)
+    return tail if x > 0 else f32(f32(2.0) - tail)
 
 
 def rounded_erfcf(x: np.float32) -> np.float32:

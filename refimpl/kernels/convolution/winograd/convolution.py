@@ -38,9 +38,10 @@ from karat24.refimpl.kernels.convolution.winograd.transforms import (
 )
 from karat24.refimpl.kernels.images.strided_images import whole_pixels
 from karat24.refimpl.kernels.jit.operands import flat_accumulator, read_only_bytes, writable_bytes
-from karat24.refimpl.kernels.microkernel.blocking import Blocking
-from karat24.refimpl.kernels.microkernel.microkernel import OF_PAIRS
-from karat24.refimpl.kernels.rounding.requantize import prepare_epilogue
+from karat24.refimpl.kernels.microkernel.blocking import Block
+from karat24.refimpl.kernels.microkernel.microkernel import OF_PAIRS, Microkernel
+from karat24.refimpl.kernels.microkernel.row import multiply_row
+from karat24.refimpl.kernels.rounding.requantize import prepare_epilogue, requantization
 from karat24.refimpl.kernels.threads.task_kernel import Tasks
 from karat24.refimpl.kernels.threads.thread_count import threads_for
 from karat24.refimpl.profiles.rules import Rule
@@ -60,7 +61,7 @@ class WinogradConvolution(AccumulatingKernel):
     ``strided_outputs``: as for ``DenseConvolution``.
     """
 
-    blocking: Blocking
+    microkernel: Microkernel
     grid: WinogradGrid
     conversion: ByteToElement
     weights: Array
@@ -105,8 +106,9 @@ class WinogradConvolution(AccumulatingKernel):
             whole = whole_pixels(outputs[1])
             maxima, pooled = self.pooled._replace(pitch=whole.shape[-1]), writable_bytes(whole)
         layer = WinogradLayer(
-            self.blocking, self.conversion, grid, self.weights, self.initial, epilogue, maxima
-        )
+            Block(*self.microkernel.blocking), multiply_row(self.microkernel), self.conversion, grid,
+            self.weights, self.initial, requantization(epilogue), maxima,
+        )  # fmt: skip
         arguments = layer, read_only_bytes(data), writable_bytes(out), pooled, flat_accumulator(accumulator)
         return Tasks(arguments, grid.tasks, self.work)
 
@@ -136,6 +138,6 @@ def prepare_winograd(
     initial[:, 1] = lanes.reshape(grid.blocks, -1).astype(np.int32)
     epilogue = prepare_epilogue(view, rule, data, view.input(1), view.output())
     return WinogradConvolution(
-        epilogue, kernel.blocking, grid, conversion, kernel.pack(at_points),
+        epilogue, kernel, grid, conversion, kernel.pack(at_points),
         initial, work, epilogue.flat_body >= outputs,
     )  # fmt: skip

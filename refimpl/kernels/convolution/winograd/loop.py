@@ -29,17 +29,16 @@ from karat24.refimpl.kernels.convolution.winograd.transforms import (
     transform_output,
 )
 from karat24.refimpl.kernels.images.pool_block import ByteWindow, largest_of_window
-from karat24.refimpl.kernels.jit.no_refcount import no_refcount, task_loop
+from karat24.refimpl.kernels.jit.callee import Callee, call_by_address
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount_inside, task_loop
 from karat24.refimpl.kernels.jit.scratch import allocate, piece, piece_size, release
-from karat24.refimpl.kernels.microkernel.blocking import Blocking, pixels_at_once
-from karat24.refimpl.kernels.microkernel.microkernel import multiply_block
-from karat24.refimpl.kernels.microkernel.operands import PixelRuns, Sums
-from karat24.refimpl.kernels.rounding.requantize import Epilogue, copy_accumulators, requantize_pixels
+from karat24.refimpl.kernels.microkernel.blocking import Block
+from karat24.refimpl.kernels.rounding.requantize import Requantization
 
 HALF_TILE = TILE // 2
 
 
-@no_refcount
+@no_refcount_inside
 def _transform_inputs(
     image: Array,
     conversion: ByteToElement,
@@ -89,7 +88,7 @@ class Fetched(NamedTuple):
     size: int
 
 
-@no_refcount
+@no_refcount_inside
 def _rows_read(image: Array, g: WinogradGrid, tile: int) -> Fetched:
     """What the task of this tile reads."""
     row, column = divmod(tile, g.across)
@@ -101,7 +100,7 @@ def _rows_read(image: Array, g: WinogradGrid, tile: int) -> Fetched:
     return Fetched(at, pitch, max(0, -y), min(SIDE, g.in_height - y), size)
 
 
-@no_refcount
+@no_refcount_inside
 def _rows_written(out: Array, g: WinogradGrid, tile: int) -> Fetched:
     """What the task of this tile writes."""
     row, column = divmod(tile, g.across)
@@ -114,7 +113,7 @@ def _rows_written(out: Array, g: WinogradGrid, tile: int) -> Fetched:
     )
 
 
-@no_refcount
+@no_refcount_inside
 def _fetch(read: Fetched, written: Fetched, point: int) -> None:
     """One of POINTS pieces of both."""
     row, piece = point // SIDE, point % SIDE
@@ -128,7 +127,7 @@ def _fetch(read: Fetched, written: Fetched, point: int) -> None:
             prefetch_to_write(at + offset)
 
 
-@no_refcount
+@no_refcount_inside
 def _multiply_points(
     layer: WinogradLayer,
     memory: WinogradMemory,
@@ -153,18 +152,14 @@ def _multiply_points(
             _fetch(ahead_read, written, point)
         weights_at = weights.ctypes.data + weights.itemsize * (block * POINTS + point) * panel
         initial_at = initial.ctypes.data + 4 * width * (2 * block + (point == ONE_POINT))
-        tile = 0
-        while tile < tiles.number:
-            size = pixels_at_once(blocking, tiles.number - tile)
-            at = tile * POINTS + point
-            first = values.ctypes.data + values.itemsize * at * g.pitch
-            read = PixelRuns(first, POINTS * g.pitch, memory.no_offset.ctypes.data, 1, steps)
-            target = Sums(initial_at, sums.ctypes.data + 4 * at * width, POINTS * width)
-            multiply_block(blocking, size, read, weights_at, target)
-            tile += size
+        call_by_address(layer.multiply, (
+            tiles.number, values.ctypes.data + values.itemsize * point * g.pitch, POINTS * g.pitch,
+            memory.no_offset.ctypes.data, 1, steps, weights_at, initial_at,
+            sums.ctypes.data + 4 * point * width, POINTS * width,
+        ))  # fmt: skip
 
 
-@no_refcount
+@no_refcount_inside
 def _finish_outputs(
     layer: WinogradLayer, memory: WinogradMemory, tiles: Tiles, block: int, out: Array, acc_out: Array
 ) -> None:
@@ -186,17 +181,18 @@ def _finish_outputs(
             filters = min(OUTPUT_LANES, g.filters - channel)
             for y in range(rows):
                 start = y * columns * OUTPUT_LANES
-                results = acc[start : start + pixels * OUTPUT_LANES].reshape(pixels, OUTPUT_LANES)
                 at = ((out_row + y) * g.out_width + TILE * column) * g.out_pitch + channel
-                requantize_pixels(results, layer.epilogue, channel, filters, out, at, g.out_pitch)
-                if acc_out.size:
-                    copy_accumulators(results, filters, acc_out, at, g.out_pitch)
+                call_by_address(layer.requantization.function, (
+                    layer.requantization.epilogue.ctypes.data, acc.ctypes.data + 4 * start, OUTPUT_LANES,
+                    pixels, channel, filters, out.ctypes.data, at, g.out_pitch,
+                    acc_out.ctypes.data if acc_out.size else 0,
+                ))  # fmt: skip
         done += across
 
 
-@no_refcount
+@no_refcount_inside
 def _pool_outputs(
-    blocking: Blocking,
+    blocking: Block,
     g: WinogradGrid,
     block: int,
     first: int,
@@ -256,8 +252,10 @@ class WinogradMemory(NamedTuple):
 class WinogradLayer(NamedTuple):
     """What the compiled loop knows of a layer besides its arrays."""
 
-    blocking: Blocking
-    """Chooses the micro-kernel."""
+    blocking: Block
+    """The micro-kernel's block."""
+    multiply: Callee
+    """The micro-kernel on a row of tiles."""
     conversion: ByteToElement
     """From an input byte to an int8 value."""
     grid: WinogradGrid
@@ -266,7 +264,7 @@ class WinogradLayer(NamedTuple):
     """int16: the transformed filters as the micro-kernel reads them, point by point."""
     initial: Array
     """int32 [block, 2, lane]: zeros, and what the sums of ONE_POINT begin with."""
-    epilogue: Epilogue
+    requantization: Requantization
     """From accumulators to bytes."""
     maxima: MaxPool2x2
     """How ``pooled`` is made of ``out``."""

@@ -79,7 +79,7 @@ def test_the_locator_serves_every_folder() -> None:
 
 
 def test_the_locator_serves_the_kernels_and_nobody_else() -> None:
-    function = requantize.requantize_pixels.py_func
+    function = requantize._requantize.py_func
     locator = KernelCacheLocator.from_function(function, requantize.__file__)
     assert locator is not None
     assert locator.get_source_stamp() == source_stamp(Path(requantize.__file__))
@@ -87,7 +87,7 @@ def test_the_locator_serves_the_kernels_and_nobody_else() -> None:
         KernelCacheLocator.from_function(test_the_locator_serves_the_kernels_and_nobody_else, __file__)
         is None
     )
-    assert requantize.requantize_pixels.stats.cache_path == str(compile_cache.cache_directory())
+    assert requantize._requantize.stats.cache_path == str(compile_cache.cache_directory())
 
 
 def test_an_unwritable_directory_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

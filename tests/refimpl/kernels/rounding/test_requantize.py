@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numba import njit
 
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import LayerView, Quantization
+from karat24.refimpl.kernels.jit.callee import call_by_address
+from karat24.refimpl.kernels.jit.packed_call import PackedCall
 from karat24.refimpl.kernels.rounding.multipliers import (
     combined_scales,
     fixed_point_multipliers,
     output_bounds,
 )
-from karat24.refimpl.kernels.rounding.requantize import epilogue_for_scales, requantize_pixels
+from karat24.refimpl.kernels.rounding.requantize import epilogue_for_scales, requantization
 from karat24.refimpl.kernels.rounding.requantize_block import LANES
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared import primitives
@@ -69,13 +74,22 @@ def boundary_accumulators(multiplier: int, shift: int) -> np.ndarray:
     return np.array([v for v in values if INT32_MIN <= v <= INT32_MAX], np.int64)
 
 
+@njit
+def _requantize_rows(rows: Any, r: Any, channels: int, result: Any, begin: int, end: int) -> None:
+    call_by_address(r.function, (
+        r.epilogue.ctypes.data, rows.ctypes.data, rows.shape[1], end - begin, 0, channels,
+        result.ctypes.data, 0, channels, 0,
+    ))  # fmt: skip
+
+
 def requantized(view: LayerView, rule: Rule, scales: np.ndarray, acc: np.ndarray, low: int, high: int):
     """The kernel's result for ``acc`` [pixel, channel], through its compiled loop."""
     output = view.output()
     epilogue = epilogue_for_scales(view, rule, scales, output, (low, high))
     result = np.zeros(acc.size, np.uint8)
     rows = np.pad(acc.astype(np.int32), ((0, 0), (0, -acc.shape[1] % LANES)), constant_values=INT32_MIN)
-    requantize_pixels(rows, epilogue, 0, acc.shape[1], result, 0, acc.shape[1])
+    given = rows, requantization(epilogue), acc.shape[1], result
+    PackedCall(_requantize_rows, given)(0, len(rows))
     return result.view(output.dtype).reshape(acc.shape)
 
 

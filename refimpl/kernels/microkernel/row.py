@@ -1,0 +1,46 @@
+"""Micro-kernels on rows of pixels, as loops call them by address: one loop serves all of them."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from karat24.refimpl.kernels.jit.callee import Callee
+from karat24.refimpl.kernels.jit.no_refcount import no_refcount_inside
+from karat24.refimpl.kernels.microkernel.blocking import Amx, Block, Blocking, pixels_at_once
+from karat24.refimpl.kernels.microkernel.microkernel import Microkernel, multiply_block
+from karat24.refimpl.kernels.microkernel.operands import PixelRuns, Sums
+
+
+def in_loops(kernel: Microkernel) -> Block | Amx:
+    """The block as loops take it, of one type for all kernels that need not be opened."""
+    return kernel.blocking if isinstance(kernel.blocking, Amx) else Block(*kernel.blocking)
+
+
+def multiply_row(kernel: Microkernel) -> Callee:
+    """The function ``multiply(pixels, patch, pixel_stride, offsets, runs, steps, weights, initial, acc,
+    acc_stride)``: ``multiply_block`` for any number of pixels.
+
+    Up to the end of its last block it writes sums of pixels behind the row.
+    """
+    return _row_of(kernel.blocking, np.dtype(kernel.element).itemsize)
+
+
+@functools.cache
+def _row_of(blocking: Blocking, itemsize: int) -> Callee:
+    @no_refcount_inside
+    def multiply_pixels(
+        pixels: int, patch: int, pixel_stride: int, offsets: int, runs: int, steps: int,
+        weights: int, initial: int, acc: int, acc_stride: int,
+    ) -> None:  # fmt: skip
+        pixel = 0
+        while pixel < pixels:
+            size = pixels_at_once(blocking, pixels - pixel)
+            first = patch + itemsize * pixel * pixel_stride
+            read = PixelRuns(first, pixel_stride, offsets, runs, steps)
+            sums = Sums(initial, acc + 4 * pixel * acc_stride, acc_stride)
+            multiply_block(blocking, size, read, weights, sums)
+            pixel += size
+
+    return Callee(multiply_pixels, 10)
