@@ -42,7 +42,7 @@ from karat24.refimpl.ops import (
     why_unsupported,
 )
 from karat24.refimpl.planning import MemoryPlan, plan_memory
-from karat24.refimpl.profiles import Profile, Rule, profile_for
+from karat24.refimpl.profiles import Profile, Rule, profile_for, rules_of
 from karat24.refimpl.profiles.rules import GIVEN
 from karat24.refimpl.run_plan import RunPlan
 from karat24.refimpl.trace import Trace
@@ -194,7 +194,8 @@ def _prepared(
     view: LayerView, rule: Rule, target: Target, implementation: Implementation, last_uses: tuple[int, ...]
 ) -> Step:
     """A checked layer, made ready."""
-    prepare = KERNELS.get(view.op)
+    # A rule of a profile in a file may be one that no kernel was written for.
+    prepare = KERNELS.get(view.op) if rule in rules_of(view.op) else None
     kernel = None if implementation == "spec" or prepare is None else prepare(view, rule, target)
     accumulates = OPS[view.op].accumulates
     if kernel is None:
