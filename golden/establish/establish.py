@@ -28,7 +28,7 @@ class Finding:
     profiles that do.
 
     Several rules where no model asked about tells them apart. None of them: ``counterexample`` shows a value
-    that the rule nearest to it does not give. ``refused`` is what the runtime says where it runs no such layer.
+    that the rule nearest to it does not give. ``refused`` is what a runtime says that runs no such layer.
     """
 
     kind: Kind
@@ -142,11 +142,15 @@ def _finding(delegate: Delegate, kind: Kind) -> Finding:
     jobs = [(write_model(trial.graph), list(trial.feeds)) for trial in trials]
     search = Search.over(kind.space.rules())
     answers: list[tuple[Trial, Sequence[Array]]] = []
+    refused = ""
     for trial, answer in zip(trials, delegate.run_many(jobs), strict=True):
         if isinstance(answer, DelegateError):
-            return Finding(kind, variant, refused=str(answer).splitlines()[0])
+            refused = refused or str(answer).splitlines()[0]
+            continue
         search.add(trial, answer.outputs)
         answers.append((trial, answer.outputs))
+    if refused:
+        return Finding(kind, variant, refused=refused)
     known = [profile for profile in PROFILES.values() if profile.format == kind.format]
     names = tuple(profile.name for profile in followed(known, answers))
     rules = search.fitting

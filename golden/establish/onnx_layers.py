@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from karat24.golden.establish.kinds import Kind
-from karat24.golden.establish.tflite_layers import CHANNELS, FINE, THREE_QUARTERS
+from karat24.golden.establish.tflite_layers import CHANNELS, FINE, THREE_EIGHTHS
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.graph import QUANTIZED_RANGE, Graph
 from karat24.refimpl.profiles.space import MICROSOFT
@@ -17,6 +17,10 @@ DEPTH = 40
 """Products in a sum of a product of matrices."""
 
 
+Scale = float | np.ndarray[Any, Any]
+"""One, or one per channel."""
+
+
 class _Builder(GraphBuilder):
     """Builds one ONNX layer; what TFLite keeps with a tensor is an input of the node."""
 
@@ -24,7 +28,7 @@ class _Builder(GraphBuilder):
         super().__init__(str(kind), "onnx")
         self._kind = kind
 
-    def parameters(self, name: str, scale: float | np.ndarray[Any, Any], zero: int | None, dtype: str) -> list[int]:
+    def parameters(self, name: str, scale: Scale, zero: int | None, dtype: str) -> list[int]:
         """A scale, and a zero point ``zero`` from the least value of ``dtype``."""
         found = [self.constant(f"{name}_scale", np.asarray(scale, np.float32))]
         if zero is not None:
@@ -74,7 +78,7 @@ def table_layer(kind: Kind, seed: int) -> Graph:
     scales = np.random.default_rng(seed).uniform(0.02, 0.08, 3)
     if seed % 2:
         product = scales[0] * scales[1] * 64 if kind.op == f"{MICROSOFT}QLinearMul" else scales[0]
-        scales[2] = product / THREE_QUARTERS
+        scales[2] = product / THREE_EIGHTHS
     builder, shape, dtype = _Builder(kind), (1, 41), kind.dtype
     inputs = [builder.input("left", shape, dtype), *builder.parameters("left", scales[0], 131, dtype)]
     if kind.op == "DequantizeLinear":

@@ -23,9 +23,9 @@ FINE = 0.77 * 2.0**-16
 """A multiplier so small that accumulators of 23 bits are within the output's range: there the last bit of a
 multiplier moves thresholds."""
 
-THREE_QUARTERS = 0.75
+THREE_EIGHTHS = 0.375
 """A ratio of scales that is rounded to this in float32, and is a little more or less in float64: what a table
-makes of every fourth value is a tie, or lies beside one."""
+makes of every eighth value is a tie, or lies beside one."""
 
 
 def _parameters(scale: float, zero_point: int) -> Quantization:
@@ -77,14 +77,14 @@ def weighted_layer(kind: Kind, seed: int, clamped: bool = False) -> Graph:
 
 
 def table_layer(kind: Kind, seed: int, clamped: bool = False) -> Graph:
-    """A layer of one or two bytes, on scales drawn, or for every second seed in the ratio THREE_QUARTERS."""
+    """A layer of one or two bytes, on scales drawn, or for every second seed in the ratio THREE_EIGHTHS."""
     scales = [float(scale) for scale in np.random.default_rng(seed).uniform(0.02, 0.08, 3)]
     if seed % 2:
         product = scales[0] if kind.op != "MUL" else scales[0] * scales[1] * 64
         slope = 0.3 if kind.op == "LEAKY_RELU" and seed % 4 == 3 else 1.0
-        scales[2] = product * slope / THREE_QUARTERS
+        scales[2] = product * slope / THREE_EIGHTHS
     elif kind.op == "MUL" and seed == 0:
-        scales[2] = scales[0] * scales[1] / 1.5  # products of 17 bits, which 16 do not hold
+        scales[2] = scales[0] * scales[1] / 6  # products of 17 bits, which 16 do not hold
     builder = GraphBuilder(str(kind))
     low, shape = QUANTIZED_RANGE[kind.dtype][0], (1, 41)
     inputs = [builder.input("left", shape, kind.dtype, _parameters(scales[0], low + 131))]
@@ -149,8 +149,11 @@ def sampled_layer(kind: Kind, seed: int) -> Graph:
         spatial = kind.form == "spatial"
         attributes["keep_dims"] = spatial
         axes = builder.constant("axes", np.array([1, 2] if spatial else [1], np.int32))
-        shape, result = ((3, 3, 5, 35), (3, 1, 1, 35)) if spatial else ((3, 7, 41), (3, 41))
-        return layer(shape, result, other, axes)
+        if seed % 2:  # averages of 16 values: ties
+            given, other = _parameters(2.0**-4, low + 131), _parameters(2.0**-5, low + 119)
+        if spatial:
+            return layer((20, 4, 4, CHANNELS), (20, 1, 1, CHANNELS), other, axes)
+        return layer((20, 16, CHANNELS), (20, CHANNELS), other, axes)
     if kind.op in ("AVERAGE_POOL_2D", "MAX_POOL_2D"):
         given = _parameters(TIE if seed == 0 else scales[0], low + 131)
         attributes |= {**_WINDOW, "fused_activation_function": "RELU6" if seed == 0 else "NONE"}
@@ -160,6 +163,7 @@ def sampled_layer(kind: Kind, seed: int) -> Graph:
         size = builder.constant("size", np.array([9, 12], np.int32))
         return layer((1, 5, 7, 6), (1, 9, 12, 6), given, size)
     if kind.op == "PRELU":
+        other = _parameters(scales[0] / THREE_EIGHTHS, low + 119)
         slopes = rng.integers(low, low + 256, (1, 1, 9)).astype(kind.dtype)
         return layer((3, 5, 7, 9), (3, 5, 7, 9), other, builder.constant("slopes", slopes, other))
     if kind.op == "CONCATENATION":
@@ -169,5 +173,5 @@ def sampled_layer(kind: Kind, seed: int) -> Graph:
     assert kind.op == "BATCH_MATMUL"
     attributes |= {"adj_x": False, "adj_y": False}
     right = builder.input("right", (1, 1, 256), kind.dtype, _parameters(scales[2], low + 122))
-    result = _parameters(scales[0] * scales[2] * 64 / THREE_QUARTERS, low + 119)
+    result = _parameters(scales[0] * scales[2] * 64 / THREE_EIGHTHS, low + 119)
     return layer((1, 256, 1), (1, 256, 256), result, right)  # one product a sum: all pairs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from karat24.golden.certify.certify import Trial
 from karat24.golden.certify.tables import table_model
 from karat24.golden.establish import onnx_layers, tflite_layers
 from karat24.golden.establish.kinds import TABLES, WEIGHTED, Kind
-from karat24.refimpl.errors import CannotCompare
+from karat24.refimpl.errors import CannotCompare, KaratError
 from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, Graph, LayerView, Tensor
 from karat24.refimpl.profiles import Rule
 from karat24.refimpl.staircase import reach, requantization, staircase, table
@@ -43,10 +44,15 @@ PARTS = (slice(0, 16), slice(16, 24), slice(24, None))
 
 def layer_of(kind: Kind, seed: int) -> Graph:
     """A layer of the kind; with each seed on scales of its own."""
-    layers = tflite_layers if kind.format == "tflite" else onnx_layers
-    if kind in WEIGHTED:
-        return layers.weighted_layer(kind, seed)
-    return layers.table_layer(kind, seed) if kind in TABLES else layers.sampled_layer(kind, seed)
+    module: Any = tflite_layers if kind.format == "tflite" else onnx_layers
+    make: Callable[[Kind, int], Graph] = (
+        module.weighted_layer
+        if kind in WEIGHTED
+        else module.table_layer
+        if kind in TABLES
+        else module.sampled_layer
+    )
+    return make(kind, seed)
 
 
 def trials_of(kind: Kind) -> list[Trial]:
@@ -86,7 +92,10 @@ def _parting_layers(kind: Kind, rules: Sequence[Rule], seeds: int, described: De
     for seed in range(seeds):
         graph = layer_of(kind, seed)
         whole = described(graph.view(0), rules)
-        parted = {(a, b) for a, b in pairs if whole[a] is not whole[b] and (whole[a] != whole[b]).any()}
+        parted = {
+            (a, b) for a, b in pairs
+            if whole[a] is not whole[b] and not np.array_equal(whole[a], whole[b])
+        }  # fmt: skip
         if parted or seed < 2:
             found.append(graph)
             pairs -= parted
@@ -100,15 +109,18 @@ def _tables(view: LayerView, rules: Sequence[Rule]) -> list[Array]:
     found: dict[Rule, Array] = {}
     for rule in rules:
         key = replace(rule, clamp="half_away")
-        if key not in found:
+        if key in found:
+            continue
+        try:
             made = table(view, key, key.method)
-            assert made is not None
-            found[key] = made.outputs
+        except KaratError:  # not defined for these scales
+            made = None
+        found[key] = np.zeros(0) if made is None else made.outputs
     return [found[replace(rule, clamp="half_away")] for rule in rules]
 
 
 def _within(view: LayerView) -> tuple[Array, Array]:
-    """The accumulators of each channel that models reach: with a bias of their own far more than the layer."""
+    """The accumulators of each channel that models reach: with biases of their own more than the layer."""
     within = reach(view)
     assert within is not None
     if view.op == "QLinearMatMul":
@@ -117,7 +129,7 @@ def _within(view: LayerView) -> tuple[Array, Array]:
 
 
 def _steps(view: LayerView, rules: Sequence[Rule]) -> list[Array]:
-    """Thresholds under each rule without blocks, int64 ``[step, channel]``; rules of one rounding share them."""
+    """Thresholds under each rule without blocks, int64 ``[step, channel]``; one array for one rounding."""
     first, last = _within(view)
     found: dict[tuple[str, str], Array] = {}
     for rule in rules:

@@ -19,25 +19,28 @@ EPILOG = """examples:
   karat24 establish --delegate litert-builtin --output litert-2.4-builtin.json
   karat24 verify model.tflite --delegate litert-builtin --profile litert-2.4-builtin.json
   karat24 establish --delegate ort --report ort.json
+  karat24 establish --delegate-folder device    # twice: writes models and inputs, then reads outputs
 
-Small layers of every op that rounds are fed where rules differ. The rule of each kind of layer is sought among
-all combinations of roundings, multipliers, zero points, clamps, blocks and tails, not among known profiles;
-which of these agree is said afterwards. A kind whose values no rule gives is 'not in the space', with a
-counterexample; in the profile it is unspecified. Where several rules fit, the inputs tried tell them not apart.
+Small layers of every op that rounds are fed where rules differ. The rule of each kind of layer is
+sought among all combinations of roundings, multipliers, zero points, clamps, blocks and tails, not
+among known profiles; which of these agree is said afterwards. A kind whose values no rule gives is
+'not in the space', with a counterexample; in the profile it is unspecified. Where several rules fit,
+the inputs tried do not tell them apart.
 
 exit codes: 0 each kind of layer that runs has a rule, 1 one has none, 2 usage error, 3 nothing runs"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    delegate = parser.add_argument(
-        "--delegate",
-        "-d",
-        required=True,
-        metavar="D",
-        help="runtime, see `karat24 delegates`",
-    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    delegate = source.add_argument("--delegate", "-d", metavar="D", help="runtime, see `karat24 delegates`")
     shared.complete_with(delegate, shared.delegate_names)
+    shared.add_delegate_command(source)
+    shared.add_delegate_folder(source)
+    parser.add_argument(
+        "--format", choices=("tflite", "onnx"), default="tflite",
+        help="of the files that a command or device reads (default: tflite)",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="OUT.json", help="write a profile")
     parser.add_argument("--report", type=Path, metavar="OUT.json", help="write all that was found")
     parser.add_argument(
@@ -53,8 +56,13 @@ def run(options: argparse.Namespace) -> int:
     for path in (options.output, options.report):
         if path is not None:
             shared.writable(path)
-    with delegate_named(options.delegate, time_limit=options.time_limit) as delegate:
+    with (
+        shared.unlisted_runtime(options, options.format, "")
+        if options.delegate is None
+        else delegate_named(options.delegate, time_limit=options.time_limit)
+    ) as delegate:
         found = establish(delegate)
+        shared.tell_waiting(delegate)
     for finding in found.findings:
         print(finding)
     if all(finding.refused for finding in found.findings):
@@ -84,8 +92,8 @@ def _summary(found: Established) -> Iterator[str]:
         yield (
             f"{stands.package} {version} is one of the versions {base} stands for"
             if known.covers(version)
-            else f"the same arithmetic: add {version!r} to the versions of Established({stands.package!r}, …) "
-            "in refimpl/profiles/__init__.py"
+            else f"the same arithmetic: add {version!r} to the versions of Established({stands.package!r}, "
+            "…) in refimpl/profiles/__init__.py"
         )
 
 

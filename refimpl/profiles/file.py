@@ -2,8 +2,8 @@
 
 ``{"name": "litert-2.4-ref", "base": "litert-2.3-ref", "rules": {"CONV_2D": {"uint8": {"method": "gemmlowp",
 "multiplier": "float64"}}}}``: op, then variant, then the fields of a :class:`Rule`; what is left out has its
-default. ``"established": {"package": …, "versions": […], "processors": […]}`` may say what the rules were read
-off. ``karat24 establish`` writes such files.
+default. ``"established": {"package": …, "versions": […], "processors": […]}`` may say what the rules were
+read off. ``karat24 establish`` writes such files.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class ProfileFile:
-    """What a file says: the name, the name of the base, and by op and variant the rules that depart from it."""
+    """What a file says: a name, the base's name, and by op and variant the rules that depart from it."""
 
     name: str
     base: str
@@ -81,12 +81,15 @@ def read_profile(path: Path) -> ProfileFile:
 def _established(path: Path, said: Any) -> Established | None:
     if said is None:
         return None
-    package, *lists = (said.get(field.name) if isinstance(said, dict) else None for field in fields(Established))
-    if not isinstance(package, str) or not all(
-        isinstance(words, list) and words and all(isinstance(word, str) for word in words) for words in lists
-    ):
+    words = said if isinstance(said, dict) else {}
+    package, versions, processors = (words.get(field.name) for field in fields(Established))
+    named = isinstance(package, str) and all(
+        isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        for names in (versions, processors)
+    )
+    if not named:
         raise UsageError(f'{path}: "established" needs a "package", "versions" and "processors"')
-    return Established(package, *(tuple(words) for words in lists))
+    return Established(str(package), tuple(versions or ()), tuple(processors or ()))
 
 
 def _rule_of(op: str, where: str, value: Any) -> Rule:
@@ -98,7 +101,9 @@ def _rule_of(op: str, where: str, value: Any) -> Rule:
     defined = {known.method for space in spaces for known in space.plain}
     undefined = {rule.method, rule.tail or rule.method} - defined - {"unspecified"}
     if undefined:
-        raise UsageError(f"{where}: {undefined.pop()} is not defined for {op}; {', '.join(sorted(defined))} are")
+        raise UsageError(
+            f"{where}: {undefined.pop()} is not defined for {op}; known: {', '.join(sorted(defined))}"
+        )
     return rule
 
 

@@ -51,8 +51,17 @@ def _multiplied(methods: Iterable[Method], clamps: tuple[Clamp, ...] = CLAMPS[:1
     )
 
 
-def _plain(*methods: Method, multiplier: Multiplier = "none", clamps: tuple[Clamp, ...] = CLAMPS[:1]) -> tuple[Rule, ...]:
-    return tuple(Rule(method, multiplier, clamp=clamp) for clamp, method in itertools.product(clamps, methods))
+def _divided(methods: Iterable[Method], clamps: tuple[Clamp, ...] = CLAMPS[:1]) -> tuple[Rule, ...]:
+    """The same for a multiplier of two scales only, where ``float32_product`` has nothing to round."""
+    return tuple(rule for rule in _multiplied(methods, clamps) if rule.multiplier != "float32_product")
+
+
+def _plain(
+    *methods: Method, multiplier: Multiplier = "none", clamps: tuple[Clamp, ...] = CLAMPS[:1]
+) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(method, multiplier, clamp=clamp) for clamp, method in itertools.product(clamps, methods)
+    )
 
 
 _REQUANTIZED: tuple[Method, ...] = ("gemmlowp", "ruy", "float64_half_away", "float32_half_even")
@@ -61,9 +70,10 @@ _FLAT: Blocks = ((8, "flat"), (16, "flat"))
 
 _WEIGHTED = Space(_multiplied(_REQUANTIZED, CLAMPS), _BY_CHANNEL)
 _SUM = Space(
-    (*_plain("gemmlowp", "sse", multiplier="float64", clamps=CLAMPS), *_plain("xnnpack", clamps=CLAMPS)), _FLAT
+    (*_plain("gemmlowp", "sse", multiplier="float64", clamps=CLAMPS), *_plain("xnnpack", clamps=CLAMPS)),
+    _FLAT,
 )
-_RELU = Space((*_plain("exact", clamps=CLAMPS), *_multiplied(("gemmlowp",), CLAMPS)))
+_RELU = Space((*_plain("exact", clamps=CLAMPS), *_divided(("gemmlowp",), CLAMPS)))
 _TABLE = Space(_plain("float_table", "xnnpack"))
 _FUNCTION = Space(tuple(replace(rule, overflow=o) for rule in _TABLE.plain for o in ("wraps", "saturates")))
 
@@ -76,7 +86,7 @@ _TFLITE: Mapping[str, Space] = {
     "ADD": _SUM,
     "SUB": _SUM,
     "MUL": Space(_multiplied((*_REQUANTIZED, "sse"), CLAMPS), _FLAT),
-    "QUANTIZE": Space((*_multiplied(_REQUANTIZED), *_plain("xnnpack")), _FLAT),
+    "QUANTIZE": Space((*_divided(_REQUANTIZED), *_plain("xnnpack")), _FLAT),
     "DEQUANTIZE": Space(_plain("reference", "affine_float32"), _FLAT),
     "LEAKY_RELU": Space((*_multiplied(("gemmlowp", "gemmlowp_signed")), *_plain("xnnpack"))),
     "RELU": _RELU,
@@ -135,7 +145,9 @@ _ONNX: Mapping[str, Space] = {
     ),
     "QuantizeLinear": Space(_plain("divide_float32", "divide_float64", "reciprocal_half_even")),
     "DequantizeLinear": Space(_plain("reference")),
-    f"{MICROSOFT}QLinearAdd": Space(_plain("float32_fused", "float32_zero_point_first", multiplier="float32")),
+    f"{MICROSOFT}QLinearAdd": Space(
+        _plain("float32_fused", "float32_zero_point_first", multiplier="float32")
+    ),
     f"{MICROSOFT}QLinearMul": Space(
         _multiplied((*_REQUANTIZED, "float32_zero_point_first", "float64_zero_point_first"))
     ),
