@@ -143,7 +143,12 @@ _ONNX: Mapping[str, Space] = {
     f"{MICROSOFT}MatMulIntegerToFloat": Space(
         (Rule("reference"), Rule("reference", accumulation="saturating_pairs"))
     ),
-    "QuantizeLinear": Space(_plain("divide_float32", "divide_float64", "reciprocal_half_even")),
+    "QuantizeLinear": Space(
+        tuple(
+            replace(rule, overflow="saturates")
+            for rule in _plain("divide_float32", "divide_float64", "reciprocal_half_even")
+        )
+    ),
     "DequantizeLinear": Space(_plain("reference")),
     f"{MICROSOFT}QLinearAdd": Space(
         _plain("float32_fused", "float32_zero_point_first", multiplier="float32")
