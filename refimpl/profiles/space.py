@@ -167,7 +167,7 @@ _ONNX: Mapping[str, Space] = {
     f"{MICROSOFT}QLinearSigmoid": Space(_plain("float_table", "reference")),
     f"{MICROSOFT}QLinearSoftmax": Space(_plain("float_table")),
     "Resize": Space(_plain("reference")),
-    "Sigmoid": Space(_plain("float32_fused")),
+    "Sigmoid": Space(_plain("float32_fused", multiplier="float32")),
     "MaxPool": Space(_plain("exact")),
 }
 

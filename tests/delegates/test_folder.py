@@ -29,7 +29,8 @@ def run_device(folder: Path, profile: str = "litert-2.3-ref", wrong: int = 0) ->
     device = OracleDelegate(profile)
     places = sorted(place for place in folder.iterdir() if not list((place / "outputs").iterdir()))
     for number, place in enumerate(places):
-        inputs = [np.load(path) for path in sorted((place / "inputs").iterdir())]
+        count = len(list((place / "inputs").iterdir()))
+        inputs = [np.load(place / "inputs" / f"input_{number}.npy") for number in range(count)]
         (output,) = device.run((place / "model.tflite").read_bytes(), inputs, tensors="outputs").outputs
         if number >= len(places) - wrong:
             output = output.copy()
@@ -96,7 +97,7 @@ def test_an_output_of_another_shape_is_refused(graph: Graph, tmp_path: Path) -> 
         device.run(write_tflite(graph), [feed_of(graph, 1)])
     (place,) = (tmp_path / "device").iterdir()
     np.save(place / "outputs" / "output_0.npy", np.zeros((3, 3), np.int8))
-    with pytest.raises(DelegateError, match=r"output_0\.npy is int8 \(3, 3\)"):
+    with pytest.raises(DelegateError, match=r"output_0\.npy: holds 9 values"):
         device.run(write_tflite(graph), [feed_of(graph, 1)])
 
 

@@ -189,7 +189,8 @@ def test_a_device_behind_a_folder_is_established(tmp_path: Path, capsys: pytest.
 def run_device(folder: Path, profile: str) -> None:
     device = OracleDelegate(profile)
     for place in folder.iterdir():
-        inputs = [np.load(path) for path in sorted((place / "inputs").iterdir())]
+        count = len(list((place / "inputs").iterdir()))
+        inputs = [np.load(place / "inputs" / f"input_{number}.npy") for number in range(count)]
         answer = device.run((place / "model.tflite").read_bytes(), inputs, tensors="outputs")
         for number, output in enumerate(answer.outputs):
             np.save(place / "outputs" / f"output_{number}.npy", output)
