@@ -9,12 +9,12 @@ import pytest
 
 from karat24.cli.main import main
 from karat24.delegates.folder import FolderDelegate
-from karat24.delegates.oracle import OracleDelegate
 from karat24.export.tflite import write_tflite
 from karat24.refimpl.errors import DelegateError, UsageError
 from karat24.refimpl.graph import Array, Graph
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 from tests.support.few_taps import graph_of
+from tests.support.folder_device import run_device
 
 
 @pytest.fixture
@@ -22,21 +22,6 @@ def graph() -> Graph:
     """One FULLY_CONNECTED layer."""
     view, _ = weighted_layer(WeightedShape("FULLY_CONNECTED", channels=5, filters=5), 0)
     return graph_of(view)
-
-
-def run_device(folder: Path, profile: str = "litert-2.3-ref", wrong: int = 0) -> int:
-    """Runs every model that waits; changes one value of the last ``wrong`` of them. How many there were."""
-    device = OracleDelegate(profile)
-    places = sorted(place for place in folder.iterdir() if not list((place / "outputs").iterdir()))
-    for number, place in enumerate(places):
-        count = len(list((place / "inputs").iterdir()))
-        inputs = [np.load(place / "inputs" / f"input_{number}.npy") for number in range(count)]
-        (output,) = device.run((place / "model.tflite").read_bytes(), inputs, tensors="outputs").outputs
-        if number >= len(places) - wrong:
-            output = output.copy()
-            output.reshape(-1)[0] ^= 1
-        np.save(place / "outputs" / "output_0.npy", output)
-    return len(places)
 
 
 def test_a_device_certifies_a_layer_in_two_runs(
@@ -50,13 +35,13 @@ def test_a_device_certifies_a_layer_in_two_runs(
     said = capsys.readouterr()
     assert "NOT_COMPARED" in said.out
     assert "models wait in" in said.err
-    asked = run_device(folder)
+    asked = run_device(folder, "litert-2.3-ref")
     assert asked > 10
     assert main([*command, "--profile", "litert-2.3-ref"]) == 0
     said = capsys.readouterr()
     assert "1 certified" in said.out
     assert "wait" not in said.err
-    assert run_device(folder) == 0, "nothing new is asked"
+    assert run_device(folder, "litert-2.3-ref") == 0, "nothing new is asked"
 
     output = next(path for path in sorted(folder.glob("*/outputs/output_0.npy")))
     value = np.load(output)
@@ -84,7 +69,7 @@ def test_outputs_are_never_taken_for_those_of_other_inputs(graph: Graph, tmp_pat
     device = FolderDelegate(tmp_path / "device", "tflite", "litert-2.3-ref")
     with pytest.raises(DelegateError, match="waits for the device's outputs"):
         device.run(write_tflite(graph), [feed_of(graph, 1)])
-    run_device(tmp_path / "device")
+    run_device(tmp_path / "device", "litert-2.3-ref")
     assert device.run(write_tflite(graph), [feed_of(graph, 1)]).outputs
     with pytest.raises(DelegateError, match="waits"):
         device.run(write_tflite(graph), [feed_of(graph, 2)])

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 from karat24.cli.main import main
@@ -24,6 +23,7 @@ from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import PROFILES, Established, Profile, Rule, profile_named
 from karat24.refimpl.profiles.space import SPACES
 from tests.support.avx2_runtime import emulated_runtime
+from tests.support.folder_device import run_device
 
 MICROSOFT = "com.microsoft:"
 FEW: Mapping[str, tuple[Kind, ...]] = {
@@ -184,16 +184,6 @@ def test_a_device_behind_a_folder_is_established(tmp_path: Path, capsys: pytest.
     run_device(tmp_path / "device", "litert-2.3-xnnpack")
     assert main(command) == 0
     assert "LEAKY_RELU int8: xnnpack" in capsys.readouterr().out
-
-
-def run_device(folder: Path, profile: str) -> None:
-    device = OracleDelegate(profile)
-    for place in folder.iterdir():
-        count = len(list((place / "inputs").iterdir()))
-        inputs = [np.load(place / "inputs" / f"input_{number}.npy") for number in range(count)]
-        answer = device.run((place / "model.tflite").read_bytes(), inputs, tensors="outputs")
-        for number, output in enumerate(answer.outputs):
-            np.save(place / "outputs" / f"output_{number}.npy", output)
 
 
 LANES = [
