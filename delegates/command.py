@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 import platform
-import re
 import shlex
 import shutil
 import signal
@@ -16,29 +14,20 @@ import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
-import numpy as np
-
-from karat24.delegates.base import OneByOne
+from karat24.delegates.by_files import ByFiles, write_inputs
 from karat24.delegates.child import TIME_LIMIT
-from karat24.delegates.dumps import read_npy_file, tensor_of
 from karat24.delegates.fitting import Fit
-from karat24.delegates.protocol import DelegateRun, ExecutedGraph, Model, Probe, Tensors
+from karat24.delegates.protocol import Model, Probe, Tensors
 from karat24.refimpl.errors import (
     DelegateCrashed,
     DelegateError,
     DelegateTimeout,
     DelegateUnavailable,
-    FeedError,
     UsageError,
 )
-from karat24.refimpl.feeds import resolve_feeds
-from karat24.refimpl.graph import DTYPES, Array, Format, Graph
-from karat24.refimpl.trace import Trace
-
-if TYPE_CHECKING:
-    from karat24.refimpl.feeds import Feeds
+from karat24.refimpl.graph import Array, Format, Graph
 
 PLACES = ("{model}", "{inputs}", "{outputs}")
 """What a command must name: the model's file, the folder to read from and the one to write to."""
@@ -46,10 +35,8 @@ PLACES = ("{model}", "{inputs}", "{outputs}")
 LAST_WORDS = 2000
 """Bytes of what a command printed that a message repeats."""
 
-_OUTPUT = re.compile(r"output_(\d{1,6})")
 
-
-class CommandDelegate(OneByOne):
+class CommandDelegate(ByFiles):
     """A runtime behind ``command``, for instance ``my_runner {model} {inputs} {outputs}``.
 
     The command is started without a shell, once per run, in a process group of its own, which is killed
@@ -108,42 +95,18 @@ class CommandDelegate(OneByOne):
             raise DelegateUnavailable(f"{self.name}: {probe.reason}; {probe.remedy}")
         return {self.name: probe.version, "machine": platform.machine()}
 
-    def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:  # noqa: ARG002
-        """The file's own layers, or those that the profile's runtime is predicted to make of them."""
-        if self.format == "tflite" or not self.profile:
-            return ExecutedGraph(graph)
-        from karat24.export import graph_under
-        from karat24.refimpl.profiles import profile_named
-
-        return ExecutedGraph(graph_under(graph, profile_named(self.profile)), predicted=True)
-
-    def run(
-        self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None
-    ) -> DelegateRun:
-        """Runs the command once. Raises UsageError for a thread count, which no command is told."""
-        if threads is not None:
-            raise UsageError(f"{self.name}: a command is told no thread count; write it into the command")
-        from karat24.export import read_model
-
-        versions = self.versions()
-        graph = read_model(model if isinstance(model, bytes) else _existing(model))
-        fed = resolve_feeds(graph, feeds)
+    def _computed(
+        self, model: Model, graph: Graph, fed: Mapping[int, Array], tensors: Tensors
+    ) -> dict[int, Array]:
         with tempfile.TemporaryDirectory(prefix="karat24-") as scratch:
             inputs, outputs = Path(scratch, "inputs"), Path(scratch, "outputs")
-            inputs.mkdir()
             outputs.mkdir()
-            for place, index in enumerate(graph.inputs):
-                np.save(inputs / f"input_{place}.npy", fed[index])
+            write_inputs(inputs, graph, fed)
             path = Path(scratch, f"model.{self.format}") if isinstance(model, bytes) else model.resolve()
             if isinstance(model, bytes):
                 path.write_bytes(model)
             self._start(dict(zip(PLACES, (str(path), str(inputs), str(outputs)), strict=True)))
-            written = self._written(graph, outputs, tensors)
-        missing = [graph.label(index) for index in graph.outputs if index not in written]
-        if missing:
-            raise DelegateError(f"{self.name}: wrote no values of output {', '.join(missing)}")
-        trace = Trace(self.name, self.profile, {**fed, **written}, versions=versions)
-        return DelegateRun(trace, tuple(written[index] for index in graph.outputs))
+            return self.read_outputs(graph, outputs, tensors)
 
     def _start(self, places: Mapping[str, str]) -> None:
         words = self._words
@@ -175,38 +138,6 @@ class CommandDelegate(OneByOne):
         if code < 0:
             return DelegateCrashed(f"{self.name}: died of signal {-code}{said}")
         return DelegateError(f"{self.name}: ended with exit code {code}{said}")
-
-    def _written(self, graph: Graph, folder: Path, tensors: Tensors) -> dict[int, Array]:
-        """The arrays a run left, which must be what the model says. Raises DelegateError."""
-        found: dict[int, Array] = {}
-        for path in sorted(folder.glob("*.npy")):
-            try:
-                index = self._meant(graph, path)
-                tensor = graph.tensors[index]
-                array = read_npy_file(path, math.prod(tensor.shape))
-            except FeedError as error:
-                raise DelegateError(f"{self.name}: {error}") from None
-            if index in graph.inputs or (tensors == "outputs" and index not in graph.outputs):
-                continue
-            if array.shape != tensor.shape or array.dtype != DTYPES.get(tensor.dtype):
-                raise DelegateError(
-                    f"{self.name}: {path.name} is {array.dtype} {array.shape}; {graph.label(index)} is "
-                    f"{tensor.dtype} {tensor.shape}"
-                )
-            found[index] = array
-        return found
-
-    def _meant(self, graph: Graph, path: Path) -> int:
-        numbered = _OUTPUT.fullmatch(path.stem)
-        if numbered and int(numbered[1]) < len(graph.outputs):
-            return graph.outputs[int(numbered[1])]
-        return tensor_of(graph, path.stem, path.name)
-
-
-def _existing(model: Path) -> Path:
-    if not model.is_file():
-        raise UsageError(f"{model}: No such file")
-    return model
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -13,7 +13,7 @@ from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.kernels import KERNELS
 from karat24.refimpl.ops import OPS, check_supported
-from karat24.refimpl.profiles import Profile, Rule
+from karat24.refimpl.profiles import Profile, Rule, rules_of
 from karat24.refimpl.profiles.rules import GIVEN
 
 Implementation = Literal["kernels", "spec", "cheapest"]
@@ -82,7 +82,8 @@ def prepare_checked(
     view: LayerView, rule: Rule, target: Target, implementation: Implementation, last_uses: tuple[int, ...]
 ) -> Step:
     """A checked layer, made ready."""
-    prepare = KERNELS.get(view.op)
+    # A rule of a profile in a file may be one that no kernel was written for.
+    prepare = KERNELS.get(view.op) if rule in rules_of(view.op) else None
     kernel = None if implementation == "spec" or prepare is None else prepare(view, rule, target)
     accumulates = OPS[view.op].accumulates
     if kernel is None:

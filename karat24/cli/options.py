@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from karat24.delegates.protocol import Delegate
     from karat24.export.onnx import Flavour
     from karat24.refimpl.engine import Progress
-    from karat24.refimpl.graph import Array, Graph
+    from karat24.refimpl.graph import Array, Format, Graph
     from karat24.refimpl.step import Step
 
 
@@ -46,6 +47,48 @@ def add_profile(parser: argparse.ArgumentParser, otherwise: str) -> None:
         help=f"arithmetic profile, see `karat24 profiles`, or NAME.json (default: {otherwise})",
     )
     complete_with(option, profile_names)
+
+
+def add_delegate_command(source: argparse._ActionsContainer) -> None:
+    """``--delegate-command``."""
+    source.add_argument(
+        "--delegate-command",
+        metavar="C",
+        help="runtime of your own, such as 'runner {model} {inputs} {outputs}': reads input_0.npy … in one "
+        "folder and writes output_0.npy … to another",
+    )
+
+
+def add_delegate_folder(source: argparse._ActionsContainer) -> None:
+    """``--delegate-folder``."""
+    source.add_argument(
+        "--delegate-folder",
+        type=Path,
+        metavar="DIR",
+        help="a device that runs elsewhere: DIR/… get model and inputs/input_0.npy …, and wait for "
+        "outputs/output_0.npy …",
+    )
+
+
+def unlisted_runtime(options: argparse.Namespace, format: Format, profile: str) -> Delegate:
+    """What ``--delegate-command`` starts, or ``--delegate-folder`` waits for."""
+    from karat24.delegates.command import CommandDelegate
+    from karat24.delegates.folder import FolderDelegate
+
+    if options.delegate_folder is not None:
+        return FolderDelegate(options.delegate_folder, format, profile)
+    return CommandDelegate(options.delegate_command, format, profile, options.time_limit)
+
+
+def tell_waiting(delegate: Delegate) -> None:
+    """Says on standard error what a device's folder waits for."""
+    from karat24.delegates.folder import FolderDelegate
+
+    if isinstance(delegate, FolderDelegate) and delegate.waiting:
+        sys.stderr.write(
+            f"{len(delegate.waiting)} models wait in {delegate.folder}: run each model.{delegate.format} on "
+            "its inputs/input_0.npy …, write its outputs/output_0.npy …, then repeat this command\n"
+        )
 
 
 def complete_with(option: argparse.Action, names: Callable[[], Iterable[str]]) -> None:

@@ -28,6 +28,7 @@ EPILOG = """examples:
   karat24 verify model.tflite --delegate ort --against litert-xnnpack
   karat24 verify model.tflite --recorded dump.npz --input x.npy --profile tflm
   karat24 verify model.tflite --delegate-command 'runner {model} {inputs} {outputs}' --profile tflm
+  karat24 verify model.tflite --certify --delegate-folder device --profile tflm    # twice: ask, judge
 
 By default each layer is fed with the oracle's own inputs (a difference was
 introduced by that layer); --cumulative lets the runtime run the whole model.
@@ -39,6 +40,8 @@ its outputs never go down while its sums go up. A layer whose cases could not al
 met is not compared; layers without a finite description are listed.
 With --against, two runtimes are compared; a .tflite model is written as .onnx for
 a runtime that reads that, unless --other gives the file.
+With --delegate-folder a device is asked that nothing here can start: the first run writes every
+model into a folder, with its inputs; once the outputs lie beside them, the same command judges.
 
 exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"""
 
@@ -49,12 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_subgraph(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     delegate = source.add_argument("--delegate", "-d", metavar="D", help="runtime, see `karat24 delegates`")
-    source.add_argument(
-        "--delegate-command",
-        metavar="C",
-        help="runtime of your own, such as 'runner {model} {inputs} {outputs}': reads input_0.npy … in one "
-        "folder and writes output_0.npy … to another",
-    )
+    shared.add_delegate_command(source)
+    shared.add_delegate_folder(source)
     source.add_argument(
         "--recorded",
         type=Path,
@@ -149,6 +148,8 @@ def _require_fitting(options: argparse.Namespace) -> None:
     """Raises UsageError for options of another way to judge than the one asked for."""
     from karat24.refimpl.errors import UsageError
 
+    if options.recorded is not None and options.certify:
+        raise UsageError("--certify runs models of its own: a device is asked with --delegate-folder")
     if options.recorded is None:
         for given, name in (
             (options.recorded_tensor, "--recorded-tensor"),
@@ -190,7 +191,7 @@ def _against_oracle(
 
     with _runtime(options.delegate, options, graph) as delegate:
         _require_format(delegate, options, graph)
-        return verify(
+        report = verify(
             model,
             graph,
             delegate,
@@ -202,6 +203,8 @@ def _against_oracle(
             implementation=options.implementation,
             certify=options.certify,
         )
+        shared.tell_waiting(delegate)
+        return report
 
 
 def _model(options: argparse.Namespace, graph: Graph, other_sizes: bool) -> Model:
@@ -261,15 +264,12 @@ def _against(options: argparse.Namespace, model: Model, graph: Graph, feeds: Seq
 
 def _runtime(name: str | None, options: argparse.Namespace, graph: Graph) -> Delegate:
     """The runtime called ``name``; the oracle takes ``--profile``, else the canonical one of the format.
-    Without a name it is the one that ``--delegate-command`` starts."""
+    Without a name it is one behind a command or a folder."""
     from karat24.delegates import delegate_named
     from karat24.refimpl.profiles import profile_for
 
     if name is None:
-        from karat24.delegates.command import CommandDelegate
-
-        profile = options.profile or ""
-        return CommandDelegate(options.delegate_command, graph.format, profile, options.time_limit)
+        return shared.unlisted_runtime(options, graph.format, options.profile or "")
     if name == "oracle":
         return delegate_named(name, profile=profile_for(graph, options.profile).name)
     return delegate_named(name, time_limit=options.time_limit)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
 from karat24.refimpl.errors import RefusedByRuntime, UnsupportedOp, UsageError
 from karat24.refimpl.graph import Format, Graph, LayerView
 from karat24.refimpl.profiles import refusals
+from karat24.refimpl.profiles.established import Established
 from karat24.refimpl.profiles.file import read_profile
 from karat24.refimpl.profiles.onnx import table as onnx
 from karat24.refimpl.profiles.rules import METHODS, Libm, Rule
 from karat24.refimpl.profiles.tflite import edgetpu
 from karat24.refimpl.profiles.tflite import table as tflite
-from karat24.refimpl.profiles.tflite.variants import variant_of
+from karat24.refimpl.profiles.tflite import variants as tflite_variants
 from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
 
 __all__ = [
@@ -28,35 +30,10 @@ __all__ = [
     "caveat_of",
     "profile_for",
     "profile_named",
+    "rules_of",
+    "variant_of",
     "variants",
 ]
-
-
-@dataclass(frozen=True)
-class Established:
-    """What a profile was held against, value by value.
-
-    ``package`` is the runtime's distribution. Each of ``versions`` stands for all that begin with it
-    (``1.32`` for 1.32.0 and 1.32.1); the last is the newest. ``processors`` says on which.
-    """
-
-    package: str
-    versions: tuple[str, ...]
-    processors: tuple[str, ...]
-
-    def covers(self, version: str) -> bool:
-        """Whether ``version`` is one of ``versions``, or a later release of one."""
-        return any(f"{version}.".startswith(f"{known}.") for known in self.versions)
-
-    @property
-    def remedy(self) -> str:
-        """How to install the newest version."""
-        newest = self.versions[-1]
-        pinned = newest if newest.count(".") > 1 or "dev" in newest else f"{newest}.*"
-        return f"pip install '{self.package}=={pinned}'"
-
-    def __str__(self) -> str:
-        return f"{self.package} {' and '.join(self.versions)} on {', '.join(self.processors)}"
 
 
 @dataclass(frozen=True)
@@ -135,7 +112,7 @@ class Profile:
         return self.delegated is not None and xnnpack_takes(view)
 
     def _variant(self, view: LayerView) -> str:
-        return onnx.variant_of(view) if self.format == "onnx" else variant_of(view)
+        return variant_of(view, self.format)
 
     def _elsewhere(self, view: LayerView) -> str:
         """The end of a message: the profiles that run a layer this one does not."""
@@ -335,30 +312,45 @@ def profile_named(name: str) -> Profile:
 
 def _from_file(path: Path) -> Profile:
     """A profile as ``karat24.refimpl.profiles.file`` describes it; layers XNNPACK takes depart, too."""
-    name, base, departures = read_profile(path)
-    if base not in PROFILES:
-        raise UsageError(f"{path}: no profile {base!r} to depart from; known: {', '.join(PROFILES)}")
-    known = PROFILES[base]
+    found = read_profile(path)
+    if found.base not in PROFILES:
+        raise UsageError(f"{path}: no profile {found.base!r} to depart from; known: {', '.join(PROFILES)}")
+    known = PROFILES[found.base]
+    for op in found.rules:
+        if (op.isupper()) != (known.format == "tflite"):
+            raise UsageError(f"{path}: {op} is no op of .{known.format} files, which {found.base} describes")
 
     def departing(table: tflite.RuleTable) -> tflite.RuleTable:
         return MappingProxyType(
-            {**table, **{op: {**table.get(op, {}), **rules} for op, rules in departures.items()}}
+            {**table, **{op: {**table.get(op, {}), **rules} for op, rules in found.rules.items()}}
         )
 
     return replace(
         known,
         name=str(path),  # so that whoever has the name finds the profile again
-        runtime=f"{name}: {known.runtime}, departing as {path.name} says",
+        runtime=f"{found.name}: {known.runtime}, departing as {path.name} says",
         table=departing(known.table),
         delegated=None if known.delegated is None else departing(known.delegated),
         variant_of="",
-        established=None,
+        established=found.established,
     )
 
 
 def caveat_of(name: str) -> str:
     """What every verdict under a profile says of it, if anything; raises as :func:`profile_named` does."""
     return profile_named(name).caveat if name in PROFILES or name.endswith(".json") else ""
+
+
+def variant_of(view: LayerView, format: Format) -> str:
+    """The key of a layer's variant in rule tables of its format."""
+    return onnx.variant_of(view) if format == "onnx" else tflite_variants.variant_of(view)
+
+
+@cache
+def rules_of(op: str) -> frozenset[Rule]:
+    """The rules that profiles of the table have for an op, whatever the variant."""
+    tables = [table for p in PROFILES.values() for table in (p.table, p.delegated) if table is not None]
+    return frozenset(rule for table in tables for rule in table.get(op, {}).values())
 
 
 def variants(name: str) -> tuple[Profile, ...]:

@@ -2,21 +2,24 @@
 
 ``{"name": "litert-2.4-ref", "base": "litert-2.3-ref", "rules": {"CONV_2D": {"uint8": {"method": "gemmlowp",
 "multiplier": "float64"}}}}``: op, then variant, then the fields of a :class:`Rule`; what is left out has its
-default. ``karat24 establish`` writes such files.
+default. ``"established": {"package": …, "versions": […], "processors": […]}`` may say what the rules were
+read off. ``karat24 establish`` writes such files.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.profiles import rules
+from karat24.refimpl.profiles.established import Established
 from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.profiles.space import FROM_FLOAT, SPACES
 
 MOST_BYTES = 1 << 20
 
@@ -35,8 +38,18 @@ _WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """What each field of a rule may say."""
 
 
-def read_profile(path: Path) -> tuple[str, str, dict[str, dict[str, Rule]]]:
-    """Name, name of the base, and the rules by op and variant. Raises UsageError saying what is wrong."""
+@dataclass(frozen=True)
+class ProfileFile:
+    """What a file says: a name, the base's name, and by op and variant the rules that depart from it."""
+
+    name: str
+    base: str
+    rules: Mapping[str, Mapping[str, Rule]]
+    established: Established | None
+
+
+def read_profile(path: Path) -> ProfileFile:
+    """Raises UsageError saying what is wrong with the file."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise UsageError(f"{path}: a profile has no more than {MOST_BYTES} bytes")
@@ -52,14 +65,46 @@ def read_profile(path: Path) -> tuple[str, str, dict[str, dict[str, Rule]]]:
     table = content.get("rules", {})
     if not isinstance(table, dict) or not all(isinstance(variants, dict) for variants in table.values()):
         raise UsageError(f'{path}: "rules" must map ops to variants, and variants to rules')
-    return (
+    return ProfileFile(
         content["name"],
         content["base"],
         {
-            op: {variant: _rule(f"{path}: {op} {variant}", value) for variant, value in variants.items()}
+            op: {
+                variant: _rule_of(op, f"{path}: {op} {variant}", value) for variant, value in variants.items()
+            }
             for op, variants in table.items()
         },
+        _established(path, content.get("established")),
     )
+
+
+def _established(path: Path, said: Any) -> Established | None:
+    if said is None:
+        return None
+    words = said if isinstance(said, dict) else {}
+    package, versions, processors = (words.get(field.name) for field in fields(Established))
+    named = isinstance(package, str) and all(
+        isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        for names in (versions, processors)
+    )
+    if not named:
+        raise UsageError(f'{path}: "established" needs a "package", "versions" and "processors"')
+    return Established(str(package), tuple(versions or ()), tuple(processors or ()))
+
+
+def _rule_of(op: str, where: str, value: Any) -> Rule:
+    """The rule, whose methods must be some that the op's spec defines."""
+    rule = _rule(where, value)
+    spaces = [spaces[op] for spaces in (SPACES, FROM_FLOAT) if op in spaces]
+    if not spaces:
+        raise UsageError(f"{where}: there is no choice of rules for {op}; for: {', '.join(sorted(SPACES))}")
+    defined = {known.method for space in spaces for known in space.plain}
+    undefined = {rule.method, rule.tail or rule.method} - defined - {"unspecified"}
+    if undefined:
+        raise UsageError(
+            f"{where}: {undefined.pop()} is not defined for {op}; known: {', '.join(sorted(defined))}"
+        )
+    return rule
 
 
 def _rule(where: str, value: Any) -> Rule:

@@ -14,9 +14,7 @@ import numpy as np
 
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from karat24.refimpl.profiles.rules import Method, Rule
-from karat24.refimpl.spec.onnx.qgemm import requantized_gemm
-from karat24.refimpl.spec.onnx.qlinear_conv import requantized_convolution
-from karat24.refimpl.spec.onnx.qlinear_matmul import requantized_product
+from karat24.refimpl.spec.onnx import qgemm, qlinear_conv, qlinear_matmul
 from karat24.refimpl.spec.shared.primitives import INT32_MAX, INT32_MIN, quantize_multipliers
 from karat24.refimpl.spec.tflite.weights import effective_multipliers, requantized
 
@@ -47,11 +45,19 @@ ACCUMULATING: Mapping[str, Operands] = MappingProxyType(
 
 _ONNX: Mapping[str, Callable[[LayerView, Array, Rule], Array]] = MappingProxyType(
     {
-        "QLinearConv": lambda view, acc, rule: requantized_convolution(
+        "QLinearConv": lambda view, acc, rule: qlinear_conv.requantized_convolution(
             view, acc[..., np.newaxis, np.newaxis], rule
         )[..., 0, 0],
-        "QLinearMatMul": requantized_product,
-        "com.microsoft:QGemm": requantized_gemm,
+        "QLinearMatMul": qlinear_matmul.requantized_product,
+        "com.microsoft:QGemm": qgemm.requantized_gemm,
+    }
+)
+
+_ONNX_MULTIPLIERS: Mapping[str, Callable[[LayerView, Rule], Array]] = MappingProxyType(
+    {
+        "QLinearConv": qlinear_conv.effective_multipliers,
+        "QLinearMatMul": qlinear_matmul.effective_multipliers,
+        "com.microsoft:QGemm": qgemm.effective_multipliers,
     }
 )
 
@@ -88,13 +94,18 @@ class Requantization:
         lowest = np.full(self.channels, INT32_MIN, np.int64)
         highest = np.full(self.channels, INT32_MAX, np.int64)
         if method in ("gemmlowp", "ruy"):
-            operands = ACCUMULATING[self.view.op]
-            data, filter_ = self.view.input(operands.data), self.view.input(operands.filter)
-            effective = effective_multipliers(data, filter_, self.view.output(), self.rule)
-            _, shift = quantize_multipliers(effective)
+            _, shift = quantize_multipliers(self._multipliers())
             left = np.maximum(np.broadcast_to(shift, self.channels), 0)
             lowest, highest = lowest >> left, highest >> left
         return lowest, highest
+
+    def _multipliers(self) -> Array:
+        """``s_in * s_filter / s_out`` as the rule evaluates it, one or one per channel."""
+        if self.view.op in _ONNX_MULTIPLIERS:
+            return _ONNX_MULTIPLIERS[self.view.op](self.view, self.rule)
+        operands = ACCUMULATING[self.view.op]
+        data, filter_ = self.view.input(operands.data), self.view.input(operands.filter)
+        return effective_multipliers(data, filter_, self.view.output(), self.rule)
 
 
 def requantization(view: LayerView, rule: Rule) -> Requantization | None:

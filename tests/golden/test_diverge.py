@@ -10,11 +10,13 @@ import pytest
 
 from karat24.export.onnx import read_onnx
 from karat24.golden.diverge import Divergence, LayerDivergence, diverge
+from karat24.golden.establish.kinds import Kind
+from karat24.golden.establish.trials import layer_of
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.graph import Array, LayerView, Quantization
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import PROFILES, Profile
-from karat24.refimpl.staircase import reach
+from karat24.refimpl.staircase import reach, requantization
 from karat24.refimpl.staircase.requantization import ACCUMULATING
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
@@ -80,6 +82,37 @@ def test_accumulators_are_counted_as_by_brute_force(dtype: str, seed: int) -> No
         assert found.verdict == ("diverges" if apart.any() else "equal")
         outcomes.add(found.verdict)
     assert "diverges" in outcomes
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Kind("QLinearMatMul", "uint8", filter="uint8"),
+        Kind("QLinearConv", "uint8", False, "uint8", "depthwise"),
+    ],
+    ids=str,
+)
+def test_onnx_accumulators_are_counted_as_by_brute_force(kind: Kind) -> None:
+    """Every pair of ONNX profiles, on products that saturate nowhere."""
+    graph = layer_of(kind, 0)
+    view = graph.view(0)
+    within = reach(view)
+    assert within is not None
+    acc = np.arange(within.first.min(), within.last.max() + 1)[:, np.newaxis]
+    inside = (acc >= within.first) & (acc <= within.last)
+    profiles = [profile for profile in PROFILES.values() if profile.format == "onnx"]
+    differing = []
+    for first, second in itertools.combinations(profiles, 2):
+        outputs = []
+        for rule in (first.rule(view), second.rule(view)):
+            rounding = requantization(view, rule)
+            assert rounding is not None
+            outputs.append(rounding(np.broadcast_to(acc, inside.shape), rule.method))
+        (found,) = diverge(graph, first, second).layers
+        differing.append(found.differing)
+        assert found.differing == np.count_nonzero((outputs[0] != outputs[1]) & inside), (first, second)
+    assert 0 in differing
+    assert max(differing) > 0
 
 
 @pytest.mark.parametrize("op", ["CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"])

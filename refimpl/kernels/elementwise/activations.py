@@ -27,7 +27,7 @@ from karat24.refimpl.kernels.elementwise.tanhf import tanh_float32
 from karat24.refimpl.kernels.jit.operands import operand
 from karat24.refimpl.kernels.rounding.exp_float32 import exp_float32
 from karat24.refimpl.kernels.rounding.fixed_point import fixed_point, rescale
-from karat24.refimpl.kernels.rounding.multipliers import output_bounds
+from karat24.refimpl.kernels.rounding.multipliers import combined_scales, output_bounds
 from karat24.refimpl.profiles.rules import Rule
 
 REAL_BOUNDS: dict[str, tuple[float, float]] = {
@@ -49,6 +49,12 @@ def ratio32(view: LayerView) -> np.float32:
     """f32(s / s_o) of input 0 and output 0."""
     with np.errstate(over="ignore"):
         return np.float32(view.input(0).scale) / np.float32(view.output().scale)
+
+
+def ratio(view: LayerView, rule: Rule, factor: float = 1.0) -> float:
+    """``s * factor / s_o``, evaluated as the rule says."""
+    (real,) = combined_scales(view.input(0).scale, [factor], view.output().scale, rule.multiplier)
+    return float(real)
 
 
 def coarse(values: NDArray[np.int64], ratio: np.float32) -> NDArray[np.int64]:
@@ -130,7 +136,7 @@ def prepare_relu(view: LayerView, rule: Rule, target: Target) -> Kernel:
     if rule.method == "exact":
         quantized = byte_values(output.dtype)
     elif rule.method == "gemmlowp":
-        scaled = rescale(_centred(view), fixed_point(float(ratio32(view)), view), rule.method)
+        scaled = rescale(_centred(view), fixed_point(ratio(view, rule), view), rule.method)
         quantized = scaled + output.zero_point
     else:
         raise _no_kernel(view, rule)
@@ -151,13 +157,12 @@ def prepare_leaky_relu(view: LayerView, rule: Rule, target: Target) -> Kernel:
     output, alpha = view.output(), np.float32(view.real("alpha"))
     centred = _centred(view)
     if rule.method in ("gemmlowp", "gemmlowp_signed"):
-        with np.errstate(over="ignore"):
-            slope = np.float32(view.input(0).scale) * alpha / np.float32(output.scale)
-        above = rescale(centred, fixed_point(float(ratio32(view)), view), "gemmlowp")
+        slope = ratio(view, rule, float(alpha))
+        above = rescale(centred, fixed_point(ratio(view, rule), view), "gemmlowp")
         # A multiplier is never negative here: a negative slope flips the sign of the result, or of the input.
         if slope < 0 and rule.method == "gemmlowp_signed":
             centred = -centred
-        below = rescale(centred, fixed_point(abs(float(slope)), view), "gemmlowp")
+        below = rescale(centred, fixed_point(abs(slope), view), "gemmlowp")
         below = -below if slope < 0 and rule.method == "gemmlowp" else below
     elif rule.method == "xnnpack":
         above = coarse(centred, ratio32(view))

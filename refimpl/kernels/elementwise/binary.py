@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from karat24.refimpl.kernels.elementwise.activations import REAL_BOUNDS, ratio32
+from karat24.refimpl.kernels.elementwise.activations import REAL_BOUNDS, ratio
 from karat24.refimpl.kernels.elementwise.addition import (
     Operand,
     ScaledSum,
@@ -83,11 +83,12 @@ def _paired(view: LayerView, rule: Rule, compute: Callable[[Method], NDArray[np.
 
 def prepare_prelu(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """PRELU: ``a * (s_a / s_o)`` from zero up, ``a * b * (s_a * s_b / s_o)`` below."""
-    data, alpha, output = view.input(0), view.input(1), view.output()
+    alpha, output = view.input(1), view.output()
     left, right = _operands(view)
-    (slope,) = combined_scales(data.scale, [alpha.scale], output.scale, "float32")
-    above = rescale(left, fixed_point(float(ratio32(view)), view), rule.method)
-    below = rescale(left[:, None] * right[None, :], fixed_point(float(slope), view), rule.method)
+    above = rescale(left, fixed_point(ratio(view, rule), view), rule.method)
+    below = rescale(
+        left[:, None] * right[None, :], fixed_point(ratio(view, rule, alpha.scale), view), rule.method
+    )
     table = np.where(left[:, None] >= 0, above[:, None], below) + output.zero_point
     return PairLookup(Tables.single(clamped_bytes(table, *full_range(output.dtype))))
 

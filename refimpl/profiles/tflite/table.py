@@ -294,9 +294,11 @@ TFLM_OTHERWISE = ("ELU", "EXP", "GELU", "LOGISTIC", "RELU6", "SPACE_TO_BATCH_ND"
 TFLM: RuleTable = MappingProxyType(
     {
         **{op: rules for op, rules in TFLITE_2_14_REF.items() if op not in TFLM_OTHERWISE},
-        **{op: LITERT_2_3_REF[op] for op in ("CAST", "LEAKY_RELU")},
-        "FULLY_CONNECTED": _any(GEMMLOWP_64),
-        "MUL": _any(GEMMLOWP_64),
+        "CAST": LITERT_2_3_REF["CAST"],
+        **{
+            op: _any(GEMMLOWP_64)
+            for op in ("BATCH_MATMUL", "FULLY_CONNECTED", "LEAKY_RELU", "MUL", "PRELU", "RELU")
+        },
     }
 )
 """TensorFlow Lite Micro: gemmlowp throughout, multipliers in float64."""

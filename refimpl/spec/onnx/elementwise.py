@@ -12,7 +12,7 @@ from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.onnx.float32_functions import logistic
+from karat24.refimpl.spec.onnx.float32_functions import logistic, nearest_logistic
 from karat24.refimpl.spec.shared.requirements import (
     broadcast_shape,
     operand,
@@ -166,6 +166,5 @@ def sigmoid(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     if rule.method == "float32_fused":
         return SpecResult((logistic(data),))
     if rule.method == "unspecified":
-        with np.errstate(over="ignore"):
-            return SpecResult(((1.0 / (1.0 + np.exp(-data.astype(np.float64)))).astype(np.float32),))
+        return SpecResult((nearest_logistic(data),))
     raise UnsupportedOp(f"{view}: a logistic function by {rule.method!r} is not defined")

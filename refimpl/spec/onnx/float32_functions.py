@@ -27,6 +27,12 @@ def logistic(x: Array) -> Array:
     return np.asarray(np.maximum(quotient + np.float32(0.5), np.float32(0.0)))
 
 
+def nearest_logistic(x: Array) -> Array:
+    """``1 / (1 + exp(-x))`` in float64, rounded to float32."""
+    with np.errstate(over="ignore"):
+        return np.asarray((1.0 / (1.0 + np.exp(-x.astype(np.float64)))).astype(np.float32))
+
+
 def _polynomial(coefficients: tuple[float, ...], x: Array) -> Array:
     value = np.full_like(x, np.float32(coefficients[0]))
     for coefficient in coefficients[1:]:

@@ -8,7 +8,7 @@ from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.onnx.arithmetic import dequantize, requantize
+from karat24.refimpl.spec.onnx.arithmetic import dequantize, requantize, require_method
 from karat24.refimpl.spec.onnx.parameters import Affine, affine
 from karat24.refimpl.spec.onnx.sums import zero_of
 from karat24.refimpl.spec.onnx.windows import windows
@@ -108,6 +108,7 @@ def qlinear_average_pool(view: LayerView, values: Values, rule: Rule) -> SpecRes
     """
     if rule.method == "float32_half_even":
         return qlinear_global_average_pool(view, values, rule)
+    require_method(view, rule, "float32_zero_point_first")
     source, output = _parameters(view)
     reals = dequantize(operand(values, 0), source)
     over_y, over_x = _windows(view)

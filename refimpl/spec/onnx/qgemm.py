@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.onnx.arithmetic import requantize
+from karat24.refimpl.spec.onnx.arithmetic import effective, requantize
 from karat24.refimpl.spec.onnx.parameters import Affine, affine, constant
 from karat24.refimpl.spec.onnx.sums import products, zero_of
 from karat24.refimpl.spec.shared.primitives import wrap32
@@ -84,10 +86,19 @@ def qgemm(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 def requantized_gemm(view: LayerView, acc: Array, rule: Rule) -> Array:
     """Accumulators ``[row, column]`` of a layer with quantized outputs as those outputs, int64."""
+    scale = effective_multipliers(view, rule)
+    output = parameters(view)[2]
+    assert output is not None
+    return requantize(view, rule, acc, scale, output)
+
+
+def effective_multipliers(view: LayerView, rule: Rule) -> Array:
+    """``f32(alpha * s_a) * s_b / s_y``, one or one per column."""
     left, right, output = parameters(view)
     require(view, output is not None, "a float32 output is not requantized")
     assert output is not None
-    return requantize(view, rule, acc, _scale(view, left, right) / output.scale, output)
+    scaled = replace(left, scale=np.float32(view.real("alpha", 1.0)) * left.scale)
+    return effective(rule, scaled, right, output)
 
 
 def _scale(view: LayerView, left: Affine, right: Affine) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.onnx.arithmetic import requantize
+from karat24.refimpl.spec.onnx.arithmetic import effective, requantize
 from karat24.refimpl.spec.onnx.one_axis import as_image
 from karat24.refimpl.spec.onnx.parameters import Affine, affine, constant
 from karat24.refimpl.spec.onnx.sums import check_convolution, convolve, zero_of
@@ -74,6 +74,10 @@ def qlinear_conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 def requantized_convolution(view: LayerView, acc: Array, rule: Rule) -> Array:
     """Accumulators ``[batch, channel, y, x]`` as quantized outputs, int64."""
-    data, filters, output = parameters(view)
-    effective = (data.scale * filters.scale / output.scale).reshape(-1, 1, 1)
-    return requantize(view, rule, acc, effective, output)
+    scale = effective_multipliers(view, rule).reshape(-1, 1, 1)
+    return requantize(view, rule, acc, scale, parameters(view)[2])
+
+
+def effective_multipliers(view: LayerView, rule: Rule) -> Array:
+    """``s_x * s_w / s_y``, one or one per output channel."""
+    return effective(rule, *parameters(view))

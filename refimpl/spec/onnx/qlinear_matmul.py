@@ -7,7 +7,7 @@ import numpy as np
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.onnx.arithmetic import requantize
+from karat24.refimpl.spec.onnx.arithmetic import effective, requantize
 from karat24.refimpl.spec.onnx.parameters import Affine, affine
 from karat24.refimpl.spec.onnx.sums import products, zero_of
 from karat24.refimpl.spec.shared.primitives import wrap32
@@ -80,8 +80,12 @@ def qlinear_matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 def requantized_product(view: LayerView, acc: Array, rule: Rule) -> Array:
     """Accumulators ``[..., row, column]`` as quantized outputs, int64."""
+    return requantize(view, rule, acc, effective_multipliers(view, rule), parameters(view)[2])
+
+
+def effective_multipliers(view: LayerView, rule: Rule) -> Array:
+    """``s_a * s_b / s_y``, one or one per column."""
     left, right, output = parameters(view)
-    scales = [parameters.scale for parameters in (left, right, output)]
-    if rule.method == "float32_half_even":
-        scales = [scale.astype(np.float32) for scale in scales]
-    return requantize(view, rule, acc, scales[0] * scales[1] / scales[2], output)
+    if left.scale.dtype == np.float16 and rule.method == "float64_zero_point_first":
+        return np.asarray(left.scale * right.scale / output.scale)
+    return effective(rule, left, right, output)

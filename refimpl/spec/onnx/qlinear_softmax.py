@@ -9,6 +9,7 @@ import numpy as np
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import DTYPES, LayerView
 from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.arithmetic import require_method
 from karat24.refimpl.spec.onnx.parameters import affine
 from karat24.refimpl.spec.onnx.qlinear_table import check_qlinear_unary
 from karat24.refimpl.spec.onnx.sums import zero_of
@@ -26,12 +27,13 @@ def check_qlinear_softmax(view: LayerView) -> None:
     view.integer("opset")
 
 
-def qlinear_softmax(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
+def qlinear_softmax(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``rint(f32(e * floor(1 / s_y)) / sum) + zp`` with ``e = f32(exp((q - max) * s_x))``.
 
     The exponential is float64 rounded to float32, the sum float32, one value after the other. The
     input's zero point cancels.
     """
+    require_method(view, rule, "float_table")
     dtype = view.output().dtype
     source, output = affine(view, 1, 2, dtype), affine(view, 3, 4, dtype)
     data = operand(values, 0).astype(np.int64)

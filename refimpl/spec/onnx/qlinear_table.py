@@ -10,8 +10,8 @@ import numpy as np
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.onnx.arithmetic import dequantize, quantize
-from karat24.refimpl.spec.onnx.float32_functions import logistic
+from karat24.refimpl.spec.onnx.arithmetic import dequantize, quantize, require_method
+from karat24.refimpl.spec.onnx.float32_functions import logistic, nearest_logistic
 from karat24.refimpl.spec.onnx.parameters import Affine, affine
 from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
@@ -46,15 +46,17 @@ def _by_table(view: LayerView, values: Values, function: Callable[[Array], Array
     return SpecResult((result.astype(DTYPES[view.output().dtype]),))
 
 
-def qlinear_leaky_relu(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
+def qlinear_leaky_relu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``x`` from zero up, ``alpha * x`` below, in float32."""
+    require_method(view, rule, "float_table")
     alpha = np.float32(view.real("alpha", 0.01))
     return _by_table(view, values, lambda x: np.where(x >= 0, x, alpha * x))
 
 
-def qlinear_sigmoid(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
-    """MLAS's logistic function of the dequantized value."""
-    return _by_table(view, values, logistic)
+def qlinear_sigmoid(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """MLAS's logistic function of the dequantized value; by ``reference`` the nearest float32 to the true."""
+    require_method(view, rule, "float_table", "reference")
+    return _by_table(view, values, logistic if rule.method == "float_table" else nearest_logistic)
 
 
 def check_qlinear_concat(view: LayerView) -> None:
@@ -77,8 +79,9 @@ def check_qlinear_concat(view: LayerView) -> None:
     require_shape(view, output, (*first.shape[:axis], total, *first.shape[axis + 1 :]))
 
 
-def qlinear_concat(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
+def qlinear_concat(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """Each part dequantized and quantized again, unless it has the output's parameters."""
+    require_method(view, rule, "float_table")
     dtype = view.output().dtype
     output = affine(view, 0, 1, dtype)
     parts = []

@@ -6,7 +6,7 @@ from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, LayerView, Tensor
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.onnx.arithmetic import dequantize, quantize
+from karat24.refimpl.spec.onnx.arithmetic import dequantize, quantize, require_method
 from karat24.refimpl.spec.onnx.parameters import Affine, affine
 from karat24.refimpl.spec.shared.requirements import (
     operand,
@@ -56,12 +56,14 @@ def _parameters(view: LayerView, stored: Tensor) -> Affine:
     return affine(view, 1, 2, stored.dtype, channels).along(axis, rank)
 
 
-def quantize_linear(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
+def quantize_linear(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``clip(rint(x / scale) + zp)``, ties to even."""
-    result = quantize(operand(values, 0), _parameters(view, view.output()))
+    require_method(view, rule, "divide_float32", "divide_float64", "reciprocal_half_even")
+    result = quantize(operand(values, 0), _parameters(view, view.output()), rule.method)
     return SpecResult((result.astype(DTYPES[view.output().dtype]),))
 
 
-def dequantize_linear(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
+def dequantize_linear(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``float32(q - zp) * scale``."""
+    require_method(view, rule, "reference")
     return SpecResult((dequantize(operand(values, 0), _parameters(view, view.input(0))),))

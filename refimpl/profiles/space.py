@@ -1,0 +1,175 @@
+"""The space of rules: for each op that rounds, every rule whose words its spec defines.
+
+``karat24 establish`` looks here for the rule of a runtime, whatever profiles say. An op that is missing moves
+or compares values, or has one arithmetic everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from karat24.refimpl.profiles.rules import BlockAxis, Clamp, Method, Multiplier, Rule
+
+MULTIPLIERS: tuple[Multiplier, ...] = ("float64", "float32_product", "float32")
+CLAMPS: tuple[Clamp, ...] = ("half_away", "half_even")
+
+Blocks = tuple[tuple[int, BlockAxis], ...]
+"""Sizes of blocks and what they are counted along."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """``plain`` rules, and with ``blocks`` every pair of them that differs in the method only."""
+
+    plain: tuple[Rule, ...]
+    blocks: Blocks = ()
+
+    def rules(self) -> Iterator[Rule]:
+        """All of them, those without blocks first."""
+        yield from self.plain
+        for (size, axis), body, tail in itertools.product(self.blocks, self.plain, self.plain):
+            if body != tail == replace(body, method=tail.method):
+                yield replace(body, tail=tail.method, block=size, block_axis=axis)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.rules())
+
+
+def _multiplied(methods: Iterable[Method], clamps: tuple[Clamp, ...] = CLAMPS[:1]) -> tuple[Rule, ...]:
+    """Each method with each way to evaluate its multiplier, and to quantize a fused activation's bounds.
+
+    A float32 method rounds its multiplier to float32 anyway. That of ``float32_product``, a quotient of two
+    float32 numbers, is then the one of ``float32``: 53 bits are enough for both roundings to agree.
+    """
+    return tuple(
+        Rule(method, multiplier, clamp=clamp)
+        for clamp, method, multiplier in itertools.product(clamps, methods, MULTIPLIERS)
+        if not (method.startswith("float32") and multiplier == "float32_product")
+    )
+
+
+def _divided(methods: Iterable[Method], clamps: tuple[Clamp, ...] = CLAMPS[:1]) -> tuple[Rule, ...]:
+    """The same for a multiplier of two scales only, where ``float32_product`` has nothing to round."""
+    return tuple(rule for rule in _multiplied(methods, clamps) if rule.multiplier != "float32_product")
+
+
+def _plain(
+    *methods: Method, multiplier: Multiplier = "none", clamps: tuple[Clamp, ...] = CLAMPS[:1]
+) -> tuple[Rule, ...]:
+    return tuple(
+        Rule(method, multiplier, clamp=clamp) for clamp, method in itertools.product(clamps, methods)
+    )
+
+
+_REQUANTIZED: tuple[Method, ...] = ("gemmlowp", "ruy", "float64_half_away", "float32_half_even")
+_BY_CHANNEL: Blocks = ((8, "channel"), (16, "channel"))
+_FLAT: Blocks = ((8, "flat"), (16, "flat"))
+
+_WEIGHTED = Space(_multiplied(_REQUANTIZED, CLAMPS), _BY_CHANNEL)
+_SUM = Space(
+    (*_plain("gemmlowp", "sse", multiplier="float64", clamps=CLAMPS), *_plain("xnnpack", clamps=CLAMPS)),
+    _FLAT,
+)
+_RELU = Space((*_plain("exact", clamps=CLAMPS), *_divided(("gemmlowp",), CLAMPS)))
+_TABLE = Space(_plain("float_table", "xnnpack"))
+_FUNCTION = Space(tuple(replace(rule, overflow=o) for rule in _TABLE.plain for o in ("wraps", "saturates")))
+
+_TFLITE: Mapping[str, Space] = {
+    "CONV_2D": _WEIGHTED,
+    "DEPTHWISE_CONV_2D": _WEIGHTED,
+    "FULLY_CONNECTED": _WEIGHTED,
+    "TRANSPOSE_CONV": replace(_WEIGHTED, blocks=(*_BY_CHANNEL, *_FLAT)),
+    "BATCH_MATMUL": Space(_multiplied(_REQUANTIZED)),
+    "ADD": _SUM,
+    "SUB": _SUM,
+    "MUL": Space(_multiplied((*_REQUANTIZED, "sse"), CLAMPS), _FLAT),
+    "QUANTIZE": Space((*_divided(_REQUANTIZED), *_plain("xnnpack")), _FLAT),
+    "DEQUANTIZE": Space(_plain("reference", "affine_float32"), _FLAT),
+    "LEAKY_RELU": Space((*_multiplied(("gemmlowp", "gemmlowp_signed")), *_plain("xnnpack"))),
+    "RELU": _RELU,
+    "RELU6": _RELU,
+    "RELU_N1_TO_1": _RELU,
+    "PRELU": Space(_multiplied(("gemmlowp",))),
+    "HARD_SWISH": Space(_plain("fixed_point")),
+    "L2_NORMALIZATION": Space(_plain("fixed_point")),
+    "LOGISTIC": _TABLE,
+    "TANH": Space(
+        tuple(replace(rule, tanhf=f) for rule in _TABLE.plain for f in ("fdlibm", "correctly_rounded"))
+    ),
+    "EXP": _FUNCTION,
+    "ELU": _FUNCTION,
+    "SOFTMAX": Space(_plain("fixed_point", "float_table")),
+    "LOG_SOFTMAX": Space(_plain("fixed_point", "float_table")),
+    "MEAN": Space(_plain("reference", "spatial", "spatial_ruy", "xnnpack"), _BY_CHANNEL),
+    "RESIZE_BILINEAR": Space(_plain("reference", "optimized", "xnnpack")),
+    "CONCATENATION": Space(_plain("reference")),
+    "AVERAGE_POOL_2D": Space(_plain("reference", clamps=CLAMPS)),
+    "MAX_POOL_2D": Space(_plain("exact", clamps=CLAMPS)),
+}
+
+FROM_FLOAT: Mapping[str, Space] = MappingProxyType(
+    {
+        "QUANTIZE": Space(
+            tuple(
+                replace(rule, overflow=overflow)
+                for rule in _plain("divide_float32", "divide_float64", "reciprocal_half_even")
+                for overflow in ("wraps", "saturates")
+            ),
+            _FLAT,
+        ),
+    }
+)
+"""The spaces of ops of float32 data that have another one for 8-bit data."""
+
+_SUMS_OF_PRODUCTS = Space(
+    tuple(
+        replace(rule, accumulation=accumulation)
+        for accumulation in ("exact", "saturating_pairs")
+        for rule in _multiplied((*_REQUANTIZED, "float32_zero_point_first", "float64_zero_point_first"))
+    )
+)
+_INTEGERS = Space((Rule("exact"), Rule("exact", accumulation="saturating_pairs")))
+MICROSOFT = "com.microsoft:"
+
+_ONNX: Mapping[str, Space] = {
+    "QLinearConv": _SUMS_OF_PRODUCTS,
+    "QLinearMatMul": _SUMS_OF_PRODUCTS,
+    f"{MICROSOFT}QGemm": _SUMS_OF_PRODUCTS,
+    "ConvInteger": _INTEGERS,
+    "MatMulInteger": _INTEGERS,
+    f"{MICROSOFT}MatMulIntegerToFloat": Space(
+        (Rule("reference"), Rule("reference", accumulation="saturating_pairs"))
+    ),
+    "QuantizeLinear": Space(
+        tuple(
+            replace(rule, overflow="saturates")
+            for rule in _plain("divide_float32", "divide_float64", "reciprocal_half_even")
+        )
+    ),
+    "DequantizeLinear": Space(_plain("reference")),
+    f"{MICROSOFT}QLinearAdd": Space(
+        _plain("float32_fused", "float32_zero_point_first", multiplier="float32")
+    ),
+    f"{MICROSOFT}QLinearMul": Space(
+        _multiplied((*_REQUANTIZED, "float32_zero_point_first", "float64_zero_point_first"))
+    ),
+    f"{MICROSOFT}QLinearGlobalAveragePool": Space(
+        _plain(*_REQUANTIZED, "float32_zero_point_first", "float64_zero_point_first", multiplier="float32")
+    ),
+    f"{MICROSOFT}QLinearAveragePool": Space(
+        _plain("float32_half_even", "float32_zero_point_first", multiplier="float32")
+    ),
+    f"{MICROSOFT}QLinearConcat": Space(_plain("float_table")),
+    f"{MICROSOFT}QLinearLeakyRelu": Space(_plain("float_table")),
+    f"{MICROSOFT}QLinearSigmoid": Space(_plain("float_table", "reference")),
+    f"{MICROSOFT}QLinearSoftmax": Space(_plain("float_table")),
+    "Resize": Space(_plain("reference")),
+    "Sigmoid": Space(_plain("float32_fused", multiplier="float32")),
+    "MaxPool": Space(_plain("exact")),
+}
+
+SPACES: Mapping[str, Space] = MappingProxyType({**_TFLITE, **_ONNX})
+"""Op to its space; of QUANTIZE the one for 8-bit data."""
