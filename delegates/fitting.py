@@ -132,11 +132,12 @@ a larger float32 beyond the tie, and in the last four with a smaller one."""
 
 def libm_question(profile: Profile) -> Question:
     """An int8 layer for each of ``LIBM_ARGUMENTS``, of the ops that ``profile`` has."""
-    return _layers_near_ties(tuple(op for op in LIBM_ARGUMENTS if op in profile.table))
+    return layers_near_ties(tuple(op for op in LIBM_ARGUMENTS if op in profile.table))
 
 
 @cache
-def _layers_near_ties(ops: tuple[str, ...]) -> Question:
+def layers_near_ties(ops: tuple[str, ...]) -> Question:
+    """An int8 layer for each of the ops' ``LIBM_ARGUMENTS``."""
     from karat24.export.tflite import write_tflite
 
     builder = GraphBuilder("libm")

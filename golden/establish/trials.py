@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from karat24.delegates.fitting import tanh_question
+from karat24.delegates.fitting import LIBM_ARGUMENTS, layers_near_ties
 from karat24.golden.certify.accumulating import placed_layers
 from karat24.golden.certify.certify import Trial
 from karat24.golden.certify.tables import table_model
@@ -57,9 +57,12 @@ def layer_of(kind: Kind, seed: int) -> Graph:
 
 def trials_of(kind: Kind) -> list[Trial]:
     """Everything asked about one kind."""
+    near_ties = []
+    if kind.format == "tflite" and kind.op in LIBM_ARGUMENTS:
+        question = layers_near_ties((kind.op,))
+        near_ties = [Trial(question.graph, question.feeds)]
     if kind.op == "TANH":
-        question = tanh_question()
-        return [Trial(question.graph, question.feeds)]
+        return near_ties
     if kind in WEIGHTED:
         rules = kind.space.plain
         layers = _parting_layers(kind, rules, SEEDS, _steps)
@@ -68,7 +71,7 @@ def trials_of(kind: Kind) -> list[Trial]:
     if kind in TABLES:
         layers = _parting_layers(kind, kind.space.plain, TABLE_SEEDS, _tables)
         layers += [trial.graph for trial in _clamped(kind)]
-        return [trial for graph in layers for trial in _whole_table(graph)]
+        return [*near_ties, *(trial for graph in layers for trial in _whole_table(graph))]
     models = SHORT_MODELS if kind.form == "from float" else MODELS
     return [_drawn(layer_of(kind, seed)) for seed in range(models)]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from karat24.refimpl.profiles.rules import BlockAxis, Clamp, Method, Multiplier, Rule
+from karat24.refimpl.profiles.rules import BlockAxis, Clamp, Libm, Method, Multiplier, Rule
 
 MULTIPLIERS: tuple[Multiplier, ...] = ("float64", "float32_product", "float32")
 CLAMPS: tuple[Clamp, ...] = ("half_away", "half_even")
@@ -75,6 +75,14 @@ _SUM = Space(
 )
 _RELU = Space((*_plain("exact", clamps=CLAMPS), *_divided(("gemmlowp",), CLAMPS)))
 _TABLE = Space(_plain("float_table", "xnnpack"))
+_LIBMS: tuple[Libm, ...] = ("fdlibm", "correctly_rounded")
+
+
+def _with_libm(space: Space) -> Space:
+    """The rules of a space by each C library, for ops whose function differs between libraries."""
+    return Space(tuple(replace(rule, libm=libm) for rule in space.plain for libm in _LIBMS))
+
+
 _FUNCTION = Space(tuple(replace(rule, overflow=o) for rule in _TABLE.plain for o in ("wraps", "saturates")))
 
 _TFLITE: Mapping[str, Space] = {
@@ -96,11 +104,9 @@ _TFLITE: Mapping[str, Space] = {
     "HARD_SWISH": Space(_plain("fixed_point")),
     "L2_NORMALIZATION": Space(_plain("fixed_point")),
     "LOGISTIC": _TABLE,
-    "TANH": Space(
-        tuple(replace(rule, tanhf=f) for rule in _TABLE.plain for f in ("fdlibm", "correctly_rounded"))
-    ),
+    "TANH": _with_libm(_TABLE),
     "EXP": _FUNCTION,
-    "ELU": _FUNCTION,
+    "ELU": _with_libm(_FUNCTION),
     "SOFTMAX": Space(_plain("fixed_point", "float_table")),
     "LOG_SOFTMAX": Space(_plain("fixed_point", "float_table")),
     "MEAN": Space(_plain("reference", "spatial", "spatial_ruy", "xnnpack"), _BY_CHANNEL),
