@@ -294,9 +294,17 @@ TFLM_OTHERWISE = ("ELU", "EXP", "GELU", "LOGISTIC", "RELU6", "SPACE_TO_BATCH_ND"
 TFLM: RuleTable = MappingProxyType(
     {
         **{op: rules for op, rules in TFLITE_2_14_REF.items() if op not in TFLM_OTHERWISE},
-        **{op: LITERT_2_3_REF[op] for op in ("CAST", "LEAKY_RELU")},
-        "FULLY_CONNECTED": _any(GEMMLOWP_64),
+        "CAST": LITERT_2_3_REF["CAST"],
+        "LEAKY_RELU": {**dict.fromkeys(("int16", "int16_negative"), GEMMLOWP_64), "*": GEMMLOWP_32},
+        "RELU": {"int16": GEMMLOWP_64, "*": GEMMLOWP_32},
+        "TRANSPOSE_CONV": _GEMMLOWP_CONVOLUTIONS["TRANSPOSE_CONV"],
+        "FULLY_CONNECTED": {
+            **{f"int16_{kind}{axis}": Q15 for kind in ("bias64", "unbiased") for axis in ("", "_per_channel")},
+            "*": GEMMLOWP_64,
+        },
         "MUL": _any(GEMMLOWP_64),
+        "BATCH_MATMUL": {"int8": GEMMLOWP_64},
+        "SUM": {"int32": EXACT, "int8": GEMMLOWP_64},
     }
 )
 """TensorFlow Lite Micro: gemmlowp throughout, multipliers in float64."""
