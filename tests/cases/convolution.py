@@ -310,7 +310,8 @@ def _beyond_int32_cases() -> Iterator[Case]:
         filter_ = np.full(filter_shape("FULLY_CONNECTED", shape), zero_filter, DTYPES[dtype])
         yield filter_layer(
             "FULLY_CONNECTED", f"fully_connected_{dtype}_per_{axis}_beyond_int32_zp{zero_out}",
-            "products at and beyond int32", shape, np.full(shape.input, zero_in, DTYPES[dtype]), filter_, bias,
+            "products at and beyond int32", shape,
+            np.full(shape.input, zero_in, DTYPES[dtype]), filter_, bias,
             (parameters(1.0, zero_in), Quantization(scales, (zero_filter,) * len(scales), 0),
              parameters(0.25, zero_out)),
         )  # fmt: skip

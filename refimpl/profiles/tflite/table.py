@@ -299,7 +299,8 @@ TFLM: RuleTable = MappingProxyType(
         "RELU": {"int16": GEMMLOWP_64, "*": GEMMLOWP_32},
         "TRANSPOSE_CONV": _GEMMLOWP_CONVOLUTIONS["TRANSPOSE_CONV"],
         "FULLY_CONNECTED": {
-            **{f"int16_{kind}{axis}": Q15 for kind in ("bias64", "unbiased") for axis in ("", "_per_channel")},
+            **dict.fromkeys(("int16_bias64", "int16_bias64_per_channel"), Q15),
+            **dict.fromkeys(("int16_unbiased", "int16_unbiased_per_channel"), Q15),
             "*": GEMMLOWP_64,
         },
         "MUL": _any(GEMMLOWP_64),
