@@ -106,7 +106,7 @@ def test_spec_equals_older_runtime(module: str, lane: str) -> None:
 
 
 REFUSED_BY_TFLM = ("RuntimeError", "died of SIGABRT", "has no rule for", "the runtime of profile tflm")
-"""How TensorFlow Lite Micro says that it does not run a layer, and karat24 that it refuses it or lacks a rule."""
+"""How TensorFlow Lite Micro says that it does not run a layer, and karat24 that none fits."""
 
 FAULTS_OF_TFLM = {
     f"add_int32_{kind}_relu6-unquantized": "it forgets the activation of an int32 sum"
