@@ -90,7 +90,9 @@ def run(options: argparse.Namespace) -> int:
 def _threads(program: Program, traced: bool) -> str:
     """How many threads the run took; what later runs would take is settled by timing the first ones."""
     most = program.target.threads
-    used = most if traced else program.threads_in_use
+    if traced:
+        return f"threads: up to {most}"
+    used = program.threads_in_use
     if used is None:
         return f"threads: up to {most}; the first runs of a program settle whether one is faster"
     return f"threads: {used}"
