@@ -220,6 +220,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 tflite.TFLM,
                 established=_TFLM,
                 refuses=refusals.TFLM,
+                silent=refusals.TFLM_SILENT,
             ),
             Profile(
                 "edgetpu",
