@@ -1,0 +1,15 @@
+"""What each experiment writes from the records there are."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from benchmarks.papers import bits_report
+from benchmarks.papers.tasks import Record
+
+Writer = Callable[[Mapping[str, Record], argparse.Namespace, Path], list[Path]]
+
+WRITERS: Mapping[str, Writer] = {"bits": bits_report.write}
+"""By experiment: a function of records, options and the folder for tables and pictures to what it wrote."""
