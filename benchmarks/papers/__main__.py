@@ -54,7 +54,16 @@ def bits_tasks(options: argparse.Namespace) -> list[Task]:
     )
 
 
-EXPERIMENTS: Mapping[str, Callable[[argparse.Namespace], list[Task]]] = {"bits": bits_tasks}
+def powers_tasks(options: argparse.Namespace) -> list[Task]:
+    """Those of :mod:`benchmarks.papers.powers`."""
+    from benchmarks.papers import powers
+
+    return powers.tasks(options.folder, options.seeds or 10, options.quick)
+
+
+EXPERIMENTS: Mapping[str, Callable[[argparse.Namespace], list[Task]]] = {
+    "bits": bits_tasks, "powers": powers_tasks,
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
