@@ -61,8 +61,15 @@ def powers_tasks(options: argparse.Namespace) -> list[Task]:
     return powers.tasks(options.folder, options.seeds or 10, options.quick)
 
 
+def selective_tasks(options: argparse.Namespace) -> list[Task]:
+    """Those of :mod:`benchmarks.papers.selective`."""
+    from benchmarks.papers import selective
+
+    return selective.tasks(options.seeds or 5, options.quick)
+
+
 EXPERIMENTS: Mapping[str, Callable[[argparse.Namespace], list[Task]]] = {
-    "bits": bits_tasks, "powers": powers_tasks,
+    "bits": bits_tasks, "powers": powers_tasks, "selective": selective_tasks,
 }  # fmt: skip
 
 
