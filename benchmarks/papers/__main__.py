@@ -34,7 +34,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--steps", type=int, default=100, help="bits: steps of each retraining (default: 100)")
     made.add_argument("--members", type=int, default=2, help="bits: retrained networks of an ensemble")
     made.add_argument(
-        "--retrain", type=int, nargs="*", default=[2, 3, 4, 5], metavar="BITS", help="bits: those retrained, too"
+        "--retrain",
+        type=int,
+        nargs="*",
+        default=[2, 3, 4, 5],
+        metavar="BITS",
+        help="bits: those retrained, too",
     )
     made.add_argument("--output", type=Path, default=RESULTS, help="folder of tables and pictures")
     return made

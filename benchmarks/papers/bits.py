@@ -51,11 +51,20 @@ def tasks(
 ) -> list[Task]:
     """One task for each way and bits; those that retrain need ``folder/train.npz``."""
     cases = choose_cases(slices, size)
-    asked = [("float", 0), ("int8", 0), *(("direct", bits) for bits in BITS), *(("exact", bits) for bits in BITS)]
+    asked = [
+        ("float", 0),
+        ("int8", 0),
+        *(("direct", bits) for bits in BITS),
+        *(("exact", bits) for bits in BITS),
+    ]
     made = [Task(f"{way}-{bits}-{size}-{slices}", measure, (folder, cases, way, bits)) for way, bits in asked]
     again = [("control", 0), *(("incremental", bits) for bits in retrained_bits)] if retrained_bits else []
     return made + [
-        Task(f"{way}-{bits}-{steps}x{members}-{size}-{slices}", measure, (folder, cases, way, bits, steps, members))
+        Task(
+            f"{way}-{bits}-{steps}x{members}-{size}-{slices}",
+            measure,
+            (folder, cases, way, bits, steps, members),
+        )
         for way, bits in again
     ]
 
@@ -66,7 +75,14 @@ def measure(folder: Path, cases: list[Case], way: str, bits: int, steps: int = 0
     Fine-Tune has as many bits as TomoGAN, and is rounded at once in each way.
     """
     size = cases[0].size
-    record: Record = {"way": way, "bits": bits, "steps": steps, "members": members, "memory": {}, "slices": {}}
+    record: Record = {
+        "way": way,
+        "bits": bits,
+        "steps": steps,
+        "members": members,
+        "memory": {},
+        "slices": {},
+    }
     repairing = fine_tune(size, size, trained_weights("fine-tune"))
     pairs: dict[str, Pair] = {}
     for name, restoring in _members(folder, size, way, bits, steps, members).items():

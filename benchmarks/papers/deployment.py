@@ -17,10 +17,10 @@ from karat24.export.quantize import Range, quantize_model
 from karat24.export.quantize.powers_of_two import quantize_rounded, round_network
 from karat24.export.tflite import write_tflite
 from karat24.golden.selective import verify_selective
+from karat24.real_values import quantize_values
 from karat24.refimpl.data_access import energy
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.graph import Array, Graph
-from karat24.real_values import quantize_values
 from training.incremental import prune_incrementally, quantize_incrementally
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ def deployed(modules: dict[str, ImageNet], parts: Parts, epochs: int) -> Record:
     base = sum(energy(graph) for graph in plain.values())
     for way in ("int8", "powers", "pruned"):
         changed = {
-            name: module if way == "int8" or name == "selector" else trained_so(way, module, parts, name, epochs)
+            name: module
+            if way == "int8" or name == "selector"
+            else trained_so(way, module, parts, name, epochs)
             for name, module in modules.items()
         }
         floats = {name: graph_of(module) for name, module in changed.items()}
@@ -58,7 +60,9 @@ def deployed(modules: dict[str, ImageNet], parts: Parts, epochs: int) -> Record:
         }
         network = SelectiveNetwork(files["selector"], files["clean"], files["distorted"])
         with delegate_named("litert-xnnpack") as delegate:
-            judged = verify_selective(network, delegate, [image for image, _ in feeds(network, parts, JUDGED)])
+            judged = verify_selective(
+                network, delegate, [image for image, _ in feeds(network, parts, JUDGED)]
+            )
         record["ways"][way] = {
             "accuracy": right(network, parts),
             "exit_code": judged.exit_code,

@@ -13,10 +13,16 @@ if TYPE_CHECKING:
 
 
 def image_graph(
-    channels: tuple[int, ...], hidden: int, side: int, classes: int, weights: Mapping[str, Array] | None = None
+    channels: tuple[int, ...],
+    hidden: int,
+    side: int,
+    classes: int,
+    weights: Mapping[str, Array] | None = None,
 ) -> Graph:
     """:class:`benchmarks.papers.nets.ImageNet` for ``[1, side, side, 1]``; random weights unless given."""
-    net = Drawing("images", weights, 0, f"{len(channels)} convolutions and two layers, images of {side}×{side}")
+    net = Drawing(
+        "images", weights, 0, f"{len(channels)} convolutions and two layers, images of {side}×{side}"
+    )
     x = net.input("input", side, side, 1)
     for number, width in enumerate(channels, 1):
         x = net.max_pool(net.conv(x, f"block{number}/conv", width, size=3), f"block{number}/pool")

@@ -93,7 +93,9 @@ def document(groups: Groups, options: argparse.Namespace) -> str:
         "\n" + ARITHMETIC + "\n",
     ]
     if options.quick:
-        parts.insert(1, "**A tenth of the training (`--quick`): shows that the program runs, and no more.**\n")
+        parts.insert(
+            1, "**A tenth of the training (`--quick`): shows that the program runs, and no more.**\n"
+        )
     for (data, width), group in groups.items():
         means = {n: np.mean([r["accuracy"][n] for r in group]) for n in group[0]["accuracy"]}
         rejected = holm({str(bits): estimate.p for bits, estimate in to_control(group).items()})

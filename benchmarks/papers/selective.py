@@ -150,4 +150,9 @@ def deploy(data: str, distortion: str, quick: bool) -> Record:
         "clean": trained(clean, labels, *shape(DEPLOYED_WIDTH), 10, epochs, 0),
         "distorted": trained(distorted, labels, *shape(DEPLOYED_WIDTH), 10, epochs, 0),
     }
-    return {"data": data, "distortion": distortion, "quick": quick, **deployed(modules, parts, max(1, epochs // 5))}
+    return {
+        "data": data,
+        "distortion": distortion,
+        "quick": quick,
+        **deployed(modules, parts, max(1, epochs // 5)),
+    }

@@ -51,7 +51,9 @@ def grouped(records: Mapping[str, Record]) -> Groups:
     """Records of at least two seeds, by data set and distortion."""
     found = {
         (data, distortion): [
-            r for r in records.values() if "widths" in r and (r["data"], r["distortion"]) == (data, distortion)
+            r
+            for r in records.values()
+            if "widths" in r and (r["data"], r["distortion"]) == (data, distortion)
         ]
         for data in SIDES
         for distortion in DISTORTIONS
@@ -103,7 +105,9 @@ def document(groups: Groups, records: Mapping[str, Record], options: argparse.Na
         "\n" + ARITHMETIC + "\n",
     ]
     if options.quick:
-        parts.insert(1, "**A tenth of the training (`--quick`): shows that the program runs, and no more.**\n")
+        parts.insert(
+            1, "**A tenth of the training (`--quick`): shows that the program runs, and no more.**\n"
+        )
     parts += [costs(data) for data in SIDES if any(key[0] == data for key in groups)]
     for (data, distortion), group in groups.items():
         rates = ", ".join(
@@ -120,7 +124,15 @@ def document(groups: Groups, records: Mapping[str, Record], options: argparse.Na
             )
             for width in WIDTHS
         ]  # fmt: skip
-        heads = ("width", "single", "selective", "perfect", "formula", "less single", "less single of width 1")
+        heads = (
+            "width",
+            "single",
+            "selective",
+            "perfect",
+            "formula",
+            "less single",
+            "less single of width 1",
+        )
         parts += [f"\n## {data}, {distortion}: {rates}, {len(group)} seeds\n", table(heads, rows)]
     return "\n".join([*parts, deployments(records)]) + "\n![Selective and single](selective-networks.png)\n"
 
@@ -138,7 +150,14 @@ def costs(data: str) -> str:
             (f"{width:g}", *(f"{n:,}" for n in (alone.weights, loaded.weights, stored_weights(tiny, graph, graph),
                                                 alone.macs, loaded.macs)))
         )  # fmt: skip
-    heads = ("width", "weights, single", "selective, loaded", "selective, stored", "MAC, single", "MAC, selective")
+    heads = (
+        "width",
+        "weights, single",
+        "selective, loaded",
+        "selective, stored",
+        "MAC, single",
+        "MAC, selective",
+    )
     return f"\n## Cost, {data} ({side}×{side})\n\n" + table(heads, rows)
 
 
