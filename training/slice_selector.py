@@ -88,11 +88,11 @@ def batch_of(slices: NDArray[np.float16], generator: np.random.Generator) -> tup
 
 
 def train_selector(slices: NDArray[np.float16], steps: int, seed: int) -> SliceSelector:
-    """``steps`` of Adam at 3e-3, falling along a cosine, on cross entropy."""
+    """``steps`` of Adam at 1e-2, falling along a cosine, on cross entropy."""
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     model = SliceSelector()
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         windows, labels = batch_of(slices, generator)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.papers bits|powers|selective``: the experiments of two papers, on this project's job
+"""``python -m benchmarks.papers bits|powers|selective|slices``: the experiments of two papers, on this project's job
 and on data that comes in packages. Each can be ended at any moment and started again; what is done is kept,
 and tables and pictures are made of what there is.
 """
@@ -30,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seeds", type=int, help="powers, selective: repetitions (default: 10 and 5)")
     made.add_argument("--quick", action="store_true", help="powers, selective: a tenth of the training")
     made.add_argument("--slices", type=int, default=22, help="bits: test slices (default: 22)")
-    made.add_argument("--size", type=int, default=512, help="bits: their side (default: 512)")
+    made.add_argument("--size", type=int, default=512, help="bits, slices: their side (default: 512)")
+    made.add_argument("--scans", type=int, default=42, help="slices: scans of six slices (default: 42)")
     made.add_argument("--steps", type=int, default=100, help="bits: steps of each retraining (default: 100)")
     made.add_argument("--members", type=int, default=2, help="bits: retrained networks of an ensemble")
     made.add_argument(
@@ -73,8 +74,15 @@ def selective_tasks(options: argparse.Namespace) -> list[Task]:
     return selective.tasks(options.seeds or 5, options.quick)
 
 
+def slices_tasks(options: argparse.Namespace) -> list[Task]:
+    """Those of :mod:`benchmarks.papers.slices`."""
+    from benchmarks.papers import slices
+
+    return slices.tasks(options.size, options.scans)
+
+
 EXPERIMENTS: Mapping[str, Callable[[argparse.Namespace], list[Task]]] = {
-    "bits": bits_tasks, "powers": powers_tasks, "selective": selective_tasks,
+    "bits": bits_tasks, "powers": powers_tasks, "selective": selective_tasks, "slices": slices_tasks,
 }  # fmt: skip
 
 

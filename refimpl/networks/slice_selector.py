@@ -17,7 +17,7 @@ def slice_selector(
 
     It sees a crop of the middle one of three adjacent slices with its neighbours, as TomoGAN does. Two
     convolutions of 3×3 to 8 channels, each with a pool, a third one, the mean over the image and a fully
-    connected layer: noise is a texture, so that its place says nothing. 1,394 weights and biases. Sizes,
+    connected layer: noise is a texture, so that its place says nothing. 1,410 weights and biases. Sizes,
     ``weights``, ``seed`` and errors are those of :func:`tomogan`.
     """
     check_size("slice selector", height, width)
