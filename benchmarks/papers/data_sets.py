@@ -66,7 +66,7 @@ def japanese_vowels() -> DataSet:
     270 series to train on and 370 to test on."""
     spec = importlib.util.find_spec("aeon")
     if spec is None or not spec.submodule_search_locations:
-        raise UsageError(f"JapaneseVowels lies in the package aeon: {REMEDY}")
+        raise UsageError("JapaneseVowels lies in the package aeon: pip install --no-deps aeon")
     folder = Path(next(iter(spec.submodule_search_locations))) / "datasets" / "data" / "JapaneseVowels"
     train, test = (read_ts(folder / f"JapaneseVowels_{part}.ts") for part in ("TRAIN", "TEST"))
     return DataSet("JapaneseVowels", 9, train, test)
@@ -86,7 +86,7 @@ def read_ts(path: Path) -> tuple[Array, Array]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}; {REMEDY}") from None
+        raise UsageError(f"{path}: {error.strerror}") from None
     series, labels = [], []
     for line in lines:
         if not line.strip() or line[0] in "#@":
