@@ -60,6 +60,12 @@ def main() -> int:
     overlap.add_argument(
         "--blend", type=int, default=0, help="pixels by which they overlap to be averaged after Fine-Tune"
     )
+    selector = commands.add_parser("slice-selector", help="train the slice selector on simulated slices")
+    selector.add_argument("--folder", type=Path, required=True, help="slices and weights.npz")
+    selector.add_argument("--samples", type=int, default=72, help="shared out over the families")
+    selector.add_argument("--size", type=int, default=128, help="of the simulated slices")
+    selector.add_argument("--steps", type=int, default=1500)
+    selector.add_argument("--seed", type=int, default=0)
     for command in (tomogan, repair):
         command.add_argument(
             "--data", type=Path, required=True, nargs="+",
@@ -95,6 +101,8 @@ def main() -> int:
     try:
         if options.command == "data":
             data.simulate(options.samples, options.crop, options.seed, options.output)
+        elif options.command == "slice-selector":
+            make_slice_selector(options)
         else:
             make_weights(options)
     except KaratError as error:
@@ -146,6 +154,17 @@ def make_weights(options: argparse.Namespace) -> None:
         ranges = ranges or observed(model, batches)
         model.rounding = FakeQuantization(ranges, options.aware == "int8", fixed)
     model = train(model, batches, schedule, options.folder, torch.device(options.device), perceptual)
+    np.savez(options.folder / "weights.npz", **stored(model))
+    print(f"wrote {options.folder / 'weights.npz'}")
+
+
+def make_slice_selector(options: argparse.Namespace) -> None:
+    """Trains the slice selector and writes ``weights.npz`` into its folder."""
+    from training.slice_selector import stacks, train_selector
+
+    torch.set_num_threads(1)
+    slices = stacks(options.samples, options.size, options.seed, options.folder / "slices.npz")
+    model = train_selector(slices, options.steps, options.seed)
     np.savez(options.folder / "weights.npz", **stored(model))
     print(f"wrote {options.folder / 'weights.npz'}")
 
