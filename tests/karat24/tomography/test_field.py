@@ -140,7 +140,8 @@ def test_drawn_conditions_span_what_the_field_has() -> None:
 
 
 def test_faint_texture_lies_in_voids_too_and_stays_faint() -> None:
-    """Its deviation in density 0 and 1 alike is between 0.1 and 15 % of the span; outside the body it is 0."""
+    """Its deviation in density 0 and 1 alike is between 0.1 and 15 % of the span; outside the body it is
+    0."""
     body = np.ones((SIZE, SIZE), np.float32)
     body[:8] = 0.0
     for seed in range(6):

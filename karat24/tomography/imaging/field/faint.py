@@ -43,7 +43,8 @@ class FaintTexture:
         return field, rng.uniform(0.5, 1.5) if kind == 2 else None, strength
 
     def added(self, density: Array, body: Array, z: float) -> Array:
-        """What to add to ``density`` ``[canvas, canvas]`` at height ``z``, only where ``body`` is 1: float32."""
+        """What to add to ``density`` ``[canvas, canvas]`` at height ``z``, only where ``body`` is 1:
+        float32."""
         own = 0.3 + 0.7 * np.cos(self._turn * density + self._phase) ** 2
         relief = np.zeros_like(density)
         for field, level, strength in self._layers:

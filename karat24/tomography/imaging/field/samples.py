@@ -102,7 +102,8 @@ def build_porous(rng: np.random.Generator, size: int, heights: Array) -> list[Ar
 
 
 def build_struts(rng: np.random.Generator, size: int, heights: Array) -> list[Array]:
-    """A network of rods between neighbouring points of a volume, in marrow of low density that is not flat."""
+    """A network of rods between neighbouring points of a volume, in marrow of low density that is not
+    flat."""
     _, canvas, body = _body(rng, size)
     spacing = size * rng.uniform(0.04, 0.12)
     count = int(min(1500, (canvas / spacing) ** 2 * 3))

@@ -1,8 +1,8 @@
 """Scans of such samples, under the conditions that the field has.
 
 Clean target: the reconstruction of noise-free, dense, complete projections by the same method and filter,
-through the same detector, as in :mod:`karat24.tomography.imaging.simulate`. What noise-free, dense projections
-give is its own target, so that a network learns to leave it alone.
+through the same detector, as in :mod:`karat24.tomography.imaging.simulate`. What noise-free, dense
+projections give is its own target, so that a network learns to leave it alone.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Conditions:
 
     ``dose`` is in photons per bin and view; 0 takes the limit of no noise at all. ``attenuation`` is the
     largest line integral. ``correlation`` (0 … 1) is that of the noise of neighbouring slices, ``spacing``
-    their distance in pixels: 0 repeats the sample. ``bad`` is the share of views during which something moved,
-    ``missing`` the degrees at the end of the half turn that were not taken. ``drift`` is the deviation of the
-    slow changes of flux along the detector, view by view: noise of low frequency. ``local`` cuts off the
-    detector at the image, and continues what it saw by its last value.
+    their distance in pixels: 0 repeats the sample. ``bad`` is the share of views during which something
+    moved, ``missing`` the degrees at the end of the half turn that were not taken. ``drift`` is the deviation
+    of the slow changes of flux along the detector, view by view: noise of low frequency. ``local`` cuts off
+    the detector at the image, and continues what it saw by its last value.
     """
 
     views: int
