@@ -191,8 +191,8 @@ def _tell_losses(records: Iterable[Record]) -> int:
     if marked:
         print(
             f"karat24 restore: warning: more than noise was taken from {len(marked)} of {len(records)} "
-            f"slices, first {marked[0].name} ({marked[0].removed}); look at the report, lower --strength, or use a "
-            "classical filter",
+            f"slices, first {marked[0].name} ({marked[0].removed}); look at the report, lower --strength, or "
+            "use a classical filter",
             file=sys.stderr,
         )
     if blind:

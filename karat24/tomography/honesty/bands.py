@@ -42,6 +42,11 @@ def energy(band: Array) -> float:
     return int((wide * wide).sum()) / band.size / FRACTION**2
 
 
+def covariance(first: Array, second: Array) -> float:
+    """Mean product of two bands, grey², summed in integers as :func:`energy` does."""
+    return int((first.astype(np.int64) * second).sum()) / first.size / FRACTION**2
+
+
 def local_energy(band: Array, side: int) -> Array:
     """Mean square over the ``side`` × ``side`` pixels around each, side odd; grey², float64 ``[y, x]``."""
     wide = band.astype(np.int64)

@@ -61,7 +61,7 @@ def _structured(window: Array, removed: Array, views: int) -> Array:
     total = np.zeros(removed.shape)
     gain = np.zeros(removed.shape)
     for band in range(COARSE, BANDS):
-        if is_resolved(band, free):
+        if is_resolved(band, free, views):
             around = local_energy(parts[band], REACH[band])
             gain = np.maximum(1.0 - CAUTION * expected[band] / np.maximum(around, 1e-18), 0.0)
             total += gain * parts[band]

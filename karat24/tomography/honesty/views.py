@@ -17,7 +17,8 @@ from scipy.ndimage import map_coordinates, uniform_filter1d
 
 from karat24.refimpl.graph import Array
 
-LARGEST_CROP = 1024
+SMALLEST, LARGEST_CROP = 32, 1024
+"""Pixels: smaller slices are not looked at, larger ones in their middle."""
 FEWEST = 24
 """Fewer peaks than this are the object's own symmetry."""
 PROMINENT, MODULATED, PART = 3e4, 0.35, 0.4
@@ -35,6 +36,8 @@ def count_views(image: Array) -> int | None:
     Angles are taken to be even over half a turn. Slices are judged by their middle.
     """
     side = min(*image.shape, LARGEST_CROP)
+    if side < SMALLEST:
+        return None
     first = [(length - side) // 2 for length in image.shape]
     middle = image[first[0] : first[0] + side, first[1] : first[1] + side].astype(np.float64)
     window = np.hanning(side)

