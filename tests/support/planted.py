@@ -35,7 +35,7 @@ def scene(kind: str, seed: int, views: int, dose: float, size: int = 256) -> Sce
 
 
 def aggregate(size: int, seed: int, contrast: float, grain: float = 20.0) -> Array:
-    """Patches about ``grain`` pixels apart, brighter than what is between by ``contrast`` of the span: grey."""
+    """Patches about ``grain`` pixels apart, brighter than between them by ``contrast`` of the span: grey."""
     field = Field(np.random.default_rng(seed), size, period=grain, spread=0.3)
     patches: Array = np.float32(contrast * SPAN) * level_set(field.at(0.0), 0.3)
     return patches

@@ -100,7 +100,7 @@ def test_a_lower_strength_gives_structure_back(noisy: Path, tmp_path: Path) -> N
         after = open_volume(Source(out)).read(1)
         errors.append(float(np.std(gaussian_filter(after - measured, 2.0))))
     assert errors[1] < 0.75 * errors[0]
-    with pytest.raises(FeedError, match="strength was 0.0 and is 0.5 now"):
+    with pytest.raises(FeedError, match=r"strength was 0\.0 and is 0\.5 now"):
         restored(plan_of(noisy, out, strength=0.5))
     with pytest.raises(UsageError, match="strength"):
         plan_of(noisy, tmp_path / "p", strength=1.5)
