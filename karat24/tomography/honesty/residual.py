@@ -174,7 +174,7 @@ def expected_energies(found: list[float], between: list[float]) -> list[float]:
 
 def is_resolved(band: int, free: float, views: int) -> bool:
     """Whether a band lies below ``free`` cycles per pixel, up to which there are no streaks."""
-    return (SPARSE_MARGIN if views else MARGIN) * PEAK / 2**band <= free
+    return (SPARSE_MARGIN if views else MARGIN) * PEAK * 2.0**-band <= free
 
 
 def _limit(band: int, pixels: int) -> float:
@@ -184,7 +184,7 @@ def _limit(band: int, pixels: int) -> float:
 
 def values_of(band: int, pixels: int) -> float:
     """About how many independent values of noise an image has in a band, at least 1."""
-    return max(MODES * pixels / 4**band, 1.0)
+    return max(MODES * pixels * 4.0**-band, 1.0)
 
 
 def _edges_taken(removed: Array, kept: Array) -> tuple[float, float]:

@@ -47,15 +47,16 @@ def build_concrete(rng: np.random.Generator, size: int, heights: Array) -> list[
     voids = pack_spheres(rng, outline.reach, 1.5, 0.03 * size + 2.0, fill=rng.uniform(0.02, 0.2))
     gap = rng.uniform(1.0, 0.4 * largest)
     texture = FaintTexture(rng, canvas)
+    emptiness = rng.uniform(0.6, 1.0)
 
     def density(z: float) -> Array:
         indices, polygons = cut_cells(seeds, z, gap)
         cells = [round_corners(polygon, 2) for polygon in polygons]
         hit, discs = cut_spheres(voids, z)
-        holes = np.column_stack([discs, discs[:, 2], np.zeros(len(hit)), np.full(len(hit), -rng_void)])
-        return body + Phantom.of(holes, cells, list(stones[indices])).rasterize(canvas) * body
+        holes = np.column_stack([discs, discs[:, 2], np.zeros(len(hit)), np.full(len(hit), -emptiness)])
+        matter: Array = body + Phantom.of(holes, cells, list(stones[indices])).rasterize(canvas) * body
+        return matter
 
-    rng_void = rng.uniform(0.6, 1.0)
     return _stack(density, texture, body, heights)
 
 
@@ -119,7 +120,8 @@ def build_struts(rng: np.random.Generator, size: int, heights: Array) -> list[Ar
         solid = np.zeros((canvas, canvas), np.float32)
         for (first, last), radius in zip(ends, thick, strict=True):
             _add_rod(solid, grid, first, last, float(radius), z)
-        return body * (np.float32(marrow) + np.float32(1.0 - marrow) * solid)
+        matter: Array = body * (np.float32(marrow) + np.float32(1.0 - marrow) * solid)
+        return matter
 
     return _stack(density, texture, body, heights)
 
