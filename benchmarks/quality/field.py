@@ -39,8 +39,8 @@ SIZE = 384
 VIEWS, DOSES = (60, 120, 360), (300, 1500, 8000)
 KINDS_SEEN = (*HELD_OUT_KINDS, "bone")
 BEAM = Beam(dose=1.0, blur=0.5, ring=1e-3, read_noise=1.0)
-NLM = (0.6, 1.3, 2.0, 3.0, 5.0, 8.0)
-TV = (0.03, 0.05, 0.08, 0.13, 0.2, 0.3, 0.45)
+NLM = (1.3, 2.0, 3.0, 5.0)
+TV = (0.05, 0.1, 0.2, 0.3, 0.45)
 PLANTED, GRAIN = 0.02, 24.0
 """Contrast of the aggregate, a share of the grey span of 0.8, and its period, pixels."""
 
