@@ -54,6 +54,7 @@ PARAMETERS: Mapping[str, Parameters] = MappingProxyType(
         "QLinearMatMul": Parameters((Edge(0, 1, 2), Edge(3, 4, 5, -1)), Edge(0, 6, 7, -1)),
         "QuantizeLinear": _QUANTIZE,
         f"{MICROSOFT}:DequantizeLinear": _DEQUANTIZE,
+        f"{MICROSOFT}:DynamicQuantizeMatMul": Parameters((Edge(1, 2, 3, -1),), None),
         f"{MICROSOFT}:MatMulIntegerToFloat": Parameters((Edge(0, 2, 4), Edge(1, 3, 5, -1)), None),
         f"{MICROSOFT}:QGemm": Parameters((Edge(0, 1, 2), Edge(3, 4, 5, -1)), Edge(0, 7, 8)),
         f"{MICROSOFT}:QLinearAdd": _BINARY,

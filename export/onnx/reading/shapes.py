@@ -260,6 +260,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Unsqueeze": moving.unsqueeze,
         "Where": _elementwise(0, 1, 2),
         f"{MICROSOFT}:DequantizeLinear": _dequantize,
+        f"{MICROSOFT}:DynamicQuantizeMatMul": _matmul(0, 1, _type_of(0)),
         f"{MICROSOFT}:MatMulIntegerToFloat": _matmul(0, 1, _type_of(2)),
         f"{MICROSOFT}:QGemm": _gemm(0, 3, _qgemm_type),
         f"{MICROSOFT}:QLinearAdd": _elementwise(0, 3),

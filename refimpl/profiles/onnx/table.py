@@ -97,6 +97,8 @@ def variant_of(view: LayerView) -> str:
         return f"{view.input(0).dtype}_{view.input(3).dtype}"
     if view.op in ("MatMulInteger", f"{MICROSOFT}MatMulIntegerToFloat"):
         return f"{view.input(0).dtype}_{view.input(1).dtype}"
+    if view.op == f"{MICROSOFT}DynamicQuantizeMatMul":
+        return f"uint8_{view.input(1).dtype}"
     if view.op == "Resize":
         return f"{view.text('mode', 'nearest')}_{view.output().dtype}"
     return view.output().dtype if view.outputs else ""
@@ -157,6 +159,8 @@ ORT_1_31: RuleTable = {
     "ConvTranspose": {"chain": FUSED, "*": Rule("unspecified")},
     "ReduceMean": {"leading": REFERENCE, "*": Rule("unspecified")},
     "Sigmoid": _any(FUSED),
+    "DynamicQuantizeLinear": _any(CLAMPED_BEFORE),
+    f"{MICROSOFT}DynamicQuantizeMatMul": _any(REFERENCE),
     f"{MICROSOFT}MatMulIntegerToFloat": _any(REFERENCE),
     f"{MICROSOFT}QLinearAdd": _any(FUSED),
     f"{MICROSOFT}QLinearMul": _any(FLOAT32_FIRST),
@@ -172,9 +176,12 @@ ORT_1_31_AVX2: RuleTable = {
     **ORT_1_31,
     **{op: {**ORT_1_31[op], "uint8_int8": SATURATING} for op in ACCUMULATING},
     "MatMulInteger": {"uint8_int8": replace(EXACT, accumulation="saturating_pairs"), "*": EXACT},
-    f"{MICROSOFT}MatMulIntegerToFloat": {
-        "uint8_int8": replace(REFERENCE, accumulation="saturating_pairs"),
-        "*": REFERENCE,
+    **{
+        f"{MICROSOFT}{op}": {
+            "uint8_int8": replace(REFERENCE, accumulation="saturating_pairs"),
+            "*": REFERENCE,
+        }
+        for op in ("DynamicQuantizeMatMul", "MatMulIntegerToFloat")
     },
 }
 """AVX2 has no exact product of uint8 and int8. ConvInteger multiplies the filter by the image, int8 by uint8,
@@ -194,6 +201,7 @@ ONNX_SPEC: RuleTable = {
     },
     **{op: _any(EXACT) for op in IN_STEPS},
     **{op: _any(FLOAT64_FIRST) for op in ("QLinearConv", "QLinearMatMul")},
+    "DynamicQuantizeLinear": _any(REFERENCE),
 }
 """The reference implementation: the zero point is added before rounding."""
 

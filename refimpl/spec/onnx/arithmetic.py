@@ -35,7 +35,7 @@ def fused_multiply_add(a: Array, b: Array, c: Array) -> Array:
 
 def quantize(reals: Array, parameters: Affine) -> Array:
     """``rint(clip(x / scale, low - zp, high - zp)) + zp`` in float32, as int64; not-a-number gives low."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         steps = np.asarray(reals, np.float32) / parameters.scale
     low = (parameters.low - parameters.zero_point).astype(np.float32)
     high = (parameters.high - parameters.zero_point).astype(np.float32)

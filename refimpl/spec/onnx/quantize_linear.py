@@ -7,7 +7,7 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, LayerView, Tensor
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.onnx.arithmetic import dequantize, quantize
-from karat24.refimpl.spec.onnx.parameters import Affine, affine
+from karat24.refimpl.spec.onnx.parameters import Affine, affine_of, require_parameters
 from karat24.refimpl.spec.shared.requirements import (
     operand,
     require_arity,
@@ -23,7 +23,10 @@ STORED = ("int8", "uint8", "int16", "uint16")
 
 
 def check_quantize_linear(view: LayerView) -> None:
-    """Inputs: float32 values, scale, optional zero point; attribute ``axis`` (1) for several scales."""
+    """Inputs: float32 values, scale, optional zero point; attribute ``axis`` (1) for several scales.
+
+    The graph may compute scale and zero point, here and in DequantizeLinear.
+    """
     require_arity(view, 2, optional=1)
     require_dtype(view, view.input(0), ("float32",))
     require_dtype(view, view.output(), STORED)
@@ -44,24 +47,28 @@ def _check(view: LayerView, stored: Tensor) -> None:
     if view.integer("block_size", 0):
         raise UnsupportedOp(f"{view} is quantized in blocks, which is not implemented")
     require_shape(view, view.output(), view.input(0).shape)
-    _parameters(view, stored)
+    axis = _axis(view)
+    require_parameters(view, 1, 2, stored.dtype, 1 if axis is None else stored.shape[axis])
 
 
-def _parameters(view: LayerView, stored: Tensor) -> Affine:
+def _axis(view: LayerView) -> int | None:
+    """The axis that several scales belong to; None for one scale."""
+    if view.input(1).shape in ((), (1,)):
+        return None
+    return resolve_axis(view, view.integer("axis", 1), len(view.input(0).shape))
+
+
+def _parameters(view: LayerView, values: Values, stored: Tensor) -> Affine:
     """Shaped to broadcast against the values."""
-    rank, channels, axis = len(stored.shape), 1, 0
-    if view.input(1).shape not in ((), (1,)):
-        axis = resolve_axis(view, view.integer("axis", 1), rank)
-        channels = stored.shape[axis]
-    return affine(view, 1, 2, stored.dtype, channels).along(axis, rank)
+    return affine_of(view, values, 1, 2, stored.dtype).along(_axis(view) or 0, len(stored.shape))
 
 
 def quantize_linear(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
     """``clip(rint(x / scale) + zp)``, ties to even."""
-    result = quantize(operand(values, 0), _parameters(view, view.output()))
+    result = quantize(operand(values, 0), _parameters(view, values, view.output()))
     return SpecResult((result.astype(DTYPES[view.output().dtype]),))
 
 
 def dequantize_linear(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
     """``float32(q - zp) * scale``."""
-    return SpecResult((dequantize(operand(values, 0), _parameters(view, view.input(0))),))
+    return SpecResult((dequantize(operand(values, 0), _parameters(view, values, view.input(0))),))

@@ -10,6 +10,7 @@ from karat24.refimpl.contract import Op
 from karat24.refimpl.spec.onnx import (
     conv_integer,
     conv_transpose,
+    dynamic_quantize_linear,
     elementwise,
     float_functions,
     matmul_integer_to_float,
@@ -59,6 +60,10 @@ _OPS: Mapping[str, Op] = MappingProxyType(
         "DepthToSpace": Op(moves.check_depth_to_space, moves.depth_to_space),
         "DequantizeLinear": _DEQUANTIZE,
         "Div": _BINARY,
+        "DynamicQuantizeLinear": Op(
+            dynamic_quantize_linear.check_dynamic_quantize_linear,
+            dynamic_quantize_linear.dynamic_quantize_linear,
+        ),
         "Elu": _FUNCTION,
         "Erf": _FUNCTION,
         "Exp": _FUNCTION,
@@ -114,6 +119,11 @@ _OPS: Mapping[str, Op] = MappingProxyType(
         "Transpose": Op(moves.check_transpose, moves.transpose),
         "Unsqueeze": _RESHAPE,
         f"{MICROSOFT}DequantizeLinear": _DEQUANTIZE,
+        f"{MICROSOFT}DynamicQuantizeMatMul": Op(
+            matmul_integer_to_float.check_dynamic_quantize_matmul,
+            matmul_integer_to_float.dynamic_quantize_matmul,
+            accumulates=True,
+        ),
         f"{MICROSOFT}MatMulIntegerToFloat": Op(
             matmul_integer_to_float.check_matmul_integer_to_float,
             matmul_integer_to_float.matmul_integer_to_float,
