@@ -75,7 +75,10 @@ class Suspect:
     @property
     def weighted(self) -> Weighted | None:
         """Where the parts of the layer are; None for an op without a filter."""
-        return WEIGHTED.get(self.view.op)
+        found = WEIGHTED.get(self.view.op)
+        if found is not None and self.view.op == "QLinearConv" and len(self.view.input(3).shape) != 4:
+            return replace(found, taps=())  # over one or three axes no tap is sought
+        return found
 
     @cached_property
     def own(self) -> LayerResult:

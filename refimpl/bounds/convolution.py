@@ -1,6 +1,11 @@
-"""Convolutions of float64 values, plainly: ``[batch, y, x, channel]`` images, OHWI filters, groups."""
+"""Convolutions of float64 values, plainly: ``[batch, y, x, channel]`` images, OHWI filters, groups.
+
+A convolution may have any number of spatial axes.
+"""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 
@@ -8,17 +13,13 @@ from karat24.refimpl.graph import Array
 from karat24.refimpl.spec.shared.geometry import Window
 
 
-def convolve(over: tuple[Window, Window], groups: int, data: Array, weights: Array) -> Array:
+def convolve(over: tuple[Window, ...], groups: int, data: Array, weights: Array) -> Array:
     """Sums of products ``[batch, out_y, out_x, out]``; filters ``[out, y, x, in / groups]``."""
-    over_y, over_x = over
-    shape = (data.shape[0], over_y.output_size, over_x.output_size, weights.shape[0])
-    result = np.zeros(shape)
-    for tap_y in range(over_y.taps):
-        out_y, in_y = over_y.taken(tap_y)
-        for tap_x in range(over_x.taps):
-            out_x, in_x = over_x.taken(tap_x)
-            seen = data[:, in_y][:, :, in_x]
-            result[:, out_y[:, None], out_x] += _by_group(seen, weights[:, tap_y, tap_x], groups)
+    result = np.zeros((data.shape[0], *(axis.output_size for axis in over), weights.shape[0]))
+    for taps in itertools.product(*(range(axis.taps) for axis in over)):
+        out, taken = zip(*(axis.taken(tap) for axis, tap in zip(over, taps, strict=True)), strict=True)
+        seen = data[(slice(None), *np.ix_(*taken))]
+        result[(slice(None), *np.ix_(*out))] += _by_group(seen, weights[(slice(None), *taps)], groups)
     return result
 
 

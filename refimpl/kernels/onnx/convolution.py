@@ -48,7 +48,7 @@ def prepare_qlinear_conv(view: LayerView, rule: Rule, target: Target) -> Kernel 
     if len(view.input(0).shape) == 3:
         return prepare_one_row(prepare_qlinear_conv, view, rule, target)
     data, filters, output = parameters(view, 1, 2), parameters(view, 4, 5), parameters(view, 6, 7)
-    if filters.one_zero_point is None:
+    if filters.one_zero_point is None or len(view.input(0).shape) != 4:
         return None
     given, dtype = (data, filters, output), view.output().dtype
     return ImageKernel(_convolution(view, rule, target, (3, 8), given, dtype), (0,))
@@ -88,7 +88,7 @@ def prepare_conv_integer(view: LayerView, rule: Rule, target: Target) -> Kernel 
     if len(view.input(0).shape) == 3:
         return prepare_one_row(prepare_conv_integer, view, rule, target, 1)
     data, filters = _zero_points(view, 2), _zero_points(view, 3)
-    if filters.one_zero_point is None:
+    if filters.one_zero_point is None or len(view.input(0).shape) != 4:
         return None
     given = (data, Parameters((1.0,), filters.zero_points[:1]), WITHOUT_SCALE)
     kernel = _convolution(view, SUMS_ONLY, target, (1, 4), given, "int8")

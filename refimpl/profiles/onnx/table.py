@@ -47,17 +47,28 @@ UNSPECIFIED = (
     "Gelu",
     "Gemm",
     "GlobalAveragePool",
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
     "Log",
     "MatMul",
     "Pow",
+    "RMSNormalization",
     "ReduceMean",
     "ReduceSum",
     "Sigmoid",
+    "SimplifiedLayerNormalization",
     "Softmax",
     "Softplus",
     "Tanh",
 )
 """float32 ops whose last bits depend on the order of a sum or on a library's function."""
+
+UNSPECIFIED_ONNXRUNTIME = tuple(
+    f"{MICROSOFT}{op}"
+    for op in ("BiasGelu", "FastGelu", "FusedMatMul", "Gelu", "QuickGelu", "SkipLayerNormalization")
+)
+"""The same of ONNX Runtime's own ops."""
 
 ACCUMULATING = ("QLinearConv", "QLinearMatMul", f"{MICROSOFT}QGemm")
 
@@ -152,6 +163,7 @@ ORT_1_31: RuleTable = {
     **_COMMON,
     **{op: _any(EXACT) for op in IN_STEPS},
     **{op: _any(FP32) for op in ACCUMULATING},
+    **{op: _any(Rule("unspecified")) for op in UNSPECIFIED_ONNXRUNTIME},
     "Resize": {
         **_COMMON["Resize"],
         **{f"linear_{dtype}": REFERENCE for dtype in ("int8", "uint8", "float32")},

@@ -15,6 +15,7 @@ from karat24.refimpl.spec.onnx import (
     float_functions,
     matmul_integer_to_float,
     moves,
+    normalization,
     pools,
     qgemm,
     qlinear_add,
@@ -36,6 +37,7 @@ _ROUNDING = Op(elementwise.check_float_unary, elementwise.rounding)
 _FUNCTION = Op(float_functions.check_function, float_functions.function)
 _EXTREME = Op(reductions.check_reduction, reductions.reduce_extreme)
 _POSITION = Op(reductions.check_arg_extreme, reductions.arg_extreme)
+_LAYER_NORMALIZATION = Op(normalization.check_layer_normalization, normalization.normalize)
 _RESHAPE = Op(moves.check_reshape, moves.reshape)
 _QUANTIZE = Op(quantize_linear.check_quantize_linear, quantize_linear.quantize_linear)
 _DEQUANTIZE = Op(quantize_linear.check_dequantize_linear, quantize_linear.dequantize_linear)
@@ -75,9 +77,12 @@ _OPS: Mapping[str, Op] = MappingProxyType(
         "Gemm": Op(unspecified.check_gemm, unspecified.gemm),
         "GlobalAveragePool": Op(unspecified.check_global_average_pool, unspecified.global_average_pool),
         "GlobalMaxPool": Op(reductions.check_global_max_pool, reductions.global_max_pool),
+        "GroupNormalization": Op(normalization.check_group_normalization, normalization.normalize),
         "HardSigmoid": Op(elementwise.check_float_unary, elementwise.hard_sigmoid),
         "HardSwish": Op(elementwise.check_float_unary, elementwise.hard_swish),
         "Identity": _RESHAPE,
+        "InstanceNormalization": Op(normalization.check_instance_normalization, normalization.normalize),
+        "LayerNormalization": _LAYER_NORMALIZATION,
         "LeakyRelu": Op(elementwise.check_float_unary, elementwise.leaky_relu),
         "Log": _FUNCTION,
         "MatMul": Op(unspecified.check_matmul, unspecified.matmul),
@@ -95,6 +100,7 @@ _OPS: Mapping[str, Op] = MappingProxyType(
             qlinear_matmul.check_qlinear_matmul, qlinear_matmul.qlinear_matmul, accumulates=True
         ),
         "QuantizeLinear": _QUANTIZE,
+        "RMSNormalization": _LAYER_NORMALIZATION,
         "Reciprocal": _ROUNDING,
         "ReduceMax": _EXTREME,
         "ReduceMean": Op(reductions.check_reduction, reductions.reduce_mean),
@@ -105,6 +111,7 @@ _OPS: Mapping[str, Op] = MappingProxyType(
         "Resize": Op(resize.check_resize, resize.resize),
         "Round": _ROUNDING,
         "Shape": Op(moves.check_shape, moves.shape),
+        "SimplifiedLayerNormalization": _LAYER_NORMALIZATION,
         "Sigmoid": Op(elementwise.check_float_unary, elementwise.sigmoid),
         "Slice": Op(moves.check_slice, moves.slice_),
         "Softmax": Op(float_functions.check_softmax, float_functions.softmax),
@@ -118,12 +125,16 @@ _OPS: Mapping[str, Op] = MappingProxyType(
         "Tile": Op(moves.check_expand, moves.tile),
         "Transpose": Op(moves.check_transpose, moves.transpose),
         "Unsqueeze": _RESHAPE,
+        f"{MICROSOFT}BiasGelu": Op(float_functions.check_biased, float_functions.biased_gelu),
         f"{MICROSOFT}DequantizeLinear": _DEQUANTIZE,
         f"{MICROSOFT}DynamicQuantizeMatMul": Op(
             matmul_integer_to_float.check_dynamic_quantize_matmul,
             matmul_integer_to_float.dynamic_quantize_matmul,
             accumulates=True,
         ),
+        f"{MICROSOFT}FastGelu": Op(float_functions.check_biased, float_functions.biased_gelu),
+        f"{MICROSOFT}FusedMatMul": Op(unspecified.check_fused_matmul, unspecified.fused_matmul),
+        f"{MICROSOFT}Gelu": _FUNCTION,
         f"{MICROSOFT}MatMulIntegerToFloat": Op(
             matmul_integer_to_float.check_matmul_integer_to_float,
             matmul_integer_to_float.matmul_integer_to_float,
@@ -145,6 +156,10 @@ _OPS: Mapping[str, Op] = MappingProxyType(
             qlinear_softmax.check_qlinear_softmax, qlinear_softmax.qlinear_softmax
         ),
         f"{MICROSOFT}QuantizeLinear": _QUANTIZE,
+        f"{MICROSOFT}QuickGelu": _FUNCTION,
+        f"{MICROSOFT}SkipLayerNormalization": Op(
+            normalization.check_skip_layer_normalization, normalization.normalize
+        ),
     }
 )
 

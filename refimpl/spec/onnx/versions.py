@@ -30,6 +30,7 @@ CHANGES: Mapping[str, Mapping[int, str]] = MappingProxyType(
         },
         "Dropout": {12: "ratio and training_mode are inputs; nothing is dropped without the latter"},
         "Gemm": {11: "the bias may be left out"},
+        "GroupNormalization": {21: "scales and biases are per channel, and stash_type"},
         "Hardmax": {13: "along one axis, the last by default"},
         "LogSoftmax": {13: "along one axis, the last by default"},
         "LpPool": {18: "ceil_mode, 0 by default, and dilations, 1 by default"},
