@@ -128,6 +128,7 @@ def parameters() -> Iterator[OnnxCase]:
         feeds = {"x": x.astype(dtype), "s": scales[:1].reshape(()), "z": zeros[:1].reshape(())}
         content = with_outputs([node("DequantizeLinear", "xsz")], feeds, {"y": "float32"})
         yield OnnxCase(f"computed_dequantize_{dtype}", content, feeds, "one scale")
+    yield from _halves()
     wide = np.array([0, 1, -1, 2**24 + 1, 2**24 + 3, -(2**24) - 1, 2**31 - 1, -(2**31)], np.int64)
     for source in ("int32", "int64"):
         feeds = {"x": wide.astype(source)}
@@ -137,6 +138,20 @@ def parameters() -> Iterator[OnnxCase]:
     feeds = {"x": values.astype(np.float32)}
     content = with_outputs([node("Cast", "x", to=10)], feeds, {"y": "float16"})
     yield OnnxCase("cast_float32_float16", content, feeds, "ties, overflow to infinity, subnormal halves")
+
+
+def _halves() -> Iterator[OnnxCase]:
+    """float16 values and scales: divided and multiplied in float32."""
+    every = np.arange(2**16).astype(np.uint16).view(np.float16)
+    every = every[np.isfinite(every)]
+    for dtype in ("int8", "uint8", "int16", "uint16"):
+        constants = {"s": np.float16(0.0371), "z": np.array(3, dtype)}
+        content = with_outputs([node("QuantizeLinear", "xsz")], {"x": every}, {"y": dtype}, **constants)
+        yield OnnxCase(f"half_quantize_{dtype}", content, {"x": every}, "every finite float16")
+        stored = np.arange(-3000, 3000).astype(dtype)
+        nodes = [node("DequantizeLinear", "xsz")]
+        content = with_outputs(nodes, {"x": stored}, {"y": "float16"}, **constants)
+        yield OnnxCase(f"half_dequantize_{dtype}", content, {"x": stored}, "products rounded to float16")
 
 
 def cases() -> list[OnnxCase]:

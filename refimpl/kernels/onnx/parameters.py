@@ -35,9 +35,11 @@ def parameters(view: LayerView, scale: int, zero_point: int) -> Parameters:
 
 
 def has_one_constant_scale(view: LayerView, scale: int, zero_point: int) -> bool:
-    """False where there are several scales, or the graph computes one or its zero point."""
+    """False where there are several scales, one of float16, or the graph computes one or its zero point."""
     scales, stored = view.input(scale).data, view.optional_input(zero_point)
-    return scales is not None and scales.size == 1 and (stored is None or stored.data is not None)
+    if scales is None or scales.size != 1 or scales.dtype != np.float32:
+        return False
+    return stored is None or stored.data is not None
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,11 @@ _ELEMENTS_PER_STEP = 4
 def prepare_quantize_linear(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
     """QuantizeLinear: ``rint(x / scale)``, bounded, plus the zero point; not a number gives the lowest."""
     output = view.output()
-    if output.dtype not in _BYTES or not has_one_constant_scale(view, 1, 2):
+    if (
+        output.dtype not in _BYTES
+        or view.input(1).dtype != "float32"
+        or not has_one_constant_scale(view, 1, 2)
+    ):
         return None
     given = parameters(view, 1, 2)
     scale, zero_point = np.float32(given.scales[0]), given.zero_points[0]

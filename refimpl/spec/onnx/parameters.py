@@ -75,16 +75,24 @@ def affine(
     return Affine(values, zero_points, low, high)
 
 
-def require_parameters(view: LayerView, scale: int, zero_point: int, dtype: str, channels: int = 1) -> None:
+def require_parameters(
+    view: LayerView,
+    scale: int,
+    zero_point: int,
+    dtype: str,
+    channels: int = 1,
+    scale_types: tuple[str, ...] = ("float32",),
+) -> None:
     """The like of :func:`affine` for parameters that the graph may compute, whose values then may be any.
 
-    One float32 scale or ``channels`` of them, and zero points as many, or one, of type ``dtype``.
+    One scale or ``channels`` of them, of one of ``scale_types``; zero points as many, or one, of type
+    ``dtype``.
     """
     scales, given = view.input(scale), view.optional_input(zero_point)
     if scales.data is not None and (given is None or given.data is not None):
-        affine(view, scale, zero_point, dtype, channels)
+        affine(view, scale, zero_point, dtype, channels, scale_types)
         return
-    require_dtype(view, scales, ("float32",))
+    require_dtype(view, scales, scale_types)
     shapes = ((), (1,), (channels,))
     require(view, scales.shape in shapes, f"scales {scales.name!r} of shape {scales.shape}")
     if given is not None:
@@ -93,9 +101,10 @@ def require_parameters(view: LayerView, scale: int, zero_point: int, dtype: str,
 
 
 def affine_of(view: LayerView, values: Values, scale: int, zero_point: int, dtype: str) -> Affine:
-    """The parameters among a layer's values, which :func:`require_parameters` has found to fit."""
+    """The parameters among a layer's values, scales as float32; :func:`require_parameters` has found them
+    to fit."""
     low, high = QUANTIZED_RANGE[dtype]
-    scales = operand(values, scale).reshape(-1)
+    scales = operand(values, scale).reshape(-1).astype(np.float32)
     zero_points = np.zeros(scales.size, np.int64)
     if view.optional_input(zero_point) is not None:
         given = operand(values, zero_point).astype(np.int64).reshape(-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, LayerView, Tensor
@@ -12,6 +14,7 @@ from karat24.refimpl.spec.shared.requirements import (
     operand,
     require_arity,
     require_dtype,
+    require_same_dtype,
     require_shape,
     resolve_axis,
 )
@@ -19,16 +22,21 @@ from karat24.refimpl.spec.shared.requirements import (
 FLOAT32 = 1
 """ONNX's number of the type, which ``precision`` may name."""
 
+REALS = ("float32", "float16")
+"""Types of real values; those of the latter are divided and multiplied in float32."""
+
 STORED = ("int8", "uint8", "int16", "uint16")
 
 
 def check_quantize_linear(view: LayerView) -> None:
-    """Inputs: float32 values, scale, optional zero point; attribute ``axis`` (1) for several scales.
+    """Inputs: float32 or float16 values, a scale of their type, optional zero point; attribute ``axis`` (1)
+    for several scales.
 
     The graph may compute scale and zero point, here and in DequantizeLinear.
     """
     require_arity(view, 2, optional=1)
-    require_dtype(view, view.input(0), ("float32",))
+    require_dtype(view, view.input(0), REALS)
+    require_same_dtype(view, view.input(0), view.input(1))
     require_dtype(view, view.output(), STORED)
     if view.integer("precision", 0) not in (0, FLOAT32):
         raise UnsupportedOp(f"{view} divides in element type {view.integer('precision')}, not float32")
@@ -39,7 +47,8 @@ def check_dequantize_linear(view: LayerView) -> None:
     """Inputs: stored values, scale, optional zero point; attribute ``axis`` (1) for several scales."""
     require_arity(view, 2, optional=1)
     require_dtype(view, view.input(0), (*STORED, "int32"))
-    require_dtype(view, view.output(), ("float32",))
+    require_dtype(view, view.output(), REALS)
+    require_same_dtype(view, view.input(1), view.output())
     _check(view, view.input(0))
 
 
@@ -48,7 +57,8 @@ def _check(view: LayerView, stored: Tensor) -> None:
         raise UnsupportedOp(f"{view} is quantized in blocks, which is not implemented")
     require_shape(view, view.output(), view.input(0).shape)
     axis = _axis(view)
-    require_parameters(view, 1, 2, stored.dtype, 1 if axis is None else stored.shape[axis])
+    channels = 1 if axis is None else stored.shape[axis]
+    require_parameters(view, 1, 2, stored.dtype, channels, REALS)
 
 
 def _axis(view: LayerView) -> int | None:
@@ -70,5 +80,7 @@ def quantize_linear(view: LayerView, values: Values, rule: Rule) -> SpecResult: 
 
 
 def dequantize_linear(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one rule
-    """``float32(q - zp) * scale``."""
-    return SpecResult((dequantize(operand(values, 0), _parameters(view, values, view.input(0))),))
+    """``float32(q - zp) * scale``, as float16 where the scale is."""
+    reals = dequantize(operand(values, 0), _parameters(view, values, view.input(0)))
+    with np.errstate(over="ignore"):
+        return SpecResult((reals.astype(DTYPES[view.output().dtype]),))
