@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from karat24.refimpl.bounds import functions, fused, normalization, onnx, tflite
+from karat24.refimpl.bounds import functions, fused, matmul_nbits, normalization, onnx, tflite
 from karat24.refimpl.bounds.interval import Interval, Use
 from karat24.refimpl.contract import Check, Values
 from karat24.refimpl.errors import UnsupportedOp
@@ -74,6 +74,7 @@ BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "com.microsoft:FusedConv": Bound(fused.check_fused_conv, fused.fused_conv),
         "com.microsoft:FusedMatMul": _onnx("com.microsoft:FusedMatMul", onnx.fused_matmul),
         "com.microsoft:Gelu": _onnx("com.microsoft:Gelu", functions.gelu),
+        "com.microsoft:MatMulNBits": _onnx("com.microsoft:MatMulNBits", matmul_nbits.matmul_nbits),
         "com.microsoft:QuickGelu": _onnx("com.microsoft:QuickGelu", functions.quick_gelu),
         "com.microsoft:SkipLayerNormalization": _onnx(
             "com.microsoft:SkipLayerNormalization", normalization.normalized

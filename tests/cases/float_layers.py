@@ -144,7 +144,10 @@ def _node(
     if op.endswith("FusedConv"):  # a runtime's own op: the file says the shape of its output
         content = _declared(content, (x.shape[0], len(constants["w"]), *x.shape[2:]))
     elif op.startswith("com.microsoft"):
-        content = _declared(content, (*x.shape[:-1], len(constants["w"]) if "Mat" in op else x.shape[-1]))
+        content = _declared(
+            content,
+            (*x.shape[:-1], attributes.get("N") or (len(constants["w"]) if "Mat" in op else x.shape[-1])),
+        )
     return read_onnx(content), content, x
 
 
@@ -199,6 +202,7 @@ def _onnx(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[Gra
         "FusedMatMul",
         _node("com.microsoft:FusedMatMul", rows, flipped, transB=1, alpha=0.125 + 0.1 * groups),
     )
+    yield from _blockwise(rng, draw)
     yield "Elu-alpha", _node("Elu", points, alpha=1.7)
     yield "Gelu-tanh", _node("Gelu", points, approximate="tanh")
 
@@ -238,3 +242,18 @@ def _normalizations(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str,
     yield "GroupNormalization", _node("GroupNormalization", image, each, num_groups=3)
     shared = {name: values[:3] for name, values in each.items()}
     yield "GroupNormalization-18", _node("GroupNormalization", image, shared, num_groups=3, opset=18)
+
+
+def _blockwise(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[Graph, bytes, Array]]]:
+    """Weights in blocks, the last one not full; products in float32 and by integers."""
+    for bits, level in itertools.product((4, 8), (0, 4)):
+        deep, wide_, block = _pick(rng, 32, 100, 129), _pick(rng, 1, 7, 16), _pick(rng, 16, 32, 128)
+        blocks = -(-deep // block)
+        constants = {
+            "w": rng.integers(0, 256, (wide_, blocks, block * bits // 8)).astype(np.uint8),
+            "s": (rng.uniform(0.1, 1, (wide_ * blocks)) * 0.02).astype(np.float32),
+            "z": rng.integers(0, 256, wide_ * -(-blocks * bits // 8)).astype(np.uint8),
+        }
+        options = {"K": deep, "N": wide_, "bits": bits, "block_size": block, "accuracy_level": level}
+        rows = _drawn(rng, draw, _pick(rng, 1, 3, 5), deep)
+        yield f"MatMulNBits-{bits}-{level}", _node("com.microsoft:MatMulNBits", rows, constants, **options)

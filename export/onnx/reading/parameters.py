@@ -112,7 +112,8 @@ def input_quantizations(view: LayerView) -> list[tuple[int, Quantization]]:
 
 def _parameters(view: LayerView, edge: Edge, tensor: Tensor) -> Quantization | None:
     scale, zero_point = view.optional_input(edge.scale), view.optional_input(edge.zero_point)
-    if scale is None or scale.data is None or tensor.dtype not in QUANTIZED_RANGE:
+    blocks = view.layer.attributes.get("block_size", 0)
+    if scale is None or scale.data is None or tensor.dtype not in QUANTIZED_RANGE or blocks:
         return None
     if scale.dtype not in ("float32", "float16") or scale.data.ndim > 1:
         raise ModelError(f"{view}: the scale {scale.name!r} is {scale.dtype} of shape {scale.shape}")

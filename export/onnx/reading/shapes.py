@@ -87,7 +87,6 @@ def _int32(view: LayerView) -> str:
 
 def _quantize(view: LayerView) -> list[Type]:
     """uint8 unless the zero point or ``output_dtype`` says otherwise."""
-    _no_blocks(view)
     dtype = view.input(2).dtype if has_input(view, 2) else _stated_type(view, "uint8")
     if view.input(1).dtype not in ("float32", "float16", "int32"):
         raise ModelError(f"{view}: a scale of {view.input(1).dtype}")
@@ -98,7 +97,6 @@ def _quantize(view: LayerView) -> list[Type]:
 
 def _dequantize(view: LayerView) -> list[Type]:
     """Values of the scale's type unless ``output_dtype`` says otherwise."""
-    _no_blocks(view)
     if has_input(view, 2) and view.input(2).dtype != view.input(0).dtype:
         raise ModelError(
             f"{view}: values of {view.input(0).dtype} with a zero point of {view.input(2).dtype}"
@@ -113,11 +111,6 @@ def _stated_type(view: LayerView, default: str) -> str:
             f"{view}: element type number {code} is newer than the versions of ONNX read here"
         )
     return TYPE_NAMES.get(code, default)
-
-
-def _no_blocks(view: LayerView) -> None:
-    if view.integer("block_size", 0):
-        raise UnsupportedOp(f"{view} is quantized in blocks; only scales per tensor or axis are supported")
 
 
 def _dynamic_quantize(view: LayerView) -> list[Type]:
@@ -157,6 +150,10 @@ def _gemm(left: int, right: int, dtype: Callable[[LayerView], str]) -> Rule:
         return [Type((rows, columns), dtype(view))]
 
     return rule
+
+
+def _matmul_nbits(view: LayerView) -> list[Type]:
+    return [Type((*view.input(0).shape[:-1], view.integer("N")), view.input(0).dtype)]
 
 
 def _qgemm_type(view: LayerView) -> str:
@@ -283,6 +280,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         f"{MICROSOFT}:DequantizeLinear": _dequantize,
         f"{MICROSOFT}:DynamicQuantizeMatMul": _matmul(0, 1, _type_of(0)),
         f"{MICROSOFT}:MatMulIntegerToFloat": _matmul(0, 1, _type_of(2)),
+        f"{MICROSOFT}:MatMulNBits": _matmul_nbits,
         f"{MICROSOFT}:QGemm": _gemm(0, 3, _qgemm_type),
         f"{MICROSOFT}:QLinearAdd": _elementwise(0, 3),
         f"{MICROSOFT}:QLinearAveragePool": windows.pool,

@@ -66,7 +66,15 @@ UNSPECIFIED = (
 
 UNSPECIFIED_ONNXRUNTIME = tuple(
     f"{MICROSOFT}{op}"
-    for op in ("BiasGelu", "FastGelu", "FusedMatMul", "Gelu", "QuickGelu", "SkipLayerNormalization")
+    for op in (
+        "BiasGelu",
+        "FastGelu",
+        "FusedMatMul",
+        "Gelu",
+        "MatMulNBits",
+        "QuickGelu",
+        "SkipLayerNormalization",
+    )
 )
 """The same of ONNX Runtime's own ops."""
 

@@ -9,6 +9,7 @@ import numpy as np
 from karat24.refimpl.contract import Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.spec.shared.packed import PACKED
 from karat24.refimpl.spec.shared.requirements import operand, require, require_dtype
 
 
@@ -89,7 +90,7 @@ def require_parameters(
     ``dtype``.
     """
     scales, given = view.input(scale), view.optional_input(zero_point)
-    if scales.data is not None and (given is None or given.data is not None):
+    if scales.data is not None and (given is None or given.data is not None) and dtype not in PACKED:
         affine(view, scale, zero_point, dtype, channels, scale_types)
         return
     require_dtype(view, scales, scale_types)
@@ -102,8 +103,8 @@ def require_parameters(
 
 def affine_of(view: LayerView, values: Values, scale: int, zero_point: int, dtype: str) -> Affine:
     """The parameters among a layer's values, scales as float32; :func:`require_parameters` has found them
-    to fit."""
-    low, high = QUANTIZED_RANGE[dtype]
+    to fit. Four-bit values, which are only read, have no bounds here."""
+    low, high = QUANTIZED_RANGE.get(dtype, (0, 0))
     scales = operand(values, scale).reshape(-1).astype(np.float32)
     zero_points = np.zeros(scales.size, np.int64)
     if view.optional_input(zero_point) is not None:
