@@ -129,6 +129,7 @@ def parameters() -> Iterator[OnnxCase]:
         content = with_outputs([node("DequantizeLinear", "xsz")], feeds, {"y": "float32"})
         yield OnnxCase(f"computed_dequantize_{dtype}", content, feeds, "one scale")
     yield from _halves()
+    yield from _blocks()
     wide = np.array([0, 1, -1, 2**24 + 1, 2**24 + 3, -(2**24) - 1, 2**31 - 1, -(2**31)], np.int64)
     for source in ("int32", "int64"):
         feeds = {"x": wide.astype(source)}
@@ -152,6 +153,36 @@ def _halves() -> Iterator[OnnxCase]:
         nodes = [node("DequantizeLinear", "xsz")]
         content = with_outputs(nodes, {"x": stored}, {"y": "float16"}, **constants)
         yield OnnxCase(f"half_dequantize_{dtype}", content, {"x": stored}, "products rounded to float16")
+
+
+def _blocks() -> Iterator[OnnxCase]:
+    """DequantizeLinear of constants in blocks and of 4 bits; QuantizeLinear in blocks."""
+    kinds = (
+        ("int4", -8, 8, onnx.TensorProto.INT4), ("uint4", 0, 16, onnx.TensorProto.UINT4),
+        ("int8", -128, 128, onnx.TensorProto.INT8), ("int16", -3000, 3000, onnx.TensorProto.INT16),
+    )  # fmt: skip
+    shapes = ((0, 32, (64, 5)), (1, 3, (5, 7)), (-1, 4, (3, 2, 9)), (1, 0, (5, 7)), (0, 100, (7, 3)))
+    for (dtype, low, high, code), (axis, block, shape) in itertools.product(kinds, shapes):
+        rng = seeded(f"{dtype} {shape}")
+        sizes = [shape[axis]]
+        if block:
+            sizes = [-(-n // block) if i == axis % len(shape) else n for i, n in enumerate(shape)]
+        scales = rng.uniform(0.1, 1, sizes).astype(np.float32)
+        zeros = rng.integers(max(low, -8), min(high, 8), sizes)
+        options = {"axis": axis} | ({"block_size": block} if block else {})
+        nodes = [node("DequantizeLinear", "wsz", "d", **options), node("Add", "dx")]
+        x = rng.normal(size=shape).astype(np.float32)
+        model = onnx.load_from_string(with_outputs(nodes, {"x": x}, {"y": "float32"}, s=scales))
+        for name, values in (("w", rng.integers(low, high, shape)), ("z", zeros)):
+            listed = values.reshape(-1).tolist()
+            model.graph.initializer.append(helper.make_tensor(name, code, values.shape, listed))
+        content = bytes(model.SerializeToString())
+        name = f"blocks_{dtype}_{axis}_{block}_{len(shape)}"
+        yield OnnxCase(name, content, {"x": x}, "a last block that is not full, an odd last half byte")
+        if block and dtype in ("int8", "int16"):
+            nodes = [node("QuantizeLinear", "xsz", **options)]
+            content = with_outputs(nodes, {"x": 9 * x}, {"y": dtype}, s=scales, z=zeros.astype(dtype))
+            yield OnnxCase(f"quantize_{name}", content, {"x": 9 * x}, "scales of blocks")
 
 
 def cases() -> list[OnnxCase]:
