@@ -58,3 +58,33 @@ def test_a_comparison_of_scales_from_one_on_is_what_litert_computes(
     model = found("tflite/fuzz_greater_int8_scale_above_1.tflite")
     assert main(["verify", str(model), "--delegate", lane, "--samples", "3"]) == 0
     assert "BIT_EXACT" in capsys.readouterr().out
+
+
+VERDICTS = {
+    "aimet4105_linear_transpose_after_dq": (0, "BIT_EXACT"),
+    "modelopt869_fp32_qdq_conv_clip": (0, "WITHIN_BOUND"),
+    "ort10111_dynamic_matmul_s8": (0, "BIT_EXACT"),
+    "ort12558_dynamic_conv_s8": (0, "BIT_EXACT"),
+    "ort16105_qgemm_u8s8_zp128": (0, "BIT_EXACT"),
+    "ort18811_a16w8_opset21": (0, "WITHIN_BOUND"),
+    "ort24711_constw_bias_match": (0, "BIT_EXACT"),
+    "ort24711_constw_bias_mismatch": (3, "its bias 'bf' counts in steps of 0.001"),
+    "ort28030_double_qdq_avgpool": (0, "BIT_EXACT"),
+    "ort32132_qlinearadd_vs_float": (0, "BIT_EXACT"),
+    "ort7982_shared_bias_quantize_static_u8s8": (3, "its bias 'b0' counts in steps of"),
+    "perchannel_square_axis_missing": (0, "axis 0 would fit as well"),
+    "q_conv1d_s8s8": (0, "BIT_EXACT"),
+    "qat_floatw_q_dq_conv_pertensor": (0, "BIT_EXACT"),
+    "trt1706_pytorchquant_floatw_q_dq_floatbias": (0, "BIT_EXACT"),
+}
+"""What ``verify`` says of a file in ONNX Runtime's default session: exit code, and words of its report."""
+
+
+@pytest.mark.parametrize("mode", [[], ["--cumulative"]])
+@pytest.mark.parametrize("name", VERDICTS)
+def test_what_onnx_runtime_runs_is_judged(
+    name: str, mode: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, words = VERDICTS[name]
+    assert main(["verify", str(found(f"onnx/{name}.onnx")), "--delegate", "ort", *mode]) == code
+    assert words in capsys.readouterr().out
