@@ -10,16 +10,16 @@ import itertools
 import numpy as np
 
 from karat24.refimpl.graph import Array
-from karat24.refimpl.spec.shared.geometry import Window
+from karat24.refimpl.spec.shared.geometry import Index, Window, taken_by
 
 
 def convolve(over: tuple[Window, ...], groups: int, data: Array, weights: Array) -> Array:
     """Sums of products ``[batch, out_y, out_x, out]``; filters ``[out, y, x, in / groups]``."""
     result = np.zeros((data.shape[0], *(axis.output_size for axis in over), weights.shape[0]))
     for taps in itertools.product(*(range(axis.taps) for axis in over)):
-        out, taken = zip(*(axis.taken(tap) for axis, tap in zip(over, taps, strict=True)), strict=True)
-        seen = data[(slice(None), *np.ix_(*taken))]
-        result[(slice(None), *np.ix_(*out))] += _by_group(seen, weights[(slice(None), *taps)], groups)
+        out, taken = taken_by(over, taps)
+        tap: Index = (slice(None), *taps)
+        result[(slice(None), *out)] += _by_group(data[(slice(None), *taken)], weights[tap], groups)
     return result
 
 

@@ -33,9 +33,9 @@ def matmul_nbits(view: LayerView, values: Values) -> Interval:
     weights = blocks_of(view, values)
     if not (np.isfinite(data).all() and np.isfinite(weights.scale).all()):
         raise CannotCompare("an input is no finite number")
-    rows = np.zeros((len(data), blocks * block))
-    rows[:, :deep] = data
-    rows = rows.reshape(-1, blocks, block)
+    filled = np.zeros((len(data), blocks * block))
+    filled[:, :deep] = data
+    rows = filled.reshape(-1, blocks, block)
     bias = np.zeros(wide) if bias_of(values) is None else np.asarray(bias_of(values), np.float64)
     interval = _product(rows, np.zeros(rows.shape), weights, bias)
     if view.integer("accuracy_level", 0) >= BY_INTEGERS:

@@ -15,7 +15,7 @@ from karat24.refimpl.spec.onnx import qgemm, qlinear_conv, qlinear_matmul
 from karat24.refimpl.spec.onnx.one_axis import as_image
 from karat24.refimpl.spec.onnx.parameters import Affine
 from karat24.refimpl.spec.onnx.sums import check_convolution, zero_of
-from karat24.refimpl.spec.shared.geometry import windows
+from karat24.refimpl.spec.shared.geometry import Index, windows
 from karat24.refimpl.spec.shared.packed import unpacked
 from karat24.refimpl.staircase.requantization import ACCUMULATING
 
@@ -157,7 +157,9 @@ def _channels_first_window(
     for at in itertools.product(*(range(axis.taps) for axis in over)):
         axes = zip(over, at, out, strict=True)
         for taken in itertools.product(*(_seen_by(view, axis.taken(tap), to) for axis, tap, to in axes)):
-            found.append((seen[(slice(None), *taken)], taps[(slice(None), *at)]))
+            pixel: Index = (slice(None), *taken)
+            tap: Index = (slice(None), *at)
+            found.append((seen[pixel], taps[tap]))
     return _joined(found)
 
 

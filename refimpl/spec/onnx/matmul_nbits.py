@@ -25,8 +25,8 @@ from karat24.refimpl.spec.shared.requirements import (
     require_shape,
 )
 
-MAX_BLOCK = 2**20
-"""Values of a block; the last one is filled up, so that a small file could ask for a large array."""
+MAX_BLOCK = 256
+"""Values of a block, or twice a column: what is filled up in the last one stays small."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def check_matmul_nbits(view: LayerView) -> None:
         raise UnsupportedOp(f"{view} has weights in an order of their own")
     if view.optional_input(4) is not None:
         raise UnsupportedOp(f"{view} orders its rows by groups (g_idx)")
-    fits = min(deep, wide) >= 1 and 8 <= block <= MAX_BLOCK and block % 8 == 0
+    fits = min(deep, wide) >= 1 and 8 <= block <= max(MAX_BLOCK, 2 * deep) and block % 8 == 0
     require(view, fits, f"{deep} by {wide} in blocks of {block}")
     for tensor in (view.input(0), view.input(2), view.output()):
         require_dtype(view, tensor, ("float32",))
@@ -76,10 +76,10 @@ def check_matmul_nbits(view: LayerView) -> None:
     require_shape(view, view.output(), (*view.input(0).shape[:-1], wide))
     rows = -(-blocks * bits // 8)
     for position, size in ((1, wide * blocks * (block * bits // 8)), (2, wide * blocks), (3, wide * rows)):
-        tensor = view.optional_input(position)
-        if tensor is not None:
-            found = math.prod(tensor.shape)
-            require(view, found == size, f"{tensor.name!r} has {found} values, not {size}")
+        packed = view.optional_input(position)
+        if packed is not None:
+            found = math.prod(packed.shape)
+            require(view, found == size, f"{packed.name!r} has {found} values, not {size}")
     zero_points, bias = view.optional_input(3), view.optional_input(5)
     if zero_points is not None and zero_points.dtype != "uint8":
         raise UnsupportedOp(f"{view} has zero points of {zero_points.dtype}")

@@ -8,7 +8,7 @@ is RMSNormalization, are ONNX Runtime's, 1.31.1.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,14 +36,14 @@ class Normalization:
     """``(x - mean) / sqrt(variance + epsilon) * scale + bias``, mean and variance over ``count`` values.
 
     ``data`` is float64 ``[group, count]``; ``scale`` and ``bias`` broadcast to it. ``lost`` is what ``data``
-    may differ from what a runtime has there, an array or 0. ``centred`` is False where no mean is taken.
+    may differ from what a runtime has there, and broadcasts. ``centred`` is False where no mean is taken.
     """
 
     data: Array
     scale: Array
     bias: Array
     epsilon: float
-    lost: Array | float = 0.0
+    lost: Array = field(default_factory=lambda: np.zeros(()))
     centred: bool = True
 
 
@@ -114,7 +114,7 @@ def normalization(view: LayerView, values: Values) -> Normalization:
     data = operand(values, 0).astype(np.float64)
     if view.op in ("InstanceNormalization", "GroupNormalization"):
         return _over_channels(view, values, data)
-    position, lost = 1, 0.0
+    position, lost = 1, np.zeros(())
     if view.op.endswith("SkipLayerNormalization"):
         data, lost, position = *_sum(values), 2
     simplified = view.op in ("RMSNormalization", "SimplifiedLayerNormalization")
@@ -124,7 +124,7 @@ def normalization(view: LayerView, values: Values) -> Normalization:
         _row(values, place, data.shape[first:], missing)
         for place, missing in ((position, 1), (position + 1, 0))
     )
-    lost = lost if isinstance(lost, float) else lost.reshape(shape)
+    lost = np.broadcast_to(lost, data.shape).reshape(shape)
     return Normalization(data.reshape(shape), scale, bias, _epsilon(view), lost, not simplified)
 
 

@@ -12,7 +12,7 @@ from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.onnx.arithmetic import sum_saturating_pairs
 from karat24.refimpl.spec.onnx.parameters import Affine
 from karat24.refimpl.spec.onnx.windows import windows_over
-from karat24.refimpl.spec.shared.geometry import Window
+from karat24.refimpl.spec.shared.geometry import Window, taken_by
 from karat24.refimpl.spec.shared.requirements import require, require_rank
 
 
@@ -79,9 +79,9 @@ def _taps(image: Array, zero_point: int, over: tuple[Window, ...]) -> Array:
     outputs, kernel = tuple(axis.output_size for axis in over), tuple(axis.taps for axis in over)
     seen = np.full((batch, *outputs, *kernel, channels), zero_point, np.int64)
     for taps in itertools.product(*map(range, kernel)):
-        out, taken = zip(*(axis.taken(tap) for axis, tap in zip(over, taps, strict=True)), strict=True)
-        values = image[(slice(None), slice(None), *np.ix_(*taken))]
-        seen[(slice(None), *np.ix_(*out), *taps)] = np.moveaxis(values, 1, -1)
+        out, taken = taken_by(over, taps)
+        values = image[(slice(None), slice(None), *taken)]
+        seen[(slice(None), *out, *taps)] = np.moveaxis(values, 1, -1)
     return seen.reshape(batch, *outputs, -1)
 
 

@@ -18,6 +18,7 @@ from karat24.refimpl.spec.onnx.one_axis import as_image
 from karat24.refimpl.spec.onnx.pools import count_taps
 from karat24.refimpl.spec.onnx.sums import check_convolution
 from karat24.refimpl.spec.onnx.windows import windows
+from karat24.refimpl.spec.shared.geometry import Index, taken_by
 from karat24.refimpl.spec.shared.requirements import (
     broadcast,
     operand,
@@ -63,14 +64,13 @@ def conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: AR
     channels, outputs = weights.shape[1], weights.shape[0] // groups
     result = np.zeros(view.output().shape)
     for taps in itertools.product(*(range(axis.taps) for axis in over)):
-        out, taken = zip(*(axis.taken(tap) for axis, tap in zip(over, taps, strict=True)), strict=True)
-        seen = image[(slice(None), slice(None), *np.ix_(*taken))]
+        out, taken = taken_by(over, taps)
+        seen = image[(slice(None), slice(None), *taken)]
         for group in range(groups):
             part = seen[:, group * channels : (group + 1) * channels]
             own = slice(group * outputs, (group + 1) * outputs)
-            filters = weights[(own, slice(None), *taps)]
-            sums = np.einsum("nc...,oc->no...", part, filters)
-            result[(slice(None), own, *np.ix_(*out))] += sums
+            tap: Index = (own, slice(None), *taps)
+            result[(slice(None), own, *out)] += np.einsum("nc...,oc->no...", part, weights[tap])
     if len(values) > 2 and values[2] is not None:
         result += values[2].reshape(-1, *[1] * len(over))
     return rounded(result.reshape(given.output().shape))
