@@ -32,8 +32,8 @@ ANSWERS = {
 JUDGED = {
     "aimet4105_linear_transpose_after_dq": (0, "BIT_EXACT", "com.microsoft:QGemm"),
     "modelopt869_fp32_qdq_conv_clip": (0, "WITHIN_BOUND", "any order of float32 operations can give"),
-    "ort10111_dynamic_matmul_s8": (3, "NOT_COMPARED", "DynamicQuantizeMatMul: karat24 lacks it"),
-    "ort12558_dynamic_conv_s8": (3, "NOT_COMPARED", "DynamicQuantizeLinear: karat24 lacks it"),
+    "ort10111_dynamic_matmul_s8": (0, "BIT_EXACT", "com.microsoft:DynamicQuantizeMatMul"),
+    "ort12558_dynamic_conv_s8": (0, "BIT_EXACT", "DynamicQuantizeLinear"),
     "ort16105_qgemm_u8s8_zp128": (0, "BIT_EXACT", "com.microsoft:QGemm"),
     "ort18811_a16w8_opset21": (0, "WITHIN_BOUND", "any order of float32 operations can give"),
     "ort24711_constw_bias_match": (0, "BIT_EXACT", "QLinearConv"),
@@ -87,10 +87,13 @@ def _verify(name: str, *options: str) -> int:
     return main(["verify", str(found(f"onnx/{name}.onnx")), "--delegate", "ort", "--all", *options])
 
 
+@pytest.mark.parametrize("mode", [(), ("--cumulative",)], ids=["isolated", "cumulative"])
 @pytest.mark.parametrize("name", sorted(JUDGED))
-def test_onnx_files_get_the_verdict_that_is_right(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnx_files_get_the_verdict_that_is_right(
+    name: str, mode: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     code, verdict, words = JUDGED[name]
-    assert _verify(name, "--samples", "2") == code
+    assert _verify(name, "--samples", "2", *mode) == code
     said = capsys.readouterr().out
     assert f"\n{verdict}: ort against ort-1.31" in said
     assert words in said
