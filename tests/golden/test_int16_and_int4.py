@@ -50,6 +50,15 @@ def test_a_scale_that_is_no_power_of_two_is_the_runtimes_refusal(profile: str) -
         check_layer(graph.view(0), profile_named(profile))
 
 
+def test_a_bias_that_the_reference_kernel_reads_wrongly_is_refused_with_the_remedy() -> None:
+    case = _case(int16_weighted.cases(), "fully_connected_int16_rows_int32")
+    view = case.graph.view(0)
+    with pytest.raises(RefusedByRuntime, match="set quantized_bias_type to int32, or store"):
+        check_layer(view, profile_named("litert-2.3-ref"))
+    for profile in ("litert-2.3-builtin", "litert-2.3-xnnpack", "tflite-2.14-ref"):
+        check_layer(view, profile_named(profile))
+
+
 def test_accumulators_of_int16_have_64_bits() -> None:
     case = _case(int16_weighted.cases(), "conv_2d_int16_wide_beyond_int32_fine")
     result = compile_graph(case.graph).run(case.feeds, accumulators=True)

@@ -156,6 +156,23 @@ def test_a_left_shift_that_wraps_is_no_staircase() -> None:
         staircase(shifted, "gemmlowp", low, high)
 
 
+def test_a_float64_product_beyond_int32_is_no_staircase_and_below_it_is_one() -> None:
+    """It becomes -2^31 there; the zero point, added after, wraps a little before."""
+    view, _ = weighted_layer(WeightedShape("FULLY_CONNECTED", channels=64, filters=1, per_channel=False), 3)
+    (scale,) = view.input(1).quantization.scale  # type: ignore[union-attr]
+    large = replace(view.input(1).quantization, scale=(scale * 2**20,))  # type: ignore[type-var]
+    wide = replace(view, inputs=(view.input(0), replace(view.input(1), quantization=large), view.inputs[2]))
+    rounding = requantization(wide, PROFILES["litert-2.3-ref"].rule(wide))
+    assert rounding is not None
+    low, high = rounding.defined("float64_half_away")
+    stairs = staircase(rounding, "float64_half_away", low, high)
+    ends = np.stack([low, low + 1, high - 1, high])
+    np.testing.assert_array_equal(stairs.outputs(ends), rounding(ends, "float64_half_away"))
+    assert (rounding(high * 2, "float64_half_away") < rounding(high, "float64_half_away")).all()
+    with pytest.raises(CannotCompare, match="float64_half_away wraps beyond"):
+        staircase(rounding, "float64_half_away", low, high + 1)
+
+
 @pytest.mark.parametrize("shape", SHAPES[::2], ids=str)
 def test_a_window_says_how_an_accumulator_is_made(shape: WeightedShape) -> None:
     """Every output element, paddings and groups included, from the linear form alone."""
