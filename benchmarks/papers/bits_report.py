@@ -23,7 +23,7 @@ HEADS = (
 )  # fmt: skip
 
 
-def write(records: Mapping[str, Record], options: argparse.Namespace, output: Path) -> list[Path]:
+def write(records: Mapping[str, Record], _: argparse.Namespace, output: Path) -> list[Path]:
     """``powers-of-two-tomogan.md`` and ``.png``; nothing without the float network's record."""
     by_way = {(record["way"], record["bits"]): record for record in records.values()}
     if ("float", 0) not in by_way:
@@ -80,10 +80,10 @@ def document(order: list[Record], base: list[float], reference: Record) -> str:
         "`python -m benchmarks.papers bits` makes this table and picture: "
         f"{len(base)} held-out simulated slices, whole, mean SSIM; noisy {noisy:.4f}.\n\n"
         f"{table(HEADS, rows)}\n"
-        f"{steps} Other ensembles are the mean of the bilinear and the transposed network. kB count TomoGAN's "
-        "weights and no biases; the code of variable length has one bit for a 0. Fine-Tune was rounded to as "
-        "many bits at once. From 6 bits on the wider codes change hardly a weight, so that their rows say the "
-        "same.\n\n![SSIM against kB of weights](powers-of-two-tomogan.png)\n"
+        f"{steps} Other ensembles are the mean of the bilinear and the transposed network. kB count "
+        "TomoGAN's weights and no biases; the code of variable length has one bit for a 0. Fine-Tune was "
+        "rounded to as many bits at once. From 6 bits on the wider codes change hardly a weight, so that "
+        "their rows say the same.\n\n![SSIM against kB of weights](powers-of-two-tomogan.png)\n"
     )
 
 

@@ -72,8 +72,9 @@ def shipped_selector(profile: str = CANONICAL, threads: int | None = None) -> Sl
 def restore_selected(
     window: Array, selector: SliceSelector, restored: Callable[[Array], Array]
 ) -> tuple[Array, bool]:
-    """The middle slice of ``[y, x, 3]``, as ``restored`` gives it or, where it is clean, as it is; and whether
-    it was restored. Raises as both do."""
+    """The middle slice of ``[y, x, 3]``, as ``restored`` gives it or, where it is clean, as it is.
+
+    The second result is whether it was restored. Raises as both do."""
     if selector.needs_denoising(window):
         return restored(window), True
     return window[..., 1].copy(), False

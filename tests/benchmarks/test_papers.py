@@ -69,7 +69,7 @@ def powers(width: str, gain: float) -> list[dict]:
         {
             "data": "digits", "width": width, "seed": seed, "quick": False, "weights": 10, "test": 100,
             "accuracy": {"float": 80.0, "control": 90.0 + seed}
-            | {bits: 90.0 + seed + gain + 0.01 * seed for bits in BITS},
+            | dict.fromkeys(BITS, 90.0 + seed + gain + 0.01 * seed),
         }
         for seed in range(4)
     ]  # fmt: skip
@@ -112,7 +112,7 @@ def selective(gain: float, loss: float) -> dict[str, dict]:
         narrow = one | {"selective": value, "both": value - gain - 0.02 * seed}
         records[str(seed)] = {
             "data": "digits", "distortion": "blur 1", "seed": seed, "test": 10, "misses": 0.01,
-            "false_alarms": 0.02, "widths": {"1.0": one} | {w: narrow for w in ("0.75", "0.5", "0.25")},
+            "false_alarms": 0.02, "widths": {"1.0": one} | dict.fromkeys(("0.75", "0.5", "0.25"), narrow),
         }  # fmt: skip
     return records
 
