@@ -165,7 +165,8 @@ def deployments(records: Mapping[str, Record]) -> str:
     """The networks in int8, powers of two and pruned."""
     rows = [
         (f"{record['data']}, {record['distortion']}, {way}", f"{found['accuracy']:.2f}",
-         f"{found['energy']:.3f}", {0: "bit exact"}.get(found["exit_code"], f"exit code {found['exit_code']}"))
+         f"{found['energy']:.3f}",
+         {0: "bit exact"}.get(found["exit_code"], f"exit code {found['exit_code']}"))
         for record in records.values() if "ways" in record
         for way, found in record["ways"].items()
     ]  # fmt: skip

@@ -87,7 +87,8 @@ def document(records: Mapping[str, Record], slices: Slices, size: int) -> str:
         f"`python -m benchmarks.papers slices` makes this: {len(records)} simulated test scans of "
         f"{size}×{size}, {len(slices)} slices, {clean} of them clean. The selector "
         f"({count(slice_selector()).parameters:,} parameters, int8, on the oracle) reads {crops} "
-        f"crops of {CROP}×{CROP}: {chooser / 1e6:.1f} million MAC for each slice, {100 * chooser / whole:.2f} % of TomoGAN's {whole / 1e9:.1f} billion. "
+        f"crops of {CROP}×{CROP}: {chooser / 1e6:.1f} million MAC for each slice, "
+        f"{100 * chooser / whole:.2f} % of TomoGAN's {whole / 1e9:.1f} billion. "
         f"**False alarms {100 * false_alarms:.1f} %, misses {100 * misses:.1f} %.**\n\n"
         "Clean means: reconstructed without noise from all projections, the simulator's target.\n\n"
         + table(("family", "slices", "false alarms", "misses"), rows)
@@ -95,8 +96,8 @@ def document(records: Mapping[str, Record], slices: Slices, size: int) -> str:
         + table(("noise", "slices", "misses", "SSIM left", "SSIM denoised"), strength)
         + "\nMean SSIM of a scan by the formula, from the rates above and the mean SSIM of clean "
         f"slices left ({mean(slices, False, 'left'):.4f}) and denoised "
-        f"({mean(slices, False, 'denoised'):.4f}), noisy ones left ({mean(slices, True, 'left'):.4f}) and denoised "
-        f"({mean(slices, True, 'denoised'):.4f}):\n\n"
+        f"({mean(slices, False, 'denoised'):.4f}), noisy ones left ({mean(slices, True, 'left'):.4f}) "
+        f"and denoised ({mean(slices, True, 'denoised'):.4f}):\n\n"
         + table(("noisy slices", "perfect selector", "this selector", "all denoised", "none denoised"), scans)
         + f"\nMeasured slice by slice, with {actual:.0%} noisy: {measured(slices):.4f}; the formula gives "
         f"{formula(slices, actual, false_alarms, misses):.4f}, as if errors were independent of what they "
