@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def ensembles(group: list[Record], folder: Path) -> str:
     return "Ensembles of the first seeds:\n\n" + table(("members", *map(str, sizes)), rows)
 
 
+@functools.cache
 def _labels(data: str) -> Array | None:
     from benchmarks.papers.data_sets import DATA_SETS
     from karat24.refimpl.errors import UsageError

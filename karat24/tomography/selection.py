@@ -39,8 +39,8 @@ class SliceSelector:
             raise FeedError(
                 f"a slice with its two neighbours is [y, x, 3] of at least {CROP}×{CROP}, got {window.shape}"
             )
-        scores = [self.network(crop[None])[0, 0, 0] for crop in crops_of(window)]
-        clean, noisy = np.sum(scores, axis=0, dtype=np.float64)
+        scores = np.stack([self.network(crop[None])[0, 0, 0] for crop in crops_of(window)])
+        clean, noisy = scores.astype(np.float64).sum(axis=0).tolist()
         return float(noisy - clean)
 
     def needs_denoising(self, window: Array) -> bool:
