@@ -172,7 +172,7 @@ def deployments(records: Mapping[str, Record]) -> str:
     ]  # fmt: skip
     if not rows:
         return ""
-    heads = ("of the first seed", "accuracy in int8", "energy of weights", "LiteRT XNNPACK, layer by layer")
+    heads = ("of the first seed", "accuracy in int8", "energy, 16 bits", "LiteRT XNNPACK, layer by layer")
     return (
         f"\n## Deployed, width {DEPLOYED_WIDTH:g}\n\nThe whole selective network in 8 bits, run by the "
         "oracle; *powers*: dedicated networks of powers of two in 5 bits with a span of at most 6, *pruned*: "
