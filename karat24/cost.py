@@ -117,8 +117,8 @@ def data_access_lines(content: dict[str, Any]) -> Iterator[str]:
         return
     yield f"weights {content['weights']:,}, of which {content['nonzero']:,} are not 0"
     yield (
-        f"MAC {content['macs']['executed']:,} executed, {content['macs']['block-input']:,} as the selective paper "
-        "counts them, at the size of a block's input"
+        f"MAC {content['macs']['executed']:,} executed, {content['macs']['block-input']:,} as the selective "
+        "paper counts them, at the size of a block's input"
     )
     for reading, found in content["energy"].items():
         amounts = ", ".join(f"{amount:,.0f} in {what}" for what, amount in found.items())

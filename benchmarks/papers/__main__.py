@@ -1,6 +1,6 @@
-"""``python -m benchmarks.papers bits|powers|selective|slices``: the experiments of two papers, on this project's job
-and on data that comes in packages. Each can be ended at any moment and started again; what is done is kept,
-and tables and pictures are made of what there is.
+"""``python -m benchmarks.papers bits|powers|selective|slices``: the experiments of two papers, on this
+project's job and on data that comes in packages. Each can be ended at any moment and started again; what is
+done is kept, and tables and pictures are made of what there is.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def write(records: Mapping[str, Record], options: argparse.Namespace, output: Pa
         return []
     base = column(by_way["float", 0], main_name(by_way["float", 0]))
     order = sorted(by_way.values(), key=lambda record: (list(TITLES).index(record["way"]), record["bits"]))
-    text = document(order, base, by_way["float", 0])
+    text = document(order, base, by_way["float", 0], options.size)
     output.mkdir(parents=True, exist_ok=True)
     path = output / "powers-of-two-tomogan.md"
     path.write_text(text, encoding="utf-8")
@@ -47,7 +47,7 @@ def main_name(record: Record) -> str:
     return next(iter(record["memory"]))
 
 
-def document(order: list[Record], base: list[float], reference: Record) -> str:
+def document(order: list[Record], base: list[float], reference: Record, size: int) -> str:
     """The table with what it rests on."""
     rows = []
     for record in order:
@@ -78,12 +78,12 @@ def document(order: list[Record], base: list[float], reference: Record) -> str:
     return (
         "# TomoGAN in powers of two\n\n"
         "`python -m benchmarks.papers bits` makes this table and picture: "
-        f"{len(base)} held-out simulated slices, whole, mean SSIM; noisy {noisy:.4f}.\n\n"
+        f"{len(base)} held-out simulated slices of {size}×{size}, whole, mean SSIM; noisy {noisy:.4f}.\n\n"
         f"{table(HEADS, rows)}\n"
-        f"{steps} Other ensembles are the mean of the bilinear and the transposed network. kB count TomoGAN's "
-        "weights and no biases; the code of variable length has one bit for a 0. Fine-Tune was rounded to as "
-        "many bits at once. From 6 bits on the wider codes change hardly a weight, so that their rows say the "
-        "same.\n\n![SSIM against kB of weights](powers-of-two-tomogan.png)\n"
+        f"{steps} Other ensembles are the mean of the bilinear and the transposed network. kB count "
+        "TomoGAN's weights and no biases; the code of variable length has one bit for a 0. Fine-Tune was "
+        "rounded to as many bits at once. From 6 bits on the wider codes change hardly a weight, so that "
+        "their rows say the same.\n\n![SSIM against kB of weights](powers-of-two-tomogan.png)\n"
     )
 
 

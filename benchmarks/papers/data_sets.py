@@ -36,9 +36,8 @@ def mnist1d() -> DataSet:
     arguments = get_dataset_args()
     arguments.num_samples, arguments.train_split = 11_000, 1_000 / 11_000
     made = make_dataset(arguments)
-    return DataSet(
-        "MNIST-1D", 10, (_series(made["x"]), _labels(made["y"])), (_series(made["x_test"]), _labels(made["y_test"]))
-    )  # fmt: skip
+    train, test = ((_series(made[f"x{end}"]), _labels(made[f"y{end}"])) for end in ("", "_test"))
+    return DataSet("MNIST-1D", 10, train, test)
 
 
 def digits(train: int = 300, seed: int = 0) -> DataSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,8 +88,8 @@ def document(groups: Groups, options: argparse.Namespace) -> str:
         "`python -m benchmarks.papers powers` measures it, resumes, and writes this; 20 minutes on two idle "
         "cores. Each network is trained, then goes through the schedule of 50, 75, 87.5 and 100 % at each "
         "number of bits; the control goes through it without rounding. Accuracy in percent, differences in "
-        "points with intervals of 95 % paired by seed; ✓ where Holm's correction over the eight still rejects "
-        "no difference. No run was left out.\n",
+        "points with intervals of 95 % paired by seed; ✓ where Holm's correction over the eight still "
+        "rejects no difference. No run was left out.\n",
         conclusion(groups),
         "\n" + ARITHMETIC + "\n",
     ]
@@ -107,7 +108,8 @@ def document(groups: Groups, options: argparse.Namespace) -> str:
         ]
         first = group[0]
         parts += [
-            f"## {data}, {width}: {first['weights']:,} weights, {len(group)} seeds, {first['test']:,} test samples\n",
+            f"## {data}, {width}: {first['weights']:,} weights, {len(group)} seeds, "
+            f"{first['test']:,} test samples\n",
             table(("", "accuracy", "less the control"), rows),
             ensembles(group, options.folder),
         ]
@@ -138,6 +140,7 @@ def ensembles(group: list[Record], folder: Path) -> str:
     return "Ensembles of the first seeds:\n\n" + table(("members", *map(str, sizes)), rows)
 
 
+@functools.cache
 def _labels(data: str) -> Array | None:
     from benchmarks.papers.data_sets import DATA_SETS
     from karat24.refimpl.errors import UsageError

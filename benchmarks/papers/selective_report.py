@@ -77,7 +77,7 @@ def against_wide(group: list[Record], width: float) -> Estimate:
 
 
 def conclusion(groups: Groups) -> str:
-    """The rule that was set before: better than the narrow one by an interval above 0, and near the widest."""
+    """By the rule set before: an interval above 0 over the narrow one, and near the widest."""
     lines = []
     for (data, distortion), group in groups.items():
         good = [
@@ -94,11 +94,12 @@ def document(groups: Groups, records: Mapping[str, Record], options: argparse.Na
     """The whole text."""
     parts = [
         "# Is a selector with two narrow networks better than one network?\n",
-        "`python -m benchmarks.papers selective` measures it, resumes, and writes this; 20 minutes on two idle "
-        "cores. Accuracy in percent over as many clean as distorted test images, differences in points with "
-        "intervals of 95 % paired by seed. *Single* is one network trained on both kinds in as many steps as the "
-        "two dedicated ones together. *Perfect* is the paper's selector without errors; *formula* puts the "
-        "measured rates into its accuracies as if errors were independent. No run was left out.\n",
+        "`python -m benchmarks.papers selective` measures it, resumes, and writes this; 20 minutes on two "
+        "idle cores. Accuracy in percent over as many clean as distorted test images, differences in points "
+        "with intervals of 95 % paired by seed. *Single* is one network trained on both kinds in as many "
+        "steps as the two dedicated ones together. *Perfect* is the paper's selector without errors; "
+        "*formula* puts the measured rates into its accuracies as if errors were independent. No run "
+        "was left out.\n",
         "Supported means: better than the single network of its width, the interval above 0, and less than "
         f"{NEAR:g} point below the single one of width 1.\n",
         conclusion(groups),
@@ -146,10 +147,9 @@ def costs(data: str) -> str:
         graph = image_graph(*shape(width), side, 10)
         alone, chooser = counted(graph, "executed"), counted(tiny, "executed")
         loaded: Counted = alone + chooser
-        rows.append(
-            (f"{width:g}", *(f"{n:,}" for n in (alone.weights, loaded.weights, stored_weights(tiny, graph, graph),
-                                                alone.macs, loaded.macs)))
-        )  # fmt: skip
+        stored = stored_weights(tiny, graph, graph)
+        figures = alone.weights, loaded.weights, stored, alone.macs, loaded.macs
+        rows.append((f"{width:g}", *(f"{number:,}" for number in figures)))
     heads = (
         "width",
         "weights, single",
@@ -164,19 +164,20 @@ def costs(data: str) -> str:
 def deployments(records: Mapping[str, Record]) -> str:
     """The networks in int8, powers of two and pruned."""
     rows = [
-        (f"{record['data']}, {record['distortion']}, {way}", f"{found['accuracy']:.2f}", f"{found['energy']:.3f}",
+        (f"{record['data']}, {record['distortion']}, {way}", f"{found['accuracy']:.2f}",
+         f"{found['energy']:.3f}",
          {0: "bit exact"}.get(found["exit_code"], f"exit code {found['exit_code']}"))
         for record in records.values() if "ways" in record
         for way, found in record["ways"].items()
     ]  # fmt: skip
     if not rows:
         return ""
-    heads = ("of the first seed", "accuracy in int8", "energy of weights", "LiteRT XNNPACK, layer by layer")
+    heads = ("of the first seed", "accuracy in int8", "energy, 16 bits", "LiteRT XNNPACK, layer by layer")
     return (
-        f"\n## Deployed, width {DEPLOYED_WIDTH:g}\n\nThe whole selective network in 8 bits, run by the oracle; "
-        "*powers*: dedicated networks of powers of two in 5 bits with a span of at most 6, *pruned*: 80 % of "
-        "their weights 0 and free of cost, both with retraining. An exit code of 3 says that a branch was not "
-        "compared, because no image took it.\n\n" + table(heads, rows)
+        f"\n## Deployed, width {DEPLOYED_WIDTH:g}\n\nThe whole selective network in 8 bits, run by the "
+        "oracle; *powers*: dedicated networks of powers of two in 5 bits with a span of at most 6, *pruned*: "
+        "80 % of their weights 0 and free of cost, both with retraining. An exit code of 3 says that a "
+        "branch was not compared, because no image took it.\n\n" + table(heads, rows)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,28 +70,24 @@ def document(records: Mapping[str, Record], slices: Slices, size: int) -> str:
     noise = sorted(entry["noise"] for entry in slices if entry["noisy"])
     edges = np.quantile(noise, [0, 1 / 3, 2 / 3, 1])
     strength = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = [e for e in slices if e["noisy"] and low <= e["noise"] <= high]
         strength.append(
             (f"{low:.2f} to {high:.2f}", str(len(inside)), f"{100 * rates(inside)[1]:.1f} %",
              f"{np.mean([e['left'] for e in inside]):.3f}", f"{np.mean([e['denoised'] for e in inside]):.3f}")
         )  # fmt: skip
-    scans = [
-        (
-            f"{share:.0%}",
-            *(f"{formula(slices, share, f, m):.4f}" for f, m in ((0, 0), (false_alarms, misses), (1, 0), (0, 1))),
-        )
-        for share in SHARES
-    ]  # fmt: skip
+    pairs = (0, 0), (false_alarms, misses), (1, 0), (0, 1)
+    scans = [(f"{share:.0%}", *(f"{formula(slices, share, f, m):.4f}" for f, m in pairs)) for share in SHARES]
     crops = len(PLACES) ** 2
     chooser = crops * count(slice_selector(CROP, CROP)).macs
     whole = count(tomogan(size, size)).macs
     actual = sum(e["noisy"] for e in slices) / len(slices)
     return (
         "# Slices that need no denoising\n\n"
-        f"`python -m benchmarks.papers slices` makes this: {len(records)} simulated test scans of {size}×{size}, "
-        f"{len(slices)} slices, {clean} of them clean. The selector ({count(slice_selector()).parameters:,} parameters, int8, on the oracle) "
-        f"reads {crops} crops of {CROP}×{CROP}: {chooser / 1e6:.1f} million MAC for each slice, "
+        f"`python -m benchmarks.papers slices` makes this: {len(records)} simulated test scans of "
+        f"{size}×{size}, {len(slices)} slices, {clean} of them clean. The selector "
+        f"({count(slice_selector()).parameters:,} parameters, int8, on the oracle) reads {crops} "
+        f"crops of {CROP}×{CROP}: {chooser / 1e6:.1f} million MAC for each slice, "
         f"{100 * chooser / whole:.2f} % of TomoGAN's {whole / 1e9:.1f} billion. "
         f"**False alarms {100 * false_alarms:.1f} %, misses {100 * misses:.1f} %.**\n\n"
         "Clean means: reconstructed without noise from all projections, the simulator's target.\n\n"
@@ -98,9 +95,9 @@ def document(records: Mapping[str, Record], slices: Slices, size: int) -> str:
         + "\nMisses by the noise's deviation over the slice's, in thirds of the noisy slices:\n\n"
         + table(("noise", "slices", "misses", "SSIM left", "SSIM denoised"), strength)
         + "\nMean SSIM of a scan by the formula, from the rates above and the mean SSIM of clean "
-        f"slices left ({mean(slices, False, 'left'):.4f}) and denoised ({mean(slices, False, 'denoised'):.4f}), "
-        f"noisy ones left ({mean(slices, True, 'left'):.4f}) and denoised "
-        f"({mean(slices, True, 'denoised'):.4f}):\n\n"
+        f"slices left ({mean(slices, False, 'left'):.4f}) and denoised "
+        f"({mean(slices, False, 'denoised'):.4f}), noisy ones left ({mean(slices, True, 'left'):.4f}) "
+        f"and denoised ({mean(slices, True, 'denoised'):.4f}):\n\n"
         + table(("noisy slices", "perfect selector", "this selector", "all denoised", "none denoised"), scans)
         + f"\nMeasured slice by slice, with {actual:.0%} noisy: {measured(slices):.4f}; the formula gives "
         f"{formula(slices, actual, false_alarms, misses):.4f}, as if errors were independent of what they "

@@ -60,8 +60,8 @@ def run_tasks(tasks: Sequence[Task], folder: Path, minutes: float, processes: in
                     keep(folder, task.name, future.result())
                 except BrokenProcessPool as died:
                     raise UsageError(
-                        f"a process died near {task.name}, for want of memory perhaps; what is finished is kept: "
-                        "start again with fewer --processes"
+                        f"a process died near {task.name}, for want of memory perhaps; what is finished is "
+                        "kept: start again with fewer --processes"
                     ) from died
                 done += 1
                 spent = (time.monotonic() - began) / 60

@@ -39,8 +39,8 @@ class SliceSelector:
             raise FeedError(
                 f"a slice with its two neighbours is [y, x, 3] of at least {CROP}×{CROP}, got {window.shape}"
             )
-        scores = [self.network(crop[None])[0, 0, 0] for crop in crops_of(window)]
-        clean, noisy = np.sum(scores, axis=0, dtype=np.float64)
+        scores = np.stack([self.network(crop[None])[0, 0, 0] for crop in crops_of(window)])
+        clean, noisy = scores.astype(np.float64).sum(axis=0).tolist()
         return float(noisy - clean)
 
     def needs_denoising(self, window: Array) -> bool:
@@ -72,8 +72,9 @@ def shipped_selector(profile: str = CANONICAL, threads: int | None = None) -> Sl
 def restore_selected(
     window: Array, selector: SliceSelector, restored: Callable[[Array], Array]
 ) -> tuple[Array, bool]:
-    """The middle slice of ``[y, x, 3]``, as ``restored`` gives it or, where it is clean, as it is; and whether
-    it was restored. Raises as both do."""
+    """The middle slice of ``[y, x, 3]``, as ``restored`` gives it or, where it is clean, as it is.
+
+    The second result is whether it was restored. Raises as both do."""
     if selector.needs_denoising(window):
         return restored(window), True
     return window[..., 1].copy(), False

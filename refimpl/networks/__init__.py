@@ -76,8 +76,9 @@ def network(
         )
     if name == "slice-selector":
         return slice_selector(height, width, weights, seed)
-    if name == "tiny-5" or name == "tiny-3":
-        return selector(name, height, width, weights=weights, seed=seed)
+    if name in ("tiny-5", "tiny-3"):
+        layers: SelectorLayers = "tiny-5" if name == "tiny-5" else "tiny-3"
+        return selector(layers, height, width, weights=weights, seed=seed)
     if name not in NETWORKS:
         raise UsageError(f"no network {name!r}; known: {', '.join(NETWORKS)}")
     if (height, width) != (FIXED_SIZE, FIXED_SIZE):

@@ -68,7 +68,9 @@ def test_energy_of_a_networks_weights() -> None:
 def test_zeros_and_twelve_bits_cost_less() -> None:
     energy = cost.describe(prune(fine_tune(8, 8), 0.75))["data_access"]["energy"]["row"]
     assert energy == {
-        "16 bits": 288 * 216, "16 bits, without zeros": 72 * 216, "12 bits, without zeros": 72 * 216 * 12 / 16,
+        "16 bits": 288 * 216,
+        "16 bits, without zeros": 72 * 216,
+        "12 bits, without zeros": 72 * 216 * 12 / 16,
     }  # fmt: skip
 
 
