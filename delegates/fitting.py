@@ -100,20 +100,49 @@ with a larger one beyond the tie, and in the last four with a smaller one."""
 
 
 @cache
-def tanh_question() -> Question:
-    """An int8 TANH layer for each of ``TANH_ARGUMENTS``."""
+def tflite_question() -> Question:
+    """An int8 TANH layer for each of ``TANH_ARGUMENTS``, and layers that tell processors apart.
+
+    A CONV_2D of uint8 on ties, whose kernels round once or twice on Arm, and a QUANTIZE of what is not a
+    number, which x86 and Arm convert differently.
+    """
     from karat24.export.tflite import write_tflite
 
-    builder = GraphBuilder("tanhf")
-    outputs = []
+    builder = GraphBuilder("tanhf and processor")
+    outputs = [_ties(builder), _not_a_number(builder)]
     for number, (scale, _, output_scale) in enumerate(TANH_ARGUMENTS):
         scales = (float(np.float32(value)) for value in (scale, output_scale))
         given, result = (Quantization.per_tensor(value) for value in scales)
         x = builder.input(f"x{number}", (1,), "int8", given)
         outputs.append(builder.layer("TANH", [x], [builder.tensor(f"y{number}", (1,), "int8", result)]))
     graph = builder.build(outputs)
-    feeds = tuple(np.array([stored], np.int8) for _, stored, _ in TANH_ARGUMENTS)
-    return Question(graph, write_tflite(graph), feeds)
+    image = np.full((1, 1, 2, 1), 7, np.uint8)
+    missing = np.array([np.nan], np.float32)
+    arguments: list[Array] = [np.array([stored], np.int8) for _, stored, _ in TANH_ARGUMENTS]
+    return Question(graph, write_tflite(graph), (image, missing, *arguments))
+
+
+TIES = (-37, -21, -5, 5, 21, 37)
+"""Half output steps of a layer whose multiplier is 1/2."""
+
+
+def _ties(builder: GraphBuilder) -> int:
+    """A CONV_2D of two pixels at the input's zero point, whose accumulators are its biases."""
+    count = len(TIES)
+    image = builder.input("image", (1, 1, 2, 1), "uint8", Quantization.per_tensor(1.0, 7))
+    filter_ = builder.constant("filter", np.full((count, 1, 1, 1), 3, np.uint8), Quantization.per_tensor(0.5))
+    bias = builder.constant("bias", np.array(TIES, np.int32), Quantization.per_tensor(0.5))
+    output = builder.tensor("convolved", (1, 1, 2, count), "uint8", Quantization.per_tensor(1.0, 100))
+    return builder.layer(
+        "CONV_2D", [image, filter_, bias], [output], 1, padding="VALID", stride_h=1, stride_w=1,
+        fused_activation_function="NONE",
+    )  # fmt: skip
+
+
+def _not_a_number(builder: GraphBuilder) -> int:
+    given = builder.input("real", (1,), "float32")
+    output = builder.tensor("quantized", (1,), "uint8", Quantization.per_tensor(1.0, 3))
+    return builder.layer("QUANTIZE", [given], [output])
 
 
 @cache
@@ -151,5 +180,5 @@ def pairs_question() -> Question:
     return Question(graph, write_onnx(graph), feeds)
 
 
-QUESTIONS: dict[Format, Callable[[], Question]] = {"tflite": tanh_question, "onnx": pairs_question}
+QUESTIONS: dict[Format, Callable[[], Question]] = {"tflite": tflite_question, "onnx": pairs_question}
 """What is asked of the runtimes of each format."""

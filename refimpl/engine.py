@@ -43,7 +43,7 @@ from karat24.refimpl.ops import (
 )
 from karat24.refimpl.planning import MemoryPlan, plan_memory
 from karat24.refimpl.profiles import Profile, Rule, profile_for
-from karat24.refimpl.profiles.rules import GIVEN
+from karat24.refimpl.profiles.rules import GIVEN, OF_ARM, WITHOUT_KERNEL
 from karat24.refimpl.run_plan import RunPlan
 from karat24.refimpl.trace import Trace
 from karat24.refimpl.workspace import Workspace
@@ -195,7 +195,8 @@ def _prepared(
 ) -> Step:
     """A checked layer, made ready."""
     prepare = KERNELS.get(view.op)
-    kernel = None if implementation == "spec" or prepare is None else prepare(view, rule, target)
+    by_spec = implementation == "spec" or rule.method in WITHOUT_KERNEL or rule.overflow in OF_ARM
+    kernel = None if by_spec or prepare is None else prepare(view, rule, target)
     accumulates = OPS[view.op].accumulates
     if kernel is None:
         return Step(view, rule, _spec_as_kernel(view, rule), accumulates, last_uses, by_spec=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from karat24.refimpl.profiles import refusals
 from karat24.refimpl.profiles.file import read_profile
 from karat24.refimpl.profiles.onnx import table as onnx
 from karat24.refimpl.profiles.rules import METHODS, Rule, Tanhf
+from karat24.refimpl.profiles.tflite import arm64
 from karat24.refimpl.profiles.tflite import table as tflite
 from karat24.refimpl.profiles.tflite.variants import variant_of
 from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
@@ -69,7 +70,8 @@ class Profile:
     computes differently on different machines, there is a profile for each kind: ``variant_of`` names the
     first of them, and ``here`` says of a machine what makes this one fit. ``established`` is None where
     nothing was run. ``refuses`` lists layers of ``table`` that the runtime itself refuses,
-    ``delegated_refuses`` those of ``delegated``.
+    ``delegated_refuses`` those of ``delegated``. ``own_variants`` names the variants of the tables where the
+    runtime has kernels for more of them than ``variant_of`` tells apart.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Profile:
     established: Established | None = None
     refuses: refusals.Refusals = ()
     delegated_refuses: refusals.Refusals = ()
+    own_variants: Callable[[LayerView], str] | None = None
 
     def rule(self, view: LayerView) -> Rule:
         """How this profile rounds the layer.
@@ -121,6 +124,8 @@ class Profile:
         return self.delegated is not None and xnnpack_takes(view)
 
     def _variant(self, view: LayerView) -> str:
+        if self.own_variants is not None:
+            return self.own_variants(view)
         return onnx.variant_of(view) if self.format == "onnx" else variant_of(view)
 
     def _elsewhere(self, view: LayerView) -> str:
@@ -191,6 +196,34 @@ _CALLING_TANHF = (
 """Runtimes that make TANH tables with the machine's C library; here with glibc up to 2.40."""
 
 
+_EMULATED_ARM = replace(_LITERT, processors=(_ARM,))
+_HERE_ARM64 = "this is a 64-bit Arm processor"
+
+
+def _on_arm64(
+    profile: Profile, table: tflite.RuleTable, delegated: tflite.RuleTable | None = None
+) -> Profile:
+    """The profile of the same lane on 64-bit Arm."""
+    return replace(
+        profile,
+        name=f"{profile.name}-arm64",
+        runtime=f"{profile.runtime.replace(' on x86-64', '')}, on 64-bit Arm",
+        table=table,
+        delegated=delegated,
+        variant_of=profile.name,
+        here=_HERE_ARM64,
+        established=_EMULATED_ARM,
+        own_variants=arm64.variant_of,
+    )
+
+
+_ARM64_CALLING_TANHF = (
+    replace(_on_arm64(_CALLING_TANHF[0], arm64.LITERT_2_3_REF_ARM64), own_variants=None),
+    _on_arm64(_CALLING_TANHF[1], arm64.LITERT_2_3_BUILTIN_ARM64),
+    _on_arm64(_CALLING_TANHF[2], arm64.LITERT_2_3_BUILTIN_ARM64, arm64.LITERT_2_3_XNNPACK_ARM64),
+)
+
+
 def _with_tanhf(profile: Profile, suffix: str, tanhf: Tanhf, library: str, here: str) -> Profile:
     """The profile on machines with another C library."""
     delegated = None if profile.delegated is None else tflite.with_tanhf(profile.delegated, tanhf)
@@ -200,8 +233,8 @@ def _with_tanhf(profile: Profile, suffix: str, tanhf: Tanhf, library: str, here:
         runtime=f"{profile.runtime}, {library}",
         table=tflite.with_tanhf(profile.table, tanhf),
         delegated=delegated,
-        variant_of=profile.name,
-        here=here,
+        variant_of=profile.variant_of or profile.name,
+        here=f"{profile.here}; {here}" if profile.here else here,
     )
 
 
@@ -221,6 +254,9 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             *(replace(p, here="the C library's tanhf is that of glibc up to 2.40") for p in _CALLING_TANHF),
             *(_with_tanhf(profile, *_GLIBC_2_41) for profile in _CALLING_TANHF),
             *(_with_tanhf(profile, *_OTHER_LIBC) for profile in _CALLING_TANHF),
+            *_ARM64_CALLING_TANHF,
+            *(_with_tanhf(profile, *_GLIBC_2_41) for profile in _ARM64_CALLING_TANHF),
+            *(_with_tanhf(profile, *_OTHER_LIBC) for profile in _ARM64_CALLING_TANHF),
             Profile(
                 "tflm",
                 "TensorFlow Lite Micro reference kernels, double rounding",

@@ -18,7 +18,7 @@ from karat24.delegates.fitting import (
     Question,
     fitting,
     pairs_question,
-    tanh_question,
+    tflite_question,
     version_note,
 )
 from karat24.delegates.onnxruntime import ONNX_LANES, OnnxDelegate
@@ -51,12 +51,15 @@ def answered_under(profile: str) -> Callable[[Question], Sequence[Array]]:
     return ask
 
 
-@pytest.mark.parametrize("suffix", ["", "-glibc-2.41"])
+@pytest.mark.parametrize("suffix", ["", "-glibc-2.41", "-arm64", "-arm64-glibc-2.41"])
 @pytest.mark.parametrize("base", BASES)
 def test_the_variant_a_runtime_computes_as_is_taken(base: str, suffix: str) -> None:
+    if base + suffix not in PROFILES:
+        pytest.skip(f"{base} has no profile of 64-bit Arm")
     fit = fitting(base, answered_under(base + suffix))
     assert fit == Fit(base + suffix, PROFILES[base + suffix].here)
-    assert "tanhf" in fit.reason
+    assert ("tanhf" in fit.reason) == ("-arm64" not in suffix or "glibc" in suffix)
+    assert ("64-bit Arm" in fit.reason) == ("arm64" in suffix)
 
 
 def test_sums_of_products_tell_processors_apart() -> None:
@@ -75,7 +78,8 @@ def table_entry(value: np.float32, number: int) -> Array:
 def answered_with(tanhf: Callable[[Array], Array]) -> Callable[[Question], Sequence[Array]]:
     values = [np.float32(scale) * np.float32(stored) for scale, stored, _ in TANH_ARGUMENTS]
     results = tanhf(np.array(values, np.float32))
-    return lambda question: [table_entry(result, number) for number, result in enumerate(results)]
+    processor = answered_under("litert-2.3-ref")(tflite_question())[: -len(TANH_ARGUMENTS)]
+    return lambda _: [*processor, *(table_entry(result, number) for number, result in enumerate(results))]
 
 
 def test_a_c_library_nobody_looked_at_is_not_taken_for_one_of_the_known() -> None:
@@ -125,7 +129,8 @@ def test_without_a_choice_nothing_is_asked() -> None:
 def test_the_catch_all_comes_last() -> None:
     for base in BASES:
         names = [known.name for known in variants(base)]
-        assert names == [base, f"{base}-glibc-2.41", f"{base}-other-libc"]
+        each = [f"{base}{processor}" for processor in ("", "-arm64") if f"{base}{processor}" in PROFILES]
+        assert names == [f"{name}{suffix}" for name in each for suffix in ("", "-glibc-2.41", "-other-libc")]
 
 
 def test_this_machines_c_library_is_recognized() -> None:
@@ -209,8 +214,8 @@ def test_a_version_nobody_established_is_said_with_its_remedy(profile: str, vers
 def test_questions_are_asked_in_files_the_runtimes_read() -> None:
     from karat24.export.tflite import read_tflite
 
-    question = tanh_question()
-    assert len(read_tflite(question.model).layers) == len(TANH_ARGUMENTS)
+    question = tflite_question()
+    assert len(read_tflite(question.model).layers) == len(TANH_ARGUMENTS) + 2
     pytest.importorskip("onnx")
     asked = [layer.op for layer in pairs_question().graph.layers]
     assert asked == ["MatMulInteger", "QLinearConv", "QLinearMatMul"]
