@@ -150,7 +150,8 @@ def pairs_question() -> Question:
     """Products of uint8 and int8 whose pairs pass 16 bits: MatMulInteger, QLinearConv and QLinearMatMul.
 
     255 · 127 · 2 becomes 32,767 where pairs saturate, 255 · -128 · 2 becomes -32,768. In the third
-    column the exact sum is -510, and -1 only if it is neighbours that are added first.
+    column the exact sum is -510, and -1 only if it is neighbours that are added first. Sums of
+    QLinearAdd lie halfway between two outputs, which x86-64 rounds to the even one and Arm away from zero.
     Raises UsageError when the onnx package is missing.
     """
     from karat24.export.onnx import write_onnx
@@ -163,20 +164,30 @@ def pairs_question() -> Question:
     parameters = {"one": np.float32(1), "zero": np.uint8(0), "zeros": np.int8(0)}
     one, zero, zeros = (builder.constant(name, np.array(value)) for name, value in parameters.items())
     filters = builder.constant("filters", columns.reshape(3, 4, 1, 1))
+    ties = builder.input("ties", (1, 4, 1, 1), "uint8")
+    nothing = builder.input("nothing", (1, 4, 1, 1), "uint8")
+    two = builder.constant("two", np.array(2, np.float32))
     step = builder.constant("step", np.array(2000, np.float32))
     middle = builder.constant("middle", np.array(128, np.uint8))
     product = builder.tensor("product", (1, 3), "int32")
     rounded = builder.tensor("rounded", (1, 3), "uint8")
     convolved = builder.tensor("convolved", (1, 3, 1, 1), "uint8")
+    added = builder.tensor("added", (1, 4, 1, 1), "uint8")
     outputs = [
         builder.layer("MatMulInteger", [row, matrix], [product], 21),
         builder.layer("QLinearConv", [image, one, zero, filters, one, zeros, step, middle], [convolved], 21),
         builder.layer(
             "QLinearMatMul", [row, one, zero, same_matrix, one, zeros, step, middle], [rounded], 21
         ),
+        builder.layer(
+            "com.microsoft:QLinearAdd", [ties, one, zero, nothing, one, zero, two, zero], [added], 1
+        ),
     ]
     graph = builder.build(outputs, None)
-    feeds = np.full((1, 4), 255, np.uint8), np.full((1, 4, 1, 1), 255, np.uint8)
+    halves = np.array([1, 5, 9, 13], np.uint8).reshape(1, 4, 1, 1)
+    feeds = (
+        np.full((1, 4), 255, np.uint8), np.full((1, 4, 1, 1), 255, np.uint8), halves, np.zeros_like(halves)
+    )  # fmt: skip
     return Question(graph, write_onnx(graph), feeds)
 
 

@@ -152,7 +152,7 @@ _LITERT = Established("ai-edge-litert", ("2.3",), (_VNNI, _AVX2))
 _LITERT_REF = replace(_LITERT, processors=(*_LITERT.processors, _ARM))
 _TFLITE = Established("tflite-runtime", ("2.14.0",), (_VNNI, _AVX2))
 _TFLM = Established("tflite-micro", ("0.dev20261023182759",), (_VNNI,))
-_ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI, _ARM))
+_ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI,))
 
 _CALLING_TANHF = (
     Profile(
@@ -292,6 +292,16 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 variant_of=CANONICAL_ONNX,
                 here="u8s8 pairs saturate at 16 bits here, in QLinearMatMul only",
                 established=replace(_ORT, processors=(_AVX2,)),
+            ),
+            Profile(
+                "ort-1.31-arm64",
+                "ONNX Runtime 1.32, integer kernels, 64-bit Arm",
+                onnx.ORT_1_31_ARM64,
+                format="onnx",
+                fuses_qdq=True,
+                variant_of=CANONICAL_ONNX,
+                here=_HERE_ARM64,
+                established=Established("onnxruntime", ("1.32",), (_ARM,)),
             ),
             Profile(
                 "onnx-spec",
