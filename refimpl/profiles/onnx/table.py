@@ -213,5 +213,4 @@ ORT_1_31_ARM64: RuleTable = {
         for op in ("MatMulIntegerToFloat", "QLinearAdd", "QLinearMul")
     },
 }
-"""64-bit Arm: sums of products as with VNNI; the four ops left unspecified round otherwise there, in a way that
-was not read off."""
+"""64-bit Arm: sums of products as with VNNI; the four ops left unspecified round otherwise there."""
