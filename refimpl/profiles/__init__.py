@@ -254,9 +254,6 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             *(replace(p, here="the C library's tanhf is that of glibc up to 2.40") for p in _CALLING_TANHF),
             *(_with_tanhf(profile, *_GLIBC_2_41) for profile in _CALLING_TANHF),
             *(_with_tanhf(profile, *_OTHER_LIBC) for profile in _CALLING_TANHF),
-            *_ARM64_CALLING_TANHF,
-            *(_with_tanhf(profile, *_GLIBC_2_41) for profile in _ARM64_CALLING_TANHF),
-            *(_with_tanhf(profile, *_OTHER_LIBC) for profile in _ARM64_CALLING_TANHF),
             Profile(
                 "tflm",
                 "TensorFlow Lite Micro reference kernels, double rounding",
@@ -264,6 +261,9 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 established=_TFLM,
                 refuses=refusals.TFLM,
             ),
+            *_ARM64_CALLING_TANHF,
+            *(_with_tanhf(profile, *_GLIBC_2_41) for profile in _ARM64_CALLING_TANHF),
+            *(_with_tanhf(profile, *_OTHER_LIBC) for profile in _ARM64_CALLING_TANHF),
             Profile(
                 CANONICAL_ONNX,
                 "ONNX Runtime 1.31 and 1.32, integer kernels, CPU with VNNI",
