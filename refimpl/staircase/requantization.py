@@ -88,14 +88,15 @@ class Requantization:
     def defined(self, method: Method) -> tuple[Array, Array]:
         """Lowest and highest accumulator, int64 ``[channel]``, at which ``method`` is monotone.
 
-        ``gemmlowp`` and ``ruy`` shift an accumulator left, modulo 2^32, before they multiply when the
-        multiplier is 1 or more; beyond these bounds the sign changes.
+        ``gemmlowp``, ``ruy`` and ``single_rounding`` shift an accumulator left, modulo 2^32, before they
+        multiply when the multiplier is large; beyond these bounds the sign changes.
         """
         lowest = np.full(self.channels, INT32_MIN, np.int64)
         highest = np.full(self.channels, INT32_MAX, np.int64)
-        if method in ("gemmlowp", "ruy"):
+        if method in ("gemmlowp", "ruy", "single_rounding"):
             _, shift = quantize_multipliers(self._multipliers())
-            left = np.maximum(np.broadcast_to(shift, self.channels), 0)
+            more = 1 if method == "single_rounding" else 0
+            left = np.maximum(np.broadcast_to(shift, self.channels) + more, 0)
             lowest, highest = lowest >> left, highest >> left
         return lowest, highest
 

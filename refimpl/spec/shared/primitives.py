@@ -52,6 +52,13 @@ def to_int32(x: Array) -> Array:
         return np.where(inside, np.where(inside, x, 0).astype(np.int64), INT32_MIN)
 
 
+def to_nearest_int32(x: Array) -> Array:
+    """Whole floating-point numbers as int32 values, held in int64, as Arm converts them: beyond int32 the
+    nearest one, and 0 for what is not a number."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isnan(x), 0, np.clip(x.astype(np.float64), INT32_MIN, INT32_MAX)).astype(np.int64)
+
+
 def quantize_multiplier(real: float) -> tuple[int, int]:
     """``(multiplier, shift)`` with ``real ≈ multiplier * 2^(shift - 31)``.
 
@@ -157,6 +164,27 @@ def multiply_ruy(x: Array | int, multiplier: Array | int, shift: Array | int) ->
     return half_up_shift(saturating_rounding_doubling_high_mul(widened, multiplier), np.maximum(-shift, 0))
 
 
+def multiply_single_rounding(x: Array | int, multiplier: Array | int, shift: Array | int) -> Array:
+    """``x * multiplier * 2^(shift - 31)``, rounded half up once.
+
+    Source: ruy's arm64 kernels, which shift left until at least one place is left to be shifted right;
+    that shift wraps as int32 does.
+    """
+    shift = np.asarray(shift, np.int64)
+    left = np.maximum(shift + 1, 0)
+    product = wrap32(np.asarray(x, np.int64) << left) * np.asarray(multiplier, np.int64)
+    return half_up_shift(product, 31 + left - shift)
+
+
+def multiply_rndnu(x: Array | int, multiplier: Array | int, shift: Array | int) -> Array:
+    """``x * multiplier * 2^(shift - 31)``, rounded half up once, saturated to int32.
+
+    Source: XNNPACK ``rndnu`` requantization, the NEON kernels' form of float32 scales.
+    """
+    product = np.asarray(x, np.int64) * np.asarray(multiplier, np.int64)
+    return np.clip(half_up_shift(product, 31 - np.asarray(shift, np.int64)), INT32_MIN, INT32_MAX)
+
+
 def multiply_q15(x: Array | int, multiplier: Array | int, shift: Array | int) -> Array:
     """``x * multiplier * 2^(shift - 31)`` of an int64 ``x``, rounded half up once, kept in 32 bits.
 
@@ -192,6 +220,8 @@ def multiply_float64(acc: Array, scale: Array | float) -> Array:
 _BY_MULTIPLIER: dict[Method, Callable[[Array, Array, Array], Array]] = {
     "gemmlowp": multiply_gemmlowp,
     "ruy": multiply_ruy,
+    "single_rounding": multiply_single_rounding,
+    "rndnu": multiply_rndnu,
     "q15": multiply_q15,
 }
 
