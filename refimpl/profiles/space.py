@@ -68,9 +68,16 @@ _REQUANTIZED: tuple[Method, ...] = ("gemmlowp", "ruy", "float64_half_away", "flo
 _BY_CHANNEL: Blocks = ((8, "channel"), (16, "channel"))
 _FLAT: Blocks = ((8, "flat"), (16, "flat"))
 
-_WEIGHTED = Space(_multiplied(_REQUANTIZED, CLAMPS), _BY_CHANNEL)
+_BY_RECIPROCAL = (Rule("float32_half_even", "float32_reciprocal", clamp="reciprocal"),)
+"""Of a device that multiplies by the reciprocal of its output's scale, see ``tflite/edgetpu.py``."""
+
+_WEIGHTED = Space((*_multiplied(_REQUANTIZED, CLAMPS), *_BY_RECIPROCAL), _BY_CHANNEL)
 _SUM = Space(
-    (*_plain("gemmlowp", "sse", multiplier="float64", clamps=CLAMPS), *_plain("xnnpack", clamps=CLAMPS)),
+    (
+        *_plain("gemmlowp", "sse", multiplier="float64", clamps=CLAMPS),
+        *_plain("xnnpack", clamps=CLAMPS),
+        Rule("rational", "float32_reciprocal", clamp="reciprocal"),
+    ),
     _FLAT,
 )
 _RELU = Space((*_plain("exact", clamps=CLAMPS), *_divided(("gemmlowp",), CLAMPS)))
@@ -93,8 +100,8 @@ _TFLITE: Mapping[str, Space] = {
     "BATCH_MATMUL": Space(_multiplied(_REQUANTIZED)),
     "ADD": _SUM,
     "SUB": _SUM,
-    "MUL": Space(_multiplied((*_REQUANTIZED, "sse"), CLAMPS), _FLAT),
-    "QUANTIZE": Space((*_divided(_REQUANTIZED), *_plain("xnnpack")), _FLAT),
+    "MUL": Space((*_multiplied((*_REQUANTIZED, "sse"), CLAMPS), *_BY_RECIPROCAL), _FLAT),
+    "QUANTIZE": Space((*_divided(_REQUANTIZED), *_plain("xnnpack"), *_BY_RECIPROCAL), _FLAT),
     "DEQUANTIZE": Space(_plain("reference", "affine_float32"), _FLAT),
     "LEAKY_RELU": Space((*_multiplied(("gemmlowp", "gemmlowp_signed")), *_plain("xnnpack"))),
     "RELU": _RELU,
@@ -109,10 +116,10 @@ _TFLITE: Mapping[str, Space] = {
     "ELU": _with_libm(_FUNCTION),
     "SOFTMAX": Space(_plain("fixed_point", "float_table")),
     "LOG_SOFTMAX": Space(_plain("fixed_point", "float_table")),
-    "MEAN": Space(_plain("reference", "spatial", "spatial_ruy", "xnnpack"), _BY_CHANNEL),
+    "MEAN": Space((*_plain("reference", "spatial", "spatial_ruy", "xnnpack"), *_BY_RECIPROCAL), _BY_CHANNEL),
     "RESIZE_BILINEAR": Space(_plain("reference", "optimized", "xnnpack")),
-    "CONCATENATION": Space(_plain("reference")),
-    "AVERAGE_POOL_2D": Space(_plain("reference", clamps=CLAMPS)),
+    "CONCATENATION": Space((*_plain("reference"), *_BY_RECIPROCAL)),
+    "AVERAGE_POOL_2D": Space((*_plain("reference", clamps=CLAMPS), *_BY_RECIPROCAL)),
     "MAX_POOL_2D": Space(_plain("exact", clamps=CLAMPS)),
 }
 

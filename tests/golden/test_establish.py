@@ -59,7 +59,8 @@ def test_a_known_profile_is_recovered_blind(profile: Profile, monkeypatch: pytes
         own = profile.rule(layer_of(finding.kind, 0).view(0))
         assert plain_words(own) in map(plain_words, finding.rules), finding
         assert plain_words(finding.rules[0]) == plain_words(own), finding
-        assert len({plain_words(rule) for rule in finding.rules}) == 1, finding
+        if (finding.kind.op, own.multiplier) != ("LEAKY_RELU", "float64"):  # none of its layers parts these
+            assert len({plain_words(rule) for rule in finding.rules}) == 1, finding
 
 
 def plain_words(rule: Rule) -> Rule:
@@ -245,7 +246,10 @@ def departing(rule: str, op: str = "ADD") -> str:
         ('{"name": "x", "base": "y"}', "no profile 'y' to depart from"),
         (departing('{"method": "magic"}'), "method is 'magic'"),
         (departing('{"method": "gemmlowp", "block": 8}'), "together"),
-        (departing('{"method": "ruy"}'), "ruy is not defined for ADD; known: gemmlowp, sse, xnnpack"),
+        (
+            departing('{"method": "ruy"}'),
+            "ruy is not defined for ADD; known: gemmlowp, rational, sse, xnnpack",
+        ),
         (departing('{"method": "exact"}', "RESHAPE"), "no choice of rules for RESHAPE"),
         (departing('{"method": "ruy"}', "QLinearConv"), "no op of .tflite files"),
         ('{"name": "x", "base": "tflm", "established": {"package": "p"}}', 'a "package", "versions"'),

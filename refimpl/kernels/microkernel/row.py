@@ -27,7 +27,7 @@ def multiply_row(kernel: Microkernel) -> Callee:
     return _row_of(kernel.blocking, np.dtype(kernel.element).itemsize)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None, typed=True)  # blocks of two kernels may be equal but for their type
 def _row_of(blocking: Blocking, itemsize: int) -> Callee:
     @no_refcount_inside
     def multiply_pixels(

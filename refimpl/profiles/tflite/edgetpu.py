@@ -65,6 +65,8 @@ def _repeated_operand(view: LayerView) -> bool:
 
 def _far_apart(view: LayerView) -> bool:
     """No fraction of two integers below 2^15 but 0 is near the ratio of the operands' scales."""
+    if _unquantized(view):
+        return False
     scales = sorted((view.input(0).scale, view.input(1).scale))
     return scales[0] * 2 * (2**15 - 1) <= scales[1]
 
@@ -110,6 +112,7 @@ SILENT: Refusals = (
         "compiled files show the numbers it makes of a constant operand, not how their result is rounded",
     ),
     Refusal(frozenset({"ADD", "MUL"}), _repeated_operand, "no pair repeats an operand"),
+    Refusal(frozenset({"ADD", "MUL"}), _unquantized, "its numbers follow from scales"),
     Refusal(
         frozenset({"ADD"}),
         _far_apart,
