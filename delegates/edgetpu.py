@@ -65,7 +65,7 @@ class EdgeTpuDelegate(TfliteDelegate):
             answer = self._child.ask("probe", "loading its library", lane=self._request)
         except DelegateError as error:
             reason = str(error).removeprefix(f"{self.name}: ")
-            return Probe(False, "libedgetpu", reason=reason, remedy=self.lane.remedy)
+            return Probe(False, "libedgetpu", reason=reason, remedy=self._remedy)
         found = answer["edgetpu"]
         devices = tuple(found["devices"])
         notes = [FOREIGN_PYCORAL] if found["foreign_pycoral"] else []

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from karat24.delegates.base import ChildDelegate
+from karat24.delegates.c_library import remedy_here
 from karat24.delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from karat24.delegates.fitting import Question, version_note
 from karat24.delegates.onnx_lanes import OnnxLane
@@ -84,7 +85,7 @@ class OnnxDelegate(ChildDelegate):
         python = python or os.environ.get(ONNX_PYTHON) or sys.executable
         self._child = Child(lane.name, python, time_limit, ONNX_WORKER)
         self._request = {"provider": lane.provider, "level": lane.level, "entries": dict(lane.entries)}
-        self._remedy = lane.remedy
+        self._remedy = remedy_here(lane.remedy)
         self._executed: tuple[str, ExecutedGraph] | None = None
         self._written: dict[tuple[str, str], _Optimized] = {}
 
@@ -95,12 +96,12 @@ class OnnxDelegate(ChildDelegate):
             answer = self._child.ask("probe", "loading its library", lane=self._request)
         except DelegateError as error:
             reason = str(error).removeprefix(f"{self.name}: ")
-            return Probe(False, library, reason=reason, remedy=self.lane.remedy)
+            return Probe(False, library, reason=reason, remedy=self._remedy)
         library, version = next(iter(answer["versions"].items()))
         device = self.lane.provider.removesuffix("ExecutionProvider").lower()
         devices = (device,) if device not in ("", "cpu") else ()
         note = version_note(self.described_by, library, version)
-        return Probe(True, library, version, devices, note, self.lane.remedy if note else "")
+        return Probe(True, library, version, devices, note, self._remedy if note else "")
 
     def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:
         """The layers this lane runs for a model file; see :class:`karat24.delegates.protocol.Delegate`.

@@ -76,7 +76,7 @@ class TensorrtDelegate(OnnxDelegate):
             answer = self._child.ask("probe", "loading its library", lane=self._request)
         except DelegateError as error:
             reason = str(error).removeprefix(f"{self.name}: ")
-            return Probe(False, "tensorrt", reason=reason, remedy=self.lane.remedy)
+            return Probe(False, "tensorrt", reason=reason, remedy=self._remedy)
         library, version = next(iter(answer["versions"].items()))
         if answer["missing"]:
             reason = f"{library} {version} is installed, but {answer['missing']}"

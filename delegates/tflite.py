@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from karat24.delegates.base import ChildDelegate
+from karat24.delegates.c_library import remedy_here
 from karat24.delegates.child import TIME_LIMIT, Child, remove, take_arrays
 from karat24.delegates.fitting import Question, version_note
 from karat24.delegates.protocol import DelegateRun, Model, Probe, Tensors
@@ -65,7 +66,7 @@ class TfliteDelegate(ChildDelegate):
         self.lane, self.name, self.described_by = lane, lane.name, lane.profile
         self._child = Child(lane.name, python_for(lane), time_limit, lane.worker)
         self._request: dict[str, Any] = {"packages": lane.packages, "resolver": lane.resolver}
-        self._remedy = lane.remedy
+        self._remedy = remedy_here(lane.remedy)
 
     def probe(self) -> Probe:
         """What is installed, asked of the child: a library that kills its process is a reason too."""
@@ -74,13 +75,13 @@ class TfliteDelegate(ChildDelegate):
             answer = self._child.ask("probe", "loading its library", lane=self._request)
         except DelegateError as error:
             reason = str(error).removeprefix(f"{self.name}: ")
-            return Probe(False, library, reason=reason, remedy=self.lane.remedy)
+            return Probe(False, library, reason=reason, remedy=self._remedy)
         versions = answer["versions"]
         library, version = next(iter(versions.items()))
         note = version_note(self.described_by, library, version)
         if not note:
             return Probe(True, library, version)
-        return Probe(not self.lane.exact_version, library, version, reason=note, remedy=self.lane.remedy)
+        return Probe(not self.lane.exact_version, library, version, reason=note, remedy=self._remedy)
 
     def run(
         self,

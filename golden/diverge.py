@@ -216,7 +216,7 @@ def _pairs_can_saturate(view: LayerView) -> bool:
         return True
     weights = filter_.astype(np.int64)
     if view.op == "QLinearConv":
-        rows = weights.transpose(0, 2, 3, 1).reshape(len(weights), -1)
+        rows = np.moveaxis(weights, 1, -1).reshape(len(weights), -1)
     else:
         transposed = view.op == "com.microsoft:QGemm" and view.integer("transB", 0)
         rows = weights if transposed else np.moveaxis(weights, -2, -1).reshape(-1, weights.shape[-2])

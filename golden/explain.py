@@ -104,5 +104,5 @@ def real_results(view: LayerView, accumulator: Array) -> Array | None:
         return None
     scale = np.array(filter_.quantization.scale, np.float64) * data.scale / output.scale
     if view.op == "QLinearConv":
-        scale = scale.reshape(-1, 1, 1)
+        scale = scale.reshape(-1, *[1] * (accumulator.ndim - 2))
     return np.asarray(accumulator * scale, np.float64)

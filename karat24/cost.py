@@ -9,6 +9,8 @@ from typing import Any
 
 from karat24.paper import DEVICES, FINE_TUNE_OPERATIONS, IMAGE, TOMOGAN_OPERATIONS
 from karat24.refimpl.cost import count
+from karat24.refimpl.data_access import FULL_BITS, READINGS, counted, energy, weight_layers
+from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import DTYPES, Graph
 
 
@@ -56,6 +58,7 @@ def describe(graph: Graph) -> dict[str, Any]:
         "operations_at_output": cost.operations_at_output,
         "parameters": cost.parameters,
         "activation_bytes": sum(row.activation_bytes for row in rows),
+        "data_access": data_access(graph),
         "paper": {
             "tomogan_operations": TOMOGAN_OPERATIONS,
             "fine_tune_operations": FINE_TUNE_OPERATIONS,
@@ -77,6 +80,51 @@ def describe(graph: Graph) -> dict[str, Any]:
     return content
 
 
+NARROW_BITS = 12
+"""The width in which the selective paper stores pruned weights."""
+
+
+def data_access(graph: Graph) -> dict[str, Any]:
+    """Weights, multiplications and energy by the selective paper's conventions, as plain data.
+
+    Weights of convolutions and fully connected layers only. ``energy`` of a reading (see
+    ``karat24.refimpl.data_access``) is that of all weights in 16 bits, and of those that are not 0 in 16 and
+    in 12 bits; in units of one multiplication. ``{"problem": …}`` for a filter that is computed.
+    """
+    try:
+        layers = weight_layers(graph)
+    except ModelError as failure:
+        return {"problem": str(failure)}
+    return {
+        "weights": sum(layer.weights for layer in layers),
+        "nonzero": sum(layer.nonzero for layer in layers),
+        "macs": {convention: counted(graph, convention).macs for convention in ("executed", "block-input")},
+        "energy": {
+            reading: {
+                f"{FULL_BITS} bits": float(energy(graph, reading)),
+                f"{FULL_BITS} bits, without zeros": float(energy(graph, reading, dense=False)),
+                f"{NARROW_BITS} bits, without zeros": float(energy(graph, reading, NARROW_BITS, dense=False)),
+            }
+            for reading in READINGS
+        },
+    }
+
+
+def data_access_lines(content: dict[str, Any]) -> Iterator[str]:
+    """The same as text."""
+    if "problem" in content:
+        yield f"energy of data access: not counted, {content['problem']}"
+        return
+    yield f"weights {content['weights']:,}, of which {content['nonzero']:,} are not 0"
+    yield (
+        f"MAC {content['macs']['executed']:,} executed, {content['macs']['block-input']:,} as the selective paper "
+        "counts them, at the size of a block's input"
+    )
+    for reading, found in content["energy"].items():
+        amounts = ", ".join(f"{amount:,.0f} in {what}" for what, amount in found.items())
+        yield f"energy of moving weights, in MAC, reading {reading!r}: {amounts}"
+
+
 def lines(content: dict[str, Any]) -> Iterator[str]:
     """The description as text."""
     width = max((len(row["op"]) for row in content["layers"]), default=2)
@@ -86,6 +134,8 @@ def lines(content: dict[str, Any]) -> Iterator[str]:
     for row in content["layers"]:
         yield f"{row['layer']:5}  {row['op']:{width}}" + "".join(f"{row[name]:17,}" for name in columns)
     yield f"{'':5}  {'total':{width}}" + "".join(f"{content[name]:17,}" for name in columns)
+    yield ""
+    yield from data_access_lines(content["data_access"])
     yield ""
     if "per_image" in content:
         image = content["per_image"]

@@ -153,6 +153,8 @@ WEIGHTED: Mapping[str, _Weighted] = MappingProxyType(
         "MatMulInteger": _Weighted(1, 4, _matrix(0), _matrix(0)),
         "QLinearConv": _Weighted(3, 8, _onnx_conv(3), _onnx_conv(3)),
         "QLinearMatMul": _Weighted(3, 8, _matrix(0), _matrix(0)),
+        "com.microsoft:DynamicQuantizeMatMul": _Weighted(1, 4, _matrix(0), _matrix(0)),
+        "com.microsoft:MatMulIntegerToFloat": _Weighted(1, 6, _matrix(0), _matrix(0)),
         "com.microsoft:QGemm": _Weighted(3, 6, _matrix(0), _matrix(0)),
         "CONV_2D": _Weighted(1, 2, _conv, _conv),
         "DEPTHWISE_CONV_2D": _Weighted(1, 2, _depthwise, _depthwise),

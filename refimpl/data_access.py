@@ -27,7 +27,7 @@ import numpy as np
 
 from karat24.refimpl.cost import WEIGHTED
 from karat24.refimpl.errors import ModelError, UsageError
-from karat24.refimpl.graph import Format, Graph, LayerView
+from karat24.refimpl.graph import Format, Graph, LayerView, Tensor
 
 Convention: TypeAlias = Literal["executed", "block-input"]
 
@@ -102,11 +102,22 @@ def weight_layers(graph: Graph) -> tuple[WeightLayer, ...]:
         height, width = (1, 1) if executed == filter_.data.size else size
         layers.append(
             WeightLayer(
-                view.layer.index, name, filter_.data.size, int(np.count_nonzero(filter_.data)), executed,
-                height, width,
+                view.layer.index, name, filter_.data.size, _nonzero(filter_), executed, height, width,
             )
         )  # fmt: skip
     return tuple(layers)
+
+
+def _nonzero(filter_: Tensor) -> int:
+    """How many weights do not stand for 0: an unsigned filter's zero point does. (ONNX layers, whose filters'
+    zero points are inputs of their own, are taken to have 0 there.)"""
+    assert filter_.data is not None
+    if filter_.quantization is None:
+        return int(np.count_nonzero(filter_.data))
+    zero_points, shape = np.array(filter_.quantization.zero_point), [1] * filter_.data.ndim
+    if filter_.quantization.per_channel:
+        shape[filter_.quantization.axis] = -1
+    return int(np.count_nonzero(filter_.data != zero_points.reshape(shape)))
 
 
 def _image(view: LayerView, format_: Format) -> tuple[int, int]:

@@ -300,6 +300,7 @@ class Program:
                 "numba": numba.__version__,
                 "isa": self.target.isa,
                 "implementation": self.implementation,
+                "threads": str(self.target.threads),
             },
         )
 

@@ -178,8 +178,10 @@ OPS: Mapping[str, Op] = MappingProxyType(
 )
 """Op name, in its format's own words, to the check and slow spec that define it."""
 
-UNPACKING = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
-"""Ops whose filter, input 1, may be of a packed element type."""
+UNPACKING: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {"CONV_2D": (1,), "DEPTHWISE_CONV_2D": (1,), "FULLY_CONNECTED": (1,), "DequantizeLinear": (0, 2)}
+)
+"""Positions of the constants that may be of a packed element type."""
 
 EDGETPU_OP = "CUSTOM:edgetpu-custom-op"
 
@@ -199,8 +201,9 @@ def check_supported(view: LayerView) -> None:
     if view.op not in OPS:
         raise UnsupportedOp(f"no implementation for {view.op}: {why_unsupported(view.op)}")
     for position, tensor in enumerate((*view.inputs, *view.outputs)):
-        unpacks = view.op in UNPACKING and position == 1 and tensor is not None and tensor.dtype in PACKED
-        if tensor is not None and tensor.is_opaque and not unpacks:
+        if tensor is None or not tensor.is_opaque:
+            continue
+        if position not in UNPACKING.get(view.op, ()) or tensor.dtype not in PACKED:
             raise UnsupportedOp(
                 f"{view}: tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
                 "which karat24 does not compute with"

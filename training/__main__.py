@@ -48,6 +48,11 @@ def main() -> int:
     )  # fmt: skip
     simulated.add_argument("--crop", type=int, default=256, help="side of the windows kept from each sample")
     simulated.add_argument("--seed", type=int, default=0)
+    field = commands.add_parser("field", help="simulate training windows under the conditions of the field")
+    field.add_argument("--output", type=Path, required=True)
+    field.add_argument("--count", type=int, default=600, help="windows")
+    field.add_argument("--crop", type=int, default=256, help="their side")
+    field.add_argument("--seed", type=int, default=0)
     tomogan = commands.add_parser("tomogan", help="train TomoGAN")
     tomogan.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
     repair = commands.add_parser("fine-tune", help="train Fine-Tune on what the quantized TomoGAN makes")
@@ -60,6 +65,12 @@ def main() -> int:
     overlap.add_argument(
         "--blend", type=int, default=0, help="pixels by which they overlap to be averaged after Fine-Tune"
     )
+    selector = commands.add_parser("slice-selector", help="train the slice selector on simulated slices")
+    selector.add_argument("--folder", type=Path, required=True, help="slices and weights.npz")
+    selector.add_argument("--samples", type=int, default=72, help="shared out over the families")
+    selector.add_argument("--size", type=int, default=128, help="of the simulated slices")
+    selector.add_argument("--steps", type=int, default=1500)
+    selector.add_argument("--seed", type=int, default=0)
     for command in (tomogan, repair):
         command.add_argument(
             "--data", type=Path, required=True, nargs="+",
@@ -79,6 +90,7 @@ def main() -> int:
         command.add_argument("--adversarial-from", type=int, default=2000, help="step at which it joins")
         command.add_argument("--perceptual", type=float, default=0.0, help="weight of the VGG-19 distance")
         command.add_argument("--squared", type=float, default=0.0, help="weight of the mean squared error")
+        command.add_argument("--structure", type=float, default=0.0, help="weight of lost faint structure")
         command.add_argument("--similarity", type=float, default=0.2, help="weight of 1 - SSIM beside L1")
         command.add_argument("--vgg", type=Path, help="torchvision's vgg19 weights, for --perceptual")
         command.add_argument("--start-from", type=Path, help="weights to begin with, as far as names agree")
@@ -88,6 +100,7 @@ def main() -> int:
             help="round to 8 bits as this scheme does (use --start-from)",
         )
         command.add_argument("--ranges", type=Path, help="weights whose learnt ranges to begin with")
+        command.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS")
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -95,6 +108,10 @@ def main() -> int:
     try:
         if options.command == "data":
             data.simulate(options.samples, options.crop, options.seed, options.output)
+        elif options.command == "slice-selector":
+            make_slice_selector(options)
+        elif options.command == "field":
+            data.simulate_field_windows(options.count, options.crop, options.seed, options.output)
         else:
             make_weights(options)
     except KaratError as error:
@@ -135,6 +152,8 @@ def make_weights(options: argparse.Namespace) -> None:
         perceptual=options.perceptual,
         squared=options.squared,
         similarity=options.similarity,
+        structure=options.structure,
+        checkpoint_every=options.checkpoint_every,
     )
     perceptual = None
     if options.perceptual:
@@ -146,6 +165,17 @@ def make_weights(options: argparse.Namespace) -> None:
         ranges = ranges or observed(model, batches)
         model.rounding = FakeQuantization(ranges, options.aware == "int8", fixed)
     model = train(model, batches, schedule, options.folder, torch.device(options.device), perceptual)
+    np.savez(options.folder / "weights.npz", **stored(model))
+    print(f"wrote {options.folder / 'weights.npz'}")
+
+
+def make_slice_selector(options: argparse.Namespace) -> None:
+    """Trains the slice selector and writes ``weights.npz`` into its folder."""
+    from training.slice_selector import stacks, train_selector
+
+    torch.set_num_threads(1)
+    slices = stacks(options.samples, options.size, options.seed, options.folder / "slices.npz")
+    model = train_selector(slices, options.steps, options.seed)
     np.savez(options.folder / "weights.npz", **stored(model))
     print(f"wrote {options.folder / 'weights.npz'}")
 

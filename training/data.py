@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from karat24.refimpl.errors import UsageError
 from karat24.tomography.imaging.dataset import read_dataset
 from karat24.tomography.imaging.families import TRAINING_FAMILIES
+from karat24.tomography.imaging.field.samples import TRAINING_KINDS
+from karat24.tomography.imaging.field.scans import simulate_field
 from karat24.tomography.imaging.simulate import simulate_slices
 
 Float = NDArray[np.float32]
@@ -37,6 +39,22 @@ def simulate(lots: list[tuple[int, int]], crop: int, seed: int, path: Path) -> N
                 clean.append(scan.clean[0, y : y + crop, x : x + crop].astype(np.float16))
             if (number + 1) % 6 == 0:
                 print(f"{size}: {number + 1}/{count} samples, {len(clean)} windows", flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, noisy=np.stack(noisy), clean=np.stack(clean))
+
+
+def simulate_field_windows(count: int, size: int, seed: int, path: Path) -> None:
+    """Simulates ``count`` windows of ``size`` × ``size`` under the conditions of the field; every third is of
+    one of the older families, the others of the field's kinds. Writes what :func:`simulate` does."""
+    noisy, clean = [], []
+    for number in range(count):
+        names = TRAINING_FAMILIES if number % 3 == 2 else TRAINING_KINDS
+        family = names[number // 3 % len(names)]
+        scan = simulate_field(family, size, FIRST_SEED + seed + number, vary_grey=True)
+        noisy.append(scan.noisy[0].astype(np.float16))
+        clean.append(scan.clean[0].astype(np.float16))
+        if (number + 1) % 20 == 0:
+            print(f"field: {number + 1}/{count} windows", flush=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, noisy=np.stack(noisy), clean=np.stack(clean))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from karat24.refimpl.errors import UsageError
-from training.losses import critic_loss, pixel_loss
+from training.losses import critic_loss, lost_structure, pixel_loss
 from training.model import Discriminator, NamedConvolutions
 
 
@@ -23,7 +23,8 @@ class Schedule:
 
     The pixel loss is ``L1 + similarity (1 - SSIM)``. Against it ``adversarial`` weighs the critic's verdict,
     ``perceptual`` the distance in VGG features and ``squared`` the mean squared error, which keeps learnt
-    ranges from clipping what is rare and bright. The critic joins after ``adversarial_from`` steps, when
+    ranges from clipping what is rare and bright; ``structure`` weighs the faint structure that was lost. The
+    critic joins after ``adversarial_from`` steps, when
     there is something to judge, and sits on every ``adversarial_every``-th step with as many times the
     weight, since it costs three times as much as the generator.
     """
@@ -36,6 +37,7 @@ class Schedule:
     perceptual: float = 0.0
     squared: float = 0.0
     similarity: float = 0.2
+    structure: float = 0.0
     checkpoint_every: int = 500
     average: float = 0.999
 
@@ -144,6 +146,10 @@ def one_step(
     losses = {"loss": float(loss.detach())}
     if schedule.squared:
         loss = loss + schedule.squared * nn.functional.mse_loss(restored, clean)
+    if schedule.structure:
+        lost = lost_structure(restored, clean)
+        loss = loss + schedule.structure * lost
+        losses["lost"] = float(lost.detach())
     turn = step >= schedule.adversarial_from and step % schedule.adversarial_every == 0
     if schedule.adversarial and turn:
         with torch.autocast(noisy.device.type, torch.bfloat16):

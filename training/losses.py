@@ -9,11 +9,31 @@ from torch import Tensor
 WINDOW, SIGMA = 11, 1.5
 
 
+FAINT = 0.006
+"""Deviation, grey, from which on structure counts in :func:`lost_structure`; SSIM's own is 0.03."""
+
+
 def ssim(first: Tensor, second: Tensor, data_range: float = 1.0) -> Tensor:
     """Mean structural similarity of ``[batch, 1, y, x]`` images, Gaussian window 11, sigma 1.5.
 
     Source: Wang et al. 2004, equation 13, with K1 = 0.01 and K2 = 0.03.
     """
+    c1 = (0.01 * data_range) ** 2
+    mean1, mean2, shared, both = _moments(first, second, (0.03 * data_range) ** 2)
+    numerator = (2 * mean1 * mean2 + c1) * shared
+    denominator = (mean1**2 + mean2**2 + c1) * both
+    return (numerator / denominator).mean()
+
+
+def lost_structure(found: Tensor, wanted: Tensor) -> Tensor:
+    """One minus the mean of SSIM's structure and contrast alone, with a constant so small that detail of 1 %
+    of the grey range counts: losing it costs nearly as much as losing an edge."""
+    _, _, shared, both = _moments(found, wanted, FAINT**2)
+    return 1 - (shared / both).mean()
+
+
+def _moments(first: Tensor, second: Tensor, constant: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Local means, and twice the covariance and the sum of variances, each plus ``constant``."""
     position = torch.arange(WINDOW, dtype=first.dtype, device=first.device) - WINDOW // 2
     line = torch.exp(-(position**2) / (2 * SIGMA**2))
     line = line / line.sum()
@@ -22,14 +42,11 @@ def ssim(first: Tensor, second: Tensor, data_range: float = 1.0) -> Tensor:
         x = F.conv2d(x, line.view(1, 1, 1, -1))
         return F.conv2d(x, line.view(1, 1, -1, 1))
 
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     mean1, mean2 = blur(first), blur(second)
     variance1 = blur(first * first) - mean1**2
     variance2 = blur(second * second) - mean2**2
     covariance = blur(first * second) - mean1 * mean2
-    numerator = (2 * mean1 * mean2 + c1) * (2 * covariance + c2)
-    denominator = (mean1**2 + mean2**2 + c1) * (variance1 + variance2 + c2)
-    return (numerator / denominator).mean()
+    return mean1, mean2, 2 * covariance + constant, variance1 + variance2 + constant
 
 
 def pixel_loss(found: Tensor, wanted: Tensor, similarity: float = 0.2) -> Tensor:

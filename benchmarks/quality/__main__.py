@@ -1,8 +1,10 @@
-"""Restoration quality and its cost: ``python -m benchmarks.quality [run|latency]``.
+"""Restoration quality and its cost: ``python -m benchmarks.quality [run|latency|real|field]``.
 
 ``run`` simulates the test set, applies every method to every slice and measures; it can be interrupted
 and started again, and computes only what is missing or out of date. ``latency`` times the 64×64-tile
-restoration of one image on every runtime here, beside the figures published in 2019.
+restoration of one image on every runtime here, beside the figures published in 2019. ``real`` restores a
+real scan from a part of its views, and measures against a row that no method saw. ``field`` simulates scans
+as the field has them, of samples that no network was trained on.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.quality", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    made.add_argument("command", nargs="?", choices=("run", "latency"), default="run")
+    made.add_argument("command", nargs="?", choices=("run", "latency", "real", "field"), default="run")
     made.add_argument("--folder", type=Path, default=Path("work/quality"), help="slices, models and records")
     made.add_argument("--size", type=int, default=1024, help="side of the slices, a multiple of 64")
     made.add_argument("--slices", type=int, default=66, help="about two in eleven are of a held-out family")
@@ -41,6 +43,11 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/COMMAND-DATE.json)")
     made.add_argument("--pictures", type=Path, help="folder for pictures (default: FOLDER/pictures)")
+    made.add_argument(
+        "--scan", type=Path, default=Path("../shared/scans/tooth_aps/tooth.h5"),
+        help="real: the tooth as tomopy ships it (default: %(default)s)",
+    )  # fmt: skip
+    made.add_argument("--seed", type=int, default=7, help="field: of the samples")
     made.add_argument("--rounds", type=int, default=7, help="latency: interleaved rounds")
     made.add_argument("--threads", type=int, help="latency: threads per runtime (default: all cores)")
     return made
@@ -50,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the benchmark; an error is one line."""
     options = parser().parse_args(arguments)
     try:
-        return run_latency(options) if options.command == "latency" else run(options)
+        return {"run": run, "latency": run_latency, "real": run_real, "field": run_field}[options.command](
+            options
+        )
     except KaratError as error:
         print(f"benchmarks.quality: {error}", file=sys.stderr)
         return error.exit_code
@@ -95,6 +104,33 @@ def run_latency(options: argparse.Namespace) -> int:
     for path in (output, drawn):
         say(f"wrote {path}")
     return 1 if found.differing else 0
+
+
+def run_real(options: argparse.Namespace) -> int:
+    """Measures on the real scan; ``--weights NAME=FILE`` adds float networks."""
+    from benchmarks.quality import real
+
+    rows = real.measure(options.scan, dict(weight_files(options.weights).given), say)
+    output = options.output or RESULTS / f"real-{datetime.now(UTC):%Y-%m-%d}.json"
+    real.keep(rows, output)
+    say(real.table_of(rows))
+    place(options.documents, {"quality: real": real.table_of(rows)})
+    say(f"wrote {output}")
+    return 0
+
+
+def run_field(options: argparse.Namespace) -> int:
+    """Measures on simulated scans of the field; ``--weights NAME=FILE`` adds float networks."""
+    from benchmarks.quality import field
+
+    found = field.measure(options.seed, weight_files(options.weights).given, say)
+    output = options.output or RESULTS / f"field-{datetime.now(UTC):%Y-%m-%d}.json"
+    field.keep(found, output)
+    for text in field.tables(found).values():
+        say(text)
+    place(options.documents, field.tables(found))
+    say(f"wrote {output}")
+    return 0
 
 
 def weight_files(given: list[str]) -> WeightFiles:

@@ -84,11 +84,11 @@ class Suspect:
         found = WEIGHTED.get(self.view.op)
         if found is None or len(self.view.inputs) <= found.filter:
             return None
-        data = self.view.input(found.filter).data
+        shape, data = self.view.input(found.filter).shape, self.view.input(found.filter).data
         if self.view.op == "com.microsoft:QGemm" and self.view.integer("transB", 0):
             return replace(found, out_axis=0, in_axis=1)
-        if self.view.op == "QLinearConv" and data is not None and data.ndim == 3:
-            return replace(found, taps=())
+        if self.view.op == "QLinearConv" and len(shape) != 4:
+            return replace(found, taps=())  # over one or three axes no tap is sought
         if self.view.op == "QLinearMatMul" and (data is None or data.ndim != 2):
             return None
         return found

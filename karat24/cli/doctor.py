@@ -46,10 +46,15 @@ def _versions() -> Iterator[str]:
     import numba
     import numpy as np
 
+    from karat24.delegates.c_library import NO_WHEELS, glibc_version
     from karat24.refimpl import __version__
 
     yield f"karat24 {__version__} on Python {platform.python_version()}, {platform.platform()}"
     yield f"NumPy {np.__version__}, Numba {numba.__version__}"
+    if version := glibc_version():
+        yield f"C library: glibc {version}"
+    elif version == "":
+        yield f"C library: {NO_WHEELS}"
 
 
 def _processor() -> Iterator[str]:

@@ -19,7 +19,9 @@ A network goes to .onnx or .tflite in float; `karat24 quantize` makes the int8 o
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    parser.add_argument("source", metavar="NETWORK|MODEL", help="tomogan, fine-tune, or a model file")
+    parser.add_argument(
+        "source", metavar="NETWORK|MODEL", help="a network, as `karat24 quantize` names them, or a model file"
+    )
     shared.add_subgraph(parser)
     shared.add_network(parser)
     piece = parser.add_mutually_exclusive_group()

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channel", type=int, metavar="C", help="with --layer: only output channel C")
     shared.add_subgraph(parser)
     parser.add_argument(
-        "--cost", action="store_true", help="show what each layer costs, beside the paper's figures"
+        "--cost",
+        action="store_true",
+        help="show what each layer costs: MAC, weights, energy of moving them, beside the papers' figures",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 

@@ -307,10 +307,12 @@ def writable(path: Path) -> Path:
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Options of the shipped networks."""
     parser.add_argument(
-        "--height", type=positive, default=64, help="input height, a multiple of 8 (default: 64)"
+        "--height",
+        type=positive,
+        help="input height, a multiple of 8 (default: 64, or 32 for vgg16 and others)",
     )
     parser.add_argument(
-        "--width", type=positive, default=64, help="input width, a multiple of 8 (default: 64)"
+        "--width", type=positive, help="input width, a multiple of 8 (default: as for --height)"
     )
     parser.add_argument(
         "--upsampling", choices=("bilinear", "transposed"), default="bilinear", help="TomoGAN's variant"
@@ -349,11 +351,16 @@ def network_weights(name: str, options: argparse.Namespace) -> dict[str, Array] 
 
 
 def float_network(name: str, options: argparse.Namespace, weights: dict[str, Array] | None = None) -> Graph:
-    """The named network with ``weights``, else those of :func:`network_weights`, whose errors it raises."""
-    from karat24.refimpl.networks import network
+    """The named network with ``weights``, else those of :func:`network_weights`, whose errors it raises.
+
+    A size that was not asked for is put into ``options``.
+    """
+    from karat24.refimpl.networks import network, usual_size
 
     if weights is None:
         weights = network_weights(name, options)
+    options.height = options.height or usual_size(name)
+    options.width = options.width or usual_size(name)
     return network(name, options.height, options.width, options.upsampling, weights, options.seed)
 
 

@@ -38,8 +38,10 @@ HELD_OUT_EVERY = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     network = parser.add_argument(
-        "network", metavar="NETWORK", help="tomogan, fine-tune, or chained (both in one file)"
-    )
+        "network", metavar="NETWORK",
+        help="tomogan, fine-tune, chained (both in one file), slice-selector; or with random weights vgg16, "
+        "vgg16-0.75, -0.5, -0.25, resnet50 and its widths, tiny-5, tiny-3",
+    )  # fmt: skip
     shared.complete_with(network, shared.network_names)
     shared.add_network(parser)
     parser.add_argument(

@@ -30,7 +30,11 @@ OUT: a folder (TIFF files with the input's names), NAME.zarr (OME-Zarr 0.5), or 
 file made at the end (.h5, .tif, .npy). Beside it, OUT.karat24 holds manifest, records and
 report. Raw projections are reconstructed first, with `karat24 reconstruct`.
 
-exit codes: 0 done, 1 a checked slice differs, 2 usage or input error, 3 cannot compare"""
+exit codes: 0 done, 1 a checked slice differs, 2 usage or input error, 3 cannot compare, 4 done, but
+more than noise was taken from some slices: see the report (--accept-loss makes it 0)"""
+
+LOSS = 4
+"""Exit code of a run that took structure away."""
 
 UNITS = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -55,6 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality", choices=("fast", "best"), default="fast",
         help="best averages small tiles and takes twenty times as long (default: fast)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--strength", type=float, default=1.0, metavar="S",
+        help="1 (default) keeps what the network makes; less gives back what it took away and is no noise, "
+        "0 all of that",
+    )  # fmt: skip
+    parser.add_argument(
+        "--accept-loss", action="store_true",
+        help="exit code 0 even where more than noise was taken away",
     )  # fmt: skip
     shared.add_profile(parser, "the canonical one")
     parser.add_argument("--max-memory", type=size, metavar="8G", help="for all processes together")
@@ -117,6 +130,7 @@ def run(options: argparse.Namespace) -> int:
             dtype=options.dtype,
             quality=options.quality,
             profile=options.profile or CANONICAL,
+            strength=options.strength,
             max_memory=options.max_memory,
             workers=options.workers,
             command=["karat24", *sys.argv[1:]],
@@ -160,7 +174,34 @@ def _restore(plan: Plan, options: argparse.Namespace) -> int:
     report = write_report(plan, outcome, checked, options.delegate)
     print(f"done     {len(outcome.records)} slices, SHA-256 of their values {digest_of_all(outcome.records)}")
     print(f"report   {report}")
-    return 0 if all(found.equal for found in checked) else 1
+    lost = _tell_losses(outcome.records.values())
+    if not all(found.equal for found in checked):
+        return 1
+    return LOSS if lost and not options.accept_loss else 0
+
+
+def _tell_losses(records: Iterable[Record]) -> int:
+    """Says of how many slices more than noise was taken, and of how many that cannot be told."""
+    records = list(records)
+    marked = [record for record in records if record.structured]
+    blind = sum(not record.judged for record in records)
+    told = f", {blind} cannot be judged" if blind else ""
+    noise = len(records) - len(marked) - blind
+    print(f"removed  noise from {noise} slices, more than noise from {len(marked)}{told}")
+    if marked:
+        print(
+            f"karat24 restore: warning: more than noise was taken from {len(marked)} of {len(records)} "
+            f"slices, first {marked[0].name} ({marked[0].removed}); look at the report, lower --strength, or "
+            "use a classical filter",
+            file=sys.stderr,
+        )
+    if blind:
+        print(
+            f"karat24 restore: warning: {blind} slices have too few views to tell lost structure from "
+            "streaks",
+            file=sys.stderr,
+        )
+    return len(marked)
 
 
 def _progress(records: Iterable[Record], total: int) -> Iterable[Record]:

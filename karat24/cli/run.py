@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from karat24.cli import options as shared
 
 if TYPE_CHECKING:
+    from karat24.refimpl.engine import Program
     from karat24.refimpl.graph import Array, Graph
 
 HELP = "run a model on the oracle under a named arithmetic profile"
@@ -61,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
     result = program.run(
         shared.feeds_of(graph, options), options.trace is not None, options.accumulators, bar
     )
+    if options.verbose:
+        print(f"karat24: {_threads(program, options.trace is not None)}", file=sys.stderr)
     if profile.caveat:
         print(f"note: {profile.caveat}")
     for index, value in zip(graph.outputs, result.outputs, strict=True):
@@ -81,6 +85,17 @@ def run(options: argparse.Namespace) -> int:
         arrays |= {f"acc_{i}": value for i, value in sorted(result.trace.accumulators.items())}
         _write_npz(options.trace, arrays)
     return 0
+
+
+def _threads(program: Program, traced: bool) -> str:
+    """How many threads the run took; what later runs would take is settled by timing the first ones."""
+    most = program.target.threads
+    if traced:
+        return f"threads: up to {most}"
+    used = program.threads_in_use
+    if used is None:
+        return f"threads: up to {most}; the first runs of a program settle whether one is faster"
+    return f"threads: {used}"
 
 
 def _output_key(graph: Graph, index: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,6 +140,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _finish(options: argparse.Namespace, report: Report) -> int:
     """Shows and writes a report; the exit code of its verdict."""
+    if options.verbose and "threads" in report.versions:
+        print(f"karat24: threads: up to {report.versions['threads']}", file=sys.stderr)
     print(reports.table(report, options.all))
     reports.write(options, [report], [str(options.model)])
     return report.exit_code(options.accept_explained)

@@ -12,7 +12,7 @@ from karat24.export.onnx.remarks import remarks_on
 from karat24.inspection.scalings import FILTERED
 from karat24.inspection.surroundings import Surroundings
 from karat24.refimpl.errors import KaratError
-from karat24.refimpl.graph import QUANTIZED_RANGE, Array, Graph, LayerView
+from karat24.refimpl.graph import QUANTIZED_RANGE, Array, Graph, LayerView, Tensor
 from karat24.refimpl.ops import check_supported
 from karat24.refimpl.profiles import PROFILES
 
@@ -94,6 +94,40 @@ def _crushed(around: Surroundings, view: LayerView) -> Iterator[str]:  # noqa: A
                 f"{high - low + 1} steps of {written.name!r} (scale {written.scale:.6g}): give the parts "
                 "scales of their own, or concatenate them in float"
             )
+
+
+CLIPPED_PART = 0.05
+"""Of an input's range; less is what rounding ranges to scales takes away."""
+
+COPYING = ("QUANTIZE", "CONCATENATION", "Concat", "com.microsoft:QLinearConcat")
+"""Ops that put real values on the output's steps as they are."""
+
+
+def _clipped(around: Surroundings, view: LayerView) -> Iterator[str]:
+    """A copy whose output ends before what comes in does, as a calibration that saw less leaves it."""
+    if view.op not in COPYING:
+        return
+    written = view.output()
+    ends = _held(around.made_into.get(written.index, written))
+    for tensor in view.inputs:
+        held = None if tensor is None else _held(around.integers(tensor))
+        if tensor is None or held is None or ends is None:
+            continue
+        lost = max(ends[0] - held[0], held[1] - ends[1])
+        if lost > CLIPPED_PART * (held[1] - held[0]):
+            yield (
+                f"{tensor.name!r} holds {held[0]:.6g} to {held[1]:.6g}, and {written.name!r} "
+                f"{ends[0]:.6g} to {ends[1]:.6g}: what lies beyond is clipped; calibrate with samples that "
+                "reach further if such values occur"
+            )
+
+
+def _held(tensor: Tensor) -> tuple[float, float] | None:
+    """The least and greatest real value a tensor with one scale can hold."""
+    if tensor.quantization is None or tensor.quantization.per_channel or tensor.dtype not in QUANTIZED_RANGE:
+        return None
+    low, high = ((bound - tensor.zero_point) * tensor.scale for bound in QUANTIZED_RANGE[tensor.dtype])
+    return low, high
 
 
 BIAS_TOLERANCE = 1e-4
@@ -191,6 +225,7 @@ def _taps_last(view: LayerView, filter_: Array) -> Array:
 LOOKS = {
     "scales ignored": _scales_ignored,
     "range crushed": _crushed,
+    "range clipped": _clipped,
     "bias scale": _bias_scale,
     "refused by runtimes": _refused,
     "saturating pairs": _saturating_pairs,

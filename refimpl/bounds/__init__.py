@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from karat24.refimpl.bounds import functions, fused, onnx, tflite
+from karat24.refimpl.bounds import functions, fused, matmul_nbits, normalization, onnx, tflite
 from karat24.refimpl.bounds.interval import Interval, Use
 from karat24.refimpl.contract import Check, Values
 from karat24.refimpl.errors import UnsupportedOp
@@ -57,14 +57,28 @@ BOUNDS: Mapping[str, Bound] = MappingProxyType(
         "Gelu": _onnx("Gelu", functions.gelu),
         "Gemm": _onnx("Gemm", onnx.gemm),
         "GlobalAveragePool": _onnx("GlobalAveragePool", onnx.global_average_pool),
+        "GroupNormalization": _onnx("GroupNormalization", normalization.normalized),
+        "InstanceNormalization": _onnx("InstanceNormalization", normalization.normalized),
+        "LayerNormalization": _onnx("LayerNormalization", normalization.normalized),
         "MatMul": _onnx("MatMul", onnx.matmul),
+        "RMSNormalization": _onnx("RMSNormalization", normalization.normalized),
         "ReduceMean": _onnx("ReduceMean", onnx.reduce_mean),
         "ReduceSum": _onnx("ReduceSum", onnx.reduce_sum),
         "Sigmoid": _onnx("Sigmoid", functions.logistic),
+        "SimplifiedLayerNormalization": _onnx("SimplifiedLayerNormalization", normalization.normalized),
         "Softmax": _onnx("Softmax", functions.softmax_along),
         "Softplus": _onnx("Softplus", functions.softplus),
         "Tanh": _onnx("Tanh", functions.tanh),
+        "com.microsoft:BiasGelu": _onnx("com.microsoft:BiasGelu", functions.biased_gelu),
+        "com.microsoft:FastGelu": _onnx("com.microsoft:FastGelu", functions.biased_gelu),
         "com.microsoft:FusedConv": Bound(fused.check_fused_conv, fused.fused_conv),
+        "com.microsoft:FusedMatMul": _onnx("com.microsoft:FusedMatMul", onnx.fused_matmul),
+        "com.microsoft:Gelu": _onnx("com.microsoft:Gelu", functions.gelu),
+        "com.microsoft:MatMulNBits": _onnx("com.microsoft:MatMulNBits", matmul_nbits.matmul_nbits),
+        "com.microsoft:QuickGelu": _onnx("com.microsoft:QuickGelu", functions.quick_gelu),
+        "com.microsoft:SkipLayerNormalization": _onnx(
+            "com.microsoft:SkipLayerNormalization", normalization.normalized
+        ),
     }
 )
 """Ops whose float32 form has a bound."""

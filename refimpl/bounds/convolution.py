@@ -1,41 +1,37 @@
-"""Convolutions of float64 values, plainly: ``[batch, y, x, channel]`` images, OHWI filters, groups."""
+"""Convolutions of float64 values, plainly: ``[batch, y, x, channel]`` images, OHWI filters, groups.
+
+A convolution may have any number of spatial axes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 
 import numpy as np
 
 from karat24.refimpl.graph import Array
-from karat24.refimpl.spec.shared.geometry import Window
+from karat24.refimpl.spec.shared.geometry import Index, Window, taken_by
 
 
-def convolve(over: tuple[Window, Window], groups: int, data: Array, weights: Array) -> Array:
+def convolve(over: tuple[Window, ...], groups: int, data: Array, weights: Array) -> Array:
     """Sums of products ``[batch, out_y, out_x, out]``; filters ``[out, y, x, in / groups]``."""
-    rows, columns = ([window.taken(tap) for tap in range(window.taps)] for window in over)
-    sizes = over[0].output_size, over[1].output_size
-    return _sum_of_taps(sizes, rows, columns, groups, data, weights)
+    result = np.zeros((data.shape[0], *(axis.output_size for axis in over), weights.shape[0]))
+    for taps in itertools.product(*(range(axis.taps) for axis in over)):
+        out, taken = taken_by(over, taps)
+        tap: Index = (slice(None), *taps)
+        result[(slice(None), *out)] += _by_group(data[(slice(None), *taken)], weights[tap], groups)
+    return result
 
 
 def spread(over: tuple[Window, Window], groups: int, data: Array, weights: Array) -> Array:
     """The transpose: windows over the output, whose positions are the inputs'. Filters as in ``convolve``."""
-    rows, columns = ([window.taken(tap)[::-1] for tap in range(window.taps)] for window in over)
-    sizes = over[0].input_size, over[1].input_size
-    return _sum_of_taps(sizes, rows, columns, groups, data, weights)
-
-
-def _sum_of_taps(
-    sizes: tuple[int, int],
-    rows: Sequence[tuple[Array, Array]],
-    columns: Sequence[tuple[Array, Array]],
-    groups: int,
-    data: Array,
-    weights: Array,
-) -> Array:
-    """Each tap's products added to an image of ``sizes``; a tap has indices (out, in) along each axis."""
-    result = np.zeros((data.shape[0], *sizes, weights.shape[0]))
-    for tap_y, (out_y, in_y) in enumerate(rows):
-        for tap_x, (out_x, in_x) in enumerate(columns):
+    over_y, over_x = over
+    shape = (data.shape[0], over_y.input_size, over_x.input_size, weights.shape[0])
+    result = np.zeros(shape)
+    for tap_y in range(over_y.taps):
+        in_y, out_y = over_y.taken(tap_y)
+        for tap_x in range(over_x.taps):
+            in_x, out_x = over_x.taken(tap_x)
             seen = data[:, in_y][:, :, in_x]
             result[:, out_y[:, None], out_x] += _by_group(seen, weights[:, tap_y, tap_x], groups)
     return result

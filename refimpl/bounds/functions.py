@@ -34,6 +34,7 @@ from karat24.refimpl.bounds.tflite import require_float
 from karat24.refimpl.contract import Values
 from karat24.refimpl.errors import CannotCompare
 from karat24.refimpl.graph import Array, LayerView
+from karat24.refimpl.spec.onnx.float_functions import biased
 from karat24.refimpl.spec.shared.requirements import operand, require_arity, require_shape, resolve_axis
 
 EXPONENTIAL = 8 * UNIT
@@ -86,12 +87,30 @@ def erf(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the arra
 
 def gelu(view: LayerView, values: Values) -> Interval:
     """``x / 2 (1 + erf(x / sqrt 2))``, or with tanh where ``approximate`` says so."""
-    x = _finite(operand(values, 0))
     approximate = view.layer.attributes.get("approximate", False)
-    if approximate in (True, "tanh"):
-        inner = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-    else:
-        inner = _erf(x / math.sqrt(2))
+    return _gelu(operand(values, 0), approximate in (True, "tanh"))
+
+
+def biased_gelu(view: LayerView, values: Values) -> Interval:
+    """ONNX Runtime's BiasGelu and FastGelu: of a float32 sum, which is one rounding."""
+    return _gelu(biased(values), view.op.endswith("FastGelu"))
+
+
+def quick_gelu(view: LayerView, values: Values) -> Interval:
+    """``x / (1 + exp(-alpha x))``: the argument and the product round, besides the logistic function.
+
+    The argument's rounding changes the function by at most ``u |a| f'(a) < u / 2``.
+    """
+    x = _finite(operand(values, 0))
+    with np.errstate(over="ignore"):
+        result = x / (1 + np.exp(-float(np.float32(view.real("alpha", 1.702))) * x))
+    return _around(result, np.abs(x) * (SATURATING + 4 * UNIT) + 4 * TINY)
+
+
+def _gelu(data: Array, by_tanh: bool) -> Interval:
+    x = _finite(data)
+    scaled = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    inner = np.tanh(scaled) if by_tanh else _erf(x / math.sqrt(2))
     return _around(0.5 * x * (1 + inner), np.abs(x) * (SATURATING + 4 * SLACK) + 4 * TINY)
 
 

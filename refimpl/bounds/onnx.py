@@ -15,13 +15,15 @@ from karat24.refimpl.bounds.sums import mean_of, rounded_sum, sum_of_products
 from karat24.refimpl.contract import Values
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.onnx.table import reduced_axes
+from karat24.refimpl.spec.onnx.one_axis import as_image
 from karat24.refimpl.spec.onnx.pools import count_taps
 from karat24.refimpl.spec.onnx.sums import check_convolution
+from karat24.refimpl.spec.onnx.unspecified import factors
 from karat24.refimpl.spec.onnx.windows import windows
 from karat24.refimpl.spec.shared.geometry import Window
 from karat24.refimpl.spec.shared.requirements import operand
 
-TO_NHWC, TO_NCHW, OIHW_TO_OHWI = (0, 2, 3, 1), (0, 3, 1, 2), (0, 2, 3, 1)
+TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def _bias(values: Values, position: int) -> tuple[Array, ...]:
@@ -34,18 +36,19 @@ def _nchw(interval: Interval) -> Interval:
 
 
 def conv(view: LayerView, values: Values) -> Interval:
-    """Conv."""
-    over = check_convolution(view, 0, 1)
-    weights = operand(values, 1)
-    return _nchw(
-        sum_of_products(
-            partial(convolve, over, view.integer("group", 1)),
-            operand(values, 0).transpose(TO_NHWC),
-            weights.transpose(OIHW_TO_OHWI),
-            math.prod(weights.shape[1:]),
-            _bias(values, 2),
-        )
+    """Conv, over one to three spatial axes."""
+    image = as_image(view, 1)
+    over = check_convolution(image, 0, 1)
+    data, weights = (operand(values, i).reshape(image.input(i).shape) for i in (0, 1))
+    sums = sum_of_products(
+        partial(convolve, over, view.integer("group", 1)),
+        np.moveaxis(data, 1, -1),
+        np.moveaxis(weights, 1, -1),
+        math.prod(weights.shape[1:]),
+        _bias(values, 2),
     )
+    shape = view.output().shape
+    return Interval(*(np.moveaxis(end, -1, 1).reshape(shape) for end in (sums.low, sums.high)))
 
 
 def conv_transpose(view: LayerView, values: Values) -> Interval:
@@ -77,6 +80,14 @@ def matmul(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the a
     """MatMul."""
     left, right = operand(values, 0), operand(values, 1)
     return sum_of_products(np.matmul, left, right, left.shape[-1])
+
+
+def fused_matmul(view: LayerView, values: Values) -> Interval:
+    """ONNX Runtime's FusedMatMul: ``alpha`` is one rounding more."""
+    left, right = factors(view, values)
+    alpha = float(np.float32(view.real("alpha", 1.0)))
+    scaling = int(alpha != 1)
+    return sum_of_products(np.matmul, left, right, left.shape[-1], more_roundings=scaling, scale=alpha)
 
 
 def gemm(view: LayerView, values: Values) -> Interval:

@@ -145,7 +145,8 @@ class Weights:
 def trained_weights(
     network: str, upsampling: str = "bilinear", scheme: str = "int8", aware: bool = False
 ) -> dict[str, Array] | None:
-    """The weights that ship for a network (``tomogan``, ``fine-tune``, ``chained``), or None when none do.
+    """The weights that ship for a network (``tomogan``, ``fine-tune``, ``chained``, ``slice-selector``), or
+    None when none do.
 
     ``aware``: those trained to be quantized in ``scheme``, with their ranges. Otherwise TomoGAN's are the
     same for every scheme, while Fine-Tune repairs what one cost TomoGAN: ``uint8-2019``, or else int8.
@@ -159,7 +160,7 @@ def trained_weights(
         kind = "aware-int8" if scheme == "int8-mobile" else f"aware-{scheme}"
     else:
         kind = "uint8-2019" if scheme == "uint8-2019" else "int8"
-    name = f"{network}-{kind}"
+    name = network if network == "slice-selector" else f"{network}-{kind}"
     if network == "tomogan":
         name = f"tomogan-{upsampling}-{kind}" if aware else f"tomogan-{upsampling}"
     path = Path(__file__).parent / "trained" / f"{name}.npz"

@@ -249,6 +249,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 tflite.TFLM,
                 established=_TFLM,
                 refuses=refusals.TFLM,
+                silent=refusals.TFLM_SILENT,
             ),
             *(replace(profile, here=f"{_HERE_ARM64}; {_GLIBC_2_40}") for profile in _ARM64_CALLING_LIBM),
             *(_with_libm(profile, *_GLIBC_2_41) for profile in _ARM64_CALLING_LIBM),

@@ -110,6 +110,10 @@ def _broadcast_shifts(view: LayerView) -> bool:
     return variant_of(view) == "int16_shifted" and view.input(0).shape != view.input(1).shape
 
 
+def _shifted(view: LayerView) -> bool:
+    return variant_of(view) == "int16_shifted"
+
+
 def _int16_to_uint8(view: LayerView) -> bool:
     return view.input(0).dtype == "int16" and view.output().dtype == "uint8"
 
@@ -167,18 +171,23 @@ def _on_int8(view: LayerView) -> bool:
 
 _NO_ELU = Refusal(frozenset({"ELU"}), _on_int8, "its reference kernels have no ELU; run the builtin ones")
 
+_READ_AS_INT64 = (
+    "behind int16 activations its kernel reads this int32 bias as int64, past its end; set "
+    "quantized_bias_type to int32, or store the bias as int64"
+)
+"""The runtime does run such a layer; what it adds is memory that is not the bias's."""
+
 LITERT: Refusals = (
     *_TFLITE,
-    Refusal(
-        frozenset({"CONV_2D", "TRANSPOSE_CONV"}),
-        _unnamed_int32_bias,
-        "behind int16 activations its kernel reads this int32 bias as int64, past its end; set "
-        "quantized_bias_type to int32, or store the bias as int64",
-    ),
+    Refusal(frozenset({"CONV_2D", "TRANSPOSE_CONV"}), _unnamed_int32_bias, _READ_AS_INT64),
 )
 """LiteRT 2.3, where no delegate takes the layer."""
 
-LITERT_REF: Refusals = (*LITERT, _NO_ELU)
+LITERT_REF: Refusals = (
+    *LITERT,
+    Refusal(frozenset({"FULLY_CONNECTED"}), _unnamed_int32_bias, _READ_AS_INT64),
+    _NO_ELU,
+)
 """LiteRT 2.3's reference kernels."""
 
 TFLITE_2_14: Refusals = (
@@ -243,5 +252,16 @@ TFLM: Refusals = (
         "its kernel takes float32 only; put a DEQUANTIZE before and a QUANTIZE behind",
     ),
     Refusal(frozenset({"GELU"}), lambda _: True, "it has no GELU"),
+    Refusal(
+        frozenset({"DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"}),
+        _int32_bias,
+        "behind int16 activations it computes right with an int64 bias only; store the bias as int64",
+    ),
 )
 """TensorFlow Lite Micro. It does not look at ``quantized_dimension``."""
+
+TFLM_SILENT: Refusals = (
+    Refusal(frozenset({"ADD", "SUB"}), _shifted, "its int16 sums of scales that are powers of two differ"),
+    Refusal(frozenset({"SOFTMAX"}), _is_int16, "its int16 softmax differs in single steps"),
+)
+"""Layers TensorFlow Lite Micro computes otherwise than the runtimes whose rules it shares."""

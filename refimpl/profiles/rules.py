@@ -61,7 +61,8 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "rndnu": "a multiplier of 24 bits; the product is rounded once, half up, and saturates",
         "q15": "Q0.15 multiplier of a 64-bit accumulator; one shift rounds half up, 32 bits are kept",
         "float32_half_even": "float32 product, rounded half to even, zero point added after",
-        "float64_half_away": "float64 product, rounded half away from zero",
+        "float64_half_away": "float64 product, rounded half away from zero; beyond int32 it is -2^31, as "
+        "x86-64 converts it",
         "sse": "the NEON body as compiled through SSE, in whole blocks only",
         "xnnpack": "XNNPACK's own integer or float form of the op",
         "divide_float32": "x / scale in float32, rounded half away from zero",

@@ -5,6 +5,7 @@ From the form follow bounds of an accumulator, and inputs that give a wanted one
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from karat24.refimpl.spec.onnx import qgemm, qlinear_conv, qlinear_matmul
 from karat24.refimpl.spec.onnx.one_axis import as_image
 from karat24.refimpl.spec.onnx.parameters import Affine
 from karat24.refimpl.spec.onnx.sums import check_convolution, zero_of
-from karat24.refimpl.spec.shared.geometry import windows
+from karat24.refimpl.spec.shared.geometry import Index, windows
 from karat24.refimpl.spec.shared.packed import unpacked
 from karat24.refimpl.staircase.requantization import ACCUMULATING
 
@@ -94,6 +95,8 @@ def window_of(view: LayerView, element: tuple[int, ...]) -> Window:
     shape = view.input(ACCUMULATING[view.op].data).shape
     if view.op in ("FULLY_CONNECTED", "QLinearMatMul", "com.microsoft:QGemm"):
         return _row(view, element, weights, shape)
+    if view.op == "QLinearConv":
+        return _channels_first_window(view, element, weights, shape)
     return _image_window(view, element, weights, shape)
 
 
@@ -118,18 +121,11 @@ def _row(view: LayerView, element: tuple[int, ...], weights: Array, shape: tuple
 def _image_window(
     view: LayerView, element: tuple[int, ...], weights: Array, shape: tuple[int, ...]
 ) -> Window:
-    """Channels of the data lie in the last dimension, in ONNX behind the batch."""
-    onnx = view.op == "QLinearConv"
-    if onnx:
-        batch, channel, out_y, out_x = element
-        over_y, over_x = check_convolution(view, 0, 3)
-        weights = weights.transpose(0, 2, 3, 1)
-    else:
-        batch, out_y, out_x, channel = element
-        image = view.output().shape if view.op == "TRANSPOSE_CONV" else shape
-        over_y, over_x = windows(view, image, weights.shape, dilated=view.op != "TRANSPOSE_CONV")
+    """Channels of the data lie in the last dimension."""
+    batch, out_y, out_x, channel = element
+    image = view.output().shape if view.op == "TRANSPOSE_CONV" else shape
+    over_y, over_x = windows(view, image, weights.shape, dilated=view.op != "TRANSPOSE_CONV")
     places: Array = np.arange(int(np.prod(shape))).reshape(shape)
-    places = places.transpose(0, 2, 3, 1) if onnx else places
     if view.op == "DEPTHWISE_CONV_2D":
         taps = weights[0, :, :, channel : channel + 1]
         first = channel // (weights.shape[3] // places.shape[3])
@@ -144,6 +140,31 @@ def _image_window(
             for in_y in _seen_by(view, over_y.taken(tap_y), out_y):
                 for in_x in _seen_by(view, over_x.taken(tap_x), out_x):
                     found.append((seen[in_y, in_x], taps[tap_y, tap_x]))
+    return _joined(found)
+
+
+def _channels_first_window(
+    view: LayerView, element: tuple[int, ...], weights: Array, shape: tuple[int, ...]
+) -> Window:
+    """Channels of the data lie behind the batch, before any number of spatial axes."""
+    batch, channel, *out = element
+    over, taps = check_convolution(view, 0, 3), weights[channel]
+    groups = shape[1] // taps.shape[0]
+    first = channel // (weights.shape[0] // groups) * taps.shape[0]
+    places: Array = np.arange(int(np.prod(shape))).reshape(shape)
+    seen = places[batch, first : first + taps.shape[0]]
+    found: list[tuple[Array, Array]] = []
+    for at in itertools.product(*(range(axis.taps) for axis in over)):
+        axes = zip(over, at, out, strict=True)
+        for taken in itertools.product(*(_seen_by(view, axis.taken(tap), to) for axis, tap, to in axes)):
+            pixel: Index = (slice(None), *taken)
+            tap: Index = (slice(None), *at)
+            found.append((seen[pixel], taps[tap]))
+    return _joined(found)
+
+
+def _joined(found: list[tuple[Array, Array]]) -> Window:
+    """Places and weights of each tap in one row."""
     if not found:
         return Window(np.zeros(0, np.int64), np.zeros(0, np.int64))
     return Window(np.concatenate([p for p, _ in found]), np.concatenate([w for _, w in found]))

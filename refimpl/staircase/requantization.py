@@ -62,6 +62,10 @@ _ONNX_MULTIPLIERS: Mapping[str, Callable[[LayerView, Rule], Array]] = MappingPro
 )
 
 
+_ZERO_POINTS = 256
+"""More than any zero point of 8 bits."""
+
+
 @dataclass(frozen=True, eq=False)
 class Requantization:
     """How one layer makes outputs of accumulators, whatever the method.
@@ -89,7 +93,8 @@ class Requantization:
         """Lowest and highest accumulator, int64 ``[channel]``, at which ``method`` is monotone.
 
         ``gemmlowp``, ``ruy`` and ``single_rounding`` shift an accumulator left, modulo 2^32, before they
-        multiply when the multiplier is large; beyond these bounds the sign changes.
+        multiply when the multiplier is large; beyond these bounds the sign changes. A float64 product
+        beyond int32 becomes -2^31, and the zero point is added modulo 2^32.
         """
         lowest = np.full(self.channels, INT32_MIN, np.int64)
         highest = np.full(self.channels, INT32_MAX, np.int64)
@@ -98,6 +103,10 @@ class Requantization:
             more = 1 if method == "single_rounding" else 0
             left = np.maximum(np.broadcast_to(shift, self.channels) + more, 0)
             lowest, highest = lowest >> left, highest >> left
+        elif method == "float64_half_away":
+            held = (INT32_MAX - _ZERO_POINTS) / np.maximum(np.asarray(self._multipliers(), np.float64), 0.5)
+            held = np.broadcast_to(held.astype(np.int64), self.channels)
+            lowest, highest = np.maximum(lowest, -held), np.minimum(highest, held)
         return lowest, highest
 
     def _multipliers(self) -> Array:

@@ -131,13 +131,23 @@ def _tflite(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[G
 
 
 def _node(
-    op: str, x: Array, constants: dict[str, Array] | None = None, inputs: str = "", **attributes: Any
+    op: str,
+    x: Array,
+    constants: dict[str, Array] | None = None,
+    inputs: str = "",
+    opset: int = 21,
+    **attributes: Any,
 ) -> tuple[Graph, bytes, Array]:
     constants = constants or {}
     names = list(inputs) or ["x", *constants]
-    content = onnx_model([node(op, names, **attributes)], {"x": x}, {"y": "float32"}, constants)
-    if op.startswith("com.microsoft"):  # a runtime's own op: the file says the shape of its output
+    content = onnx_model([node(op, names, **attributes)], {"x": x}, {"y": "float32"}, constants, opset)
+    if op.endswith("FusedConv"):  # a runtime's own op: the file says the shape of its output
         content = _declared(content, (x.shape[0], len(constants["w"]), *x.shape[2:]))
+    elif op.startswith("com.microsoft"):
+        content = _declared(
+            content,
+            (*x.shape[:-1], attributes.get("N") or (len(constants["w"]) if "Mat" in op else x.shape[-1])),
+        )
     return read_onnx(content), content, x
 
 
@@ -181,5 +191,69 @@ def _onnx(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[Gra
     points = np.clip(_drawn(rng, draw, 2, _pick(rng, 1, 10, 1000)), -80, 80)
     for op in ("Softmax", "Tanh", "Exp", "Sigmoid", "Erf", "Elu", "Gelu", "Softplus"):
         yield op, _node(op, points)
+    yield from _axes(rng, draw)
+    yield from _normalizations(rng, draw)
+    rows = np.clip(_drawn(rng, draw, 3, 24), -80, 80)
+    bias = {"b": _drawn(rng, normal, 24)}
+    for op, constants in (("Gelu", {}), ("QuickGelu", {}), ("BiasGelu", bias), ("FastGelu", bias)):
+        yield op, _node(f"com.microsoft:{op}", rows, constants)
+    flipped = {"w": _drawn(rng, normal, wide_, 24)}
+    yield (
+        "FusedMatMul",
+        _node("com.microsoft:FusedMatMul", rows, flipped, transB=1, alpha=0.125 + 0.1 * groups),
+    )
+    yield from _blockwise(rng, draw)
     yield "Elu-alpha", _node("Elu", points, alpha=1.7)
     yield "Gelu-tanh", _node("Gelu", points, approximate="tanh")
+
+
+def _axes(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[Graph, bytes, Array]]]:
+    """Convolutions over one and three axes."""
+    filters = {"w": _drawn(rng, normal, 6, 2, 3), "b": _drawn(rng, draw, 6)}
+    line = _drawn(rng, draw, 2, 4, 9)
+    yield "Conv-1", _node("Conv", line, filters, pads=[2, 0], strides=[2], group=2)
+    filters = {"w": _drawn(rng, normal, 6, 4, 2, 3, 1)}
+    volume = _drawn(rng, draw, 1, 4, 5, 6, 3)
+    yield "Conv-3", _node("Conv", volume, filters, pads=[1, 0, 0, 0, 1, 0], dilations=[1, 2, 1])
+
+
+def _normalizations(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[Graph, bytes, Array]]]:
+    """Over enough values that some are of either sign, where the variance does not vanish."""
+    rows = _drawn(rng, draw, 3, 5, 2 * _pick(rng, 16, 33, 384))
+    scale, bias = (_drawn(rng, normal, rows.shape[-1]) for _ in "sb")
+    yield "LayerNormalization", _node("LayerNormalization", rows, {"s": scale, "b": bias})
+    across = {"s": np.broadcast_to(scale, rows.shape[1:]).copy()}
+    yield "LayerNormalization-axes", _node("LayerNormalization", rows, across, axis=1, epsilon=1e-3)
+    yield "SimplifiedLayerNormalization", _node("SimplifiedLayerNormalization", rows, {"s": scale})
+    yield "RMSNormalization", _node("RMSNormalization", rows, {"s": scale}, opset=23)
+    skipped = {
+        "k": _drawn(rng, draw, *rows.shape),
+        "s": scale,
+        "b": bias,
+        "c": _drawn(rng, draw, rows.shape[-1]),
+    }
+    yield (
+        "SkipLayerNormalization",
+        _node("com.microsoft:SkipLayerNormalization", rows, skipped, epsilon=1e-5),
+    )
+    image = _drawn(rng, draw, 2, 6, 7, 8)
+    each = {"s": _drawn(rng, normal, 6), "b": _drawn(rng, normal, 6)}
+    yield "InstanceNormalization", _node("InstanceNormalization", image, each)
+    yield "GroupNormalization", _node("GroupNormalization", image, each, num_groups=3)
+    shared = {name: values[:3] for name, values in each.items()}
+    yield "GroupNormalization-18", _node("GroupNormalization", image, shared, num_groups=3, opset=18)
+
+
+def _blockwise(rng: np.random.Generator, draw: Draw) -> Iterator[tuple[str, tuple[Graph, bytes, Array]]]:
+    """Weights in blocks, the last one not full; products in float32 and by integers."""
+    for bits, level in itertools.product((4, 8), (0, 4)):
+        deep, wide_, block = _pick(rng, 32, 100, 129), _pick(rng, 1, 7, 16), _pick(rng, 16, 32, 128)
+        blocks = -(-deep // block)
+        constants = {
+            "w": rng.integers(0, 256, (wide_, blocks, block * bits // 8)).astype(np.uint8),
+            "s": (rng.uniform(0.1, 1, (wide_ * blocks)) * 0.02).astype(np.float32),
+            "z": rng.integers(0, 256, wide_ * -(-blocks * bits // 8)).astype(np.uint8),
+        }
+        options = {"K": deep, "N": wide_, "bits": bits, "block_size": block, "accuracy_level": level}
+        rows = _drawn(rng, draw, _pick(rng, 1, 3, 5), deep)
+        yield f"MatMulNBits-{bits}-{level}", _node("com.microsoft:MatMulNBits", rows, constants, **options)

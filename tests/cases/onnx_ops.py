@@ -54,6 +54,8 @@ CONVOLUTIONS: dict[str, dict[str, Any]] = {
     "pointwise": {"shape": (33, 17, 1, 1)},
     "one_axis": {"shape": (5, 9, 3), "pads": [1, 1]},
     "one_axis_strided": {"shape": (6, 8, 4), "pads": [2, 0], "strides": [2], "dilations": [2], "group": 2},
+    "three_axes": {"shape": (5, 9, 3, 2, 3), "pads": [1, 0, 1, 1, 1, 0], "strides": [1, 2, 1]},
+    "three_axes_grouped": {"shape": (4, 6, 2, 2, 2), "group": 2, "dilations": [1, 2, 1]},
     "one_axis_depthwise": {"shape": (19, 19, 3), "group": 19, "auto_pad": "SAME_UPPER"},
 }
 
@@ -78,7 +80,7 @@ def _convolution(
     attributes: dict[str, Any],
 ) -> Iterator[OnnxCase]:
     rng = seeded(name)
-    x = some_values(rng, data, (2, channels, *((9, 7) if len(taps) == 2 else (11,))))
+    x = some_values(rng, data, (2, channels, *{1: (11,), 2: (9, 7), 3: (5, 6, 4)}[len(taps)]))
     w = some_values(rng, weights, (filters, channels // attributes.get("group", 1), *taps))
     low = QUANTIZED_RANGE[data][0]
     common = {"zx": _scalar(low + 37, data), "w": w}
@@ -104,7 +106,7 @@ def _convolution(
             f"qlinear_conv_{name}_{input_scale:g}",
             onnx_model(nodes, {"x": x}, {"y": data}, constants), {"x": x}, edge,
         )  # fmt: skip
-    if data == "uint8" and len(taps) == 2:
+    if data == "uint8":
         nodes = [node("ConvInteger", ["x", "w", "zx", "zw"], **attributes)]
         constants = {**common, "zw": _scalar(zero, weights)}
         content = onnx_model(nodes, {"x": x}, {"y": "int32"}, constants)

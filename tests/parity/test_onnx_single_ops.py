@@ -16,13 +16,13 @@ from karat24.export.onnx import read_onnx
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.graph import Array
 from karat24.refimpl.step import Implementation
-from tests.cases import onnx_float_ops, onnx_ops
+from tests.cases import onnx_dynamic, onnx_float_ops, onnx_ops
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.onnx_ops import OnnxCase
 from tests.cases.quantized import seeded
 from tests.support.avx2_runtime import emulated_runtime
 
-CASES = onnx_ops.cases() + onnx_float_ops.cases()
+CASES = onnx_ops.cases() + onnx_float_ops.cases() + onnx_dynamic.cases()
 
 
 @pytest.fixture(scope="module", params=["this processor", "emulated AVX2"])
@@ -49,15 +49,17 @@ def same(left: Array, right: Array) -> bool:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_spec_and_kernel_equal_the_runtime(runtime: Delegate, case: OnnxCase) -> None:
-    (expected,) = runtime.run(case.model, case.feeds, tensors="outputs").outputs
+    expected = runtime.run(case.model, case.feeds, tensors="outputs").outputs
     for implementation in ("spec", "kernels"):
-        (found,) = outputs(case, runtime.profile, implementation)  # type: ignore[arg-type]
-        assert same(found, expected), f"{case.edge}: {np.count_nonzero(found != expected)} differ"
+        computed = outputs(case, runtime.profile, implementation)  # type: ignore[arg-type]
+        for found, value in zip(computed, expected, strict=True):
+            assert same(found, value), f"{case.edge}: {np.count_nonzero(found != value)} differ"
 
 
 def test_precise_sums_saturate_in_one_op_only_without_vnni(tmp_path: Path) -> None:
     """``session.x64quantprecision`` makes uint8 of int8 factors, but not of QLinearMatMul's."""
-    cases = [case for case in onnx_ops.cases() if "uint8_int8" in case.name]
+    kinds = ("uint8_int8", "dynamic_matmul_int8")
+    cases = [case for case in CASES if any(kind in case.name for kind in kinds)]
     with emulated_runtime("ort-x64quantprecision", tmp_path) as delegate:
         assert delegate.profile == "ort-1.31-avx2-precise"
         for case in cases:
@@ -89,7 +91,8 @@ def test_cases_meet_both_ends_of_the_range() -> None:
 
 SATURATING = (
     "qlinear_conv_padded_uint8_int8", "qlinear_matmul_uint8_int8_4x8", "matmul_integer_uint8_int8_4x8",
-    "matmul_to_float_uint8_int8_4x8", "qgemm_uint8_int8",
+    "matmul_to_float_uint8_int8_4x8", "qgemm_uint8_int8", "dynamic_matmul_int8_5x33",
+    "computed_matmul_uint8_int8", "computed_to_float_uint8_int8",
 )  # fmt: skip
 
 

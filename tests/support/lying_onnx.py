@@ -33,7 +33,8 @@ def wrong_fields(content: bytes, seed: int) -> bytes:
             value = random.choice([np.nan, np.inf, 0, -1, 1e38])
             proto.raw_data = np.full(len(proto.raw_data) // 4 or 1, value, np.float32).tobytes()
         case 7:
-            model.graph.input[0].type.tensor_type.shape.dim[int(random.integers(4))].dim_value = number
+            sizes = model.graph.input[0].type.tensor_type.shape.dim
+            sizes[int(random.integers(len(sizes)))].dim_value = number
         case _:
             del node.input[int(random.integers(len(node.input))) :]
     return model.SerializeToString()

@@ -22,7 +22,7 @@ from karat24.tomography.restoration import on_onnx_runtime, on_oracle  # noqa: E
 from training import data  # noqa: E402
 from training.__main__ import repair_lesson, stored  # noqa: E402
 from training.fake_quantization import FakeQuantization, observed  # noqa: E402
-from training.losses import ssim  # noqa: E402
+from training.losses import lost_structure, ssim  # noqa: E402
 from training.model import FineTune, TomoGAN  # noqa: E402
 from training.patches import patches, taught  # noqa: E402
 from training.perceptual import PerceptualLoss  # noqa: E402
@@ -131,6 +131,30 @@ def test_ssim_is_scikit_images() -> None:
     )[1][5:-5, 5:-5].mean()
     found = float(ssim(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None]))
     assert found == pytest.approx(wanted, abs=1e-9)
+
+
+def test_losing_faint_structure_costs_more_than_ssim_says() -> None:
+    """Texture of 2 % of the grey range wiped out: SSIM hardly sees it, the term that is for it does. An image
+    that keeps it loses nothing, and noise put in its place is punished, too."""
+    generator = torch.Generator().manual_seed(0)
+    fine = torch.randn(1, 1, 64, 64, generator=generator)
+    texture = torch.nn.functional.avg_pool2d(fine, 3, 1, 1) * 3 * 0.02
+    clean = 0.5 + texture
+    flat, other = torch.full_like(clean, 0.5), 0.5 + texture.flip(2)
+    assert float(lost_structure(clean, clean)) == pytest.approx(0.0, abs=1e-5)
+    assert float(lost_structure(flat, clean)) > 0.8
+    assert float(lost_structure(other, clean)) > 0.9
+    assert 1 - float(ssim(flat, clean)) < 0.7 * float(lost_structure(flat, clean))
+
+
+def test_field_windows_are_training_data(tmp_path: Path) -> None:
+    """As the other windows are, seeded, and of no held-out kind: those are refused by the simulator."""
+    for name in ("first", "second"):
+        data.simulate_field_windows(3, 64, 0, tmp_path / f"{name}.npz")
+    noisy, clean = data.load(tmp_path / "first.npz")
+    assert noisy.shape == (3, 64, 64, 3)
+    assert clean.shape == (3, 64, 64)
+    assert (tmp_path / "first.npz").read_bytes() == (tmp_path / "second.npz").read_bytes()
 
 
 def test_fake_quantization_rounds_as_the_exporter_does() -> None:

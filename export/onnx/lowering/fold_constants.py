@@ -10,7 +10,7 @@ from karat24.export.onnx.lowering.rewriting import Node, Rewriting
 from karat24.refimpl.errors import KaratError
 from karat24.refimpl.graph import DTYPES, Array
 from karat24.refimpl.ops import OPS
-from karat24.refimpl.profiles.rules import EXACT
+from karat24.refimpl.profiles.rules import EXACT, Rule
 
 FOLDABLE = frozenset(
     {
@@ -20,6 +20,9 @@ FOLDABLE = frozenset(
 )  # fmt: skip
 """Ops with one right result, the same in every runtime. A DequantizeLinear is none of them: ONNX Runtime
 keeps it, for the integer op it may become a part of."""
+
+QUOTIENT = Rule("divide_float32")
+"""How every runtime quantizes constants: float32 quotients, rounded half to even."""
 
 MOST_TIMES = 4
 """Folding makes at most this many times the bytes of the file's own constants: files come from anybody."""
@@ -56,7 +59,8 @@ def _computed(rewriting: Rewriting, node: Node, values: list[Array | None]) -> A
     view = rewriting.view(node)
     try:
         OPS[node.op].check(view)
-        (found,) = OPS[node.op].spec(view, values, EXACT).outputs
+        rule = QUOTIENT if node.op == "QuantizeLinear" else EXACT
+        (found,) = OPS[node.op].spec(view, values, rule).outputs
     except KaratError:
         return None  # whoever runs the layer says what is wrong with it
     return np.ascontiguousarray(found).reshape(view.output().shape)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from karat24.export.onnx.lowering.pairs import parameters_of
-from karat24.export.onnx.lowering.rewriting import QUANTIZE, Node, Rewriting
+from karat24.export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, Rewriting
 from karat24.export.onnx.schema import MICROSOFT
 
 Fusion = Callable[[Rewriting, Node], None]
@@ -69,7 +69,15 @@ PRODUCTS = frozenset({"Conv", "MatMul"})
 
 
 def fuses(rewriting: Rewriting, node: Node, int8_allowed: bool) -> bool:
-    """False for a product of int8 activations in a session that does not allow them."""
+    """False for a product of int8 activations in a session that does not allow them, and beside scales of
+    blocks or scales the graph computes, which no integer op takes."""
+    around = [rewriting.dequantize_of(node, position) for position in range(len(node.inputs))]
+    around += [reader for index in node.outputs for reader, _ in rewriting.readers(index)]
+    for other in around:
+        if other is None or other.op not in (QUANTIZE, DEQUANTIZE):
+            continue
+        if other.attributes.get("block_size", 0) or rewriting.data(other.inputs[1]) is None:
+            return False
     if int8_allowed or node.op not in PRODUCTS:
         return True
     source = rewriting.dequantize_of(node, 0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from karat24.export.onnx.lowering.dynamic import join_dynamic_products
 from karat24.export.onnx.lowering.fold_constants import fold_constants
 from karat24.export.onnx.lowering.fusions import FUSIONS, fuses
 from karat24.export.onnx.lowering.pairs import (
@@ -56,6 +57,7 @@ def lower_qdq(graph: Graph, int8_allowed: bool = False) -> Graph:
     fold_constants(rewriting)
     transpose_stored(rewriting)
     join_products_and_sums(rewriting)
+    join_dynamic_products(rewriting)
     dequantize_for_each_reader(rewriting)
     merge_double_pairs(rewriting)
     merge_equal_quantizations(rewriting)

@@ -11,6 +11,7 @@ import numpy as np
 from karat24.export.onnx.schema import MAX_RANK, TYPE_NAMES, TYPED_FIELDS
 from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import DTYPES, MAX_ELEMENTS, OPAQUE_TYPES, Array
+from karat24.refimpl.spec.shared.packed import PACKED
 
 EXTERNAL = 1
 """``TensorProto.DataLocation`` of values kept in another file."""
@@ -30,6 +31,8 @@ def array_of(proto: Any, where: str, folder: Path | None) -> Array:
         raise ModelError(f"{where}: shape {shape[: MAX_RANK + 1]} makes no sense")
     if proto.HasField("segment"):
         raise UnsupportedOp(f"{where} is stored in segments, which no known writer does")
+    if dtype in PACKED:
+        return _packed(proto, math.prod(shape), where, folder)
     if dtype in OPAQUE_TYPES:
         return _bytes_of(proto)
     stored = DTYPES[dtype].newbyteorder("<")
@@ -65,6 +68,20 @@ def _bytes_of(proto: Any) -> Array:
     """Values nobody here computes with, as bytes: raw ones, else texts or numbers as they stand."""
     content = proto.raw_data or b"".join(proto.string_data) or np.array(proto.int32_data, "<i4").tobytes()
     return np.frombuffer(content, np.uint8)
+
+
+def _packed(proto: Any, count: int, where: str, folder: Path | None) -> Array:
+    """Two values in a byte, the bytes as they stand; an odd last value has a byte of its own."""
+    needed = (count + 1) // 2
+    if proto.data_location == EXTERNAL:
+        return np.frombuffer(_external(proto, needed, where, folder), np.uint8)
+    listed = np.array(proto.int32_data, np.int64)
+    if listed.size and not (int(listed.min()) >= 0 and int(listed.max()) <= 255):
+        raise ModelError(f"{where} holds numbers that are no bytes")
+    stored = np.frombuffer(proto.raw_data, np.uint8) if proto.raw_data else listed.astype(np.uint8)
+    if stored.size != needed:
+        raise ModelError(f"{where} holds {stored.size} bytes; {count} values of 4 bits need {needed}")
+    return stored
 
 
 def _typed(proto: Any, dtype: str, count: int, where: str) -> Array:

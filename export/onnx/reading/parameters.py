@@ -54,6 +54,7 @@ PARAMETERS: Mapping[str, Parameters] = MappingProxyType(
         "QLinearMatMul": Parameters((Edge(0, 1, 2), Edge(3, 4, 5, -1)), Edge(0, 6, 7, -1)),
         "QuantizeLinear": _QUANTIZE,
         f"{MICROSOFT}:DequantizeLinear": _DEQUANTIZE,
+        f"{MICROSOFT}:DynamicQuantizeMatMul": Parameters((Edge(1, 2, 3, -1),), None),
         f"{MICROSOFT}:MatMulIntegerToFloat": Parameters((Edge(0, 2, 4), Edge(1, 3, 5, -1)), None),
         f"{MICROSOFT}:QGemm": Parameters((Edge(0, 1, 2), Edge(3, 4, 5, -1)), Edge(0, 7, 8)),
         f"{MICROSOFT}:QLinearAdd": _BINARY,
@@ -111,7 +112,8 @@ def input_quantizations(view: LayerView) -> list[tuple[int, Quantization]]:
 
 def _parameters(view: LayerView, edge: Edge, tensor: Tensor) -> Quantization | None:
     scale, zero_point = view.optional_input(edge.scale), view.optional_input(edge.zero_point)
-    if scale is None or scale.data is None or tensor.dtype not in QUANTIZED_RANGE:
+    blocks = view.layer.attributes.get("block_size", 0)
+    if scale is None or scale.data is None or tensor.dtype not in QUANTIZED_RANGE or blocks:
         return None
     if scale.dtype not in ("float32", "float16") or scale.data.ndim > 1:
         raise ModelError(f"{view}: the scale {scale.name!r} is {scale.dtype} of shape {scale.shape}")

@@ -20,6 +20,7 @@ from karat24.export.onnx.reading.messages import (
     where_of,
 )
 from karat24.export.onnx.reading.parameters import input_quantizations, output_quantization
+from karat24.export.onnx.reading.quant_nodes import with_pairs
 from karat24.export.onnx.reading.shapes import fold, infer
 from karat24.export.onnx.reading.shapes_types import Type
 from karat24.export.onnx.schema import (
@@ -53,13 +54,15 @@ def read_onnx(source: str | Path | bytes) -> Graph:
     zero points are constants, as in the file, and also :attr:`Tensor.quantization`
     (``parameters.py``). Names of nodes, metadata and annotations are not part of the graph.
 
+    ``Quant`` of Brevitas, FINN and QONNX is read as a pair of standard nodes (``quant_nodes.py``).
+
     Shapes are computed from the inputs' (``shapes.py``). A batch of unknown size, the first
     axis or one of that name, is read as a batch of one, with -1 in ``shape_signature``. Values in other
     files are read from the folder of the model only.
 
     Raises UsageError when the file cannot be opened or the onnx package is missing, and ModelError or
     UnsupportedOp, naming the file, when it is malformed or holds what a graph cannot: control flow,
-    functions, sparse tensors, unknown sizes, operator sets other than 10 to 28. An op whose version
+    functions, sparse tensors, unknown sizes, operator sets other than 9 to 28. An op whose version
     means something nobody wrote (``refimpl/spec/onnx/versions.py``) is read where the file declares its
     shape, and refused when it is to run.
     """
@@ -76,7 +79,7 @@ def read_onnx(source: str | Path | bytes) -> Graph:
             raise ModelError(f"{len(content)} bytes; an ONNX file has at most {MAX_BYTES}")
         model = onnx.ModelProto.FromString(content)
         check_texts(model)
-        return _Reader(model, folder).graph()
+        return _Reader(with_pairs(model, folder), folder).graph()
     except DecodeError:
         raise ModelError(f"{label}: not an ONNX file, or a damaged one") from None
     except UnicodeDecodeError:

@@ -15,7 +15,7 @@ import numpy as np
 
 from karat24.export.onnx.reading import shapes_moving as moving
 from karat24.export.onnx.reading import shapes_windows as windows
-from karat24.export.onnx.reading.shapes_types import Rule, Type, broadcast, has_input
+from karat24.export.onnx.reading.shapes_types import Rule, Type, axis_in, broadcast, has_input
 from karat24.export.onnx.schema import MICROSOFT, TYPE_NAMES
 from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView
@@ -87,7 +87,6 @@ def _int32(view: LayerView) -> str:
 
 def _quantize(view: LayerView) -> list[Type]:
     """uint8 unless the zero point or ``output_dtype`` says otherwise."""
-    _no_blocks(view)
     dtype = view.input(2).dtype if has_input(view, 2) else _stated_type(view, "uint8")
     if view.input(1).dtype not in ("float32", "float16", "int32"):
         raise ModelError(f"{view}: a scale of {view.input(1).dtype}")
@@ -98,7 +97,6 @@ def _quantize(view: LayerView) -> list[Type]:
 
 def _dequantize(view: LayerView) -> list[Type]:
     """Values of the scale's type unless ``output_dtype`` says otherwise."""
-    _no_blocks(view)
     if has_input(view, 2) and view.input(2).dtype != view.input(0).dtype:
         raise ModelError(
             f"{view}: values of {view.input(0).dtype} with a zero point of {view.input(2).dtype}"
@@ -115,13 +113,16 @@ def _stated_type(view: LayerView, default: str) -> str:
     return TYPE_NAMES.get(code, default)
 
 
-def _no_blocks(view: LayerView) -> None:
-    if view.integer("block_size", 0):
-        raise UnsupportedOp(f"{view} is quantized in blocks; only scales per tensor or axis are supported")
-
-
 def _dynamic_quantize(view: LayerView) -> list[Type]:
     return [Type(view.input(0).shape, "uint8"), Type((), "float32"), Type((), "uint8")]
+
+
+def _layer_normalization(view: LayerView) -> list[Type]:
+    """Mean and inverse deviation, where they are asked for, have sizes of 1 along the axes normalized."""
+    data = view.input(0)
+    first = axis_in(view, view.integer("axis", -1), len(data.shape))
+    kept = (*data.shape[:first], *(1,) * (len(data.shape) - first))
+    return [Type(data.shape, data.dtype), Type(kept, "float32"), Type(kept, "float32")]
 
 
 def _matmul(left: int, right: int, dtype: Callable[[LayerView], str]) -> Rule:
@@ -149,6 +150,10 @@ def _gemm(left: int, right: int, dtype: Callable[[LayerView], str]) -> Rule:
         return [Type((rows, columns), dtype(view))]
 
     return rule
+
+
+def _matmul_nbits(view: LayerView) -> list[Type]:
+    return [Type((*view.input(0).shape[:-1], view.integer("N")), view.input(0).dtype)]
 
 
 def _qgemm_type(view: LayerView) -> str:
@@ -187,6 +192,16 @@ def infer_shape(view: LayerView) -> tuple[int, ...]:
     return RULES[view.op](view)[0].shape
 
 
+def _fold_div(view: LayerView, values: list[Array]) -> Array | None:
+    """Toward zero, as ONNX divides integers; nothing where a divisor is 0 or a quotient overflows."""
+    del view
+    dividend, divisor = np.broadcast_arrays(*values)
+    if (divisor == 0).any() or (dividend == np.iinfo(dividend.dtype).min).any():
+        return None
+    signs = np.sign(dividend) * np.sign(divisor)
+    return np.asarray(signs * (np.abs(dividend) // np.abs(divisor)), dividend.dtype)
+
+
 def _fold_cast(view: LayerView, values: list[Array]) -> Array | None:
     dtype = moving.cast(view)[0].dtype
     return values[0].astype(DTYPES[dtype]) if dtype in FOLDED_TYPES else None
@@ -203,6 +218,7 @@ FOLDS: Mapping[str, Callable[[LayerView, list[Array]], Array | None]] = MappingP
         "Squeeze": _fold_reshape,
         "Unsqueeze": _fold_reshape,
         "Add": lambda view, values: values[0] + values[1],  # noqa: ARG005
+        "Div": _fold_div,
         "Sub": lambda view, values: values[0] - values[1],  # noqa: ARG005
         "Mul": lambda view, values: values[0] * values[1],  # noqa: ARG005
     }
@@ -211,9 +227,10 @@ FOLDS: Mapping[str, Callable[[LayerView, list[Array]], Array | None]] = MappingP
 
 _UNARY = (
     "Abs", "BatchNormalization", "Ceil", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu",
-    "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "LRN", "LeakyRelu", "Log",
-    "LogSoftmax", "Mish", "Neg", "Not", "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign",
-    "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
+    "GroupNormalization", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "LRN",
+    "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not", "PRelu", "RMSNormalization", "Reciprocal",
+    "Relu", "Round", "Selu", "Sigmoid", "Sign", "SimplifiedLayerNormalization", "Sin", "Softmax",
+    "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 _BINARY = ("Add", "Div", "Mod", "Mul", "Pow", "Sub")
 _VARIADIC = ("Max", "Mean", "Min", "Sum")
@@ -242,6 +259,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Flatten": moving.flatten,
         "Gather": moving.gather,
         "Gemm": _gemm(0, 1, _type_of(0)),
+        "LayerNormalization": _layer_normalization,
         "MatMul": _matmul(0, 1, _type_of(0)),
         "MatMulInteger": _matmul(0, 1, _int32),
         "Pad": moving.pad,
@@ -260,7 +278,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Unsqueeze": moving.unsqueeze,
         "Where": _elementwise(0, 1, 2),
         f"{MICROSOFT}:DequantizeLinear": _dequantize,
+        f"{MICROSOFT}:DynamicQuantizeMatMul": _matmul(0, 1, _type_of(0)),
         f"{MICROSOFT}:MatMulIntegerToFloat": _matmul(0, 1, _type_of(2)),
+        f"{MICROSOFT}:MatMulNBits": _matmul_nbits,
         f"{MICROSOFT}:QGemm": _gemm(0, 3, _qgemm_type),
         f"{MICROSOFT}:QLinearAdd": _elementwise(0, 3),
         f"{MICROSOFT}:QLinearAveragePool": windows.pool,

@@ -11,6 +11,7 @@ from karat24.export.onnx.package import import_onnx
 from karat24.export.onnx.schema import MAX_BYTES, TYPE_CODES, split_op
 from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import AttributeValue, Graph, Layer, Tensor
+from karat24.refimpl.spec.shared.packed import PACKED
 
 LEAST_OPSET = 17
 """Version of the standard operator set a file names when no layer says one."""
@@ -104,7 +105,7 @@ class _Writer:
         assert tensor.data is not None
         proto = self._onnx.TensorProto()
         proto.name = self._names[tensor.index]
-        if tensor.is_opaque:
+        if tensor.is_opaque and tensor.dtype not in PACKED:
             raise UnsupportedOp(
                 f"constant {tensor.name!r} is of element type {tensor.dtype}, which is not written"
             )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from karat24.refimpl.errors import FeedError
+from karat24.tomography.honesty.noise import NoiseModel
 from karat24.tomography.scan.files import digest, write_json
 from karat24.tomography.scan.greyscale import Greyscale
 from karat24.tomography.scan.masks import Mask
@@ -21,14 +22,15 @@ from karat24.tomography.scan.recipe import Recipe
 from karat24.tomography.scan.volumes import Source
 from karat24.tomography.scan.volumes.volume import About
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Manifest:
     """All that a worker needs, on whatever machine. ``first`` and ``count`` are the chosen slices.
 
-    ``input`` tells the volume; ``told`` is kept for people and does not count.
+    ``input`` tells the volume; ``noise`` and ``strength`` say what is given back
+    (:mod:`karat24.tomography.honesty.mixing`); ``told`` is kept for people and does not count.
     """
 
     version: str
@@ -39,6 +41,8 @@ class Manifest:
     scale: Greyscale
     mask: Mask | None
     encoding: Encoding
+    noise: NoiseModel
+    strength: float
     first: int
     count: int
     told: Mapping[str, Any]
@@ -59,6 +63,8 @@ class Manifest:
             **{f"scale: {name}": repr(value) for name, value in asdict(self.scale).items()},
             **{f"output: {name}": str(value) for name, value in asdict(self.encoding).items()},
             "mask": self.mask.describe() if self.mask else "none",
+            **{f"volume: noise {name}": repr(value) for name, value in asdict(self.noise).items()},
+            "strength": repr(self.strength),
         }
         if self.out.suffix:
             # A folder of slices may grow: a trial's slices are part of the whole. A single array may not.
@@ -100,6 +106,8 @@ class Manifest:
             "scale": asdict(self.scale),
             "mask": None if self.mask is None else {**asdict(self.mask), "value": repr(self.mask.value)},
             "encoding": asdict(self.encoding),
+            "noise": asdict(self.noise),
+            "strength": self.strength,
             "first": self.first,
             "count": self.count,
             "told": dict(self.told),
@@ -122,6 +130,8 @@ def read_manifest(path: Path) -> Manifest:
             scale=Greyscale(**found["scale"]),
             mask=None if mask is None else Mask(_number(mask["value"]), mask["where"]),
             encoding=Encoding(**found["encoding"]),
+            noise=NoiseModel(**found["noise"]),
+            strength=float(found["strength"]),
             first=int(found["first"]),
             count=int(found["count"]),
             told=found["told"],

@@ -15,6 +15,8 @@ import numpy as np
 from karat24.refimpl import __version__
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.profiles import CANONICAL
+from karat24.tomography.honesty.mixing import check_strength
+from karat24.tomography.honesty.noise import measure_noise
 from karat24.tomography.scan.greyscale import choose
 from karat24.tomography.scan.manifest import Manifest
 from karat24.tomography.scan.outputs import format_of
@@ -22,9 +24,13 @@ from karat24.tomography.scan.outputs.encoding import Encoding
 from karat24.tomography.scan.recipe import Quality, bytes_needed, recipe_for
 from karat24.tomography.scan.sampling import Sample, take_sample
 from karat24.tomography.scan.volumes import Source, Volume, open_volume
+from karat24.tomography.scan.window import window_of
 
 SHARE_OF_MEMORY = 0.8
 """What is taken of the memory that is free, unless the user says how much."""
+
+
+NOISE_SLICES = 3
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class Options:
     """What the user asks for; None leaves the choice to the plan.
 
     ``slices`` are the first slice and the one behind the last. ``span`` are the values that become grey 0.1
-    and 0.9. ``mask`` is the value of pixels without a measurement. ``max_memory`` is in bytes, for all
-    processes.
+    and 0.9. ``mask`` is the value of pixels without a measurement. ``strength`` is that of
+    :func:`karat24.tomography.honesty.mixing.mix`. ``max_memory`` is in bytes, for all processes.
     """
 
     slices: tuple[int | None, int | None] = (None, None)
@@ -42,6 +48,7 @@ class Options:
     dtype: str = "float32"
     quality: Quality = "fast"
     profile: str = CANONICAL
+    strength: float = 1.0
     max_memory: int | None = None
     workers: int | None = None
     command: Sequence[str] = ()
@@ -89,6 +96,7 @@ class Plan:
             f"all slices",
             f"mask     {mask.describe() if mask else 'none'}: {100 * self.sample.masked:.3g} % of the pixels",
             f"network  {manifest.recipe.describe()}, int8, {manifest.recipe.profile}",
+            f"noise    {_noise_line(manifest)}",
             f"run      {self.workers} processes of {self.threads} threads, {self.worker_bytes / 1e9:.2g} GB "
             f"each",
         ]
@@ -99,12 +107,26 @@ class Plan:
         return lines + [f"note     {remark}" for remark in about.remarks]
 
 
+def _noise_line(manifest: Manifest) -> str:
+    noise = manifest.noise
+    views = f"about {noise.views} views" if noise.views else "enough views for the size"
+    line = f"{noise.deviation:.4f} of the grey range where it is least, {views}"
+    if noise.cleanness:
+        line += (
+            f"; {100 * noise.cleanness:.0f} % of what the network takes away is given back: hardly any noise"
+        )
+    if manifest.strength < 1.0:
+        line += f"; strength {manifest.strength:g}"
+    return line
+
+
 def make_plan(source: Source, out: Path, options: Options) -> Plan:
     """Reads the inventory and a sample, and settles everything.
 
     Raises UsageError for options and paths that cannot be used, FeedError for a volume that cannot.
     """
     _require_apart(source.path, out)
+    check_strength(options.strength)
     volume = open_volume(source)
     about = volume.about
     first, count = _chosen_slices(options.slices, about.shape[0])
@@ -132,6 +154,10 @@ def make_plan(source: Source, out: Path, options: Options) -> Plan:
         scale=chosen.scale,
         mask=sample.mask,
         encoding=Encoding.of(options.dtype, about.dtype, chosen.scale),
+        noise=measure_noise(
+            [window_of(volume, index, chosen.scale, sample.mask).grey for index in _for_noise(about.shape[0])]
+        ),
+        strength=options.strength,
         first=first,
         count=count,
         told={"command": shlex.join(options.command), "warnings": list(chosen.warnings)},
@@ -139,6 +165,12 @@ def make_plan(source: Source, out: Path, options: Options) -> Plan:
     # NUMBA_NUM_THREADS in the environment bounds what a process may take.
     threads = max(1, min(processors // workers, int(vars(numba.config)["NUMBA_NUM_THREADS"])))
     return Plan(manifest, volume, sample, workers, threads, needed, chosen.warnings)
+
+
+def _for_noise(depth: int) -> list[int]:
+    """Slices in which the noise is measured, with a neighbour on both sides where there are such."""
+    inner = range(1, depth - 1) if depth > 2 else range(depth)
+    return sorted({inner[(len(inner) - 1) * part // (NOISE_SLICES - 1)] for part in range(NOISE_SLICES)})
 
 
 def require_space(plan: Plan, todo: int) -> None:

@@ -18,7 +18,9 @@ class Record:
     ``index`` is its number in the input. ``file`` is its SHA-256 on disk and ``bytes`` its length; ``pixels``
     is the SHA-256 of its values, little-endian, which is equal in every format. ``clipped`` counts pixels
     beyond the network's range. ``difference`` and ``deviation`` are mean and standard deviation of restored
-    minus measured, in the volume's unit.
+    minus measured, in the volume's unit. ``judged`` says that enough views were there to
+    tell noise from structure, ``structured`` that what was taken away is more than noise, and
+    ``removed`` what it is (see :mod:`karat24.tomography.honesty.residual`).
     """
 
     index: int
@@ -30,6 +32,9 @@ class Record:
     clipped: int
     difference: float
     deviation: float
+    judged: bool
+    structured: bool
+    removed: str
     seconds: float
     host: str
 

@@ -15,12 +15,14 @@ from karat24.tomography.scan.files import write_json, write_whole
 from karat24.tomography.scan.outputs import EXPORTS, format_of
 from karat24.tomography.scan.pictures import picture_of
 from karat24.tomography.scan.plan import Plan
-from karat24.tomography.scan.records import digest_of_all
+from karat24.tomography.scan.records import Record, digest_of_all
 from karat24.tomography.scan.run import Outcome
 from karat24.tomography.scan.volumes import Source, open_volume
 from karat24.tomography.scan.work import Worker
 
 PICTURES = 3
+MARKED = 6
+"""Pictures of slices from which more than noise was taken."""
 WIDTH, HEIGHT = 640, 120
 
 STYLE = """body { font: 15px/1.5 sans-serif; max-width: 62em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -49,6 +51,11 @@ def write_report(
         "stray_parts_removed": outcome.removed,
         "histogram": {"low": low, "high": high, "counts": [int(count) for count in counts]},
         "masked_share_of_sample": plan.sample.masked,
+        "more_than_noise_removed": [
+            outcome.records[index].name
+            for index in sorted(outcome.records)
+            if outcome.records[index].structured
+        ],
         "checked": [{**asdict(found), "equal": found.equal} for found in checked],
         "checked_on": delegate or "oracle",
         "slices": [asdict(outcome.records[index]) for index in sorted(outcome.records)],
@@ -63,11 +70,9 @@ def _page(plan: Plan, outcome: Outcome, value: dict[str, Any]) -> str:
     manifest = plan.manifest
     records = [outcome.records[index] for index in sorted(outcome.records)]
     histogram = value["histogram"]
-    pictures = [
-        f"<h3>slice {html.escape(records[place].name)}</h3><img alt='before, after, difference' "
-        f"src='data:image/png;base64,{base64.b64encode(content).decode()}'>"
-        for place, content in _pictures(plan, len(records))
-    ]
+    last = len(records) - 1
+    shown = sorted({last * part // max(PICTURES - 1, 1) for part in range(PICTURES)})
+    pictures = [_picture(records[place].name, content) for place, content in _pictures(plan, shown)]
     checks = "".join(
         f"<li>slice {html.escape(found['name'])}: {'equal' if found['equal'] else '<b>DIFFERS</b>'}</li>"
         for found in value["checked"]
@@ -89,6 +94,7 @@ def _page(plan: Plan, outcome: Outcome, value: dict[str, Any]) -> str:
         "<h2>Before, after, difference</h2>",
         f"<p>{HONEST} The difference is shown four times as strong.</p>",
         *pictures,
+        *_losses(plan, records),
         "<h2>Difference by slice</h2>",
         "<p>Mean of restored minus measured, in the volume's unit: it should neither drift nor jump.</p>",
         _line(means),
@@ -106,12 +112,41 @@ def _page(plan: Plan, outcome: Outcome, value: dict[str, Any]) -> str:
     )
 
 
-def _pictures(plan: Plan, count: int) -> list[tuple[int, bytes]]:
-    """Pictures of a few chosen slices, by their place among them."""
+def _losses(plan: Plan, records: Sequence[Record]) -> list[str]:
+    """Slices from which more than noise was taken, the worst with their pictures."""
+    marked = [place for place, record in enumerate(records) if record.structured]
+    blind = sum(not record.judged for record in records)
+    parts = [
+        "<h2>What was taken away</h2>",
+        f"<p>Tested slice by slice against the noise that it should be, and against the slice's own edges. "
+        f"More than noise: <b>{len(marked)}</b> of {len(records)} slices. Too few views to tell: "
+        f"{blind}.</p>",
+    ]
+    if marked:
+        lines = "".join(
+            f"<li class='warning'>slice {html.escape(records[place].name)}: "
+            f"{html.escape(records[place].removed)}</li>"
+            for place in marked
+        )
+        parts.append(f"<ul>{lines}</ul>")
+        parts += [
+            _picture(records[place].name, content) for place, content in _pictures(plan, marked[:MARKED])
+        ]
+    return parts
+
+
+def _picture(name: str, content: bytes) -> str:
+    return (
+        f"<h3>slice {html.escape(name)}</h3><img alt='before, after, difference' "
+        f"src='data:image/png;base64,{base64.b64encode(content).decode()}'>"
+    )
+
+
+def _pictures(plan: Plan, places: Sequence[int]) -> list[tuple[int, bytes]]:
+    """Pictures of slices, by their place among the chosen ones."""
     manifest = plan.manifest
     worker = Worker(manifest)
     single = open_volume(Source(manifest.out)) if format_of(manifest.out) in EXPORTS else None
-    places = sorted({(count - 1) * part // max(PICTURES - 1, 1) for part in range(PICTURES)})
     found = []
     for place in places:
         stored: Array = worker.store.read(place) if single is None else single.read(place)

@@ -12,6 +12,8 @@ import numpy as np
 
 from karat24.refimpl.errors import CannotCompare
 from karat24.refimpl.graph import Array
+from karat24.tomography.honesty.mixing import mix
+from karat24.tomography.honesty.residual import Residual, judge_residual
 from karat24.tomography.scan.files import digest, write_whole
 from karat24.tomography.scan.greyscale import CLIPPED_ABOVE, CLIPPED_BELOW
 from karat24.tomography.scan.manifest import Manifest
@@ -19,8 +21,8 @@ from karat24.tomography.scan.outputs import SliceStore
 from karat24.tomography.scan.recipe import recipe_for
 from karat24.tomography.scan.records import Record
 from karat24.tomography.scan.restorer import MakeNetwork, Restorer
-from karat24.tomography.scan.sampling import require_finite
 from karat24.tomography.scan.volumes import Volume, open_volume
+from karat24.tomography.scan.window import window_of
 
 FIXED_POINT = 1 << 16
 """Differences of grey values are summed in integers of this fraction: exact in every order."""
@@ -29,12 +31,14 @@ LARGEST_GREY = 8.0
 
 @dataclass(frozen=True)
 class RestoredSlice:
-    """``stored`` is what the output holds, ``[y, x]``; the rest is as in :class:`Record`."""
+    """``stored`` is what the output holds, ``[y, x]``; ``removed`` is the judgement of what was taken away;
+    the rest is as in :class:`Record`."""
 
     stored: Array
     clipped: int
     difference: float
     deviation: float
+    removed: Residual
 
 
 class Worker:
@@ -74,23 +78,19 @@ class Worker:
     def restore(self, index: int) -> RestoredSlice:
         """Slice ``index`` of the input, restored. Raises FeedError for one that cannot be read, or holds
         NaN."""
-        about, scale, mask = self.volume.about, self.manifest.scale, self.manifest.mask
-        window = np.empty((*about.shape[1:], 3), np.float32)
-        for place in (0, 2, 1):  # the middle one last: its values and mask are used below
-            neighbour = min(max(index + place - 1, 0), about.shape[0] - 1)
-            measured = self.volume.read(neighbour)
-            masked = np.zeros(measured.shape, bool) if mask is None else mask.of(measured)
-            require_finite(measured, masked, about.names[neighbour])
-            window[..., place] = scale.grey(np.where(masked, scale.fill, measured.astype(np.float64)))
-        grey = self._restorer(window)
+        scale, noise = self.manifest.scale, self.manifest.noise
+        window = window_of(self.volume, index, scale, self.manifest.mask)
+        masked = window.masked
+        grey = mix(window.grey, self._restorer(window.grey), noise, self.manifest.strength)
         values = scale.value(grey)
-        values[masked] = measured[masked]
+        values[masked] = window.measured[masked]
         stored = self.manifest.encoding.encode(values)
-        seen = window[..., 1]
+        seen = window.grey[..., 1]
         clipped = int(np.count_nonzero(((seen < CLIPPED_BELOW) | (seen > CLIPPED_ABOVE)) & ~masked))
         mean, deviation = difference_of(seen[~masked], grey[~masked])
         unit = (scale.high - scale.low) / 0.8
-        return RestoredSlice(stored, clipped, mean * unit, deviation * unit)
+        removed = judge_residual(window.grey, grey, noise.views, masked)
+        return RestoredSlice(stored, clipped, mean * unit, deviation * unit, removed)
 
     def finish(self, index: int) -> Record:
         """Restores slice ``index``, writes it, then its record."""
@@ -108,6 +108,9 @@ class Worker:
             clipped=result.clipped,
             difference=result.difference,
             deviation=result.deviation,
+            judged=result.removed.judged,
+            structured=result.removed.structured,
+            removed=result.removed.describe(),
             seconds=round(time.perf_counter() - began, 3),
             host=socket.gethostname(),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from karat24.refimpl.graph import Array, LayerView, Tensor
 from karat24.refimpl.kernels.convolution.base import AccumulatingKernel
 from karat24.refimpl.kernels.convolution.conv_2d import prepare_padded_convolution
 from karat24.refimpl.kernels.depthwise.convolution import prepare_padded_depthwise
+from karat24.refimpl.kernels.jit.operands import operand
 from karat24.refimpl.kernels.onnx.images import ImageKernel, filter_tensor, nhwc_layer, tensor
 from karat24.refimpl.kernels.onnx.one_axis import prepare_one_row
 from karat24.refimpl.kernels.onnx.parameters import Parameters, parameters, window
@@ -46,22 +48,56 @@ def prepare_qlinear_conv(view: LayerView, rule: Rule, target: Target) -> Kernel 
     if len(view.input(0).shape) == 3:
         return prepare_one_row(prepare_qlinear_conv, view, rule, target)
     data, filters, output = parameters(view, 1, 2), parameters(view, 4, 5), parameters(view, 6, 7)
-    if filters.one_zero_point is None:
+    if filters.one_zero_point is None or len(view.input(0).shape) != 4:
         return None
     given, dtype = (data, filters, output), view.output().dtype
     return ImageKernel(_convolution(view, rule, target, (3, 8), given, dtype), (0,))
 
 
+@dataclass(frozen=True)
+class LessComputedZeroPoint:
+    """ConvInteger of an image whose zero point, input 2, is only known when the layer runs.
+
+    ``sum (x - zp) (w - zw) = sum x (w - zw) - zp sum 1 (w - zw)`` over the taps inside the image, modulo
+    2^32: what ``kernel``, to which the zero point is 0, makes of the image and of one of ``ones``.
+    """
+
+    kernel: ImageKernel
+    ones: Array
+    shape: tuple[int, ...]
+
+    def __call__(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
+        """Runs the layer; its outputs are its accumulators."""
+        self.kernel(inputs, outputs, accumulator)
+        zero_point = operand(inputs, 2).reshape(-1)[:1].astype(np.int32)
+        outputs[0][...] -= zero_point * self._of_ones
+
+    @cached_property
+    def _of_ones(self) -> Array:
+        sums = np.empty(self.shape, np.int32)
+        self.kernel([self.ones], [sums], None)
+        return sums
+
+
 def prepare_conv_integer(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
     """ConvInteger of a constant filter with one zero point: the accumulators of a convolution."""
-    if rule.accumulation != "exact" or view.input(1).data is None:
+    of_filter = view.optional_input(3)
+    computed = of_filter is not None and of_filter.data is None
+    if rule.accumulation != "exact" or view.input(1).data is None or computed:
         return None
+    if len(view.input(0).shape) == 3:
+        return prepare_one_row(prepare_conv_integer, view, rule, target, 1)
     data, filters = _zero_points(view, 2), _zero_points(view, 3)
-    if filters.one_zero_point is None:
+    if filters.one_zero_point is None or len(view.input(0).shape) != 4:
         return None
     given = (data, Parameters((1.0,), filters.zero_points[:1]), WITHOUT_SCALE)
     kernel = _convolution(view, SUMS_ONLY, target, (1, 4), given, "int8")
-    return ImageKernel(AccumulatorsOf(kernel), (0,))
+    sums = ImageKernel(AccumulatorsOf(kernel), (0,))
+    of_image = view.optional_input(2)
+    if of_image is None or of_image.data is not None:
+        return sums
+    image = view.input(0)
+    return LessComputedZeroPoint(sums, np.ones(image.shape, image.dtype), view.output().shape)
 
 
 def _zero_points(view: LayerView, position: int) -> Parameters:

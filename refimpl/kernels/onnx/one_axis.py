@@ -11,10 +11,12 @@ from karat24.refimpl.kernels.jit.operands import operand
 from karat24.refimpl.profiles.rules import Rule
 
 
-def prepare_one_row(prepare: Prepare, view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+def prepare_one_row(
+    prepare: Prepare, view: LayerView, rule: Rule, target: Target, filter_: int = 3
+) -> Kernel | None:
     """The kernel that ``prepare`` gives for the layer on images of one row; None where it gives none.
 
-    Inputs 0 and 3 are the data and the filter, as QLinearConv has them.
+    Input 0 is the data, ``filter_`` the position of the filter: 3 in QLinearConv.
     """
     wide = {
         name: (0, values[0], 0, values[1]) if name == "pads" else (1, *values)
@@ -23,7 +25,7 @@ def prepare_one_row(prepare: Prepare, view: LayerView, rule: Rule, target: Targe
     }
     layer = dataclasses.replace(view.layer, attributes={**view.layer.attributes, **wide})
     tensors = tuple(
-        _one_row(tensor) if tensor is not None and position in (0, 3) else tensor
+        _one_row(tensor) if tensor is not None and position in (0, filter_) else tensor
         for position, tensor in enumerate(view.inputs)
     )
     output = _one_row(view.output())

@@ -34,6 +34,14 @@ def parameters(view: LayerView, scale: int, zero_point: int) -> Parameters:
     return Parameters(values, tuple(int(value) for value in zeros))
 
 
+def has_one_constant_scale(view: LayerView, scale: int, zero_point: int) -> bool:
+    """False where there are several scales, one of float16, or the graph computes one or its zero point."""
+    scales, stored = view.input(scale).data, view.optional_input(zero_point)
+    if scales is None or scales.size != 1 or scales.dtype != np.float32:
+        return False
+    return stored is None or stored.data is not None
+
+
 @dataclass(frozen=True)
 class Window:
     """A window on NCHW images, one number for y and one for x."""

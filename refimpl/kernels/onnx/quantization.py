@@ -16,7 +16,7 @@ from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes
 from karat24.refimpl.kernels.jit.wrapping_int32 import add32
 from karat24.refimpl.kernels.onnx.images import elementwise
-from karat24.refimpl.kernels.onnx.parameters import parameters
+from karat24.refimpl.kernels.onnx.parameters import has_one_constant_scale, parameters
 from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
 from karat24.refimpl.profiles.rules import Rule
 
@@ -28,9 +28,14 @@ _ELEMENTS_PER_STEP = 4
 
 def prepare_quantize_linear(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
     """QuantizeLinear: ``rint(x / scale)``, bounded, plus the zero point; not a number gives the lowest."""
-    output, given = view.output(), parameters(view, 1, 2)
-    if output.dtype not in _BYTES or len(given.scales) > 1:
+    output = view.output()
+    if (
+        output.dtype not in _BYTES
+        or view.input(1).dtype != "float32"
+        or not has_one_constant_scale(view, 1, 2)
+    ):
         return None
+    given = parameters(view, 1, 2)
     scale, zero_point = np.float32(given.scales[0]), given.zero_points[0]
     low, high = (np.float32(bound - zero_point) for bound in full_range(output.dtype))
 
@@ -44,9 +49,10 @@ def prepare_quantize_linear(view: LayerView, rule: Rule, target: Target) -> Kern
 
 def prepare_dequantize_linear(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
     """DequantizeLinear: ``float32(q - zero point) * scale``."""
-    data, given = view.input(0), parameters(view, 1, 2)
-    if data.dtype not in _BYTES or len(given.scales) > 1:
+    data = view.input(0)
+    if data.dtype not in _BYTES or not has_one_constant_scale(view, 1, 2):
         return None
+    given = parameters(view, 1, 2)
     flip = 128 if data.dtype == "int8" else 0
     offset, scale = np.int32(flip + given.zero_points[0]), np.float32(given.scales[0])
 

@@ -248,25 +248,31 @@ def requantize_float32(_: Any, sums: Any, scale: Any, bounds: Any, target: Any) 
 
 @intrinsic
 def requantize_float64(_: Any, sums: Any, scale: Any, bounds: Any, target: Any) -> Any:
-    """Requantizes by a float64 product, rounded half away from zero; ``scale`` points to float64 [LANES]."""
+    """Requantizes by a float64 product, rounded half away from zero; ``scale`` points to float64 [LANES].
+
+    A product that rounds to no int32 becomes -2**31, and the zero point is added modulo 2**32.
+    """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> None:
         source, scale, bounds, target = arguments
         low, high, zero_point = fields(builder, bounds)
         scale = load(builder, scale, _DOUBLES, _INT64_BYTES)
-        floor, ceiling = (_real(builder, bound, _DOUBLES) for bound in (low, high))
-        nothing = ir.Constant(_DOUBLES, [0.0] * LANES)
+        floor, ceiling = (splat(builder, builder.add(bound, zero_point), LANES) for bound in (low, high))
         # Just below one half: added to the number below one half it stays below one, and to one
         # half it rounds up to one.
-        halves = [ir.Constant(_DOUBLES, [sign * np.nextafter(0.5, 0)] * LANES) for sign in (-1.0, 1.0)]
+        halves = [_doubles(sign * np.nextafter(0.5, 0)) for sign in (-1.0, 1.0)]
+        least, beyond = _doubles(-(2.0**31)), _doubles(2.0**31 - 0.5)
         zero_point = splat(builder, zero_point, LANES)
 
         def finished(value: Any) -> Any:
             product = builder.fmul(builder.sitofp(value, _DOUBLES), scale)
-            bounded = _clamp(builder, product, floor, ceiling, builder.fcmp_ordered)
-            half = builder.select(builder.fcmp_ordered("<", bounded, nothing), *halves)
-            whole = builder.fptosi(builder.fadd(bounded, half), _SUMS)
-            return builder.trunc(builder.add(whole, zero_point), _BYTES)
+            held = builder.fcmp_ordered("<", product, beyond)
+            held = builder.select(held, product, least)
+            held = builder.select(builder.fcmp_ordered(">", held, least), held, least)
+            half = builder.select(builder.fcmp_ordered("<", held, _doubles(0.0)), *halves)
+            whole = builder.fptosi(builder.fadd(held, half), _SUMS)
+            within = _clamp(builder, builder.add(whole, zero_point), floor, ceiling, builder.icmp_signed)
+            return builder.trunc(within, _BYTES)
 
         _for_pixels(builder, source, target, finished)
 
@@ -320,6 +326,11 @@ def _singles(value: float) -> Any:
 def _pairs(value: int) -> Any:
     """An int64 constant in every lane of half a block."""
     return ir.Constant(_PAIRS, [value] * _HALF_LANES)
+
+
+def _doubles(value: float) -> Any:
+    """A float64 constant in every lane."""
+    return ir.Constant(_DOUBLES, [value] * LANES)
 
 
 def _whole(value: int) -> Any:

@@ -47,17 +47,36 @@ UNSPECIFIED = (
     "Gelu",
     "Gemm",
     "GlobalAveragePool",
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
     "Log",
     "MatMul",
     "Pow",
+    "RMSNormalization",
     "ReduceMean",
     "ReduceSum",
     "Sigmoid",
+    "SimplifiedLayerNormalization",
     "Softmax",
     "Softplus",
     "Tanh",
 )
 """float32 ops whose last bits depend on the order of a sum or on a library's function."""
+
+UNSPECIFIED_ONNXRUNTIME = tuple(
+    f"{MICROSOFT}{op}"
+    for op in (
+        "BiasGelu",
+        "FastGelu",
+        "FusedMatMul",
+        "Gelu",
+        "MatMulNBits",
+        "QuickGelu",
+        "SkipLayerNormalization",
+    )
+)
+"""The same of ONNX Runtime's own ops."""
 
 ACCUMULATING = ("QLinearConv", "QLinearMatMul", f"{MICROSOFT}QGemm")
 
@@ -71,11 +90,20 @@ REFERENCE = Rule("reference")
 CLAMPED_BEFORE = Rule("divide_float32", overflow="saturates", clamp="half_even")
 
 
+FILTER_ZERO_POINTS: Mapping[str, int] = {
+    "MatMulInteger": 3,
+    f"{MICROSOFT}DynamicQuantizeMatMul": 3,
+    f"{MICROSOFT}MatMulIntegerToFloat": 5,
+}
+"""Products whose factors are not requantized, to the position of the right one's zero point."""
+
+
 def variant_of(view: LayerView) -> str:
     """The table key of a layer's variant: the element types of the factors where that matters.
 
     ``uint8_int8`` is uint8 data by an int8 filter; ``…_depthwise`` a convolution with one input and one
-    output channel per group. A Resize is called by its mode and element type. A ConvTranspose is a
+    output channel per group, ``…_computed`` a product whose right matrix or its zero point the graph
+    computes. A Resize is called by its mode and element type. A ConvTranspose is a
     ``chain`` where its sums are short enough to stay in one piece, and otherwise ``split``. A ReduceMean
     is ``leading`` where nothing lies before the axes it takes away, ``inner`` otherwise. A
     QLinearAveragePool is ``whole_image`` where its one window covers the image, ``windows`` otherwise.
@@ -95,8 +123,11 @@ def variant_of(view: LayerView) -> str:
         return f"{data.dtype}_{filter_.dtype}" + ("_depthwise" if depthwise else "")
     if view.op in ("QLinearMatMul", f"{MICROSOFT}QGemm"):
         return f"{view.input(0).dtype}_{view.input(3).dtype}"
-    if view.op in ("MatMulInteger", f"{MICROSOFT}MatMulIntegerToFloat"):
-        return f"{view.input(0).dtype}_{view.input(1).dtype}"
+    if view.op in FILTER_ZERO_POINTS:
+        first = "uint8" if view.op.endswith("DynamicQuantizeMatMul") else view.input(0).dtype
+        zero_point = view.optional_input(FILTER_ZERO_POINTS[view.op])
+        settled = view.input(1).data is not None and (zero_point is None or zero_point.data is not None)
+        return f"{first}_{view.input(1).dtype}" + ("" if settled else "_computed")
     if view.op == "Resize":
         return f"{view.text('mode', 'nearest')}_{view.output().dtype}"
     return view.output().dtype if view.outputs else ""
@@ -150,6 +181,7 @@ ORT_1_31: RuleTable = {
     **_COMMON,
     **{op: _any(EXACT) for op in IN_STEPS},
     **{op: _any(FP32) for op in ACCUMULATING},
+    **{op: _any(Rule("unspecified")) for op in UNSPECIFIED_ONNXRUNTIME},
     "Resize": {
         **_COMMON["Resize"],
         **{f"linear_{dtype}": REFERENCE for dtype in ("int8", "uint8", "float32")},
@@ -157,6 +189,8 @@ ORT_1_31: RuleTable = {
     "ConvTranspose": {"chain": FUSED, "*": Rule("unspecified")},
     "ReduceMean": {"leading": REFERENCE, "*": Rule("unspecified")},
     "Sigmoid": _any(FUSED),
+    "DynamicQuantizeLinear": _any(CLAMPED_BEFORE),
+    f"{MICROSOFT}DynamicQuantizeMatMul": _any(REFERENCE),
     f"{MICROSOFT}MatMulIntegerToFloat": _any(REFERENCE),
     f"{MICROSOFT}QLinearAdd": _any(FUSED),
     f"{MICROSOFT}QLinearMul": _any(FLOAT32_FIRST),
@@ -168,13 +202,22 @@ ORT_1_31: RuleTable = {
     f"{MICROSOFT}QLinearGlobalAveragePool": _any(FP32),
 }
 
+NOT_REQUANTIZED: Mapping[str, Rule] = {
+    "MatMulInteger": EXACT,
+    f"{MICROSOFT}DynamicQuantizeMatMul": REFERENCE,
+    f"{MICROSOFT}MatMulIntegerToFloat": REFERENCE,
+}
+UNSIGNED_BY_SIGNED = ("uint8_int8", "uint8_int8_computed")
+
 ORT_1_31_AVX2: RuleTable = {
     **ORT_1_31,
     **{op: {**ORT_1_31[op], "uint8_int8": SATURATING} for op in ACCUMULATING},
-    "MatMulInteger": {"uint8_int8": replace(EXACT, accumulation="saturating_pairs"), "*": EXACT},
-    f"{MICROSOFT}MatMulIntegerToFloat": {
-        "uint8_int8": replace(REFERENCE, accumulation="saturating_pairs"),
-        "*": REFERENCE,
+    **{
+        op: {
+            **dict.fromkeys(UNSIGNED_BY_SIGNED, replace(rule, accumulation="saturating_pairs")),
+            "*": rule,
+        }
+        for op, rule in NOT_REQUANTIZED.items()
     },
 }
 """AVX2 has no exact product of uint8 and int8. ConvInteger multiplies the filter by the image, int8 by uint8,
@@ -183,8 +226,13 @@ which is exact; everything else is as with VNNI."""
 ORT_1_31_AVX2_PRECISE: RuleTable = {
     **ORT_1_31,
     "QLinearMatMul": {**ORT_1_31["QLinearMatMul"], "uint8_int8": SATURATING},
+    **{
+        op: {"uint8_int8_computed": replace(rule, accumulation="saturating_pairs"), "*": rule}
+        for op, rule in NOT_REQUANTIZED.items()
+    },
 }
-"""With ``session.x64quantprecision`` int8 factors become uint8 before they are multiplied, except here."""
+"""With ``session.x64quantprecision`` constant int8 factors become uint8 before they are multiplied, except
+here."""
 
 ONNX_SPEC: RuleTable = {
     **_COMMON,
@@ -194,6 +242,7 @@ ONNX_SPEC: RuleTable = {
     },
     **{op: _any(EXACT) for op in IN_STEPS},
     **{op: _any(FLOAT64_FIRST) for op in ("QLinearConv", "QLinearMatMul")},
+    "DynamicQuantizeLinear": _any(REFERENCE),
 }
 """The reference implementation: the zero point is added before rounding."""
 

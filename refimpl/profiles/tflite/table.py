@@ -295,10 +295,15 @@ TFLM: RuleTable = MappingProxyType(
     {
         **{op: rules for op, rules in TFLITE_2_14_REF.items() if op not in TFLM_OTHERWISE},
         "CAST": LITERT_2_3_REF["CAST"],
-        **{
-            op: _any(GEMMLOWP_64)
-            for op in ("BATCH_MATMUL", "FULLY_CONNECTED", "LEAKY_RELU", "MUL", "PRELU", "RELU")
+        **{op: _any(GEMMLOWP_64) for op in ("LEAKY_RELU", "MUL", "PRELU", "RELU")},
+        "TRANSPOSE_CONV": _GEMMLOWP_CONVOLUTIONS["TRANSPOSE_CONV"],
+        "FULLY_CONNECTED": {
+            **dict.fromkeys(("int16_bias64", "int16_bias64_per_channel"), Q15),
+            **dict.fromkeys(("int16_unbiased", "int16_unbiased_per_channel"), Q15),
+            "*": GEMMLOWP_64,
         },
+        "BATCH_MATMUL": {"int8": GEMMLOWP_64},
+        "SUM": {"int32": EXACT, "int8": GEMMLOWP_64},
     }
 )
 """TensorFlow Lite Micro: gemmlowp throughout, multipliers in float64."""

@@ -20,7 +20,7 @@ def quantize(reals: Array, parameters: Affine, method: Method = "divide_float32"
     ``divide_float64`` divides in float64, ``reciprocal_half_even`` multiplies by ``f32(1 / scale)``.
     """
     reals = np.asarray(reals, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if method == "divide_float64":
             steps = reals.astype(np.float64) / parameters.scale.astype(np.float64)
         elif method == "reciprocal_half_even":

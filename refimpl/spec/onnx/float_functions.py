@@ -38,11 +38,17 @@ def _gelu(view: LayerView, x: Array) -> Array:
     return np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2))))
 
 
+def _quick_gelu(view: LayerView, x: Array) -> Array:
+    return np.asarray(x / (1 + np.exp(-np.float32(view.real("alpha", 1.702)) * x)))
+
+
 FUNCTIONS: dict[str, Callable[[LayerView, Array], Array]] = {
     "Elu": _elu,
     "Erf": lambda view, x: np.asarray(_erf(x)),  # noqa: ARG005
     "Exp": lambda view, x: np.exp(x),  # noqa: ARG005
     "Gelu": _gelu,
+    "com.microsoft:Gelu": _gelu,
+    "com.microsoft:QuickGelu": _quick_gelu,
     "Log": lambda view, x: np.log(x),  # noqa: ARG005
     "Softplus": lambda view, x: np.logaddexp(x, 0.0),  # noqa: ARG005
     "Tanh": lambda view, x: np.tanh(x),  # noqa: ARG005
@@ -60,6 +66,31 @@ def function(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa
     """One of ``FUNCTIONS``."""
     with np.errstate(all="ignore"):
         return rounded(FUNCTIONS[view.op](view, operand(values, 0).astype(np.float64)))
+
+
+def check_biased(view: LayerView) -> None:
+    """BiasGelu and FastGelu: data and a bias along its last axis, which FastGelu may leave out."""
+    fast = view.op.endswith("FastGelu")
+    require_arity(view, 1 if fast else 2, optional=int(fast))
+    require_float(view)
+    require_shape(view, view.output(), view.input(0).shape)
+    bias = view.optional_input(1)
+    if bias is not None:
+        require_shape(view, bias, view.input(0).shape[-1:])
+
+
+def biased(values: Values) -> Array:
+    """What such a layer takes the function of: a float32 sum."""
+    bias = values[1] if len(values) > 1 else None
+    return operand(values, 0) if bias is None else np.asarray(operand(values, 0) + bias)
+
+
+def biased_gelu(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
+    """``x / 2 (1 + erf(x / sqrt 2))``, FastGelu with tanh, of data plus bias."""
+    x = biased(values).astype(np.float64)
+    if view.op.endswith("FastGelu"):
+        return rounded(np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))))
+    return rounded(np.asarray(0.5 * x * (1 + _erf(x / math.sqrt(2)))))
 
 
 def check_pow(view: LayerView) -> None:

@@ -1,13 +1,18 @@
-"""MatMulIntegerToFloat (com.microsoft): a product of int8 or uint8 matrices, as float32."""
+"""MatMulIntegerToFloat and DynamicQuantizeMatMul (com.microsoft): products of 8-bit matrices, as float32.
+
+ONNX Runtime makes them of what ``quantize_dynamic`` writes. Source: ``dynamic_quantize_matmul.cc`` and
+MLAS's ``MLAS_QGEMM_SCALE_BIAS_OUTPUT_PROCESSOR``, 1.31.1.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
-from karat24.refimpl.graph import LayerView
+from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.onnx.parameters import affine
+from karat24.refimpl.spec.onnx.dynamic_quantize_linear import quantized_to_its_range
+from karat24.refimpl.spec.onnx.parameters import Affine, affine_of, require_parameters
 from karat24.refimpl.spec.onnx.qlinear_matmul import check_matrices
 from karat24.refimpl.spec.onnx.sums import products, zero_of
 from karat24.refimpl.spec.shared.primitives import wrap32
@@ -22,15 +27,31 @@ from karat24.refimpl.spec.shared.requirements import (
 
 def check_matmul_integer_to_float(view: LayerView) -> None:
     """Inputs: a, b, their scales, optional zero points, optional float32 bias. b's scales are one, or one
-    per column."""
+    per column; the graph may compute all of them."""
     require_arity(view, 4, optional=3)
     for position in (0, 1):
         require_dtype(view, view.input(position), QUANTIZED_8)
     require_dtype(view, view.output(), ("float32",))
     columns = check_matrices(view, 0, 1)
-    affine(view, 2, 4, view.input(0).dtype)
-    affine(view, 3, 5, view.input(1).dtype, columns)
-    bias = view.optional_input(6)
+    require_parameters(view, 2, 4, view.input(0).dtype)
+    require_parameters(view, 3, 5, view.input(1).dtype, columns)
+    _check_bias(view, 6, columns)
+
+
+def check_dynamic_quantize_matmul(view: LayerView) -> None:
+    """Inputs: float32 a, 8-bit b, its scale, optional zero point, optional float32 bias. b's scales are
+    one, or one per column."""
+    require_arity(view, 3, optional=2)
+    require_dtype(view, view.input(0), ("float32",))
+    require_dtype(view, view.input(1), QUANTIZED_8)
+    require_dtype(view, view.output(), ("float32",))
+    columns = check_matrices(view, 0, 1)
+    require_parameters(view, 2, 3, view.input(1).dtype, columns)
+    _check_bias(view, 4, columns)
+
+
+def _check_bias(view: LayerView, position: int, columns: int) -> None:
+    bias = view.optional_input(position)
     if bias is not None:
         require_dtype(view, bias, ("float32",))
         require_shape(view, bias, (columns,))
@@ -38,10 +59,27 @@ def check_matmul_integer_to_float(view: LayerView) -> None:
 
 def matmul_integer_to_float(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``f32(acc) * f32(s_a * s_b) + bias``, each step rounded to float32."""
-    a, b = operand(values, 0).astype(np.int64), operand(values, 1).astype(np.int64)
-    left = affine(view, 2, 4, view.input(0).dtype)
-    right = affine(view, 3, 5, view.input(1).dtype, b.shape[-1])
-    acc = wrap32(products(rule, a, zero_of(left), b, right.zero_point))
-    result = acc.astype(np.float32) * (left.scale * right.scale)
+    left = affine_of(view, values, 2, 4, view.input(0).dtype)
+    right = affine_of(view, values, 3, 5, view.input(1).dtype)
     bias = values[6] if len(values) > 6 else None
-    return SpecResult((result if bias is None else result + bias,), acc.astype(np.int32))
+    return _scaled_product(rule, (operand(values, 0), left), (operand(values, 1), right), bias)
+
+
+def dynamic_quantize_matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """``a`` as DynamicQuantizeLinear makes bytes of it, then the same."""
+    left = quantized_to_its_range(operand(values, 0))
+    right = affine_of(view, values, 2, 3, view.input(1).dtype)
+    bias = values[4] if len(values) > 4 else None
+    return _scaled_product(rule, left, (operand(values, 1), right), bias)
+
+
+def _scaled_product(
+    rule: Rule, left: tuple[Array, Affine], right: tuple[Array, Affine], bias: Array | None
+) -> SpecResult:
+    """Of stored values and their parameters."""
+    a, b = left[0].astype(np.int64), right[0].astype(np.int64)
+    acc = wrap32(products(rule, a, zero_of(left[1]), b, right[1].zero_point))
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = acc.astype(np.float32) * (left[1].scale * right[1].scale)
+        result = result if bias is None else result + bias
+    return SpecResult((result,), acc.astype(np.int32))

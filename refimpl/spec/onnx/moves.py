@@ -241,18 +241,29 @@ def gather(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: 
     return SpecResult((np.take(operand(values, 0), indices, axis=view.integer("axis", 0)),))
 
 
+ROUNDED_CASTS = frozenset(
+    {
+        ("int64", "int32"), ("int32", "int64"), ("int32", "float32"), ("int64", "float32"),
+        ("float32", "float16"),
+    }
+)  # fmt: skip
+"""Casts that may change values: to the low bits, or to the nearest value, ties to even."""
+
+
 def check_cast(view: LayerView) -> None:
-    """Between types whose values all fit the target exactly, or to bool."""
+    """Between types whose values all fit the target exactly, or from integers to a nearest float32."""
     require(view, len(view.inputs) == 1 and len(view.outputs) == 1, "Cast takes one input and gives one")
     require_shape(view, view.output(), view.input(0).shape)
     source, target = DTYPES[view.input(0).dtype], DTYPES[view.output().dtype]
-    if not np.can_cast(source, target, "safe") and {source.name, target.name} != {"int64", "int32"}:
+    pair = source.name, target.name
+    if not np.can_cast(source, target, "safe") and pair not in ROUNDED_CASTS:
         raise UnsupportedOp(f"{view}: a cast from {source} to {target}, which may lose values")
 
 
 def cast(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - a copy
     """Cast; int64 to int32 keeps the low bits."""
-    return SpecResult((operand(values, 0).astype(DTYPES[view.output().dtype]),))
+    with np.errstate(over="ignore"):
+        return SpecResult((operand(values, 0).astype(DTYPES[view.output().dtype]),))
 
 
 def check_depth_to_space(view: LayerView) -> None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from karat24.refimpl.contract import Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from karat24.refimpl.spec.shared.requirements import require
+from karat24.refimpl.spec.shared.packed import PACKED
+from karat24.refimpl.spec.shared.requirements import operand, require, require_dtype
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,43 @@ def affine(
         )
         zero_points = np.broadcast_to(constant(view, zero_point).astype(np.int64).reshape(-1), values.shape)
     return Affine(values, zero_points, low, high)
+
+
+def require_parameters(
+    view: LayerView,
+    scale: int,
+    zero_point: int,
+    dtype: str,
+    channels: int = 1,
+    scale_types: tuple[str, ...] = ("float32",),
+) -> None:
+    """The like of :func:`affine` for parameters that the graph may compute, whose values then may be any.
+
+    One scale or ``channels`` of them, of one of ``scale_types``; zero points as many, or one, of type
+    ``dtype``.
+    """
+    scales, given = view.input(scale), view.optional_input(zero_point)
+    if scales.data is not None and (given is None or given.data is not None) and dtype not in PACKED:
+        affine(view, scale, zero_point, dtype, channels, scale_types)
+        return
+    require_dtype(view, scales, scale_types)
+    shapes = ((), (1,), (channels,))
+    require(view, scales.shape in shapes, f"scales {scales.name!r} of shape {scales.shape}")
+    if given is not None:
+        fits = given.dtype == dtype and given.shape in (scales.shape, (), (1,))
+        require(view, fits, f"zero point {given.name!r} is {given.dtype} {given.shape} for {dtype} values")
+
+
+def affine_of(view: LayerView, values: Values, scale: int, zero_point: int, dtype: str) -> Affine:
+    """The parameters among a layer's values, scales as float32; :func:`require_parameters` has found them
+    to fit. Four-bit values, which are only read, have no bounds here."""
+    low, high = QUANTIZED_RANGE.get(dtype, (0, 0))
+    scales = operand(values, scale).reshape(-1).astype(np.float32)
+    zero_points = np.zeros(scales.size, np.int64)
+    if view.optional_input(zero_point) is not None:
+        given = operand(values, zero_point).astype(np.int64).reshape(-1)
+        zero_points = np.broadcast_to(given, scales.shape)
+    return Affine(scales, zero_points, low, high)
 
 
 def constant(view: LayerView, position: int) -> Array:

@@ -1,4 +1,4 @@
-"""QLinearConv: an int8 or uint8 convolution over NCHW, or over one spatial axis, requantized."""
+"""QLinearConv: an int8 or uint8 convolution over one to three spatial axes, requantized."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def qlinear_conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     sums = convolve(view, rule, over, (image, zero_of(data)), (weights, filters.zero_point))
     bias = values[8] if len(values) > 8 else None
     if bias is not None:
-        sums = sums + bias.astype(np.int64).reshape(-1, 1, 1)
+        sums = sums + bias.astype(np.int64).reshape(-1, *[1] * len(over))
     acc = wrap32(sums)
     result = requantized_convolution(view, acc, rule).reshape(given.output().shape)
     acc = acc.reshape(given.output().shape)
@@ -73,8 +73,8 @@ def qlinear_conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def requantized_convolution(view: LayerView, acc: Array, rule: Rule) -> Array:
-    """Accumulators ``[batch, channel, y, x]`` as quantized outputs, int64."""
-    scale = effective_multipliers(view, rule).reshape(-1, 1, 1)
+    """Accumulators ``[batch, channel, ...]`` as quantized outputs, int64."""
+    scale = effective_multipliers(view, rule).reshape(-1, *[1] * (acc.ndim - 2))
     return requantize(view, rule, acc, scale, parameters(view)[2])
 
 

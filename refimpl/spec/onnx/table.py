@@ -10,10 +10,13 @@ from karat24.refimpl.contract import Op
 from karat24.refimpl.spec.onnx import (
     conv_integer,
     conv_transpose,
+    dynamic_quantize_linear,
     elementwise,
     float_functions,
     matmul_integer_to_float,
+    matmul_nbits,
     moves,
+    normalization,
     pools,
     qgemm,
     qlinear_add,
@@ -35,6 +38,7 @@ _ROUNDING = Op(elementwise.check_float_unary, elementwise.rounding)
 _FUNCTION = Op(float_functions.check_function, float_functions.function)
 _EXTREME = Op(reductions.check_reduction, reductions.reduce_extreme)
 _POSITION = Op(reductions.check_arg_extreme, reductions.arg_extreme)
+_LAYER_NORMALIZATION = Op(normalization.check_layer_normalization, normalization.normalize)
 _RESHAPE = Op(moves.check_reshape, moves.reshape)
 _QUANTIZE = Op(quantize_linear.check_quantize_linear, quantize_linear.quantize_linear)
 _DEQUANTIZE = Op(quantize_linear.check_dequantize_linear, quantize_linear.dequantize_linear)
@@ -59,6 +63,10 @@ _OPS: Mapping[str, Op] = MappingProxyType(
         "DepthToSpace": Op(moves.check_depth_to_space, moves.depth_to_space),
         "DequantizeLinear": _DEQUANTIZE,
         "Div": _BINARY,
+        "DynamicQuantizeLinear": Op(
+            dynamic_quantize_linear.check_dynamic_quantize_linear,
+            dynamic_quantize_linear.dynamic_quantize_linear,
+        ),
         "Elu": _FUNCTION,
         "Erf": _FUNCTION,
         "Exp": _FUNCTION,
@@ -70,9 +78,12 @@ _OPS: Mapping[str, Op] = MappingProxyType(
         "Gemm": Op(unspecified.check_gemm, unspecified.gemm),
         "GlobalAveragePool": Op(unspecified.check_global_average_pool, unspecified.global_average_pool),
         "GlobalMaxPool": Op(reductions.check_global_max_pool, reductions.global_max_pool),
+        "GroupNormalization": Op(normalization.check_group_normalization, normalization.normalize),
         "HardSigmoid": Op(elementwise.check_float_unary, elementwise.hard_sigmoid),
         "HardSwish": Op(elementwise.check_float_unary, elementwise.hard_swish),
         "Identity": _RESHAPE,
+        "InstanceNormalization": Op(normalization.check_instance_normalization, normalization.normalize),
+        "LayerNormalization": _LAYER_NORMALIZATION,
         "LeakyRelu": Op(elementwise.check_float_unary, elementwise.leaky_relu),
         "Log": _FUNCTION,
         "MatMul": Op(unspecified.check_matmul, unspecified.matmul),
@@ -90,6 +101,7 @@ _OPS: Mapping[str, Op] = MappingProxyType(
             qlinear_matmul.check_qlinear_matmul, qlinear_matmul.qlinear_matmul, accumulates=True
         ),
         "QuantizeLinear": _QUANTIZE,
+        "RMSNormalization": _LAYER_NORMALIZATION,
         "Reciprocal": _ROUNDING,
         "ReduceMax": _EXTREME,
         "ReduceMean": Op(reductions.check_reduction, reductions.reduce_mean),
@@ -100,6 +112,7 @@ _OPS: Mapping[str, Op] = MappingProxyType(
         "Resize": Op(resize.check_resize, resize.resize),
         "Round": _ROUNDING,
         "Shape": Op(moves.check_shape, moves.shape),
+        "SimplifiedLayerNormalization": _LAYER_NORMALIZATION,
         "Sigmoid": Op(elementwise.check_float_unary, elementwise.sigmoid),
         "Slice": Op(moves.check_slice, moves.slice_),
         "Softmax": Op(float_functions.check_softmax, float_functions.softmax),
@@ -113,12 +126,22 @@ _OPS: Mapping[str, Op] = MappingProxyType(
         "Tile": Op(moves.check_expand, moves.tile),
         "Transpose": Op(moves.check_transpose, moves.transpose),
         "Unsqueeze": _RESHAPE,
+        f"{MICROSOFT}BiasGelu": Op(float_functions.check_biased, float_functions.biased_gelu),
         f"{MICROSOFT}DequantizeLinear": _DEQUANTIZE,
+        f"{MICROSOFT}DynamicQuantizeMatMul": Op(
+            matmul_integer_to_float.check_dynamic_quantize_matmul,
+            matmul_integer_to_float.dynamic_quantize_matmul,
+            accumulates=True,
+        ),
+        f"{MICROSOFT}FastGelu": Op(float_functions.check_biased, float_functions.biased_gelu),
+        f"{MICROSOFT}FusedMatMul": Op(unspecified.check_fused_matmul, unspecified.fused_matmul),
+        f"{MICROSOFT}Gelu": _FUNCTION,
         f"{MICROSOFT}MatMulIntegerToFloat": Op(
             matmul_integer_to_float.check_matmul_integer_to_float,
             matmul_integer_to_float.matmul_integer_to_float,
             accumulates=True,
         ),
+        f"{MICROSOFT}MatMulNBits": Op(matmul_nbits.check_matmul_nbits, matmul_nbits.matmul_nbits),
         f"{MICROSOFT}QGemm": Op(qgemm.check_qgemm, qgemm.qgemm, accumulates=True),
         f"{MICROSOFT}QLinearAdd": Op(qlinear_add.check_qlinear_binary, qlinear_add.qlinear_add),
         f"{MICROSOFT}QLinearAveragePool": Op(pools.check_qlinear_average_pool, pools.qlinear_average_pool),
@@ -135,6 +158,10 @@ _OPS: Mapping[str, Op] = MappingProxyType(
             qlinear_softmax.check_qlinear_softmax, qlinear_softmax.qlinear_softmax
         ),
         f"{MICROSOFT}QuantizeLinear": _QUANTIZE,
+        f"{MICROSOFT}QuickGelu": _FUNCTION,
+        f"{MICROSOFT}SkipLayerNormalization": Op(
+            normalization.check_skip_layer_normalization, normalization.normalize
+        ),
     }
 )
 

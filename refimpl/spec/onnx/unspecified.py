@@ -6,14 +6,19 @@ a runtime's sum, so that what follows them has values to work on. Their own outp
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.onnx.one_axis import as_image
 from karat24.refimpl.spec.onnx.pools import count_taps
 from karat24.refimpl.spec.onnx.sums import check_convolution
 from karat24.refimpl.spec.onnx.windows import windows
+from karat24.refimpl.spec.shared.geometry import Index, taken_by
 from karat24.refimpl.spec.shared.requirements import (
     broadcast,
     operand,
@@ -41,10 +46,10 @@ def rounded(result: Array) -> SpecResult:
 
 
 def check_conv(view: LayerView) -> None:
-    """Inputs: image NCHW, filter OIHW, optional bias ``[O]``."""
+    """Inputs: image NCHW, filter OIHW, or both over one or three spatial axes; optional bias ``[O]``."""
     require_arity(view, 2, optional=1)
     require_float(view)
-    check_convolution(view, 0, 1)
+    check_convolution(as_image(view, 1), 0, 1)
     bias = view.optional_input(2)
     if bias is not None:
         require_shape(view, bias, view.input(1).shape[:1])
@@ -52,24 +57,23 @@ def check_conv(view: LayerView) -> None:
 
 def conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
     """Conv."""
-    image, weights = operand(values, 0).astype(np.float64), operand(values, 1).astype(np.float64)
-    over_y, over_x = check_convolution(view, 0, 1)
+    given, view = view, as_image(view, 1)
+    over = check_convolution(view, 0, 1)
+    image, weights = (operand(values, i).astype(np.float64).reshape(view.input(i).shape) for i in (0, 1))
     groups = view.integer("group", 1)
     channels, outputs = weights.shape[1], weights.shape[0] // groups
     result = np.zeros(view.output().shape)
-    for tap_y in range(over_y.taps):
-        out_y, in_y = over_y.taken(tap_y)
-        for tap_x in range(over_x.taps):
-            out_x, in_x = over_x.taken(tap_x)
-            seen = image[:, :, in_y][:, :, :, in_x]
-            for group in range(groups):
-                part = seen[:, group * channels : (group + 1) * channels]
-                own = slice(group * outputs, (group + 1) * outputs)
-                taps = weights[own, :, tap_y, tap_x]
-                result[:, own, out_y[:, None], out_x] += np.einsum("ncyx,oc->noyx", part, taps)
+    for taps in itertools.product(*(range(axis.taps) for axis in over)):
+        out, taken = taken_by(over, taps)
+        seen = image[(slice(None), slice(None), *taken)]
+        for group in range(groups):
+            part = seen[:, group * channels : (group + 1) * channels]
+            own = slice(group * outputs, (group + 1) * outputs)
+            tap: Index = (own, slice(None), *taps)
+            result[(slice(None), own, *out)] += np.einsum("nc...,oc->no...", part, weights[tap])
     if len(values) > 2 and values[2] is not None:
-        result += values[2].reshape(-1, 1, 1)
-    return rounded(result)
+        result += values[2].reshape(-1, *[1] * len(over))
+    return rounded(result.reshape(given.output().shape))
 
 
 def check_gemm(view: LayerView) -> None:
@@ -112,6 +116,38 @@ def check_matmul(view: LayerView) -> None:
 def matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
     """MatMul."""
     return rounded(operand(values, 0).astype(np.float64) @ operand(values, 1).astype(np.float64))
+
+
+def check_fused_matmul(view: LayerView) -> None:
+    """ONNX Runtime's MatMul of matrices that may be transposed, times ``alpha``."""
+    require_arity(view, 2)
+    require_float(view)
+    if view.integer("transBatchA", 0) or view.integer("transBatchB", 0):
+        raise UnsupportedOp(f"{view} exchanges the batch with an axis")
+    view.real("alpha", 1.0)
+    shapes = [view.input(i).shape for i in (0, 1)]
+    require(view, min(map(len, shapes)) >= 2, f"{shapes[0]} times {shapes[1]}")
+    a, b = (
+        (*shape[:-2], shape[-1], shape[-2]) if view.integer(name, 0) else shape
+        for shape, name in zip(shapes, ("transA", "transB"), strict=True)
+    )
+    require(view, a[-1] == b[-2], f"{a} times {b}")
+    require_shape(view, view.output(), (*broadcast(view, a[:-2], b[:-2]), a[-2], b[-1]))
+
+
+def factors(view: LayerView, values: Values) -> tuple[Array, Array]:
+    """Both matrices of a FusedMatMul, as they are multiplied."""
+    left, right = (
+        operand(values, i).swapaxes(-1, -2) if view.integer(name, 0) else operand(values, i)
+        for i, name in enumerate(("transA", "transB"))
+    )
+    return left, right
+
+
+def fused_matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
+    """``alpha * a @ b``."""
+    left, right = (factor.astype(np.float64) for factor in factors(view, values))
+    return rounded(view.real("alpha", 1.0) * (left @ right))
 
 
 def check_global_average_pool(view: LayerView) -> None:

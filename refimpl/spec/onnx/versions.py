@@ -1,4 +1,4 @@
-"""What changed in the standard operator sets 10 to 28, for the ops defined here.
+"""What changed in the standard operator sets 9 to 28, for the ops defined here.
 
 A layer's version is that of its operator set. Between two numbers listed for an op nothing changed but the
 element types it takes. Source: the schemas of onnx 1.23, against which a test holds this table.
@@ -13,14 +13,14 @@ from karat24.refimpl.contract import Check
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import LayerView
 
-OPSETS = range(10, 29)
+OPSETS = range(9, 29)
 """Versions of the standard operator set whose definitions were read."""
 
 CHANGES: Mapping[str, Mapping[int, str]] = MappingProxyType(
     {
         "ArgMax": {12: "select_last_index, 0 by default, says which of equal values counts"},
         "ArgMin": {12: "select_last_index, 0 by default, says which of equal values counts"},
-        "AveragePool": {19: "dilations, 1 by default"},
+        "AveragePool": {10: "ceil_mode, 0 by default", 19: "dilations, 1 by default"},
         "BatchNormalization": {14: "training_mode, 0 by default, and fewer outputs"},
         "Cast": {19: "saturate, for 8-bit floats", 24: "round_mode, for 8-bit exponents"},
         "Clip": {11: "the ends are inputs"},
@@ -30,9 +30,11 @@ CHANGES: Mapping[str, Mapping[int, str]] = MappingProxyType(
         },
         "Dropout": {12: "ratio and training_mode are inputs; nothing is dropped without the latter"},
         "Gemm": {11: "the bias may be left out"},
+        "GroupNormalization": {21: "scales and biases are per channel, and stash_type"},
         "Hardmax": {13: "along one axis, the last by default"},
         "LogSoftmax": {13: "along one axis, the last by default"},
         "LpPool": {18: "ceil_mode, 0 by default, and dilations, 1 by default"},
+        "MaxPool": {10: "ceil_mode, 0 by default, and dilations, 1 by default"},
         "Pad": {11: "pads and value are inputs", 18: "axes"},
         "QuantizeLinear": {
             13: "axis, for several scales", 19: "saturate, for 8-bit floats",
@@ -52,6 +54,7 @@ CHANGES: Mapping[str, Mapping[int, str]] = MappingProxyType(
         },
         "Shape": {15: "start and end"},
         "Softmax": {13: "along one axis, the last by default"},
+        "Slice": {10: "starts, ends and axes are inputs, and steps"},
         "SpaceToDepth": {28: "mode, DCR by default"},
         "Split": {13: "sizes are an input", 18: "num_outputs"},
         "Squeeze": {13: "axes are an input"},
@@ -60,7 +63,7 @@ CHANGES: Mapping[str, Mapping[int, str]] = MappingProxyType(
 )  # fmt: skip
 """Op to what each version changed, as far as it is more than element types."""
 
-REWRITTEN: Mapping[str, int] = MappingProxyType({"Clip": 11, "Pad": 11, "Resize": 11})
+REWRITTEN: Mapping[str, int] = MappingProxyType({"Clip": 11, "Pad": 11, "Resize": 11, "Slice": 10})
 """The first version that is implemented, of ops whose older form nobody wrote."""
 
 ALONG_ONE_AXIS = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
@@ -73,7 +76,7 @@ PER_TENSOR_BELOW: Mapping[str, int] = MappingProxyType({"DequantizeLinear": 13, 
 def why_unknown(view: LayerView) -> str:
     """Why the layer's version of its op has no meaning here; empty where it has one.
 
-    Layers whose version says nothing, below 10, are taken as they are: no file holds them.
+    Layers whose version says nothing, below 9, are taken as they are: no file holds them.
     """
     version = view.layer.version
     if version < OPSETS[0]:

@@ -1,4 +1,4 @@
-"""Where the windows of an ONNX convolution or pool lie on an NCHW image: pads, auto_pad, ceil_mode."""
+"""Where the windows of an ONNX convolution or pool lie on an image: pads, auto_pad, ceil_mode."""
 
 from __future__ import annotations
 
@@ -17,13 +17,23 @@ def windows(view: LayerView, image: tuple[int, ...], kernel: tuple[int, ...]) ->
     """
     if len(image) != 4:
         raise UnsupportedOp(f"{view}: images of shape {image}; only [batch, channel, y, x] is implemented")
-    require(view, len(kernel) == 2, f"a window of {kernel} for an image {image}")
-    strides = view.integers("strides", (1, 1))
-    dilations = view.integers("dilations", (1, 1))
-    pads = view.integers("pads", (0, 0, 0, 0))
+    over_y, over_x = windows_over(view, image, kernel)
+    return over_y, over_x
+
+
+def windows_over(view: LayerView, image: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[Window, ...]:
+    """The windows over each spatial axis of images ``[batch, channel, ...]``; ``kernel`` has as many sizes.
+
+    Raises ModelError for attributes that make no sense.
+    """
+    axes = len(image) - 2
+    require(view, len(kernel) == axes >= 1, f"a window of {kernel} for an image {image}")
+    strides = view.integers("strides", (1,) * axes)
+    dilations = view.integers("dilations", (1,) * axes)
+    pads = view.integers("pads", (0,) * (2 * axes))
     require(
         view,
-        (len(strides), len(dilations), len(pads)) == (2, 2, 4),
+        (len(strides), len(dilations), len(pads)) == (axes, axes, 2 * axes),
         f"strides {strides}, dilations {dilations}, pads {pads} for an image {image}",
     )
     auto_pad = view.text("auto_pad", "NOTSET")
@@ -33,13 +43,12 @@ def windows(view: LayerView, image: tuple[int, ...], kernel: tuple[int, ...]) ->
         f"auto_pad {auto_pad!r} is none ONNX knows",
     )
     ceil = view.integer("ceil_mode", 0) != 0
-    found = [
+    return tuple(
         _window(
-            view, image[2 + i], kernel[i], strides[i], dilations[i], (pads[i], pads[2 + i]), auto_pad, ceil
+            view, image[2 + i], kernel[i], strides[i], dilations[i], (pads[i], pads[axes + i]), auto_pad, ceil
         )
-        for i in (0, 1)
-    ]
-    return found[0], found[1]
+        for i in range(axes)
+    )
 
 
 def _window(

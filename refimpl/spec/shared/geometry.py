@@ -6,7 +6,9 @@ the same in every runtime judged here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -42,6 +44,16 @@ class Window:
         position = out * self.stride - self.pad_before + tap * self.dilation
         inside = (position >= 0) & (position < self.input_size)
         return out[inside], position[inside]
+
+
+Index: TypeAlias = tuple[Any, ...]
+"""Arrays that index one axis each."""
+
+
+def taken_by(over: Sequence[Window], taps: Sequence[int]) -> tuple[Index, Index]:
+    """``(out, in)`` over several axes at once: the outputs that see the tap, and where it falls."""
+    out, taken = zip(*(axis.taken(tap) for axis, tap in zip(over, taps, strict=True)), strict=True)
+    return np.ix_(*out), np.ix_(*taken)
 
 
 def window(

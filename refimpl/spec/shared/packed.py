@@ -1,4 +1,4 @@
-"""Values of four bits, two in a byte: how .tflite files store int4 filters."""
+"""Values of four bits, two in a byte: how model files store int4 and uint4 constants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from karat24.refimpl.graph import Array, Tensor
 
-PACKED = ("int4",)
+PACKED = ("int4", "uint4")
 """Element types whose constants are held as the file's bytes and computed once they are unpacked."""
 
 
@@ -18,11 +18,12 @@ def packed_size(tensor: Tensor) -> int:
 
 
 def unpacked(tensor: Tensor, value: Array) -> Array:
-    """``value`` in the tensor's shape: int8 ``[shape]`` of a packed type's bytes, all else as it is.
+    """``value`` in the tensor's shape: int8 or uint8 of a packed type's bytes, all else as it is.
 
     The lower half of a byte comes first. The bytes are as many as :func:`packed_size` says.
     """
     if tensor.dtype not in PACKED:
         return value
-    halves = np.stack([value << 4, value & 0xF0], axis=-1).reshape(-1)
-    return np.asarray((halves.view(np.int8) >> 4)[: math.prod(tensor.shape)].reshape(tensor.shape))
+    upper = np.stack([value << 4, value & 0xF0], axis=-1).reshape(-1)
+    halves = (upper if tensor.dtype == "uint4" else upper.view(np.int8)) >> 4
+    return np.asarray(halves[: math.prod(tensor.shape)].reshape(tensor.shape))

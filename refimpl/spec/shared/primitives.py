@@ -209,12 +209,15 @@ def multiply_float32(acc: Array, scale: Array | float, low: int, high: int) -> A
 
 
 def multiply_float64(acc: Array, scale: Array | float) -> Array:
-    """``round_half_away(float64(acc) * scale)`` as int64, saturated to int32.
+    """``round_half_away(float64(acc) * scale)`` as int64; what no int32 holds becomes -2^31.
 
-    Source: LiteRT 2.3 reference FULLY_CONNECTED.
+    Source: LiteRT 2.3 reference FULLY_CONNECTED, whose conversion to int32 C leaves undefined beyond
+    int32; the value is that of x86-64's instruction ``cvttsd2si``.
     """
     product = np.asarray(acc, np.int64).astype(np.float64) * np.asarray(scale, np.float64)
-    return np.clip(round_half_away(product), INT32_MIN, INT32_MAX).astype(np.int64)
+    rounded = np.asarray(round_half_away(product), np.float64)
+    held = (rounded >= INT32_MIN) & (rounded <= INT32_MAX)
+    return np.where(held, rounded, INT32_MIN).astype(np.int64)
 
 
 _BY_MULTIPLIER: dict[Method, Callable[[Array, Array, Array], Array]] = {
@@ -233,11 +236,12 @@ def multiply(
 
     ``acc`` holds int32 values, of any size for ``q15`` and ``float64_half_away``; ``effective``
     broadcasts against it (one per output channel along the last axis, or one for all). int64 out.
+    To a float64 product the zero point is added in an int32, which wraps.
     """
     if method == "float32_half_even":
         scaled = multiply_float32(acc, effective, low - zero_point, high - zero_point)
     elif method == "float64_half_away":
-        scaled = multiply_float64(acc, effective)
+        return np.asarray(np.clip(wrap32(multiply_float64(acc, effective) + zero_point), low, high), np.int64)
     elif method in _BY_MULTIPLIER:
         scaled = _BY_MULTIPLIER[method](acc, *quantize_multipliers(effective))
     else:

@@ -16,6 +16,9 @@ from karat24.export.onnx.lowering.quantize_constants import quantized_filter
 from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.profiles import profile_named
+from tests.cases.onnx_models import node, onnx_model
+from tests.cases.onnx_transformers import Way, block, convolutions
+from tests.cases.onnx_transformers import quantized as quantized_by_range
 from tests.cases.qdq_groups import GROUPS, i64, scale_in_a_list, stored_in_float
 from tests.cases.qdq_networks import qdq_network
 from tests.shared_models import require_case
@@ -280,3 +283,46 @@ def test_graphs_without_pairs_stay() -> None:
     assert lower_qdq(graph).layers == graph.layers
     with pytest.raises(ModelError, match="only ONNX graphs"):
         lower_qdq(small_graph())
+
+
+@pytest.mark.parametrize("block", [4, 8])
+def test_a_product_with_weights_in_blocks_stays_in_float(block: int) -> None:
+    """No integer op takes a scale per block; the runtime leaves the MatMul as well."""
+    blocked = {"axis": 0, "block_size": block}
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], "q"),
+        node("DequantizeLinear", ["q", "s", "z"], "d"),
+        node("DequantizeLinear", ["w", "sw"], "wf", **blocked),
+        node("MatMul", ["d", "wf"], "m"),
+        node("QuantizeLinear", ["m", "s", "z"], "q2"),
+        node("DequantizeLinear", ["q2", "s", "z"]),
+    ]
+    constants = {
+        "s": np.float32(0.02), "z": np.array(120, np.uint8), "w": np.ones((8, 6), np.int8),
+        "sw": np.full((8 // block, 6), 0.1, np.float32),
+    }  # fmt: skip
+    content = onnx_model(nodes, {"x": np.zeros((3, 8), np.float32)}, {"y": "float32"}, constants)
+    lowered = assert_lowered_as_ort_does(content, False)
+    assert "MatMul" in {layer.op for layer in lowered.layers}
+
+
+@pytest.mark.parametrize("weights", ["dynamic", "dynamic per channel"])
+def test_dynamic_chains_are_joined_as_the_optimizer_does(weights: Way) -> None:
+    """One product that alone reads its data, with a row behind it; the convolutions' chains stay."""
+    content = quantized_by_range(convolutions(), weights)
+    lowered = assert_lowered_as_ort_does(content, False)
+    ops = [layer.op for layer in lowered.layers]
+    assert (ops.count("ConvInteger"), ops.count("com.microsoft:DynamicQuantizeMatMul")) == (2, 1)
+
+
+def test_data_that_several_products_read_are_quantized_once() -> None:
+    """Three products of one DynamicQuantizeLinear, each with a row, and four that are alone."""
+    lowered = lower_qdq(read_onnx(quantized_by_range(block(), "dynamic")))
+    ops = [layer.op for layer in lowered.layers]
+    names = (
+        "DynamicQuantizeLinear",
+        "com.microsoft:MatMulIntegerToFloat",
+        "com.microsoft:DynamicQuantizeMatMul",
+    )
+    assert [ops.count(name) for name in names] == [1, 3, 3]
+    assert "MatMulInteger" not in ops

@@ -257,7 +257,7 @@ def test_what_a_graph_cannot_hold_is_refused_by_name() -> None:
             UnsupportedOp, r"node 0 \(Identity, 'y'\) holds a graph")  # fmt: skip
     refused(lambda m: m.graph.sparse_initializer.add(), UnsupportedOp, "1 sparse constants")
     refused(lambda m: m.functions.add(name="f"), UnsupportedOp, "1 functions of its own")
-    for version in (9, 29):
+    for version in (8, 29):
         refused(lambda m, v=version: setattr(m.opset_import[0], "version", v),
                 UnsupportedOp, f"operator set {version}")  # fmt: skip
     refused(lambda m: setattr(m, "ir_version", 99), UnsupportedOp, "format version 99")
@@ -275,8 +275,8 @@ def test_what_a_graph_cannot_hold_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("stored", ["raw", "numbers"])
 def test_element_types_nobody_computes_with_have_their_name(stored: str) -> None:
-    """An int4 filter: its DequantizeLinear is lacking, and so is nothing else."""
-    proto = TensorProto(name="w", data_type=TensorProto.INT4, dims=[2, 3])
+    """A filter of 4-bit floats: its DequantizeLinear is lacking, and so is nothing else."""
+    proto = TensorProto(name="w", data_type=TensorProto.FLOAT4E2M1, dims=[2, 3])
     if stored == "raw":
         proto.raw_data = bytes([0x21, 0x43, 0x65])
     else:
@@ -289,14 +289,14 @@ def test_element_types_nobody_computes_with_have_their_name(stored: str) -> None
     ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])
     z = helper.make_tensor_value_info("z", TensorProto.FLOAT, [2, 3])
-    graph = helper.make_graph(nodes, "int4", [x], [z], [proto, scale])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    graph = helper.make_graph(nodes, "float4", [x], [z], [proto, scale])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
     read = read_onnx(model.SerializeToString())
-    assert [tensor.dtype for tensor in read.tensors if tensor.name == "w"] == ["int4"]
+    assert [tensor.dtype for tensor in read.tensors if tensor.name == "w"] == ["float4_e2m1"]
     program = compile_graph(lower_qdq(read), missing="given")
     assert set(program.missing) == {0}
-    assert "int4" in program.missing[0]
-    with pytest.raises(UnsupportedOp, match="'w' is of element type int4"):
+    assert "float4_e2m1" in program.missing[0]
+    with pytest.raises(UnsupportedOp, match="'w' is of element type float4_e2m1"):
         write_onnx(read)
 
 
@@ -347,3 +347,41 @@ def test_graphs_that_cannot_be_written() -> None:
     y = wrong.layer("Sigmoid", (x,), (wrong.tensor("y", (1, 4), "int8"),), 17)
     with pytest.raises(ModelError, match="no valid ONNX"):
         write_onnx(wrong.build((y,)))
+
+
+@pytest.mark.parametrize("stored", ["raw", "numbers", "beside"])
+def test_four_bit_constants_are_read_and_written(stored: str, tmp_path: Path) -> None:
+    """Seven values in four bytes, stored in each of the three ways."""
+    proto = TensorProto(name="w", data_type=TensorProto.UINT4, dims=[7])
+    content = bytes([0x21, 0x43, 0x65, 0x0F])
+    if stored == "raw":
+        proto.raw_data = content
+    elif stored == "numbers":
+        proto.int32_data.extend(content)
+    else:
+        (tmp_path / "w.bin").write_bytes(content)
+        proto.data_location = TensorProto.EXTERNAL
+        proto.external_data.add(key="location", value="w.bin")
+    scale = helper.make_tensor("s", TensorProto.FLOAT, [], [0.5])
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["v"]),
+        helper.make_node("Add", ["x", "v"], ["y"]),
+    ]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [7]) for name in "xy")
+    graph = helper.make_graph(nodes, "uint4", [x], [y], [proto, scale])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    expected = np.array([1, 2, 3, 4, 5, 6, 15], np.float32) / 2
+    for read in (read_onnx(path), read_onnx(write_onnx(read_onnx(path)))):
+        (found,) = compile_graph(read, "ort-1.31", 1).run({"x": np.zeros(7, np.float32)}).outputs
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"abcde"])
+def test_four_bit_constants_of_too_few_or_many_bytes_are_refused(content: bytes) -> None:
+    proto = TensorProto(name="w", data_type=TensorProto.INT4, dims=[7], raw_data=content)
+    graph = helper.make_graph([], "int4", [], [], [proto])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    with pytest.raises(ModelError, match="7 values of 4 bits need 4"):
+        read_onnx(model.SerializeToString())

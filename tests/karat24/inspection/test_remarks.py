@@ -60,6 +60,19 @@ def test_a_requantization_that_leaves_few_steps(written: float, said: str) -> No
         assert said in text(graph, "range crushed")
 
 
+@pytest.mark.parametrize(
+    ("scale", "zero_point", "clipped"),
+    # The input holds 0 to 127.5: 4 % and 3 % of it are lost, and 6 % and 7 %.
+    [(0.48, -128, False), (0.5, -120, False), (0.47, -128, True), (0.5, -110, True)],
+)
+def test_a_requantization_that_clips(scale: float, zero_point: int, clipped: bool) -> None:
+    given, written = Quantization.per_tensor(0.5, -128), Quantization.per_tensor(scale, zero_point)
+    graph = one_layer("QUANTIZE", given, written, "int8")
+    assert ((0, "range clipped") in kinds(graph)) == clipped
+    if clipped:
+        assert "holds 0 to 127.5" in text(graph, "range clipped")
+
+
 def convolution(bias_scale: float, bias_axis: int = 0) -> Graph:
     builder = GraphBuilder()
     x = builder.input("x", (1, 4, 4, 1), "int8", Quantization.per_tensor(0.5))

@@ -1,0 +1,1 @@
+"""What two papers claim, tried again on data that comes in packages: ``python -m benchmarks.papers``."""

@@ -1,0 +1,91 @@
+"""Does training in powers of two make a network more accurate? §D1 of the plan, with the missing control.
+
+A network is trained, then goes through the schedule of 50, 75, 87.5 and 100 % at each of 2 to 9 bits, with
+retraining between. The *control* is the same network through the same schedule without rounding: what more
+epochs alone bring. A difference to the control is paired by seed; its interval is Student's, and over the
+eight widths Holm's correction holds. Every run counts, none is the best of several.
+
+Source: "Quantization of Deep Neural Networks for Accurate Edge Computing", which compares with the network
+before the schedule and keeps the best of four runs.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.papers.tasks import Record, Task
+
+BITS = range(2, 10)
+DATA = ("mnist1d", "digits", "vowels")
+WIDTHS = ("wide", "narrow")
+EPOCHS, AGAIN = 30, 8
+"""Of the float network, and of each of the three retrainings."""
+
+RATE, AGAIN_RATE = 2e-3, 1e-3
+"""Adam's learning rates; the moments start anew at each step."""
+
+
+def tasks(folder: Path, seeds: int, quick: bool) -> list[Task]:
+    """One task for each data set, width and seed, seeds first, so that an early end leaves pairs."""
+    part = "quick-" if quick else ""
+    return [
+        Task(f"{part}{data}-{width}-{seed}", measure, (folder, data, width, seed, quick))
+        for seed in range(seeds)
+        for data in DATA
+        for width in WIDTHS
+    ]
+
+
+def measure(folder: Path, data: str, width: str, seed: int, quick: bool) -> Record:
+    """Accuracies in percent of the float network, the control and each number of bits; all probabilities on
+    the test samples go into ``folder``, for ensembles."""
+    import torch
+
+    from benchmarks.papers.data_sets import DATA_SETS
+    from benchmarks.papers.nets import NETWORKS, accuracy, probabilities, train
+    from training.incremental import quantize_incrementally, retrain_as_control, weights_of
+
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    found = DATA_SETS[data]()
+    first, again = (3, 1) if quick else (EPOCHS, AGAIN)
+    module = NETWORKS[data][width]()
+    train(module, *found.train, first, torch.optim.Adam(module.parameters(), RATE), seed)
+
+    def retraining() -> Any:
+        seeds = iter(range(1000 * (seed + 1), 1000 * (seed + 2)))
+
+        def retrain(changed: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+            train(changed, *found.train, again, optimizer, next(seeds))
+
+        return retrain
+
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, AGAIN_RATE)
+
+    outputs = {"float": probabilities(module, found.test[0])}
+    control = deepcopy(module)
+    retrain_as_control(control, retraining(), optimizer)
+    outputs["control"] = probabilities(control, found.test[0])
+    for bits in BITS:
+        rounded = deepcopy(module)
+        quantize_incrementally(rounded, bits, retraining(), optimizer)
+        outputs[str(bits)] = probabilities(rounded, found.test[0])
+    path = outputs_path(folder, data, width, seed, quick)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **{name: values.astype(np.float16) for name, values in outputs.items()})
+    return {
+        "data": data, "width": width, "seed": seed, "quick": quick,
+        "weights": sum(weight.numel() for weight in weights_of(module).values()),
+        "test": len(found.test[1]),
+        "accuracy": {name: accuracy(values, found.test[1]) for name, values in outputs.items()},
+    }  # fmt: skip
+
+
+def outputs_path(folder: Path, data: str, width: str, seed: int, quick: bool) -> Path:
+    """Where the probabilities of a run lie."""
+    return folder / "outputs" / f"{'quick-' if quick else ''}{data}-{width}-{seed}.npz"

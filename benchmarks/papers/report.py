@@ -1,0 +1,18 @@
+"""What each experiment writes from the records there are."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from benchmarks.papers import bits_report, powers_report, selective_report, slices_report
+from benchmarks.papers.tasks import Record
+
+Writer = Callable[[Mapping[str, Record], argparse.Namespace, Path], list[Path]]
+
+WRITERS: Mapping[str, Writer] = {
+    "bits": bits_report.write, "powers": powers_report.write, "selective": selective_report.write,
+    "slices": slices_report.write,
+}  # fmt: skip
+"""By experiment: a function of records, options and the folder for tables and pictures to what it wrote."""

@@ -1,0 +1,91 @@
+"""Independent pieces of work, each done once: kept in files, resumed, and ended by a budget.
+
+A task's result is a JSON object in a file of its own, so that a run can be ended at any moment and gone on
+with later. No task is begun after the budget, and none is ended by it.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from karat24.refimpl.errors import UsageError
+
+Record = dict[str, Any]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A module's function and its arguments. ``name`` is unique, and its file's name."""
+
+    name: str
+    work: Callable[..., Record]
+    arguments: tuple[Any, ...]
+
+
+def run_tasks(tasks: Sequence[Task], folder: Path, minutes: float, processes: int, say: Say) -> int:
+    """Does what is not kept in ``folder`` yet, until ``minutes`` are over; returns how many tasks are left.
+
+    Each process has one thread. Raises what a task raises, after the others that run are done, and UsageError
+    when a process died.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = [task for task in tasks if not _path(folder, task.name).is_file()]
+    say(f"{len(tasks)} tasks, {len(tasks) - len(waiting)} of them done; {minutes:g} minutes for the others")
+    if not waiting:
+        return 0
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    began, done = time.monotonic(), 0
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        running: dict[Future[Record], Task] = {}
+        while waiting or running:
+            while waiting and len(running) < processes and time.monotonic() - began < 60 * minutes:
+                task = waiting.pop(0)
+                running[pool.submit(task.work, *task.arguments)] = task
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                try:
+                    keep(folder, task.name, future.result())
+                except BrokenProcessPool as died:
+                    raise UsageError(
+                        f"a process died near {task.name}, for want of memory perhaps; what is finished is kept: "
+                        "start again with fewer --processes"
+                    ) from died
+                done += 1
+                spent = (time.monotonic() - began) / 60
+                say(f"[{done}/{done + len(running) + len(waiting)}] {task.name}, {spent:.1f} min")
+    return len(waiting)
+
+
+def keep(folder: Path, name: str, record: Mapping[str, Any]) -> None:
+    """Writes a record, whole or not at all."""
+    path = _path(folder, name)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def kept(tasks: Sequence[Task], folder: Path) -> dict[str, Record]:
+    """The records there are, by the tasks' names."""
+    found = {}
+    for task in tasks:
+        path = _path(folder, task.name)
+        if path.is_file():
+            found[task.name] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name.replace('/', '-')}.json"

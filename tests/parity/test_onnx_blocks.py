@@ -1,0 +1,83 @@
+"""MatMulNBits by integers: MLAS rounds the data to 8 bits per block, and the bound follows it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from karat24.delegates import Delegate, delegate_named
+from karat24.export.onnx import read_onnx
+from karat24.refimpl.bounds import Interval, bound_for
+from karat24.refimpl.graph import Array
+from tests.cases.onnx_models import node, onnx_model
+from tests.cases.quantized import seeded
+from tests.support.avx2_runtime import emulated_runtime
+
+DEEP, WIDE, BLOCK = 100, 9, 32
+
+
+@pytest.fixture(scope="module", params=["this processor", "emulated AVX2"])
+def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delegate]:
+    if request.param == "emulated AVX2":
+        with emulated_runtime("ort", tmp_path_factory.mktemp("avx2")) as delegate:
+            yield delegate
+        return
+    with delegate_named("ort", time_limit=60.0) as delegate:
+        if not delegate.probe().available:
+            pytest.skip(delegate.probe().reason)
+        yield delegate
+
+
+def layer(bits: int, level: int) -> tuple[bytes, Array]:
+    """Data whose blocks reach 127, so that halves between integers are ties."""
+    rng = seeded(f"blocks {bits}")
+    blocks = -(-DEEP // BLOCK)
+    x = (rng.integers(-254, 255, (4, DEEP)) / 2).astype(np.float32)
+    x[:, ::BLOCK] = 127
+    constants = {
+        "w": rng.integers(0, 256, (WIDE, blocks, BLOCK * bits // 8)).astype(np.uint8),
+        "s": (rng.uniform(0.1, 1, WIDE * blocks) * 0.02).astype(np.float32),
+        "z": rng.integers(0, 256, WIDE * -(-blocks * bits // 8)).astype(np.uint8),
+    }
+    options = {"K": DEEP, "N": WIDE, "bits": bits, "block_size": BLOCK, "accuracy_level": level}
+    nodes = [node("com.microsoft:MatMulNBits", ["x", *constants], **options)]
+    return onnx_model(nodes, {"x": x}, {"y": "float32"}, constants), x
+
+
+def interval(content: bytes, x: Array) -> Interval:
+    (view,) = read_onnx(content).views()
+    return bound_for(view)([x, *(tensor.data for tensor in view.inputs[1:] if tensor is not None)])
+
+
+@pytest.mark.parametrize("level", [0, 4])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_runtime_lies_inside(runtime: Delegate, bits: int, level: int) -> None:
+    """Every second value of the data is a tie when it becomes an integer, which counts both ways."""
+    content, x = layer(bits, level)
+    (found,) = runtime.run(content, {"x": x}, tensors="outputs").outputs
+    assert interval(content, x).use(found).outside == 0
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_one_wrong_weight_lies_outside(bits: int) -> None:
+    """Of the float32 product. By integers the interval is wider, since the data may be rounded."""
+    content, x = layer(bits, 0)
+    (view,) = read_onnx(content).views()
+    values = [x, *(tensor.data for tensor in view.inputs[1:] if tensor is not None)]
+    allowed, changed = interval(content, x), values[1].copy()
+    changed[0, 0, 0] ^= 1
+    moved = bound_for(view)([values[0], changed, *values[2:]])
+    assert allowed.use(((moved.low + moved.high) / 2).astype(np.float32)).outside == len(x)
+
+
+def test_integers_of_the_data_are_needed(runtime: Delegate) -> None:
+    """What the lane computes at level 4 is the float32 product, or lies outside its bound."""
+    content, x = layer(8, 4)
+    (found,) = runtime.run(content, {"x": x}, tensors="outputs").outputs
+    (exact,) = runtime.run(layer(8, 0)[0], {"x": x}, tensors="outputs").outputs
+    by_float = interval(layer(8, 0)[0], x)
+    assert by_float.use(exact).outside == 0
+    if not np.array_equal(found, exact):
+        assert by_float.use(found).outside > found.size // 2

@@ -1,0 +1,36 @@
+"""What the readers share: the one line about a missing data set, and reading pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from karat24.refimpl.errors import UsageError
+
+
+def missing(name: str, folder: Path, wanted: str, source: str) -> UsageError:
+    """The error for a data set that is not there: what was looked for, and where it is to be had."""
+    return UsageError(f"{name}: {folder} holds no {wanted}; get it from {source}")
+
+
+def read_text(path: Path) -> str:
+    """A text file. Raises UsageError naming it."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def read_picture(path: Path, mode: str) -> NDArray[np.uint8]:
+    """A picture in a mode of Pillow. Raises UsageError for a file that is no picture, or without Pillow."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UsageError("pictures need Pillow: pip install 'karat24[image]'") from None
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert(mode) if picture.mode != mode else picture, np.uint8)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UsageError(f"{path}: no readable picture: {error}") from None
