@@ -77,8 +77,7 @@ class Profile:
         Raises RefusedByRuntime when the runtime itself refuses the layer, and UnsupportedOp when karat24
         does not know how the runtime rounds it.
         """
-        reason = self.refusal(view)
-        if reason:
+        if reason := self.refusal(view):
             raise RefusedByRuntime(
                 f"the runtime of profile {self.name} ({self.runtime}) refuses {view}: {reason}"
                 + self._elsewhere(view)

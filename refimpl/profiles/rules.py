@@ -21,6 +21,7 @@ Method: TypeAlias = Literal[
     "q15",
     "float32_half_even",
     "float64_half_away",
+    "float64_saturating",
     "sse",
     "xnnpack",
     "divide_float32",
@@ -63,6 +64,7 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float32_half_even": "float32 product, rounded half to even, zero point added after",
         "float64_half_away": "float64 product, rounded half away from zero; beyond int32 it is -2^31, as "
         "x86-64 converts it",
+        "float64_saturating": "the same, but beyond int32 it is the nearest int32, as Arm converts it",
         "sse": "the NEON body as compiled through SSE, in whole blocks only",
         "xnnpack": "XNNPACK's own integer or float form of the op",
         "divide_float32": "x / scale in float32, rounded half away from zero",
@@ -157,13 +159,14 @@ WITHOUT_KERNEL: frozenset[Method] = frozenset(
     {
         "affine_fused",
         "fixed_point_neon",
+        "float64_saturating",
         "optimized_fused",
         "reference_fused",
         "uint16_table",
         "xnnpack_fused",
     }
 )
-"""Methods of small layers on Arm that have a slow definition only."""
+"""Methods on Arm that have a slow definition only."""
 
 OF_ARM: frozenset[Overflow] = frozenset({"arm_wraps", "arm_saturates"})
 """Conversions from float32 that have a slow definition only."""

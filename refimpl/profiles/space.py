@@ -17,7 +17,7 @@ MULTIPLIERS: tuple[Multiplier, ...] = ("float64", "float32_product", "float32")
 CLAMPS: tuple[Clamp, ...] = ("half_away", "half_even")
 OVERFLOWS: tuple[Overflow, ...] = ("wraps", "saturates", "arm_wraps", "arm_saturates")
 
-WHOLE: frozenset[Method] = frozenset({"single_rounding", "rndnu", "xnnpack_fused"})
+WHOLE: frozenset[Method] = frozenset({"single_rounding", "rndnu", "xnnpack_fused", "float64_saturating"})
 """Methods of kernels on 64-bit Arm that compute the last block as the others."""
 
 Blocks = tuple[tuple[int, BlockAxis], ...]
@@ -104,7 +104,7 @@ _FUNCTION = Space(tuple(replace(rule, overflow=o) for rule in _TABLE.plain for o
 _TFLITE: Mapping[str, Space] = {
     "CONV_2D": _WEIGHTED,
     "DEPTHWISE_CONV_2D": _WEIGHTED,
-    "FULLY_CONNECTED": _WEIGHTED,
+    "FULLY_CONNECTED": replace(_WEIGHTED, plain=(*_WEIGHTED.plain, Rule("float64_saturating", "float64"))),
     "TRANSPOSE_CONV": replace(_WEIGHTED, blocks=(*_BY_CHANNEL, *_FLAT)),
     "BATCH_MATMUL": Space(_multiplied(_REQUANTIZED)),
     "ADD": _SUM,

@@ -15,6 +15,7 @@ from dataclasses import replace
 from karat24.refimpl.graph import LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.profiles.tflite.table import (
+    FLOAT64,
     GEMMLOWP_32P,
     LITERT_2_3_BUILTIN,
     LITERT_2_3_REF,
@@ -31,6 +32,7 @@ VECTOR_DEPTH, VECTOR_CHANNELS = 8, 4
 """Products per output and output channels from which on one pixel, or one row, has a kernel of its own.
 Source: TFLite ``cpu_backend_gemm_custom_gemv.h``."""
 
+SATURATING_64 = Rule("float64_saturating", "float64")
 SINGLE_64 = Rule("single_rounding", "float64")
 SINGLE_32P = Rule("single_rounding", "float32_product")
 RNDNU = Rule("rndnu", "float32", clamp="half_even")
@@ -115,15 +117,16 @@ def _converted_by_arm(rules: Mapping[str, Rule]) -> Mapping[str, Rule]:
 LITERT_2_3_REF_ARM64: RuleTable = {
     **LITERT_2_3_REF,
     **_ARM_TABLES,
+    "FULLY_CONNECTED": {"*": SATURATING_64},
     "QUANTIZE": _converted_by_arm(LITERT_2_3_REF["QUANTIZE"]),
     "RESIZE_BILINEAR": {**LITERT_2_3_REF["RESIZE_BILINEAR"], "uint8": Rule("reference_fused")},
 }
 
-_SINGLE: Mapping[Rule, Rule] = {RUY_64: SINGLE_64, RUY_32P: SINGLE_32P}
+_SINGLE: Mapping[Rule, Rule] = {RUY_64: SINGLE_64, RUY_32P: SINGLE_32P, FLOAT64: SATURATING_64}
 
 
 def _rounded_once(op: str) -> dict[str, Rule]:
-    """The op's rules with ruy's kernels of Arm."""
+    """The op's rules with ruy's kernels of Arm, and float64 converted as Arm does."""
     return {variant: _SINGLE.get(rule, rule) for variant, rule in LITERT_2_3_BUILTIN[op].items()}
 
 

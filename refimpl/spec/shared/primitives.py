@@ -208,16 +208,16 @@ def multiply_float32(acc: Array, scale: Array | float, low: int, high: int) -> A
     return np.rint(np.clip(product, np.float32(low), np.float32(high))).astype(np.int64)
 
 
-def multiply_float64(acc: Array, scale: Array | float) -> Array:
-    """``round_half_away(float64(acc) * scale)`` as int64; what no int32 holds becomes -2^31.
+def multiply_float64(acc: Array, scale: Array | float, saturates: bool = False) -> Array:
+    """``round_half_away(float64(acc) * scale)`` as int64; what no int32 holds becomes -2^31, or with
+    ``saturates`` the nearest int32.
 
     Source: LiteRT 2.3 reference FULLY_CONNECTED, whose conversion to int32 C leaves undefined beyond
-    int32; the value is that of x86-64's instruction ``cvttsd2si``.
+    int32; the values are those of x86-64's instruction ``cvttsd2si`` and of Arm's ``fcvtzs``.
     """
     product = np.asarray(acc, np.int64).astype(np.float64) * np.asarray(scale, np.float64)
     rounded = np.asarray(round_half_away(product), np.float64)
-    held = (rounded >= INT32_MIN) & (rounded <= INT32_MAX)
-    return np.where(held, rounded, INT32_MIN).astype(np.int64)
+    return to_nearest_int32(rounded) if saturates else to_int32(rounded)
 
 
 _BY_MULTIPLIER: dict[Method, Callable[[Array, Array, Array], Array]] = {
@@ -240,8 +240,9 @@ def multiply(
     """
     if method == "float32_half_even":
         scaled = multiply_float32(acc, effective, low - zero_point, high - zero_point)
-    elif method == "float64_half_away":
-        return np.asarray(np.clip(wrap32(multiply_float64(acc, effective) + zero_point), low, high), np.int64)
+    elif method in ("float64_half_away", "float64_saturating"):
+        whole = multiply_float64(acc, effective, method == "float64_saturating")
+        return np.asarray(np.clip(wrap32(whole + zero_point), low, high), np.int64)
     elif method in _BY_MULTIPLIER:
         scaled = _BY_MULTIPLIER[method](acc, *quantize_multipliers(effective))
     else:
