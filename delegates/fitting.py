@@ -130,18 +130,41 @@ every library known) and the nearest float32 differ in the first eight of each o
 a larger float32 beyond the tie, and in the last four with a smaller one."""
 
 
-def libm_question(profile: Profile) -> Question:
-    """An int8 layer for each of ``LIBM_ARGUMENTS``, of the ops that ``profile`` has."""
-    return layers_near_ties(tuple(op for op in LIBM_ARGUMENTS if op in profile.table))
+def tflite_question(profile: Profile) -> Question:
+    """Layers that tell processors apart, and those of ``LIBM_ARGUMENTS`` of the ops that ``profile`` has."""
+    return _of_processor_and_libm(tuple(op for op in LIBM_ARGUMENTS if op in profile.table))
+
+
+@cache
+def _of_processor_and_libm(ops: tuple[str, ...]) -> Question:
+    """A CONV_2D of uint8 on ties, whose kernels round once or twice on Arm, a QUANTIZE of what is not a
+    number, which x86 and Arm convert differently, and layers near ties."""
+    builder = GraphBuilder("processor and libm")
+    outputs = [_ties(builder), _not_a_number(builder)]
+    image = np.full((1, 1, 2, 1), 7, np.uint8)
+    missing = np.array([np.nan], np.float32)
+    near_ties, arguments = _near_ties(builder, ops)
+    return _asked(builder, [*outputs, *near_ties], [image, missing, *arguments])
 
 
 @cache
 def layers_near_ties(ops: tuple[str, ...]) -> Question:
     """An int8 layer for each of the ops' ``LIBM_ARGUMENTS``."""
+    builder = GraphBuilder("libm")
+    return _asked(builder, *_near_ties(builder, ops))
+
+
+def _asked(builder: GraphBuilder, outputs: Sequence[int], feeds: Sequence[Array]) -> Question:
     from karat24.export.tflite import write_tflite
 
-    builder = GraphBuilder("libm")
-    outputs, feeds = [], []
+    graph = builder.build(outputs)
+    return Question(graph, write_tflite(graph), tuple(feeds))
+
+
+def _near_ties(builder: GraphBuilder, ops: Sequence[str]) -> tuple[list[int], list[Array]]:
+    """The layers' outputs, and what they are fed."""
+    outputs: list[int] = []
+    feeds: list[Array] = []
     for op in ops:
         options: dict[str, Any] = {"approximate": False} if op == "GELU" else {}
         for number, (scale, stored, output_scale) in enumerate(LIBM_ARGUMENTS[op]):
@@ -151,8 +174,30 @@ def layers_near_ties(ops: tuple[str, ...]) -> Question:
             y = builder.tensor(f"y_{op}_{number}", (1,), "int8", result)
             outputs.append(builder.layer(op, [x], [y], **options))
             feeds.append(np.array([stored], np.int8))
-    graph = builder.build(outputs)
-    return Question(graph, write_tflite(graph), tuple(feeds))
+    return outputs, feeds
+
+
+TIES = (-37, -21, -5, 5, 21, 37)
+"""Half output steps of a layer whose multiplier is 1/2."""
+
+
+def _ties(builder: GraphBuilder) -> int:
+    """A CONV_2D of two pixels at the input's zero point, whose accumulators are its biases."""
+    count = len(TIES)
+    image = builder.input("image", (1, 1, 2, 1), "uint8", Quantization.per_tensor(1.0, 7))
+    filter_ = builder.constant("filter", np.full((count, 1, 1, 1), 3, np.uint8), Quantization.per_tensor(0.5))
+    bias = builder.constant("bias", np.array(TIES, np.int32), Quantization.per_tensor(0.5))
+    output = builder.tensor("convolved", (1, 1, 2, count), "uint8", Quantization.per_tensor(1.0, 100))
+    return builder.layer(
+        "CONV_2D", [image, filter_, bias], [output], 1, padding="VALID", stride_h=1, stride_w=1,
+        fused_activation_function="NONE",
+    )  # fmt: skip
+
+
+def _not_a_number(builder: GraphBuilder) -> int:
+    given = builder.input("real", (1,), "float32")
+    output = builder.tensor("quantized", (1,), "uint8", Quantization.per_tensor(1.0, 3))
+    return builder.layer("QUANTIZE", [given], [output])
 
 
 @cache
@@ -160,7 +205,8 @@ def pairs_question() -> Question:
     """Products of uint8 and int8 whose pairs pass 16 bits: MatMulInteger, QLinearConv and QLinearMatMul.
 
     255 · 127 · 2 becomes 32,767 where pairs saturate, 255 · -128 · 2 becomes -32,768. In the third
-    column the exact sum is -510, and -1 only if it is neighbours that are added first.
+    column the exact sum is -510, and -1 only if it is neighbours that are added first. Sums of
+    QLinearAdd lie halfway between two outputs, which x86-64 rounds to the even one and Arm away from zero.
     Raises UsageError when the onnx package is missing.
     """
     from karat24.export.onnx import write_onnx
@@ -173,25 +219,35 @@ def pairs_question() -> Question:
     parameters = {"one": np.float32(1), "zero": np.uint8(0), "zeros": np.int8(0)}
     one, zero, zeros = (builder.constant(name, np.array(value)) for name, value in parameters.items())
     filters = builder.constant("filters", columns.reshape(3, 4, 1, 1))
+    ties = builder.input("ties", (1, 4, 1, 1), "uint8")
+    nothing = builder.input("nothing", (1, 4, 1, 1), "uint8")
+    two = builder.constant("two", np.array(2, np.float32))
     step = builder.constant("step", np.array(2000, np.float32))
     middle = builder.constant("middle", np.array(128, np.uint8))
     product = builder.tensor("product", (1, 3), "int32")
     rounded = builder.tensor("rounded", (1, 3), "uint8")
     convolved = builder.tensor("convolved", (1, 3, 1, 1), "uint8")
+    added = builder.tensor("added", (1, 4, 1, 1), "uint8")
     outputs = [
         builder.layer("MatMulInteger", [row, matrix], [product], 21),
         builder.layer("QLinearConv", [image, one, zero, filters, one, zeros, step, middle], [convolved], 21),
         builder.layer(
             "QLinearMatMul", [row, one, zero, same_matrix, one, zeros, step, middle], [rounded], 21
         ),
+        builder.layer(
+            "com.microsoft:QLinearAdd", [ties, one, zero, nothing, one, zero, two, zero], [added], 1
+        ),
     ]
     graph = builder.build(outputs, None)
-    feeds = np.full((1, 4), 255, np.uint8), np.full((1, 4, 1, 1), 255, np.uint8)
+    halves = np.array([1, 5, 9, 13], np.uint8).reshape(1, 4, 1, 1)
+    feeds = (
+        np.full((1, 4), 255, np.uint8), np.full((1, 4, 1, 1), 255, np.uint8), halves, np.zeros_like(halves)
+    )  # fmt: skip
     return Question(graph, write_onnx(graph), feeds)
 
 
 QUESTIONS: dict[Format, Callable[[Profile], Question]] = {
-    "tflite": libm_question,
+    "tflite": tflite_question,
     "onnx": lambda _: pairs_question(),
 }
 """What is asked of the runtimes of each format, to tell variants of a profile apart."""

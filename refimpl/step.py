@@ -14,7 +14,7 @@ from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.kernels import KERNELS
 from karat24.refimpl.ops import OPS, check_supported
 from karat24.refimpl.profiles import Profile, Rule, rules_of
-from karat24.refimpl.profiles.rules import GIVEN
+from karat24.refimpl.profiles.rules import GIVEN, OF_ARM, WITHOUT_KERNEL
 
 Implementation = Literal["kernels", "spec", "cheapest"]
 
@@ -82,13 +82,19 @@ def prepare_checked(
     view: LayerView, rule: Rule, target: Target, implementation: Implementation, last_uses: tuple[int, ...]
 ) -> Step:
     """A checked layer, made ready."""
-    # A rule of a profile in a file may be one that no kernel was written for.
-    prepare = KERNELS.get(view.op) if rule in rules_of(view.op) else None
+    prepare = KERNELS.get(view.op) if _has_kernel(view, rule) else None
     kernel = None if implementation == "spec" or prepare is None else prepare(view, rule, target)
     accumulates = OPS[view.op].accumulates
     if kernel is None:
         return Step(view, rule, _spec_as_kernel(view, rule), accumulates, last_uses, by_spec=True)
     return Step(view, rule, kernel, accumulates, last_uses)
+
+
+def _has_kernel(view: LayerView, rule: Rule) -> bool:
+    """Whether a kernel was written for the rule: for some of Arm none was, and a profile in a file may have
+    rules of its own."""
+    of_arm = rule.method in WITHOUT_KERNEL or rule.overflow in OF_ARM
+    return not of_arm and rule in rules_of(view.op)
 
 
 def step_by_spec(step: Step) -> Step:

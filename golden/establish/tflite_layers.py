@@ -35,7 +35,8 @@ def _parameters(scale: float, zero_point: int) -> Quantization:
 def weighted_layer(kind: Kind, seed: int, clamped: bool = False) -> Graph:
     """A layer of a filter: scales of a power of two for every second seed, where roundings meet ties.
 
-    ``clamped``: with a fused RELU6 whose upper bound is a tie.
+    ``clamped``: with a fused RELU6 whose upper bound is a tie. CONV_2D and FULLY_CONNECTED have two outputs
+    of each channel: for a single one Arm has kernels that round otherwise.
     """
     rng = np.random.default_rng(seed)
     channels, low = CHANNELS, QUANTIZED_RANGE[kind.dtype][0]
@@ -46,9 +47,9 @@ def weighted_layer(kind: Kind, seed: int, clamped: bool = False) -> Graph:
     ratio = 2.0**-4 if seed % 2 == 0 else float(rng.uniform(0.03, 0.09))
     builder = GraphBuilder(str(kind))
     shapes = {
-        "CONV_2D": ((1, 3, 3, depth * groups), (channels, 3, 3, depth), (1, 1, 1, channels)),
+        "CONV_2D": ((2, 3, 3, depth * groups), (channels, 3, 3, depth), (2, 1, 1, channels)),
         "DEPTHWISE_CONV_2D": ((1, 3, 3, channels), (1, 3, 3, channels), (1, 1, 1, channels)),
-        "FULLY_CONNECTED": ((1, 40), (channels, 40), (1, channels)),
+        "FULLY_CONNECTED": ((2, 40), (channels, 40), (2, channels)),
         "TRANSPOSE_CONV": ((1, 1, 1, 40), (channels, 1, 1, 40), (1, 1, 1, channels)),
     }
     given, filters, result = shapes[kind.op]
@@ -83,6 +84,8 @@ def table_layer(kind: Kind, seed: int, clamped: bool = False) -> Graph:
         product = scales[0] if kind.op != "MUL" else scales[0] * scales[1] * 64
         slope = 0.3 if kind.op == "LEAKY_RELU" and seed % 4 == 3 else 1.0
         scales[2] = product * slope / THREE_EIGHTHS
+    elif kind.op == "HARD_SWISH" and seed == 0:
+        scales[0] = scales[2] = 0.05  # -1.5 is a stored value, whose product with its gate is a tie
     elif kind.op == "MUL" and seed == 0:
         scales[2] = scales[0] * scales[1] / 6  # products of 17 bits, which 16 do not hold
     builder = GraphBuilder(str(kind))
@@ -151,6 +154,8 @@ def sampled_layer(kind: Kind, seed: int) -> Graph:
         axes = builder.constant("axes", np.array([1, 2] if spatial else [1], np.int32))
         if seed % 2:  # averages of 16 values: ties
             given, other = _parameters(2.0**-4, low + 131), _parameters(2.0**-5, low + 119)
+        elif seed:  # every eighth sum is a tie, or lies beside one
+            other = _parameters(scales[0] / 16 / THREE_EIGHTHS, low + 119)
         if spatial:
             return layer((20, 4, 4, CHANNELS), (20, 1, 1, CHANNELS), other, axes)
         return layer((20, 16, CHANNELS), (20, CHANNELS), other, axes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from karat24.refimpl.profiles.established import Established
 from karat24.refimpl.profiles.file import read_profile
 from karat24.refimpl.profiles.onnx import table as onnx
 from karat24.refimpl.profiles.rules import METHODS, Libm, Rule
-from karat24.refimpl.profiles.tflite import edgetpu
+from karat24.refimpl.profiles.tflite import arm64, edgetpu
 from karat24.refimpl.profiles.tflite import table as tflite
 from karat24.refimpl.profiles.tflite import variants as tflite_variants
 from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
@@ -50,7 +50,8 @@ class Profile:
     nothing was run. ``refuses`` lists layers of ``table`` that the runtime itself refuses,
     ``delegated_refuses`` those of ``delegated``. A partial profile is ``silent`` on layers whose arithmetic
     nobody knows, each with the reason, and on ops its table lacks. ``caveat`` is what every verdict under a
-    profile says of it whose rules nobody has held against its runtime.
+    profile says of it whose rules nobody has held against its runtime. ``own_variants`` names the variants
+    of the tables where the runtime has kernels for more of them than :func:`variant_of` tells apart.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Profile:
     delegated_refuses: refusals.Refusals = ()
     silent: refusals.Refusals = ()
     caveat: str = ""
+    own_variants: Callable[[LayerView], str] | None = None
 
     def rule(self, view: LayerView) -> Rule:
         """How this profile rounds the layer.
@@ -75,8 +77,7 @@ class Profile:
         Raises RefusedByRuntime when the runtime itself refuses the layer, and UnsupportedOp when karat24
         does not know how the runtime rounds it.
         """
-        reason = self.refusal(view)
-        if reason:
+        if reason := self.refusal(view):
             raise RefusedByRuntime(
                 f"the runtime of profile {self.name} ({self.runtime}) refuses {view}: {reason}"
                 + self._elsewhere(view)
@@ -112,7 +113,7 @@ class Profile:
         return self.delegated is not None and xnnpack_takes(view)
 
     def _variant(self, view: LayerView) -> str:
-        return variant_of(view, self.format)
+        return variant_of(view, self.format) if self.own_variants is None else self.own_variants(view)
 
     def _elsewhere(self, view: LayerView) -> str:
         """The end of a message: the profiles that run a layer this one does not."""
@@ -139,7 +140,7 @@ _LITERT = Established("ai-edge-litert", ("2.3",), (_VNNI, _AVX2))
 _LITERT_REF = replace(_LITERT, processors=(*_LITERT.processors, _ARM))
 _TFLITE = Established("tflite-runtime", ("2.14.0",), (_VNNI, _AVX2))
 _TFLM = Established("tflite-micro", ("0.dev20261023182759",), (_VNNI,))
-_ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI, _ARM))
+_ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI,))
 
 _CALLING_LIBM = (
     Profile(
@@ -183,6 +184,33 @@ _CALLING_LIBM = (
 """Runtimes that make tables of TANH, ELU and GELU with the machine's C library: glibc's up to 2.40."""
 
 
+_HERE_ARM64 = "this is a 64-bit Arm processor"
+
+
+def _on_arm64(
+    profile: Profile, table: tflite.RuleTable, delegated: tflite.RuleTable | None = None
+) -> Profile:
+    """The profile of the same lane on 64-bit Arm."""
+    return replace(
+        profile,
+        name=f"{profile.name}-arm64",
+        runtime=f"{profile.runtime.replace(' on x86-64', '')}, on 64-bit Arm",
+        table=table,
+        delegated=delegated,
+        variant_of=profile.name,
+        here=_HERE_ARM64,
+        established=replace(_LITERT, processors=(_ARM,)),
+        own_variants=arm64.variant_of,
+    )
+
+
+_ARM64_CALLING_LIBM = (
+    replace(_on_arm64(_CALLING_LIBM[0], arm64.LITERT_2_3_REF_ARM64), own_variants=None),
+    _on_arm64(_CALLING_LIBM[1], arm64.LITERT_2_3_BUILTIN_ARM64),
+    _on_arm64(_CALLING_LIBM[2], arm64.LITERT_2_3_BUILTIN_ARM64, arm64.LITERT_2_3_XNNPACK_ARM64),
+)
+
+
 def _with_libm(profile: Profile, suffix: str, libm: Libm, library: str, here: str) -> Profile:
     """The profile on machines with another C library."""
     delegated = None if profile.delegated is None else tflite.with_libm(profile.delegated, libm)
@@ -192,8 +220,8 @@ def _with_libm(profile: Profile, suffix: str, libm: Libm, library: str, here: st
         runtime=f"{profile.runtime}, {library}",
         table=tflite.with_libm(profile.table, libm),
         delegated=delegated,
-        variant_of=profile.name,
-        here=here,
+        variant_of=profile.variant_of or profile.name,
+        here=f"{profile.here}; {here}" if profile.here else here,
     )
 
 
@@ -222,6 +250,9 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 refuses=refusals.TFLM,
                 silent=refusals.TFLM_SILENT,
             ),
+            *(replace(profile, here=f"{_HERE_ARM64}; {_GLIBC_2_40}") for profile in _ARM64_CALLING_LIBM),
+            *(_with_libm(profile, *_GLIBC_2_41) for profile in _ARM64_CALLING_LIBM),
+            *(_with_libm(profile, *_OTHER_LIBC) for profile in _ARM64_CALLING_LIBM),
             Profile(
                 "edgetpu",
                 "Edge TPU, as far as compiled files show it",
@@ -257,6 +288,16 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 variant_of=CANONICAL_ONNX,
                 here="u8s8 pairs saturate at 16 bits here, in QLinearMatMul only",
                 established=replace(_ORT, processors=(_AVX2,)),
+            ),
+            Profile(
+                "ort-1.31-arm64",
+                "ONNX Runtime 1.32, integer kernels, 64-bit Arm",
+                onnx.ORT_1_31_ARM64,
+                format="onnx",
+                fuses_qdq=True,
+                variant_of=CANONICAL_ONNX,
+                here=_HERE_ARM64,
+                established=Established("onnxruntime", ("1.32",), (_ARM,)),
             ),
             Profile(
                 "onnx-spec",

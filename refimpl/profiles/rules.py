@@ -16,9 +16,12 @@ Method: TypeAlias = Literal[
     "gemmlowp",
     "gemmlowp_signed",
     "ruy",
+    "single_rounding",
+    "rndnu",
     "q15",
     "float32_half_even",
     "float64_half_away",
+    "float64_saturating",
     "sse",
     "xnnpack",
     "divide_float32",
@@ -32,6 +35,12 @@ Method: TypeAlias = Literal[
     "fixed_point",
     "float_table",
     "affine_float32",
+    "affine_fused",
+    "reference_fused",
+    "optimized_fused",
+    "xnnpack_fused",
+    "fixed_point_neon",
+    "uint16_table",
     "float64_zero_point_first",
     "float32_zero_point_first",
     "float32_fused",
@@ -49,10 +58,13 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "gemmlowp": "Q0.31 multiplier; doubling high multiply rounds half up, the shift half away from zero",
         "gemmlowp_signed": "the same with a negative multiplier; gemmlowp applies its sign after rounding",
         "ruy": "Q0.31 multiplier; doubling high multiply and shift both round half up",
+        "single_rounding": "Q0.31 multiplier; the product is rounded once, half up",
+        "rndnu": "a multiplier of 24 bits; the product is rounded once, half up, and saturates",
         "q15": "Q0.15 multiplier of a 64-bit accumulator; one shift rounds half up, 32 bits are kept",
         "float32_half_even": "float32 product, rounded half to even, zero point added after",
         "float64_half_away": "float64 product, rounded half away from zero; beyond int32 it is -2^31, as "
         "x86-64 converts it",
+        "float64_saturating": "the same, but beyond int32 it is the nearest int32, as Arm converts it",
         "sse": "the NEON body as compiled through SSE, in whole blocks only",
         "xnnpack": "XNNPACK's own integer or float form of the op",
         "divide_float32": "x / scale in float32, rounded half away from zero",
@@ -66,6 +78,12 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "fixed_point": "gemmlowp fixed-point transcendental functions",
         "float_table": "a 256-entry table computed in float32",
         "affine_float32": "q * scale + (-zero_point * scale) in float32",
+        "affine_fused": "the same as one fused multiply-add",
+        "reference_fused": "the reference formula with fused multiply-adds",
+        "optimized_fused": "the optimised formula with fused multiply-adds",
+        "xnnpack_fused": "XNNPACK's float form of the op with fused multiply-adds",
+        "fixed_point_neon": "fixed-point functions; the high multiply rounds down, shifts round half up",
+        "uint16_table": "a 256-entry table of 16-bit exponentials, and one Q0.31 multiplier per row",
         "float64_zero_point_first": "float64 product plus zero point, rounded half to even",
         "float32_zero_point_first": "float32 product plus zero point, rounded half to even",
         "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
@@ -88,7 +106,7 @@ float32 and the division in float64; all in float32; the product times ``1 / s_o
 
 BlockAxis: TypeAlias = Literal["none", "channel", "flat"]
 Clamp: TypeAlias = Literal["half_away", "half_even", "reciprocal"]
-Overflow: TypeAlias = Literal["wraps", "saturates"]
+Overflow: TypeAlias = Literal["wraps", "saturates", "arm_wraps", "arm_saturates"]
 Accumulation: TypeAlias = Literal["exact", "saturating_pairs"]
 Libm: TypeAlias = Literal["none", "fdlibm", "correctly_rounded"]
 
@@ -105,8 +123,9 @@ class Rule:
     XNNPACK ``rint(f32(6/s) + zp)``, the Edge TPU ``zp + rint(f32(6 * f32(1/s)))``. ``overflow`` says what
     QUANTIZE makes of float32 values that no int32 step count holds: x86 converts them to -2^31 and the zero
     point is added modulo 2^32 (``wraps``), or the steps are clamped first, from
-    above before from below and what is not a number like a large one (``saturates``); for a table of floating
-    point it says the like of table entries.
+    above before from below and what is not a number like a large one (``saturates``). Arm converts to the
+    nearest int32, and what is not a number to 0: the zero point is then added modulo 2^32 (``arm_wraps``), or
+    saturates (``arm_saturates``). For a table of floating point it says the like of table entries.
     ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and
     int8 values are added in 16 bits that saturate (``vpmaddubsw``), along (tap_y, tap_x, channel).
     ``libm`` is the C library whose float32 tanh, expm1 or erfc a table is made with: ``fdlibm`` is glibc's
@@ -135,6 +154,22 @@ class Rule:
             text += f", C library {self.libm.replace('_', ' ')}"
         return text
 
+
+WITHOUT_KERNEL: frozenset[Method] = frozenset(
+    {
+        "affine_fused",
+        "fixed_point_neon",
+        "float64_saturating",
+        "optimized_fused",
+        "reference_fused",
+        "uint16_table",
+        "xnnpack_fused",
+    }
+)
+"""Methods on Arm that have a slow definition only."""
+
+OF_ARM: frozenset[Overflow] = frozenset({"arm_wraps", "arm_saturates"})
+"""Conversions from float32 that have a slow definition only."""
 
 EXACT = Rule("exact")
 GIVEN = Rule("given")

@@ -11,10 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from karat24.refimpl.profiles.rules import BlockAxis, Clamp, Libm, Method, Multiplier, Rule
+from karat24.refimpl.profiles.rules import BlockAxis, Clamp, Libm, Method, Multiplier, Overflow, Rule
 
 MULTIPLIERS: tuple[Multiplier, ...] = ("float64", "float32_product", "float32")
 CLAMPS: tuple[Clamp, ...] = ("half_away", "half_even")
+OVERFLOWS: tuple[Overflow, ...] = ("wraps", "saturates", "arm_wraps", "arm_saturates")
+
+WHOLE: frozenset[Method] = frozenset({"single_rounding", "rndnu", "xnnpack_fused", "float64_saturating"})
+"""Methods of kernels on 64-bit Arm that compute the last block as the others."""
 
 Blocks = tuple[tuple[int, BlockAxis], ...]
 """Sizes of blocks and what they are counted along."""
@@ -22,7 +26,8 @@ Blocks = tuple[tuple[int, BlockAxis], ...]
 
 @dataclass(frozen=True)
 class Space:
-    """``plain`` rules, and with ``blocks`` every pair of them that differs in the method only."""
+    """``plain`` rules, and with ``blocks`` every pair of them that differs in the method only and has none of
+    ``WHOLE``."""
 
     plain: tuple[Rule, ...]
     blocks: Blocks = ()
@@ -31,7 +36,7 @@ class Space:
         """All of them, those without blocks first."""
         yield from self.plain
         for (size, axis), body, tail in itertools.product(self.blocks, self.plain, self.plain):
-            if body != tail == replace(body, method=tail.method):
+            if not {body.method, tail.method} & WHOLE and body != tail == replace(body, method=tail.method):
                 yield replace(body, tail=tail.method, block=size, block_axis=axis)
 
     def __len__(self) -> int:
@@ -71,7 +76,11 @@ _FLAT: Blocks = ((8, "flat"), (16, "flat"))
 _BY_RECIPROCAL = (Rule("float32_half_even", "float32_reciprocal", clamp="reciprocal"),)
 """Of a device that multiplies by the reciprocal of its output's scale, see ``tflite/edgetpu.py``."""
 
-_WEIGHTED = Space((*_multiplied(_REQUANTIZED, CLAMPS), *_BY_RECIPROCAL), _BY_CHANNEL)
+_ONCE_IN_XNNPACK = (Rule("rndnu", "float32", clamp="half_even"),)
+_ROUNDED_ONCE = (*_multiplied(("single_rounding",)), *_ONCE_IN_XNNPACK)
+"""Of 64-bit Arm, see ``tflite/arm64.py``."""
+
+_WEIGHTED = Space((*_multiplied(_REQUANTIZED, CLAMPS), *_BY_RECIPROCAL, *_ROUNDED_ONCE), _BY_CHANNEL)
 _SUM = Space(
     (
         *_plain("gemmlowp", "sse", multiplier="float64", clamps=CLAMPS),
@@ -95,29 +104,34 @@ _FUNCTION = Space(tuple(replace(rule, overflow=o) for rule in _TABLE.plain for o
 _TFLITE: Mapping[str, Space] = {
     "CONV_2D": _WEIGHTED,
     "DEPTHWISE_CONV_2D": _WEIGHTED,
-    "FULLY_CONNECTED": _WEIGHTED,
+    "FULLY_CONNECTED": replace(_WEIGHTED, plain=(*_WEIGHTED.plain, Rule("float64_saturating", "float64"))),
     "TRANSPOSE_CONV": replace(_WEIGHTED, blocks=(*_BY_CHANNEL, *_FLAT)),
     "BATCH_MATMUL": Space(_multiplied(_REQUANTIZED)),
     "ADD": _SUM,
     "SUB": _SUM,
-    "MUL": Space((*_multiplied((*_REQUANTIZED, "sse"), CLAMPS), *_BY_RECIPROCAL), _FLAT),
+    "MUL": Space((*_multiplied((*_REQUANTIZED, "sse"), CLAMPS), *_BY_RECIPROCAL, *_ONCE_IN_XNNPACK), _FLAT),
     "QUANTIZE": Space((*_divided(_REQUANTIZED), *_plain("xnnpack"), *_BY_RECIPROCAL), _FLAT),
-    "DEQUANTIZE": Space(_plain("reference", "affine_float32"), _FLAT),
+    "DEQUANTIZE": Space(_plain("reference", "affine_float32", "affine_fused"), _FLAT),
     "LEAKY_RELU": Space((*_multiplied(("gemmlowp", "gemmlowp_signed")), *_plain("xnnpack"))),
     "RELU": _RELU,
     "RELU6": _RELU,
     "RELU_N1_TO_1": _RELU,
     "PRELU": Space(_multiplied(("gemmlowp",))),
-    "HARD_SWISH": Space(_plain("fixed_point")),
+    "HARD_SWISH": Space(_plain("fixed_point", "fixed_point_neon")),
     "L2_NORMALIZATION": Space(_plain("fixed_point")),
     "LOGISTIC": _TABLE,
     "TANH": _with_libm(_TABLE),
     "EXP": _FUNCTION,
     "ELU": _with_libm(_FUNCTION),
-    "SOFTMAX": Space(_plain("fixed_point", "float_table")),
+    "SOFTMAX": Space(_plain("fixed_point", "float_table", "uint16_table")),
     "LOG_SOFTMAX": Space(_plain("fixed_point", "float_table")),
-    "MEAN": Space((*_plain("reference", "spatial", "spatial_ruy", "xnnpack"), *_BY_RECIPROCAL), _BY_CHANNEL),
-    "RESIZE_BILINEAR": Space(_plain("reference", "optimized", "xnnpack")),
+    "MEAN": Space(
+        (*_plain("reference", "spatial", "spatial_ruy", "xnnpack", "xnnpack_fused"), *_BY_RECIPROCAL),
+        _BY_CHANNEL,
+    ),
+    "RESIZE_BILINEAR": Space(
+        _plain("reference", "optimized", "xnnpack", "reference_fused", "optimized_fused")
+    ),
     "CONCATENATION": Space((*_plain("reference"), *_BY_RECIPROCAL)),
     "AVERAGE_POOL_2D": Space((*_plain("reference", clamps=CLAMPS), *_BY_RECIPROCAL)),
     "MAX_POOL_2D": Space(_plain("exact", clamps=CLAMPS)),
@@ -129,7 +143,7 @@ FROM_FLOAT: Mapping[str, Space] = MappingProxyType(
             tuple(
                 replace(rule, overflow=overflow)
                 for rule in _plain("divide_float32", "divide_float64", "reciprocal_half_even")
-                for overflow in ("wraps", "saturates")
+                for overflow in OVERFLOWS
             ),
             _FLAT,
         ),

@@ -92,17 +92,18 @@ class Requantization:
     def defined(self, method: Method) -> tuple[Array, Array]:
         """Lowest and highest accumulator, int64 ``[channel]``, at which ``method`` is monotone.
 
-        ``gemmlowp`` and ``ruy`` shift an accumulator left, modulo 2^32, before they multiply when the
-        multiplier is 1 or more; beyond these bounds the sign changes. A float64 product beyond int32 becomes
-        -2^31, and the zero point is added modulo 2^32.
+        ``gemmlowp``, ``ruy`` and ``single_rounding`` shift an accumulator left, modulo 2^32, before they
+        multiply when the multiplier is large; beyond these bounds the sign changes. A float64 product
+        beyond int32 becomes -2^31, or the nearest int32, and the zero point is added modulo 2^32.
         """
         lowest = np.full(self.channels, INT32_MIN, np.int64)
         highest = np.full(self.channels, INT32_MAX, np.int64)
-        if method in ("gemmlowp", "ruy"):
+        if method in ("gemmlowp", "ruy", "single_rounding"):
             _, shift = quantize_multipliers(self._multipliers())
-            left = np.maximum(np.broadcast_to(shift, self.channels), 0)
+            more = 1 if method == "single_rounding" else 0
+            left = np.maximum(np.broadcast_to(shift, self.channels) + more, 0)
             lowest, highest = lowest >> left, highest >> left
-        elif method == "float64_half_away":
+        elif method in ("float64_half_away", "float64_saturating"):
             held = (INT32_MAX - _ZERO_POINTS) / np.maximum(np.asarray(self._multipliers(), np.float64), 0.5)
             held = np.broadcast_to(held.astype(np.int64), self.channels)
             lowest, highest = np.maximum(lowest, -held), np.minimum(highest, held)

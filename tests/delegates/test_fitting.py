@@ -18,8 +18,8 @@ from karat24.delegates.fitting import (
     Fit,
     Question,
     fitting,
-    libm_question,
     pairs_question,
+    tflite_question,
     version_note,
 )
 from karat24.delegates.onnx_lanes import ONNX_LANES
@@ -55,12 +55,12 @@ def answered_under(profile: str) -> Callable[[Question], Sequence[Array]]:
     return ask
 
 
-@pytest.mark.parametrize("suffix", ["", "-glibc-2.41"])
-@pytest.mark.parametrize("base", BASES)
-def test_the_variant_a_runtime_computes_as_is_taken(base: str, suffix: str) -> None:
-    fit = fitting(base, answered_under(base + suffix))
-    assert fit == Fit(base + suffix, PROFILES[base + suffix].here)
+@pytest.mark.parametrize("name", [name for name in CALLING_LIBM if not name.endswith("other-libc")])
+def test_the_variant_a_runtime_computes_as_is_taken(name: str) -> None:
+    fit = fitting(PROFILES[name].variant_of or name, answered_under(name))
+    assert fit == Fit(name, PROFILES[name].here)
     assert "tanhf" in fit.reason
+    assert ("64-bit Arm" in fit.reason) == ("arm64" in name)
 
 
 def test_sums_of_products_tell_processors_apart() -> None:
@@ -100,12 +100,19 @@ def moved(function: Float, towards: float) -> Float:
 
 
 def answered_with(functions: Mapping[str, Float]) -> Callable[[Question], Sequence[Array]]:
-    """A runtime whose C library has ``functions``, by the op that calls them."""
-    entries = []
-    for op, asked in LIBM_ARGUMENTS.items():
-        for scale, stored, output_scale in asked:
-            entries.append(table_entry(functions[op](np.float32(scale) * np.float32(stored)), output_scale))
-    return lambda question: entries
+    """LiteRT's optimised kernels on x86-64 with a C library that has ``functions``, by the op that calls
+    them."""
+
+    def ask(question: Question) -> list[Array]:
+        outputs = list(answered_under("litert-2.3-builtin")(question))
+        asked = [(op, *numbers) for op, each in LIBM_ARGUMENTS.items() for numbers in each]
+        outputs[-len(asked) :] = [
+            table_entry(functions[op](np.float32(scale) * np.float32(stored)), output_scale)
+            for op, scale, stored, output_scale in asked
+        ]
+        return outputs
+
+    return ask
 
 
 FDLIBM = {op: of_libraries(op)[0] for op in LIBM_ARGUMENTS}
@@ -149,16 +156,16 @@ def test_every_argument_tells_float32_neighbours_apart(op: str) -> None:
 
 def test_a_lane_without_an_op_is_not_asked_about_it() -> None:
     """The reference kernels have no ELU, and would refuse the whole question."""
-    asked = {layer.op for layer in libm_question(profile_named("litert-2.3-ref")).graph.layers}
-    assert asked == {"TANH", "GELU", "EXP"}
+    asked = {layer.op for layer in tflite_question(profile_named("litert-2.3-ref")).graph.layers}
+    assert asked == {"CONV_2D", "QUANTIZE", "TANH", "GELU", "EXP"}
 
 
 def test_arithmetic_nobody_wrote_down_has_no_profile() -> None:
     """Sums that saturate to the end of int16 instead of pair by pair: neither variant."""
     pytest.importorskip("onnx")
-    fit = fitting("ort-1.31", lambda _: [np.array([[32767, -32768, -510]], np.int32)] * 3)
+    fit = fitting("ort-1.31", lambda _: [np.array([[32767, -32768, -510]], np.int32)] * 4)
     assert fit.profile == ""
-    assert "as none of ort-1.31, ort-1.31-avx2, ort-1.31-avx2-precise says" in fit.reason
+    assert "as none of ort-1.31, ort-1.31-avx2, ort-1.31-avx2-precise, ort-1.31-arm64 says" in fit.reason
 
 
 def test_without_a_choice_nothing_is_asked() -> None:
@@ -172,7 +179,8 @@ def test_without_a_choice_nothing_is_asked() -> None:
 def test_the_catch_all_comes_last() -> None:
     for base in BASES:
         names = [known.name for known in variants(base)]
-        assert names == [base, f"{base}-glibc-2.41", f"{base}-other-libc"]
+        each = [f"{base}{processor}" for processor in ("", "-arm64") if f"{base}{processor}" in PROFILES]
+        assert names == [f"{name}{suffix}" for name in each for suffix in ("", "-glibc-2.41", "-other-libc")]
 
 
 def test_this_machines_c_library_is_recognized() -> None:
@@ -256,8 +264,8 @@ def test_a_version_nobody_established_is_said_with_its_remedy(profile: str, vers
 def test_questions_are_asked_in_files_the_runtimes_read() -> None:
     from karat24.export.tflite import read_tflite
 
-    question = libm_question(profile_named("litert-2.3-builtin"))
-    assert len(read_tflite(question.model).layers) == sum(map(len, LIBM_ARGUMENTS.values()))
+    question = tflite_question(profile_named("litert-2.3-builtin"))
+    assert len(read_tflite(question.model).layers) == 2 + sum(map(len, LIBM_ARGUMENTS.values()))
     pytest.importorskip("onnx")
     asked = [layer.op for layer in pairs_question().graph.layers]
-    assert asked == ["MatMulInteger", "QLinearConv", "QLinearMatMul"]
+    assert asked == ["MatMulInteger", "QLinearConv", "QLinearMatMul", "com.microsoft:QLinearAdd"]

@@ -94,6 +94,16 @@ def without_idle_words(rule: Rule) -> Rule:
     return replace(rule, clamp="half_away", overflow="wraps")
 
 
+@pytest.mark.parametrize("name", ["litert-2.3-builtin-arm64", "litert-2.3-xnnpack-arm64"])
+def test_the_nearest_profile_may_be_that_of_another_processor(name: str) -> None:
+    """So that what departs is told apart from what the processor does."""
+    kinds = (FEW["tflite"][0], Kind("QUANTIZE", "int8", form="from float"))
+    found = establish(OracleDelegate(name), kinds)
+    assert found.nearest() == (name, 2)
+    assert found.profile("found")["base"] == name
+    assert not found.departures()
+
+
 def test_a_departure_is_found_and_written_down(tmp_path: Path) -> None:
     """LiteRT 2.4's change: uint8 convolutions with an effective scale in float64."""
     path = tmp_path / "next.json"

@@ -12,7 +12,8 @@ from karat24.export.onnx import read_onnx
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.profiles import PROFILES, profile_for
-from karat24.refimpl.spec.onnx.arithmetic import fused_multiply_add, sum_saturating_pairs
+from karat24.refimpl.spec.onnx.arithmetic import sum_saturating_pairs
+from karat24.refimpl.spec.shared.fused import fused_multiply_add
 from karat24.refimpl.step import Implementation
 from tests.cases.onnx_models import node, onnx_model, qdq_pair
 from tests.cases.onnx_ops import convolutions

@@ -88,6 +88,8 @@ def test_a_left_shift_wraps_as_int32() -> None:
     [
         ("gemmlowp", -1, 1, 3),
         ("ruy", 0, 1, 3),
+        ("single_rounding", 0, 1, 3),
+        ("rndnu", 0, 1, 3),
         ("float32_half_even", 0, 0, 2),
         ("float64_half_away", -1, 1, 3),
     ],
@@ -104,6 +106,15 @@ def test_float32_loses_accumulators_beyond_24_bits() -> None:
     acc = np.array([2**24 + 1])
     assert multiply("float32_half_even", acc, 1.0, -(2**24), -128, 127).tolist() == [0]
     assert multiply("float64_half_away", acc, 1.0, -(2**24), -128, 127).tolist() == [1]
+
+
+@pytest.mark.parametrize(("method", "highest"), [("float64_half_away", -128), ("float64_saturating", 127)])
+def test_float64_products_beyond_int32_are_what_the_processor_makes_of_them(
+    method: Method, highest: int
+) -> None:
+    """x86-64 converts both to -2^31 and Arm to the nearest int32; the largest int32 is the same on both."""
+    acc = np.array([2**31 - 1, 2**31, -(2**31) - 1])
+    assert multiply(method, acc, 1.0, 0, -128, 127).tolist() == [127, highest, -128]
 
 
 def test_effective_multipliers_of_the_same_scales_differ() -> None:

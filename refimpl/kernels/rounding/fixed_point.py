@@ -21,6 +21,9 @@ from karat24.refimpl.profiles.rules import Method
 
 INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
+_WAYS: tuple[Method, ...] = ("gemmlowp", "ruy", "rndnu")
+"""Roundings of :func:`rescale`."""
+
 # exp(-2**k) as Q0.31 for k = -2 .. 4: what the bits of an exponent multiply together.
 _EXP_OF_BIT = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
 _EXP_OF_MINUS_EIGHTH = 1895147668
@@ -72,6 +75,12 @@ def ruy(x: int, multiplier: int, shift: int) -> int:
     high = doubling_high_mul(wrap32(x << max(shift, 0)), multiplier)
     right = max(-shift, 0)
     return (high + ((1 << right) >> 1)) >> right
+
+
+@njit(cache=True, nogil=True)
+def rounded_once(x: int, multiplier: int, shift: int) -> int:
+    """``x * multiplier * 2**(shift - 31)`` of an ``x`` that needs no wrapping, rounded half up once."""
+    return (x * multiplier + (1 << (30 - shift))) >> (31 - shift)
 
 
 @njit(cache=True, nogil=True)
@@ -154,18 +163,26 @@ def inverse_square_root(x: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
-def _rescale(values: Any, multiplier: int, shift: int, away: bool, out: Any) -> None:
+def _rescale(values: Any, multiplier: int, shift: int, way: int, out: Any) -> None:
     for i in range(values.size):
-        out[i] = gemmlowp(values[i], multiplier, shift) if away else ruy(values[i], multiplier, shift)
+        if way == 0:
+            out[i] = gemmlowp(values[i], multiplier, shift)
+        elif way == 1:
+            out[i] = ruy(values[i], multiplier, shift)
+        else:
+            out[i] = rounded_once(values[i], multiplier, shift)
 
 
 def rescale(values: NDArray[np.int64], multiplier: tuple[int, int], method: Method) -> NDArray[np.int64]:
-    """Every value times a ``(multiplier, shift)``, by ``gemmlowp`` or ``ruy``; same shape."""
-    if method not in ("gemmlowp", "ruy"):
+    """Every value times a ``(multiplier, shift)``, by ``gemmlowp``, ``ruy`` or ``rndnu``; same shape.
+
+    ``rndnu`` saturates beyond 32 bits, which no output keeps: it is left out here.
+    """
+    if method not in _WAYS:
         raise UnsupportedOp(f"no fixed-point kernel rounds by {method!r}")
     flat = np.ascontiguousarray(values, np.int64).reshape(-1)
     out = np.empty_like(flat)
-    _rescale(flat, multiplier[0], multiplier[1], method == "gemmlowp", out)
+    _rescale(flat, multiplier[0], multiplier[1], _WAYS.index(method), out)
     return out.reshape(np.shape(values))
 
 

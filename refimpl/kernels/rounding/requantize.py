@@ -10,7 +10,8 @@ Fixed point, with Q0.31 ``multiplier`` q and shift e (positive is left)::
     result = round(high / 2**max(-e, 0))
 
 ``ruy`` rounds the second step half up, ``gemmlowp`` half away from zero: they differ by
-what is added to a negative product, so one loop does both.
+what is added to a negative product, so one loop does both. ``single_rounding`` and ``rndnu`` lack the first
+``2**30``: they round once.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Epilogue(NamedTuple):
     left: NDArray[np.int32]
     """Fixed point: places the accumulator is shifted to the left first, 0 … 31."""
     shift: NDArray[np.int64]
-    """Fixed point: places the product is shifted to the right, 31 … 62."""
+    """Fixed point: places the product is shifted to the right, 1 … 62."""
     rounding: NDArray[np.int64]
     """Fixed point: added to a product of 0 or more before it is shifted."""
     rounding_below: NDArray[np.int64]
@@ -167,23 +168,29 @@ def epilogue_for_scales(
     else:
         multiplier = shift = np.zeros(1, np.int32)
     shift = per_channel(shift, channels)
-    right = np.maximum(-shift, 0).astype(np.int64)
+    left = np.maximum(shift, 0)
+    right = (left - shift).astype(np.int64)
     rounding = np.int64(1 << 30) + np.where(right > 0, np.int64(1 << 30) << right, 0)
     rounding_away = rounding - np.where(right > 0, np.int64(1 << 31), 0)
-    away = _away(rule, channels)
     nudge = np.where(right > 0, 2.0 ** -(1 + right), 0)
+    if rule.method in ("single_rounding", "rndnu"):
+        left = np.maximum(shift + 1, 0) if rule.method == "single_rounding" else np.zeros_like(shift)
+        right = (left - shift).astype(np.int64)
+        rounding = rounding_away = np.int64(1) << (30 + right)
+        nudge = np.zeros(channels)
+    away = _away(rule, channels)
     with np.errstate(over="ignore"):
         scale32 = scales.astype(np.float32)
     half = np.float32(0.5)
     if method == FIXED_POINT:
         scale32 = np.ldexp(per_channel(multiplier, channels), -31 - right)
-    if shift.max(initial=0) > 0:  # what wraps, only whole numbers tell: 0 is always in doubt
+    if left.max(initial=0) > 0:  # what wraps, only whole numbers tell: 0 is always in doubt
         scale32, nudge, half = 0 * scale32, 0 * nudge, np.float32(0)
     zero_point = output.zero_point
     return Epilogue(
         method=method,
         multiplier=_column(per_channel(multiplier, channels), np.int32),
-        left=_column(np.maximum(shift, 0), np.int32),
+        left=_column(left, np.int32),
         shift=_column(31 + right, np.int64),
         rounding=_column(rounding, np.int64),
         rounding_below=_column(np.where(away, rounding_away, rounding), np.int64),
@@ -204,6 +211,8 @@ def epilogue_for_scales(
 _METHODS: dict[Method, int] = {
     "gemmlowp": FIXED_POINT,
     "ruy": FIXED_POINT,
+    "single_rounding": FIXED_POINT,
+    "rndnu": FIXED_POINT,
     "float32_half_even": FLOAT32,
     "float64_half_away": FLOAT64,
 }

@@ -14,6 +14,8 @@ The sign of p decides as well as that of the high half (p + 2**30) >> 31: they o
 that half is 0, which rounds to 0 either way. For e = 0 nothing is rounded twice.
 No sum leaves 64 bits, because |p| <= 2**62 and e <= 31.
 
+With one rounding there is no first one: rounding is 2**(30 + e), and no nudge.
+
 Nearly always float32 gives this result in half the instructions. With v = p / 2**(31 + e), the result is
 floor(v + 1/2 + nudge), where nudge is ``2**-(1 + e)``, negative for gemmlowp below 0, and 0 for e = 0.
 Added to 1.5 * 2**10, zero point and 1/2, v + nudge is rounded to steps of 2**-13, which the low bits of the
@@ -55,6 +57,7 @@ LANES = 16
 
 _HALF_LANES = LANES // 2
 _INT32_BYTES, _INT64_BYTES = 4, 8
+INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 
 _BYTES = vector(INT8, LANES)
 _SUMS = vector(INT32, LANES)
@@ -205,8 +208,10 @@ def _fixed_point_exactly(builder: Any, multiplier: Any, left: Any, *wide: Any) -
         for x, factor, shift, plain, away in zip(values, factors, shifts, above, below, strict=True):
             product = builder.mul(x, factor)
             negative = builder.icmp_signed("<", product, nothing)
-            total = builder.add(product, builder.select(negative, away, plain))
-            results.append(builder.bitcast(builder.ashr(total, shift), _SUMS))
+            total = builder.ashr(builder.add(product, builder.select(negative, away, plain)), shift)
+            # Only what is not shifted left first, and so does not wrap, can leave 32 bits.
+            within = _clamp(builder, total, _pairs(INT32_MIN), _pairs(INT32_MAX), builder.icmp_signed)
+            results.append(builder.bitcast(within, _SUMS))
         # The low half of each sum: lane 2i from the first eight, lane 2i + 1 from the others.
         order = [lane + (LANES if odd else 0) for lane in range(0, LANES, 2) for odd in range(2)]
         return builder.shuffle_vector(*results, ir.Constant(_SUMS, order))
@@ -316,6 +321,11 @@ def _real(builder: Any, value: Any, kind: Any) -> Any:
 def _singles(value: float) -> Any:
     """A float32 constant in every lane."""
     return ir.Constant(_SINGLES, [value] * LANES)
+
+
+def _pairs(value: int) -> Any:
+    """An int64 constant in every lane of half a block."""
+    return ir.Constant(_PAIRS, [value] * _HALF_LANES)
 
 
 def _doubles(value: float) -> Any:

@@ -253,3 +253,13 @@ TENSORRT: RuleTable = {
     **{op: ORT_1_31[op] for op in ACCUMULATING},
 }
 """Documented only. An exact tie in a fused convolution is decided by the kernel that timing chose."""
+
+ORT_1_31_ARM64: RuleTable = {
+    **ORT_1_31,
+    "Resize": {**ORT_1_31["Resize"], "linear_uint8": Rule("unspecified"), "linear_int8": Rule("unspecified")},
+    **{
+        f"{MICROSOFT}{op}": _any(Rule("unspecified"))
+        for op in ("MatMulIntegerToFloat", "QLinearAdd", "QLinearMul")
+    },
+}
+"""64-bit Arm: sums of products as with VNNI; the four ops left unspecified round otherwise there."""

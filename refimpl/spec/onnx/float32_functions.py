@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from karat24.refimpl.graph import Array
-from karat24.refimpl.spec.onnx.arithmetic import fused_multiply_add
+from karat24.refimpl.spec.shared.fused import fused_multiply_add
 
 LIMIT = 18.0
 NUMERATOR = (

@@ -8,9 +8,10 @@ from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.onnx.broadcast import left_is_scalar
 from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.onnx.arithmetic import effective, fused_multiply_add, requantize, require_method
+from karat24.refimpl.spec.onnx.arithmetic import effective, requantize, require_method
 from karat24.refimpl.spec.onnx.parameters import Affine, affine
 from karat24.refimpl.spec.onnx.sums import zero_of
+from karat24.refimpl.spec.shared.fused import fused_multiply_add
 from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     broadcast_shape,

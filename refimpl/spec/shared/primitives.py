@@ -52,6 +52,13 @@ def to_int32(x: Array) -> Array:
         return np.where(inside, np.where(inside, x, 0).astype(np.int64), INT32_MIN)
 
 
+def to_nearest_int32(x: Array) -> Array:
+    """Whole floating-point numbers as int32 values, held in int64, as Arm converts them: beyond int32 the
+    nearest one, and 0 for what is not a number."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isnan(x), 0, np.clip(x.astype(np.float64), INT32_MIN, INT32_MAX)).astype(np.int64)
+
+
 def quantize_multiplier(real: float) -> tuple[int, int]:
     """``(multiplier, shift)`` with ``real ≈ multiplier * 2^(shift - 31)``.
 
@@ -157,6 +164,27 @@ def multiply_ruy(x: Array | int, multiplier: Array | int, shift: Array | int) ->
     return half_up_shift(saturating_rounding_doubling_high_mul(widened, multiplier), np.maximum(-shift, 0))
 
 
+def multiply_single_rounding(x: Array | int, multiplier: Array | int, shift: Array | int) -> Array:
+    """``x * multiplier * 2^(shift - 31)``, rounded half up once.
+
+    Source: ruy's arm64 kernels, which shift left until at least one place is left to be shifted right;
+    that shift wraps as int32 does.
+    """
+    shift = np.asarray(shift, np.int64)
+    left = np.maximum(shift + 1, 0)
+    product = wrap32(np.asarray(x, np.int64) << left) * np.asarray(multiplier, np.int64)
+    return half_up_shift(product, 31 + left - shift)
+
+
+def multiply_rndnu(x: Array | int, multiplier: Array | int, shift: Array | int) -> Array:
+    """``x * multiplier * 2^(shift - 31)``, rounded half up once, saturated to int32.
+
+    Source: XNNPACK ``rndnu`` requantization, the NEON kernels' form of float32 scales.
+    """
+    product = np.asarray(x, np.int64) * np.asarray(multiplier, np.int64)
+    return np.clip(half_up_shift(product, 31 - np.asarray(shift, np.int64)), INT32_MIN, INT32_MAX)
+
+
 def multiply_q15(x: Array | int, multiplier: Array | int, shift: Array | int) -> Array:
     """``x * multiplier * 2^(shift - 31)`` of an int64 ``x``, rounded half up once, kept in 32 bits.
 
@@ -180,21 +208,23 @@ def multiply_float32(acc: Array, scale: Array | float, low: int, high: int) -> A
     return np.rint(np.clip(product, np.float32(low), np.float32(high))).astype(np.int64)
 
 
-def multiply_float64(acc: Array, scale: Array | float) -> Array:
-    """``round_half_away(float64(acc) * scale)`` as int64; what no int32 holds becomes -2^31.
+def multiply_float64(acc: Array, scale: Array | float, saturates: bool = False) -> Array:
+    """``round_half_away(float64(acc) * scale)`` as int64; what no int32 holds becomes -2^31, or with
+    ``saturates`` the nearest int32.
 
     Source: LiteRT 2.3 reference FULLY_CONNECTED, whose conversion to int32 C leaves undefined beyond
-    int32; the value is that of x86-64's instruction ``cvttsd2si``.
+    int32; the values are those of x86-64's instruction ``cvttsd2si`` and of Arm's ``fcvtzs``.
     """
     product = np.asarray(acc, np.int64).astype(np.float64) * np.asarray(scale, np.float64)
     rounded = np.asarray(round_half_away(product), np.float64)
-    held = (rounded >= INT32_MIN) & (rounded <= INT32_MAX)
-    return np.where(held, rounded, INT32_MIN).astype(np.int64)
+    return to_nearest_int32(rounded) if saturates else to_int32(rounded)
 
 
 _BY_MULTIPLIER: dict[Method, Callable[[Array, Array, Array], Array]] = {
     "gemmlowp": multiply_gemmlowp,
     "ruy": multiply_ruy,
+    "single_rounding": multiply_single_rounding,
+    "rndnu": multiply_rndnu,
     "q15": multiply_q15,
 }
 
@@ -210,8 +240,9 @@ def multiply(
     """
     if method == "float32_half_even":
         scaled = multiply_float32(acc, effective, low - zero_point, high - zero_point)
-    elif method == "float64_half_away":
-        return np.asarray(np.clip(wrap32(multiply_float64(acc, effective) + zero_point), low, high), np.int64)
+    elif method in ("float64_half_away", "float64_saturating"):
+        whole = multiply_float64(acc, effective, method == "float64_saturating")
+        return np.asarray(np.clip(wrap32(whole + zero_point), low, high), np.int64)
     elif method in _BY_MULTIPLIER:
         scaled = _BY_MULTIPLIER[method](acc, *quantize_multipliers(effective))
     else:

@@ -8,6 +8,7 @@ from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.spec.shared.fused import fused_multiply_add
 from karat24.refimpl.spec.shared.primitives import in_blocks
 from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
@@ -32,7 +33,7 @@ def check_dequantize(view: LayerView) -> None:
 
 
 def dequantize(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """One rounding (``reference``) or three (``affine_float32``)."""
+    """One rounding (``reference``), three (``affine_float32``) or two (``affine_fused``)."""
     input_ = view.input(0)
     data = operand(values, 0)
     scale, zero_point = np.float32(input_.scale), input_.zero_point
@@ -42,7 +43,9 @@ def dequantize(view: LayerView, values: Values, rule: Rule) -> SpecResult:
             return (data.astype(np.int64) - zero_point).astype(np.float32) * scale
         if method == "affine_float32":
             return data.astype(np.float32) * scale + np.float32(-zero_point) * scale
+        if method == "affine_fused":
+            return fused_multiply_add(data.astype(np.float32), scale, np.float32(-zero_point) * scale)
         raise UnsupportedOp(f"{view}: {method!r} is not defined for this op")
 
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return SpecResult((in_blocks(rule, view.output().shape, by),))

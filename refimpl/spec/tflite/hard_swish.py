@@ -10,8 +10,13 @@ import numpy as np
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, Array, LayerView
-from karat24.refimpl.profiles.rules import Rule
-from karat24.refimpl.spec.shared.primitives import quantize_multiplier, rounding_divide_by_pot
+from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.spec.shared.primitives import (
+    half_up_shift,
+    in_blocks,
+    quantize_multiplier,
+    rounding_divide_by_pot,
+)
 from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
     operand,
@@ -66,8 +71,21 @@ def _narrow(multiplier: int, shift: int) -> tuple[int, int]:
     return min((multiplier + 2**15) >> 16, INT16_MAX), shift
 
 
-def hard_swish(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one form
-    """``gate`` goes from 0 to 2^15 as x goes from -3 to 3."""
+def hard_swish(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """HARD_SWISH by the rule's methods."""
+    low, high = QUANTIZED_RANGE[view.output().dtype]
+    result = in_blocks(rule, view.output().shape, lambda method: _by(view, values, method))
+    return SpecResult((np.clip(result, low, high).astype(DTYPES[view.output().dtype]),))
+
+
+def _by(view: LayerView, values: Values, method: Method) -> Array:
+    """``gate`` goes from 0 to 2^15 as x goes from -3 to 3.
+
+    ``fixed_point_neon``: the optimised kernel on Arm, whose last high multiply rounds down and whose shifts
+    round half up.
+    """
+    neon = method == "fixed_point_neon"
+    divide = half_up_shift if neon else rounding_divide_by_pot
     input_, output = view.input(0), view.output()
     (output_multiplier, output_shift), (gate_multiplier, gate_shift) = _multipliers(view)
     fine = _wrap16((operand(values, 0).astype(np.int64) - input_.zero_point) << 7)
@@ -80,13 +98,11 @@ def hard_swish(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # no
     if gate_shift > 0:
         gate = _saturate(gate << 1)
     if gate_shift < 0:
-        gate = rounding_divide_by_pot(gate, -gate_shift)
+        gate = divide(gate, -gate_shift)
     gate = (gate + 2**15) >> 1
 
-    product = _truncating_high_mul(gate, scaled)
-    result = _wrap16(rounding_divide_by_pot(product, -output_shift) + output.zero_point)
-    low, high = QUANTIZED_RANGE[output.dtype]
-    return SpecResult((np.clip(result, low, high).astype(DTYPES[output.dtype]),))
+    product = gate * scaled >> 15 if neon else _truncating_high_mul(gate, scaled)
+    return _wrap16(divide(product, -output_shift) + output.zero_point)
 
 
 def _wrap16(x: Array) -> Array:

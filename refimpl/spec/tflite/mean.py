@@ -10,6 +10,7 @@ from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.spec.shared.fused import fused_multiply_add
 from karat24.refimpl.spec.shared.primitives import (
     in_blocks,
     multiply_gemmlowp,
@@ -77,8 +78,8 @@ def mean(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     total = operand(values, 0).astype(np.int64).sum(axis=axes).reshape(output.shape)
 
     def compute(method: Method) -> Array:
-        if method == "xnnpack":
-            return _xnnpack(view, total, count)
+        if method in ("xnnpack", "xnnpack_fused"):
+            return _xnnpack(view, total, count, method == "xnnpack_fused")
         if method == "reference":
             return _reference(view, total, count)
         if method == "float32_half_even":
@@ -116,10 +117,14 @@ def _spatial(view: LayerView, total: Array, count: int, method: Method) -> Array
     return rescale(total, multiplier, shift) + bias
 
 
-def _xnnpack(view: LayerView, total: Array, count: int) -> Array:
-    """float32, zero points folded into one addend, rounded half to even."""
+def _xnnpack(view: LayerView, total: Array, count: int, fused: bool) -> Array:
+    """float32, zero points folded into one addend, rounded half to even; on Arm both sums are fused."""
     data, output = view.input(0), view.output()
     ratio = np.float32(data.scale) / np.float32(output.scale)
     scale = ratio * (np.float32(1.0) / np.float32(count))
-    addend = np.float32(output.zero_point) - np.float32(data.zero_point) * np.float32(count) * scale
+    zeros = np.float32(data.zero_point) * np.float32(count)
+    if fused:
+        fixed = fused_multiply_add(-zeros, scale, np.float32(output.zero_point))
+        return np.asarray(np.rint(fused_multiply_add(total.astype(np.float32), scale, fixed)), np.int64)
+    addend = np.float32(output.zero_point) - zeros * scale
     return np.asarray(np.rint(total.astype(np.float32) * scale + addend), np.int64)

@@ -14,6 +14,7 @@ from karat24.refimpl.spec.shared.primitives import (
     requantize,
     round_half_away,
     to_int32,
+    to_nearest_int32,
     wrap32,
 )
 from karat24.refimpl.spec.shared.requirements import (
@@ -55,7 +56,10 @@ def quantize(view: LayerView, values: Values, rule: Rule) -> SpecResult:
             if rule.overflow == "saturates":
                 steps = np.where(steps < high - output.zero_point, steps, high - output.zero_point)
                 steps = np.maximum(steps, low - output.zero_point)
-            return np.clip(wrap32(to_int32(steps) + output.zero_point), low, high)
+            if rule.overflow == "arm_saturates":
+                return np.asarray(np.clip(to_nearest_int32(steps) + output.zero_point, low, high))
+            whole = to_nearest_int32(steps) if rule.overflow == "arm_wraps" else to_int32(steps)
+            return np.clip(wrap32(whole + output.zero_point), low, high)
 
         result = in_blocks(rule, output.shape, by)
     else:

@@ -10,6 +10,7 @@ from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.fused import fused_multiply_add
 from karat24.refimpl.spec.shared.primitives import multiply_gemmlowp, quantize_multiplier, round_half_away
 from karat24.refimpl.spec.shared.requirements import operand, require, require_quantized
 from karat24.refimpl.spec.tflite.mean import MAX_COUNT, reduced_axes
@@ -32,7 +33,8 @@ def quantized_sum(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     ``gemmlowp``: as MEAN's reference, without the division (TFLite ``reference_ops::QuantizedMeanOrSum``).
     ``reads_uint8``: LiteRT's reference kernel calls that on the bytes of int8 tensors as if they were uint8,
     and stores uint8 values (google-ai-edge/LiteRT#4079). ``optimized``: float32, the zero point in an addend
-    of its own, rounded half away from zero. ``xnnpack``: as XNNPACK's MEAN.
+    of its own, rounded half away from zero. ``xnnpack``: as XNNPACK's MEAN. On Arm products and sums of both
+    are fused.
     """
     data, output = operand(values, 0), view.output()
     axes = reduced_axes(view)
@@ -45,6 +47,8 @@ def quantized_sum(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     total = data.astype(np.int64).sum(axis=axes).reshape(output.shape)
     if rule.method == "gemmlowp":
         result = _by_multiplier(view, total, count)
+    elif rule.method in ("optimized_fused", "xnnpack_fused"):
+        result = _fused(view, total, count, rule.method == "xnnpack_fused")
     elif rule.method in ("optimized", "xnnpack"):
         result = _in_float32(view, total, count, rule.method == "xnnpack")
     else:
@@ -66,3 +70,15 @@ def _in_float32(view: LayerView, total: Array, count: int, xnnpack: bool) -> Arr
     if xnnpack:
         return np.asarray(np.rint(sums + (np.float32(output.zero_point) - zero * length * scale)), np.int64)
     return np.asarray(round_half_away(sums + -zero * scale * length), np.int64) + output.zero_point
+
+
+def _fused(view: LayerView, total: Array, count: int, xnnpack: bool) -> Array:
+    data, output = view.input(0), view.output()
+    scale = np.float32(data.scale) / np.float32(output.scale)
+    zero, length = np.float32(data.zero_point), np.float32(count)
+    sums = total.astype(np.float32)
+    if xnnpack:
+        addend = fused_multiply_add(-zero * length, scale, np.float32(output.zero_point))
+        return np.asarray(np.rint(fused_multiply_add(sums, scale, addend)), np.int64)
+    steps = fused_multiply_add(sums, scale, -zero * scale * length)
+    return np.asarray(round_half_away(steps), np.int64) + output.zero_point

@@ -10,7 +10,8 @@ import numpy as np
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import Array, LayerView
-from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.profiles.rules import Method, Rule
+from karat24.refimpl.spec.shared.fused import fused_multiply_add
 from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED,
     operand,
@@ -74,11 +75,11 @@ def _divide_1024(x: Array) -> Array:
 
 
 def float_positions(
-    size: int, outputs: int, align_corners: bool, half_pixel_centers: bool
+    size: int, outputs: int, align_corners: bool, half_pixel_centers: bool, fused: bool = False
 ) -> tuple[Array, Array, Array]:
     """Positions in pixels, float32, and the input indices around each, int64.
 
-    Source: TFLite ``ComputeInterpolationValues``.
+    ``fused``: computed by a fused multiply-add. Source: TFLite ``ComputeInterpolationValues``.
     """
     if align_corners and outputs > 1:
         scale = np.float32(size - 1) / np.float32(outputs - 1)
@@ -86,7 +87,9 @@ def float_positions(
         scale = np.float32(size) / np.float32(outputs)
     index = np.arange(outputs).astype(np.float32)
     offset = np.float32(0.5 if half_pixel_centers else 0.0)
-    position = (index + offset) * scale - offset
+    position = (
+        fused_multiply_add(index + offset, scale, -offset) if fused else (index + offset) * scale - offset
+    )
     lower = np.clip(np.floor(position).astype(np.int64), 0, size - 1)
     upper = np.minimum(np.ceil(position).astype(np.int64), size - 1)
     return position, lower, upper
@@ -121,13 +124,15 @@ def resize_bilinear(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     horizontal = image.shape[2], out_width, *modes
     if rule.method == "xnnpack":
         result = _eleven_bit(image, eleven_bit_weights(*vertical), eleven_bit_weights(*horizontal))
-    elif rule.method not in ("reference", "optimized"):
+    elif rule.method not in ("reference", "optimized", "reference_fused", "optimized_fused"):
         raise ModelError(f"{view}: RESIZE_BILINEAR by {rule.method!r} is not defined")
     elif image.dtype in (np.int8, np.int16):
         result = _ten_bit(image, ten_bit_positions(*vertical), ten_bit_positions(*horizontal))
     else:
-        weights_first = rule.method == "optimized"
-        result = _float(image, float_positions(*vertical), float_positions(*horizontal), weights_first)
+        fused = rule.method.endswith("_fused")
+        positions = [float_positions(*axis, fused) for axis in (vertical, horizontal)]
+        compute = _float_fused if fused else _float
+        result = compute(image, positions[0], positions[1], rule.method)
     return SpecResult((result.astype(image.dtype),))
 
 
@@ -159,7 +164,7 @@ def _float(
     image: Array,
     vertical: tuple[Array, Array, Array],
     horizontal: tuple[Array, Array, Array],
-    weights_first: bool,
+    method: Method,
 ) -> Array:
     """float32, ``+ 0.5`` and truncated; the optimised kernels multiply the two weights first."""
     (y, y0, y1), (x, x0, x1) = vertical, horizontal
@@ -167,7 +172,7 @@ def _float(
     dy = (y - y0.astype(np.float32))[None, :, None, None]
     dx = (x - x0.astype(np.float32))[None, None, :, None]
     top_left, top_right, bottom_left, bottom_right = _corners(image.astype(np.float32), y0, y1, x0, x1)
-    if weights_first:
+    if method == "optimized":
         total = (
             top_left * ((one - dy) * (one - dx))
             + top_right * ((one - dy) * dx)
@@ -182,6 +187,31 @@ def _float(
             + bottom_right * dy * dx
         )
     return np.asarray(np.trunc(total + half), np.int64)
+
+
+def _float_fused(
+    image: Array,
+    vertical: tuple[Array, Array, Array],
+    horizontal: tuple[Array, Array, Array],
+    method: Method,
+) -> Array:
+    """As the compiler fuses it on Arm: the second product is rounded, and the others are added."""
+    (y, y0, y1), (x, x0, x1) = vertical, horizontal
+    one = np.float32(1.0)
+    dy = (y - y0.astype(np.float32))[None, :, None, None]
+    dx = (x - x0.astype(np.float32))[None, None, :, None]
+    top_left, top_right, bottom_left, bottom_right = _corners(image.astype(np.float32), y0, y1, x0, x1)
+    if method == "optimized_fused":
+        total = top_right * ((one - dy) * dx)
+        total = fused_multiply_add(top_left, (one - dy) * (one - dx), total)
+        total = fused_multiply_add(bottom_left, dy * (one - dx), total)
+        total = fused_multiply_add(bottom_right, dy * dx, total)
+    else:
+        total = bottom_left * dy * (one - dx)
+        total = fused_multiply_add(top_left * (one - dy), one - dx, total)
+        total = fused_multiply_add(top_right * (one - dy), dx, total)
+        total = fused_multiply_add(bottom_right * dy, dx, total)
+    return np.asarray(np.trunc(total + np.float32(0.5)), np.int64)
 
 
 def _eleven_bit(

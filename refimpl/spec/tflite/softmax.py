@@ -16,6 +16,7 @@ from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.primitives import (
+    multiply_gemmlowp,
     quantize_multiplier,
     round_half_away,
     rounding_divide_by_pot,
@@ -82,6 +83,9 @@ def softmax(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     elif rule.method == "float_table":
         table = _exponentials(view)
         result = [_float_row(view, table, row) for row in rows]
+    elif rule.method == "uint16_table":
+        table = _exponentials_of_16_bits(view)
+        result = [_row_of_16_bits(view, table, row) for row in rows]
     else:
         raise ModelError(f"{view}: SOFTMAX by {rule.method!r} is not defined")
     return SpecResult((np.array(result).astype(data.dtype).reshape(data.shape),))
@@ -111,6 +115,23 @@ def _float_row(view: LayerView, table: Array, row: Array) -> Array:
     else:
         stored = round_half_away(scaled).astype(np.int64) + output.zero_point
     return np.asarray(np.clip(stored, low, high))
+
+
+def _exponentials_of_16_bits(view: LayerView) -> Array:
+    """``exp(-beta * scale * d)`` in steps of 1/65535, d = 0 .. 255. TFLite
+    ``PopulateSoftmaxUInt8LookupTable``."""
+    step = np.float32(view.input(0).scale) * np.float32(view.real("beta"))
+    steps = [int(math.exp(float(step * np.float32(-d))) * 65535 + 0.5) for d in range(256)]
+    return np.asarray(np.minimum(np.array(steps), 65535), np.int64)
+
+
+def _row_of_16_bits(view: LayerView, table: Array, row: Array) -> Array:
+    """Exponentials of 16 bits times one Q0.31 multiplier. TFLite ``SoftmaxInt8LUT`` on 64-bit Arm."""
+    output = view.output()
+    exponentials = table[row.max() - row]
+    inverse = np.float32(1.0) / (np.float32(exponentials.sum()) * np.float32(output.scale))
+    quotients = multiply_gemmlowp(exponentials, *quantize_multiplier(float(inverse)))
+    return np.asarray(np.clip(quotients + output.zero_point, *QUANTIZED_RANGE[output.dtype]))
 
 
 def _fixed_point_row(view: LayerView, row: Array) -> Array:

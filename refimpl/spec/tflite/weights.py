@@ -39,7 +39,7 @@ FILTERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Element types of filters, by that of the input."""
 
-UNBOUNDED: tuple[Method, ...] = ("q15", "float64_half_away")
+UNBOUNDED: tuple[Method, ...] = ("q15", "float64_half_away", "float64_saturating")
 """Methods that take accumulators of 64 bits."""
 
 

@@ -28,6 +28,8 @@ INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 RULES = (
     Rule("gemmlowp"),
     Rule("ruy"),
+    Rule("single_rounding"),
+    Rule("rndnu"),
     Rule("float32_half_even"),
     Rule("float64_half_away"),
     Rule("ruy", tail="gemmlowp", block=8, block_axis="channel"),

@@ -1,0 +1,69 @@
+"""The wheels of LiteRT and ONNX Runtime for 64-bit Arm, emulated, against the profiles of them."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+
+from karat24.delegates import delegate_named
+from karat24.delegates.onnx_lanes import ONNX_LANES
+from karat24.delegates.onnxruntime import OnnxDelegate
+from karat24.delegates.tflite import LITERT_PYTHON
+from karat24.export.onnx import read_onnx
+from karat24.export.tflite import write_tflite
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles import profile_named
+from tests.cases import onnx_ops, small_products
+from tests.cases.case import Case
+from tests.support.arm_runtime import arm_python
+
+CASES = small_products.cases()
+_SUMS = ("qlinear_conv", "qlinear_matmul", "matmul_integer", "qgemm")
+
+
+def spec(case: Case, profile: str) -> bytes:
+    view = case.graph.view(0)
+    fed = dict(zip(case.graph.inputs, case.feeds, strict=True))
+    values = [None if t is None else fed.get(t.index, t.data) for t in view.inputs]
+    return OPS[view.op].spec(view, values, profile_named(profile).rule(view)).outputs[0].tobytes()
+
+
+@pytest.mark.parametrize("lane", ["litert-ref", "litert-builtin", "litert-xnnpack"])
+def test_lanes_take_their_profile_and_equal_it_on_ties(lane: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sixth case; `tests/parity/test_single_ops.py` runs all where LITERT_PYTHON names the machine."""
+    monkeypatch.setenv(LITERT_PYTHON, arm_python(monkeypatch))
+    some = CASES[::6]
+    with delegate_named(lane) as delegate:
+        assert delegate.profile.startswith(f"litert-2.3-{lane.removeprefix('litert-')}-arm64")
+        answers = delegate.run_many([(write_tflite(case.graph), case.feeds) for case in some])
+        for case, answer in zip(some, answers, strict=True):
+            assert not isinstance(answer, Exception), f"{case}: {answer}"
+            assert answer.outputs[0].tobytes() == spec(case, delegate.profile), str(case)
+
+
+def test_sums_of_onnx_runtime_are_exact_on_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every eighth case of 8-bit sums; a default session, as on x86-64 with VNNI."""
+    pytest.importorskip("onnx")
+    lane = next(known for known in ONNX_LANES if known.name == "ort")
+    with OnnxDelegate(lane, python=arm_python(monkeypatch)) as delegate:
+        assert delegate.profile == "ort-1.31-arm64"
+        for case in [case for case in onnx_ops.cases() if case.name.startswith(_SUMS)][::8]:
+            (expected,) = delegate.run(case.model, case.feeds, tensors="outputs").outputs
+            (found,) = (
+                compile_graph(read_onnx(case.model), delegate.profile, 1, "spec").run(case.feeds).outputs
+            )
+            assert found.tobytes() == expected.tobytes(), str(case)
+
+
+def test_cases_tell_the_profiles_of_arm_apart() -> None:
+    """Otherwise they prove nothing: in each op, profiles of x86-64 and of Arm differ on some case."""
+    names = [f"litert-2.3-{lane}{machine}" for lane in ("builtin", "xnnpack") for machine in ("", "-arm64")]
+    differing = {
+        pair
+        for case in CASES
+        for pair in combinations(names, 2)
+        if len({spec(case, name) for name in pair}) > 1
+    }
+    assert differing == set(combinations(names, 2))
