@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes import threads_of_new_processes
 from karat24.refimpl.errors import UsageError
 
 Record = dict[str, Any]
@@ -43,10 +43,9 @@ def run_tasks(tasks: Sequence[Task], folder: Path, minutes: float, processes: in
     say(f"{len(tasks)} tasks, {len(tasks) - len(waiting)} of them done; {minutes:g} minutes for the others")
     if not waiting:
         return 0
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
     began, done = time.monotonic(), 0
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with threads_of_new_processes(1), ProcessPoolExecutor(processes, spawn) as pool:
         running: dict[Future[Record], Task] = {}
         while waiting or running:
             while waiting and len(running) < processes and time.monotonic() - began < 60 * minutes:

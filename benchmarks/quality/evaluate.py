@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.processes import threads_of_new_processes
 from benchmarks.quality import inclusions, metrics, peers
 from benchmarks.quality.cases import Case, load_slice, simulator_digest
 from benchmarks.quality.methods import BLEND, HALO, METHODS, Kitchen, Method
@@ -113,11 +114,9 @@ def evaluate(settings: Settings, cases: Sequence[Case], processes: int, say: Say
     say(f"{len(cases)} slices, {len(todo)} of them with work left ({total} measurements)")
     if not todo:
         return 0
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = threads
-    # Fresh interpreters: Numba's threads do not survive a fork.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    spawn = multiprocessing.get_context("spawn")  # fresh interpreters: Numba's threads do not survive a fork
+    with threads_of_new_processes(threads), ProcessPoolExecutor(processes, spawn) as pool:
         futures = {pool.submit(score_case, settings, case): case for case in todo}
         for number, future in enumerate(as_completed(futures), 1):
             try:
