@@ -131,11 +131,11 @@ def compare_runtimes(
 
     ``isolated`` feeds each layer that the first runs, cut out, with what the oracle has there under the
     canonical profile; a difference is *explained* when each runtime computes exactly what its own profile
-    says. ``cumulative`` compares whole runs, tensors matched by name. In either mode the outputs of the
-    files as they are are compared. ``other`` is the same model in the second runtime's format and the
-    reading of that file; without it a .tflite model is written as .onnx where a runtime needs that.
-    ``implementation`` is how the oracle computes layers.
-    Raises UsageError for a pairing that cannot be made, and what running the runtimes raises.
+    says. ``cumulative`` compares whole runs, tensors matched by name. In either mode the outputs of the files
+    as they are are compared. ``other`` is the same model in the second runtime's format and the reading of
+    that file; without it a .tflite model is written as .onnx where a runtime needs that. ``implementation``
+    is how the oracle computes layers. Raises UsageError for a pairing that cannot be made, and what running
+    the runtimes raises.
     """
     if other is not None and mode == "isolated":
         raise UsageError("two files are compared by whole runs: add --cumulative")

@@ -24,9 +24,9 @@ class Schedule:
     The pixel loss is ``L1 + similarity (1 - SSIM)``. Against it ``adversarial`` weighs the critic's verdict,
     ``perceptual`` the distance in VGG features and ``squared`` the mean squared error, which keeps learnt
     ranges from clipping what is rare and bright; ``structure`` weighs the faint structure that was lost. The
-    critic joins after ``adversarial_from`` steps, when
-    there is something to judge, and sits on every ``adversarial_every``-th step with as many times the
-    weight, since it costs three times as much as the generator.
+    critic joins after ``adversarial_from`` steps, when there is something to judge, and sits on every
+    ``adversarial_every``-th step with as many times the weight, since it costs three times as much as the
+    generator.
     """
 
     steps: int

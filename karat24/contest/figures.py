@@ -47,12 +47,11 @@ class Entry:
     """One contestant's figures.
 
     ``seconds`` are the timed runs (empty when it was ``stopped``, with the reason, or not timed).
-    ``gmac_per_s`` counts the model's multiplication-additions; ``peak_fraction`` relates that to the
-    measured peak of ``isa``'s micro-kernel, for a runtime to that of the best instruction set here. It is
-    more than 1 where transforms save products.
-    ``peak_memory_bytes``: the process's resident high-water mark after the timed runs (the only run,
-    if none was timed). ``cold_start`` and ``warm_start``: seconds, see ``process.Start``; cold is with
-    an empty cache of compiled kernels. ``layers`` is None unless asked for.
+    ``gmac_per_s`` counts the model's multiplication-additions; ``peak_fraction`` relates that to the measured
+    peak of ``isa``'s micro-kernel, for a runtime to that of the best instruction set here. It is more than 1
+    where transforms save products. ``peak_memory_bytes``: the process's resident high-water mark after the
+    timed runs (the only run, if none was timed). ``cold_start`` and ``warm_start``: seconds, see
+    ``process.Start``; cold is with an empty cache of compiled kernels. ``layers`` is None unless asked for.
     """
 
     name: str

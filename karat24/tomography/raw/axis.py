@@ -24,8 +24,7 @@ def find_axis(integrals: Array, degrees: Array) -> float:
     if away[opposite] > FARTHEST:
         raise FeedError(
             f"no view lies half a turn from the first (the nearest is {away[opposite]:.1f}° off), so the "
-            f"axis "
-            "cannot be found; give it with --center"
+            "axis cannot be found; give it with --center"
         )
     first, mirrored = integrals[0], integrals[opposite][:, ::-1]
     width = first.shape[1]

@@ -52,8 +52,8 @@ def opened_scan(path: Path) -> Iterator[RawScan]:
         except (OSError, KeyError, TypeError, AttributeError) as error:
             raise FeedError(
                 f"{path}: cannot be read as a raw scan ({' '.join(str(error).split())}); it needs "
-                f"exchange/data, "
-                "data_white and data_dark (DXchange), or an image_key beside the data (NXtomo)"
+                "exchange/data, data_white and data_dark (DXchange), or an image_key beside the data "
+                "(NXtomo)"
             ) from error
 
 

@@ -95,8 +95,8 @@ def choose(ordered: Array, given: tuple[float, float] | None = None) -> Chosen:
     if (left := rest.size - inside.size) > 0:
         warnings.append(
             f"{100 * left / ordered.size:.2g} % of the sampled pixels lie far from all others and are taken "
-            f"for "
-            "hot pixels or metal: they will be clipped. If they are what you look for, give --range LOW HIGH"
+            "for hot pixels or metal: they will be clipped. If they are what you look for, give --range LOW "
+            "HIGH"
         )
     return Chosen(scale, (*warnings, *_warnings(ordered, scale)))
 
@@ -146,9 +146,7 @@ def _warnings(ordered: Array, scale: Greyscale) -> list[str]:
     if min(above, ordered.size - above) < SMALL_SAMPLE * ordered.size:
         found.append(
             f"only {100 * min(above, ordered.size - above) / ordered.size:.2g} % of the sampled pixels lie "
-            f"on one "
-            "side of the middle of the range: the object fills little of the view; look at --preview, and "
-            "give "
-            "--range LOW HIGH if it looks flat"
+            "on one side of the middle of the range: the object fills little of the view; look at "
+            "--preview, and give --range LOW HIGH if it looks flat"
         )
     return found

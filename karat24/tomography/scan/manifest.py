@@ -83,8 +83,8 @@ class Manifest:
             if mine.get(name) != earlier.get(name):
                 raise FeedError(
                     f"{self.out}: was begun under other terms: {name} was {earlier.get(name, 'absent')} and "
-                    f"is "
-                    f"{mine.get(name, 'absent')} now. Give the earlier options, or --overwrite to begin again"
+                    f"is {mine.get(name, 'absent')} now. Give the earlier options, or --overwrite to begin "
+                    "again"
                 )
 
     def store(self, about: About) -> SliceStore:

@@ -181,9 +181,8 @@ def require_space(plan: Plan, todo: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise UsageError(
-            f"{folder}: {todo} slices take {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; free "
-            f"some space, "
-            "or name another folder"
+            f"{folder}: {todo} slices take {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; free some "
+            "space, or name another folder"
         )
 
 

@@ -54,8 +54,7 @@ def in_processes(manifest: Manifest, todo: Sequence[int], workers: int, threads:
     except BrokenProcessPool as error:
         raise UsageError(
             "a process that restored slices was killed (out of memory?); give the same command again, with "
-            "fewer "
-            "--workers or less --max-memory (finished slices are kept)"
+            "fewer --workers or less --max-memory (finished slices are kept)"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

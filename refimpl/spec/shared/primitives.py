@@ -95,11 +95,10 @@ def effective_multiplier(
 ) -> Array:
     """``s_in * s_filter / s_out`` as the rule says, shaped like ``scale_filter``.
 
-    ``float64``: all in float64. ``float32_product``: the product rounded to
-    float32, the division in float64. ``float32``: both in float32 (the result is
-    a float32 array). ``float32_reciprocal``: the float32 product times ``1 / s_out``, in float32 too. The
-    scales are float32 values. Use ``scale_filter=1.0`` for
-    a plain ratio.
+    ``float64``: all in float64. ``float32_product``: the product rounded to float32, the division in float64.
+    ``float32``: both in float32 (the result is a float32 array). ``float32_reciprocal``: the float32 product
+    times ``1 / s_out``, in float32 too. The scales are float32 values. Use ``scale_filter=1.0`` for a plain
+    ratio.
     """
     s_in, s_filter, s_out = np.float32(scale_in), np.asarray(scale_filter, np.float32), np.float32(scale_out)
     with np.errstate(over="ignore", under="ignore"):

@@ -76,8 +76,7 @@ class ZarrVolume:
         except UNREADABLE as error:
             raise FeedError(
                 f"{self._source.path}: slice {index} cannot be read ({' '.join(str(error).split())}); copy "
-                f"the "
-                "store again"
+                "the store again"
             ) from error
 
 

@@ -25,8 +25,7 @@ def in_order(folder: str, names: Sequence[str], allow_gaps: bool) -> list[str]:
         (first, many), (second, fewer) = patterns.most_common(2)
         raise FeedError(
             f"{folder}: holds files of {len(patterns)} series, {many} named {first} and {fewer} named "
-            f"{second} "
-            "(a repeated reconstruction may have left a second set); move all but one away"
+            f"{second} (a repeated reconstruction may have left a second set); move all but one away"
         )
     numbers = {name: _numbers(name) for name in names}
     ordered = sorted(names, key=lambda name: (numbers[name], name))
@@ -54,8 +53,7 @@ def _refuse_gaps(folder: str, numbers: list[tuple[int, ...]], allow_gaps: bool) 
         missing = sum(b - a + 1 for a, b in gaps)
         raise FeedError(
             f"{folder}: {missing} of the slices {found[0]} to {found[-1]} are missing: {listed}{more}. A "
-            f"slice "
-            "is restored together with its neighbours: find the files, or say --allow-gaps"
+            "slice is restored together with its neighbours: find the files, or say --allow-gaps"
         )
 
 

@@ -64,8 +64,7 @@ def checked(where: str, about: About) -> About:
     if height * width > MOST_PIXELS:
         raise FeedError(
             f"{where}: {depth} slices of {height} × {width} pixels; at most {MOST_PIXELS:,} pixels are "
-            f"taken. "
-            "Is --axis the direction across the slices?"
+            "taken. Is --axis the direction across the slices?"
         )
     if about.dtype.kind not in "uif":
         raise FeedError(f"{where}: holds {about.dtype}; a volume holds integers or floating-point numbers")
