@@ -176,6 +176,35 @@ def forget_what_was_kept() -> None:
     _kept_overloads.cache_clear()
 
 
+_TOKEN = os.urandom(4).hex()
+"""Tells this process, and its forks by their numbers, from all that ever write to the directory."""
+
+
+def _name_data_by_process() -> None:
+    """Makes processes that write at once write files of their own.
+
+    Numba numbers the files of a function's codes from 1 on. Two processes that compile two codes of one
+    function at once would both write number 1, and the index that is written last may name a file that holds
+    the other's code: wrong sums, kept for every later process. With the process in a file's name an index
+    names what its own writer wrote; entries that it loses are compiled again.
+    """
+    file = getattr(caching, "IndexDataCacheFile", None)
+    numbered = getattr(file, "_data_name", None)
+    if file is None or numbered is None:
+        _LOG.warning(
+            "numba %s names its files another way; do not compile in two processes", numba.__version__
+        )
+        return
+
+    def named(self: Any, number: int) -> str:
+        name: str = numbered(self, number)
+        if self._cache_path != str(cache_directory()):
+            return name
+        return f"{name.removesuffix('.nbc')}-{os.getpid():x}{_TOKEN}.nbc"
+
+    file._data_name = named
+
+
 def _install() -> None:
     implementation = getattr(caching, "CacheImpl", None) or getattr(caching, "_CacheImpl", None)
     locators = getattr(implementation, "_locator_classes", None)
@@ -183,6 +212,7 @@ def _install() -> None:
         _LOG.warning("numba %s keeps its caches another way; its own rules apply", numba.__version__)
     elif KernelCacheLocator not in locators:
         locators.insert(0, KernelCacheLocator)
+        _name_data_by_process()
 
 
 _install()

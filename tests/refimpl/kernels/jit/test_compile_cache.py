@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba.core import caching
 
 from karat24.refimpl.kernels.jit import compile_cache
 from karat24.refimpl.kernels.jit.compile_cache import KernelCacheLocator, source_stamp
@@ -139,3 +140,19 @@ def test_processors_share_a_directory_without_sharing_code(tmp_path: Path) -> No
         outcomes.append(done.stdout.split())
     assert [isa for isa, _ in outcomes[1::2]] == ["portable", "portable"]
     assert [hits for _, hits in outcomes] == ["0", "0", "1", "1"]
+
+
+def test_processes_that_write_at_once_write_files_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Both have read an index without codes; each must find its own code afterwards, or none."""
+    monkeypatch.setattr(compile_cache, "cache_directory", lambda: tmp_path)
+    files = [caching.IndexDataCacheFile(str(tmp_path), "loop", "stamp") for _ in range(2)]
+    for file in files:
+        monkeypatch.setattr(file, "_load_index", dict)
+    for number, (key, file) in enumerate(zip("ab", files, strict=True)):
+        monkeypatch.setattr(compile_cache, "_TOKEN", f"process{number}")
+        file.save(key, f"code of {key}")
+    reader = caching.IndexDataCacheFile(str(tmp_path), "loop", "stamp")
+    assert [reader.load(key) for key in "ab"] == [None, "code of b"]
+    assert len(list(tmp_path.glob("*.nbc"))) == 2
