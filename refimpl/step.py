@@ -82,7 +82,7 @@ def prepare_checked(
     view: LayerView, rule: Rule, target: Target, implementation: Implementation, last_uses: tuple[int, ...]
 ) -> Step:
     """A checked layer, made ready."""
-    prepare = KERNELS.get(view.op) if _has_kernel(view, rule) else None
+    prepare = KERNELS.get(view.op) if has_kernel(view, rule) else None
     kernel = None if implementation == "spec" or prepare is None else prepare(view, rule, target)
     accumulates = OPS[view.op].accumulates
     if kernel is None:
@@ -90,7 +90,7 @@ def prepare_checked(
     return Step(view, rule, kernel, accumulates, last_uses)
 
 
-def _has_kernel(view: LayerView, rule: Rule) -> bool:
+def has_kernel(view: LayerView, rule: Rule) -> bool:
     """Whether a kernel was written for the rule: for some of Arm none was, and a profile in a file may have
     rules of its own."""
     of_arm = rule.method in WITHOUT_KERNEL or rule.overflow in OF_ARM

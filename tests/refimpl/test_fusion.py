@@ -15,6 +15,7 @@ from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import Graph, Layer, Quantization, Tensor
 from karat24.refimpl.kernels.jit.isa import FEATURES, VARIABLE, why_not
 from karat24.refimpl.profiles import PROFILES
+from karat24.refimpl.step import has_kernel
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
 from tests.support.planned_networks import (
     Net,
@@ -75,8 +76,9 @@ def test_every_op_behind_a_convolution_under_every_profile(profile: str, dtype: 
     for seed, (shape, op) in enumerate(itertools.product(SHAPES, UNARY)):
         graph = behind(WeightedShape(**{**vars(shape), "dtype": dtype}), [op], seed)
         try:
-            tail = PROFILES[profile].rule(graph.view(1)).tail
-            assert_equals_spec(graph, profile, fused=0 if tail else 1)
+            rules = [PROFILES[profile].rule(graph.view(layer)) for layer in (0, 1)]
+            kernels = all(has_kernel(graph.view(layer), rule) for layer, rule in enumerate(rules))
+            assert_equals_spec(graph, profile, fused=1 if kernels and not rules[1].tail else 0)
         except UnsupportedOp:
             continue  # this runtime refuses such a layer
         met += 1

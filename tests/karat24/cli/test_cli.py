@@ -61,7 +61,10 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     ("typed", "offered"),
     [
         ("karat24 verify m.tflite --delegate litert-x", {"litert-xnnpack"}),
-        ("karat24 run m.tflite --profile ort", {"ort-1.31", "ort-1.31-avx2", "ort-1.31-avx2-precise"}),
+        (
+            "karat24 run m.tflite --profile ort",
+            {"ort-1.31", "ort-1.31-arm64", "ort-1.31-avx2", "ort-1.31-avx2-precise"},
+        ),
         ("karat24 quantize fine", {"fine-tune"}),
         ("karat24 insp", {"inspect"}),
     ],
