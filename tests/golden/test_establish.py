@@ -214,14 +214,14 @@ clamps it. Everything else of these layers is as the profile says."""
 def test_a_real_runtime_is_recovered(lane: str) -> None:
     """Every kind it runs has a rule, and its profile gives every value.
 
-    A lane is asked about every second kind, its neighbour about the others; benchmarks/results/establish.md
+    A lane is asked about every fourth kind, its neighbours about the others; benchmarks/results/establish.md
     holds all kinds of all lanes.
     """
     with delegate_named(lane) as delegate:
         probe = delegate.probe()
         if not probe.available:
             pytest.skip(f"{lane}: {probe.reason}; {probe.remedy}")
-        found = establish(delegate, KINDS[delegate.format][LANES.index(lane) % 2 :: 2])
+        found = establish(delegate, KINDS[delegate.format][LANES.index(lane) % 4 :: 4])
         own = delegate.profile
     profile = profile_named(own)
     for finding in found.findings:
@@ -232,7 +232,7 @@ def test_a_real_runtime_is_recovered(lane: str) -> None:
             continue
         assert finding.rules, finding
         assert own in finding.followed, finding
-    assert sum(not finding.refused for finding in found.findings) >= 5
+    assert sum(not finding.refused for finding in found.findings) >= 3
 
 
 @pytest.mark.slow
