@@ -29,7 +29,6 @@ def multiply_row(kernel: Microkernel) -> Callee:
 
 @functools.lru_cache(maxsize=None, typed=True)  # blocks of two kernels may be equal but for their type
 def _row_of(blocking: Blocking, itemsize: int) -> Callee:
-    @no_refcount_inside
     def multiply_pixels(
         pixels: int, patch: int, pixel_stride: int, offsets: int, runs: int, steps: int,
         weights: int, initial: int, acc: int, acc_stride: int,
@@ -43,4 +42,8 @@ def _row_of(blocking: Blocking, itemsize: int) -> Callee:
             multiply_block(blocking, size, read, weights, sums)
             pixel += size
 
-    return Callee(multiply_pixels, 10)
+    # Machine code is linked by this name, and two functions of one name that two processes compiled would be
+    # taken for one another where a third loads both.
+    numbers = "_".join(map(str, (*blocking, itemsize)))
+    multiply_pixels.__qualname__ = f"multiply_pixels_{type(blocking).__name__}_{numbers}"
+    return Callee(no_refcount_inside(multiply_pixels), 10)
