@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.markdown import table
+from benchmarks.papers.intervals import draw_intervals
 from benchmarks.papers.powers import BITS, DATA, WIDTHS, outputs_path
 from benchmarks.papers.statistics import Estimate, holm, paired
 from benchmarks.papers.tasks import Record
@@ -157,29 +158,13 @@ def _right(given: Array, labels: Array) -> float:
 
 def draw(groups: Groups, path: Path) -> Path:
     """Differences to the control with their intervals, a panel for each data set."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    shown = [data for data in DATA if any(key[0] == data for key in groups)]
-    figure, panels = plt.subplots(1, len(shown), figsize=(3.2 * len(shown), 3), squeeze=False)
-    for axes, data in zip(panels[0], shown, strict=True):
-        for shift, width in enumerate(WIDTHS):
-            if (data, width) not in groups:
-                continue
-            found = list(to_control(groups[data, width]).values())
-            means = [estimate.mean for estimate in found]
-            reach = [estimate.high - estimate.mean for estimate in found]
-            axes.errorbar(
-                np.array(BITS) + 0.15 * shift, means, reach, fmt="o", markersize=3, capsize=2, label=width
-            )
-        axes.axhline(0, color="grey", linewidth=0.8)
-        axes.set_title(data, fontsize=9)
-        axes.set_xlabel("bits")
-    panels[0][0].set_ylabel("points over the control")
-    panels[0][0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
-    return path
+    panels = {
+        data: {
+            width: list(to_control(groups[data, width]).values())
+            for width in WIDTHS
+            if (data, width) in groups
+        }
+        for data in DATA
+        if any(key[0] == data for key in groups)
+    }
+    return draw_intervals(panels, BITS, 0.15, ("bits", "points over the control"), 3.2, path)

@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.markdown import table
 from benchmarks.papers.image_graph import image_graph
+from benchmarks.papers.intervals import draw_intervals
 from benchmarks.papers.selective import (
     DEPLOYED_WIDTH,
     DISTORTIONS,
@@ -183,28 +184,13 @@ def deployments(records: Mapping[str, Record]) -> str:
 
 def draw(groups: Groups, path: Path) -> Path:
     """Selective less single of the same width, a panel for each data set."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    shown = [data for data in SIDES if any(key[0] == data for key in groups)]
-    figure, panels = plt.subplots(1, len(shown), figsize=(4 * len(shown), 3), squeeze=False)
-    for axes, data in zip(panels[0], shown, strict=True):
-        for shift, distortion in enumerate(DISTORTIONS):
-            if (data, distortion) not in groups:
-                continue
-            found = [against_narrow(groups[data, distortion], width) for width in WIDTHS]
-            means = [estimate.mean for estimate in found]
-            reach = [estimate.high - estimate.mean for estimate in found]
-            places = np.array(WIDTHS) + 0.02 * shift
-            axes.errorbar(places, means, reach, fmt="o", markersize=3, capsize=2, label=distortion)
-        axes.axhline(0, color="grey", linewidth=0.8)
-        axes.set_title(data, fontsize=9)
-        axes.set_xlabel("width")
-    panels[0][0].set_ylabel("selective less single, points")
-    panels[0][0].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
-    return path
+    panels = {
+        data: {
+            distortion: [against_narrow(groups[data, distortion], width) for width in WIDTHS]
+            for distortion in DISTORTIONS
+            if (data, distortion) in groups
+        }
+        for data in SIDES
+        if any(key[0] == data for key in groups)
+    }
+    return draw_intervals(panels, WIDTHS, 0.02, ("width", "selective less single, points"), 4, path)

@@ -1,0 +1,46 @@
+"""Means with their intervals as a picture: a panel for each data set, a colour for each series."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.papers.statistics import Estimate
+
+Panels = Mapping[str, Mapping[str, Sequence[Estimate]]]
+"""By the panel's title: estimates by the name of their series, one at each place."""
+
+
+def draw_intervals(
+    panels: Panels,
+    places: Sequence[float],
+    shift: float,
+    labels: tuple[str, str],
+    panel_width: float,
+    path: Path,
+) -> Path:
+    """Draws estimates at ``places``, a series ``shift`` beside the one before; ``labels`` are x and y."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(panels), figsize=(panel_width * len(panels), 3), squeeze=False)
+    for panel, (title, series) in zip(axes[0], panels.items(), strict=True):
+        for number, (name, found) in enumerate(series.items()):
+            means = [estimate.mean for estimate in found]
+            reach = [estimate.high - estimate.mean for estimate in found]
+            panel.errorbar(
+                np.array(places) + shift * number, means, reach, fmt="o", markersize=3, capsize=2, label=name
+            )
+        panel.axhline(0, color="grey", linewidth=0.8)
+        panel.set_title(title, fontsize=9)
+        panel.set_xlabel(labels[0])
+    axes[0][0].set_ylabel(labels[1])
+    axes[0][0].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+    return path
