@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import pytest
 
 from karat24.export.onnx import read_onnx, write_quantized_onnx
-from karat24.feeds import random_feeds
 from karat24.golden.recordings.judge import verify_recorded
 from karat24.golden.report import LayerVerdict
-from karat24.refimpl.engine import Program, compile_graph
+from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.graph import Array, Graph, LayerView
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.spec.onnx.qlinear_conv import requantized_convolution
 from tests.cases.onnx_ops import matrices
 from tests.support.int8_networks import mobile, plain
-from tests.support.mistakes import causes, entry, swapped, tensor
+from tests.support.mistakes import (
+    Mistake,
+    Run,
+    assert_sound_runs_have_no_cause,
+    causes,
+    entry,
+    sound_run,
+    swapped,
+    tensor,
+)
 
 ZP, OTHER = "zero point off", "scale of another tensor"
 MISSING, CHANNEL = "bias missing", "bias of another channel"
@@ -31,33 +38,14 @@ BORDER, OFFSET, ACTIVATION, NARROW = (
 )  # fmt: skip
 PROFILE = "ort-1.31"
 
-Wrong = Callable[[Graph, LayerView, list[Array]], Array]
-"""A graph, a layer of it and that layer's inputs, constants included, to a faulty runtime's output."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A model, and one sound run of it."""
-
-    graph: Graph
-    model: bytes
-    program: Program
-    feeds: dict[int, Array]
-    tensors: dict[int, Array]
-
 
 @cache
 def sound(name: str) -> Run:
     content = write_quantized_onnx({"plain": plain, "mobile": mobile}[name](), "qoperator")
-    graph = read_onnx(content)
-    program = compile_graph(graph, PROFILE, 1)
-    feeds = random_feeds(graph, 0)
-    trace = program.run(feeds, trace=True).trace
-    assert trace is not None
-    return Run(graph, content, program, feeds, dict(trace.tensors))
+    return sound_run(read_onnx(content), content, PROFILE, 0)
 
 
-def constant(position: int, change: Callable[[Array], Array]) -> Wrong:
+def constant(position: int, change: Callable[[Array], Array]) -> Mistake:
     """Other values in the constant at ``position``: zero points and scales are such, too."""
 
     def run(graph: Graph, view: LayerView, inputs: list[Array]) -> Array:
@@ -75,7 +63,7 @@ def summed(
     number_0: bool = False,
     shift: tuple[int, int] = (0, 0),
     over_bias: bool = False,
-) -> Wrong:
+) -> Mistake:
     """A kernel that adds the products of a 3x3 layer of stride 1 otherwise, with the number 0 at the border
     in place of the zero point, or with windows that lie ``shift`` further."""
 
@@ -103,7 +91,7 @@ def summed(
     return run
 
 
-def judged(name: str, layer: int, wrong: Wrong) -> LayerVerdict:
+def judged(name: str, layer: int, wrong: Mistake) -> LayerVerdict:
     """The only layer of the dump that is wrong in itself."""
     run = sound(name)
     view = run.graph.view(layer)
@@ -117,7 +105,7 @@ def judged(name: str, layer: int, wrong: Wrong) -> LayerVerdict:
     return verdict
 
 
-CASES: list[tuple[str, int, Wrong, str, str]] = [
+CASES: list[tuple[str, int, Mistake, str, str]] = [
     ("plain", 3, constant(7, lambda z: z + 1), ZP, "that of the output is"),
     ("plain", 3, constant(2, lambda z: z - 1), ZP, "that of the input is"),
     ("plain", 3, constant(5, lambda z: z + 1), ZP, "that of the filter is 1 in place of 0"),
@@ -157,7 +145,7 @@ CASES: list[tuple[str, int, Wrong, str, str]] = [
     CASES,
     ids=[f"{name}-{layer}-{kind or 'none'}-{n}" for n, (name, layer, _, kind, _) in enumerate(CASES)],
 )
-def test_a_mistake_is_named(name: str, layer: int, wrong: Wrong, kind: str, place: str) -> None:
+def test_a_mistake_is_named(name: str, layer: int, wrong: Mistake, kind: str, place: str) -> None:
     verdict = judged(name, layer, wrong)
     found = causes(verdict)
     if not kind:
@@ -223,7 +211,7 @@ def two_weight_bits(graph: Graph, view: LayerView, inputs: list[Array]) -> Array
 
 @pytest.mark.parametrize("wrong", [noise, two_weight_bits])
 @pytest.mark.parametrize(("name", "layer"), [("plain", 0), ("plain", 3), ("mobile", 2), ("mobile", 5)])
-def test_no_cause_that_is_not_there(name: str, layer: int, wrong: Wrong) -> None:
+def test_no_cause_that_is_not_there(name: str, layer: int, wrong: Mistake) -> None:
     verdict = judged(name, layer, wrong)
     assert not causes(verdict), verdict.reason
     assert "unexplained; tried" in verdict.reason
@@ -231,11 +219,4 @@ def test_no_cause_that_is_not_there(name: str, layer: int, wrong: Wrong) -> None
 
 @pytest.mark.parametrize("name", ["plain", "mobile"])
 def test_sound_runs_have_no_cause(name: str) -> None:
-    run = sound(name)
-    for seed in range(10):
-        feeds = random_feeds(run.graph, 100 + seed)
-        trace = run.program.run(feeds, trace=True).trace
-        assert trace is not None
-        report = verify_recorded(run.model, run.graph, dict(trace.tensors), feeds, profile=PROFILE, threads=1)
-        assert report.verdict == "bit_exact"
-        assert all(verdict.attribution is None and not verdict.reason for verdict in report.layers)
+    assert_sound_runs_have_no_cause(sound(name), PROFILE, range(100, 110))

@@ -10,7 +10,7 @@ from karat24.golden.recordings.judge import verify_recorded
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.graph import Array, Graph, LayerView
 from tests.support.int8_networks import NETWORKS
-from tests.support.mistakes import PROFILE, causes, judged, sound
+from tests.support.mistakes import PROFILE, assert_sound_runs_have_no_cause, causes, judged, sound
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -31,14 +31,7 @@ def test_noise_has_no_cause(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_sound_runs_have_no_cause(name: str) -> None:
     """34 sound runs of each network, on inputs of their own, all values recorded: 102 in all."""
-    run = sound(name)
-    for seed in range(34):
-        feeds = random_feeds(run.graph, 100 + seed)
-        trace = run.program.run(feeds, trace=True).trace
-        assert trace is not None
-        report = verify_recorded(run.model, run.graph, dict(trace.tensors), feeds, profile=PROFILE, threads=1)
-        assert report.verdict == "bit_exact"
-        assert all(verdict.attribution is None and not verdict.reason for verdict in report.layers)
+    assert_sound_runs_have_no_cause(sound(name), PROFILE, range(100, 134))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
