@@ -14,7 +14,7 @@ HEAD = """# Rules found blind
 
 `karat24 establish --delegate LANE --report LANE.json` asked each runtime; the search knew the space of rules
 (`refimpl/profiles/space.py`) and no profile. *nearest* is the known profile that then gives every value in
-most kinds of layers. `+n`: so many other rules of the space fit too, and no input tried tells them apart.
+most kinds of layers. `+n`: n other rules of the space fit too, and no input tried tells them apart.
 A dash: the runtime refuses the layer. Made with `python benchmarks/establish.py *.json`.
 """
 

@@ -1,9 +1,10 @@
 """The tooth: a real scan, restored from a part of its views and held against a row that no method saw.
 
-The scan has two rows of the detector. Of row 0 every so many views are reconstructed and restored; row 1,
-from all views, has its own noise and is all but the same slice. Whatever sees neighbours sees row 0 three
-times, since row 1 must stay unseen. The classical filters get the strength that is best for the reference: an
-upper bound of theirs. One grey scale, that of row 0 from all views, serves all comparisons.
+The scan has two rows of the detector. Row 0 is reconstructed from every second, third, fourth or sixth view,
+and restored. Row 1, from all views, has noise of its own and shows nearly the same slice. Whatever sees
+neighbours sees row 0 three times, since row 1 must stay unseen. The classical filters get the strength that
+is best for the reference: an upper bound of theirs. One grey scale, that of row 0 from all views, serves all
+comparisons.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from karat24.tomography.scan.restorer import Restorer
 
 AXIS = 295.5
 STEPS = (2, 3, 4, 6)
-"""Every so many views: 91, 61, 46 and 31 of 181."""
+"""Every second, third, fourth and sixth view: 91, 61, 46 and 31 of 181."""
 RADIUS = 290
 RINGS = 9
 

@@ -1,4 +1,4 @@
-"""What somebody else's runtime gave, read as the golden's hashes tell, with the usual mishaps named."""
+"""What a runtime elsewhere gave, read as the golden's hashes tell, with the usual mishaps named."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ FEWEST = 24
 """Fewer peaks than this are the object's own symmetry."""
 PROMINENT, MODULATED, PART = 3e4, 0.35, 0.4
 """Least height of the peak over the median, least deviation of the power along the circle, and least part of
-the deviation that so many spokes have."""
+the deviation that a pattern of as many spokes has."""
 INNER, OUTER = 0.25, 0.42
 """Circles looked at, cycles per pixel."""
 UNSEEN = 0.5

@@ -18,7 +18,7 @@ from karat24.refimpl.kernels.jit.llvm_ir import INT64, intrinsic, pointer
 
 
 class CalleeType(types.Type):
-    """Numba's type of a :class:`Callee` of so many arguments."""
+    """Numba's type of a :class:`Callee` of ``count`` arguments."""
 
     def __init__(self, count: int) -> None:
         self.kinds = (types.int64,) * count

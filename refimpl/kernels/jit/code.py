@@ -1,4 +1,4 @@
-"""Compiled code that somebody will need: told apart, compiled ahead, in processes of its own where it pays.
+"""Compiled code that a program will need: told apart, compiled ahead, in processes of its own where it pays.
 
 Numba compiles one function at a time in a process. A forked process has everything the first one has
 imported, and what it compiles goes to the cache of kernels, where the first one finds it.
