@@ -197,3 +197,12 @@ def test_a_folder_of_kernels_imports_none_above_it() -> None:
         if name.startswith("refimpl.kernels.") and name.split(".")[2] not in KERNEL_LAYERS[: number + 1]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """pytest imports a test module by its file's name alone: of two with one name it collects only the first."""
+    folders: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        folders.setdefault(path.name, []).append(str(path.parent.relative_to(ROOT)))
+    twice = {name: where for name, where in folders.items() if len(where) > 1}
+    assert not twice, f"give each its own name: {twice}"
