@@ -48,10 +48,10 @@ class Profile:
     computes differently on different machines, there is a profile for each kind: ``variant_of`` names the
     first of them, and ``here`` says of a machine what makes this one fit. ``established`` is None where
     nothing was run. ``refuses`` lists layers of ``table`` that the runtime itself refuses,
-    ``delegated_refuses`` those of ``delegated``. A partial profile is ``silent`` on layers whose arithmetic
-    nobody knows, each with the reason, and on ops its table lacks. ``caveat`` is what every verdict under a
-    profile says of it whose rules nobody has held against its runtime. ``own_variants`` names the variants
-    of the tables where the runtime has kernels for more of them than :func:`variant_of` tells apart.
+    ``delegated_refuses`` those of ``delegated``. A profile is ``silent`` on layers whose arithmetic nobody
+    knows or differs by processor, each with the reason, and on ops its table lacks. ``caveat`` is what every
+    verdict says of a profile held against no runtime. ``own_variants`` names the variants of the tables where
+    the runtime has kernels for more of them than :func:`variant_of` tells apart.
     """
 
     name: str
@@ -83,8 +83,13 @@ class Profile:
                 + self._elsewhere(view)
             )
         rule = self.known_rule(view)
-        if rule is None and self.caveat:
-            raise UnsupportedOp(f"profile {self.name} says nothing of {view}: {self._why_silent(view)}")
+        if rule is None and (self.caveat or self._silence(view)):
+            unseen = (
+                f"nobody has described how its runtime computes variant {self._variant(view)!r} of the op"
+            )
+            raise UnsupportedOp(
+                f"profile {self.name} says nothing of {view}: {self._silence(view) or unseen}"
+            )
         if rule is None:
             raise UnsupportedOp(
                 f"profile {self.name} has no rule for {view}, variant {self._variant(view)!r}: karat24 lacks "
@@ -99,15 +104,12 @@ class Profile:
 
     def known_rule(self, view: LayerView) -> Rule | None:
         """The table's rule, whether the runtime refuses the layer or not; None where karat24 has none."""
-        if any(silence.covers(view) for silence in self.silent):
-            return None
         table = self.delegated if self.delegated is not None and self._delegates(view) else self.table
         rules = table.get(view.op, {})
-        return rules.get(self._variant(view), rules.get("*"))
+        return None if self._silence(view) else rules.get(self._variant(view), rules.get("*"))
 
-    def _why_silent(self, view: LayerView) -> str:
-        unseen = f"nobody has described how its runtime computes variant {self._variant(view)!r} of the op"
-        return next((silence.reason for silence in self.silent if silence.covers(view)), unseen)
+    def _silence(self, view: LayerView) -> str:
+        return next((silence.reason for silence in self.silent if silence.covers(view)), "")
 
     def _delegates(self, view: LayerView) -> bool:
         return self.delegated is not None and xnnpack_takes(view)
@@ -165,6 +167,7 @@ _CALLING_LIBM = (
         established=_LITERT,
         refuses=refusals.LITERT,
         delegated_refuses=refusals.XNNPACK,
+        silent=refusals.XNNPACK_SILENT,
     ),
     Profile(
         "tflite-2.14-ref",
@@ -199,6 +202,7 @@ def _on_arm64(
         delegated=delegated,
         variant_of=profile.name,
         here=_HERE_ARM64,
+        silent=(),
         established=replace(_LITERT, processors=(_ARM,)),
         own_variants=arm64.variant_of,
     )
@@ -322,10 +326,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
 
 
 def profile_for(graph: Graph, profile: str | Profile | None = None) -> Profile:
-    """``profile`` itself, or by name, or the canonical one of the graph's format when it is None.
-
-    Raises UsageError when there is no such profile or it describes another format's ops.
-    """
+    """``profile`` itself, or by name, or the canonical one of the graph's format when it is None; UsageError
+    where there is none, or it describes another format's ops."""
     if profile is None:
         profile = {"tflite": CANONICAL, "onnx": CANONICAL_ONNX}[graph.format]
     if isinstance(profile, str):
@@ -340,10 +342,7 @@ def profile_for(graph: Graph, profile: str | Profile | None = None) -> Profile:
 
 
 def profile_named(name: str) -> Profile:
-    """The profile called ``name``, or that of a file ``NAME.json``.
-
-    Raises UsageError listing the known names, or saying what is wrong with the file.
-    """
+    """The profile called ``name``, or that of a file ``NAME.json``; UsageError where there is none."""
     if name.endswith(".json"):
         return _from_file(Path(name))
     try:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from karat24.refimpl.graph import LayerView, Tensor
+from karat24.refimpl.profiles.tflite.beyond_int32 import WEIGHTED, wraps_below
 from karat24.refimpl.profiles.tflite.powers_of_two import nearest_power
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS, comparison_scales, variant_of
+from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
 from karat24.refimpl.profiles.tflite.xnnpack_tensors import product, ratio, same_parameters
 
 
@@ -239,6 +241,17 @@ XNNPACK: Refusals = (
     ),
 )
 """LiteRT 2.3, layers that its XNNPACK delegate takes: the whole model does not load then."""
+
+XNNPACK_SILENT: Refusals = (
+    Refusal(
+        WEIGHTED,
+        lambda view: xnnpack_takes(view) and wraps_below(view),
+        "it depends on the processor below -2^31, which a sum of products times its multiplier can reach: on "
+        "AVX512 XNNPACK adds the negative zero point in int32, which wraps to the largest result, elsewhere "
+        "in 16 bits, which saturate; check the scales, or run without XNNPACK",
+    ),
+)
+"""LiteRT 2.3 on x86-64, layers that its XNNPACK delegate takes."""
 
 TFLM: Refusals = (
     Refusal(

@@ -17,8 +17,10 @@ MULTIPLIERS: tuple[Multiplier, ...] = ("float64", "float32_product", "float32")
 CLAMPS: tuple[Clamp, ...] = ("half_away", "half_even")
 OVERFLOWS: tuple[Overflow, ...] = ("wraps", "saturates", "arm_wraps", "arm_saturates")
 
-WHOLE: frozenset[Method] = frozenset({"single_rounding", "rndnu", "xnnpack_fused", "float64_saturating"})
-"""Methods of kernels on 64-bit Arm that compute the last block as the others."""
+WHOLE: frozenset[Method] = frozenset(
+    {"single_rounding", "rndnu", "xnnpack_fused", "float64_saturating", "gemmlowp_saturating"}
+)
+"""Methods of kernels that compute the last block as the others."""
 
 Blocks = tuple[tuple[int, BlockAxis], ...]
 """Sizes of blocks and what they are counted along."""
@@ -80,7 +82,12 @@ _ONCE_IN_XNNPACK = (Rule("rndnu", "float32", clamp="half_even"),)
 _ROUNDED_ONCE = (*_multiplied(("single_rounding",)), *_ONCE_IN_XNNPACK)
 """Of 64-bit Arm, see ``tflite/arm64.py``."""
 
-_WEIGHTED = Space((*_multiplied(_REQUANTIZED, CLAMPS), *_BY_RECIPROCAL, *_ROUNDED_ONCE), _BY_CHANNEL)
+_SATURATING = (Rule("gemmlowp_saturating", "float32_product"),)
+"""Of gemmlowp's own matrix products."""
+
+_WEIGHTED = Space(
+    (*_multiplied(_REQUANTIZED, CLAMPS), *_BY_RECIPROCAL, *_ROUNDED_ONCE, *_SATURATING), _BY_CHANNEL
+)
 _SUM = Space(
     (
         *_plain("gemmlowp", "sse", multiplier="float64", clamps=CLAMPS),

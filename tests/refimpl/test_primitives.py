@@ -18,6 +18,7 @@ from karat24.refimpl.spec.shared.primitives import (
     half_up_shift,
     multiply,
     multiply_gemmlowp,
+    multiply_gemmlowp_saturating,
     multiply_ruy,
     quantize_multiplier,
     round_half_away,
@@ -83,10 +84,17 @@ def test_a_left_shift_wraps_as_int32() -> None:
     assert int(multiply_ruy(2**30 + 1, 2**30, 2)) == 2
 
 
+def test_a_left_shift_of_gemmlowps_own_products_saturates() -> None:
+    acc = np.array([2**29 - 1, 2**29, -(2**29), -(2**29) - 1])
+    scaled = multiply_gemmlowp_saturating(acc, 2**30, 2)
+    assert scaled.tolist() == [2**30 - 2, 2**30, -(2**30), -(2**30)]
+
+
 @pytest.mark.parametrize(
     ("method", "at_minus_half", "at_half", "at_two_and_a_half"),
     [
         ("gemmlowp", -1, 1, 3),
+        ("gemmlowp_saturating", -1, 1, 3),
         ("ruy", 0, 1, 3),
         ("single_rounding", 0, 1, 3),
         ("rndnu", 0, 1, 3),

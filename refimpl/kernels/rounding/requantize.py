@@ -11,7 +11,8 @@ Fixed point, with Q0.31 ``multiplier`` q and shift e (positive is left)::
 
 ``ruy`` rounds the second step half up, ``gemmlowp`` half away from zero: they differ by
 what is added to a negative product, so one loop does both. ``single_rounding`` and ``rndnu`` lack the first
-``2**30``: they round once.
+``2**30``: they round once. So does ``gemmlowp_saturating`` where it shifts to the left: what then saturates
+lies far beyond a byte in any case.
 """
 
 from __future__ import annotations
@@ -178,6 +179,10 @@ def epilogue_for_scales(
         right = (left - shift).astype(np.int64)
         rounding = rounding_away = np.int64(1) << (30 + right)
         nudge = np.zeros(channels)
+    elif rule.method == "gemmlowp_saturating":
+        left, right = np.zeros_like(shift), -shift.astype(np.int64)
+        once = np.int64(1) << (30 + right)
+        rounding, rounding_away = (np.where(right < 0, once, twice) for twice in (rounding, rounding_away))
     away = _away(rule, channels)
     with np.errstate(over="ignore"):
         scale32 = scales.astype(np.float32)
@@ -210,6 +215,7 @@ def epilogue_for_scales(
 
 _METHODS: dict[Method, int] = {
     "gemmlowp": FIXED_POINT,
+    "gemmlowp_saturating": FIXED_POINT,
     "ruy": FIXED_POINT,
     "single_rounding": FIXED_POINT,
     "rndnu": FIXED_POINT,
@@ -225,7 +231,7 @@ def _mixes(rule: Rule) -> bool:
 
 def _away(rule: Rule, channels: int) -> NDArray[np.bool_]:
     """True for a channel that rounds as gemmlowp, False for one that rounds as ruy."""
-    away = np.full(channels, rule.method == "gemmlowp")
+    away = np.full(channels, rule.method in ("gemmlowp", "gemmlowp_saturating"))
     if rule.block_axis == "channel":
         away[channels // rule.block * rule.block :] = True
     return away

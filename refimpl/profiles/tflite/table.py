@@ -32,6 +32,7 @@ IEEE = ("DIV", "CEIL", "FLOOR", "SQUARE")
 GEMMLOWP_64 = Rule("gemmlowp", "float64")
 GEMMLOWP_32P = Rule("gemmlowp", "float32_product")
 GEMMLOWP_32 = Rule("gemmlowp", "float32")
+GEMMLOWP_SATURATING_32P = Rule("gemmlowp_saturating", "float32_product")
 GEMMLOWP_SIGNED_32 = Rule("gemmlowp_signed", "float32")
 Q15 = Rule("q15", "float64")
 FLOAT64 = Rule("float64_half_away", "float64")
@@ -169,12 +170,17 @@ TFLITE_2_14_BUILTIN: RuleTable = {
     "BATCH_MATMUL": {"int8": RUY_32P},
     "LOG_SOFTMAX": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
     "ELU": {"int8": replace(FLOAT_TABLE, libm="fdlibm")},
-    "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64, "int16_bias32": RUY_64},
+    "CONV_2D": {
+        **_GEMMLOWP_CONVOLUTIONS["CONV_2D"],
+        "int8": RUY_64,
+        "uint8": GEMMLOWP_SATURATING_32P,
+        "int16_bias32": RUY_64,
+    },
     "FULLY_CONNECTED": {
         **_fully_connected_16(Q15, RUY_64),
         "int8_per_channel": RUY_64,
         "int8": RUY_32P,
-        "uint8": GEMMLOWP_32P,
+        "uint8": GEMMLOWP_SATURATING_32P,
     },
     "QUANTIZE": {
         "int8_from_float": Rule("divide_float64"),
@@ -294,7 +300,7 @@ TFLM_OTHERWISE = ("ELU", "EXP", "GELU", "LOGISTIC", "RELU6", "SPACE_TO_BATCH_ND"
 TFLM: RuleTable = MappingProxyType(
     {
         **{op: rules for op, rules in TFLITE_2_14_REF.items() if op not in TFLM_OTHERWISE},
-        "CAST": LITERT_2_3_REF["CAST"],
+        "CAST": _any(Rule("saturating_or_0")),
         **{op: _any(GEMMLOWP_64) for op in ("LEAKY_RELU", "MUL", "PRELU", "RELU")},
         "TRANSPOSE_CONV": _GEMMLOWP_CONVOLUTIONS["TRANSPOSE_CONV"],
         "FULLY_CONNECTED": {

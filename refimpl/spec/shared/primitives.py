@@ -153,6 +153,18 @@ def multiply_gemmlowp(x: Array | int, multiplier: Array | int, shift: Array | in
     )
 
 
+def multiply_gemmlowp_saturating(x: Array | int, multiplier: Array | int, shift: Array | int) -> Array:
+    """:func:`multiply_gemmlowp`, except that a left shift saturates at int32's ends.
+
+    Source: gemmlowp's output stage ``OutputStageScaleInt32ByFixedPointAndExponent`` and its ``ShiftLeft``.
+    """
+    shift = np.asarray(shift, np.int64)
+    widened = np.clip(np.asarray(x, np.int64) << np.maximum(shift, 0), INT32_MIN, INT32_MAX)
+    return rounding_divide_by_pot(
+        saturating_rounding_doubling_high_mul(widened, multiplier), np.maximum(-shift, 0)
+    )
+
+
 def multiply_ruy(x: Array | int, multiplier: Array | int, shift: Array | int) -> Array:
     """``x * multiplier * 2^(shift - 31)``, rounded twice, both half up.
 
@@ -221,6 +233,7 @@ def multiply_float64(acc: Array, scale: Array | float, saturates: bool = False) 
 
 _BY_MULTIPLIER: dict[Method, Callable[[Array, Array, Array], Array]] = {
     "gemmlowp": multiply_gemmlowp,
+    "gemmlowp_saturating": multiply_gemmlowp_saturating,
     "ruy": multiply_ruy,
     "single_rounding": multiply_single_rounding,
     "rndnu": multiply_rndnu,

@@ -6,6 +6,7 @@ import math
 
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import LayerView, Tensor
+from karat24.refimpl.profiles.tflite.beyond_int32 import carried_across
 from karat24.refimpl.spec.shared.primitives import ACTIVATION_BOUNDS
 
 MULTIPLIER_LIMIT = 2.0**29
@@ -33,4 +34,13 @@ def require_multiplier(view: LayerView, real: float, what: str) -> None:
         raise UnsupportedOp(
             f"{view}: the multiplier {what} is {real:.6g}; no runtime defines one of 2^29 or more, "
             "check the scales"
+        )
+
+
+def require_inside_int32(view: LayerView) -> None:
+    """No sum of products that the weights allow, once multiplied, leaves int32 by the output's zero point."""
+    if carried_across(view):
+        raise UnsupportedOp(
+            f"{view}: a sum of products times its multiplier can come so near 2^31 that the output's zero "
+            "point carries it beyond int32, which no runtime defines; check the scales"
         )

@@ -22,7 +22,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_same_dtype,
     require_shape,
 )
-from karat24.refimpl.spec.shared.scales import require_multiplier
+from karat24.refimpl.spec.shared.scales import require_inside_int32, require_multiplier
 
 MAX_DEPTH = 2**15
 """As many products of two differences of 8-bit values as an int32 sum is sure to hold."""
@@ -45,6 +45,7 @@ def check_batch_matmul(view: LayerView) -> None:
     require(view, depth < MAX_DEPTH, f"sums of {depth} products; at most {MAX_DEPTH - 1} are handled")
     require_shape(view, output, (*broadcast(view, left.shape[:-2], right.shape[:-2]), rows, columns))
     require_multiplier(view, left.scale * right.scale / output.scale, "s_x * s_y / s_out")
+    require_inside_int32(view)
 
 
 def _matrix(shape: tuple[int, ...], transposed: bool) -> tuple[int, int]:

@@ -31,35 +31,49 @@ def cast(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """CAST. To bool: is it not 0. Integer to integer: the low bits. Integer to float: the nearest.
 
     Float to integer: toward zero; what does not fit is clamped, NaN like plus
-    infinity (``saturating``), or is what the x86 conversion instruction leaves
-    (``exact``): the lowest value of 32 or 64 bits, then its low bits.
+    infinity (``saturating``) or to 0 (``saturating_or_0``), or is what the x86 conversion instruction
+    leaves (``exact``): the lowest value of 32 or 64 bits, then its low bits.
     """
     data, target = operand(values, 0), DTYPES[view.output().dtype]
     if target.kind == "b":
         return SpecResult((data != 0,))
     if data.dtype.kind == "f" and target.kind in "iu":
-        whole = _saturated(data, target) if rule.method == "saturating" else _x86(view, data, target, rule)
-        return SpecResult((whole,))
+        if rule.method == "exact":
+            return SpecResult((_x86(data, target),))
+        return SpecResult((_saturated(data, target, _of_nan(view, target, rule)),))
     with np.errstate(over="ignore"):
         return SpecResult((data.astype(target),))
 
 
-def _saturated(data: Array, target: np.dtype[Any]) -> Array:
+def _of_nan(view: LayerView, target: np.dtype[Any], rule: Rule) -> int:
+    """What becomes of values that are no numbers."""
+    if rule.method == "saturating":
+        return _ends(target)[1]
+    if rule.method == "saturating_or_0":
+        return 0
+    raise ModelError(f"{view}: CAST by {rule.method!r} is not defined")
+
+
+def _ends(target: np.dtype[Any]) -> tuple[int, int]:
     bits = 8 * target.itemsize
-    low, high = (0, 2**bits - 1) if target.kind == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    flat = [_saturate(float(value), low, high) for value in data.reshape(-1)]
+    return (0, 2**bits - 1) if target.kind == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def _saturated(data: Array, target: np.dtype[Any], of_nan: int) -> Array:
+    low, high = _ends(target)
+    flat = [_saturate(float(value), low, high, of_nan) for value in data.reshape(-1)]
     return np.array(flat, target).reshape(data.shape)
 
 
-def _saturate(value: float, low: int, high: int) -> int:
-    if value != value or value >= high:
+def _saturate(value: float, low: int, high: int, of_nan: int) -> int:
+    if value != value:
+        return of_nan
+    if value >= high:
         return high
     return low if value <= low else int(value)
 
 
-def _x86(view: LayerView, data: Array, target: np.dtype[Any], rule: Rule) -> Array:
-    if rule.method != "exact":
-        raise ModelError(f"{view}: CAST by {rule.method!r} is not defined")
+def _x86(data: Array, target: np.dtype[Any]) -> Array:
     bits = 64 if target.itemsize == 8 else 32
     low = -(2 ** (bits - 1))
     whole = [int(value) if low <= value < -low else low for value in data.reshape(-1).astype(np.float64)]

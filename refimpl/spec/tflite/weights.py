@@ -29,7 +29,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_quantized,
     require_symmetric,
 )
-from karat24.refimpl.spec.shared.scales import require_bounds, require_multiplier
+from karat24.refimpl.spec.shared.scales import require_bounds, require_inside_int32, require_multiplier
 
 UNNAMED_BIAS = "float32"
 """The value of attribute ``quantized_bias_type``, its default, that says nothing."""
@@ -58,7 +58,7 @@ def require_weighted(
     only) per channel along ``channel_axis``; such a filter's zero points are 0. With ``any_filter`` an 8-bit
     filter of 8-bit data that is quantized per tensor may be computed and have any zero point. The bias has
     one value per output channel. Every multiplier ``s_in * s_filter / s_out`` is one a runtime
-    defines. The fused activation is known.
+    defines, and no zero point carries a result beyond int32. The fused activation is known.
     """
     output = view.output()
     require_dtype(view, input_, QUANTIZED)
@@ -75,6 +75,7 @@ def require_weighted(
     require_bounds(view, require_activation(view, ACTIVATION_BOUNDS), output)
     for scale in scales_of(filter_):
         require_multiplier(view, input_.scale * scale / output.scale, "s_in * s_filter / s_out")
+    require_inside_int32(view)
 
 
 def _require_filter(view: LayerView, filter_: Tensor, channel_axis: int, any_filter: bool) -> None:

@@ -30,6 +30,7 @@ RULES = (
     Rule("ruy"),
     Rule("single_rounding"),
     Rule("rndnu"),
+    Rule("gemmlowp_saturating"),
     Rule("float32_half_even"),
     Rule("float64_half_away"),
     Rule("ruy", tail="gemmlowp", block=8, block_axis="channel"),
