@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from karat24.refimpl import cheapest
 from karat24.refimpl.cheapest import layers_by_spec, seconds_to_compile
 from karat24.refimpl.contract import Kernel
 from karat24.refimpl.engine import Program, compile_graph
+from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import LayerView
 from karat24.refimpl.kernels.jit import compile_cache
+from tests.cases import copies, glue, int16_layers, slicing
+from tests.cases.case import Case
 from tests.support.small_network import small_graph
 
 COLD_RUN = """
@@ -80,6 +84,20 @@ def test_what_has_to_be_compiled_is_counted_once_for_each_loop() -> None:
     layers = _layers(compile_graph(small_graph(), threads=1))
     prices = {view.op: kernel.compile_seconds for view, kernel in layers}  # type: ignore[attr-defined]
     assert seconds_to_compile(layers) == sum(prices.values())
+
+
+@pytest.mark.parametrize("cases", [copies.cases, glue.cases, int16_layers.cases, slicing.cases])
+def test_every_form_of_a_layer_can_be_asked_what_it_has_to_compile(cases: Callable[[], list[Case]]) -> None:
+    """A kernel may compile a loop for some forms of its op only: PAD does for images that grow in y and x."""
+    asked = 0
+    for case in cases():
+        try:
+            program = compile_graph(case.graph, "litert-2.3-builtin", threads=1)
+        except UnsupportedOp:
+            continue
+        assert seconds_to_compile(_layers(program)) >= 0
+        asked += 1
+    assert asked > 100
 
 
 def test_a_compiled_loop_is_used() -> None:

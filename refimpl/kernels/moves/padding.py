@@ -11,6 +11,7 @@ import numpy as np
 
 from karat24.refimpl.contract import Border, Call, Kernel, Target, Values
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
+from karat24.refimpl.kernels.jit.code import Code
 from karat24.refimpl.kernels.jit.no_refcount import task_loop
 from karat24.refimpl.kernels.jit.operands import buffer, flat_bytes, operand
 from karat24.refimpl.kernels.moves.concatenation import BYTES_PER_STEP
@@ -40,9 +41,15 @@ class Padding(TaskKernel):
 
     def bind(self, inputs: Values, outputs: Sequence[Array]) -> Call:
         """The layer on these arrays; compiled where it pads images of bytes."""
-        if self.border is None or outputs[0].itemsize > 1:
-            return partial(self, inputs, outputs, None)
-        return self.layer(inputs, outputs)
+        return self.layer(inputs, outputs) if self._loops(outputs) else partial(self, inputs, outputs, None)
+
+    def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> tuple[Code, ...]:
+        """The loop, unless compiled; nothing where NumPy pads."""
+        return super().uncompiled(inputs, outputs) if self._loops(outputs) else ()
+
+    def _loops(self, outputs: Sequence[Array]) -> bool:
+        """Whether the compiled loop pads: images of bytes."""
+        return self.border is not None and outputs[0].itemsize == 1
 
     def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
         """The tasks on these images of bytes."""
