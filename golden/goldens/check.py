@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -188,10 +188,14 @@ def _compared(
             found = differences.of_mishap(index, mishaps[index])
             verdict = replace(verdict, verdict="mismatch", diff=found.diff, reason=found.reason)
         outputs.append(verdict)
-    layers += _not_in_the_golden(golden, observed)
+    strangers = _not_in_the_golden(golden, observed)
+    layers += strangers
+    unwritten = [tensor for tensor in held if not observed.knows(tensor.tensor)]
     hidden = [tensor for tensor in golden.tensors if not tensor.sha256]
     notes = [] if recording is None else [*recording.notes]
     notes += [f"the golden holds no values of {tensor.name!r}: {tensor.note}" for tensor in hidden]
+    if strangers or unwritten:
+        notes.append(_other_layers(golden, observed, len(unwritten), outputs))
     return GoldenCheck(
         path,
         golden,
@@ -258,13 +262,31 @@ def _not_in_the_golden(golden: Golden, observed: Observed) -> list[LayerVerdict]
     return [
         LayerVerdict(
             view.layer.index, view.op, tensor.index, tensor.name, tensor.dtype, "", "not_compared",
-            reason="the golden knows no such tensor: other layers ran than were recorded; "
-            "see what `karat24 golden accept` would change",
+            reason="the golden knows no such tensor: other layers ran than were recorded",
         )
         for view in observed.graph.views()
         for tensor in view.outputs
         if tensor.index not in known
     ]  # fmt: skip
+
+
+def _other_layers(
+    golden: Golden, observed: Observed, unwritten: int, outputs: Sequence[OutputVerdict]
+) -> str:
+    """What can be said, and what to do, where other layers ran than were recorded."""
+    name, before = observed.producer.name, golden.producer.name
+    if all(output.verdict == "bit_exact" for output in outputs):
+        said = "every output of the model is equal; its layers are"
+    else:
+        said = "layers are"
+    remedy = "see what `karat24 golden accept` would change"
+    if name not in (before, ORACLE, "recording"):
+        again = f"karat24 golden record {golden.model.path} --delegate {name} --name {name}"
+        remedy = f"for a golden of the layers that {name} runs: `{again}`"
+    return (
+        f"{said} not all comparable, because {name} ran other layers than {before} recorded: "
+        f"{unwritten} of {len(golden.tensors)} recorded tensors are missing; {remedy}"
+    )
 
 
 def all_equal(shown: Shown) -> ArrayDiff:

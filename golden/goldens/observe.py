@@ -40,6 +40,10 @@ class Observed:
     unreadable: Mapping[int, str] = field(default_factory=dict)
     loose: frozenset[int] = frozenset()
 
+    def knows(self, index: int) -> bool:
+        """Whether a layer that ran writes the tensor, readable or not."""
+        return index in self.shown or index in self.unreadable
+
 
 def _shown_outputs(
     tensors: Mapping[int, Array], shown: Mapping[int, Shown], outputs: Mapping[int, Array]

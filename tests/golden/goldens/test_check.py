@@ -15,7 +15,14 @@ from karat24.golden.goldens import GoldenCheck, changes, check_recorded, write_g
 from karat24.golden.goldens import check as check_of
 from karat24.golden.goldens.guard import require_machine
 from karat24.golden.goldens.manifest import Golden, Producer
-from karat24.goldens import accept_golden, check_golden, propose_again, record_golden, state_of
+from karat24.goldens import (
+    accept_golden,
+    check_golden,
+    golden_path,
+    propose_again,
+    record_golden,
+    state_of,
+)
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import CannotCompare, DamagedGolden, UsageError
 from karat24.refimpl.graph import Array
@@ -240,6 +247,32 @@ def test_a_layer_the_golden_does_not_know_is_not_compared(small: SmallGolden) ->
     report = check_golden(small.path).report
     assert report.layers[-1].verdict == "not_compared"
     assert report.exit_code() == 3
+    assert report.notes[-1].startswith(
+        "every output of the model is equal; its layers are not all comparable"
+    )
+    assert report.notes[-1].endswith("0 of 3 recorded tensors are missing; see what `karat24 golden accept` "
+                                     "would change")  # fmt: skip
+
+
+def test_what_is_equal_is_said_where_a_runtime_runs_other_layers(tmp_path: Path) -> None:
+    """ONNX Runtime makes int8 activations uint8: no tensor of its layers is the oracle's, and outputs are."""
+    pytest.importorskip("onnxruntime")
+    from tests.cases.qdq_kinds import signed_activations
+
+    model = tmp_path / "signed.onnx"
+    model.write_bytes(signed_activations())
+    record_golden(model)
+    report = check_golden(golden_path(model), delegate="ort").report
+    assert report.exit_code() == 3
+    assert [output.verdict for output in report.outputs] == ["bit_exact"]
+    note = report.notes[-1]
+    assert note.startswith(
+        "every output of the model is equal; its layers are not all comparable, because ort"
+    )
+    assert note.endswith("`karat24 golden record signed.onnx --delegate ort --name ort`")
+    of_ort = golden_path(model, name="ort")
+    record_golden(model, of_ort, delegate="ort")
+    assert check_golden(of_ort, delegate="ort").passed
 
 
 def test_a_changed_oracle_is_said_to_have_changed(small: SmallGolden) -> None:
