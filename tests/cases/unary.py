@@ -39,7 +39,7 @@ ROOT_TIES = (
 
 def cases() -> list[Case]:
     """All of them, names unique."""
-    return [*_everywhere(), *_roots(), *_steep_gelu()]
+    return [*_everywhere(), *_roots(), *_shifted_by_31(), *_steep_gelu()]
 
 
 def _everywhere() -> Iterator[Case]:
@@ -80,6 +80,15 @@ def _roots() -> Iterator[Case]:
                     [Feed(every_value("int8"), f32(scale_in), -128)],
                     [Result((256,), "int8", f32(scale_out), zero_out)], broken_in=BROKEN.get(op),
                 )  # fmt: skip
+
+
+def _shifted_by_31() -> Iterator[Case]:
+    """The largest right shift that C defines: 11 for 1 / (512 * 8), and the reciprocal root's 20."""
+    yield single_layer(
+        "rsqrt_int8_shifted_by_31", "the largest right shift", "RSQRT",
+        [Feed(every_value("int8"), 2.0**18, -128)], [Result((256,), "int8", 8.0, 60)],
+        broken_in=BROKEN.get("RSQRT"),
+    )  # fmt: skip
 
 
 def _steep_gelu() -> Iterator[Case]:

@@ -1,6 +1,8 @@
-"""Layers whose results may leave int32 are refused by name, and their neighbours on the near side are not."""
+"""Layers that leave what C defines of int32 are refused by name, and their neighbours are not."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from karat24.refimpl.graph import Graph, Quantization
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import PROFILES
 from karat24.refimpl.profiles.tflite.beyond_int32 import WEIGHTED
+from tests.cases import unary
 from tests.cases.filter_layer import Shape, channel_axis, filter_layer, filter_shape
 
 FILTERED = sorted(WEIGHTED - {"BATCH_MATMUL"})
@@ -76,3 +79,12 @@ def test_a_zero_point_that_may_carry_across_int32_is_refused(op: str) -> None:
                 OPS[op].check(view)
         else:
             OPS[op].check(view)
+
+
+def test_a_root_that_is_shifted_by_more_than_31_is_refused() -> None:
+    (case,) = [case for case in unary.cases() if case.name == "rsqrt_int8_shifted_by_31"]
+    view = case.graph.view(0)
+    OPS["RSQRT"].check(view)
+    further = replace(view.output(), quantization=Quantization.per_tensor(16.0, 60))
+    with pytest.raises(UnsupportedOp, match="right shift of 32 bits, and C defines 31 at most"):
+        OPS["RSQRT"].check(replace(view, outputs=(further,)))

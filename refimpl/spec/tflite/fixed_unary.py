@@ -29,6 +29,11 @@ def check_fixed_unary(view: LayerView) -> None:
     shift = {"ABS": _abs_multiplier, "RSQRT": _rsqrt_multiplier}.get(view.op, lambda _: (0, 0))(view)[1]
     if shift > 22:
         raise UnsupportedOp(f"{view}: the scales' ratio needs a left shift of {shift} bits, which overflows")
+    if view.op == "RSQRT" and shift < MORE_BITS - 31:
+        raise UnsupportedOp(
+            f"{view}: 1 / (sqrt(s_in) * s_out) needs a right shift of {MORE_BITS - shift} bits, and C "
+            "defines 31 at most; check the scales"
+        )
 
 
 def fixed_unary(view: LayerView, values: Values, rule: Rule) -> SpecResult:
