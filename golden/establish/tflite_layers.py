@@ -23,6 +23,9 @@ FINE = 0.77 * 2.0**-16
 """A multiplier so small that accumulators of 23 bits are within the output's range: there the last bit of a
 multiplier moves thresholds."""
 
+BEYOND = 2**28 + 2**22
+"""A multiplier of 4 is 2^30 / 2^31 and a shift by 3 to the left, which carries this beyond int32."""
+
 THREE_EIGHTHS = 0.375
 """A ratio of scales that is rounded to this in float32, and is a little more or less in float64: what a table
 makes of every eighth value is a tie, or lies beside one."""
@@ -32,11 +35,12 @@ def _parameters(scale: float, zero_point: int) -> Quantization:
     return Quantization.per_tensor(float(np.float32(scale)), zero_point)
 
 
-def weighted_layer(kind: Kind, seed: int, clamped: bool = False) -> Graph:
+def weighted_layer(kind: Kind, seed: int, clamped: bool = False, beyond: bool = False) -> Graph:
     """A layer of a filter: scales of a power of two for every second seed, where roundings meet ties.
 
-    ``clamped``: with a fused RELU6 whose upper bound is a tie. CONV_2D and FULLY_CONNECTED have two outputs
-    of each channel: for a single one Arm has kernels that round otherwise.
+    ``clamped``: with a fused RELU6 whose upper bound is a tie. ``beyond``, for an even seed and one scale:
+    biases that a multiplier of 4 carries beyond int32, on both sides. CONV_2D and FULLY_CONNECTED have two
+    outputs of each channel: for a single one Arm has kernels that round otherwise.
     """
     rng = np.random.default_rng(seed)
     channels, low = CHANNELS, QUANTIZED_RANGE[kind.dtype][0]
@@ -62,7 +66,8 @@ def weighted_layer(kind: Kind, seed: int, clamped: bool = False) -> Graph:
         weights.astype(kind.dtype),
         Quantization(tuple(map(float, scales.astype(np.float32))), (middle,) * count, axis),
     )
-    bias = builder.constant("bias", np.zeros(channels, np.int32))
+    biases = np.resize([BEYOND, -BEYOND], channels) if beyond else np.zeros(channels)
+    bias = builder.constant("bias", biases.astype(np.int32))
     inputs = [data, filter_, bias]
     attributes: dict[str, Any] = {"fused_activation_function": "RELU6" if clamped else "NONE"}
     if kind.op == "TRANSPOSE_CONV":
@@ -72,6 +77,8 @@ def weighted_layer(kind: Kind, seed: int, clamped: bool = False) -> Graph:
     if kind.op == "DEPTHWISE_CONV_2D":
         attributes["depth_multiplier"] = 1
     scale = TIE if clamped else 2.0**-3 if seed % 2 == 0 else ratio * float(scales.mean()) / FINE
+    if beyond:
+        scale = ratio * float(scales[0]) / 4
     output = builder.tensor("output", result, kind.dtype, _parameters(scale, low + 128 - 7))
     builder.layer(kind.op, inputs, [output], 3, **attributes)
     return builder.build([output])

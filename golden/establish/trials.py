@@ -67,7 +67,7 @@ def trials_of(kind: Kind) -> list[Trial]:
         rules = kind.space.plain
         layers = _parting_layers(kind, rules, SEEDS, _steps)
         found = [trial for graph in layers for trial in _placed(graph, rules)]
-        return [*found, *map(_drawn, layers), *_clamped(kind)]
+        return [*found, *map(_drawn, layers), *_clamped(kind), *_shifted_left(kind)]
     if kind in TABLES:
         layers = _parting_layers(kind, kind.space.plain, TABLE_SEEDS, _tables)
         layers += [trial.graph for trial in _clamped(kind)]
@@ -82,6 +82,12 @@ def _clamped(kind: Kind) -> Iterator[Trial]:
         yield _drawn(tflite_layers.weighted_layer(kind, 0, clamped=True))
     elif kind.op in ("ADD", "SUB", "MUL", "RELU6") and kind.form != "same scale":
         yield _drawn(tflite_layers.table_layer(kind, 0, clamped=True))
+
+
+def _shifted_left(kind: Kind) -> Iterator[Trial]:
+    """Sums that a shift to the left carries out of int32: gemmlowp's own products of uint8 saturate there."""
+    if kind.format == "tflite" and kind.op in ("CONV_2D", "FULLY_CONNECTED") and kind.dtype == "uint8":
+        yield _drawn(tflite_layers.weighted_layer(kind, 0, beyond=True))
 
 
 Described = Callable[[LayerView, Sequence[Rule]], list[Array]]
