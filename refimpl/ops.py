@@ -25,6 +25,7 @@ from karat24.refimpl.spec.tflite import (
     depth_to_space,
     depthwise_conv_2d,
     dequantize,
+    detection_postprocess,
     div,
     fixed_unary,
     float_functions,
@@ -82,6 +83,11 @@ OPS: Mapping[str, Op] = MappingProxyType(
         "CEIL": Op(float_unary.check_float_unary, float_unary.float_unary),
         "CONCATENATION": Op(concatenation.check_concatenation, concatenation.concatenation),
         "CONV_2D": Op(conv_2d.check_conv_2d, conv_2d.conv_2d, accumulates=True),
+        "CUSTOM:TFLite_Detection_PostProcess": Op(
+            detection_postprocess.check_detection_postprocess,
+            detection_postprocess.detection_postprocess,
+            defined=detection_postprocess.defined,
+        ),
         "DEPTHWISE_CONV_2D": Op(
             depthwise_conv_2d.check_depthwise_conv_2d, depthwise_conv_2d.depthwise_conv_2d, accumulates=True
         ),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from karat24.refimpl.graph import LayerView, Tensor
+from karat24.refimpl.profiles.tflite.detection_options import options_of
 from karat24.refimpl.profiles.tflite.powers_of_two import nearest_power
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS, comparison_scales, variant_of
 from karat24.refimpl.profiles.tflite.xnnpack_tensors import product, ratio, same_parameters
@@ -240,7 +241,19 @@ XNNPACK: Refusals = (
 )
 """LiteRT 2.3, layers that its XNNPACK delegate takes: the whole model does not load then."""
 
+
+def _several_classes_of_a_box(view: LayerView) -> bool:
+    options = options_of(view)
+    return not options.regular and options.per_box_written > 1
+
+
 TFLM: Refusals = (
+    Refusal(
+        frozenset({"CUSTOM:TFLite_Detection_PostProcess"}),
+        _several_classes_of_a_box,
+        "its fast suppression writes several classes of a box to wrong places, some behind its outputs; set "
+        "max_classes_per_detection to 1",
+    ),
     Refusal(
         COMPARISONS,
         _scale_from_one,

@@ -21,6 +21,7 @@ from karat24.refimpl.profiles import PROFILES, Rule
 from tests.cases import (
     activations,
     copies,
+    detections,
     elementwise,
     glue,
     matrices,
@@ -35,8 +36,8 @@ from tests.cases import (
 from tests.cases.case import Case
 
 MODULES = (
-    activations, copies, elementwise, glue, matrices, pooling, quantization, resize_bilinear, slicing, sums,
-    tables, unary,
+    activations, copies, detections, elementwise, glue, matrices, pooling, quantization, resize_bilinear,
+    slicing, sums, tables, unary,
 )  # fmt: skip
 PER_OP = 200
 SMALL = 40_000
@@ -67,6 +68,7 @@ def _other_attribute(layer: Layer, rng: np.random.Generator) -> Layer:
         int: [*NUMBERS, "x"],
         float: [-1.0, 0.0, 1e-30, 1e30, math.inf, math.nan],
         str: ["SAME", "VALID", "NONE", "RELU6", "TANH", "int64", "int32", "", "REFLECT"],
+        bytes: [b"", bytes(old)[1:], bytes(old)[:-4]] if isinstance(old, bytes) else [],
         tuple: [(), (0,), (-1,), (0, 0), (9,), (-1, -1), (2, 3, 4)],
     }
     options = choices[type(old)]

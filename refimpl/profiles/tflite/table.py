@@ -57,6 +57,7 @@ _COMMON: RuleTable = {
     **{op: _any(EXACT) for op in COPIES + IEEE},
     **{op: {"bool_scale_from_1": Rule("sign_only"), "*": EXACT} for op in COMPARISONS},
     "ABS": {"float32": EXACT, "int8": GEMMLOWP_32},
+    "CUSTOM:TFLite_Detection_PostProcess": _any(REFERENCE),
     "NEG": {"float32": EXACT},
     "SQRT": {"float32": EXACT},
     "RSQRT": {"int8": GEMMLOWP_32P},
@@ -127,6 +128,7 @@ TFLITE_2_14_REF: RuleTable = {
     **_COMMON,
     "REVERSE_V2": {"one_axis": EXACT},
     **_GEMMLOWP_CONVOLUTIONS,
+    "CUSTOM:TFLite_Detection_PostProcess": _any(Rule("later_class_first")),
     "LEAKY_RELU": {
         "int8_negative": GEMMLOWP_SIGNED_32,
         "uint8_negative": GEMMLOWP_SIGNED_32,
@@ -195,6 +197,7 @@ _SPATIAL_MEAN_IN_BLOCKS = Rule("spatial_ruy", tail="spatial", block=16, block_ax
 LITERT_2_3_BUILTIN: RuleTable = {
     **TFLITE_2_14_BUILTIN,
     **_SINCE_LITERT,
+    "CUSTOM:TFLite_Detection_PostProcess": _any(REFERENCE),
     "TANH": {**_SINCE_LITERT["TANH"], "int16_shifted": FIXED_POINT},
     "ELU": {"int8": replace(SATURATING_TABLE, libm="fdlibm")},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
@@ -295,6 +298,7 @@ TFLM: RuleTable = MappingProxyType(
     {
         **{op: rules for op, rules in TFLITE_2_14_REF.items() if op not in TFLM_OTHERWISE},
         "CAST": LITERT_2_3_REF["CAST"],
+        "CUSTOM:TFLite_Detection_PostProcess": LITERT_2_3_REF["CUSTOM:TFLite_Detection_PostProcess"],
         **{op: _any(GEMMLOWP_64) for op in ("LEAKY_RELU", "MUL", "PRELU", "RELU")},
         "TRANSPOSE_CONV": _GEMMLOWP_CONVOLUTIONS["TRANSPOSE_CONV"],
         "FULLY_CONNECTED": {

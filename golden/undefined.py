@@ -1,0 +1,69 @@
+"""Values that an op leaves as memory was: nobody can say what they are, so no comparison counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from karat24.delegates.protocol import DelegateRun
+from karat24.refimpl.contract import Defined
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import DTYPES, Array, Graph, LayerView
+from karat24.refimpl.ops import OPS
+
+
+def cleared(graph: Graph, run: DelegateRun) -> DelegateRun:
+    """A runtime's run of ``graph`` with 0 for each value that a layer of it does not write, as the oracle has
+    there. Which these are follows from the layer's other outputs, where the run shows all of them."""
+    tensors = dict(run.trace.tensors)
+    outputs = dict(zip(graph.outputs, run.outputs, strict=True))
+    changed = False
+    for view, defined in _partly_written(graph):
+        for values in (tensors, outputs):
+            found = [values[tensor.index] for tensor in view.outputs if tensor.index in values]
+            if [value.shape for value in found] == [tensor.shape for tensor in view.outputs]:
+                for tensor, value, written in zip(view.outputs, found, defined(view, found), strict=True):
+                    values[tensor.index] = np.where(written, value, value.dtype.type(0))
+                changed = True
+    if not changed:
+        return run
+    in_order = tuple(outputs[index] for index in graph.outputs)
+    return replace(run, trace=replace(run.trace, tensors=tensors), outputs=in_order)
+
+
+def unchanged(run: DelegateRun, undisturbed: Sequence[Array]) -> DelegateRun | None:
+    """The run, where nothing but values that no layer writes differs from the outputs of an ``undisturbed``
+    one; None where capture changed others. Both have been :func:`cleared`."""
+    same = all(
+        mine.shape == other.shape and mine.tobytes() == other.tobytes()
+        for mine, other in zip(run.outputs, undisturbed, strict=True)
+    )
+    return replace(run, capture_changed=()) if same else None
+
+
+def undefined_in(graph: Graph) -> list[str]:
+    """A sentence for each layer that may leave values as memory was."""
+    return [
+        f"{view} leaves the places behind its detections as memory was: they are not compared"
+        for view, defined in _partly_written(graph)
+        if not all(written.all() for written in defined(view, _nothing(view)))
+    ]
+
+
+def _partly_written(graph: Graph) -> Iterator[tuple[LayerView, Defined]]:
+    """The sound layers that need not write every value of their outputs."""
+    for view in graph.views() if graph.format == "tflite" else ():
+        op = OPS.get(view.op)
+        if op is None or op.defined is None:
+            continue
+        try:
+            op.check(view)
+        except ModelError:
+            continue
+        yield view, op.defined
+
+
+def _nothing(view: LayerView) -> list[Array]:
+    return [np.zeros(tensor.shape, DTYPES[tensor.dtype]) for tensor in view.outputs]
