@@ -189,6 +189,9 @@ UNPACKING: Mapping[str, tuple[int, ...]] = MappingProxyType(
 )
 """Positions of the constants that may be of a packed element type."""
 
+CONTROL_FLOW = ("IF", "WHILE", "CALL_ONCE")
+"""Ops that run other graphs of their .tflite file."""
+
 EDGETPU_OP = "CUSTOM:edgetpu-custom-op"
 
 
@@ -227,6 +230,11 @@ def why_unsupported(op: str) -> str:
     if op == EDGETPU_OP:
         return (
             "this model is compiled for the Edge TPU and shows no layers; use the model it was compiled from"
+        )
+    if op in CONTROL_FLOW:
+        return (
+            "karat24 computes no control flow; the graphs it enters can be judged one by one, with "
+            "--subgraph and a number that karat24 inspect shows"
         )
     custom = op.startswith("CUSTOM:") or op.split(":")[0] not in (op, "com.microsoft")
     return "only whoever made the op defines it" if custom else "karat24 lacks it; the model can be sound"

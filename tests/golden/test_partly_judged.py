@@ -20,6 +20,7 @@ from karat24.refimpl.graph import Graph, Quantization
 from karat24.refimpl.trace import Trace
 from tests.cases import detections
 from tests.shared_models import require_case
+from tests.support.tflite_control_flow import branching
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 
@@ -226,6 +227,14 @@ def test_places_that_no_detection_fills_do_not_count(reference: Delegate) -> Non
         runtime = Altered(reference, "out2", 7.0, place)
         report = verify(content, case.graph, runtime, [list(case.feeds)], mode="cumulative", threads=1)  # type: ignore[arg-type]
         assert report.verdict == verdict
+
+
+def test_layers_around_control_flow_are_judged(reference: Delegate) -> None:
+    """IF is named and not compared, what lies behind it goes on with the runtime's values."""
+    report = judged(branching(), reference)
+    assert verdicts(report) == ["bit_exact", "not_compared", "bit_exact"]
+    assert "computes no control flow" in report.layers[1].reason
+    assert report.exit_code() == 3
 
 
 def test_reported_file_of_two_signatures(lane: Delegate) -> None:
