@@ -60,8 +60,8 @@ class Subgraph(NamedTuple):
 def read_tflite(source: str | Path | bytes, subgraph: int | str | None = None) -> Graph:
     """The graph in a .tflite file, given as a path or as its content.
 
-    ``subgraph`` is a number, a name or that of a signature; it may be left out where the file has one graph to
-    enter, number 0 (those of control flow are entered by layers).
+    ``subgraph`` is a number, a name or that of a signature; it may be left out where the file has one graph
+    to enter, number 0 (those of control flow are entered by layers).
     Shapes of layer outputs are those the layers compute (``karat24.refimpl.settling``).
     Tensors and layers keep the file's indices, options left out of the file have
     the schema's defaults. An op without a line in ``export/tflite/ops.py`` is kept
@@ -164,7 +164,8 @@ class _Reader:
         if len(fitting) == 1:
             return fitting[0]
         listed = ", ".join(
-            f"{graph.number} ({', '.join(map(repr, graph.signatures or (graph.name,)))})" for graph in known
+            f"{graph.number} ({', '.join(map(repr, graph.signatures or (graph.name,)))})"
+            for graph in known
         )
         asked = "there are several" if subgraph is None else f"{subgraph!r} names {len(fitting)} of them"
         raise UsageError(
