@@ -1,4 +1,7 @@
-"""Values that an op leaves as memory was: nobody can say what they are, so no comparison counts them."""
+"""What one run leaves open: values that memory held before, of which nobody can say what they are.
+
+Those that an op does not write count in no comparison; variables start from the runtime's first values.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from karat24.refimpl.contract import Defined
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import DTYPES, Array, Graph, LayerView
 from karat24.refimpl.ops import OPS
+from karat24.refimpl.spec.shared.variables import VARIABLE
 
 
 def cleared(graph: Graph, run: DelegateRun) -> DelegateRun:
@@ -43,13 +47,18 @@ def unchanged(run: DelegateRun, undisturbed: Sequence[Array]) -> DelegateRun | N
     return replace(run, capture_changed=()) if same else None
 
 
-def undefined_in(graph: Graph) -> list[str]:
-    """A sentence for each layer that may leave values as memory was."""
-    return [
+def notes_on(graph: Graph) -> list[str]:
+    """A sentence for each layer that may leave values as memory was, and one on variables: each run of a lane
+    starts from what a runtime puts into them, not from what the run before left."""
+    variables = any(tensor.dtype.startswith(VARIABLE) for tensor in graph.tensors)
+    return [_FIRST_STATE] * variables + [
         f"{view} leaves the places behind its detections as memory was: they are not compared"
         for view, defined in _partly_written(graph)
         if not all(written.all() for written in defined(view, _nothing(view)))
     ]
+
+
+_FIRST_STATE = "each run starts from the values its variables have at first, not from those a run before left"
 
 
 def _partly_written(graph: Graph) -> Iterator[tuple[LayerView, Defined]]:

@@ -23,7 +23,7 @@ from karat24.golden.provenance import (
     model_label,
 )
 from karat24.golden.report import Mode, Origin, Report
-from karat24.golden.undefined import cleared, undefined_in
+from karat24.golden.undefined import cleared, notes_on
 from karat24.golden.whole import WholeModel, WholeRun, reason_to_give
 from karat24.refimpl.engine import Feeds, Program, Progress, compile_graph
 from karat24.refimpl.errors import CannotCompare, DelegateError, ModelError
@@ -68,7 +68,7 @@ def verify(
         delegate.versions()  # a runtime that is not here needs no profile first
         why = delegate.fit.reason and f" ({delegate.fit.reason})"
         raise CannotCompare(f"no profile describes {delegate.name}{why}; choose one with --profile")
-    remarks = [remark.text for remark in remarks_on(graph)] if graph.format == "onnx" else undefined_in(graph)
+    remarks = [remark.text for remark in remarks_on(graph)] if graph.format == "onnx" else notes_on(graph)
     profile_for(graph, name)  # before a runtime is asked for anything
     executed = delegate.executed_graph(model, graph)
     graph = executed.graph

@@ -12,6 +12,7 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import UNLISTED, Graph, LayerView
 from karat24.refimpl.spec.onnx.table import ONNX_OPS
 from karat24.refimpl.spec.shared.packed import PACKED
+from karat24.refimpl.spec.shared.variables import VARIABLE
 from karat24.refimpl.spec.tflite import (
     add,
     arg_max,
@@ -60,6 +61,7 @@ from karat24.refimpl.spec.tflite import (
     split,
     squared_difference,
     strided_slice,
+    svdf,
     tile,
     top_k,
     transpose,
@@ -170,6 +172,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
         "SQUEEZE": Op(reshape.check_squeeze, reshape.same_values),
         "STRIDED_SLICE": Op(strided_slice.check_strided_slice, strided_slice.strided_slice),
         "SUB": Op(add.check_add, add.sub),
+        "SVDF": Op(svdf.check_svdf, svdf.svdf),
         "SUM": Op(reduce.check_reduce, reduce.reduce),
         "TANH": Op(logistic.check_tanh, logistic.tanh),
         "TILE": Op(tile.check_tile, tile.tile),
@@ -192,6 +195,9 @@ UNPACKING: Mapping[str, tuple[int, ...]] = MappingProxyType(
 CONTROL_FLOW = ("IF", "WHILE", "CALL_ONCE")
 """Ops that run other graphs of their .tflite file."""
 
+STATES: Mapping[str, tuple[int, ...]] = MappingProxyType({"SVDF": (4,)})
+"""Positions of the variables an op keeps its state in."""
+
 EDGETPU_OP = "CUSTOM:edgetpu-custom-op"
 
 
@@ -211,6 +217,8 @@ def check_supported(view: LayerView) -> None:
         raise UnsupportedOp(f"no implementation for {view.op}: {why_unsupported(view.op)}")
     for position, tensor in enumerate((*view.inputs, *view.outputs)):
         if tensor is None or not tensor.is_opaque:
+            continue
+        if position in STATES.get(view.op, ()) and tensor.dtype.startswith(VARIABLE):
             continue
         if position not in UNPACKING.get(view.op, ()) or tensor.dtype not in PACKED:
             raise UnsupportedOp(

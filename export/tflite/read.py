@@ -164,8 +164,7 @@ class _Reader:
         if len(fitting) == 1:
             return fitting[0]
         listed = ", ".join(
-            f"{graph.number} ({', '.join(map(repr, graph.signatures or (graph.name,)))})"
-            for graph in known
+            f"{graph.number} ({', '.join(map(repr, graph.signatures or (graph.name,)))})" for graph in known
         )
         asked = "there are several" if subgraph is None else f"{subgraph!r} names {len(fitting)} of them"
         raise UsageError(

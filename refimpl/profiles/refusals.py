@@ -242,6 +242,10 @@ XNNPACK: Refusals = (
 """LiteRT 2.3, layers that its XNNPACK delegate takes: the whole model does not load then."""
 
 
+def _unbiased_svdf(view: LayerView) -> bool:
+    return view.optional_input(3) is None
+
+
 def _several_classes_of_a_box(view: LayerView) -> bool:
     options = options_of(view)
     return not options.regular and options.per_box_written > 1
@@ -253,6 +257,11 @@ TFLM: Refusals = (
         _several_classes_of_a_box,
         "its fast suppression writes several classes of a box to wrong places, some behind its outputs; set "
         "max_classes_per_detection to 1",
+    ),
+    Refusal(
+        frozenset({"SVDF"}),
+        _unbiased_svdf,
+        "an int8 SVDF without a bias ends its process; give it a bias of zeros",
     ),
     Refusal(
         COMPARISONS,

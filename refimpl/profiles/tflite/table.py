@@ -63,6 +63,7 @@ _COMMON: RuleTable = {
     "RSQRT": {"int8": GEMMLOWP_32P},
     "SUM": {"int32": EXACT, "int8": Rule("reads_uint8", "float64"), "uint8": GEMMLOWP_64},
     "SQUARED_DIFFERENCE": {"int8": GEMMLOWP_64},
+    "SVDF": {"int8": GEMMLOWP_32},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
     "LOG_SOFTMAX": {"int8": FIXED_POINT, "uint8": FIXED_POINT},
     "EXP": {"int8": FLOAT_TABLE},
