@@ -246,6 +246,14 @@ def _unbiased_svdf(view: LayerView) -> bool:
     return view.optional_input(3) is None
 
 
+def _other_bias_scale(view: LayerView) -> bool:
+    bias = view.optional_input(3)
+    if bias is None:
+        return False
+    scale = 0.0 if bias.quantization is None else bias.scale
+    return abs(scale - view.input(4).scale * view.input(2).scale) >= 1e-5
+
+
 def _several_classes_of_a_box(view: LayerView) -> bool:
     options = options_of(view)
     return not options.regular and options.per_box_written > 1
@@ -262,6 +270,11 @@ TFLM: Refusals = (
         frozenset({"SVDF"}),
         _unbiased_svdf,
         "an int8 SVDF without a bias ends its process; give it a bias of zeros",
+    ),
+    Refusal(
+        frozenset({"SVDF"}),
+        _other_bias_scale,
+        "the scale of the bias is not that of the state times that of the time weights; make it so",
     ),
     Refusal(
         COMPARISONS,

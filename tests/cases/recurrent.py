@@ -30,7 +30,7 @@ def svdf(
         Feed(rng.integers(-128, 128, (batch, depth)).astype(np.int8), 0.5, 7),
         Constant(rng.integers(-127, 128, (filters, depth)).astype(np.int8), to_state * 2),
         Constant(rng.integers(-300, 301, (filters, memory)).astype(np.int16), to_output * 0.5),
-        Constant(rng.integers(-9000, 9001, units).astype(np.int32)) if bias else None,
+        Constant(rng.integers(-9000, 9001, units).astype(np.int32), to_output * 0.5) if bias else None,
         State((batch, filters * memory), "int16", 1.0),
     ]
     return single_layer(
