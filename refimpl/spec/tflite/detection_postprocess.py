@@ -192,14 +192,12 @@ def _not_suppressed(boxes: Array, scores: Array, options: Options, limit: int) -
     """At most ``limit`` boxes by falling score, the first of equal ones first, none of which overlaps a
     better one by more than the threshold."""
     order = np.argsort(-scores, kind="stable")
-    active = [int(box) for box in order if scores[box] >= np.float32(options.score)]
+    active = order[scores[order] >= np.float32(options.score)]
     selected: list[int] = []
-    while active and len(selected) < limit:
-        best, *rest = active
+    while active.size and len(selected) < limit:
+        best, rest = int(active[0]), active[1:]
         selected.append(best)
-        overlaps = _overlaps(boxes[best], boxes[rest])
-        suppressed = overlaps > np.float32(options.overlap)
-        active = [box for box, gone in zip(rest, suppressed, strict=True) if not gone]
+        active = rest[~(_overlaps(boxes[best], boxes[rest]) > np.float32(options.overlap))]
     return selected
 
 
