@@ -37,6 +37,15 @@ def cleared(graph: Graph, run: DelegateRun) -> DelegateRun:
     return replace(run, trace=replace(run.trace, tensors=tensors), outputs=in_order)
 
 
+def written_only(view: LayerView, expected: Sequence[Array], position: int, found: Array) -> Array:
+    """Values of output ``position`` that were found, with the expected ones in the places that the layer does
+    not write when its outputs are as expected."""
+    op = OPS.get(view.op)
+    if op is None or op.defined is None or found.shape != expected[position].shape:
+        return found
+    return np.where(op.defined(view, expected)[position], found, expected[position])
+
+
 def unchanged(run: DelegateRun, undisturbed: Sequence[Array]) -> DelegateRun | None:
     """The run, where nothing but values that no layer writes differs from the outputs of an ``undisturbed``
     one; None where capture changed others. Both have been :func:`cleared`."""
