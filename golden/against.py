@@ -28,6 +28,7 @@ from karat24.golden.provenance import (
     model_label,
 )
 from karat24.golden.report import Mode, Report
+from karat24.golden.undefined import cleared
 from karat24.golden.whole import WholeModel, run_whole
 from karat24.refimpl.engine import Feeds, Missing, Progress, compile_graph, resolve_feeds
 from karat24.refimpl.errors import CannotCompare, DelegateError, KaratError, UsageError
@@ -52,7 +53,8 @@ class Side:
 
     def run(self, base: Graph, feeds: Mapping[int, Array], everything: bool) -> DelegateRun | DelegateError:
         """One run of the file on the feeds of ``base``."""
-        return run_whole(self.delegate, self.model, self._feeds(base, feeds), everything)
+        graph = self.executed.graph
+        return run_whole(self.delegate, self.model, graph, self._feeds(base, feeds), everything)
 
     def _feeds(self, base: Graph, feeds: Mapping[int, Array]) -> list[Array]:
         return [
@@ -339,8 +341,9 @@ class _Isolated:
             if isinstance(run, DelegateError):
                 answers.append(str(run))
             else:
+                outputs = cleared(side.graph, run).outputs
                 answers.append(
-                    tuple(relayout(value, side.graph.format, cut.graph.format) for value in run.outputs)
+                    tuple(relayout(value, side.graph.format, cut.graph.format) for value in outputs)
                 )
         return answers
 

@@ -23,6 +23,7 @@ from karat24.golden.provenance import (
     model_label,
 )
 from karat24.golden.report import Mode, Origin, Report
+from karat24.golden.undefined import cleared, notes_on
 from karat24.golden.whole import WholeModel, WholeRun, reason_to_give
 from karat24.refimpl.engine import Feeds, Program, Progress, compile_graph
 from karat24.refimpl.errors import CannotCompare, DelegateError, ModelError
@@ -67,7 +68,7 @@ def verify(
         delegate.versions()  # a runtime that is not here needs no profile first
         why = delegate.fit.reason and f" ({delegate.fit.reason})"
         raise CannotCompare(f"no profile describes {delegate.name}{why}; choose one with --profile")
-    remarks = [remark.text for remark in remarks_on(graph)] if graph.format == "onnx" else []
+    remarks = [remark.text for remark in remarks_on(graph)] if graph.format == "onnx" else notes_on(graph)
     profile_for(graph, name)  # before a runtime is asked for anything
     executed = delegate.executed_graph(model, graph)
     graph = executed.graph
@@ -112,7 +113,7 @@ def verify(
         versions={**versions, **delegate.versions()},
         machine=machine(),
         outputs=tuple(record.verdict(layers) for record in outputs),
-        notes=tuple(note for note in (probe.reason, executed.note, *remarks, *undescribed) if note),
+        notes=tuple(filter(None, (probe.reason, executed.note, *remarks, *undescribed))),
         profile_reason="; ".join(filter(None, (*known, program.profile.caveat))),
     )
 
@@ -165,7 +166,8 @@ class _Isolated:
                 record.refuse(str(answer))
                 continue
             tensors = (cut[0].tensors[i] for i in cut[0].graph.outputs)
-            self._compare(record, expected, dict(zip(tensors, answer.outputs, strict=True)))
+            outputs = cleared(cut[0].graph, answer).outputs
+            self._compare(record, expected, dict(zip(tensors, outputs, strict=True)))
 
     def _compare(self, record: _Judged, expected: Trace, found: Mapping[int, Array]) -> None:
         index = record.tensor.index

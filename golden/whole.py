@@ -16,6 +16,7 @@ from karat24.delegates.protocol import Delegate, DelegateRun, Model
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain_whole import WholeExplainer
 from karat24.golden.layer_record import Gathered, OutputRecord
+from karat24.golden.undefined import cleared, unchanged
 from karat24.refimpl.bounds import Interval, bound_for
 from karat24.refimpl.bounds.chain import interval_of
 from karat24.refimpl.engine import Feeds, Program, Progress
@@ -26,7 +27,7 @@ from karat24.refimpl.errors import (
     ModelError,
     UnsupportedOp,
 )
-from karat24.refimpl.graph import DTYPES, Array
+from karat24.refimpl.graph import DTYPES, Array, Graph
 from karat24.refimpl.profiles import METHODS
 from karat24.refimpl.step import Step
 from karat24.refimpl.trace import Trace
@@ -42,16 +43,18 @@ def reason_to_give(step: Step) -> str:
 
 
 def run_whole(
-    delegate: Delegate, model: Model, feeds: Feeds, everything: bool
+    delegate: Delegate, model: Model, graph: Graph, feeds: Feeds, everything: bool
 ) -> DelegateRun | DelegateError:
-    """One run of a file; its outputs are those of a run that no inner tensor was read from.
+    """One run of a file whose layers are those of ``graph``; its outputs are those of a run that no inner
+    tensor was read from.
 
     A file the runtime does not run is an answer; raises DelegateUnavailable, FeedError, UsageError.
     """
     try:
-        run = delegate.run(model, feeds, tensors="all" if everything else "outputs")
+        run = cleared(graph, delegate.run(model, feeds, tensors="all" if everything else "outputs"))
         if run.capture_changed:
-            run = replace(run, outputs=delegate.run(model, feeds, tensors="outputs").outputs)
+            undisturbed = cleared(graph, delegate.run(model, feeds, tensors="outputs")).outputs
+            run = unchanged(run, undisturbed) or replace(run, outputs=undisturbed)
     except DelegateUnavailable:
         raise
     except DelegateError as error:
@@ -137,7 +140,8 @@ class WholeModel:
 
     def run(self, feeds: Feeds, everything: bool = False, progress: Progress | None = None) -> WholeRun:
         """Runs the file, reading inner tensors where ``everything`` is asked for or one must be given."""
-        run = run_whole(self._delegate, self._model, feeds, everything or self.needs_values)
+        everything = everything or self.needs_values
+        run = run_whole(self._delegate, self._model, self._program.graph, feeds, everything)
         return self.beside(run, feeds, progress)
 
     def beside(

@@ -44,6 +44,15 @@ class GraphBuilder:
         self._tensors.append(Tensor(index, name, values.shape, values.dtype.name, quantization, values))
         return index
 
+    def variable(
+        self, name: str, shape: Sequence[int], dtype: str, quantization: Quantization | None = None
+    ) -> int:
+        """A tensor that keeps its values from run to run."""
+        index, dtype = len(self._tensors), f"variable {dtype}"
+        held = np.empty(0, np.uint8)  # by the runtime, not by the graph
+        self._tensors.append(Tensor(index, name, tuple(shape), dtype, quantization, held))
+        return index
+
     def layer(
         self,
         op: str,

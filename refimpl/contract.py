@@ -40,13 +40,19 @@ After it passes, spec and kernel may rely on every shape."""
 Spec: TypeAlias = Callable[[LayerView, Values, Rule], SpecResult]
 
 
+Defined: TypeAlias = Callable[[LayerView, Sequence[Array]], tuple[Array, ...]]
+"""Which values of its outputs, given them all, an op writes (True); the others are as memory was before."""
+
+
 @dataclass(frozen=True)
 class Op:
-    """One line of the op table. ``accumulates``: its spec and kernel can give accumulators."""
+    """One line of the op table. ``accumulates``: its spec and kernel can give accumulators. ``defined`` is
+    there where the op does not write every value; its spec writes 0 in their place."""
 
     check: Check
     spec: Spec
     accumulates: bool = False
+    defined: Defined | None = None
 
 
 LOCKS_NOTHING = "karat24-reader"

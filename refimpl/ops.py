@@ -12,6 +12,7 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import UNLISTED, Graph, LayerView
 from karat24.refimpl.spec.onnx.table import ONNX_OPS
 from karat24.refimpl.spec.shared.packed import PACKED
+from karat24.refimpl.spec.shared.variables import VARIABLE
 from karat24.refimpl.spec.tflite import (
     add,
     arg_max,
@@ -25,6 +26,7 @@ from karat24.refimpl.spec.tflite import (
     depth_to_space,
     depthwise_conv_2d,
     dequantize,
+    detection_postprocess,
     div,
     fixed_unary,
     float_functions,
@@ -59,6 +61,7 @@ from karat24.refimpl.spec.tflite import (
     split,
     squared_difference,
     strided_slice,
+    svdf,
     tile,
     top_k,
     transpose,
@@ -82,6 +85,11 @@ OPS: Mapping[str, Op] = MappingProxyType(
         "CEIL": Op(float_unary.check_float_unary, float_unary.float_unary),
         "CONCATENATION": Op(concatenation.check_concatenation, concatenation.concatenation),
         "CONV_2D": Op(conv_2d.check_conv_2d, conv_2d.conv_2d, accumulates=True),
+        "CUSTOM:TFLite_Detection_PostProcess": Op(
+            detection_postprocess.check_detection_postprocess,
+            detection_postprocess.detection_postprocess,
+            defined=detection_postprocess.defined,
+        ),
         "DEPTHWISE_CONV_2D": Op(
             depthwise_conv_2d.check_depthwise_conv_2d, depthwise_conv_2d.depthwise_conv_2d, accumulates=True
         ),
@@ -164,6 +172,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
         "SQUEEZE": Op(reshape.check_squeeze, reshape.same_values),
         "STRIDED_SLICE": Op(strided_slice.check_strided_slice, strided_slice.strided_slice),
         "SUB": Op(add.check_add, add.sub),
+        "SVDF": Op(svdf.check_svdf, svdf.svdf),
         "SUM": Op(reduce.check_reduce, reduce.reduce),
         "TANH": Op(logistic.check_tanh, logistic.tanh),
         "TILE": Op(tile.check_tile, tile.tile),
@@ -182,6 +191,12 @@ UNPACKING: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {"CONV_2D": (1,), "DEPTHWISE_CONV_2D": (1,), "FULLY_CONNECTED": (1,), "DequantizeLinear": (0, 2)}
 )
 """Positions of the constants that may be of a packed element type."""
+
+CONTROL_FLOW = ("IF", "WHILE", "CALL_ONCE")
+"""Ops that run other graphs of their .tflite file."""
+
+STATES: Mapping[str, tuple[int, ...]] = MappingProxyType({"SVDF": (4,)})
+"""Positions of the variables an op keeps its state in."""
 
 EDGETPU_OP = "CUSTOM:edgetpu-custom-op"
 
@@ -203,6 +218,8 @@ def check_supported(view: LayerView) -> None:
     for position, tensor in enumerate((*view.inputs, *view.outputs)):
         if tensor is None or not tensor.is_opaque:
             continue
+        if position in STATES.get(view.op, ()) and tensor.dtype.startswith(VARIABLE):
+            continue
         if position not in UNPACKING.get(view.op, ()) or tensor.dtype not in PACKED:
             raise UnsupportedOp(
                 f"{view}: tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
@@ -221,6 +238,11 @@ def why_unsupported(op: str) -> str:
     if op == EDGETPU_OP:
         return (
             "this model is compiled for the Edge TPU and shows no layers; use the model it was compiled from"
+        )
+    if op in CONTROL_FLOW:
+        return (
+            "karat24 computes no control flow; the graphs it enters can be judged one by one, with "
+            "--subgraph and a number that karat24 inspect shows"
         )
     custom = op.startswith("CUSTOM:") or op.split(":")[0] not in (op, "com.microsoft")
     return "only whoever made the op defines it" if custom else "karat24 lacks it; the model can be sound"

@@ -351,7 +351,8 @@ class Worker:
 
 
 def invoke(interpreter: Any, feeds: dict[int, Any]) -> None:
-    """Runs the model once."""
+    """Runs the model once, from the state its variables have at first."""
+    interpreter.reset_all_variables()
     for index, array in feeds.items():
         interpreter.set_tensor(index, array)
     interpreter.invoke()

@@ -69,8 +69,9 @@ class Model:
         return found
 
     def run(self, preserve: bool, feeds: dict[int, Any]) -> Any:
-        """The interpreter after one run."""
+        """The interpreter after one run from the state its variables have at first."""
         interpreter = self.interpreter(preserve)
+        interpreter.reset()
         for index, array in feeds.items():
             interpreter.set_input(np.asarray(array, order="C"), self.inputs.index(index))
         interpreter.invoke()

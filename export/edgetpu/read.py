@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from karat24.export.edgetpu.flexbuffer import read_flexbuffer_map
 from karat24.export.edgetpu.package import Package, read_package
 from karat24.export.edgetpu.schema import CUSTOM_OP, PACKAGE_KEY
 from karat24.export.tflite import read_tflite
 from karat24.export.tflite.schema import CUSTOM, CUSTOM_OPTIONS
 from karat24.refimpl.errors import ModelError
+from karat24.refimpl.flexbuffer import read_flexbuffer_map
 from karat24.refimpl.graph import Graph, LayerView
 
 

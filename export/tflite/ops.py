@@ -208,6 +208,7 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
         "STRIDED_SLICE": _op("StridedSliceOptions", (*_masks, _flag("offset")), v.strided_slice),
         "SUB": _op("SubOptions", _sum, v.subtraction),
         "SUM": _op("ReducerOptions", _reduce, _int8),
+        "SVDF": _op("SVDFOptions", (Option("rank"), _activation, _hybrid), v.svdf),
         "TANH": _op("", (), _int16),
         "TILE": _op("TileOptions", (), v.by_type(int8=3)),
         "TOPK_V2": _op("TopKV2Options", (), v.topk),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from karat24.export.tflite.calls import Call, calls
 from karat24.export.tflite.flatbuffer import Document, Table, Tables
 from karat24.export.tflite.read_operator import code_of, options_of
 from karat24.export.tflite.schema import (
@@ -44,18 +45,23 @@ MAX_RANK = 32
 
 
 class Subgraph(NamedTuple):
-    """One of a file's graphs: its number, its name, and the signatures that enter it."""
+    """One of a file's graphs: its number, its name, and the signatures and layers that enter it."""
 
     number: int
     name: str
     signatures: tuple[str, ...]
+    callers: tuple[Call, ...] = ()
+
+    def called(self, subgraph: int | str | None) -> bool:
+        """Whether a choice is this graph's number, its name or one of its signatures."""
+        return subgraph is not None and subgraph in (self.number, self.name, *self.signatures)
 
 
 def read_tflite(source: str | Path | bytes, subgraph: int | str | None = None) -> Graph:
     """The graph in a .tflite file, given as a path or as its content.
 
-    ``subgraph`` is a number or the name of a signature; it may be left out where the file has one graph to
-    enter, number 0 (those of control flow are entered by layers).
+    ``subgraph`` is a number, a name or that of a signature; it may be left out where the file has one graph
+    to enter, number 0 (those of control flow are entered by layers).
     Shapes of layer outputs are those the layers compute (``karat24.refimpl.settling``).
     Tensors and layers keep the file's indices, options left out of the file have
     the schema's defaults. An op without a line in ``export/tflite/ops.py`` is kept
@@ -82,7 +88,7 @@ def tflite_subgraphs(source: str | Path | bytes) -> tuple[Subgraph, ...]:
     """
     label, reader = _opened(source)
     try:
-        return reader.subgraphs()
+        return reader.called_subgraphs()
     except ModelError as error:
         raise type(error)(f"{label}: {error}") from None
 
@@ -129,6 +135,17 @@ class _Reader:
             for index, table in enumerate(self._subgraphs)
         )
 
+    def called_subgraphs(self) -> tuple[Subgraph, ...]:
+        """All graphs of the file, and the layers that enter them."""
+        known = self.subgraphs()
+        if len(known) == 1:
+            return known
+        found = tuple(calls(self._model))
+        return tuple(
+            graph._replace(callers=tuple(call for call in found if call.entered == graph.number))
+            for graph in known
+        )
+
     def _entered(self, signature: Table) -> int:
         index = signature.integer(SignatureField.SUBGRAPH_INDEX, "I")
         if index >= len(self._subgraphs):
@@ -141,18 +158,18 @@ class _Reader:
         if len(self._subgraphs) == 1 and subgraph in (None, 0):
             return 0
         known = self.subgraphs()
-        fitting = [
-            graph.number for graph in known if subgraph == graph.number or subgraph in graph.signatures
-        ]
+        fitting = [graph.number for graph in known if graph.called(subgraph)]
         if subgraph is None:
             fitting = [graph.number for graph in known if graph.signatures] or [0]
         if len(fitting) == 1:
             return fitting[0]
         listed = ", ".join(
-            f"{graph.number} ({', '.join(map(repr, graph.signatures)) or 'no signature'})" for graph in known
+            f"{graph.number} ({', '.join(map(repr, graph.signatures or (graph.name,)))})" for graph in known
         )
         asked = "there are several" if subgraph is None else f"{subgraph!r} names {len(fitting)} of them"
-        raise UsageError(f"choose one of the file's subgraphs by number or signature, {asked}: {listed}")
+        raise UsageError(
+            f"choose one of the file's subgraphs by number, name or signature, {asked}: {listed}"
+        )
 
     def graph(self, number: int) -> Graph:
         """Subgraph ``number``."""

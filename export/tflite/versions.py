@@ -82,6 +82,15 @@ def depthwise(view: LayerView) -> int:
     return {"int16": 5, "int8": 3}.get(view.input(0).dtype, 2 if dilated else 1)
 
 
+def svdf(view: LayerView) -> int:
+    """SVDF: int8 is 3, hybrid is 2 or (asymmetric) 4."""
+    if view.input(0).dtype == "int8":
+        return 3
+    if _hybrid(view):
+        return 4 if view.flag("asymmetric_quantize_inputs") else 2
+    return 1
+
+
 def fully_connected(view: LayerView) -> int:
     """FULLY_CONNECTED: int8 is 4, keep_num_dims is 5, an input list without a bias is 6."""
     if _hybrid(view) and _per_channel(view):

@@ -30,6 +30,7 @@ from karat24.export.tflite.schema import (
 from karat24.refimpl.cost import WEIGHTED
 from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import Array, AttributeValue, Graph, Layer, LayerView, Signature, Tensor
+from karat24.refimpl.spec.shared.variables import VARIABLE
 
 ALIGNMENT = 16
 """Constant data starts at multiples of this many bytes, which LiteRT asks of ``Buffer.data``."""
@@ -109,8 +110,8 @@ class _Writer:
         return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
     def _tensor(self, tensor: Tensor) -> int:
-        builder = self._builder
-        if tensor.dtype not in TYPE_CODES:
+        builder, dtype = self._builder, tensor.dtype.removeprefix(VARIABLE)
+        if dtype not in TYPE_CODES:
             raise UnsupportedOp(
                 f"tensor {tensor.index} ({tensor.name!r}) is of element type {tensor.dtype}, "
                 "which is not written"
@@ -121,10 +122,11 @@ class _Writer:
         quantization = self._quantization(tensor)
         builder.StartObject(TensorField.HAS_RANK + 1)
         self._refer(TensorField.SHAPE, shape)
-        builder.PrependInt8Slot(TensorField.TYPE, TYPE_CODES[tensor.dtype], 0)
+        builder.PrependInt8Slot(TensorField.TYPE, TYPE_CODES[dtype], 0)
         builder.PrependUint32Slot(TensorField.BUFFER, buffer, 0)
         self._refer(TensorField.NAME, name)
         self._refer(TensorField.QUANTIZATION, quantization)
+        builder.PrependBoolSlot(TensorField.IS_VARIABLE, dtype != tensor.dtype, False)
         self._refer(TensorField.SHAPE_SIGNATURE, signature)
         builder.PrependBoolSlot(TensorField.HAS_RANK, True, False)
         return int(builder.EndObject())

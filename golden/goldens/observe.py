@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from karat24.golden.goldens.manifest import ORACLE, Producer
 from karat24.golden.goldens.shown import Shown, show, show_all
 from karat24.golden.goldens.stream import run_hashed
 from karat24.golden.provenance import machine
+from karat24.golden.undefined import cleared, unchanged
 from karat24.refimpl.engine import Feeds, Program, Progress, compile_graph, resolve_feeds
 from karat24.refimpl.graph import Array, Graph
 from karat24.refimpl.profiles import Profile, profile_for
@@ -110,11 +111,13 @@ def observe_delegate(
     executed = delegate.executed_graph(model, graph).graph
     fed = resolve_feeds(graph, feeds)
     in_order = [fed[index] for index in graph.inputs]
-    run = delegate.run(model, in_order, tensors="all" if everything else "outputs")
+    run = cleared(executed, delegate.run(model, in_order, tensors="all" if everything else "outputs"))
+    if run.capture_changed:
+        undisturbed = cleared(executed, delegate.run(model, in_order, tensors="outputs")).outputs
+        run = unchanged(run, undisturbed) or replace(run, outputs=undisturbed)
     outputs, unreadable = run.outputs, dict(run.unreadable)
     tensors: dict[int, Array] = {}
     if run.capture_changed:
-        outputs = delegate.run(model, in_order, tensors="outputs").outputs
         reason = "keeping every tensor changed the runtime's own outputs"
     else:
         reason = "the runtime does not show this tensor"

@@ -15,6 +15,7 @@ from karat24.golden.provenance import feeds_digest, machine, model_digest, model
 from karat24.golden.recordings.read import Dump, read_dump
 from karat24.golden.recordings.readings import Reading, Recorded, best_reading, explaining_reading, fits
 from karat24.golden.report import Report
+from karat24.golden.undefined import written_only
 from karat24.golden.whole import interval_of_step, reason_to_give
 from karat24.refimpl.engine import Feeds, Program, compile_graph, resolve_feeds
 from karat24.refimpl.errors import CannotCompare, UsageError
@@ -153,7 +154,7 @@ class _Judge:
         pure = own if self._is_pure(step) else self._run(step, self._pure)[0]
         records = [LayerRecord(step.view, place, str(step.rule)) for place in range(len(step.view.outputs))]
         for record in records:
-            self._read(record, None if own is None else own.outputs[record.position], why)
+            self._read(record, own, why)
         if pure is not None:
             self._pure.update(zip(step.view.layer.outputs, pure.outputs, strict=True))
         for record in records:
@@ -174,9 +175,10 @@ class _Judge:
         inputs = [None if t is None else values[t.index] for t in step.view.inputs]
         return self._program.run_step(step, inputs, accumulator=True), ""
 
-    def _read(self, record: LayerRecord, expected: Array | None, why: str) -> None:
+    def _read(self, record: LayerRecord, own: LayerResult | None, why: str) -> None:
         """Settles the value the layers behind go on with: the recorded one, else the oracle's."""
         index = record.tensor.index
+        expected = None if own is None else own.outputs[record.position]
         if index in self._recorded:
             try:
                 reading = best_reading(self._recorded[index], record.tensor, self._graph.format, expected)
@@ -185,7 +187,10 @@ class _Judge:
             else:
                 if expected is not None and fits(self._recorded[index], record.tensor):
                     reading = self._look_for_mishap(record, reading, expected)
-                self._values[index] = reading.values
+                values = reading.values
+                if own is not None:
+                    values = written_only(record.view, own.outputs, record.position, values)
+                self._values[index] = values
                 if reading.assumed and index not in self._mishaps:
                     record.reasons.append(f"assumed: {reading}")
                     self._assumed.setdefault(str(reading), []).append(index)

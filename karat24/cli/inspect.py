@@ -80,7 +80,9 @@ def file_text(content: dict[str, Any]) -> str:
     parts = []
     for part in content["subgraphs"]:
         signatures = ", ".join(map(repr, part["signatures"])) or "none"
-        parts.append(f"subgraph {part['subgraph']}, signatures: {signatures}\n{table(part)}")
+        heading = f"subgraph {part['subgraph']} {part['name']!r}, signatures: {signatures}"
+        entered = [f"entered by {caller}" for caller in part["callers"]]
+        parts.append("\n".join([heading, *entered, table(part)]))
     return "\n\n".join(parts)
 
 

@@ -30,12 +30,12 @@ def add_subgraph(parser: argparse.ArgumentParser) -> None:
         "--subgraph",
         type=subgraph,
         metavar="S",
-        help="one of several in a .tflite file, by number or signature",
+        help="one of several in a .tflite file, by number, name or signature",
     )
 
 
 def subgraph(text: str) -> int | str:
-    """argparse type: a subgraph's number, or the name of a signature."""
+    """argparse type: a subgraph's number, its name or that of a signature."""
     return int(text) if text.isdecimal() else text
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from karat24.export import graph_under
-from karat24.export.outline import Edge, Outline
+from karat24.export.outline import Edge, Outline, printable
 from karat24.inspection.remarks import remarks
 from karat24.inspection.tensors import attribute_data, tensor_data
 from karat24.refimpl.cost import Cost, count
@@ -35,16 +35,17 @@ def describe_file(
         raise UsageError(f"{path}: not a model file; name a .tflite or .onnx file")
     from karat24.export.tflite import tflite_subgraphs
 
-    known = [(number, signatures) for number, _, signatures in tflite_subgraphs(path)]
+    known = tflite_subgraphs(path)
     if subgraph is None and len(known) > 1:
         described = []
-        for number, signatures in known:
-            content = _describe_tflite(path, profile, number)
-            described.append({"subgraph": number, **content, "signatures": list(signatures)})
+        for graph in known:
+            content = _describe_tflite(path, profile, graph.number)
+            about = {"signatures": list(graph.signatures), "callers": [str(call) for call in graph.callers]}
+            described.append({"subgraph": graph.number, "name": printable(graph.name), **content, **about})
         return {"format": "tflite", "subgraphs": described}
-    chosen = [number for number, keys in known if subgraph in (None, number) or subgraph in keys]
+    chosen = [graph.number for graph in known if subgraph is None or graph.called(subgraph)]
     if not chosen:
-        names = ", ".join(f"{number} {list(signatures)}" for number, signatures in known)
+        names = ", ".join(f"{graph.number} {list(graph.signatures)}" for graph in known)
         raise UsageError(f"{path}: no subgraph {subgraph!r}; the file has {names}")
     return _describe_tflite(path, profile, chosen[0])
 

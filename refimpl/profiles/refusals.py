@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from karat24.refimpl.graph import LayerView, Tensor
 from karat24.refimpl.profiles.tflite.beyond_int32 import WEIGHTED, wraps_below
+from karat24.refimpl.profiles.tflite.detection_options import options_of
 from karat24.refimpl.profiles.tflite.powers_of_two import nearest_power
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS, comparison_scales, variant_of
 from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
@@ -253,7 +254,41 @@ XNNPACK_SILENT: Refusals = (
 )
 """LiteRT 2.3 on x86-64, layers that its XNNPACK delegate takes."""
 
+
+def _unbiased_svdf(view: LayerView) -> bool:
+    return view.optional_input(3) is None
+
+
+def _other_bias_scale(view: LayerView) -> bool:
+    bias = view.optional_input(3)
+    if bias is None:
+        return False
+    scale = 0.0 if bias.quantization is None else bias.scale
+    return abs(scale - view.input(4).scale * view.input(2).scale) >= 1e-5
+
+
+def _several_classes_of_a_box(view: LayerView) -> bool:
+    options = options_of(view)
+    return not options.regular and options.per_box_written > 1
+
+
 TFLM: Refusals = (
+    Refusal(
+        frozenset({"CUSTOM:TFLite_Detection_PostProcess"}),
+        _several_classes_of_a_box,
+        "its fast suppression writes several classes of a box to wrong places, some behind its outputs; set "
+        "max_classes_per_detection to 1",
+    ),
+    Refusal(
+        frozenset({"SVDF"}),
+        _unbiased_svdf,
+        "an int8 SVDF without a bias ends its process; give it a bias of zeros",
+    ),
+    Refusal(
+        frozenset({"SVDF"}),
+        _other_bias_scale,
+        "the scale of the bias is not that of the state times that of the time weights; make it so",
+    ),
     Refusal(
         COMPARISONS,
         _scale_from_one,

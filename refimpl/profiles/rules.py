@@ -51,6 +51,7 @@ Method: TypeAlias = Literal[
     "ignores_parameters",
     "truncates",
     "reads_uint8",
+    "later_class_first",
     "unspecified",
     "given",
 ]
@@ -98,6 +99,7 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "ignores_parameters": "computed on the stored integers, whatever scales and zero points are: a fault",
         "reads_uint8": "gemmlowp on int8 bytes taken for uint8 ones, in and out: a fault",
         "truncates": "float32 quotient, rounded toward zero",
+        "later_class_first": "the reference formula, but of equal scores that of the later class comes first",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
         "given": "the oracle lacks the layer and goes on with values it is given",
     }

@@ -32,6 +32,16 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class State:
+    """A variable, which keeps its values from run to run."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int = 0
+
+
+@dataclass(frozen=True)
 class Result:
     """An output."""
 
@@ -41,7 +51,7 @@ class Result:
     zero_point: int = 0
 
 
-def _quantization(what: Feed | Constant | Result) -> Quantization | None:
+def _quantization(what: Feed | Constant | State | Result) -> Quantization | None:
     return None if what.scale is None else Quantization.per_tensor(what.scale, what.zero_point)
 
 
@@ -49,7 +59,7 @@ def single_layer(
     name: str,
     edge: str,
     op: str,
-    inputs: Sequence[Feed | Constant],
+    inputs: Sequence[Feed | Constant | State | None],
     results: Sequence[Result],
     version: int | None = None,
     broken_in: Mapping[str, str] | None = None,
@@ -70,6 +80,10 @@ def single_layer(
                     f"in{position}", given.values.shape, given.values.dtype.name, _quantization(given)
                 )
             )
+        elif isinstance(given, State):
+            indices.append(builder.variable(f"in{position}", given.shape, given.dtype, _quantization(given)))
+        elif given is None:
+            indices.append(-1)
         else:
             indices.append(builder.constant(f"in{position}", given.values, _quantization(given)))
     outputs = [

@@ -15,6 +15,7 @@ from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import FeedError, ModelError, UnsupportedOp, UsageError
 from karat24.refimpl.graph import Graph
 from tests.support.one_convolution import by_name
+from tests.support.tflite_control_flow import branching
 from tests.support.tflite_edits import broken, scales, tensor
 from tests.support.tflite_samples import every_feature
 from tests.support.tflite_subgraphs import two_graphs
@@ -92,8 +93,8 @@ def test_an_input_of_such_a_type_cannot_be_fed() -> None:
 def test_subgraphs_are_listed_and_read_one_by_one() -> None:
     content = two_graphs({"encode": 0, "decode": 1})
     assert [tuple(graph) for graph in tflite_subgraphs(content)] == [
-        (0, "main", ("encode",)),
-        (1, "second", ("decode",)),
+        (0, "main", ("encode",), ()),
+        (1, "second", ("decode",), ()),
     ]
 
     def read(subgraph: int | str) -> tuple[str, list[str]]:
@@ -101,7 +102,25 @@ def test_subgraphs_are_listed_and_read_one_by_one() -> None:
         return graph.name, [signature.key for signature in graph.signatures]
 
     assert read(0) == read("encode") == ("main", ["encode"])
-    assert read(1) == read("decode") == ("second", ["decode"])
+    assert read(1) == read("decode") == read("second") == ("second", ["decode"])
+
+
+@pytest.mark.parametrize("number", [-1, 7])
+def test_a_layer_that_enters_no_graph_of_the_file(number: int) -> None:
+    """Neither reading nor listing goes astray: a runtime refuses such a file, and says so."""
+
+    def change(model: Any) -> None:
+        for layer in model.subgraphs[0].operators:
+            if layer.builtinOptionsType == schema.BuiltinOptions.IfOptions:
+                layer.builtinOptions.thenSubgraphIndex = number
+
+    content = broken(change, content=branching())
+    assert [[str(call) for call in graph.callers] for graph in tflite_subgraphs(content)] == [
+        [],
+        [],
+        ["layer 1 (IF) of subgraph 0 if false"],
+    ]
+    assert list(compile_graph(read_tflite(content), missing="given").missing) == [1]
 
 
 def test_a_graph_that_only_layers_enter_is_not_asked_for() -> None:

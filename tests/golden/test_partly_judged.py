@@ -18,7 +18,9 @@ from karat24.refimpl.bounds import bound_for
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.graph import Graph, Quantization
 from karat24.refimpl.trace import Trace
+from tests.cases import detections
 from tests.shared_models import require_case
+from tests.support.tflite_control_flow import branching
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 
@@ -135,13 +137,13 @@ def test_an_integer_outside_its_set_is_a_mismatch(reference: Delegate, tensor: s
 
 
 class Altered:
-    """A runtime the first value of one of whose tensors is another: in what it shows, and as an output."""
+    """A runtime one of whose tensors has another value at ``place``: in what it shows, and as an output."""
 
     name = "litert-ref-altered"
 
-    def __init__(self, runtime: Delegate, tensor: str, value: float) -> None:
+    def __init__(self, runtime: Delegate, tensor: str, value: float, place: int = 0) -> None:
         self.fit, self.profile = runtime.fit, runtime.profile
-        self._runtime, self._tensor, self._value = runtime, tensor, value
+        self._runtime, self._tensor, self._value, self._place = runtime, tensor, value, place
 
     def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:
         return self._runtime.executed_graph(model, graph)
@@ -163,7 +165,7 @@ class Altered:
 
     def _moved(self, values: np.ndarray) -> np.ndarray:
         moved = values.copy()
-        moved.reshape(-1)[0] = self._value
+        moved.reshape(-1)[self._place] = self._value
         return moved
 
     def run_many(self, jobs: object, **options: object) -> object:
@@ -209,12 +211,29 @@ def test_reported_float_tail(lane: Delegate) -> None:
 
 
 def test_reported_detection_postprocessing(lane: Delegate) -> None:
-    """The runtime writes other shapes than the file declares; everything before is judged."""
+    """The file declares scalars where boxes come out, and a runtime does not write every place for them."""
     content = require_case("tflite/tfmodels7451_ssd_detection_postprocess_uint8.tflite").read_bytes()
     report = judged(content, lane)
-    assert verdicts(report) == ["bit_exact", *["not_compared"] * 4]
-    for found in (*report.layers[1:], *report.outputs):
-        assert "no implementation for CUSTOM:TFLite_Detection_PostProcess" in found.reason
+    assert verdicts(report) == ["bit_exact"] * 5
+    assert report.exit_code() == 0
+    assert any("as memory was: they are not compared" in note for note in report.notes)
+
+
+def test_places_that_no_detection_fills_do_not_count(reference: Delegate) -> None:
+    """A value in the last place, which nothing was written to, is no difference; in the first place it is."""
+    (case,) = (case for case in detections.cases() if case.edge == "overlap at the threshold")
+    content = write_tflite(case.graph)
+    for place, verdict in ((-1, "bit_exact"), (0, "mismatch")):
+        runtime = Altered(reference, "out2", 7.0, place)
+        report = verify(content, case.graph, runtime, [list(case.feeds)], mode="cumulative", threads=1)  # type: ignore[arg-type]
+        assert report.verdict == verdict
+
+
+def test_layers_around_control_flow_are_judged(reference: Delegate) -> None:
+    """IF is named and not compared, what lies behind it goes on with the runtime's values."""
+    report = judged(branching(), reference)
+    assert verdicts(report) == ["bit_exact", "not_compared", "bit_exact"]
+    assert "computes no control flow" in report.layers[1].reason
     assert report.exit_code() == 3
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from karat24.delegates import delegate_named
 from karat24.export.tflite import write_tflite
+from karat24.golden.undefined import cleared
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array
 from karat24.refimpl.ops import OPS
@@ -22,6 +23,7 @@ from tests.cases import (
     activations,
     convolution,
     copies,
+    detections,
     elementwise,
     glue,
     int4_filters,
@@ -30,6 +32,7 @@ from tests.cases import (
     matrices,
     pooling,
     quantization,
+    recurrent,
     resize_bilinear,
     slicing,
     small_products,
@@ -43,6 +46,7 @@ MODULES: Mapping[str, Callable[[], list[Case]]] = {
     "activations": activations.cases,
     "convolution": convolution.cases,
     "copies": copies.cases,
+    "detections": detections.cases,
     "elementwise": elementwise.cases,
     "glue": glue.cases,
     "matrices": matrices.cases,
@@ -53,6 +57,7 @@ MODULES: Mapping[str, Callable[[], list[Case]]] = {
     "small_products": small_products.cases,
     "sums": sums.cases,
     "quantization": quantization.cases,
+    "recurrent": recurrent.cases,
     "resize_bilinear": resize_bilinear.cases,
     "slicing": slicing.cases,
     "tables": tables.cases,
@@ -114,8 +119,15 @@ REFUSED_BY_TFLM = (
 """How TensorFlow Lite Micro says that it does not run a layer, and karat24 that none fits."""
 
 FAULTS_OF_TFLM = {
-    f"add_int32_{kind}_relu6-unquantized": "it forgets the activation of an int32 sum"
-    for kind in ("same", "channel", "scalar")
+    **{
+        f"add_int32_{kind}_relu6-unquantized": "it forgets the activation of an int32 sum"
+        for kind in ("same", "channel", "scalar")
+    },
+    **{
+        f"detections-{count} of equal classes": "it writes behind its outputs and dies of it"
+        for count in (8, 9)
+    },
+    "svdf-one value of memory, no bias": "it dies of an SVDF without a bias",
 }
 
 
@@ -177,7 +189,7 @@ def _differences(cases: Sequence[Case], lane: str) -> dict[str, str]:
             except UnsupportedOp as error:
                 found[str(case)] = f"{case}: {error}"
                 continue
-            for ours, theirs in zip(outputs, answer.outputs, strict=True):
+            for ours, theirs in zip(outputs, cleared(case.graph, answer).outputs, strict=True):
                 if not _identical(ours, theirs):
                     found[str(case)] = f"{case}: {_describe(ours, theirs)}"
     return found

@@ -21,11 +21,13 @@ from karat24.refimpl.profiles import PROFILES, Rule
 from tests.cases import (
     activations,
     copies,
+    detections,
     elementwise,
     glue,
     matrices,
     pooling,
     quantization,
+    recurrent,
     resize_bilinear,
     slicing,
     sums,
@@ -35,8 +37,8 @@ from tests.cases import (
 from tests.cases.case import Case
 
 MODULES = (
-    activations, copies, elementwise, glue, matrices, pooling, quantization, resize_bilinear, slicing, sums,
-    tables, unary,
+    activations, copies, detections, elementwise, glue, matrices, pooling, quantization, recurrent,
+    resize_bilinear, slicing, sums, tables, unary,
 )  # fmt: skip
 PER_OP = 200
 SMALL = 40_000
@@ -67,6 +69,7 @@ def _other_attribute(layer: Layer, rng: np.random.Generator) -> Layer:
         int: [*NUMBERS, "x"],
         float: [-1.0, 0.0, 1e-30, 1e30, math.inf, math.nan],
         str: ["SAME", "VALID", "NONE", "RELU6", "TANH", "int64", "int32", "", "REFLECT"],
+        bytes: [b"", bytes(old)[1:], bytes(old)[:-4]] if isinstance(old, bytes) else [],
         tuple: [(), (0,), (-1,), (0, 0), (9,), (-1, -1), (2, 3, 4)],
     }
     options = choices[type(old)]
@@ -118,7 +121,7 @@ def _other_tensor(tensor: Tensor, rng: np.random.Generator) -> Tensor:
         data = None
     if data is not None and (tuple(shape) != tensor.shape or dtype != tensor.dtype):
         fits = math.prod(shape) <= SMALL
-        data = np.resize(data, shape).astype(DTYPES[dtype]) if fits else None
+        data = np.resize(data, shape).astype(DTYPES.get(dtype, np.uint8)) if fits else None
     return dataclasses.replace(tensor, shape=tuple(shape), dtype=dtype, quantization=quantization, data=data)
 
 
@@ -140,7 +143,7 @@ def _values(view: LayerView, rng: np.random.Generator) -> list[np.ndarray | None
     def value(tensor: Tensor | None) -> np.ndarray | None:
         if tensor is None or tensor.data is not None:
             return None if tensor is None else tensor.data
-        return rng.integers(0, 3, tensor.shape).astype(DTYPES[tensor.dtype])
+        return rng.integers(0, 3, tensor.shape).astype(DTYPES.get(tensor.dtype, np.uint8))
 
     return [value(tensor) for tensor in view.inputs]
 

@@ -13,9 +13,9 @@ from karat24.refimpl.graph import Graph
 from tests.support.tflite_samples import every_feature
 
 
-def broken(change: Callable[[Any], None], graph: Graph | None = None) -> bytes:
+def broken(change: Callable[[Any], None], graph: Graph | None = None, content: bytes | None = None) -> bytes:
     """A sound model, changed through LiteRT's object API and packed again."""
-    model = schema.ModelT.InitFromPackedBuf(write_tflite(graph or every_feature()), 0)
+    model = schema.ModelT.InitFromPackedBuf(content or write_tflite(graph or every_feature()), 0)
     change(model)
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")

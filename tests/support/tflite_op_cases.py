@@ -19,6 +19,7 @@ class Given:
 
     shape: tuple[int, ...]
     dtype: str = "float32"
+    variable: bool = False
 
     @property
     def quantization(self) -> Quantization | None:
@@ -162,6 +163,18 @@ LAYERS: Mapping[str, Any] = {
     "TILE": _layer([given(1, 4), numbers(2, 1)], [given(2, 4)]),
     "TOPK_V2": _layer([given(1, 4), np.array(2, np.int32)], [given(1, 2), given(1, 2, dtype="int32")]),
     "TRANSPOSE": _layer([given(1, 4), numbers(1, 0)], [given(4, 1)]),
+    "SVDF": _layer(
+        [
+            given(1, 3),
+            np.ones((4, 3), np.float32),
+            np.ones((4, 5), np.float32),
+            np.ones(2, np.float32),
+            Given((1, 20), variable=True),
+        ],
+        [given(1, 2)],
+        rank=2,
+        fused_activation_function="RELU",
+    ),
     "TRANSPOSE_CONV": _layer(
         [numbers(1, 8, 8, 3), _KERNEL, _IMAGE, _BIAS],
         [given(1, 8, 8, 3)],
@@ -174,6 +187,11 @@ LAYERS: Mapping[str, Any] = {
 }
 
 
+def _add(builder: GraphBuilder, name: str, tensor: Given) -> int:
+    add = builder.variable if tensor.variable else builder.input
+    return add(name, tensor.shape, tensor.dtype, tensor.quantization)
+
+
 def graph_of(op: str) -> Graph:
     """The op's layer as a graph, at its lowest version."""
     inputs, outputs, attributes = LAYERS[op]
@@ -181,7 +199,7 @@ def graph_of(op: str) -> Graph:
     read = [
         builder.constant(f"constant{n}", tensor)
         if isinstance(tensor, np.ndarray)
-        else builder.input(f"input{n}", tensor.shape, tensor.dtype, tensor.quantization)
+        else _add(builder, f"input{n}", tensor)
         for n, tensor in enumerate(inputs)
     ]
     written = [

@@ -58,11 +58,13 @@ _COMMON: RuleTable = {
     **{op: _any(EXACT) for op in COPIES + IEEE},
     **{op: {"bool_scale_from_1": Rule("sign_only"), "*": EXACT} for op in COMPARISONS},
     "ABS": {"float32": EXACT, "int8": GEMMLOWP_32},
+    "CUSTOM:TFLite_Detection_PostProcess": _any(REFERENCE),
     "NEG": {"float32": EXACT},
     "SQRT": {"float32": EXACT},
     "RSQRT": {"int8": GEMMLOWP_32P},
     "SUM": {"int32": EXACT, "int8": Rule("reads_uint8", "float64"), "uint8": GEMMLOWP_64},
     "SQUARED_DIFFERENCE": {"int8": GEMMLOWP_64},
+    "SVDF": {"int8": GEMMLOWP_32},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
     "LOG_SOFTMAX": {"int8": FIXED_POINT, "uint8": FIXED_POINT},
     "EXP": {"int8": FLOAT_TABLE},
@@ -128,6 +130,7 @@ TFLITE_2_14_REF: RuleTable = {
     **_COMMON,
     "REVERSE_V2": {"one_axis": EXACT},
     **_GEMMLOWP_CONVOLUTIONS,
+    "CUSTOM:TFLite_Detection_PostProcess": _any(Rule("later_class_first")),
     "LEAKY_RELU": {
         "int8_negative": GEMMLOWP_SIGNED_32,
         "uint8_negative": GEMMLOWP_SIGNED_32,
@@ -201,6 +204,7 @@ _SPATIAL_MEAN_IN_BLOCKS = Rule("spatial_ruy", tail="spatial", block=16, block_ax
 LITERT_2_3_BUILTIN: RuleTable = {
     **TFLITE_2_14_BUILTIN,
     **_SINCE_LITERT,
+    "CUSTOM:TFLite_Detection_PostProcess": _any(REFERENCE),
     "TANH": {**_SINCE_LITERT["TANH"], "int16_shifted": FIXED_POINT},
     "ELU": {"int8": replace(SATURATING_TABLE, libm="fdlibm")},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
@@ -301,6 +305,7 @@ TFLM: RuleTable = MappingProxyType(
     {
         **{op: rules for op, rules in TFLITE_2_14_REF.items() if op not in TFLM_OTHERWISE},
         "CAST": _any(Rule("saturating_or_0")),
+        "CUSTOM:TFLite_Detection_PostProcess": LITERT_2_3_REF["CUSTOM:TFLite_Detection_PostProcess"],
         **{op: _any(GEMMLOWP_64) for op in ("LEAKY_RELU", "MUL", "PRELU", "RELU")},
         "TRANSPOSE_CONV": _GEMMLOWP_CONVOLUTIONS["TRANSPOSE_CONV"],
         "FULLY_CONNECTED": {

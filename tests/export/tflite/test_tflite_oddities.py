@@ -44,11 +44,11 @@ def test_names_that_are_no_text_are_escaped() -> None:
 
 def test_ops_without_a_line_are_kept_without_options() -> None:
     def change(model: Any) -> None:
-        code = schema.BuiltinOperator.SVDF
+        code = schema.BuiltinOperator.RNN
         model.operatorCodes[1].builtinCode = model.operatorCodes[1].deprecatedBuiltinCode = code
 
     view = read_tflite(broken(change)).view(1)
-    assert (view.op, dict(view.layer.attributes)) == ("SVDF", {})
+    assert (view.op, dict(view.layer.attributes)) == ("RNN", {})
 
 
 def test_constants_behind_the_flatbuffer() -> None:

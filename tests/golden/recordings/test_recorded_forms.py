@@ -16,6 +16,7 @@ from karat24.golden.report import EXIT_CANNOT_COMPARE, EXIT_MATCH, EXIT_MISMATCH
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import CannotCompare, FeedError, UsageError
 from karat24.refimpl.graph import Array, Graph
+from tests.cases import detections
 from tests.support.int8_networks import residual
 
 PROFILE = "litert-2.3-ref"
@@ -55,6 +56,18 @@ def test_npz_by_index_and_by_name(tmp_path: Path) -> None:
         assert report.mode == "recorded"
         assert not report.notes
         assert all(layer.diff is not None and layer.diff.elements for layer in report.layers)
+
+
+@pytest.mark.parametrize(("place", "exit_code"), [(-1, EXIT_MATCH), (0, EXIT_MISMATCH)])
+def test_places_that_no_detection_fills_hold_anything(place: int, exit_code: int) -> None:
+    (case,) = (case for case in detections.cases() if case.edge == "overlap at the threshold")
+    graph, feeds = case.graph, dict(zip(case.graph.inputs, case.feeds, strict=True))
+    outputs = compile_graph(graph, PROFILE, 1).run(feeds).outputs
+    dump = dict(zip((graph.tensors[index].name for index in graph.outputs), outputs, strict=True))
+    scores = dump["out2"] = dump["out2"].copy()
+    scores[0, place] = 7.0
+    report = verify_recorded(write_tflite(graph), graph, dump, feeds, profile=PROFILE, threads=1)
+    assert report.exit_code() == exit_code, report.table()
 
 
 def test_the_traces_that_run_writes_are_recordings(tmp_path: Path) -> None:

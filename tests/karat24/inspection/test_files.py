@@ -21,6 +21,7 @@ from karat24.refimpl.graph import Quantization
 from tests.support.damaged_files import mutations
 from tests.support.qdq_convolution import qdq_convolution
 from tests.support.small_network import small_graph
+from tests.support.tflite_control_flow import branching, looping
 from tests.support.tflite_edits import broken, tensor
 from tests.support.tflite_subgraphs import two_graphs
 
@@ -71,8 +72,8 @@ def test_several_subgraphs_are_all_shown_or_one(tmp_path: Path, capsys: pytest.C
     path = tmp_path / "two.tflite"
     path.write_bytes(two_graphs({"first": 0, "second": 1}))
     text = shown(path, capsys)
-    assert "subgraph 0, signatures: 'first'" in text
-    assert "subgraph 1, signatures: 'second'" in text
+    assert "subgraph 0 'main', signatures: 'first'" in text
+    assert "subgraph 1 'second', signatures: 'second'" in text
     both = describe_file(path)["subgraphs"]
     assert [part["subgraph"] for part in both] == [0, 1]
     for choice in ("1", "second"):
@@ -80,6 +81,30 @@ def test_several_subgraphs_are_all_shown_or_one(tmp_path: Path, capsys: pytest.C
         assert "layer 0" in shown(path, capsys, "--subgraph", choice, "--layer", "0")
     with pytest.raises(UsageError, match="no subgraph 'third'; the file has 0 "):
         describe_file(path, subgraph="third")
+
+
+def test_graphs_that_layers_enter_say_which(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for content, lines in (
+        (
+            branching(),
+            [
+                "subgraph 1 'relu6', signatures: none\nentered by layer 1 (IF) of subgraph 0 if true",
+                "subgraph 2 'relu_n1_to_1', signatures: none\nentered by layer 1 (IF) of subgraph 0 if false",
+            ],
+        ),
+        (
+            looping(),
+            [
+                "entered by layer 1 (WHILE) of subgraph 0 as its condition",
+                "entered by layer 1 (WHILE) of subgraph 0 as its body",
+            ],
+        ),
+    ):
+        path = tmp_path / "entered.tflite"
+        path.write_bytes(content)
+        text = shown(path, capsys)
+        assert all(line in text for line in lines)
+        assert "karat24 computes no control flow" in text
 
 
 @pytest.mark.parametrize(

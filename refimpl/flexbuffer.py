@@ -1,4 +1,4 @@
-"""Reading the FlexBuffer map that the Edge TPU's custom op carries as its options.
+"""Reading the FlexBuffer map that a custom op of a .tflite file carries as its options.
 
 A FlexBuffer is read from its end: width and type of the root, then the root, which
 points backwards to what it holds. Only what such a map holds is read: numbers,
@@ -17,7 +17,7 @@ from karat24.refimpl.errors import ModelError
 FlexValue: TypeAlias = int | float | bytes | list[int] | None
 
 MAX_VALUES = 4096
-"""Values in one map and its vectors; the compiler writes five."""
+"""Values in one map and its vectors; the ops read here have a dozen."""
 
 _SIGNED = {1: "b", 2: "h", 4: "i", 8: "q"}
 _UNSIGNED = {1: "B", 2: "H", 4: "I", 8: "Q"}
@@ -79,7 +79,7 @@ class _Reader:
             return self._content[start : start + size]
         if kind == _VECTOR or kind in _TYPED_VECTORS:
             return self._vector(start, width, _TYPED_VECTORS.get(kind))
-        raise ModelError(f"a FlexBuffer value of type {kind}, which no Edge TPU model holds")
+        raise ModelError(f"a FlexBuffer value of type {kind}, which is not read")
 
     def _vector(self, start: int, width: int, kind: int | None) -> list[int]:
         """Whole numbers; an untyped vector stores each one's type behind the values."""

@@ -1,0 +1,87 @@
+"""What one run leaves open: values that memory held before, of which nobody can say what they are.
+
+Those that an op does not write count in no comparison; variables start from the runtime's first values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from karat24.delegates.protocol import DelegateRun
+from karat24.refimpl.contract import Defined
+from karat24.refimpl.errors import ModelError
+from karat24.refimpl.graph import DTYPES, Array, Graph, LayerView
+from karat24.refimpl.ops import OPS
+from karat24.refimpl.spec.shared.variables import VARIABLE
+
+
+def cleared(graph: Graph, run: DelegateRun) -> DelegateRun:
+    """A runtime's run of ``graph`` with 0 for each value that a layer of it does not write, as the oracle has
+    there. Which these are follows from the layer's other outputs, where the run shows all of them."""
+    tensors = dict(run.trace.tensors)
+    outputs = dict(zip(graph.outputs, run.outputs, strict=True))
+    changed = False
+    for view, defined in _partly_written(graph):
+        for values in (tensors, outputs):
+            found = [values[tensor.index] for tensor in view.outputs if tensor.index in values]
+            if [value.shape for value in found] == [tensor.shape for tensor in view.outputs]:
+                for tensor, value, written in zip(view.outputs, found, defined(view, found), strict=True):
+                    values[tensor.index] = np.where(written, value, value.dtype.type(0))
+                changed = True
+    if not changed:
+        return run
+    in_order = tuple(outputs[index] for index in graph.outputs)
+    return replace(run, trace=replace(run.trace, tensors=tensors), outputs=in_order)
+
+
+def written_only(view: LayerView, expected: Sequence[Array], position: int, found: Array) -> Array:
+    """Values of output ``position`` that were found, with the expected ones in the places that the layer does
+    not write when its outputs are as expected."""
+    op = OPS.get(view.op)
+    if op is None or op.defined is None or found.shape != expected[position].shape:
+        return found
+    return np.where(op.defined(view, expected)[position], found, expected[position])
+
+
+def unchanged(run: DelegateRun, undisturbed: Sequence[Array]) -> DelegateRun | None:
+    """The run, where nothing but values that no layer writes differs from the outputs of an ``undisturbed``
+    one; None where capture changed others. Both have been :func:`cleared`."""
+    same = all(
+        mine.shape == other.shape and mine.tobytes() == other.tobytes()
+        for mine, other in zip(run.outputs, undisturbed, strict=True)
+    )
+    return replace(run, capture_changed=()) if same else None
+
+
+def notes_on(graph: Graph) -> list[str]:
+    """A sentence for each layer that may leave values as memory was, and one on variables: each run of a lane
+    starts from what a runtime puts into them, not from what the run before left."""
+    variables = any(tensor.dtype.startswith(VARIABLE) for tensor in graph.tensors)
+    return [_FIRST_STATE] * variables + [
+        f"{view} leaves the places behind its detections as memory was: they are not compared"
+        for view, defined in _partly_written(graph)
+        if not all(written.all() for written in defined(view, _nothing(view)))
+    ]
+
+
+_FIRST_STATE = "each run starts from the values its variables have at first, not from those a run before left"
+
+
+def _partly_written(graph: Graph) -> Iterator[tuple[LayerView, Defined]]:
+    """The sound layers that need not write every value of their outputs."""
+    for view in graph.views() if graph.format == "tflite" else ():
+        op = OPS.get(view.op)
+        if op is None or op.defined is None:
+            continue
+        try:
+            op.check(view)
+        except ModelError:
+            continue
+        yield view, op.defined
+
+
+def _nothing(view: LayerView) -> list[Array]:
+    return [np.zeros(tensor.shape, DTYPES[tensor.dtype]) for tensor in view.outputs]
