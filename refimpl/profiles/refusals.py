@@ -98,6 +98,26 @@ def _int4_filter(view: LayerView) -> bool:
     return view.input(1).dtype == "int4"
 
 
+def _rescaled_int16(view: LayerView) -> bool:
+    return _is_int16(view) and _other_parameters(view)
+
+
+def _divides_int8_or_int16(view: LayerView) -> bool:
+    return view.output().dtype in ("int8", "int16")
+
+
+def _divides_uint8_or_int16(view: LayerView) -> bool:
+    return view.output().dtype in ("uint8", "int16")
+
+
+def _int16_slopes(view: LayerView) -> bool:
+    return view.input(1).dtype == "int16"
+
+
+def _sums_others(view: LayerView) -> bool:
+    return view.output().dtype in ("int32", "int64", "uint8")
+
+
 def _is_int16(view: LayerView) -> bool:
     return view.output().dtype == "int16"
 
@@ -186,6 +206,12 @@ LITERT: Refusals = (
 LITERT_REF: Refusals = (
     *LITERT,
     Refusal(frozenset({"FULLY_CONNECTED"}), _unnamed_int32_bias, _READ_AS_INT64),
+    Refusal(
+        frozenset({"SUM"}),
+        _is_int16,
+        "its reference kernel reads int16 values as bytes, and leaves half of the output as it was; run the "
+        "builtin kernels",
+    ),
     _NO_ELU,
 )
 """LiteRT 2.3's reference kernels."""
@@ -208,9 +234,19 @@ TFLITE_2_14: Refusals = (
         "its FULLY_CONNECTED takes no int4 filter; store it as int8",
     ),
     Refusal(
-        frozenset({"TILE"}),
+        frozenset({"PRELU", "TILE"}),
         _is_int16,
         "its kernel lacks int16",
+    ),
+    Refusal(
+        frozenset({"SUM"}),
+        _rescaled_int16,
+        "it adds int16 values of one scale only; give both tensors one scale",
+    ),
+    Refusal(
+        frozenset({"DIV"}),
+        _divides_int8_or_int16,
+        "it divides float32, int32 and uint8 values only",
     ),
     Refusal(
         frozenset({"LOG", "NEG", "SQRT"}),
@@ -251,7 +287,14 @@ TFLM: Refusals = (
         _on_int8,
         "its kernel takes float32 only; put a DEQUANTIZE before and a QUANTIZE behind",
     ),
-    Refusal(frozenset({"GELU"}), lambda _: True, "it has no GELU"),
+    Refusal(frozenset({"GELU", "REDUCE_PROD"}), lambda _: True, "it lacks the op"),
+    Refusal(
+        frozenset({"PRELU"}),
+        _int16_slopes,
+        "behind int16 activations its slopes are int8; store them so",
+    ),
+    Refusal(frozenset({"SUM"}), _sums_others, "it adds float32, int8 and int16 values only"),
+    Refusal(frozenset({"DIV"}), _divides_uint8_or_int16, "it divides float32, int32 and int8 values only"),
     Refusal(
         frozenset({"DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"}),
         _int32_bias,

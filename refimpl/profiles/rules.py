@@ -49,6 +49,7 @@ Method: TypeAlias = Literal[
     "ignores_parameters",
     "truncates",
     "reads_uint8",
+    "reads_int8",
     "unspecified",
     "given",
 ]
@@ -92,6 +93,7 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "sign_only": "a scale of 1 or more keeps only the sign of 8-bit values: a shift by a negative count, "
         "which C leaves undefined, as x86-64 computes it",
         "ignores_parameters": "computed on the stored integers, whatever scales and zero points are: a fault",
+        "reads_int8": "gemmlowp; of an int16 operand the bytes are taken for int8 values: a fault",
         "reads_uint8": "gemmlowp on int8 bytes taken for uint8 ones, in and out: a fault",
         "truncates": "float32 quotient, rounded toward zero",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",

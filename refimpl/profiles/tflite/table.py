@@ -26,7 +26,7 @@ COPIES = (
 )  # fmt: skip
 """Ops that move or compare values, or compute on integers: the same bits in every runtime."""
 
-IEEE = ("DIV", "CEIL", "FLOOR", "SQUARE")
+IEEE = ("CEIL", "FLOOR", "SQUARE")
 """float32 ops that are one correctly rounded operation."""
 
 GEMMLOWP_64 = Rule("gemmlowp", "float64")
@@ -53,14 +53,18 @@ def _any(rule: Rule) -> Mapping[str, Rule]:
     return {"*": rule}
 
 
+_SUM_OF_INTEGERS: Mapping[str, Rule] = {"int32": EXACT, "int64": EXACT}
+
 _COMMON: RuleTable = {
     **{op: _any(EXACT) for op in COPIES + IEEE},
     **{op: {"bool_scale_from_1": Rule("sign_only"), "*": EXACT} for op in COMPARISONS},
     "ABS": {"float32": EXACT, "int8": GEMMLOWP_32},
+    "DIV": {"float32": EXACT, "int32": EXACT, **dict.fromkeys(("int8", "uint8", "int16"), GEMMLOWP_32)},
     "NEG": {"float32": EXACT},
+    "REDUCE_PROD": {"int32": EXACT, "int64": EXACT, "*": Q15},
     "SQRT": {"float32": EXACT},
     "RSQRT": {"int8": GEMMLOWP_32P},
-    "SUM": {"int32": EXACT, "int8": Rule("reads_uint8", "float64"), "uint8": GEMMLOWP_64},
+    "SUM": {**_SUM_OF_INTEGERS, "int8": Rule("reads_uint8", "float64"), "uint8": GEMMLOWP_64},
     "SQUARED_DIFFERENCE": {"int8": GEMMLOWP_64},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
     "LOG_SOFTMAX": {"int8": FIXED_POINT, "uint8": FIXED_POINT},
@@ -82,7 +86,7 @@ _COMMON: RuleTable = {
     "RELU6": _any(GEMMLOWP_32),
     "RELU_N1_TO_1": _any(GEMMLOWP_32),
     "LEAKY_RELU": _any(GEMMLOWP_32),
-    "PRELU": _any(GEMMLOWP_32),
+    "PRELU": {"int16_slopes16": Rule("reads_int8", "float32"), "*": GEMMLOWP_32},
     "HARD_SWISH": _any(FIXED_POINT),
     "L2_NORMALIZATION": _any(FIXED_POINT),
     "DEQUANTIZE": _any(REFERENCE),
@@ -125,6 +129,7 @@ def _fully_connected_16(wide: Rule, narrow: Rule) -> Mapping[str, Rule]:
 
 TFLITE_2_14_REF: RuleTable = {
     **_COMMON,
+    "SUM": {**_COMMON["SUM"], "int16": EXACT},
     "REVERSE_V2": {"one_axis": EXACT},
     **_GEMMLOWP_CONVOLUTIONS,
     "LEAKY_RELU": {
@@ -163,9 +168,10 @@ LITERT_2_3_REF: RuleTable = {
 TFLITE_2_14_BUILTIN: RuleTable = {
     **TFLITE_2_14_REF,
     "RESIZE_NEAREST_NEIGHBOR": {"uint8": OPTIMIZED, "*": EXACT},
+    "REDUCE_PROD": {"int32": EXACT, "int64": EXACT, "int8": Q15, "int16": Q15},
     "CEIL": _any(OPTIMIZED),
     "FLOOR": _any(OPTIMIZED),
-    "SUM": {"int32": EXACT, "int8": OPTIMIZED, "uint8": OPTIMIZED},
+    "SUM": {**_SUM_OF_INTEGERS, "int8": OPTIMIZED, "uint8": OPTIMIZED, "int16": EXACT},
     "BATCH_MATMUL": {"int8": RUY_32P},
     "LOG_SOFTMAX": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
     "ELU": {"int8": replace(FLOAT_TABLE, libm="fdlibm")},
@@ -196,6 +202,11 @@ LITERT_2_3_BUILTIN: RuleTable = {
     **TFLITE_2_14_BUILTIN,
     **_SINCE_LITERT,
     "TANH": {**_SINCE_LITERT["TANH"], "int16_shifted": FIXED_POINT},
+    "REDUCE_PROD": {
+        **TFLITE_2_14_BUILTIN["REDUCE_PROD"],
+        **dict.fromkeys(("int8_of_one", "int16_of_one"), Rule("ignores_parameters")),
+    },
+    "SUM": {**TFLITE_2_14_BUILTIN["SUM"], "int16": OPTIMIZED},
     "ELU": {"int8": replace(SATURATING_TABLE, libm="fdlibm")},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
     "RESIZE_NEAREST_NEIGHBOR": {"int8": OPTIMIZED, "uint8": OPTIMIZED, "*": EXACT},
@@ -265,6 +276,7 @@ _FILTERED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"
 LITERT_2_3_XNNPACK: RuleTable = {
     **{op: _any(EXACT) for op in COPIES + IEEE},
     "ROUND": _any(EXACT),
+    "DIV": {"float32": EXACT},
     "SUM": {"int32": EXACT, "int8": XNNPACK, "uint8": XNNPACK},
     "ABS": {"float32": EXACT},
     "NEG": {"float32": XNNPACK},
@@ -303,7 +315,8 @@ TFLM: RuleTable = MappingProxyType(
             "*": GEMMLOWP_64,
         },
         "BATCH_MATMUL": {"int8": GEMMLOWP_64},
-        "SUM": {"int32": EXACT, "int8": GEMMLOWP_64},
+        "DIV": {"float32": EXACT, "int32": EXACT, "int8": GEMMLOWP_64},
+        "SUM": {"int8": GEMMLOWP_64, "int16": GEMMLOWP_64},
     }
 )
 """TensorFlow Lite Micro: gemmlowp throughout, multipliers in float64."""

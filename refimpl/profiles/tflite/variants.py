@@ -39,6 +39,8 @@ def variant_of(view: LayerView) -> str:
         return _logistic(view)
     if view.op == "MEAN":
         return _mean(view)
+    if view.op == "REDUCE_PROD" and view.output().dtype == "int8":
+        return "int8" + _of_one(view)
     if view.op == "RESIZE_BILINEAR":
         return view.output().dtype + ("_overrun" if overruns(view) else "")
     if view.op == "REVERSE_V2":
@@ -65,6 +67,15 @@ def _shifted_input(view: LayerView) -> str:
     return "_shifted" if shifts_input(view) else ""
 
 
+def _slopes(view: LayerView) -> str:
+    return "_slopes16" if view.input(1).dtype == "int16" else ""
+
+
+def _of_one(view: LayerView) -> str:
+    """Whether a reduction has one value to reduce for each of its outputs."""
+    return "_of_one" if math.prod(view.input(0).shape) == math.prod(view.output().shape) else ""
+
+
 def _plain(view: LayerView) -> str:  # noqa: ARG001 - one variant
     return ""
 
@@ -78,6 +89,8 @@ _OF_INT16: Mapping[str, Callable[[LayerView], str]] = MappingProxyType(
         "LOGISTIC": _shifted_input,
         "MEAN": _plain,
         "MUL": _plain,
+        "PRELU": _slopes,
+        "REDUCE_PROD": _of_one,
         "SUB": _shifted_operands,
         "TANH": _shifted_input,
         "TRANSPOSE_CONV": _bias,
