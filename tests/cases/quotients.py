@@ -147,10 +147,11 @@ def _prelus() -> Iterator[Case]:
 def _sums() -> Iterator[Case]:
     """int16: beyond 24 bits, where float32 rounds the sum; ties; saturation, and wrapping in 2.14."""
     over = {"image": (1, 2), "channels": (3,), "all": (0, 1, 2, 3), "one": (0,)}
-    for (label, axes), (kind, scales), narrow in itertools.product(over.items(), RATIOS.items(), (True, False)):
-        values = some_values(seeded(f"sum16{label}{kind}"), "int16", (1, 31, 37, 9))
+    ratios = {**RATIOS, "crushed": (0.1, 0.02)}
+    for (label, axes), (kind, scales), large in itertools.product(over.items(), ratios.items(), (True, False)):
+        values = some_values(seeded(f"sum16{label}{kind}"), "int16", (1, 31, 37, 3))
         broken = {**AS_BYTES, **(OF_ONE_SCALE if scales[0] != scales[1] else {})}
-        name = f"{label}_{kind}_{'narrow' if narrow else 'wide'}"
         yield _reduced(
-            "SUM", name, "large sums", values // 256 if narrow else values, axes, scales, broken_in=broken
-        )
+            "SUM", f"{label}_{kind}_{'large' if large else 'small'}", "ties, large sums",
+            np.abs(values // 2) if large else values // 256, axes, scales, broken_in=broken,
+        )  # fmt: skip
