@@ -102,8 +102,8 @@ class Profile:
         if any(silence.covers(view) for silence in self.silent):
             return None
         table = self.delegated if self.delegated is not None and self._delegates(view) else self.table
-        rules = table.get(view.op, {})
-        return rules.get(self._variant(view), rules.get("*"))
+        rules, variant = table.get(view.op, {}), self._variant(view)
+        return rules.get(variant, None if variant.startswith("hybrid") else rules.get("*"))
 
     def _why_silent(self, view: LayerView) -> str:
         unseen = f"nobody has described how its runtime computes variant {self._variant(view)!r} of the op"

@@ -24,8 +24,8 @@ QUOTIENTS = {
     "saturating": (4.0, 0.01, 0.01),
     "vanishing": (1e-5, 1.0, 0.5),
 }
-"""``(left, right, output)``. Of float64 and float32, thirds make two multipliers. Where the quotient of scales is
-small, the last shift of small numerators is by 32 places and more."""
+"""``(left, right, output)``. In float64 and float32, thirds make two multipliers. Where the quotient of
+scales is small, the last shift of small numerators is by 32 places and more."""
 
 
 def cases() -> list[Case]:
@@ -117,11 +117,15 @@ def _products() -> Iterator[Case]:
             values = values[:1]
         old = {"tflite-2.14-builtin": "it reads before a list's start"} if label == "one" else {}
         zeros = (3, -5) if dtype == "int8" else (0, 0)
-        yield _reduced("REDUCE_PROD", f"{label}_{kind}", "each product rounded", values, axes, scales, zeros, old)
+        yield _reduced(
+            "REDUCE_PROD", f"{label}_{kind}", "each product rounded", values, axes, scales, zeros, old
+        )
     for dtype in ("int32", "int64"):
         values = seeded(dtype).integers(-(2**31), 2**31, (3, 4, 5)).astype(dtype)
         yield _reduced("REDUCE_PROD", "wraps", "beyond the type", values, (1,), ())
-        yield _reduced("SUM", "wraps", "beyond the type", values * (2**31 if dtype == "int64" else 1), (1, 2), ())
+        yield _reduced(
+            "SUM", "wraps", "beyond the type", values * (2**31 if dtype == "int64" else 1), (1, 2), ()
+        )
 
 
 def _prelus() -> Iterator[Case]:
@@ -134,7 +138,9 @@ def _prelus() -> Iterator[Case]:
             [Feed(values, f32(left)), Constant(np.array([alpha], np.int8), f32(slope), 5)],
             [Result(values.shape, "int16", f32(output))], broken_in=NOT_IN_OLD,
         )  # fmt: skip
-    for dtype, shape, given in itertools.product(("int8", "int16"), ((17,), (3, 1), (4, 3, 17)), (Constant, Feed)):
+    for dtype, shape, given in itertools.product(
+        ("int8", "int16"), ((17,), (3, 1), (4, 3, 17)), (Constant, Feed)
+    ):
         rng = seeded(f"{dtype}{shape}")
         slopes = given(some_values(rng, dtype, shape), f32(0.0071), 0)
         yield single_layer(
@@ -148,7 +154,9 @@ def _sums() -> Iterator[Case]:
     """int16: beyond 24 bits, where float32 rounds the sum; ties; saturation, and wrapping in 2.14."""
     over = {"image": (1, 2), "channels": (3,), "all": (0, 1, 2, 3), "one": (0,)}
     ratios = {**RATIOS, "crushed": (0.1, 0.02)}
-    for (label, axes), (kind, scales), large in itertools.product(over.items(), ratios.items(), (True, False)):
+    for (label, axes), (kind, scales), large in itertools.product(
+        over.items(), ratios.items(), (True, False)
+    ):
         values = some_values(seeded(f"sum16{label}{kind}"), "int16", (1, 31, 37, 3))
         broken = {**AS_BYTES, **(OF_ONE_SCALE if scales[0] != scales[1] else {})}
         yield _reduced(

@@ -41,6 +41,8 @@ RNDNU = Rule("rndnu", "float32", clamp="half_even")
 def variant_of(view: LayerView) -> str:
     """The family's variant, with ``_vector`` or ``_3x3`` behind it where kernels of Arm's own run."""
     variant = family_variant(view)
+    if variant.startswith("hybrid"):
+        return variant + "_on_arm"
     if view.op in ("CONV_2D", "FULLY_CONNECTED") and variant in _VECTORS and _multiplies_a_vector(view):
         return variant + "_vector"
     if view.op == "DEPTHWISE_CONV_2D" and variant in ("int8", "uint8") and has_3x3_kernel(view):

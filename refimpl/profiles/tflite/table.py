@@ -101,8 +101,27 @@ _COMMON: RuleTable = {
     },
 }
 
+ROWS_SYMMETRIC, ROWS_HALF_AWAY = Rule("rows_symmetric"), Rule("rows_half_away")
+ROWS_AFFINE = Rule("rows_affine")
+FILTER_FIRST, ROWS_XNNPACK = Rule("rows_affine_filter_first"), Rule("rows_xnnpack")
+_FILTER_FIRST_IN_BLOCKS = replace(FILTER_FIRST, tail="rows_affine_step_first", block=4, block_axis="channel")
+
+_HYBRID: RuleTable = {
+    "CONV_2D": {
+        "hybrid": ROWS_SYMMETRIC,
+        **dict.fromkeys(("hybrid_per_channel", "hybrid_per_channel_grouped"), FILTER_FIRST),
+    },
+    "DEPTHWISE_CONV_2D": {"hybrid_per_channel": ROWS_AFFINE},
+    "FULLY_CONNECTED": {
+        **dict.fromkeys(("hybrid", "hybrid_per_channel"), ROWS_SYMMETRIC),
+        **dict.fromkeys(("hybrid_asymmetric", "hybrid_per_channel_asymmetric"), ROWS_AFFINE),
+    },
+}
+"""Float32 data with int8 filters in the reference kernels of LiteRT 2.3."""
+
 _GEMMLOWP_CONVOLUTIONS: RuleTable = {
     op: {
+        **({"hybrid": ROWS_HALF_AWAY} if op == "CONV_2D" else {}),
         "int16_bias64": Q15,
         "int16_bias32": GEMMLOWP_64,
         "int16_unbiased": Q15,
@@ -140,6 +159,7 @@ TFLITE_2_14_REF: RuleTable = {
     },
     "TRANSPOSE_CONV": {**_GEMMLOWP_CONVOLUTIONS["TRANSPOSE_CONV"], "int16_unbiased": GEMMLOWP_64},
     "FULLY_CONNECTED": {
+        "hybrid": ROWS_HALF_AWAY,
         **_fully_connected_16(Q15, GEMMLOWP_64),
         "int8_per_channel": GEMMLOWP_64,
         "int8": GEMMLOWP_32P,
@@ -162,7 +182,9 @@ LITERT_2_3_REF: RuleTable = {
     **_GEMMLOWP_CONVOLUTIONS,
     **_SINCE_LITERT,
     "CAST": _any(Rule("saturating")),
-    "FULLY_CONNECTED": _any(FLOAT64),
+    "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], **_HYBRID["CONV_2D"]},
+    "DEPTHWISE_CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["DEPTHWISE_CONV_2D"], **_HYBRID["DEPTHWISE_CONV_2D"]},
+    "FULLY_CONNECTED": {**_HYBRID["FULLY_CONNECTED"], "*": FLOAT64},
 }
 
 TFLITE_2_14_BUILTIN: RuleTable = {
@@ -177,6 +199,7 @@ TFLITE_2_14_BUILTIN: RuleTable = {
     "ELU": {"int8": replace(FLOAT_TABLE, libm="fdlibm")},
     "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], "int8": RUY_64, "int16_bias32": RUY_64},
     "FULLY_CONNECTED": {
+        "hybrid": ROWS_HALF_AWAY,
         **_fully_connected_16(Q15, RUY_64),
         "int8_per_channel": RUY_64,
         "int8": RUY_32P,
@@ -215,18 +238,20 @@ LITERT_2_3_BUILTIN: RuleTable = {
     "REVERSE_V2": _any(EXACT),
     "CAST": _any(Rule("saturating")),
     "CONV_2D": {
-        **_GEMMLOWP_CONVOLUTIONS["CONV_2D"],
-        "int8": RUY_64,
+        **TFLITE_2_14_BUILTIN["CONV_2D"],
+        **_HYBRID["CONV_2D"],
+        "hybrid_per_channel": ROWS_AFFINE,
         "uint8": RUY_32P,
-        "int16_bias32": RUY_64,
     },
     "DEPTHWISE_CONV_2D": {
+        "hybrid_per_channel": _FILTER_FIRST_IN_BLOCKS,
         "int8": RUY_THEN_GEMMLOWP_8,
         "uint8": GEMMLOWP_32P,
         "int16_bias64": Q15,
         "int16_unbiased": Q15,
     },
     "FULLY_CONNECTED": {
+        **_HYBRID["FULLY_CONNECTED"],
         **_fully_connected_16(FLOAT64, RUY_64),
         "int16_bias64": FLOAT64,
         "int8_per_channel": RUY_64,
@@ -282,8 +307,14 @@ LITERT_2_3_XNNPACK: RuleTable = {
     "NEG": {"float32": XNNPACK},
     "ELU": {"int8": replace(XNNPACK, libm="fdlibm")},
     "CONCATENATION": _any(REFERENCE),
-    **{op: _any(FP32) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL", "MUL")},
-    "FULLY_CONNECTED": {"int8": FP32, "int8_per_channel": FP32, "uint8": FP32},
+    **{op: _any(FP32) for op in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL", "MUL")},
+    "CONV_2D": {**dict.fromkeys(_HYBRID["CONV_2D"], ROWS_XNNPACK), "*": FP32},
+    "FULLY_CONNECTED": {
+        **dict.fromkeys(_HYBRID["FULLY_CONNECTED"], ROWS_XNNPACK),
+        "int8": FP32,
+        "int8_per_channel": FP32,
+        "uint8": FP32,
+    },
     **{op: _any(XNNPACK) for op in ("ADD", "SUB", "MEAN", "RESIZE_BILINEAR", "LEAKY_RELU")},
     "MAX_POOL_2D": _any(Rule("exact", clamp="half_even")),
     "QUANTIZE": {

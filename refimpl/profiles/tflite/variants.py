@@ -21,6 +21,8 @@ def variant_of(view: LayerView) -> str:
     """The table key of a layer's variant; the output's element type unless the op needs more."""
     if view.outputs and view.output().dtype == "int16" and view.op in _OF_INT16:
         return "int16" + _OF_INT16[view.op](view)
+    if view.op in _FILTERED and view.input(0).dtype == "float32" != view.input(1).dtype:
+        return _hybrid(view)
     if view.op in ("ADD", "MUL"):
         return _broadcast(view)
     if view.op in COMPARISONS:
@@ -46,6 +48,20 @@ def variant_of(view: LayerView) -> str:
     if view.op == "REVERSE_V2":
         return "one_axis" if math.prod(view.input(1).shape) == 1 else "several_axes"
     return view.output().dtype
+
+
+_FILTERED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def _hybrid(view: LayerView) -> str:
+    """Of float32 data with an int8 filter: whether that has a scale per channel; groups, or zero points."""
+    filter_ = view.input(1)
+    variant = "hybrid"
+    if filter_.quantization is not None and filter_.quantization.per_channel:
+        variant += "_per_channel"
+    if view.op == "CONV_2D" and conv_groups(view) > 1:
+        variant += "_grouped"
+    return variant + ("_asymmetric" if view.flag("asymmetric_quantize_inputs") else "")
 
 
 def _bias(view: LayerView) -> str:

@@ -67,8 +67,8 @@ def _bits(values: Array) -> Array:
 
 
 def _divided_by_power(x: Array, places: Array) -> Array:
-    """``x / 2^places`` rounded half away from zero, for 0 to 31 places. Beyond, C leaves the shifts undefined;
-    this is what 64-bit processors, which take counts modulo 64 and 32, make of gemmlowp's code."""
+    """``x / 2^places`` rounded half away from zero, for 0 to 31 places. Beyond, C leaves the shifts
+    undefined; this is what x86-64, which takes counts modulo 64 and 32, makes of gemmlowp's code."""
     mask = wrap32((np.int64(1) << (places & 63)) - 1)
     threshold = (mask >> 1) + (x < 0)
     return wrap32((x >> (places & 31)) + ((x & mask) > threshold))

@@ -31,7 +31,8 @@ def quantized_product(view: LayerView, values: Values, rule: Rule) -> SpecResult
     """The product of n values; after each the result is multiplied by ``s_in / s_out^(1/n)``.
 
     All but the first are multiplied to the int32 before; the last rescaling is followed by the zero point.
-    ``ignores_parameters``: the optimised kernels copy where n is 1. Source: TFLite ``reference_ops::QuantizedReduceProd``, whose multiplication is that of an int64, ``q15``.
+    ``q15``: TFLite ``reference_ops::QuantizedReduceProd``, whose multiplication is that of an int64.
+    ``ignores_parameters``: LiteRT's optimised kernels copy where n is 1.
     """
     if rule.method == "ignores_parameters":
         return SpecResult((operand(values, 0).reshape(view.output().shape),))

@@ -45,9 +45,8 @@ def quantized_sum(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     ``gemmlowp``: as MEAN's reference, without the division (TFLite ``reference_ops::QuantizedMeanOrSum``).
     ``reads_uint8``: LiteRT's reference kernel calls that on the bytes of int8 tensors as if they were uint8,
     and stores uint8 values (google-ai-edge/LiteRT#4079). ``optimized``: float32, the zero point in an addend
-    of its own, rounded half away from zero. ``exact``: tflite-runtime 2.14 adds int16 values of one scale in 16
-    bits, which wrap. ``xnnpack``: as XNNPACK's MEAN. On Arm products and sums of both
-    are fused.
+    of its own, rounded half away from zero. ``xnnpack``: as XNNPACK's MEAN. On Arm products and sums of both
+    are fused. ``exact``: tflite-runtime 2.14 adds int16 values of one scale in 16 bits, which wrap.
     """
     data, output = operand(values, 0), view.output()
     axes = reduced_axes(view)
