@@ -27,10 +27,10 @@ from karat24.refimpl.profiles import PROFILES, Profile
 from karat24.refimpl.step import check_layer
 
 PAGE = ROOT / "benchmarks" / "results" / "judged.md"
-EXPLAINED = """Written by `python -m benchmarks.judged`, which runs nothing. A layer is *judged* under a profile
-where the rule by which it rounds is known, so that every bit is compared; *within a bound* where no document
-fixes the order of its float32 sums; *refused* where the profile's runtime refuses it, with the reason;
-*lacking* where the oracle does not know it.
+EXPLAINED = """Written by `python -m benchmarks.judged`, which runs nothing. A layer is *judged* under a
+profile where the rule by which it rounds is known, so that every bit is compared; *within a bound* where no
+document fixes the order of its float32 sums; *refused* where the profile's runtime refuses it, with the
+reason; *lacking* where the oracle does not know it.
 
 """
 OUTCOMES = ("judged", "bound", "refused", "lacking")

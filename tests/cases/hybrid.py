@@ -119,7 +119,7 @@ def _convolutions() -> Iterator[Case]:
         GEOMETRY.items(), (True, False)
     ):
         for groups, bias in ((1, True), (2, True), (1, False)):
-            if groups == 2 and not per_channel or (not bias and label != "3x3"):
+            if (groups == 2 and not per_channel) or (not bias and label != "3x3"):
                 continue
             name = f"hybrid_conv_{label}_{per_channel}_{groups}_{bias}"
             broken = (

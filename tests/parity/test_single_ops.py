@@ -123,9 +123,10 @@ FAULTS_OF_TFLM = {
 )
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "hybrid"])
 def test_spec_equals_micro_runtime(module: str) -> None:
-    """TensorFlow Lite Micro runs fewer ops and types; of the cases it runs, every value is the same."""
+    """TensorFlow Lite Micro runs fewer ops and types, none of float32 data with an int8 filter; of the cases
+    it runs, every value is the same."""
     _need("tflm")
     cases = [case for case in _cases(module) if str(case) not in FAULTS_OF_TFLM]
     found = _differences(cases, "tflm")

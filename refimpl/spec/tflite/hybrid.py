@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from karat24.refimpl.contract import SpecResult, Values
+from karat24.refimpl.contract import SpecResult, Values, accumulator_dtype
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Method, Rule
@@ -47,13 +47,14 @@ def hybrid(view: LayerView, values: Values, rule: Rule, products: Products) -> S
     rows = data.reshape(_row_count(view, rule.method), -1)
     centred, steps = zip(*(_QUANTIZE[rule.method](row) for row in rows), strict=True)
     weights = operand(values, 1).astype(np.int64)
-    sums = products(view, np.stack(centred).reshape(data.shape), weights).astype(np.float32)
-    sums = sums.reshape(len(rows), -1, sums.shape[-1])
+    whole = products(view, np.stack(centred).reshape(data.shape), weights)
+    sums = whole.astype(np.float32).reshape(len(rows), -1, whole.shape[-1])
     factors = np.array(steps, np.float32)[:, None, None]
     result = in_blocks(rule, sums.shape, lambda method: _scaled(view, sums, factors, values, method))
     low, high = ACTIVATION_BOUNDS[view.text("fused_activation_function", "NONE")]
     clamped = np.clip(result, np.float32(low), np.float32(high))
-    return SpecResult((clamped.astype(np.float32).reshape(view.output().shape),))
+    output = clamped.astype(np.float32).reshape(view.output().shape)
+    return SpecResult((output,), whole.astype(accumulator_dtype(view)))
 
 
 def _row_count(view: LayerView, method: Method) -> int:
