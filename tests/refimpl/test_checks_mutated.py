@@ -23,9 +23,11 @@ from tests.cases import (
     copies,
     elementwise,
     glue,
+    hybrid,
     matrices,
     pooling,
     quantization,
+    quotients,
     resize_bilinear,
     slicing,
     sums,
@@ -35,8 +37,8 @@ from tests.cases import (
 from tests.cases.case import Case
 
 MODULES = (
-    activations, copies, elementwise, glue, matrices, pooling, quantization, resize_bilinear, slicing, sums,
-    tables, unary,
+    activations, copies, elementwise, glue, hybrid, matrices, pooling, quantization, quotients,
+    resize_bilinear, slicing, sums, tables, unary,
 )  # fmt: skip
 PER_OP = 200
 SMALL = 40_000
@@ -178,6 +180,6 @@ def test_damaged_layers_are_refused_or_run(op: str) -> None:
 
 
 def test_every_op_is_damaged() -> None:
-    """TFLite's ops, which are upper case. Those with filters are damaged as whole files."""
+    """TFLite's ops, which are upper case. Those with filters are damaged as whole files, too."""
     judged_elsewhere = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
     assert {op for op in OPS if op == op.upper()} - judged_elsewhere <= set(_cases())
