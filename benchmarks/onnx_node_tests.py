@@ -23,7 +23,7 @@ def node_tests() -> dict[str, Any]:
     return {
         test.name: test
         for test in found
-        if len(test.model.graph.node) == 1 and test.model.graph.node[0].op_type in OPS
+        if test.model is not None and [node.op_type in OPS for node in test.model.graph.node] == [True]
     }
 
 

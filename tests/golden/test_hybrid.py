@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from karat24.cli import main
 from karat24.delegates import delegate_named
 from karat24.export.tflite import read_tflite, write_tflite
 from karat24.feeds import random_feeds
@@ -18,6 +19,7 @@ from karat24.refimpl.graph import Graph, Quantization
 from karat24.refimpl.profiles import profile_named
 from karat24.refimpl.step import check_layer
 from tests.cases import hybrid
+from tests.shared_models import require_case
 
 CASES = {case.name: case for case in hybrid.cases()}
 CONVOLUTION = "hybrid_conv_3x3_True_1_True"
@@ -31,8 +33,11 @@ def _verdict(name: str, lane: str, profile: str | None = None) -> tuple[str, str
     return report.layers[0].verdict, report.layers[0].reason
 
 
-def test_a_file_is_judged_layer_by_layer() -> None:
-    assert _verdict(CONVOLUTION, "litert-builtin")[0] == "bit_exact"
+@pytest.mark.parametrize("lane", ["litert-ref", "litert-builtin", "litert-xnnpack"])
+def test_a_reported_file_is_bit_exact(lane: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = require_case("tflite/one11047_dynamic_range_conv_fc_asym0.tflite")
+    assert main(["verify", str(model), "--delegate", lane, "--samples", "2"]) == 0
+    assert "BIT_EXACT" in capsys.readouterr().out
 
 
 def test_the_order_of_factors_explains_a_difference() -> None:
