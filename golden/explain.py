@@ -100,7 +100,7 @@ def real_results(view: LayerView, accumulator: Array) -> Array | None:
     if positions is None:
         return None
     filter_, data, output = view.input(positions[0]), view.input(positions[1]), view.output()
-    if filter_.quantization is None:
+    if filter_.quantization is None or output.dtype == "float32":
         return None
     scale = np.array(filter_.quantization.scale, np.float64) * data.scale / output.scale
     if view.op == "QLinearConv":

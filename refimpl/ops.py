@@ -141,6 +141,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
         "REDUCE_ANY": Op(reduce.check_reduce, reduce.reduce),
         "REDUCE_MAX": Op(reduce.check_reduce, reduce.reduce),
         "REDUCE_MIN": Op(reduce.check_reduce, reduce.reduce),
+        "REDUCE_PROD": Op(reduce.check_reduce, reduce.reduce),
         "RELU": Op(relu.check_relu, relu.relu),
         "RELU6": Op(relu.check_relu, relu.relu),
         "RELU_N1_TO_1": Op(relu.check_relu, relu.relu),

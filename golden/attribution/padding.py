@@ -39,7 +39,7 @@ def _windows(suspect: Suspect) -> tuple[Window, Window] | None:
     view = suspect.view
     if view.op == "QLinearConv" and len(view.input(0).shape) == 4:
         return onnx_windows(view, view.input(0).shape, view.input(3).shape[2:])
-    if view.op not in _OPS:
+    if view.op not in _OPS or suspect.weighted is None:
         return None
     return windows(view, view.input(0).shape, view.input(1).shape, dilated=True)
 

@@ -122,7 +122,7 @@ class Sums:
 def sums_of(suspect: Suspect) -> Sums | None:
     """The layer's sums; None where it has none, or they are not understood: they must give its outputs."""
     build, acc = BUILDERS.get(suspect.view.op), suspect.own.accumulator
-    if build is None or acc is None:
+    if build is None or acc is None or suspect.weighted is None:
         return None
     found = build(suspect, acc)
     if found is None or not np.array_equal(found.outputs(found.acc)[0], suspect.own.outputs[0]):

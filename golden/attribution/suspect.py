@@ -80,9 +80,9 @@ class Suspect:
 
     @property
     def weighted(self) -> Weighted | None:
-        """Where the parts of the layer are; None for an op without a filter."""
+        """Where the parts of the layer are; None for an op without a filter, or of float32 data."""
         found = WEIGHTED.get(self.view.op)
-        if found is None or len(self.view.inputs) <= found.filter:
+        if found is None or len(self.view.inputs) <= found.filter or self.view.output().dtype == "float32":
             return None
         shape, data = self.view.input(found.filter).shape, self.view.input(found.filter).data
         if self.view.op == "com.microsoft:QGemm" and self.view.integer("transB", 0):

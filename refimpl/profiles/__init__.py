@@ -105,8 +105,10 @@ class Profile:
     def known_rule(self, view: LayerView) -> Rule | None:
         """The table's rule, whether the runtime refuses the layer or not; None where karat24 has none."""
         table = self.delegated if self.delegated is not None and self._delegates(view) else self.table
-        rules = table.get(view.op, {})
-        return None if self._silence(view) else rules.get(self._variant(view), rules.get("*"))
+        if self._silence(view):
+            return None
+        rules, variant = table.get(view.op, {}), self._variant(view)
+        return rules.get(variant, None if variant.startswith("hybrid") else rules.get("*"))
 
     def _silence(self, view: LayerView) -> str:
         return next((silence.reason for silence in self.silent if silence.covers(view)), "")

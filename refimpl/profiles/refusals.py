@@ -101,6 +101,38 @@ def _int4_filter(view: LayerView) -> bool:
     return view.input(1).dtype == "int4"
 
 
+def _rescaled_int16(view: LayerView) -> bool:
+    return _is_int16(view) and _other_parameters(view)
+
+
+def _divides_int8_or_int16(view: LayerView) -> bool:
+    return view.output().dtype in ("int8", "int16")
+
+
+def _divides_uint8_or_int16(view: LayerView) -> bool:
+    return view.output().dtype in ("uint8", "int16")
+
+
+def _int16_slopes(view: LayerView) -> bool:
+    return view.input(1).dtype == "int16"
+
+
+def _sums_others(view: LayerView) -> bool:
+    return view.output().dtype in ("int32", "int64", "uint8")
+
+
+def _one_scale_of_hybrid(view: LayerView) -> bool:
+    return variant_of(view) == "hybrid"
+
+
+def _unbiased_hybrid(view: LayerView) -> bool:
+    return variant_of(view).startswith("hybrid") and view.optional_input(2) is None
+
+
+def _hybrid(view: LayerView) -> bool:
+    return variant_of(view).startswith("hybrid")
+
+
 def _is_int16(view: LayerView) -> bool:
     return view.output().dtype == "int16"
 
@@ -120,6 +152,12 @@ def _shifted(view: LayerView) -> bool:
 def _int16_to_uint8(view: LayerView) -> bool:
     return view.input(0).dtype == "int16" and view.output().dtype == "uint8"
 
+
+_NO_UNBIASED_CONVOLUTION = Refusal(
+    frozenset({"CONV_2D"}),
+    _unbiased_hybrid,
+    "behind float32 data its CONV_2D takes no layer without a bias; store a bias of zeros",
+)
 
 _TFLITE: Refusals = (
     Refusal(
@@ -160,6 +198,13 @@ _TFLITE: Refusals = (
         "it quantizes int16 values to int8, int16 and int32 only",
     ),
     Refusal(
+        frozenset({"DEPTHWISE_CONV_2D"}),
+        _one_scale_of_hybrid,
+        "behind float32 data its kernel reads one scale per channel, past the end of this filter's only one; "
+        "quantize the filter per channel",
+    ),
+    _NO_UNBIASED_CONVOLUTION,
+    Refusal(
         COMPARISONS,
         _scale_of_one,
         "an input scale of exactly 1 ends its process; quantize the input with a scale below 1",
@@ -180,15 +225,29 @@ _READ_AS_INT64 = (
 )
 """The runtime does run such a layer; what it adds is memory that is not the bias's."""
 
+_READS_PAST_BIAS = Refusal(frozenset({"CONV_2D", "TRANSPOSE_CONV"}), _unnamed_int32_bias, _READ_AS_INT64)
+
 LITERT: Refusals = (
     *_TFLITE,
-    Refusal(frozenset({"CONV_2D", "TRANSPOSE_CONV"}), _unnamed_int32_bias, _READ_AS_INT64),
+    Refusal(
+        frozenset({"DEPTHWISE_CONV_2D"}),
+        _unbiased_hybrid,
+        "behind float32 data its optimised DEPTHWISE_CONV_2D dies where there is no bias; store one of zeros",
+    ),
+    _READS_PAST_BIAS,
 )
 """LiteRT 2.3, where no delegate takes the layer."""
 
 LITERT_REF: Refusals = (
-    *LITERT,
+    *_TFLITE,
+    _READS_PAST_BIAS,
     Refusal(frozenset({"FULLY_CONNECTED"}), _unnamed_int32_bias, _READ_AS_INT64),
+    Refusal(
+        frozenset({"SUM"}),
+        _is_int16,
+        "its reference kernel reads int16 values as bytes, and leaves half of the output as it was; run the "
+        "builtin kernels",
+    ),
     _NO_ELU,
 )
 """LiteRT 2.3's reference kernels."""
@@ -211,9 +270,19 @@ TFLITE_2_14: Refusals = (
         "its FULLY_CONNECTED takes no int4 filter; store it as int8",
     ),
     Refusal(
-        frozenset({"TILE"}),
+        frozenset({"PRELU", "TILE"}),
         _is_int16,
         "its kernel lacks int16",
+    ),
+    Refusal(
+        frozenset({"SUM"}),
+        _rescaled_int16,
+        "it adds int16 values of one scale only; give both tensors one scale",
+    ),
+    Refusal(
+        frozenset({"DIV"}),
+        _divides_int8_or_int16,
+        "it divides float32, int32 and uint8 values only",
     ),
     Refusal(
         frozenset({"LOG", "NEG", "SQRT"}),
@@ -299,7 +368,19 @@ TFLM: Refusals = (
         _on_int8,
         "its kernel takes float32 only; put a DEQUANTIZE before and a QUANTIZE behind",
     ),
-    Refusal(frozenset({"GELU"}), lambda _: True, "it has no GELU"),
+    Refusal(
+        frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}),
+        _hybrid,
+        "it runs no float32 data with an int8 filter; quantize activations, too",
+    ),
+    Refusal(frozenset({"GELU", "REDUCE_PROD"}), lambda _: True, "it lacks the op"),
+    Refusal(
+        frozenset({"PRELU"}),
+        _int16_slopes,
+        "behind int16 activations its slopes are int8; store them so",
+    ),
+    Refusal(frozenset({"SUM"}), _sums_others, "it adds float32, int8 and int16 values only"),
+    Refusal(frozenset({"DIV"}), _divides_uint8_or_int16, "it divides float32, int32 and int8 values only"),
     Refusal(
         frozenset({"DEPTHWISE_CONV_2D", "TRANSPOSE_CONV"}),
         _int32_bias,

@@ -52,6 +52,13 @@ Method: TypeAlias = Literal[
     "truncates",
     "reads_uint8",
     "later_class_first",
+    "reads_int8",
+    "rows_symmetric",
+    "rows_half_away",
+    "rows_affine",
+    "rows_affine_filter_first",
+    "rows_affine_step_first",
+    "rows_xnnpack",
     "unspecified",
     "given",
 ]
@@ -97,9 +104,19 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "sign_only": "a scale of 1 or more keeps only the sign of 8-bit values: a shift by a negative count, "
         "which C leaves undefined, as x86-64 computes it",
         "ignores_parameters": "computed on the stored integers, whatever scales and zero points are: a fault",
+        "reads_int8": "gemmlowp; of an int16 operand the bytes are taken for int8 values: a fault",
         "reads_uint8": "gemmlowp on int8 bytes taken for uint8 ones, in and out: a fault",
         "truncates": "float32 quotient, rounded toward zero",
         "later_class_first": "the reference formula, but of equal scores that of the later class comes first",
+        "rows_symmetric": "float32 rows quantized by their largest magnitude, sums times both scales",
+        "rows_half_away": "float32 rows quantized by their largest magnitude, half away from zero exactly",
+        "rows_affine": "float32 rows quantized by their range; sums times the product of both scales",
+        "rows_affine_filter_first": "float32 rows quantized by their range; sums times the filter's scale, "
+        "then the row's",
+        "rows_affine_step_first": "float32 rows quantized by their range; sums times the row's scale, then the "
+        "filter's",
+        "rows_xnnpack": "float32 rows quantized by their range; sums times the row's scale, then one fused "
+        "multiply-add of the filter's scale and the bias",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
         "given": "the oracle lacks the layer and goes on with values it is given",
     }
@@ -168,11 +185,17 @@ WITHOUT_KERNEL: frozenset[Method] = frozenset(
         "float64_saturating",
         "optimized_fused",
         "reference_fused",
+        "rows_affine",
+        "rows_affine_filter_first",
+        "rows_affine_step_first",
+        "rows_half_away",
+        "rows_symmetric",
+        "rows_xnnpack",
         "uint16_table",
         "xnnpack_fused",
     }
 )
-"""Methods on Arm that have a slow definition only."""
+"""Methods that have a slow definition only: those of Arm, and those of float32 data with int8 filters."""
 
 OF_ARM: frozenset[Overflow] = frozenset({"arm_wraps", "arm_saturates"})
 """Conversions from float32 that have a slow definition only."""

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.onnx_node_tests import OPS, as_model, node_tests
 from karat24.export.onnx import read_onnx
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import UnsupportedOp
 
 onnx = pytest.importorskip("onnx")
-
-OPS = (
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
-    "ConvInteger", "MatMulInteger",
-)  # fmt: skip
 
 OUT_OF_SCOPE = {
     **dict.fromkeys(("uint2", "int2"), r"is of element type u?int2, which"),
@@ -28,41 +23,12 @@ OUT_OF_SCOPE = {
 """2-bit integers, 4-bit ones that are computed, 8- and 4-bit floats: each refused with its reason."""
 
 
-def node_tests() -> dict[str, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # other ops' tests overflow on purpose
-        from onnx.backend.test.case.node import collect_testcases
-
-        found = collect_testcases(None)
-    return {
-        test.name: test
-        for test in found
-        if len(test.model.graph.node) == 1 and test.model.graph.node[0].op_type in OPS
-    }
-
-
 TESTS = node_tests()
 
 
 def out_of_scope(name: str) -> str | None:
     """The reason a test is left out for, as a pattern."""
     return next((reason for word, reason in OUT_OF_SCOPE.items() if word in name), None)
-
-
-def as_model(test: Any) -> tuple[bytes, list[Any], list[Any]]:
-    """The test with all but its first input stored in the file, in an operator set that is read."""
-    (inputs, outputs) = test.data_sets[0]
-    model = onnx.ModelProto()
-    model.CopyFrom(test.model)
-    names = [value.name for value in model.graph.input]
-    for name, value in zip(names[1:], inputs[1:], strict=True):
-        if not isinstance(value, onnx.TensorProto):
-            value = onnx.numpy_helper.from_array(np.asarray(value), name)
-        model.graph.initializer.append(value)
-        model.graph.initializer[-1].name = name
-    del model.graph.input[1:]
-    model.ir_version, model.opset_import[0].version = 10, 21
-    return model.SerializeToString(), inputs[:1], outputs
 
 
 @pytest.mark.parametrize("implementation", ["spec", "kernels"])

@@ -26,12 +26,14 @@ from tests.cases import (
     detections,
     elementwise,
     glue,
+    hybrid,
     int4_filters,
     int16_layers,
     int16_weighted,
     matrices,
     pooling,
     quantization,
+    quotients,
     recurrent,
     resize_bilinear,
     slicing,
@@ -49,6 +51,7 @@ MODULES: Mapping[str, Callable[[], list[Case]]] = {
     "detections": detections.cases,
     "elementwise": elementwise.cases,
     "glue": glue.cases,
+    "hybrid": hybrid.cases,
     "matrices": matrices.cases,
     "int16_layers": int16_layers.cases,
     "int16_weighted": int16_weighted.cases,
@@ -56,6 +59,7 @@ MODULES: Mapping[str, Callable[[], list[Case]]] = {
     "pooling": pooling.cases,
     "small_products": small_products.cases,
     "sums": sums.cases,
+    "quotients": quotients.cases,
     "quantization": quantization.cases,
     "recurrent": recurrent.cases,
     "resize_bilinear": resize_bilinear.cases,
@@ -131,9 +135,10 @@ FAULTS_OF_TFLM = {
 }
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "hybrid"])
 def test_spec_equals_micro_runtime(module: str) -> None:
-    """TensorFlow Lite Micro runs fewer ops and types; of the cases it runs, every value is the same."""
+    """TensorFlow Lite Micro runs fewer ops and types, none of float32 data with an int8 filter; of the cases
+    it runs, every value is the same."""
     _need("tflm")
     cases = [case for case in _cases(module) if str(case) not in FAULTS_OF_TFLM]
     found = _differences(cases, "tflm")

@@ -24,7 +24,6 @@ def layer(
     op: str, bias: int, zero_point: int, multiplier: float = 4.0, weights: tuple[int, ...] = ()
 ) -> Graph:
     """A layer of int8, input scale 1 and zero point 0; its last output channel has these weights and bias."""
-    taps = (1, 1 if op == "DEPTHWISE_CONV_2D" else 2)
     shape = Shape((1, 4) if op == "FULLY_CONNECTED" else (1, 2, 2, 2), 2, (1, 2))
     filter_ = np.zeros(filter_shape(op, shape), np.int8)
     last = filter_[..., -1] if op == "DEPTHWISE_CONV_2D" else filter_[-1]

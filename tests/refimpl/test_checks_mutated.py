@@ -24,9 +24,11 @@ from tests.cases import (
     detections,
     elementwise,
     glue,
+    hybrid,
     matrices,
     pooling,
     quantization,
+    quotients,
     recurrent,
     resize_bilinear,
     slicing,
@@ -37,8 +39,8 @@ from tests.cases import (
 from tests.cases.case import Case
 
 MODULES = (
-    activations, copies, detections, elementwise, glue, matrices, pooling, quantization, recurrent,
-    resize_bilinear, slicing, sums, tables, unary,
+    activations, copies, detections, elementwise, glue, hybrid, matrices, pooling, quantization, quotients,
+    recurrent, resize_bilinear, slicing, sums, tables, unary,
 )  # fmt: skip
 PER_OP = 200
 SMALL = 40_000
@@ -181,6 +183,6 @@ def test_damaged_layers_are_refused_or_run(op: str) -> None:
 
 
 def test_every_op_is_damaged() -> None:
-    """TFLite's ops, which are upper case. Those with filters are damaged as whole files."""
+    """TFLite's ops, which are upper case. Those with filters are damaged as whole files, too."""
     judged_elsewhere = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}
     assert {op for op in OPS if op == op.upper()} - judged_elsewhere <= set(_cases())

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from karat24.refimpl.graph import LayerView
-from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.profiles.rules import EXACT, Rule
 from karat24.refimpl.profiles.tflite.table import (
     FLOAT64,
     GEMMLOWP_32P,
@@ -41,6 +41,8 @@ RNDNU = Rule("rndnu", "float32", clamp="half_even")
 def variant_of(view: LayerView) -> str:
     """The family's variant, with ``_vector`` or ``_3x3`` behind it where kernels of Arm's own run."""
     variant = family_variant(view)
+    if variant.startswith("hybrid"):
+        return variant + "_on_arm"
     if view.op in ("CONV_2D", "FULLY_CONNECTED") and variant in _VECTORS and _multiplies_a_vector(view):
         return variant + "_vector"
     if view.op == "DEPTHWISE_CONV_2D" and variant in ("int8", "uint8") and has_3x3_kernel(view):
@@ -98,6 +100,7 @@ def _largest_multiplier(view: LayerView) -> float:
 _CALLING_LIBM = replace(SATURATING_TABLE, libm="fdlibm")
 
 _ARM_TABLES: RuleTable = {
+    "DIV": {"float32": EXACT, "int32": EXACT},
     **{op: {"bool": LITERT_2_3_REF[op]["*"]} for op in COMPARISONS},
     "GELU": dict.fromkeys(("int8", "uint8"), _CALLING_LIBM),
     "TANH": {**LITERT_2_3_REF["TANH"], "uint8": _CALLING_LIBM},
@@ -151,7 +154,7 @@ LITERT_2_3_BUILTIN_ARM64: RuleTable = {
     "HARD_SWISH": {"*": Rule("fixed_point_neon")},
     "SOFTMAX": {**LITERT_2_3_BUILTIN["SOFTMAX"], **dict.fromkeys(("int8", "uint8"), Rule("uint16_table"))},
     "SUM": {
-        "int32": LITERT_2_3_BUILTIN["SUM"]["int32"],
+        **dict.fromkeys(("int32", "int64"), EXACT),
         **dict.fromkeys(("int8", "uint8"), Rule("optimized_fused")),
     },
     "RESIZE_BILINEAR": {**LITERT_2_3_BUILTIN["RESIZE_BILINEAR"], "uint8": Rule("optimized_fused")},

@@ -26,7 +26,7 @@ COPIES = (
 )  # fmt: skip
 """Ops that move or compare values, or compute on integers: the same bits in every runtime."""
 
-IEEE = ("DIV", "CEIL", "FLOOR", "SQUARE")
+IEEE = ("CEIL", "FLOOR", "SQUARE")
 """float32 ops that are one correctly rounded operation."""
 
 GEMMLOWP_64 = Rule("gemmlowp", "float64")
@@ -54,15 +54,19 @@ def _any(rule: Rule) -> Mapping[str, Rule]:
     return {"*": rule}
 
 
+_SUM_OF_INTEGERS: Mapping[str, Rule] = {"int32": EXACT, "int64": EXACT}
+
 _COMMON: RuleTable = {
     **{op: _any(EXACT) for op in COPIES + IEEE},
     **{op: {"bool_scale_from_1": Rule("sign_only"), "*": EXACT} for op in COMPARISONS},
     "ABS": {"float32": EXACT, "int8": GEMMLOWP_32},
     "CUSTOM:TFLite_Detection_PostProcess": _any(REFERENCE),
+    "DIV": {"float32": EXACT, "int32": EXACT, **dict.fromkeys(("int8", "uint8", "int16"), GEMMLOWP_32)},
     "NEG": {"float32": EXACT},
+    "REDUCE_PROD": {"int32": EXACT, "int64": EXACT, "*": Q15},
     "SQRT": {"float32": EXACT},
     "RSQRT": {"int8": GEMMLOWP_32P},
-    "SUM": {"int32": EXACT, "int8": Rule("reads_uint8", "float64"), "uint8": GEMMLOWP_64},
+    "SUM": {**_SUM_OF_INTEGERS, "int8": Rule("reads_uint8", "float64"), "uint8": GEMMLOWP_64},
     "SQUARED_DIFFERENCE": {"int8": GEMMLOWP_64},
     "SVDF": {"int8": GEMMLOWP_32},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
@@ -85,7 +89,7 @@ _COMMON: RuleTable = {
     "RELU6": _any(GEMMLOWP_32),
     "RELU_N1_TO_1": _any(GEMMLOWP_32),
     "LEAKY_RELU": _any(GEMMLOWP_32),
-    "PRELU": _any(GEMMLOWP_32),
+    "PRELU": {"int16_slopes16": Rule("reads_int8", "float32"), "*": GEMMLOWP_32},
     "HARD_SWISH": _any(FIXED_POINT),
     "L2_NORMALIZATION": _any(FIXED_POINT),
     "DEQUANTIZE": _any(REFERENCE),
@@ -100,8 +104,27 @@ _COMMON: RuleTable = {
     },
 }
 
+ROWS_SYMMETRIC, ROWS_HALF_AWAY = Rule("rows_symmetric"), Rule("rows_half_away")
+ROWS_AFFINE = Rule("rows_affine")
+FILTER_FIRST, ROWS_XNNPACK = Rule("rows_affine_filter_first"), Rule("rows_xnnpack")
+_FILTER_FIRST_IN_BLOCKS = replace(FILTER_FIRST, tail="rows_affine_step_first", block=4, block_axis="channel")
+
+_HYBRID: RuleTable = {
+    "CONV_2D": {
+        "hybrid": ROWS_SYMMETRIC,
+        **dict.fromkeys(("hybrid_per_channel", "hybrid_per_channel_grouped"), FILTER_FIRST),
+    },
+    "DEPTHWISE_CONV_2D": {"hybrid_per_channel": ROWS_AFFINE},
+    "FULLY_CONNECTED": {
+        **dict.fromkeys(("hybrid", "hybrid_per_channel"), ROWS_SYMMETRIC),
+        **dict.fromkeys(("hybrid_asymmetric", "hybrid_per_channel_asymmetric"), ROWS_AFFINE),
+    },
+}
+"""Float32 data with int8 filters in the reference kernels of LiteRT 2.3."""
+
 _GEMMLOWP_CONVOLUTIONS: RuleTable = {
     op: {
+        **({"hybrid": ROWS_HALF_AWAY} if op == "CONV_2D" else {}),
         "int16_bias64": Q15,
         "int16_bias32": GEMMLOWP_64,
         "int16_unbiased": Q15,
@@ -128,6 +151,7 @@ def _fully_connected_16(wide: Rule, narrow: Rule) -> Mapping[str, Rule]:
 
 TFLITE_2_14_REF: RuleTable = {
     **_COMMON,
+    "SUM": {**_COMMON["SUM"], "int16": EXACT},
     "REVERSE_V2": {"one_axis": EXACT},
     **_GEMMLOWP_CONVOLUTIONS,
     "CUSTOM:TFLite_Detection_PostProcess": _any(Rule("later_class_first")),
@@ -139,6 +163,7 @@ TFLITE_2_14_REF: RuleTable = {
     },
     "TRANSPOSE_CONV": {**_GEMMLOWP_CONVOLUTIONS["TRANSPOSE_CONV"], "int16_unbiased": GEMMLOWP_64},
     "FULLY_CONNECTED": {
+        "hybrid": ROWS_HALF_AWAY,
         **_fully_connected_16(Q15, GEMMLOWP_64),
         "int8_per_channel": GEMMLOWP_64,
         "int8": GEMMLOWP_32P,
@@ -161,15 +186,18 @@ LITERT_2_3_REF: RuleTable = {
     **_GEMMLOWP_CONVOLUTIONS,
     **_SINCE_LITERT,
     "CAST": _any(Rule("saturating")),
-    "FULLY_CONNECTED": _any(FLOAT64),
+    "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], **_HYBRID["CONV_2D"]},
+    "DEPTHWISE_CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["DEPTHWISE_CONV_2D"], **_HYBRID["DEPTHWISE_CONV_2D"]},
+    "FULLY_CONNECTED": {**_HYBRID["FULLY_CONNECTED"], "*": FLOAT64},
 }
 
 TFLITE_2_14_BUILTIN: RuleTable = {
     **TFLITE_2_14_REF,
     "RESIZE_NEAREST_NEIGHBOR": {"uint8": OPTIMIZED, "*": EXACT},
+    "REDUCE_PROD": {"int32": EXACT, "int64": EXACT, "int8": Q15, "int16": Q15},
     "CEIL": _any(OPTIMIZED),
     "FLOOR": _any(OPTIMIZED),
-    "SUM": {"int32": EXACT, "int8": OPTIMIZED, "uint8": OPTIMIZED},
+    "SUM": {**_SUM_OF_INTEGERS, "int8": OPTIMIZED, "uint8": OPTIMIZED, "int16": EXACT},
     "BATCH_MATMUL": {"int8": RUY_32P},
     "LOG_SOFTMAX": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
     "ELU": {"int8": replace(FLOAT_TABLE, libm="fdlibm")},
@@ -180,6 +208,7 @@ TFLITE_2_14_BUILTIN: RuleTable = {
         "int16_bias32": RUY_64,
     },
     "FULLY_CONNECTED": {
+        "hybrid": ROWS_HALF_AWAY,
         **_fully_connected_16(Q15, RUY_64),
         "int8_per_channel": RUY_64,
         "int8": RUY_32P,
@@ -206,6 +235,11 @@ LITERT_2_3_BUILTIN: RuleTable = {
     **_SINCE_LITERT,
     "CUSTOM:TFLite_Detection_PostProcess": _any(REFERENCE),
     "TANH": {**_SINCE_LITERT["TANH"], "int16_shifted": FIXED_POINT},
+    "REDUCE_PROD": {
+        **TFLITE_2_14_BUILTIN["REDUCE_PROD"],
+        **dict.fromkeys(("int8_of_one", "int16_of_one"), Rule("ignores_parameters")),
+    },
+    "SUM": {**TFLITE_2_14_BUILTIN["SUM"], "int16": OPTIMIZED},
     "ELU": {"int8": replace(SATURATING_TABLE, libm="fdlibm")},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
     "RESIZE_NEAREST_NEIGHBOR": {"int8": OPTIMIZED, "uint8": OPTIMIZED, "*": EXACT},
@@ -214,18 +248,20 @@ LITERT_2_3_BUILTIN: RuleTable = {
     "REVERSE_V2": _any(EXACT),
     "CAST": _any(Rule("saturating")),
     "CONV_2D": {
-        **_GEMMLOWP_CONVOLUTIONS["CONV_2D"],
-        "int8": RUY_64,
+        **TFLITE_2_14_BUILTIN["CONV_2D"],
+        **_HYBRID["CONV_2D"],
+        "hybrid_per_channel": ROWS_AFFINE,
         "uint8": RUY_32P,
-        "int16_bias32": RUY_64,
     },
     "DEPTHWISE_CONV_2D": {
+        "hybrid_per_channel": _FILTER_FIRST_IN_BLOCKS,
         "int8": RUY_THEN_GEMMLOWP_8,
         "uint8": GEMMLOWP_32P,
         "int16_bias64": Q15,
         "int16_unbiased": Q15,
     },
     "FULLY_CONNECTED": {
+        **_HYBRID["FULLY_CONNECTED"],
         **_fully_connected_16(FLOAT64, RUY_64),
         "int16_bias64": FLOAT64,
         "int8_per_channel": RUY_64,
@@ -275,13 +311,20 @@ _FILTERED = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"
 LITERT_2_3_XNNPACK: RuleTable = {
     **{op: _any(EXACT) for op in COPIES + IEEE},
     "ROUND": _any(EXACT),
+    "DIV": {"float32": EXACT},
     "SUM": {"int32": EXACT, "int8": XNNPACK, "uint8": XNNPACK},
     "ABS": {"float32": EXACT},
     "NEG": {"float32": XNNPACK},
     "ELU": {"int8": replace(XNNPACK, libm="fdlibm")},
     "CONCATENATION": _any(REFERENCE),
-    **{op: _any(FP32) for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL", "MUL")},
-    "FULLY_CONNECTED": {"int8": FP32, "int8_per_channel": FP32, "uint8": FP32},
+    **{op: _any(FP32) for op in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL", "MUL")},
+    "CONV_2D": {**dict.fromkeys(_HYBRID["CONV_2D"], ROWS_XNNPACK), "*": FP32},
+    "FULLY_CONNECTED": {
+        **dict.fromkeys(_HYBRID["FULLY_CONNECTED"], ROWS_XNNPACK),
+        "int8": FP32,
+        "int8_per_channel": FP32,
+        "uint8": FP32,
+    },
     **{op: _any(XNNPACK) for op in ("ADD", "SUB", "MEAN", "RESIZE_BILINEAR", "LEAKY_RELU")},
     "MAX_POOL_2D": _any(Rule("exact", clamp="half_even")),
     "QUANTIZE": {
@@ -314,7 +357,8 @@ TFLM: RuleTable = MappingProxyType(
             "*": GEMMLOWP_64,
         },
         "BATCH_MATMUL": {"int8": GEMMLOWP_64},
-        "SUM": {"int32": EXACT, "int8": GEMMLOWP_64},
+        "DIV": {"float32": EXACT, "int32": EXACT, "int8": GEMMLOWP_64},
+        "SUM": {"int8": GEMMLOWP_64, "int16": GEMMLOWP_64},
     }
 )
 """TensorFlow Lite Micro: gemmlowp throughout, multipliers in float64."""

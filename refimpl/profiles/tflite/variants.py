@@ -21,6 +21,8 @@ def variant_of(view: LayerView) -> str:
     """The table key of a layer's variant; the output's element type unless the op needs more."""
     if view.outputs and view.output().dtype == "int16" and view.op in _OF_INT16:
         return "int16" + _OF_INT16[view.op](view)
+    if view.op in _FILTERED and view.input(0).dtype == "float32" != view.input(1).dtype:
+        return _hybrid(view)
     if view.op in ("ADD", "MUL"):
         return _broadcast(view)
     if view.op in COMPARISONS:
@@ -39,11 +41,27 @@ def variant_of(view: LayerView) -> str:
         return _logistic(view)
     if view.op == "MEAN":
         return _mean(view)
+    if view.op == "REDUCE_PROD" and view.output().dtype == "int8":
+        return "int8" + _of_one(view)
     if view.op == "RESIZE_BILINEAR":
         return view.output().dtype + ("_overrun" if overruns(view) else "")
     if view.op == "REVERSE_V2":
         return "one_axis" if math.prod(view.input(1).shape) == 1 else "several_axes"
     return view.output().dtype
+
+
+_FILTERED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def _hybrid(view: LayerView) -> str:
+    """Of float32 data with an int8 filter: whether that has a scale per channel; groups, or zero points."""
+    filter_ = view.input(1)
+    variant = "hybrid"
+    if filter_.quantization is not None and filter_.quantization.per_channel:
+        variant += "_per_channel"
+    if view.op == "CONV_2D" and conv_groups(view) > 1:
+        variant += "_grouped"
+    return variant + ("_asymmetric" if view.flag("asymmetric_quantize_inputs") else "")
 
 
 def _bias(view: LayerView) -> str:
@@ -65,6 +83,15 @@ def _shifted_input(view: LayerView) -> str:
     return "_shifted" if shifts_input(view) else ""
 
 
+def _slopes(view: LayerView) -> str:
+    return "_slopes16" if view.input(1).dtype == "int16" else ""
+
+
+def _of_one(view: LayerView) -> str:
+    """Whether a reduction has one value to reduce for each of its outputs."""
+    return "_of_one" if math.prod(view.input(0).shape) == math.prod(view.output().shape) else ""
+
+
 def _plain(view: LayerView) -> str:  # noqa: ARG001 - one variant
     return ""
 
@@ -78,6 +105,8 @@ _OF_INT16: Mapping[str, Callable[[LayerView], str]] = MappingProxyType(
         "LOGISTIC": _shifted_input,
         "MEAN": _plain,
         "MUL": _plain,
+        "PRELU": _slopes,
+        "REDUCE_PROD": _of_one,
         "SUB": _shifted_operands,
         "TANH": _shifted_input,
         "TRANSPOSE_CONV": _bias,

@@ -62,7 +62,7 @@ def _convolution(view: LayerView) -> bool:
     axis = 0 if view.op == "CONV_2D" else 3
     if not (is_value(image, output) and is_filter(filter_, axis) and is_bias(view.optional_input(2))):
         return False
-    if not same_dtype(image, filter_, output) or not _clamps(view):
+    if not (same_dtype(image, filter_, output) or _hybrid_convolution(view)) or not _clamps(view):
         return False
     if filter_.quantization is not None and filter_.quantization.per_channel and not is_symmetric(filter_):
         return False
@@ -72,6 +72,11 @@ def _convolution(view: LayerView) -> bool:
         return image.shape[3] >= filter_.shape[3]
     multiplier = view.integer("depth_multiplier", 1)
     return multiplier > 0 and filter_.shape[3] % multiplier == 0
+
+
+def _hybrid_convolution(view: LayerView) -> bool:
+    """A CONV_2D of float32 data with an int8 filter."""
+    return view.op == "CONV_2D" and is_float(view.output()) and view.input(1).dtype == "int8"
 
 
 def _transposed_convolution(view: LayerView) -> bool:
@@ -108,7 +113,9 @@ def _fully_connected(view: LayerView) -> bool:
         return False
     if bias is not None and not (is_bias(bias) and math.prod(bias.shape) == filter_.shape[0]):
         return False
-    return (same_dtype(values, output) if int4 else same_dtype(values, filter_, output)) and _clamps(view)
+    hybrid = is_float(values) and filter_.dtype == "int8"
+    types = (values, output) if int4 or hybrid else (values, filter_, output)
+    return same_dtype(*types) and _clamps(view)
 
 
 def _batch_matmul(view: LayerView) -> bool:

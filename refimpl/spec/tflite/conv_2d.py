@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
-from karat24.refimpl.graph import LayerView
+from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.geometry import windows
 from karat24.refimpl.spec.shared.requirements import (
@@ -15,6 +15,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_rank,
     require_shape,
 )
+from karat24.refimpl.spec.tflite.hybrid import hybrid, is_hybrid
 from karat24.refimpl.spec.tflite.weights import finish, require_weighted, zero_point_removed
 
 
@@ -43,10 +44,19 @@ def check_conv_2d(view: LayerView) -> None:
 
 
 def conv_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """Sums one filter tap after the other. Group g reads its own slice of the input channels."""
-    input_, filter_, output = view.input(0), view.input(1), view.output()
+    """Sums of products, requantized; of float32 data scaled (``hybrid``)."""
+    if is_hybrid(view):
+        return hybrid(view, values, rule, _products)
+    input_, filter_ = view.input(0), view.input(1)
     data = zero_point_removed(input_, operand(values, 0))
     weights = zero_point_removed(filter_, operand(values, 1))
+    products = _products(view, data, weights)
+    return finish(view, input_, filter_, products, values[2] if len(values) > 2 else None, rule)
+
+
+def _products(view: LayerView, data: Array, weights: Array) -> Array:
+    """Sums one filter tap after the other. Group g reads its own slice of the input channels."""
+    input_, filter_, output = view.input(0), view.input(1), view.output()
     out_channels, filter_height, filter_width, group_channels = filter_.shape
     groups = input_.shape[3] // group_channels
     group_outputs = out_channels // groups
@@ -63,4 +73,4 @@ def conv_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult:
                 out_slice = slice(group * group_outputs, (group + 1) * group_outputs)
                 taps = weights[out_slice, filter_y, filter_x, :]
                 products[:, out_y[:, None], out_x, out_slice] += seen[..., in_slice] @ taps.T
-    return finish(view, input_, filter_, products, values[2] if len(values) > 2 else None, rule)
+    return products

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
-from karat24.refimpl.graph import LayerView
+from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.geometry import windows
 from karat24.refimpl.spec.shared.requirements import (
@@ -15,6 +15,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_rank,
     require_shape,
 )
+from karat24.refimpl.spec.tflite.hybrid import hybrid, is_hybrid
 from karat24.refimpl.spec.tflite.weights import finish, require_weighted, zero_point_removed
 
 
@@ -39,10 +40,19 @@ def check_depthwise_conv_2d(view: LayerView) -> None:
 
 
 def depthwise_conv_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """Output channel ``c * depth_multiplier + m`` is input channel ``c`` under its filter ``m``."""
-    input_, filter_, output = view.input(0), view.input(1), view.output()
+    """Sums of products, requantized; of float32 data scaled (``hybrid``)."""
+    if is_hybrid(view):
+        return hybrid(view, values, rule, _products)
+    input_, filter_ = view.input(0), view.input(1)
     data = zero_point_removed(input_, operand(values, 0))
     weights = zero_point_removed(filter_, operand(values, 1))
+    products = _products(view, data, weights)
+    return finish(view, input_, filter_, products, values[2] if len(values) > 2 else None, rule)
+
+
+def _products(view: LayerView, data: Array, weights: Array) -> Array:
+    """Output channel ``c * depth_multiplier + m`` is input channel ``c`` under its filter ``m``."""
+    input_, filter_, output = view.input(0), view.input(1), view.output()
     _, filter_height, filter_width, out_channels = filter_.shape
     data = np.repeat(data, out_channels // input_.shape[3], axis=3)
     over_y, over_x = windows(view, input_.shape, filter_.shape, dilated=True)
@@ -54,4 +64,4 @@ def depthwise_conv_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult
             out_x, in_x = over_x.taken(filter_x)
             seen = data[:, in_y][:, :, in_x]
             products[:, out_y[:, None], out_x] += seen * weights[0, filter_y, filter_x]
-    return finish(view, input_, filter_, products, values[2] if len(values) > 2 else None, rule)
+    return products

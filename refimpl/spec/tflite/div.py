@@ -1,4 +1,4 @@
-"""DIV of float32 and FLOOR_DIV, FLOOR_MOD of int32."""
+"""DIV, and FLOOR_DIV and FLOOR_MOD of int32."""
 
 from __future__ import annotations
 
@@ -9,27 +9,55 @@ from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.primitives import ACTIVATION_BOUNDS, wrap32
 from karat24.refimpl.spec.shared.requirements import (
+    QUANTIZED,
     broadcast_shape,
     operand,
     require,
     require_activation,
     require_arity,
     require_dtype,
+    require_elements,
+    require_quantized,
     require_same_dtype,
     require_shape,
+    require_symmetric,
 )
+from karat24.refimpl.spec.shared.scales import require_bounds
 from karat24.refimpl.spec.tflite.binary import plain
+from karat24.refimpl.spec.tflite.quantized_div import quantized_div, require_quotient
 
 
 def check_div(view: LayerView) -> None:
-    """Two float32 inputs, broadcast. Attribute ``fused_activation_function``."""
-    _check_pair(view, "float32")
-    require_activation(view, ACTIVATION_BOUNDS)
+    """Two inputs, broadcast, of float32, int32, int8, uint8 or int16. Attribute
+    ``fused_activation_function``. A constant divisor has no value that stands for 0."""
+    _check_pair(view, "float32", "int32", *QUANTIZED)
+    activation = require_activation(view, ACTIVATION_BOUNDS)
+    divisor, output = view.input(1), view.output()
+    if output.dtype == "float32":
+        return
+    require_elements(view, output)
+    if output.dtype in QUANTIZED:
+        require_quantized(view, view.input(0), divisor, output)
+        require_symmetric(view, view.input(0), divisor, output)
+        require_bounds(view, activation, output)
+        require_quotient(view)
+    if divisor.data is not None:
+        zero = divisor.zero_point if output.dtype in QUANTIZED else 0
+        require(view, bool(np.all(divisor.data != zero)), "division by 0")
 
 
-def div(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - IEEE 754
-    """DIV."""
-    return plain(view, values, np.divide)
+def div(view: LayerView, values: Values, rule: Rule) -> SpecResult:
+    """The quotient; that of int32 is cut off toward zero.
+
+    Raises ModelError for an integer divisor of 0, and for -2^31 over -1, which ends the runtime's process.
+    """
+    if view.output().dtype == "float32":
+        return plain(view, values, np.divide)
+    if view.output().dtype in QUANTIZED:
+        return quantized_div(view, values, rule)
+    left, right = _integers(view, values)
+    require(view, not np.any((left == -(2**31)) & (right == -1)), "-2^31 is divided by -1")
+    return plain(view, values, lambda a, b: np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b)))
 
 
 def check_floor_div(view: LayerView) -> None:
@@ -51,10 +79,10 @@ def floor_mod(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noq
     return SpecResult((np.asarray(left % right, np.int32),))
 
 
-def _check_pair(view: LayerView, dtype: str) -> None:
+def _check_pair(view: LayerView, *dtypes: str) -> None:
     require_arity(view, 2)
     left, right, output = view.input(0), view.input(1), view.output()
-    require_dtype(view, output, (dtype,))
+    require_dtype(view, output, dtypes)
     require_same_dtype(view, output, left, right)
     require_shape(view, output, broadcast_shape(view, left, right))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.errors import UnsupportedOp
-from karat24.refimpl.graph import LayerView
+from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.requirements import (
     operand,
@@ -15,6 +17,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_rank,
     require_shape,
 )
+from karat24.refimpl.spec.tflite.hybrid import hybrid, is_hybrid
 from karat24.refimpl.spec.tflite.weights import finish, require_weighted, zero_point_removed
 
 
@@ -52,9 +55,14 @@ def check_fully_connected(view: LayerView) -> None:
 
 
 def fully_connected(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """One matrix product."""
+    """One matrix product, requantized; of float32 data scaled (``hybrid``)."""
+    if is_hybrid(view):
+        return hybrid(view, values, rule, _products)
     input_, filter_ = view.input(0), view.input(1)
-    rows = zero_point_removed(input_, operand(values, 0)).reshape(-1, filter_.shape[1])
-    weights = zero_point_removed(filter_, operand(values, 1))
-    products = (rows @ weights.T).reshape(view.output().shape)
+    data = zero_point_removed(input_, operand(values, 0))
+    products = _products(view, data, zero_point_removed(filter_, operand(values, 1)))
     return finish(view, input_, filter_, products, values[2] if len(values) > 2 else None, rule)
+
+
+def _products(view: LayerView, data: Array, weights: Array) -> Array:
+    return np.asarray((data.reshape(-1, weights.shape[1]) @ weights.T).reshape(view.output().shape))

@@ -40,7 +40,7 @@ def log_of_sum(total: int) -> int:
     numerator = _product(q, r) + _product(_product(q, square), ALPHA_N)
     denominator = _product(middle, ALPHA_I + q + _product(ALPHA_D, square)) + _product(ALPHA_F, q)
     scaled = _shifted(numerator, -OUTPUT_INTEGER_BITS)
-    return _product(z, LOG_2) + _product(scaled, one_over_one_plus(denominator))
+    return _product(z, LOG_2) + _product(scaled, int(one_over_one_plus(denominator)))
 
 
 def _leading_zeros(x: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
@@ -10,7 +12,7 @@ from karat24.refimpl.graph import DTYPES, QUANTIZED_RANGE, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.primitives import effective_multiplier, requantize
 from karat24.refimpl.spec.shared.requirements import (
-    QUANTIZED_8,
+    QUANTIZED,
     broadcast_shape,
     operand,
     require_arity,
@@ -19,6 +21,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_quantized,
     require_same_dtype,
     require_shape,
+    require_symmetric,
 )
 from karat24.refimpl.spec.shared.scales import require_multiplier
 
@@ -26,11 +29,16 @@ MAX_BROADCAST_RANK = 4
 
 
 def check_prelu(view: LayerView) -> None:
-    """Inputs: data, alpha; both and the output int8 or uint8. Alpha broadcasts to the data's shape."""
+    """Inputs: data, alpha; both and the output int8, uint8 or int16, alpha of int16 data int8, too.
+
+    Alpha broadcasts to the data's shape.
+    """
     require_arity(view, 2)
     data, alpha, output = view.input(0), view.input(1), view.output()
-    require_dtype(view, data, QUANTIZED_8)
-    require_same_dtype(view, data, alpha, output)
+    require_dtype(view, data, QUANTIZED)
+    require_same_dtype(view, data, output)
+    if (data.dtype, alpha.dtype) != ("int16", "int8"):
+        require_same_dtype(view, data, alpha)
     require_elements(view, data)
     require_shape(view, data, broadcast_shape(view, data, alpha))
     require_shape(view, output, data.shape)
@@ -40,15 +48,24 @@ def check_prelu(view: LayerView) -> None:
             f"at most {MAX_BROADCAST_RANK} are implemented"
         )
     require_quantized(view, data, alpha, output)
+    require_symmetric(view, data, alpha, output)
     require_multiplier(view, data.scale / output.scale, "s_in / s_out")
     require_multiplier(view, data.scale * alpha.scale / output.scale, "s_in * s_alpha / s_out")
 
 
 def prelu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """``requantize(x)`` at and above zero, ``requantize(x * alpha)`` below."""
+    """``requantize(x)`` at and above zero, ``requantize(x * alpha)`` below.
+
+    ``reads_int8``: LiteRT's kernel of int16 data takes alpha for int8 values, so that of int16 ones it reads
+    the bytes of the first half, one after another.
+    """
     data, alpha, output = view.input(0), view.input(1), view.output()
+    slopes = operand(values, 1)
+    if rule.method == "reads_int8":
+        slopes = slopes.reshape(-1).astype("<i2").view(np.int8)[: slopes.size].reshape(slopes.shape)
+        rule = replace(rule, method="gemmlowp")
     centred = operand(values, 0).astype(np.int64) - data.zero_point
-    product = centred * (operand(values, 1).astype(np.int64) - alpha.zero_point)
+    product = centred * (slopes.astype(np.int64) - alpha.zero_point)
     above = effective_multiplier(rule.multiplier, data.scale, 1.0, output.scale)
     below = effective_multiplier(rule.multiplier, data.scale, alpha.scale, output.scale)
     low, high = QUANTIZED_RANGE[output.dtype]

@@ -1,4 +1,4 @@
-"""SUM of int8 and uint8 over any axes."""
+"""SUM of int8, uint8 and int16 over any axes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.fused import fused_multiply_add
-from karat24.refimpl.spec.shared.primitives import multiply_gemmlowp, quantize_multiplier, round_half_away
-from karat24.refimpl.spec.shared.requirements import operand, require, require_quantized
+from karat24.refimpl.spec.shared.primitives import (
+    multiply_gemmlowp,
+    quantize_multiplier,
+    round_half_away,
+    wrap16,
+)
+from karat24.refimpl.spec.shared.requirements import (
+    operand,
+    require,
+    require_quantized,
+    require_symmetric,
+)
 from karat24.refimpl.spec.tflite.mean import MAX_COUNT, reduced_axes
 
 
@@ -20,10 +30,12 @@ def require_quantized_sum(view: LayerView, axes: tuple[int, ...]) -> None:
     """Parameters of both tensors, and so few values that int32 holds the rescaled sum."""
     data, output = view.input(0), view.output()
     require_quantized(view, data, output)
+    require_symmetric(view, data, output)
+    largest, most = (2**15, 2**15) if data.dtype == "int16" else (255, MAX_COUNT)
     count = math.prod(data.shape[axis] for axis in axes)
-    require(view, count < MAX_COUNT, f"a sum of {count} values; at most {MAX_COUNT - 1} are handled")
+    require(view, count < most, f"a sum of {count} values; at most {most - 1} are handled")
     ratio = data.scale / output.scale
-    if not (math.isfinite(ratio) and 255 * count * 2.0 ** quantize_multiplier(ratio)[1] < 2**30):
+    if not (math.isfinite(ratio) and largest * count * 2.0 ** quantize_multiplier(ratio)[1] < 2**30):
         raise UnsupportedOp(f"{view}: the scales' ratio {ratio} makes the sum overflow int32")
 
 
@@ -34,7 +46,7 @@ def quantized_sum(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     ``reads_uint8``: LiteRT's reference kernel calls that on the bytes of int8 tensors as if they were uint8,
     and stores uint8 values (google-ai-edge/LiteRT#4079). ``optimized``: float32, the zero point in an addend
     of its own, rounded half away from zero. ``xnnpack``: as XNNPACK's MEAN. On Arm products and sums of both
-    are fused.
+    are fused. ``exact``: tflite-runtime 2.14 adds int16 values of one scale in 16 bits, which wrap.
     """
     data, output = operand(values, 0), view.output()
     axes = reduced_axes(view)
@@ -45,7 +57,9 @@ def quantized_sum(view: LayerView, values: Values, rule: Rule) -> SpecResult:
         stored = np.clip(_by_multiplier(view, total, count), 0, 255).astype(np.uint8)
         return SpecResult((stored.view(np.int8),))
     total = data.astype(np.int64).sum(axis=axes).reshape(output.shape)
-    if rule.method == "gemmlowp":
+    if rule.method == "exact":
+        result = wrap16(total)
+    elif rule.method == "gemmlowp":
         result = _by_multiplier(view, total, count)
     elif rule.method in ("optimized_fused", "xnnpack_fused"):
         result = _fused(view, total, count, rule.method == "xnnpack_fused")

@@ -1,4 +1,4 @@
-"""REDUCE_MAX, REDUCE_MIN, REDUCE_ANY, REDUCE_ALL and SUM over any axes."""
+"""REDUCE_MAX, REDUCE_MIN, REDUCE_PROD, REDUCE_ANY, REDUCE_ALL and SUM over any axes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.requirements import (
+    INDEX,
     QUANTIZED,
-    QUANTIZED_8,
     operand,
     require,
     require_arity,
@@ -24,6 +24,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_symmetric,
 )
 from karat24.refimpl.spec.tflite.mean import reduced_axes, reduced_shape
+from karat24.refimpl.spec.tflite.quantized_product import quantized_product, require_quantized_product
 from karat24.refimpl.spec.tflite.quantized_sum import quantized_sum, require_quantized_sum
 
 FUNCTIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
@@ -32,6 +33,7 @@ FUNCTIONS: Mapping[str, Callable[..., Array]] = MappingProxyType(
         "REDUCE_ANY": np.any,
         "REDUCE_MAX": np.max,
         "REDUCE_MIN": np.min,
+        "REDUCE_PROD": np.prod,
         "SUM": np.sum,
     }
 )
@@ -42,7 +44,8 @@ ELEMENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "REDUCE_ANY": ("bool",),
         "REDUCE_MAX": (*QUANTIZED, "int32", "float32"),
         "REDUCE_MIN": (*QUANTIZED, "int32", "float32"),
-        "SUM": (*QUANTIZED_8, "int32"),
+        "REDUCE_PROD": ("int8", "int16", *INDEX),
+        "SUM": (*QUANTIZED, *INDEX),
     }
 )
 
@@ -56,17 +59,22 @@ def check_reduce(view: LayerView) -> None:
     axes = reduced_axes(view)
     require_shape(view, output, reduced_shape(view, axes))
     require(view, math.prod(data.shape[axis] for axis in axes) > 0, f"nothing to reduce in {data.shape}")
-    if output.dtype in QUANTIZED_8 and view.op == "SUM":
+    if output.dtype in QUANTIZED and view.op == "SUM":
         require_quantized_sum(view, axes)
+    elif output.dtype in QUANTIZED and view.op == "REDUCE_PROD":
+        require_quantized_product(view, axes)
     elif output.dtype in QUANTIZED:
         require_same_quantization(view, data, output)
         require_symmetric(view, data)
 
 
 def reduce(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """The reduction the op names; SUM of int32 wraps as int32 does."""
+    """The reduction the op names; sums and products of int32 and int64 wrap as these do."""
     data = operand(values, 0)
-    if view.op == "SUM" and view.output().dtype in QUANTIZED_8:
+    if view.op == "SUM" and view.output().dtype in QUANTIZED:
         return quantized_sum(view, values, rule)
-    result = FUNCTIONS[view.op](data.astype(np.int64) if view.op == "SUM" else data, axis=reduced_axes(view))
+    if view.op == "REDUCE_PROD" and view.output().dtype in QUANTIZED:
+        return quantized_product(view, values, rule)
+    wide = data.astype(np.int64) if view.op in ("SUM", "REDUCE_PROD") else data
+    result = FUNCTIONS[view.op](wide, axis=reduced_axes(view))
     return SpecResult((np.asarray(result).astype(data.dtype).reshape(view.output().shape),))

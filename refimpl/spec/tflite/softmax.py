@@ -205,19 +205,18 @@ def reciprocal_of_sum(total: int) -> tuple[int, int]:
     ``2^-bits / total`` and those bits. TFLite ``GetReciprocal``."""
     headroom = 32 - total.bit_length()
     shifted_minus_one = ((total << headroom) & 0xFFFFFFFF) - 2**31
-    return one_over_one_plus(shifted_minus_one), SUM_INTEGER_BITS - headroom
+    return int(one_over_one_plus(shifted_minus_one)), SUM_INTEGER_BITS - headroom
 
 
-def one_over_one_plus(x: int) -> int:
+def one_over_one_plus(x: Array | int) -> Array:
     """``1 / (1 + x)`` for Q0.31 ``x`` in [0, 1): Newton on ``(1 + x) / 2``, three steps, in Q2.29.
 
     gemmlowp ``one_over_one_plus_x_for_x_in_0_1``.
     """
-    total = x + 2**31 - 1
-    half_denominator = (total + 1) // 2  # rounding half away from zero; total > 0
-    estimate = 1515870810 + int(high_mul(half_denominator, -1010580540))  # 48/17 - 32/17 * half_denominator
+    half_denominator = (np.asarray(x, np.int64) + 2**31) // 2  # rounding half away from zero
+    estimate = 1515870810 + high_mul(half_denominator, -1010580540)  # 48/17 - 32/17 * half_denominator
     for _ in range(3):
-        error = 2**29 - int(high_mul(half_denominator, estimate))
-        correction = int(saturating_shift(high_mul(estimate, error), 2))
-        estimate = int(wrap32(estimate + correction))
-    return int(saturating_shift(estimate, 1))
+        error = 2**29 - high_mul(half_denominator, estimate)
+        correction = saturating_shift(high_mul(estimate, error), 2)
+        estimate = wrap32(estimate + correction)
+    return saturating_shift(estimate, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -27,6 +28,7 @@ from karat24.refimpl.spec.shared.requirements import (
     require_dtype,
     require_elements,
     require_quantized,
+    require_shape,
     require_symmetric,
 )
 from karat24.refimpl.spec.shared.scales import require_bounds, require_inside_int32, require_multiplier
@@ -38,6 +40,9 @@ FILTERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"int8": ("int8", "int4"), "uint8": ("uint8",), "int16": ("int8",)}
 )
 """Element types of filters, by that of the input."""
+
+MOST_TAPS = 2**16
+"""Products of two int8 values without zero points, 255 * 128 at most each, whose sum an int32 holds."""
 
 UNBOUNDED: tuple[Method, ...] = ("q15", "float64_half_away", "float64_saturating")
 """Methods that take accumulators of 64 bits."""
@@ -57,10 +62,14 @@ def require_weighted(
     is int8 then and the bias int32 or int64. The filter is quantized per tensor, or (int8 and int4
     only) per channel along ``channel_axis``; such a filter's zero points are 0. With ``any_filter`` an 8-bit
     filter of 8-bit data that is quantized per tensor may be computed and have any zero point. The bias has
-    one value per output channel. Every multiplier ``s_in * s_filter / s_out`` is one a runtime
-    defines, and no zero point carries a result beyond int32. The fused activation is known.
+    one value per output channel. Behind float32 data the filter is int8 and the bias float32. Every
+    multiplier ``s_in * s_filter / s_out`` is one a runtime defines, and no zero point carries a result
+    beyond int32. The fused activation is known.
     """
     output = view.output()
+    if input_.dtype == "float32":
+        _require_hybrid(view, filter_, bias, channel_axis)
+        return
     require_dtype(view, input_, QUANTIZED)
     require_dtype(view, output, (input_.dtype,))
     require_dtype(view, filter_, FILTERS[input_.dtype])
@@ -76,6 +85,21 @@ def require_weighted(
     for scale in scales_of(filter_):
         require_multiplier(view, input_.scale * scale / output.scale, "s_in * s_filter / s_out")
     require_inside_int32(view)
+
+
+def _require_hybrid(view: LayerView, filter_: Tensor, bias: Tensor | None, channel_axis: int) -> None:
+    require_dtype(view, view.output(), ("float32",))
+    require_dtype(view, filter_, ("int8",))
+    for tensor in (view.input(0), filter_, view.output()):
+        require_elements(view, tensor)
+    _require_filter(view, filter_, channel_axis, False)
+    taps = math.prod(filter_.shape) // filter_.shape[channel_axis]
+    require(view, taps <= MOST_TAPS, f"sums of {taps} products; int32 is sure to hold {MOST_TAPS}")
+    require_activation(view, ACTIVATION_BOUNDS)
+    if bias is not None:
+        require_dtype(view, bias, ("float32",))
+        _require_constant(view, bias, f"bias (tensor {bias.index}, {bias.name!r})")
+        require_shape(view, bias, (filter_.shape[channel_axis],))
 
 
 def _require_filter(view: LayerView, filter_: Tensor, channel_axis: int, any_filter: bool) -> None:

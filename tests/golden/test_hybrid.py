@@ -1,0 +1,90 @@
+"""Float32 data with int8 filters through the whole chain: judged bit for bit, explained, or not compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from karat24.cli import main
+from karat24.delegates import delegate_named
+from karat24.export.tflite import read_tflite, write_tflite
+from karat24.feeds import random_feeds
+from karat24.golden.attribution import Search
+from karat24.golden.verify import verify
+from karat24.refimpl.engine import compile_graph
+from karat24.refimpl.errors import ModelError, RefusedByRuntime, UnsupportedOp
+from karat24.refimpl.graph import Graph, Quantization
+from karat24.refimpl.profiles import profile_named
+from karat24.refimpl.step import check_layer
+from tests.cases import hybrid
+from tests.shared_models import require_case
+
+CASES = {case.name: case for case in hybrid.cases()}
+CONVOLUTION = "hybrid_conv_3x3_True_1_True"
+DEPTHWISE = "hybrid_depthwise_3x3_1_True"
+
+
+def _verdict(name: str, lane: str, profile: str | None = None) -> tuple[str, str]:
+    graph = read_tflite(write_tflite(CASES[name].graph))
+    with delegate_named(lane) as delegate:
+        report = verify(write_tflite(graph), graph, delegate, [random_feeds(graph, 1)], profile=profile)
+    return report.layers[0].verdict, report.layers[0].reason
+
+
+@pytest.mark.parametrize("lane", ["litert-ref", "litert-builtin", "litert-xnnpack"])
+def test_a_reported_file_is_bit_exact(lane: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = require_case("tflite/one11047_dynamic_range_conv_fc_asym0.tflite")
+    assert main(["verify", str(model), "--delegate", lane, "--samples", "2"]) == 0
+    assert "BIT_EXACT" in capsys.readouterr().out
+
+
+def test_the_order_of_factors_explains_a_difference() -> None:
+    status, reason = _verdict(CONVOLUTION, "litert-builtin", "litert-2.3-ref")
+    assert status == "explained"
+    assert "litert-2.3-builtin: rows_affine" in reason
+
+
+def test_a_search_for_the_cause_finds_none_and_says_so() -> None:
+    program = compile_graph(CASES[CONVOLUTION].graph, "litert-2.3-ref", 1)
+    result = program.run(CASES[CONVOLUTION].feeds)
+    view = program.graph.view(0)
+    found = result.outputs[0].copy()
+    found[0, 0, 0, 0] += 1
+    inputs = [*CASES[CONVOLUTION].feeds, view.input(1).data, view.input(2).data]
+    assert not Search(program).attribute(0, inputs, [found]).causes
+
+
+def test_nothing_is_claimed_where_no_rule_was_held_against_a_runtime() -> None:
+    view = CASES[CONVOLUTION].graph.view(0)
+    for name in ("tflite-2.14-ref", "litert-2.3-builtin-arm64", "litert-2.3-xnnpack-arm64", "edgetpu"):
+        with pytest.raises(UnsupportedOp):
+            check_layer(view, profile_named(name))
+
+
+def test_what_a_runtime_refuses_or_dies_of_is_refused_with_the_remedy() -> None:
+    per_tensor = _with_filter_scale(CASES[DEPTHWISE].graph)
+    for name, message in (("litert-2.3-ref", "quantize the filter per channel"), ("tflm", "no float32 data")):
+        with pytest.raises(RefusedByRuntime, match=message):
+            check_layer(per_tensor.view(0), profile_named(name))
+    unbiased = CASES["hybrid_depthwise_3x3_1_False"].graph.view(0)
+    check_layer(unbiased, profile_named("litert-2.3-ref"))
+    with pytest.raises(RefusedByRuntime, match="no bias"):
+        check_layer(unbiased, profile_named("litert-2.3-builtin"))
+
+
+def _with_filter_scale(graph: Graph) -> Graph:
+    tensors = list(graph.tensors)
+    index = graph.view(0).input(1).index
+    tensors[index] = replace(tensors[index], quantization=Quantization.per_tensor(0.5))
+    return replace(graph, tensors=tuple(tensors))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_data_that_is_not_finite_cannot_be_quantized(value: float) -> None:
+    case = CASES["hybrid_rows_True_True"]
+    data = case.feeds[0].copy()
+    data[2, 1] = value
+    with pytest.raises(ModelError, match="not finite"):
+        compile_graph(case.graph, "litert-2.3-ref", 1).run([data])
