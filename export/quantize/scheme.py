@@ -41,14 +41,15 @@ class QuantizationScheme:
     int32 may hold. ``input_output``: element type of the graph's inputs and outputs; where it is not
     ``activations``, a QUANTIZE stands at each end, as TensorFlow's converter puts it.
     ``symmetric_activations``: zero point 0 everywhere (int8, and always int16). ``range_method``: how
-    activations' ranges are chosen. ``filter_ranges``: a filter's range is that of its weights (``minmax``), or the one
-    inside it whose quantization has the least squared error (``mse``). ``equalize``: rescale channels
-    between layers first (:mod:`karat24.export.quantize.equalization`). ``correct_bias``: take the mean error
-    over the samples out of every layer's bias (:mod:`karat24.export.quantize.bias_correction`).
+    activations' ranges are chosen. ``filter_ranges``: a filter's range is that of its weights
+    (``minmax``), or the one inside it whose quantization has the least squared error (``mse``).
+    ``equalize``: rescale channels between layers first (:mod:`karat24.export.quantize.equalization`).
+    ``correct_bias``: take the mean error over the samples out of every layer's bias
+    (:mod:`karat24.export.quantize.bias_correction`).
 
     Filters of int8 and int16 networks are symmetric int8 in -127..127; filters of uint8 networks are
-    asymmetric uint8 in 1..255, per tensor only, since no runtime takes them per channel. Raises UsageError for
-    combinations no runtime takes.
+    asymmetric uint8 in 1..255, per tensor only, since no runtime takes them per channel. Raises
+    UsageError for combinations no runtime takes.
     """
 
     activations: Activations = "int8"

@@ -11,6 +11,7 @@ from karat24.refimpl.graph import LayerView
 from karat24.refimpl.kernels.convolution.conv_2d import prepare_convolution
 from karat24.refimpl.kernels.convolution.fully_connected import prepare_fully_connected
 from karat24.refimpl.kernels.convolution.transposed import prepare_transposed
+from karat24.refimpl.kernels.convolution.wide import prepare_wide_convolution
 from karat24.refimpl.kernels.depthwise.convolution import prepare_depthwise
 from karat24.refimpl.kernels.elementwise.activations import (
     prepare_hard_swish,
@@ -88,6 +89,12 @@ def _of_bytes(prepare: Prepare) -> Prepare:
     return prepared
 
 
+def _convolution(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+    """CONV_2D: of bytes, or of int16."""
+    prepare = prepare_wide_convolution if view.output().dtype == "int16" else _of_bytes(prepare_convolution)
+    return prepare(view, rule, target)
+
+
 KERNELS: Mapping[str, Prepare] = MappingProxyType(
     {
         "ADD": _of_bytes(prepare_add),
@@ -97,7 +104,7 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "BROADCAST_TO": prepare_broadcast_to,
         "CAST": prepare_cast,
         "CONCATENATION": prepare_concatenation,
-        "CONV_2D": _of_bytes(prepare_convolution),
+        "CONV_2D": _convolution,
         "DEPTHWISE_CONV_2D": _of_bytes(prepare_depthwise),
         "DEPTH_TO_SPACE": prepare_depth_to_space,
         "DEQUANTIZE": prepare_dequantize,

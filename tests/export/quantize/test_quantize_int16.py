@@ -1,4 +1,4 @@
-"""int16 activations with int8 filters: parameters, biases of 64 and 32 bits, sums, and what LiteRT computes."""
+"""int16 activations with int8 filters: parameters, biases of 64 and 32 bits, sums, LiteRT's results."""
 
 from __future__ import annotations
 
