@@ -58,6 +58,7 @@ from karat24.refimpl.kernels.onnx.average_pool import (
 )
 from karat24.refimpl.kernels.onnx.conv_transpose import prepare_conv_transpose
 from karat24.refimpl.kernels.onnx.convolution import prepare_conv_integer, prepare_qlinear_conv
+from karat24.refimpl.kernels.onnx.dynamic_matmul import prepare_dynamic_product
 from karat24.refimpl.kernels.onnx.matmul import prepare_qlinear_matmul
 from karat24.refimpl.kernels.onnx.pooling import prepare_max_pool_nchw
 from karat24.refimpl.kernels.onnx.quantization import prepare_dequantize_linear, prepare_quantize_linear
@@ -154,6 +155,7 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "DequantizeLinear": prepare_dequantize_linear,
         "Flatten": prepare_settled_reshape,
         "Identity": prepare_settled_reshape,
+        "MatMulInteger": prepare_dynamic_product,
         "MaxPool": prepare_max_pool_nchw,
         "QLinearConv": prepare_qlinear_conv,
         "QLinearMatMul": prepare_qlinear_matmul,
@@ -163,6 +165,8 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "Squeeze": prepare_settled_reshape,
         "Unsqueeze": prepare_settled_reshape,
         "com.microsoft:DequantizeLinear": prepare_dequantize_linear,
+        "com.microsoft:DynamicQuantizeMatMul": prepare_dynamic_product,
+        "com.microsoft:MatMulIntegerToFloat": prepare_dynamic_product,
         "com.microsoft:QGemm": prepare_qlinear_matmul,
         "com.microsoft:QLinearAdd": prepare_qlinear_add,
         "com.microsoft:QLinearAveragePool": prepare_qlinear_average_pool,
