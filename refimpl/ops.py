@@ -216,11 +216,19 @@ def check_supported(view: LayerView) -> None:
     OPS[view.op].check(view)
 
 
+ATTENTION = ("com.microsoft:Attention", "com.microsoft:QAttention")
+
+
 def why_unsupported(op: str) -> str:
     """Why an op has no implementation, for whoever has a model with it."""
     if op == EDGETPU_OP:
         return (
             "this model is compiled for the Edge TPU and shows no layers; use the model it was compiled from"
+        )
+    if op in ATTENTION:
+        return (
+            "scores and their softmax are summed in float32 inside it, in an order that no document fixes; "
+            "what lies before and behind it is compared"
         )
     custom = op.startswith("CUSTOM:") or op.split(":")[0] not in (op, "com.microsoft")
     return "only whoever made the op defines it" if custom else "karat24 lacks it; the model can be sound"

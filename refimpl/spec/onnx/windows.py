@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import LayerView
 from karat24.refimpl.spec.shared.geometry import Window
 from karat24.refimpl.spec.shared.requirements import require
 
 INT32_MAX = 2**31 - 1
+
+
+def windows(view: LayerView, image: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[Window, Window]:
+    """The windows over y and x of images ``[batch, channel, y, x]``; ``kernel`` is ``(taps_y, taps_x)``.
+
+    Raises ModelError for attributes that make no sense, UnsupportedOp for other than two spatial axes.
+    """
+    if len(image) != 4:
+        raise UnsupportedOp(f"{view}: images of shape {image}; only [batch, channel, y, x] is implemented")
+    over_y, over_x = windows_over(view, image, kernel)
+    return over_y, over_x
 
 
 def windows_over(view: LayerView, image: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[Window, ...]:

@@ -1,4 +1,4 @@
-"""Products of dynamically quantized matrices against their specs: zero points, columns in parts, NaN, int32."""
+"""Products of dynamically quantized matrices against their specs: zero points, parts, NaN, int32."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_pairs_that_saturate_stay_with_the_spec() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 8, 31, 32, 45, 101])
 def test_values_that_are_no_numbers(size: int) -> None:
-    """Two ways to say what is forgotten; every position once, then many at once, then infinity beside them."""
+    """Two ways to say what is forgotten: every position once, many at once, infinity beside them."""
     draw = seeded(f"nan {size}").normal(size=size).astype(np.float32)
     rows = np.where(np.eye(size, dtype=bool), np.float32(np.nan), draw)
     many = np.where(seeded(f"many {size}").random((20, size)) < 0.2, np.float32(np.nan), draw)
