@@ -45,6 +45,7 @@ class ScaledProduct:
         assert left is not None
         assert right is not None
         assert third is not None
+        zero: Array | None
         if self.dynamic:
             left, scale, zero = to_bytes(left)
             scales, (zeros, bias) = scale * third, _two(others)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from karat24.export.onnx import to_onnx, write_quantized_onnx
 from karat24.export.quantize import INT16X8, QuantizationScheme, Range, RangeMethod, gains, quantize_graph
 from karat24.export.tflite import write_tflite
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.engine import compile_graph
-from karat24.refimpl.errors import ModelError, UsageError
+from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.networks import fine_tune
 from tests.support.litert import run_reference
@@ -22,7 +24,7 @@ NARROW = replace(INT16X8, biases="int32")
 
 
 def convolution(weight: float = 0.01, bias: float = 0.5, channels: int = 3) -> Graph:
-    """A 3×3 convolution, ADD of its own input, MEAN, all float32."""
+    """A 3×3 convolution, ADD of its own input, MEAN of the channels, all float32."""
     builder = GraphBuilder()
     x = builder.input("x", (1, 4, 4, channels), "float32")
     kernel = builder.constant("w", np.full((channels, 3, 3, channels), weight, np.float32))
@@ -34,11 +36,13 @@ def convolution(weight: float = 0.01, bias: float = 0.5, channels: int = 3) -> G
     )  # fmt: skip
     z = builder.tensor("z", (1, 4, 4, channels), "float32")
     builder.layer("ADD", (x, y), (z,), fused_activation_function="NONE")
-    return builder.build((z,))
+    m = builder.tensor("m", (1, 4, 4, 1), "float32")
+    builder.layer("MEAN", (z, builder.constant("axis", np.array([3], np.int32))), (m,), keep_dims=True)
+    return builder.build((m,))
 
 
 def ranges(graph: Graph, high: float = 2.0) -> dict[int, Range]:
-    return {by_name(graph, name).index: Range(-1.0, high) for name in "xyz"}
+    return {by_name(graph, name).index: Range(-1.0, high) for name in "xyzm"}
 
 
 def test_activations_are_symmetric_and_biases_have_64_bits() -> None:
@@ -53,7 +57,11 @@ def test_activations_are_symmetric_and_biases_have_64_bits() -> None:
         by_name(quantized, "w").quantization.scale[0]
     )
     assert by_name(quantized, "b").data[0] == round(0.5 / float(scale))
-    assert [(layer.op, layer.version) for layer in quantized.layers] == [("CONV_2D", 4), ("ADD", 3)]
+    assert [(layer.op, layer.version) for layer in quantized.layers] == [
+        ("CONV_2D", 4),
+        ("ADD", 3),
+        ("MEAN", 3),
+    ]
 
 
 def test_a_bias_beyond_int32_stays_what_it_is() -> None:
@@ -115,3 +123,26 @@ def test_every_step_but_ranges_of_least_error_is_tried() -> None:
         "min/max", "percentile", "+ equalization", "+ bias correction", "+ filter ranges",
     ]  # fmt: skip
     assert max(row.deviation.snr_db for row in rows) > 35
+
+
+@pytest.mark.parametrize("scheme", [INT16X8, NARROW])
+def test_onnx_with_16_bits_computes_what_it_says(scheme: QuantizationScheme) -> None:
+    """A bias of 64 bits is stored as float32, which it exceeds; means have their axes as an input by then."""
+    graph = convolution()
+    quantized = quantize_graph(graph, ranges(graph), scheme)
+    onnx_graph = to_onnx(quantized)
+    assert {layer.version for layer in onnx_graph.layers} == {21}
+    data = np.random.default_rng(4).integers(-32768, 32768, (1, 4, 4, 3)).astype(np.int16)
+    session = onnxruntime.InferenceSession(
+        write_quantized_onnx(quantized), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {"x": data.transpose(0, 3, 1, 2)})
+    (exact,) = compile_graph(quantized, "litert-2.3-ref").run([data]).outputs
+    assert np.abs(found.transpose(0, 2, 3, 1).astype(int) - exact).max() <= 2
+
+
+@pytest.mark.parametrize("flavour", ["qoperator", "tensorrt"])
+def test_integer_ops_of_16_bits_are_refused(flavour: str) -> None:
+    graph = convolution()
+    with pytest.raises(UnsupportedOp, match="only the flavour qdq has int16"):
+        to_onnx(quantize_graph(graph, ranges(graph), INT16X8), flavour)
