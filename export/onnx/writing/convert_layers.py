@@ -191,8 +191,8 @@ def _mean(converter: Converter, view: LayerView) -> None:
     if converter.opset < AXES_ARE_AN_INPUT:
         converter.in_float(view, "ReduceMean", [image], axes=wanted, keepdims=kept)
         return
-    axes = converter.constant(f"{converter.name(view.output())}/axes", np.array(wanted, np.int64))
-    converter.in_float(view, "ReduceMean", [image, axes], keepdims=kept)
+    given = converter.constant(f"{converter.name(view.output())}/axes", np.array(wanted, np.int64))
+    converter.in_float(view, "ReduceMean", [image, given], keepdims=kept)
 
 
 def _pooled_rows(converter: Converter, view: LayerView) -> None:

@@ -80,7 +80,7 @@ def _reduced(data: Array, extreme: Callable[[Array, Array], Array], first: np.fl
         position += 8
     while values.size > 1:
         values = extreme(values[: values.size // 2], values[values.size // 2 :])
-    found = values[0]
+    found = values.reshape(())
     for value in data[position:]:
         found = extreme(value, found)
     return found
