@@ -18,6 +18,7 @@ EPILOG = """examples:
   karat24 quantize tomogan --height 64 --width 64 --output tomogan.tflite
   karat24 quantize tomogan --calibration slices.npy --scheme uint8-2019 --output tomogan.tflite
   karat24 quantize tomogan --target edgetpu --output tomogan.tflite
+  karat24 quantize tomogan --scheme int16x8 --output tomogan.tflite
   karat24 quantize tomogan --aware --output tomogan.tflite
   karat24 quantize tomogan --ranges mse --no-equalize --output tomogan.tflite
   karat24 quantize tomogan --scheme uint8-2019 --report-gains
