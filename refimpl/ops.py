@@ -234,6 +234,9 @@ def check_supported(view: LayerView) -> None:
     OPS[view.op].check(view)
 
 
+ATTENTION = ("com.microsoft:Attention", "com.microsoft:QAttention")
+
+
 def why_unsupported(op: str) -> str:
     """Why an op has no implementation, for whoever has a model with it."""
     if op == EDGETPU_OP:
@@ -244,6 +247,11 @@ def why_unsupported(op: str) -> str:
         return (
             "karat24 computes no control flow; the graphs it enters can be judged one by one, with "
             "--subgraph and a number that karat24 inspect shows"
+        )
+    if op in ATTENTION:
+        return (
+            "scores and their softmax are summed in float32 inside it, in an order that no document fixes; "
+            "what lies before and behind it is compared"
         )
     custom = op.startswith("CUSTOM:") or op.split(":")[0] not in (op, "com.microsoft")
     return "only whoever made the op defines it" if custom else "karat24 lacks it; the model can be sound"

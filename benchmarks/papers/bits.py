@@ -1,11 +1,13 @@
 """TomoGAN and Fine-Tune in powers of two, 2 to 9 bits: similarity to the clean slice against bits and memory.
 
-Five ways beside one another, all on whole slices and without tiles, so that nothing but the weights differs:
+Six ways beside one another, all on whole slices and without tiles, so that nothing but the weights differs:
 
 float
     The shipped weights, bilinear and transposed, and the mean of the two as an ensemble.
 int8
     The same, calibrated, run by the oracle; activations are 8 bits, too.
+int16x8
+    The bilinear one, calibrated, with activations of 16 bits; run by the oracle.
 direct
     Filters rounded to powers of two at once, activations in float. Its ensemble is the mean of the two nets.
 exact
@@ -41,7 +43,7 @@ MAX_SPAN = 6
 """What int8 holds exactly."""
 
 UPSAMPLINGS: tuple[Upsampling, ...] = ("bilinear", "transposed")
-WAYS = ("float", "int8", "direct", "exact", "incremental", "control")
+WAYS = ("float", "int8", "int16x8", "direct", "exact", "incremental", "control")
 BATCH, PATCH, RATE = 4, 64, 1e-4
 """Of retraining: patches in a step, their side, Adam's learning rate."""
 
@@ -54,6 +56,7 @@ def tasks(
     asked = [
         ("float", 0),
         ("int8", 0),
+        ("int16x8", 0),
         *(("direct", bits) for bits in BITS),
         *(("exact", bits) for bits in BITS),
     ]
@@ -116,7 +119,7 @@ def _members(folder: Path, size: int, way: str, bits: int, steps: int, members: 
             f"member {seed}": tomogan(size, size, "bilinear", retrained(folder, bits, steps, seed))
             for seed in range(members)
         }
-    names = UPSAMPLINGS[:1] if way == "exact" else UPSAMPLINGS
+    names = UPSAMPLINGS[:1] if way in ("exact", "int16x8") else UPSAMPLINGS
     return {name: tomogan(size, size, name, trained_weights("tomogan", name)) for name in names}
 
 
@@ -126,10 +129,10 @@ def _rounded(
     """Both networks in a way, ready to run, and the bits of TomoGAN's filters."""
     if way in ("float", "control"):
         return (on_onnx_runtime(restoring), on_onnx_runtime(repairing)), _stored(restoring, 32)
-    if way == "int8":
+    if way in ("int8", "int16x8"):
         noisy, clean = _calibration(folder, restoring)
-        first = quantize_model(restoring, noisy, PRESETS["int8"])
-        second = quantize_model(repairing, clean, PRESETS["int8"], {"input": output_range(first)})
+        first = quantize_model(restoring, noisy, PRESETS[way])
+        second = quantize_model(repairing, clean, PRESETS[way], {"input": output_range(first)})
         return (on_oracle(first, CANONICAL, 1), on_oracle(second, CANONICAL, 1)), _stored(restoring, 8)
     # Weights of the set stay as they are: after incremental training this changes nothing.
     span = MAX_SPAN if way == "exact" else None

@@ -13,10 +13,12 @@ from benchmarks.papers.statistics import Estimate, paired
 from benchmarks.papers.tasks import Record
 
 TITLES = {
-    "float": "float32", "int8": "int8, calibrated", "direct": "powers, rounded at once",
+    "float": "float32", "int8": "int8, calibrated",
+    "int16x8": "int8, activations int16, calibrated", "direct": "powers, rounded at once",
     "exact": "powers, span ≤ 6, int8, exact", "control": "float32, retrained (control)",
     "incremental": "powers, incremental",
 }  # fmt: skip
+WEIGHT_BITS = {"int8": 8, "int16x8": 8}
 HEADS = (
     "weights", "bits", "kB, fixed codes", "kB, variable", "SSIM", "less float32 [95 %]", "+ Fine-Tune",
     "ensemble of 2+", "its kB",
@@ -58,7 +60,7 @@ def document(order: list[Record], base: list[float], reference: Record, size: in
         whole = sum(entry["variable"] for entry in record["memory"].values())
         rows.append(
             (
-                TITLES[record["way"]], str(record["bits"] or {"int8": 8}.get(record["way"], 32)),
+                TITLES[record["way"]], str(record["bits"] or WEIGHT_BITS.get(record["way"], 32)),
                 kilobytes(memory["fixed"]), kilobytes(memory["variable"]), f"{np.mean(alone):.4f}",
                 "" if alone == base else difference(paired(alone, base)),
                 f"{np.mean(column(record, f'{name} + Fine-Tune')):.4f}",

@@ -8,6 +8,7 @@ from karat24.export.quantize.measure import Deviation, Gain, best_of, gains
 from karat24.export.quantize.overflow import check_accumulators
 from karat24.export.quantize.quantize import output_range, quantize_graph, quantize_learnt, quantize_model
 from karat24.export.quantize.scheme import (
+    INT16X8,
     MOBILE_INT8,
     PER_CHANNEL_INT8,
     PER_TENSOR_UINT8,
@@ -18,6 +19,7 @@ from karat24.export.quantize.scheme import (
 )
 
 __all__ = [
+    "INT16X8",
     "MOBILE_INT8",
     "PER_CHANNEL_INT8",
     "PER_TENSOR_UINT8",

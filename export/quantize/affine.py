@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,12 @@ from karat24.refimpl.graph import QUANTIZED_RANGE, Array, Quantization
 MIN_SCALE = 2.0**-40
 """No scale is smaller: a product of three of them, of which multipliers and biases are made, is still a
 normal float32 number."""
+
+
+BIAS_RANGE: Mapping[str, tuple[int, int]] = MappingProxyType(
+    {"int32": QUANTIZED_RANGE["int32"], "int64": (-(2**47), 2**47 - 1)}
+)
+"""Values of a bias; TFLite multiplies 64-bit sums of less than 2^47."""
 
 
 class Range(NamedTuple):
@@ -73,10 +81,11 @@ def quantize_array(
     return clipped
 
 
-def quantize_bias(bias: Array, input_scale: float, filter_: Quantization) -> tuple[Array, Quantization]:
-    """A float32 bias ``[out_channel]`` as int32 with scale ``float32(input_scale * filter scale)``,
+def quantize_bias(
+    bias: Array, input_scale: float, filter_: Quantization, dtype: str = "int32"
+) -> tuple[Array, Quantization]:
+    """A float32 bias ``[out_channel]`` as int32 or int64 with scale ``float32(input_scale * filter scale)``,
     zero point 0."""
     scales = np.array(filter_.scale, np.float32) * np.float32(input_scale)
     quantization = Quantization(tuple(float(scale) for scale in scales), (0,) * len(scales), axis=0)
-    limits = QUANTIZED_RANGE["int32"]
-    return quantize_array(bias, scales, np.zeros(1), limits, "int32"), quantization
+    return quantize_array(bias, scales, np.zeros(1), BIAS_RANGE[dtype], dtype), quantization

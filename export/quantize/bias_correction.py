@@ -3,11 +3,11 @@
 Rounded weights and clipped activations shift a layer's outputs: ``E[W~ x~] != E[W x]``, and a shift of a
 whole channel, unlike noise, adds up from layer to layer and is seen in an image. Layer by layer, what the
 quantized layer makes of the inputs that the layers before it (corrected already) give it is compared with
-the float network over the calibration data, and the difference of the means goes into the int32 bias
+the float network over the calibration data, and the difference of the means goes into the integer bias
 (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019, appendix D).
 
 The comparison uses the sum before the activation function and before rounding to 8 bits. The oracle has that
-sum exactly, as int32 accumulators, and a shift of the bias shifts it by as much.
+sum exactly, as accumulators, and a shift of the bias shifts it by as much.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def correct_biases(float_graph: Graph, quantized: Graph, samples: Iterable[Array
         assert bias.quantization is not None
         scales = np.array(bias.quantization.scale)
         shift = np.rint((targets[pairs[view.layer.index]] - prefix.mean_accumulator(view) * scales) / scales)
-        data = np.clip(bias.data + shift, -MAX_BIAS, MAX_BIAS).astype(np.int32)
+        most = MAX_BIAS[bias.dtype]
+        data = np.clip(bias.data + shift, -most, most).astype(bias.data.dtype)
         corrections[view.layer.index] = data
         prefix.advance(_with_bias(view, affine, data))
     corrected = _with_biases(quantized, corrections)

@@ -13,11 +13,14 @@ LEAST_CHANNEL = 2.0**-20
 """A channel's filter scale is at least this share of the greatest in its filter. Anything finer is lost
 in an output that has one scale, and XNNPACK refuses multipliers below 2**-32."""
 
+FILTER_TYPE = {"int8": "int8", "uint8": "uint8", "int16": "int8"}
+"""Element type of filters, by that of activations."""
+
 FILTER_RANGE = {"int8": (-127, 127), "uint8": (1, 255)}
 """Quantized values a filter uses: the narrow range, so that int8 is symmetric."""
 
-MAX_BIAS = 2**30
-"""Greatest magnitude a quantized bias may have, half of int32: products must fit on top."""
+MAX_BIAS = {"int32": 2**30, "int64": 2**46}
+"""Greatest magnitude a quantized bias may have, half of what sums may reach: products must fit on top."""
 
 
 def quantize_filter(
@@ -28,17 +31,18 @@ def quantize_filter(
     per_channel: bool,
     axis: int = 0,
     least_error: bool = False,
+    bias_dtype: str = "int32",
 ) -> tuple[Array, Quantization]:
     """A float32 filter quantized, and its parameters, along ``axis`` (output channels) when per channel.
 
     int8 is symmetric, uint8 asymmetric and per tensor. The range is that of the weights, or with
     ``least_error`` the one inside it whose quantization has the least squared error. A channel whose
-    filter is so small that its bias would not fit int32 at ``input_scale * scale`` gets the scale at
-    which it fits.
+    filter is so small that its bias would not fit ``bias_dtype`` at ``input_scale * scale`` gets the scale
+    at which it fits.
     """
     limits = FILTER_RANGE[dtype]
     rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1).astype(np.float64)
-    least = _least_scales(bias, input_scale, channels=len(rows))
+    least = _least_scales(bias, input_scale, len(rows), MAX_BIAS[bias_dtype])
     if dtype == "uint8":
         extent = Range(float(values.min()), float(values.max()))
         if least_error:
@@ -74,8 +78,8 @@ def _clipped_magnitudes(rows: Array, limits: tuple[int, int]) -> Array:
     return magnitudes
 
 
-def _least_scales(bias: Array | None, input_scale: float, channels: int) -> Array:
-    """Per channel, the least filter scale: that at which the bias is ``MAX_BIAS``, or ``MIN_SCALE``."""
+def _least_scales(bias: Array | None, input_scale: float, channels: int, most: int) -> Array:
+    """Per channel, the least filter scale: that at which the bias is ``most``, or ``MIN_SCALE``."""
     if bias is None:
         return np.full(channels, MIN_SCALE)
-    return np.maximum(np.abs(bias.astype(np.float64)) / (float(input_scale) * MAX_BIAS), MIN_SCALE)
+    return np.maximum(np.abs(bias.astype(np.float64)) / (float(input_scale) * most), MIN_SCALE)

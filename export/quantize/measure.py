@@ -61,6 +61,11 @@ class Gain:
     kept: bool
 
 
+def steps_of(scheme: QuantizationScheme) -> Sequence[str]:
+    """The names of the steps that ``scheme`` can take: 16 bits have no ranges of least error."""
+    return [name for name in STEPS if name != "least error" or scheme.activations != "int16"]
+
+
 def gains(
     graph: Graph,
     calibration: Iterable[Array],
@@ -68,7 +73,7 @@ def gains(
     scheme: QuantizationScheme,
     progress: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> list[Gain]:
-    """Every step of :data:`STEPS` on a float32 graph, quantized over ``calibration`` and judged on
+    """Every step of :func:`steps_of` on a float32 graph, quantized over ``calibration`` and judged on
     ``held_out``, by the oracle under its canonical profile. The scheme of the last row kept is the best.
 
     ``scheme`` says element types and granularity; its range methods and corrections are replaced.
@@ -89,7 +94,7 @@ def gains(
     best = replace(scheme, filter_ranges="minmax", equalize=False, correct_bias=False)
     rows: list[Gain] = []
     reached = -math.inf
-    for name in progress(STEPS):
+    for name in progress(steps_of(scheme)):
         tried = STEPS[name](best)
         found = deviation(exact, outputs(tried))
         kept = found.snr_db > reached

@@ -1,4 +1,4 @@
-"""Whether any int32 accumulator of a quantized graph can overflow, whatever the input.
+"""Whether any accumulator of a quantized graph can overflow, whatever the input.
 
 The bound is the worst case over all inputs: every input value at whichever end of its type's range
 makes the sum larger. Padding contributes 0 and so stays within it.
@@ -16,29 +16,54 @@ from karat24.refimpl.graph import QUANTIZED_RANGE, Array, Graph, LayerView, Tens
 
 LIMIT = 2**31 - 1
 
+WIDE_LIMIT = 2**47 - 1
+"""What sums of 64 bits may reach: TFLite multiplies them by 16 bits."""
+
 
 def check_accumulators(graph: Graph) -> None:
-    """Raises ModelError naming the first layer whose accumulators can leave int32.
+    """Raises ModelError naming the first layer whose accumulators can leave int32, or, behind int16
+    activations and without an int32 bias, 48 bits.
 
-    Also refused: a multiplier above 1 whose left shift can push an accumulator out of int32, since
-    runtimes shift before they multiply.
+    Also refused: a multiplier above 1 whose left shift can push an int32 accumulator out of int32, since
+    runtimes shift before they multiply, and a product of 64 bits of which 32 would not hold the result.
     """
     for view in graph.views():
         if view.op not in AFFINE_LAYERS:
             continue
-        reach = accumulator_reach(view)
-        if reach > LIMIT:
+        reach, multiplier = accumulator_reach(view), _greatest_multiplier(view)
+        wide = _is_wide(view)
+        if reach > (WIDE_LIMIT if wide else LIMIT):
+            holder = "48 bits hold" if wide else "int32 holds"
             raise ModelError(
-                f"{view}: accumulators can reach ±{reach}, more than int32 holds; "
-                "use fewer input channels or smaller kernels (split the layer), or a smaller bias"
+                f"{view}: accumulators can reach ±{reach}, more than {holder}; use fewer input channels or "
+                "smaller kernels (split the layer), or a smaller bias"
             )
-        shift = _left_shift(view)
+        if wide:
+            if reach * multiplier > LIMIT:
+                raise ModelError(
+                    f"{view}: accumulators can reach ±{reach}, which times {multiplier:g} leaves int32; "
+                    f"{_too_narrow(view)}"
+                )
+            continue
+        shift = max(math.frexp(multiplier)[1], 0)
         if reach << shift > LIMIT:
             raise ModelError(
                 f"{view}: accumulators can reach ±{reach} and are shifted left by {shift}, which leaves "
-                f"int32; the range of {view.output().name!r} is too narrow for the layer's input and "
-                "filter: calibrate on more representative samples"
+                f"int32; {_too_narrow(view)}"
             )
+
+
+def _is_wide(view: LayerView) -> bool:
+    """Whether runtimes sum in 64 bits: behind int16 activations, unless the bias is int32."""
+    bias = view.optional_input(AFFINE_LAYERS[view.op].bias)
+    return view.output().dtype == "int16" and (bias is None or bias.dtype == "int64")
+
+
+def _too_narrow(view: LayerView) -> str:
+    return (
+        f"the range of {view.output().name!r} is too narrow for the layer's input and filter: calibrate on "
+        "more representative samples"
+    )
 
 
 def accumulator_reach(view: LayerView) -> int:
@@ -78,11 +103,9 @@ def _bias(view: LayerView) -> Array:
     return bias.data.astype(np.int64)
 
 
-def _left_shift(view: LayerView) -> int:
-    """Bits an accumulator is shifted left before the multiplication: the exponent of the greatest
-    ``s_in * s_filter / s_out``, at least 0."""
+def _greatest_multiplier(view: LayerView) -> float:
+    """The greatest ``s_in * s_filter / s_out`` of the layer's channels."""
     layer = AFFINE_LAYERS[view.op]
     filter_ = view.input(layer.filter)
     assert filter_.quantization is not None
-    greatest = view.input(layer.input).scale * max(filter_.quantization.scale) / view.output().scale
-    return max(math.frexp(greatest)[1], 0)
+    return view.input(layer.input).scale * max(filter_.quantization.scale) / view.output().scale

@@ -1,4 +1,4 @@
-"""From a float32 graph and ranges to an 8-bit graph, as TensorFlow's converter writes it."""
+"""From a float32 graph and ranges to a graph of 8 or 16 bits, as TensorFlow's converter writes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from karat24.export.quantize.affine_layers import AFFINE_LAYERS, AffineLayer
 from karat24.export.quantize.bias_correction import correct_biases
 from karat24.export.quantize.calibration import observe
 from karat24.export.quantize.equalization import equalize
-from karat24.export.quantize.filters import quantize_filter
+from karat24.export.quantize.filters import FILTER_TYPE, quantize_filter
 from karat24.export.quantize.histogram import Histogram
 from karat24.export.quantize.overflow import check_accumulators
 from karat24.export.quantize.ranges import choose_range
@@ -21,7 +21,7 @@ from karat24.export.quantize.sharing import KEEPING, SHARING, share_ranges, spre
 from karat24.export.tflite import with_lowest_versions
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.errors import ModelError, UnsupportedOp
-from karat24.refimpl.graph import Array, Graph, LayerView, Quantization, Tensor
+from karat24.refimpl.graph import Array, AttributeValue, Graph, LayerView, Quantization, Tensor
 
 NONE_GIVEN: Mapping[str, Range] = MappingProxyType({})
 
@@ -98,13 +98,13 @@ def quantize_graph(
     scheme: QuantizationScheme = PER_CHANNEL_INT8,
     filters: Mapping[str, tuple[Array, Quantization]] = NO_FILTERS,
 ) -> Graph:
-    """The 8-bit graph of a float32 graph, given the range of each activation by tensor index.
+    """The quantized graph of a float32 graph, given the range of each activation by tensor index.
 
     ``filters`` holds filters that are integers already, by the name of the float filter each stands for,
     with their parameters; ``scheme`` says how the others are quantized.
 
     Layers, names and order stay; op versions become the lowest that say it; tensors get the parameters
-    of ``scheme`` and biases become int32. With ``scheme.input_output`` other than
+    of ``scheme`` and biases become integers. With ``scheme.input_output`` other than
     ``scheme.activations`` the public inputs and outputs keep their names and a QUANTIZE stands between
     each and its inner tensor, called ``<name>_<activations>``. What changes the graph itself or needs the
     samples again, ``scheme.equalize`` and ``scheme.correct_bias``, is :func:`quantize_model`'s to do.
@@ -217,9 +217,22 @@ class _Quantizer:
         affine = AFFINE_LAYERS.get(view.op)
         inputs = self._affine_inputs(view, affine) if affine else self._plain_inputs(view)
         output = self._activation(view.output())
+        attributes = {**view.layer.attributes, **self._attributes_of_16_bits(view)}
         self._new_index[view.output().index] = self._builder.layer(
-            view.op, inputs, (output,), 1, **view.layer.attributes
+            view.op, inputs, (output,), 1, **attributes
         )
+
+    def _attributes_of_16_bits(self, view: LayerView) -> dict[str, AttributeValue]:
+        """What says that an int16 layer's bias is int32, which its kernel would read as int64, or that its
+        operands are multiplied where their scales happen to be powers of two, which ends LiteRT's process
+        when shapes differ."""
+        if self._scheme.activations != "int16":
+            return {}
+        if view.op == "ADD":
+            return {"pot_scale_int16": False}
+        affine = AFFINE_LAYERS.get(view.op)
+        narrow = affine and view.optional_input(affine.bias) is not None and self._scheme.biases == "int32"
+        return {"quantized_bias_type": "int32"} if narrow else {}
 
     def _plain_inputs(self, view: LayerView) -> list[int]:
         """Activations where they went; constants (sizes, shapes) as they are."""
@@ -240,10 +253,11 @@ class _Quantizer:
             filter_values,
             bias_values,
             input_scale,
-            self._scheme.activations,
+            FILTER_TYPE[self._scheme.activations],
             self._scheme.filters == "per_channel",
             affine.channel_axis,
             self._scheme.filter_ranges == "mse",
+            self._scheme.biases,
         )
         inputs = []
         for position, tensor in enumerate(view.inputs):
@@ -253,7 +267,7 @@ class _Quantizer:
                 inputs.append(self._constant((tensor.index, parameters), tensor.name, values, parameters))
             elif position == affine.bias:
                 assert bias_values is not None
-                quantized, scales = quantize_bias(bias_values, input_scale, parameters)
+                quantized, scales = quantize_bias(bias_values, input_scale, parameters, self._scheme.biases)
                 inputs.append(self._constant((tensor.index, scales), tensor.name, quantized, scales))
             else:
                 inputs.append(self._moved(tensor))

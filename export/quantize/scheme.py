@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from karat24.refimpl.errors import UsageError
 
+Activations: TypeAlias = Literal["int8", "uint8", "int16"]
 RangeMethodName: TypeAlias = Literal["minmax", "percentile", "mse"]
 
 
@@ -33,35 +34,38 @@ class RangeMethod:
 
 @dataclass(frozen=True)
 class QuantizationScheme:
-    """A way to quantize a network to 8 bits.
+    """A way to quantize a network to 8 bits, or to activations of 16 bits with filters of 8 ("16x8").
 
     ``activations``: element type of activations. ``filters``: one scale per output channel, or
-    one per tensor. ``input_output``: element type of the graph's inputs and outputs; where it is not
+    one per tensor. ``biases``: element type of biases; int64 goes with int16 activations, whose sums no
+    int32 may hold. ``input_output``: element type of the graph's inputs and outputs; where it is not
     ``activations``, a QUANTIZE stands at each end, as TensorFlow's converter puts it.
-    ``symmetric_activations``: zero point 0 everywhere (int8 only). ``range_method``: how activations'
-    ranges are chosen. ``filter_ranges``: a filter's range is that of its weights (``minmax``), or the one
-    inside it whose quantization has the least squared error (``mse``). ``equalize``: rescale channels
-    between layers first (:mod:`karat24.export.quantize.equalization`). ``correct_bias``: take the mean error
-    over the samples out of every layer's bias (:mod:`karat24.export.quantize.bias_correction`).
+    ``symmetric_activations``: zero point 0 everywhere (int8, and always int16). ``range_method``: how
+    activations' ranges are chosen. ``filter_ranges``: a filter's range is that of its weights
+    (``minmax``), or the one inside it whose quantization has the least squared error (``mse``).
+    ``equalize``: rescale channels between layers first (:mod:`karat24.export.quantize.equalization`).
+    ``correct_bias``: take the mean error over the samples out of every layer's bias
+    (:mod:`karat24.export.quantize.bias_correction`).
 
-    Filters of int8 networks are symmetric int8 in -127..127; filters of uint8 networks are asymmetric
-    uint8 in 1..255, per tensor only, since no runtime takes them per channel. Raises UsageError for
-    combinations no runtime takes.
+    Filters of int8 and int16 networks are symmetric int8 in -127..127; filters of uint8 networks are
+    asymmetric uint8 in 1..255, per tensor only, since no runtime takes them per channel. Raises
+    UsageError for combinations no runtime takes.
     """
 
-    activations: Literal["int8", "uint8"] = "int8"
+    activations: Activations = "int8"
     filters: Literal["per_channel", "per_tensor"] = "per_channel"
-    input_output: Literal["int8", "uint8"] = "int8"
+    input_output: Activations = "int8"
     symmetric_activations: bool = False
     range_method: RangeMethod = field(default_factory=RangeMethod)
     filter_ranges: Literal["minmax", "mse"] = "minmax"
     equalize: bool = False
     correct_bias: bool = False
+    biases: Literal["int32", "int64"] = "int32"
 
     def __post_init__(self) -> None:
         for name in ("activations", "input_output"):
-            if getattr(self, name) not in ("int8", "uint8"):
-                raise UsageError(f"{name} {getattr(self, name)!r} is neither 'int8' nor 'uint8'")
+            if getattr(self, name) not in ("int8", "uint8", "int16"):
+                raise UsageError(f"{name} {getattr(self, name)!r} is none of 'int8', 'uint8', 'int16'")
         if self.filters not in ("per_channel", "per_tensor"):
             raise UsageError(f"filters {self.filters!r} is neither 'per_channel' nor 'per_tensor'")
         if self.filter_ranges not in ("minmax", "mse"):
@@ -72,6 +76,24 @@ class QuantizationScheme:
             )
         if self.activations == "uint8" and self.symmetric_activations:
             raise UsageError("symmetric activations (zero point 0) are int8; uint8 has no negative values")
+        self._check_wide()
+
+    def _check_wide(self) -> None:
+        if self.biases not in ("int32", "int64"):
+            raise UsageError(f"biases {self.biases!r} are neither 'int32' nor 'int64'")
+        wide = self.activations == "int16"
+        if wide != (self.input_output == "int16"):
+            raise UsageError(
+                "int16 activations go with int16 inputs and outputs, and 8-bit ones with 8-bit ones"
+            )
+        if self.biases == "int64" and not wide:
+            raise UsageError("biases of int64 go with int16 activations only")
+        if wide and not self.symmetric_activations:
+            raise UsageError("int16 activations are symmetric (zero point 0): no runtime takes others")
+        if wide and self.range_method.name == "mse":
+            raise UsageError(
+                "ranges of least error are searched for 8 bits; 16 bits have room for every value: use minmax"
+            )
 
     def without_steps(self) -> QuantizationScheme:
         """This scheme's types and granularity, with min/max ranges and without corrections."""
@@ -97,12 +119,18 @@ SYMMETRIC_INT8 = QuantizationScheme(
 )
 """int8 with zero point 0 throughout, as TensorRT requires."""
 
+INT16X8 = QuantizationScheme(
+    "int16", input_output="int16", symmetric_activations=True, filter_ranges="mse", biases="int64"
+)
+"""int16 activations and int8 filters per channel, as TensorFlow's converter writes them ("16x8")."""
+
 PRESETS: Mapping[str, QuantizationScheme] = MappingProxyType(
     {
         "int8": PER_CHANNEL_INT8,
         "int8-mobile": MOBILE_INT8,
         "uint8-2019": PER_TENSOR_UINT8,
         "int8-symmetric": SYMMETRIC_INT8,
+        "int16x8": INT16X8,
     }
 )
 """Schemes by the name the command line knows them by. What corrects each is what gained on trained TomoGAN

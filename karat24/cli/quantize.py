@@ -1,4 +1,4 @@
-"""``karat24 quantize``: a float network to an int8 .tflite file, and what each step of it gains."""
+"""``karat24 quantize``: a float network to a quantized .tflite file, and what each step of it gains."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ EPILOG = """examples:
   karat24 quantize tomogan --height 64 --width 64 --output tomogan.tflite
   karat24 quantize tomogan --calibration slices.npy --scheme uint8-2019 --output tomogan.tflite
   karat24 quantize tomogan --target edgetpu --output tomogan.tflite
+  karat24 quantize tomogan --scheme int16x8 --output tomogan.tflite
   karat24 quantize tomogan --aware --output tomogan.tflite
   karat24 quantize tomogan --ranges mse --no-equalize --output tomogan.tflite
   karat24 quantize tomogan --scheme uint8-2019 --report-gains
@@ -51,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scheme = parser.add_argument(
         "--scheme", metavar="S",
         help="int8 (per-channel filters), int8-mobile (the same with uint8 inputs and outputs), "
-        "uint8-2019 (one scale per tensor, as in 2019), int8-symmetric (default: int8)",
+        "uint8-2019 (one scale per tensor, as in 2019), int8-symmetric, int16x8 (int16 activations, int8 "
+        "filters) (default: int8)",
     )  # fmt: skip
     parser.add_argument(
         "--target", choices=tuple(TARGET_SCHEMES),
@@ -251,7 +253,7 @@ def _write(
         print("signal to noise against the float network: not measured; pip install 'karat24[onnx]'")
         return
     cost = f"signal to noise against the float network: {signal_to_noise(graph, quantized, samples):.1f} dB"
-    if scheme.symmetric_activations:
+    if scheme.symmetric_activations and scheme.activations == "int8":
         usual = quantize_model(graph, samples, replace(scheme, symmetric_activations=False))
         cost += f" ({signal_to_noise(graph, usual, samples):.1f} dB with zero points)"
     print(cost)

@@ -16,14 +16,13 @@ from karat24.refimpl.contract import Values
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.onnx.table import reduced_axes
 from karat24.refimpl.spec.onnx.one_axis import as_image
-from karat24.refimpl.spec.onnx.pools import count_taps
+from karat24.refimpl.spec.onnx.pools import count_taps, windows_of
 from karat24.refimpl.spec.onnx.sums import check_convolution
 from karat24.refimpl.spec.onnx.unspecified import factors
-from karat24.refimpl.spec.onnx.windows import windows
 from karat24.refimpl.spec.shared.geometry import Window
 from karat24.refimpl.spec.shared.requirements import operand
 
-TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+TO_NHWC = (0, 2, 3, 1)
 
 
 def _bias(values: Values, position: int) -> tuple[Array, ...]:
@@ -31,8 +30,8 @@ def _bias(values: Values, position: int) -> tuple[Array, ...]:
     return () if bias is None else (bias,)
 
 
-def _nchw(interval: Interval) -> Interval:
-    return Interval(interval.low.transpose(TO_NCHW), interval.high.transpose(TO_NCHW))
+def _channels_first(interval: Interval) -> Interval:
+    return Interval(*(np.moveaxis(end, -1, 1) for end in (interval.low, interval.high)))
 
 
 def conv(view: LayerView, values: Values) -> Interval:
@@ -65,7 +64,7 @@ def conv_transpose(view: LayerView, values: Values) -> Interval:
     )  # fmt: skip
     deep, wide = weights.shape[0] // groups, weights.shape[1]
     filters = weights.reshape(groups, deep, wide, *weights.shape[2:]).transpose(0, 2, 3, 4, 1)
-    return _nchw(
+    return _channels_first(
         sum_of_products(
             partial(spread, (over_y, over_x), groups),
             operand(values, 0).transpose(TO_NHWC),
@@ -128,9 +127,9 @@ def global_average_pool(view: LayerView, values: Values) -> Interval:
 def average_pool(view: LayerView, values: Values) -> Interval:
     """AveragePool: the sum of the taps inside the image over the number that counts."""
     data = operand(values, 0)
-    over_y, over_x = windows(view, data.shape, view.integers("kernel_shape"))
-    divisor = count_taps(view, over_y, 0)[:, None, None] * count_taps(view, over_x, 1)[:, None]
-    return _nchw(means((over_y, over_x), data.transpose(TO_NHWC), divisor))
+    over = windows_of(view)
+    found = means(over, np.moveaxis(data, 1, -1), count_taps(view, over)[..., None])
+    return _channels_first(found)
 
 
 def batch_normalization(view: LayerView, values: Values) -> Interval:

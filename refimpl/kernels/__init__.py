@@ -11,6 +11,7 @@ from karat24.refimpl.graph import LayerView
 from karat24.refimpl.kernels.convolution.conv_2d import prepare_convolution
 from karat24.refimpl.kernels.convolution.fully_connected import prepare_fully_connected
 from karat24.refimpl.kernels.convolution.transposed import prepare_transposed
+from karat24.refimpl.kernels.convolution.wide import prepare_wide_convolution
 from karat24.refimpl.kernels.depthwise.convolution import prepare_depthwise
 from karat24.refimpl.kernels.elementwise.activations import (
     prepare_hard_swish,
@@ -57,6 +58,7 @@ from karat24.refimpl.kernels.onnx.average_pool import (
 )
 from karat24.refimpl.kernels.onnx.conv_transpose import prepare_conv_transpose
 from karat24.refimpl.kernels.onnx.convolution import prepare_conv_integer, prepare_qlinear_conv
+from karat24.refimpl.kernels.onnx.dynamic_matmul import prepare_dynamic_product
 from karat24.refimpl.kernels.onnx.matmul import prepare_qlinear_matmul
 from karat24.refimpl.kernels.onnx.pooling import prepare_max_pool_nchw
 from karat24.refimpl.kernels.onnx.quantization import prepare_dequantize_linear, prepare_quantize_linear
@@ -88,6 +90,12 @@ def _of_bytes(prepare: Prepare) -> Prepare:
     return prepared
 
 
+def _convolution(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+    """CONV_2D: of bytes, or of int16."""
+    prepare = prepare_wide_convolution if view.output().dtype == "int16" else _of_bytes(prepare_convolution)
+    return prepare(view, rule, target)
+
+
 KERNELS: Mapping[str, Prepare] = MappingProxyType(
     {
         "ADD": _of_bytes(prepare_add),
@@ -97,7 +105,7 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "BROADCAST_TO": prepare_broadcast_to,
         "CAST": prepare_cast,
         "CONCATENATION": prepare_concatenation,
-        "CONV_2D": _of_bytes(prepare_convolution),
+        "CONV_2D": _convolution,
         "DEPTHWISE_CONV_2D": _of_bytes(prepare_depthwise),
         "DEPTH_TO_SPACE": prepare_depth_to_space,
         "DEQUANTIZE": prepare_dequantize,
@@ -147,6 +155,7 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "DequantizeLinear": prepare_dequantize_linear,
         "Flatten": prepare_settled_reshape,
         "Identity": prepare_settled_reshape,
+        "MatMulInteger": prepare_dynamic_product,
         "MaxPool": prepare_max_pool_nchw,
         "QLinearConv": prepare_qlinear_conv,
         "QLinearMatMul": prepare_qlinear_matmul,
@@ -156,6 +165,8 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "Squeeze": prepare_settled_reshape,
         "Unsqueeze": prepare_settled_reshape,
         "com.microsoft:DequantizeLinear": prepare_dequantize_linear,
+        "com.microsoft:DynamicQuantizeMatMul": prepare_dynamic_product,
+        "com.microsoft:MatMulIntegerToFloat": prepare_dynamic_product,
         "com.microsoft:QGemm": prepare_qlinear_matmul,
         "com.microsoft:QLinearAdd": prepare_qlinear_add,
         "com.microsoft:QLinearAveragePool": prepare_qlinear_average_pool,

@@ -188,7 +188,6 @@ _CALLING_LIBM = (
 )
 """Runtimes that make tables of TANH, ELU and GELU with the machine's C library: glibc's up to 2.40."""
 
-
 _HERE_ARM64 = "this is a 64-bit Arm processor"
 
 

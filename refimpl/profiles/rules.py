@@ -113,8 +113,8 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "rows_affine": "float32 rows quantized by their range; sums times the product of both scales",
         "rows_affine_filter_first": "float32 rows quantized by their range; sums times the filter's scale, "
         "then the row's",
-        "rows_affine_step_first": "float32 rows quantized by their range; sums times the row's scale, then the "
-        "filter's",
+        "rows_affine_step_first": "float32 rows quantized by their range; sums times the row's scale, then "
+        "the filter's",
         "rows_xnnpack": "float32 rows quantized by their range; sums times the row's scale, then one fused "
         "multiply-add of the filter's scale and the bias",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",

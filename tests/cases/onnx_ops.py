@@ -262,6 +262,30 @@ POOLS: dict[str, dict[str, Any]] = {
 }
 
 
+OTHER_AXES: tuple[tuple[tuple[int, ...], dict[str, Any]], ...] = (
+    ((2, 3, 12), {"kernel_shape": [3], "strides": [2], "pads": [1, 1], "ceil_mode": 1}),
+    ((2, 3, 13), {"kernel_shape": [4], "auto_pad": "SAME_LOWER", "strides": [3]}),
+    ((2, 3, 6, 8), {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": 1}),
+    ((1, 2, 5, 6, 7), {"kernel_shape": [3, 2, 3], "pads": [1, 0, 2, 0, 1, 1]}),
+    ((1, 2, 6, 8, 6), {"kernel_shape": [3, 3, 3], "strides": [2, 2, 2], "pads": [1] * 6, "ceil_mode": 1}),
+    ((1, 2, 3, 2, 4), {"kernel_shape": [3, 2, 4]}),
+)
+"""Images with pools over one to three spatial axes; with ``ceil_mode`` the last window leaves the padding."""
+
+
+def other_axes() -> Iterator[OnnxCase]:
+    """Average pools with and without the padding, and maxima, over one and three spatial axes."""
+    for (number, (shape, attributes)), dtype in itertools.product(enumerate(OTHER_AXES), ("uint8", "int8")):
+        image = some_values(seeded(f"{shape} {dtype}"), dtype, shape)
+        for counts in (0, 1):
+            chosen = {**attributes, "count_include_pad": counts}
+            name = f"average_axes_{number}_{counts}"
+            yield _one(name, f"{MS}QLinearAveragePool", image, 0.1, 0.07, chosen)
+        yield _one(f"global_axes_{number}", f"{MS}QLinearGlobalAveragePool", image, 0.1, 0.07, {})
+        content = onnx_model([node("MaxPool", "x", **attributes)], {"x": image}, {"y": dtype}, {})
+        yield OnnxCase(f"max_axes_{number}_{dtype}", content, {"x": image}, "one to three spatial axes")
+
+
 def unary() -> Iterator[OnnxCase]:
     """Pools, tables, concatenation and resizes."""
     for dtype, (source, target) in itertools.product(
@@ -341,4 +365,4 @@ def _resizes(dtype: str, image: Array) -> Iterator[OnnxCase]:
 
 def cases() -> list[OnnxCase]:
     """All of them."""
-    return [*convolutions(), *ties(), *matrices(), *pairs(), *unary()]
+    return [*convolutions(), *ties(), *matrices(), *pairs(), *unary(), *other_axes()]

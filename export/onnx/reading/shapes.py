@@ -156,6 +156,24 @@ def _matmul_nbits(view: LayerView) -> list[Type]:
     return [Type((*view.input(0).shape[:-1], view.integer("N")), view.input(0).dtype)]
 
 
+def _attention(past: int) -> Rule:
+    """Attention and QAttention: input 1 holds the weights of queries, keys and values side by side; of the
+    second output, keys and values of this and of ``past`` steps."""
+
+    def types(view: LayerView) -> list[Type]:
+        given, weights, heads = view.input(0), view.input(1), view.integer("num_heads", 0)
+        sizes = view.integers("qkv_hidden_sizes", (weights.shape[-1] // 3,) * 3)
+        if len(given.shape) != 3 or heads < 1 or len(sizes) != 3 or sizes[0] % heads:
+            raise ModelError(f"{view}: {heads} heads of sizes {sizes} for data of {given.shape}")
+        batch, steps, _ = given.shape
+        before = view.input(past).shape[-2] if has_input(view, past) else 0
+        dtype = view.input(3).dtype if view.op.endswith("QAttention") else given.dtype
+        kept = (2, batch, heads, before + steps, sizes[0] // heads)
+        return [Type((batch, steps, sizes[2]), dtype), Type(kept, dtype)]
+
+    return types
+
+
 def _qgemm_type(view: LayerView) -> str:
     """Quantized where an output zero point is given, float32 where it is not."""
     return view.input(8).dtype if has_input(view, 8) else "float32"
@@ -277,10 +295,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Transpose": moving.transpose,
         "Unsqueeze": moving.unsqueeze,
         "Where": _elementwise(0, 1, 2),
+        f"{MICROSOFT}:Attention": _attention(4),
         f"{MICROSOFT}:DequantizeLinear": _dequantize,
         f"{MICROSOFT}:DynamicQuantizeMatMul": _matmul(0, 1, _type_of(0)),
         f"{MICROSOFT}:MatMulIntegerToFloat": _matmul(0, 1, _type_of(2)),
         f"{MICROSOFT}:MatMulNBits": _matmul_nbits,
+        f"{MICROSOFT}:QAttention": _attention(8),
         f"{MICROSOFT}:QGemm": _gemm(0, 3, _qgemm_type),
         f"{MICROSOFT}:QLinearAdd": _elementwise(0, 3),
         f"{MICROSOFT}:QLinearAveragePool": windows.pool,

@@ -51,13 +51,13 @@ def _bias(converter: Converter, view: LayerView, position: int, scales: np.ndarr
 
 
 def _float_bias(converter: Converter, view: LayerView, position: int, scales: np.ndarray) -> list[int]:
-    """The bias of an op in float: dequantized, or, for TensorRT, stored as float32."""
-    if converter.flavour != "tensorrt":
-        return [converter.dequantized(index) for index in _bias(converter, view, position, scales)]
+    """The bias of an op in float: dequantized; stored as float32 for TensorRT and where it has 64 bits."""
     tensor = view.optional_input(position)
+    if converter.flavour != "tensorrt" and (tensor is None or tensor.dtype != "int64"):
+        return [converter.dequantized(index) for index in _bias(converter, view, position, scales)]
     if tensor is None:
         return []
-    if tensor.data is None or tensor.dtype != "int32":
+    if tensor.data is None or tensor.dtype not in ("int32", "int64"):
         raise UnsupportedOp(f"{view}: the bias {tensor.name!r} is no int32 constant")
     values = (tensor.data.astype(np.float64) * scales.astype(np.float64)).astype(np.float32)
     return [converter.constant(converter.name(tensor), values.reshape(-1))]

@@ -12,7 +12,7 @@ from karat24.export.onnx.schema import MICROSOFT
 from karat24.export.onnx.writing.convert_affine import conv, depthwise, fully_connected, transpose_conv
 from karat24.export.onnx.writing.convert_moves import gather, slice_, split, split_v, strided_slice, transpose
 from karat24.export.onnx.writing.convert_reshape import reshaped
-from karat24.export.onnx.writing.converter import Converter, layout, quantized_output, strides
+from karat24.export.onnx.writing.converter import Converter, layout, strides
 from karat24.export.onnx.writing.float_graph import window_pads
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import AttributeValue, LayerView
@@ -158,12 +158,16 @@ def _pad(converter: Converter, view: LayerView) -> None:
         raise UnsupportedOp(f"{view}: paddings that are not constant, or a value to pad with")
     order = TO_NCHW if len(view.output().shape) == 4 else tuple(range(len(view.output().shape)))
     ends = pads[list(order)].T.reshape(-1).astype(np.int64)
-    name, output = converter.name(view.output()), quantized_output(view)
+    name, output = converter.name(view.output()), converter.output_of(view)
     index = converter.activation(view, 0)
     sizes = converter.constant(f"{name}/pads", ends)
     value = np.array(output.zero_point, output.dtype) if converter.on_integers else np.array(0, np.float32)
     zero = converter.constant(f"{name}/value", value)
     converter.move("Pad", index, converter.moved_output(view), sizes, zero)
+
+
+AXES_ARE_AN_INPUT = 18
+"""The operator set from which on ReduceMean has its axes as an input."""
 
 
 def _mean(converter: Converter, view: LayerView) -> None:
@@ -183,12 +187,17 @@ def _mean(converter: Converter, view: LayerView) -> None:
             raise UnsupportedOp(f"{view}: a mean over axes {wanted} that drops them")
         wanted = tuple(sorted(TO_NCHW.index(axis) for axis in wanted))
     image = converter.dequantized(converter.activation(view, 0))
-    converter.in_float(view, "ReduceMean", [image], axes=wanted, keepdims=int(view.flag("keep_dims")))
+    kept = int(view.flag("keep_dims"))
+    if converter.opset < AXES_ARE_AN_INPUT:
+        converter.in_float(view, "ReduceMean", [image], axes=wanted, keepdims=kept)
+        return
+    given = converter.constant(f"{converter.name(view.output())}/axes", np.array(wanted, np.int64))
+    converter.in_float(view, "ReduceMean", [image, given], keepdims=kept)
 
 
 def _pooled_rows(converter: Converter, view: LayerView) -> None:
     """A global pool to [batch, channel, 1, 1], then [batch, channel]."""
-    output, index = quantized_output(view), converter.activation(view, 0)
+    output, index = converter.output_of(view), converter.activation(view, 0)
     name = converter.name(output)
     pooled = converter.edge(f"{name}/pooled", (*output.shape, 1, 1), output)
     if converter.on_integers:
@@ -207,7 +216,7 @@ def _pooled_rows(converter: Converter, view: LayerView) -> None:
 def _quantize(converter: Converter, view: LayerView) -> None:
     """From float, or from other parameters through float: no runtime has an integer form."""
     source = view.input(0)
-    quantized_output(view)
+    converter.output_of(view)
     if source.dtype == "float32":
         converter.quantize(converter.at(source), view.output())
     else:

@@ -27,7 +27,10 @@ Flavour: TypeAlias = Literal["qdq", "qoperator", "tensorrt"]
 FLAVOURS: tuple[Flavour, ...] = ("qdq", "qoperator", "tensorrt")
 
 OPSET = 17
-"""Version of the standard operator set of what is converted."""
+"""Version of the standard operator set of what is converted to 8 bits."""
+
+OPSET_OF_16_BITS = 21
+"""The first in which QuantizeLinear and DequantizeLinear know int16."""
 
 EIGHT_BITS = frozenset({"int8", "uint8"})
 
@@ -38,6 +41,9 @@ class Converter:
     def __init__(self, graph: Graph, flavour: Flavour) -> None:
         self.flavour = flavour
         self._graph, self._names = graph, onnx_names(graph)
+        wide = any(tensor.dtype == "int16" and not tensor.is_constant for tensor in graph.tensors)
+        self.opset = OPSET_OF_16_BITS if wide else OPSET
+        self._quantized = EIGHT_BITS | {"int16"} if flavour == "qdq" else EIGHT_BITS
         self._builder = GraphBuilder(graph.name, "onnx", _description(graph))
         self._tensors: list[Tensor] = []
         self._at: dict[int, int] = {}
@@ -106,16 +112,15 @@ class Converter:
     ) -> int:
         """Appends a layer; returns its first output."""
         outputs = (output,) if isinstance(output, int) else output
-        version = 1 if op.startswith(MICROSOFT) else OPSET
+        version = 1 if op.startswith(MICROSOFT) else self.opset
         return self._builder.layer(op, inputs, outputs, version, **attributes)
 
     def activation(self, view: LayerView, position: int) -> int:
         """A quantized input in ONNX layout; constants are stored the first time they are read."""
         tensor = view.input(position)
-        if tensor.dtype not in EIGHT_BITS or tensor.quantization is None:
-            raise UnsupportedOp(
-                f"{view}: input {position} ({tensor.name!r}) is {tensor.dtype}, not quantized"
-            )
+        self.require_type(view, tensor)
+        if tensor.quantization is None:
+            raise UnsupportedOp(f"{view}: input {position} ({tensor.name!r}) is not quantized")
         if tensor.quantization.per_channel:
             raise UnsupportedOp(f"{view}: input {position} ({tensor.name!r}) is quantized per channel")
         if tensor.data is not None and tensor.index not in self._at:
@@ -125,6 +130,23 @@ class Converter:
             values = values.transpose(TO_NCHW) if values.ndim == 4 else values
             self._at[tensor.index] = self.constant(self.name(tensor), values, tensor.quantization)
         return self.at(tensor)
+
+    def require_type(self, view: LayerView, tensor: Tensor) -> None:
+        """The element type is one that the flavour has activations of; UnsupportedOp otherwise."""
+        if tensor.dtype not in self._quantized:
+            more = "; only the flavour qdq has int16 activations" if tensor.dtype == "int16" else ""
+            raise UnsupportedOp(f"{view}: {tensor.name!r} is {tensor.dtype}, not quantized to 8 bits{more}")
+
+    def output_of(self, view: LayerView) -> Tensor:
+        """The layer's output, which must be quantized per tensor."""
+        self.require_output(view, view.output())
+        return view.output()
+
+    def require_output(self, view: LayerView, output: Tensor) -> None:
+        """An output is quantized per tensor, to a type the flavour has; UnsupportedOp otherwise."""
+        self.require_type(view, output)
+        if output.quantization is None or output.quantization.per_channel:
+            raise UnsupportedOp(f"{view}: {output.name!r} is not quantized per tensor")
 
     def at(self, tensor: Tensor) -> int:
         """Where an activation went, quantized or float. Raises UnsupportedOp for one that is not there."""
@@ -176,7 +198,7 @@ class Converter:
 
     def in_float(self, view: LayerView, op: str, inputs: Sequence[int], **attributes: AttributeValue) -> None:
         """The op on float ``inputs``, its fused activation, and the QuantizeLinear of its output."""
-        output = quantized_output(view)
+        output = self.output_of(view)
         name = self.name(output)
         result = self.edge(f"{name}/float", layout(output.shape))
         self.node(op, inputs, result, **attributes)
@@ -206,7 +228,7 @@ class Converter:
 
         A fused activation that the output's own range does not imply becomes a Clip of integers.
         """
-        output = quantized_output(view)
+        output = self.output_of(view)
         index = self.edge(self.name(output), layout(output.shape), output)
         self.register(output, index)
         parameters = self.parameters(index)
@@ -242,7 +264,7 @@ class Converter:
     def moved_output(self, view: LayerView, source: int = 0, number: int = 0) -> int:
         """An output of the layer, which must have the parameters of the input at ``source``."""
         output, data = view.outputs[number], view.input(source)
-        _require_quantized(view, output)
+        self.require_output(view, output)
         if (output.quantization, output.dtype) != (data.quantization, data.dtype):
             raise UnsupportedOp(f"{view}: input and output have different quantization parameters")
         index = self.edge(self.name(output), layout(output.shape), output)
@@ -258,18 +280,6 @@ def strides(view: LayerView) -> tuple[int, int]:
 def layout(shape: tuple[int, ...]) -> tuple[int, ...]:
     """NHWC to NCHW; other ranks as they are."""
     return tuple(shape[axis] for axis in TO_NCHW) if len(shape) == 4 else shape
-
-
-def quantized_output(view: LayerView) -> Tensor:
-    """The layer's output, which must be 8-bit and quantized per tensor."""
-    output = view.output()
-    _require_quantized(view, output)
-    return output
-
-
-def _require_quantized(view: LayerView, output: Tensor) -> None:
-    if output.dtype not in EIGHT_BITS or output.quantization is None or output.quantization.per_channel:
-        raise UnsupportedOp(f"{view} gives {output.dtype}; only tensors quantized to 8 bits convert")
 
 
 def integer_bounds(view: LayerView, output: Tensor) -> tuple[int, int] | None:

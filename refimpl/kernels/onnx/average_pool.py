@@ -79,12 +79,14 @@ class GlobalAverage(NamedTuple):
 def prepare_qlinear_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
     """QLinearAveragePool: rint(f32(f32(sum / n) / s_y) + z_y) of the values' float32 sum.
 
-    n counts the taps inside the image, or with ``count_include_pad`` those in the padding, too. A window as
-    large as the image is averaged as QLinearGlobalAveragePool does.
+    n counts the taps inside the image, or with ``count_include_pad`` all of them. A window as
+    large as the image is averaged as QLinearGlobalAveragePool does. None for other than two spatial axes.
     """
     if rule.method == "float32_half_even":
         return prepare_qlinear_global_average_pool(view, rule, target)
     image, output = view.input(0), view.output()
+    if len(image.shape) != 4:
+        return None
     source, result = parameters(view, 1, 2), parameters(view, 3, 4)
     flip = 128 if image.dtype == "int8" else 0
     rows, columns = _taps(view, 0), _taps(view, 1)
@@ -160,10 +162,7 @@ def _taps(view: LayerView, axis: int) -> NDArray[np.int64]:
     )
     inside = (positions >= 0) & (positions < size)
     first = np.take_along_axis(positions, inside.argmax(axis=1)[:, None], axis=1)[:, 0]
-    counted = inside
-    if view.integer("count_include_pad", 0):
-        behind = view.integers("pads", (0, 0, 0, 0))[2 + axis]
-        counted = positions < size + (behind if view.text("auto_pad", "NOTSET") == "NOTSET" else 0)
+    counted = np.ones_like(inside) if view.integer("count_include_pad", 0) else inside
     return np.stack([first, inside.sum(axis=1), counted.sum(axis=1)], axis=1).astype(np.int64)
 
 

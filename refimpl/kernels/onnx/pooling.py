@@ -11,9 +11,11 @@ from karat24.refimpl.profiles.rules import EXACT, Rule
 
 
 def prepare_max_pool_nchw(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
-    """MaxPool of bytes without dilation; the padding is left out."""
+    """MaxPool of bytes over two spatial axes, without dilation; the padding is left out."""
     data, output = view.input(0), view.output()
-    if output.dtype not in ("int8", "uint8") or view.integers("dilations", (1, 1)) != (1, 1):
+    if output.dtype not in ("int8", "uint8") or len(data.shape) != 4:
+        return None
+    if view.integers("dilations", (1, 1)) != (1, 1):
         return None
     kernel = view.integers("kernel_shape")
     over = window(view, (kernel[0], kernel[1]))

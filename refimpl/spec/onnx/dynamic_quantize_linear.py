@@ -1,10 +1,12 @@
 """DynamicQuantizeLinear: float32 values as uint8, with the scale and zero point that their range asks for.
 
-Source: ONNX Runtime 1.31.1, ``GetQuantizationParameter`` in ``core/util/qmath.h``; the definition of the op
-in onnx 1.23 and ``onnx.reference``.
+Source: ONNX Runtime 1.31.1, ``GetQuantizationParameter`` in ``core/util/qmath.h``, and MLAS's
+``MlasReduceMinimumMaximumF32KernelAvx``; the definition of the op in onnx 1.23 and ``onnx.reference``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -42,21 +44,57 @@ def dynamic_quantize_linear(view: LayerView, values: Values, rule: Rule) -> Spec
     All in float32. Values that are all 0 have the scale 1, by ``reference`` (onnx.reference) 1 / 255.
     """
     del view
-    range_of_zeros = 1 if rule.method == "reference" else HIGH
-    stored, parameters = quantized_to_its_range(operand(values, 0), range_of_zeros)
+    stored, parameters = quantized_to_its_range(operand(values, 0), rule.method == "reference")
     zero_point = parameters.zero_point.astype(np.uint8).reshape(())
     return SpecResult((stored, parameters.scale.reshape(()), zero_point))
 
 
-def quantized_to_its_range(data: Array, range_of_zeros: float = HIGH) -> tuple[Array, Affine]:
-    """The values as uint8, and their parameters.
+def _extremes(data: Array) -> tuple[Array, Array]:
+    """The least and the greatest value, as x86-64's AVX instructions find them where some are no numbers;
+    other processors were not held against it."""
+    most = np.finfo(np.float32).max
+    return _reduced(data, _lesser, most), _reduced(data, _greater, -most)
 
-    ``range_of_zeros`` stands for the range of values that are all 0. Where the range is infinite, a zero
-    point that is no number is 255. Which values a runtime takes for the range where some are no numbers
-    depends on their positions; they are left out of it here.
+
+def _lesser(left: Array, right: Array) -> Array:
+    """MINPS: the second operand unless the first is less, and so also where one of the two is no number."""
+    return np.where(left < right, left, right)
+
+
+def _greater(left: Array, right: Array) -> Array:
+    """MAXPS."""
+    return np.where(left > right, left, right)
+
+
+def _reduced(data: Array, extreme: Callable[[Array, Array], Array], first: np.float32) -> Array:
+    """All values by ``extreme``, which is not commutative: in four registers of eight values, in one, and
+    the rest one by one."""
+    registers = np.full((4, 8), first, np.float32)
+    position = 0
+    for position in range(32, data.size + 1, 32):
+        registers = extreme(registers, data[position - 32 : position].reshape(4, 8))
+    pairs = extreme(registers[0], registers[1]), extreme(registers[2], registers[3])
+    values = extreme(*pairs)
+    while position + 8 <= data.size:
+        values = extreme(values, data[position : position + 8])
+        position += 8
+    while values.size > 1:
+        values = extreme(values[: values.size // 2], values[values.size // 2 :])
+    found = values.reshape(())
+    for value in data[position:]:
+        found = extreme(value, found)
+    return found
+
+
+def quantized_to_its_range(data: Array, by_reference: bool = False) -> tuple[Array, Affine]:
+    """The values as uint8, and their parameters; as onnx.reference computes them, or ONNX Runtime.
+
+    Where the range is infinite or no number, a zero point that is no number is 255.
     """
-    low = np.minimum(np.fmin.reduce(data, axis=None), np.float32(0))
-    high = np.maximum(np.fmax.reduce(data, axis=None), np.float32(0))
+    flat = data.reshape(-1)
+    low, high = (flat.min(), flat.max()) if by_reference or not np.isnan(flat).any() else _extremes(flat)
+    low, high = np.where(low > 0, np.float32(0), low), np.where(high < 0, np.float32(0), high)
+    range_of_zeros = 1 if by_reference else HIGH
     with np.errstate(all="ignore"):
         scale = (np.float32(range_of_zeros) if low == high else high - low) / np.float32(HIGH - LOW)
         steps = np.float32(LOW) - low / scale

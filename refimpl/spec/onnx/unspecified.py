@@ -15,9 +15,8 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.onnx.one_axis import as_image
-from karat24.refimpl.spec.onnx.pools import count_taps
+from karat24.refimpl.spec.onnx.pools import count_taps, each_tap, windows_of
 from karat24.refimpl.spec.onnx.sums import check_convolution
-from karat24.refimpl.spec.onnx.windows import windows
 from karat24.refimpl.spec.shared.geometry import Index, taken_by
 from karat24.refimpl.spec.shared.requirements import (
     broadcast,
@@ -166,11 +165,11 @@ def global_average_pool(view: LayerView, values: Values, rule: Rule) -> SpecResu
 
 
 def check_average_pool(view: LayerView) -> None:
-    """A pool over ``[batch, channel, y, x]``."""
+    """A pool over one to three spatial axes of ``[batch, channel, ...]``."""
     require_arity(view, 1)
     require_float(view)
     require_taps(view, *view.integers("kernel_shape"))
-    over = windows(view, view.input(0).shape, view.integers("kernel_shape"))
+    over = windows_of(view)
     sizes = tuple(axis.output_size for axis in over)
     require_shape(view, view.output(), (*view.input(0).shape[:2], *sizes))
 
@@ -178,11 +177,8 @@ def check_average_pool(view: LayerView) -> None:
 def average_pool(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
     """AveragePool."""
     data = operand(values, 0).astype(np.float64)
-    over_y, over_x = windows(view, view.input(0).shape, view.integers("kernel_shape"))
+    over = windows_of(view)
     total = np.zeros(view.output().shape)
-    for tap_y in range(over_y.taps):
-        out_y, in_y = over_y.taken(tap_y)
-        for tap_x in range(over_x.taps):
-            out_x, in_x = over_x.taken(tap_x)
-            total[:, :, out_y[:, None], out_x] += data[:, :, in_y][:, :, :, in_x]
-    return rounded(total / (count_taps(view, over_y, 0)[:, None] * count_taps(view, over_x, 1)))
+    for out, taken in each_tap(over):
+        total[out] += data[taken]
+    return rounded(total / count_taps(view, over))

@@ -52,7 +52,7 @@ NETWORKS = [(preset, upsampling) for preset in PRESETS for upsampling in ("bilin
 def test_networks_keep_names_shapes_and_parameters(preset: str, upsampling: str) -> None:
     """Every quantized activation of the .tflite is in both files, in NCHW, and both read back."""
     graph = network(preset, upsampling)
-    for flavour in BOTH:
+    for flavour in BOTH if preset != "int16x8" else ("qdq",):
         content = write_quantized_onnx(graph, flavour)
         assert content == write_quantized_onnx(graph, flavour)
         found = {tensor.name: tensor for tensor in read_onnx(content).tensors}
@@ -73,7 +73,9 @@ def test_both_formats_cost_the_same(upsampling: str) -> None:
         assert other.parameters == cost.parameters > 600_000
 
 
-@pytest.mark.parametrize(("preset", "upsampling"), [n for n in NETWORKS if n[0] != "int8-symmetric"])
+@pytest.mark.parametrize(
+    ("preset", "upsampling"), [n for n in NETWORKS if n[0] not in ("int8-symmetric", "int16x8")]
+)
 def test_both_flavours_are_one_model(preset: str, upsampling: str) -> None:
     """Lowering the QDQ file gives the layers of the QOperator file, and ONNX Runtime the same bits:
     optimizing the first gives what the second says."""

@@ -185,7 +185,7 @@ def test_a_filter_shared_by_two_layers_gets_a_bias_for_each() -> None:
     assert first.input(2).index != second.input(2).index
 
 
-LEAST_SNR_DB = {"int8": 22, "int8-mobile": 22, "uint8-2019": 22, "int8-symmetric": 18}
+LEAST_SNR_DB = {"int8": 22, "int8-mobile": 22, "uint8-2019": 22, "int8-symmetric": 18, "int16x8": 27}
 """2 dB below what the worst network reaches; one wrong bias or zero point costs more than 10."""
 
 
@@ -218,8 +218,15 @@ def test_litert_runs_the_quantized_network_close_to_float(network: str, scheme: 
     assert snr_db(reference, dequantized(exit_, found)) > LEAST_SNR_DB[scheme]
 
 
-@pytest.mark.parametrize("scheme", PRESETS)
-@pytest.mark.parametrize("method", ["minmax", "percentile", "mse"])
+@pytest.mark.parametrize(
+    ("scheme", "method"),
+    [
+        (scheme, method)
+        for scheme in PRESETS
+        for method in ("minmax", "percentile", "mse")
+        if (scheme, method) != ("int16x8", "mse")
+    ],
+)
 def test_the_same_input_gives_the_same_bytes(scheme: str, method: str) -> None:
     def once() -> bytes:
         graph = tomogan(16, 16, "transposed", seed=1)

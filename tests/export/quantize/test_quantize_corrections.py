@@ -136,7 +136,7 @@ def test_a_bias_never_leaves_its_limit() -> None:
     quantized = quantize_graph(graph, calibrate(graph, samples), PLAIN)
     other = conv_graph(np.full((1, 1, 1, 1), 1e-9), np.array([90.0]))
     corrected = correct_biases(other, quantized, samples)
-    assert by_name(corrected, "b").data[0] == MAX_BIAS
+    assert by_name(corrected, "b").data[0] == MAX_BIAS["int32"]
 
 
 def test_graphs_that_do_not_belong_together_are_refused() -> None:
@@ -204,7 +204,7 @@ def test_one_sided_filters_stay_one_sided() -> None:
 def test_a_clipped_filter_still_has_room_for_its_bias() -> None:
     values = np.full((1, 1, 1, 4), 1e-9, np.float32)
     _, q = quantize_filter(values, np.array([30.0]), 1.0, "int8", per_channel=True, least_error=True)
-    assert 30.0 / q.scale[0] <= MAX_BIAS * (1 + 1e-6)
+    assert 30.0 / q.scale[0] <= MAX_BIAS["int32"] * (1 + 1e-6)
 
 
 def test_gains_reports_every_step_and_keeps_what_gains() -> None:

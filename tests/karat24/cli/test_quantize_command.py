@@ -151,3 +151,16 @@ def test_a_scheme_nothing_was_trained_for(tmp_path: Path, capsys: pytest.Capture
     for more in (["--scheme", "int8-symmetric"], ["--upsampling", "transposed"]):
         assert main(["quantize", "tomogan", "--aware", "--output", path, *more]) == 2
         assert "no weights ship for tomogan" in capsys.readouterr().err
+
+
+def test_int16_activations_are_exact_on_both_lanes(
+    slices: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Layer by layer; ranges of least error are for 8 bits only, and refused."""
+    path = tmp_path / "wide.tflite"
+    assert quantize(slices, "--scheme", "int16x8", "--output", str(path)) == 0
+    for lane in ("litert-ref", "litert-builtin"):
+        assert main(["verify", str(path), "--delegate", lane]) == 0
+        assert "BIT_EXACT" in capsys.readouterr().out
+    assert quantize(slices, "--scheme", "int16x8", "--ranges", "mse", "--output", str(path)) == 2
+    assert "use minmax" in capsys.readouterr().err

@@ -27,6 +27,8 @@ from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.networks import network
 for name, upsampling in (("tomogan", "bilinear"), ("tomogan", "transposed"), ("fine-tune", "bilinear")):
     for preset in PRESETS:
+        if preset == "int16x8":  # its convolutions are not compiled, and XNNPACK's profile has none
+            continue
         graph = network(name, 64, 64, upsampling)
         sample = np.random.default_rng(0).random(graph.tensors[graph.inputs[0]].shape, np.float32)
         quantized = quantize_model(graph, [sample], PRESETS[preset])
