@@ -39,7 +39,7 @@ from tests.cases import (
 )
 from tests.cases.case import Case
 
-MODULES: Mapping[str, Callable[[], list[Case]]] = {
+MODULES: Mapping[str, Callable[[], Sequence[Case]]] = {
     "activations": activations.cases,
     "convolution": convolution.cases,
     "copies": copies.cases,
