@@ -47,10 +47,10 @@ demo: $(VENV)/.installed
 	$(BIN)/karat24 demo --output demo-output
 
 test: setup
-	KARAT24_TFLITE_PYTHON=$$(ls $(CURDIR)/$(VENV_2_14)/bin/python 2>/dev/null) $(BIN)/python -m pytest -n auto
+	KARAT24_TFLITE_PYTHON=$$(ls $(CURDIR)/$(VENV_2_14)/bin/python 2>/dev/null) $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: setup
-	$(BIN)/python -m pytest -n auto -m 'not slow'
+	$(BIN)/python -m pytest -n auto --dist worksteal -m 'not slow'
 
 # mypy reads a tree of links in which the rooms lie inside the package, as they do when installed.
 types:

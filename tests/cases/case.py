@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from karat24.refimpl.graph import Array, Graph
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a key of caches, by identity
 class Case:
     """``feeds`` holds one array per graph input; ``edge`` says what the case hits
     (a tie, a saturation, an odd zero point, a tail of channels).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
@@ -34,9 +35,10 @@ LOUD = {"loud": 900.0, "deafening": 2e5}
 """Outputs far beyond int8, and beyond int16: a kernel that narrows in two steps may wrap in the first."""
 
 
-def cases() -> list[Case]:
+@cache
+def cases() -> tuple[Case, ...]:
     """All of them, names unique."""
-    return [
+    return (
         *_requantization_cases(),
         *_geometry_cases(),
         *_depthwise_geometry_cases(),
@@ -44,7 +46,7 @@ def cases() -> list[Case]:
         *_fully_connected_cases(),
         *_activation_cases(),
         *_beyond_int32_cases(),
-    ]
+    )
 
 
 def _scales(

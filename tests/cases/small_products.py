@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
@@ -19,9 +20,10 @@ from tests.cases.ties import tie_accumulators
 KINDS = (("int8", True), ("int8", False), ("uint8", False))
 
 
-def cases() -> list[Case]:
+@cache
+def cases() -> tuple[Case, ...]:
     """All of them, names unique."""
-    return [*_vectors(), *_depthwise()]
+    return (*_vectors(), *_depthwise())
 
 
 def _case(op: str, dtype: str, per_channel: bool, shape: Shape, multiplier: float = 2.0**-7) -> Case:

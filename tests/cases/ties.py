@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import numpy as np
@@ -32,6 +33,24 @@ def tie_accumulators(
     First those on which two of :data:`ROUNDINGS` disagree, as evenly over the
     disagreeing pairs as they come, then others on or one beside a tie.
     """
+    near, disagreeing = _candidates(scales, zero_point, dtype)
+    buckets = [rng.permutation(values).tolist() for values in disagreeing]
+    chosen: dict[int, None] = {}
+    while any(buckets) and len(chosen) < count:
+        for bucket in buckets:
+            if bucket:
+                chosen[bucket.pop()] = None
+    for value in rng.permutation(near).tolist():
+        chosen[value] = None
+    taken = np.array(list(chosen)[:count], np.int64)
+    return np.resize(taken, count)
+
+
+@functools.lru_cache(maxsize=256)  # channels of one scale follow one another
+def _candidates(
+    scales: tuple[float, float, float], zero_point: int, dtype: str
+) -> tuple[Array, tuple[Array, ...]]:
+    """Accumulators on and beside ties, and those of them on which each pair of roundings disagrees."""
     low, high = QUANTIZED_RANGE[dtype]
     effective = scales[0] * scales[1] / scales[2]
     ties = (np.arange(low - 1, high + 1) - zero_point + 0.5) / effective
@@ -41,15 +60,4 @@ def tie_accumulators(
         multiply(method, near, effective_multiplier(how, *scales), zero_point, low, high)
         for method, how in ROUNDINGS
     ]
-    buckets = [
-        list(rng.permutation(near[left != right])) for left, right in itertools.combinations(results, 2)
-    ]
-    chosen: dict[int, None] = {}
-    while any(buckets) and len(chosen) < count:
-        for bucket in buckets:
-            if bucket:
-                chosen[int(bucket.pop())] = None
-    for value in rng.permutation(near):
-        chosen[int(value)] = None
-    taken = np.array(list(chosen)[:count], np.int64)
-    return np.resize(taken, count)
+    return near, tuple(near[left != right] for left, right in itertools.combinations(results, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -42,6 +43,15 @@ FEW: Mapping[str, tuple[Kind, ...]] = {
 }
 """Block and tail rules, roundings, pairs that saturate: where profiles part."""
 
+made_once = functools.cache(trials_of)
+"""To find layers on which rules part takes longer than to ask a runtime, and all are asked the same."""
+
+
+@pytest.fixture(autouse=True)
+def _trials_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(establishing, "trials_of", made_once)
+
+
 BASES = [p for p in PROFILES.values() if "libc" not in p.name]
 
 
@@ -73,7 +83,7 @@ def plain_words(rule: Rule) -> Rule:
 @pytest.mark.parametrize("kind", [*WEIGHTED, *TABLES, *SAMPLED], ids=str)
 def test_every_rule_of_a_profile_lies_in_the_space(kind: Kind) -> None:
     """A profile whose rule for a kind were not in the space could never be found."""
-    view = layer_of(kind, 0).view(0) if kind.op != "TANH" else trials_of(kind)[0].graph.view(0)
+    view = layer_of(kind, 0).view(0) if kind.op != "TANH" else made_once(kind)[0].graph.view(0)
     OPS[view.op].check(view)
     known = set(map(without_idle_words, kind.space.rules()))
     seen = 0
@@ -225,7 +235,7 @@ def test_a_real_runtime_is_recovered(lane: str) -> None:
         own = delegate.profile
     profile = profile_named(own)
     for finding in found.findings:
-        described = profile.known_rule(trials_of(finding.kind)[0].graph.view(0))
+        described = profile.known_rule(made_once(finding.kind)[0].graph.view(0))
         if (lane, finding.kind.op) in BEYOND_INT32:
             continue
         if finding.refused or described is None or described.method == "unspecified":

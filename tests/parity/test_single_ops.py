@@ -18,7 +18,7 @@ from karat24.golden.undefined import cleared
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array
 from karat24.refimpl.ops import OPS
-from karat24.refimpl.profiles import profile_named
+from karat24.refimpl.profiles import Rule, profile_named
 from tests.cases import (
     activations,
     convolution,
@@ -44,7 +44,7 @@ from tests.cases import (
 )
 from tests.cases.case import Case
 
-MODULES: Mapping[str, Callable[[], list[Case]]] = {
+MODULES: Mapping[str, Callable[[], Sequence[Case]]] = {
     "activations": activations.cases,
     "convolution": convolution.cases,
     "copies": copies.cases,
@@ -181,7 +181,7 @@ def _excuse(case: Case, lane: str) -> str | None:
 
 def _differences(cases: Sequence[Case], lane: str) -> dict[str, str]:
     """How each case's definition differs from the runtime, or what the runtime says; empty where equal."""
-    jobs = [(write_tflite(case.graph), case.feeds) for case in cases]
+    jobs = [(_model(case), case.feeds) for case in cases]
     found = {}
     with delegate_named(lane) as delegate:
         for case, answer in zip(cases, delegate.run_many(jobs), strict=True):
@@ -200,12 +200,22 @@ def _differences(cases: Sequence[Case], lane: str) -> dict[str, str]:
     return found
 
 
+@cache  # each lane runs the same files
+def _model(case: Case) -> bytes:
+    return write_tflite(case.graph)
+
+
 def _spec(case: Case, profile: str) -> tuple[Array, ...]:
+    return _outputs(case, profile_named(profile).rule(case.graph.view(0)))
+
+
+@cache  # most profiles have one rule for a layer
+def _outputs(case: Case, rule: Rule) -> tuple[Array, ...]:
     view = case.graph.view(0)
     OPS[view.op].check(view)
     fed = dict(zip(case.graph.inputs, case.feeds, strict=True))
     values = [None if t is None else fed.get(t.index, t.data) for t in view.inputs]
-    return OPS[view.op].spec(view, values, profile_named(profile).rule(view)).outputs
+    return OPS[view.op].spec(view, values, rule).outputs
 
 
 def _identical(ours: Array, theirs: Array) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ from karat24.tomography.imaging.dataset import write_dataset  # noqa: E402
 from karat24.tomography.imaging.simulate import simulate_stack  # noqa: E402
 from karat24.tomography.restoration import on_onnx_runtime, on_oracle  # noqa: E402
 from training import data  # noqa: E402
-from training.__main__ import repair_lesson, stored  # noqa: E402
+from training.__main__ import main, repair_lesson, stored  # noqa: E402
 from training.fake_quantization import FakeQuantization, observed  # noqa: E402
 from training.losses import lost_structure, ssim  # noqa: E402
 from training.model import FineTune, TomoGAN  # noqa: E402
@@ -31,12 +34,17 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def train(*arguments: str, code: int = 0) -> str:
-    """Runs ``python -m training`` in a process of its own, so that thread counts and seeds are its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "training", *arguments], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert done.returncode == code, done.stderr
-    return done.stderr if code else done.stdout
+    """Runs ``python -m training`` here, where PyTorch is loaded already, and keeps this process's threads."""
+    output, errors, threads = io.StringIO(), io.StringIO(), torch.get_num_threads()
+    with (
+        patch.object(sys, "argv", ["training", *arguments]),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        found = main()
+    torch.set_num_threads(threads)
+    assert found == code, errors.getvalue()
+    return (errors if code else output).getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +52,14 @@ def windows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "train.npz"
     train("data", "--output", str(path), "--samples", "64x6", "--crop", "64")
     return path
+
+
+@pytest.fixture(scope="module")
+def weights(windows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float network of two steps, which other runs begin with."""
+    folder = tmp_path_factory.mktemp("float")
+    train(*command(windows, folder, steps=2))
+    return folder / "weights.npz"
 
 
 def losses(folder: Path) -> list[dict[str, float]]:
@@ -59,16 +75,17 @@ def command(windows: Path, folder: Path, steps: int = 50) -> list[str]:
 
 @pytest.mark.slow
 def test_same_seed_same_loss_curve(windows: Path, tmp_path: Path) -> None:
-    """Fifty steps, the critic among them: equal to the last digit, and falling."""
+    """Fifty steps, the critic among them, in processes of their own: equal to the last digit, and falling."""
     for name in ("first", "second"):
-        train(*command(windows, tmp_path / name))
+        program = [sys.executable, "-m", "training", *command(windows, tmp_path / name)]
+        subprocess.run(program, cwd=REPOSITORY, capture_output=True, check=True)
     first, second = losses(tmp_path / "first"), losses(tmp_path / "second")
     assert len(first) == 50
     assert first == second
     assert sum("critic" in entry for entry in first) == 5
     assert np.mean([e["loss"] for e in first[-5:]]) < 0.7 * np.mean([e["loss"] for e in first[:5]])
-    weights = [np.load(tmp_path / name / "weights.npz") for name in ("first", "second")]
-    assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0].files)
+    ended = [np.load(tmp_path / name / "weights.npz") for name in ("first", "second")]
+    assert all(np.array_equal(ended[0][key], ended[1][key]) for key in ended[0].files)
 
 
 def test_another_schedule_does_not_continue_a_run(windows: Path, tmp_path: Path) -> None:
@@ -224,13 +241,13 @@ def test_rounded_twin_of_the_quantized_graph(upsampling: str, scheme: str) -> No
     assert np.abs(rounded).mean() < 0.8 * np.abs(unrounded).mean()
 
 
-def test_aware_training_writes_weights(windows: Path, tmp_path: Path) -> None:
-    train(*command(windows, tmp_path / "float", steps=2))
-    start = tmp_path / "float" / "weights.npz"
-    train(*command(windows, tmp_path / "aware", steps=3), "--start-from", str(start), "--aware", "uint8-2019")
+def test_aware_training_writes_weights(windows: Path, weights: Path, tmp_path: Path) -> None:
+    train(
+        *command(windows, tmp_path / "aware", steps=3), "--start-from", str(weights), "--aware", "uint8-2019"
+    )
     trained = dict(np.load(tmp_path / "aware" / "weights.npz"))
     graph = tomogan(32, 32, "bilinear", trained)
-    assert {name for name in trained if not name.endswith("/range")} == set(np.load(start).files)
+    assert {name for name in trained if not name.endswith("/range")} == set(np.load(weights).files)
     assert quantize_learnt(graph, learnt_ranges(trained), PRESETS["uint8-2019"]).inputs
     # Ranges that come with the weights are gone on with, not observed anew.
     more = ("--start-from", str(tmp_path / "aware" / "weights.npz"), "--learning-rate", "0")
@@ -240,10 +257,9 @@ def test_aware_training_writes_weights(windows: Path, tmp_path: Path) -> None:
         assert learnt_ranges(again)[name] == pytest.approx(ends, rel=1e-6)
 
 
-def test_a_teacher_gives_the_target(windows: Path, tmp_path: Path) -> None:
+def test_a_teacher_gives_the_target(windows: Path, weights: Path, tmp_path: Path) -> None:
     """From its own weights, unrounded, there is nothing to learn; rounding leaves something."""
-    train(*command(windows, tmp_path / "float", steps=2))
-    start = str(tmp_path / "float" / "weights.npz")
+    start = str(weights)
     taught_by = ("--start-from", start, "--teacher", start, "--adversarial", "0", "--learning-rate", "0")
     train(*command(windows, tmp_path / "rounded", steps=1), *taught_by, "--aware", "int8")
     train(*command(windows, tmp_path / "ranged", steps=1), *taught_by, "--aware", "int8",
@@ -269,21 +285,20 @@ def test_a_taught_batch_can_be_learnt_from() -> None:
     assert student.layer("output").weight.grad.abs().sum() > 0
 
 
-def test_fine_tune_learns_from_the_oracle(windows: Path, tmp_path: Path) -> None:
-    train(*command(windows, tmp_path / "float", steps=2))
+def test_fine_tune_learns_from_the_oracle(windows: Path, weights: Path, tmp_path: Path) -> None:
     train(
-        "fine-tune", "--data", str(windows), "--tomogan", str(tmp_path / "float" / "weights.npz"),
+        "fine-tune", "--data", str(windows), "--tomogan", str(weights),
         "--folder", str(tmp_path / "repair"), "--steps", "3", "--patch", "32", "--batch", "2", "--halo", "8",
     )  # fmt: skip
     assert len(losses(tmp_path / "repair")) == 3
     train(
         "fine-tune", "--data", str(windows), str(windows), "--folder", str(tmp_path / "blended"),
-        "--tomogan", str(tmp_path / "float" / "weights.npz"), "--tile", "16", "--blend", "7",
+        "--tomogan", str(weights), "--tile", "16", "--blend", "7",
         "--steps", "3", "--batch", "2", "--aware", "int8",
     )  # fmt: skip
     assert len(losses(tmp_path / "blended")) == 3
     options = argparse.Namespace(
-        tomogan=tmp_path / "float" / "weights.npz", upsampling="bilinear", scheme="int8", tile=16, blend=7,
+        tomogan=weights, upsampling="bilinear", scheme="int8", tile=16, blend=7,
         teacher=None, batch=2, seed=0,
     )  # fmt: skip
     model, batches, _ = repair_lesson(options, *data.load(windows))
@@ -292,10 +307,9 @@ def test_fine_tune_learns_from_the_oracle(windows: Path, tmp_path: Path) -> None
     assert model(given).shape == target.shape == (2, 1, 16, 16)
 
 
-def test_fine_tune_reads_what_tomogan_gives(windows: Path, tmp_path: Path) -> None:
+def test_fine_tune_reads_what_tomogan_gives(windows: Path, weights: Path, tmp_path: Path) -> None:
     """Its input's range is TomoGAN's output's, so that nothing is rounded twice between the two."""
-    train(*command(windows, tmp_path / "float", steps=2))
-    start = str(tmp_path / "float" / "weights.npz")
+    start = str(weights)
     train(*command(windows, tmp_path / "aware", steps=2), "--start-from", start, "--aware", "int8")
     first = dict(np.load(tmp_path / "aware" / "weights.npz"))
     train(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 
 import numpy as np
@@ -22,17 +21,11 @@ from karat24.refimpl.profiles import profile_named
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.profiles.tflite.table import FP32
 from tests.cases import convolution
-from tests.cases.case import Case
 from tests.cases.weighted_layer import WeightedShape as Shape
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.support.kernel_against_spec import RULES, SPECS, assert_all_rules, assert_kernel_equals_spec
 
 pytestmark = pytest.mark.usefixtures("tiny_layers_shared")
-
-
-@functools.cache
-def _judged_cases() -> list[Case]:
-    return convolution.cases()
 
 
 JUDGED_PROFILES = ("litert-2.3-ref", "litert-2.3-builtin", "tflite-2.14-builtin")
@@ -41,7 +34,7 @@ JUDGED_PROFILES = ("litert-2.3-ref", "litert-2.3-builtin", "tflite-2.14-builtin"
 @pytest.mark.parametrize("part", range(4))
 def test_the_cases_judged_against_runtimes(part: int) -> None:
     """Every case that is compared with the runtimes themselves, by every rule a profile has for it."""
-    for case in _judged_cases()[part::4]:
+    for case in convolution.cases()[part::4]:
         view = case.graph.view(0)
         feeds = dict(zip(case.graph.inputs, case.feeds, strict=True))
         values = [None if t is None else feeds.get(t.index, t.data) for t in view.inputs]
