@@ -1,9 +1,9 @@
-"""The search: images of many kinds, and cell by cell the best of two, kept where they meet more new ties.
+"""The search: images of many kinds are drawn, and the best one is changed in many places at once.
 
-A tie of a layer counts the more, the fewer of that layer's ties random inputs meet, so that no layer counts
-for more than another. No gradient is used: the network runs as it is. Elements of the first layers see
-little of the image, so that each cell of an image is searched by itself, all of them in each run; what a
-deep layer meets is left to chance and selection.
+Places lie so far apart that elements of the first layers see one of them at most. So each change is judged by
+itself, all of them by one run, and those are kept that meet more new ties around their place; what deep
+layers meet is left to chance and selection. No gradient is used: the network runs as it is. A tie of a layer
+counts the more, the fewer of that layer's ties random inputs meet.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ DRAWN = 0.3
 NEAR = 0.3
 """Receptive fields up to this share of the image's height: cells are judged by what such layers meet."""
 
-CELL = 4
+CELL = 2
 """Least height of a cell in pixels; there are at most MOST_CELLS along an axis."""
 
-MOST_CELLS = 16
+MOST_CELLS = 32
+
+PERIOD = 4
+"""Cells from one place to the next; of these the middle half is changed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,9 +195,10 @@ class _Search:
         return list(self._ties.hits(trace))
 
     def weigh(self, random: Sequence[tuple[float, float]]) -> None:
-        """Every layer's ties count as much as all others', and its ends a quarter of that."""
-        expected = np.array([t for t, _ in random] + [4 * e for _, e in random])
-        self._weights = (1 / np.maximum(expected, 1))[self._ties.layer_of()]
+        """A layer's ties count by the root of how many random inputs meet, which is about their spread; its
+        ends by a quarter of that."""
+        expected = np.array([t for t, _ in random] + [16 * max(e, 1) for _, e in random])
+        self._weights = (1 / np.sqrt(np.maximum(expected, 1)))[self._ties.layer_of()]
 
     def add(self, seconds: float, runs: int | None) -> Iterator[str]:
         """Seeks one more image, in ``runs`` runs or else for ``seconds``, and keeps it; says what is done."""
@@ -212,14 +216,23 @@ class _Search:
         self.kept_numbers.append(best.numbers)
 
     def _improved(self, best: _Candidate) -> _Candidate:
-        """The best image, or one with half of its cells disturbed, or of each cell the better of the two."""
-        chosen = self._rng.integers(0, 2, self._grid)
-        changed = {
+        """The best image, or the one changed in many places, or in those where the change was worth it."""
+        batch, rows, columns = self._grid
+        at_y, at_x = (
+            np.arange(rows) + self._rng.integers(PERIOD),
+            np.arange(columns) + self._rng.integers(PERIOD),
+        )
+        middle_y, middle_x = (abs(at % PERIOD - (PERIOD - 1) / 2) < PERIOD / 4 for at in (at_y, at_x))
+        changed = np.broadcast_to(middle_y[:, np.newaxis] & middle_x, self._grid).astype(np.int64)
+        disturbances = {
             index: np.stack([disturbed(self._rng, one) for one in image])
             for index, image in best.units.items()
         }
-        other = self._tried(self._mixed(best.units, changed, chosen))
-        both = self._mixed(best.units, other.units, (other.cells > best.cells).astype(np.int64))
+        other = self._tried(self._mixed(best.units, disturbances, changed))
+        place = (at_y // PERIOD)[:, np.newaxis] * (columns // PERIOD + 2) + at_x // PERIOD
+        place = np.arange(batch)[:, np.newaxis, np.newaxis] * (place.max() + 1) + place
+        worth = np.bincount(place.reshape(-1), (other.cells - best.cells).reshape(-1))
+        both = self._mixed(best.units, other.units, changed * (worth[place] > 0))
         return self._better(self._better(best, other), self._tried(both))
 
     def _mixed(self, one: dict[int, Array], other: dict[int, Array], chosen: Array) -> dict[int, Array]:

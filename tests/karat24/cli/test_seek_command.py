@@ -30,7 +30,8 @@ def test_a_case_of_two_images_is_two_samples_of_verify(
     content = json.loads(coverage.read_text())
     (layer,) = content["layers"]
     assert content["images"] == 2
-    assert 0 < layer["ties"] <= layer["of_ties"]
+    assert layer["ties"] <= layer["of_ties"]
+    assert 0 < layer["ends"] <= layer["of_ends"] == 10
     assert f"{layer['ties']:,} ties of {layer['of_ties']:,}" in capsys.readouterr().out
     with np.load(case) as arrays:
         assert {name: array.shape for name, array in arrays.items()} == {"data": (2, 1, 2)}

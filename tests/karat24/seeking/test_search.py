@@ -23,19 +23,16 @@ def sought(graph: Graph, profile: str, images: int = 1, seed: int = 0) -> Sought
 
 
 @pytest.mark.parametrize(
-    ("graph", "profile", "images"),
-    [
-        (small_graph(), "litert-2.3-ref", 2),
-        (graph_of(fully_connected(0, "int8")), "litert-2.3-ref", 1),
-    ],
-    ids=["images", "a row of values"],
+    ("graph", "images"),
+    [(small_graph(), 2), (graph_of(fully_connected(0, "int8")), 1)],
+    ids=["images", "a row of two values"],
 )
-def test_a_sought_case_meets_more_than_random_inputs(graph: Graph, profile: str, images: int) -> None:
+def test_a_sought_case_meets_more_than_random_inputs(graph: Graph, images: int) -> None:
     """And what it is said to meet is what a run of it meets."""
+    profile = "litert-2.3-ref"
     found = sought(graph, profile, images)
-    met = sum(of.ties for of in found.coverage)
-    assert met > 1.4 * sum(by_random for by_random, _ in found.random)
-    assert met > 0
+    met = sum(of.ties + of.ends for of in found.coverage)
+    assert met > 1.2 * sum(ties + ends for ties, ends in found.random)
     assert len(found.feeds) == images
     ties, program = Ties(graph, PROFILES[profile]), compile_graph(graph, profile, implementation="spec")
     numbers = []
