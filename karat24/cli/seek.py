@@ -114,11 +114,7 @@ def table(sought: Sought) -> str:
     lines += [f"layer {layer}: nothing is sought: {reason}" for layer, reason in sought.left_out.items()]
     ties, by_random = sum(c.ties for c in sought.coverage), sum(ties for ties, _ in sought.random)
     channels = sum(c.channels_on_ties for c in sought.coverage)
-    needed = (
-        f"{sought.random_needed} random inputs meet as many"
-        if sought.random_needed
-        else f"{sought.random_tried} random inputs meet fewer"
-    )
+    needed = str(sought.random_needed or f"more than {sought.random_tried}")
     of_ties, of_channels = (sum(getattr(c, of) for c in sought.coverage) for of in ("of_ties", "channels"))
     lines.append(
         f"\n{ties:,} ties of {of_ties:,} in {channels:,} of {of_channels:,} channels; "
@@ -127,6 +123,7 @@ def table(sought: Sought) -> str:
     if sought.factor is not None and sought.factor_by_layer is not None:
         lines.append(
             f"as many random inputs meet {by_random:,.0f}: the case has {sought.factor:.2f} times as many, "
-            f"in the mean of layers {sought.factor_by_layer:.2f} times; {needed}"
+            f"in the mean of layers {sought.factor_by_layer:.2f} times; "
+            f"random inputs that together meet as many: {needed}"
         )
     return "\n".join(lines)

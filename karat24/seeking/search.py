@@ -138,7 +138,8 @@ def seek(
     coverage = tuple(ties.coverage(search.kept_numbers))
     wanted = sum(c.ties for c in coverage)
     return Sought(
-        tuple(search.kept), coverage, random, len(drawn), _needed(ties, drawn, wanted), search.runs,
+        tuple(search.kept), coverage, random, len(drawn), _needed(ties, drawn, wanted),
+        search.runs - len(drawn),
         ties.left_out,
     )  # fmt: skip
 

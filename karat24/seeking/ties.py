@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from karat24.refimpl.errors import KaratError
+from karat24.refimpl.errors import CannotCompare, KaratError
 from karat24.refimpl.graph import Array, Graph, LayerView
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import Profile, Rule
@@ -135,8 +135,10 @@ class Ties:
     def _of_layer(self, view: LayerView, rules: Sequence[Rule]) -> list[_Part]:
         within = reach(view)
         roundings = [requantization(view, rule) for rule in rules]
-        if within is None or roundings[0] is None:
-            return []
+        if within is None:
+            raise CannotCompare(f"{view}: its filter or its bias is computed by the graph")
+        if roundings[0] is None:
+            raise CannotCompare(f"{view}: its output is no tensor of 8 bits")
         axis, first, parts = ACCUMULATING[view.op].output_axis, len(self), []
         for region in regions(view, rules):
             stairs = [
