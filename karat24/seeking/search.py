@@ -112,10 +112,9 @@ def seek(
     tie, and what compiling raises.
     """
     for index in graph.inputs:
-        if graph.tensors[index].dtype not in DTYPES or DTYPES[graph.tensors[index].dtype].kind not in "iuf":
-            raise UsageError(
-                f"{graph.label(index)}: inputs of type {graph.tensors[index].dtype} are not sought"
-            )
+        dtype = graph.tensors[index].dtype
+        if dtype not in DTYPES or DTYPES[dtype].kind not in "iuf":
+            raise UsageError(f"{graph.label(index)}: inputs of type {dtype} are not sought")
     say("staircases of all layers")
     ties = Ties(graph, profile, other)
     if not len(ties):
@@ -171,7 +170,9 @@ class _Search:
         batch, y, x, _ = _image_shape(graph, graph.tensors[graph.inputs[0]])
         self._grid = (batch, *(max(1, min(MOST_CELLS, size // CELL)) for size in (y, x)))
         fields = receptive_fields(graph)
-        self._cells = {layer: self._cells_of(layer) for layer in ties.layers if fields[layer] <= NEAR * y}
+        near = [layer for layer in ties.layers if fields[layer] <= NEAR * y]
+        of_batch = [layer for layer in near if graph.view(layer).output().shape[0] == batch]
+        self._cells = {layer: self._cells_of(layer) for layer in of_batch}
         self.kept: list[dict[int, Array]] = []
         self.kept_numbers: list[Array] = []
         self.runs = 0
