@@ -104,7 +104,9 @@ def _write(path: Path, graph: Graph, sought: Sought) -> None:
 
 def table(sought: Sought) -> str:
     """Layer by layer what the case meets and what random inputs meet, and a summary."""
-    rows = [("layer", "op", "ties", "random", "of", "channels on ties", "ends", "random", "of")]
+    rows: list[tuple[str, ...]] = [
+        ("layer", "op", "ties", "random", "of", "channels on ties", "ends", "random", "of")
+    ]
     for found, (ties, ends) in zip(sought.coverage, sought.random, strict=True):
         cells = (found.layer, found.op, f"{found.ties:,}", f"{ties:,.1f}", f"{found.of_ties:,}")
         channels = f"{found.channels_on_ties} of {found.channels}"
@@ -112,12 +114,12 @@ def table(sought: Sought) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += [f"layer {layer}: nothing is sought: {reason}" for layer, reason in sought.left_out.items()]
-    ties, by_random = sum(c.ties for c in sought.coverage), sum(ties for ties, _ in sought.random)
+    met, by_random = sum(c.ties for c in sought.coverage), sum(ties for ties, _ in sought.random)
     channels = sum(c.channels_on_ties for c in sought.coverage)
     needed = str(sought.random_needed or f"more than {sought.random_tried}")
     of_ties, of_channels = (sum(getattr(c, of) for c in sought.coverage) for of in ("of_ties", "channels"))
     lines.append(
-        f"\n{ties:,} ties of {of_ties:,} in {channels:,} of {of_channels:,} channels; "
+        f"\n{met:,} ties of {of_ties:,} in {channels:,} of {of_channels:,} channels; "
         f"images: {len(sought.feeds)}; runs: {sought.runs:,}"
     )
     if sought.factor is not None and sought.factor_by_layer is not None:
