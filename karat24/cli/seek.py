@@ -109,8 +109,8 @@ def table(sought: Sought) -> str:
     ]
     for found, (ties, ends) in zip(sought.coverage, sought.random, strict=True):
         cells = (found.layer, found.op, f"{found.ties:,}", f"{ties:,.1f}", f"{found.of_ties:,}")
-        channels = f"{found.channels_on_ties} of {found.channels}"
-        rows.append((*map(str, cells), channels, str(found.ends), f"{ends:.1f}", str(found.of_ends)))
+        on_ties = f"{found.channels_on_ties} of {found.channels}"
+        rows.append((*map(str, cells), on_ties, str(found.ends), f"{ends:.1f}", str(found.of_ends)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines += [f"layer {layer}: nothing is sought: {reason}" for layer, reason in sought.left_out.items()]
