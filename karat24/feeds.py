@@ -51,6 +51,23 @@ def load_feeds(graph: Graph, paths: Sequence[Path], input_range: Span | None = N
     return _fitted(graph, dict(zip(graph.inputs, paths, strict=True)), input_range)
 
 
+def stacked_feeds(graph: Graph, path: Path) -> list[dict[int, Array]]:
+    """The feeds of a case of several images, as ``karat24 seek`` writes it: an .npz file whose every array
+    has one axis more in front than its input. Empty for other files."""
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return []
+    arrays = {index: array for index, (_, array) in _from_npz(graph, path).items()}
+    counts = set()
+    for index in graph.inputs:
+        tensor, array = graph.tensors[index], arrays.get(index)
+        if array is None or array.shape[1:] != tensor.shape or array.dtype.name != tensor.dtype:
+            return []
+        counts.add(len(array))
+    if len(counts) != 1:
+        return []
+    return [{index: array[number] for index, array in arrays.items()} for number in range(counts.pop())]
+
+
 def sized_for(graph: Graph, paths: Sequence[Path]) -> Graph:
     """The graph for inputs of the shapes that .npy and .npz files hold, where it leaves those sizes open.
 
@@ -203,8 +220,14 @@ def _random(graph: Graph, tensor: Tensor, generator: np.random.Generator) -> Arr
     if dtype.kind in "iu":
         low, high = QUANTIZED_RANGE.get(tensor.dtype, (0, 2**31 - 1))
         return generator.integers(low, high, tensor.shape, dtype=dtype, endpoint=True)
-    low_real, high_real = _representable(graph, tensor.index) or (0.0, 1.0)
+    low_real, high_real = reals_of(graph, tensor.index)
     return (low_real + (high_real - low_real) * generator.random(tensor.shape)).astype(dtype)
+
+
+def reals_of(graph: Graph, index: int) -> Span:
+    """The values that a floating-point input is expected to have: what the layer that quantizes it can
+    represent, else 0 to 1."""
+    return _representable(graph, index) or (0.0, 1.0)
 
 
 def _representable(graph: Graph, index: int) -> Span | None:

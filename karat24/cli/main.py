@@ -32,6 +32,7 @@ from karat24.cli import (
     reconstruct,
     restore,
     run,
+    seek,
     verify,
     warmup,
 )
@@ -41,6 +42,7 @@ COMMANDS = {
     "run": run,
     "verify": verify,
     "diverge": diverge,
+    "seek": seek,
     "golden": golden,
     "establish": establish,
     "quantize": quantize,

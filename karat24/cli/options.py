@@ -244,6 +244,15 @@ def feeds_of(graph: Graph, options: argparse.Namespace, offset: int = 0) -> dict
     return random_feeds(graph, options.seed + offset)
 
 
+def cases_of(graph: Graph, options: argparse.Namespace) -> list[dict[int, Array]]:
+    """All feeds of ``--input``, which may be a case of several images, else ``--samples`` random ones."""
+    from karat24.feeds import stacked_feeds
+
+    one = len(options.input) == 1 and not options.input_range
+    stacked = stacked_feeds(graph, options.input[0]) if one else []
+    return stacked or [feeds_of(graph, options, sample) for sample in range(options.samples)]
+
+
 def progress(options: argparse.Namespace) -> Progress:
     """A bar on a terminal's stderr, and before the first run what is compiled, and compiling it.
 

@@ -26,6 +26,7 @@ EPILOG = """examples:
   karat24 verify model.tflite --delegate litert-xnnpack --profile litert-2.3-ref
   karat24 verify model.tflite --delegate litert-ref --cumulative --json report.json
   karat24 verify model.tflite --delegate litert-ref --certify     # for every input, not for some
+  karat24 verify model.tflite --delegate litert-ref --input case.npz    # of `karat24 seek`
   karat24 verify model.tflite --delegate ort --against litert-xnnpack
   karat24 verify model.tflite --recorded dump.npz --input x.npy --profile tflm
   karat24 verify model.tflite --delegate-command 'runner {model} {inputs} {outputs}' --profile tflm
@@ -129,7 +130,7 @@ def run(options: argparse.Namespace) -> int:
     shared.warn(graph, options.command)
     if options.recorded is not None:
         return _finish(options, _recorded(options, model, graph))
-    feeds = [shared.feeds_of(graph, options, sample) for sample in range(options.samples)]
+    feeds = shared.cases_of(graph, options)
     report = (
         _against_oracle(options, model, graph, feeds)
         if options.against is None

@@ -15,7 +15,7 @@ from karat24.golden.establish.trials import layer_of
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.graph import Array, LayerView, Quantization
 from karat24.refimpl.ops import OPS
-from karat24.refimpl.profiles import PROFILES, Profile
+from karat24.refimpl.profiles import PROFILES, Profile, Rule
 from karat24.refimpl.staircase import reach, requantization
 from karat24.refimpl.staircase.requantization import ACCUMULATING
 from tests.cases.onnx_models import node, onnx_model
@@ -101,16 +101,16 @@ def test_onnx_accumulators_are_counted_as_by_brute_force(kind: Kind) -> None:
     acc = np.arange(within.first.min(), within.last.max() + 1)[:, np.newaxis]
     inside = (acc >= within.first) & (acc <= within.last)
     profiles = [profile for profile in PROFILES.values() if profile.format == "onnx"]
-    differing = []
+    differing, outputs = [], dict[Rule, Array]()
+    for rule in {profile.rule(view) for profile in profiles}:
+        rounding = requantization(view, rule)
+        assert rounding is not None
+        outputs[rule] = rounding(np.broadcast_to(acc, inside.shape), rule.method)
     for first, second in itertools.combinations(profiles, 2):
-        outputs = []
-        for rule in (first.rule(view), second.rule(view)):
-            rounding = requantization(view, rule)
-            assert rounding is not None
-            outputs.append(rounding(np.broadcast_to(acc, inside.shape), rule.method))
+        unequal = outputs[first.rule(view)] != outputs[second.rule(view)]
         (found,) = diverge(graph, first, second).layers
         differing.append(found.differing)
-        assert found.differing == np.count_nonzero((outputs[0] != outputs[1]) & inside), (first, second)
+        assert found.differing == np.count_nonzero(unequal & inside), (first, second)
     assert 0 in differing
     assert max(differing) > 0
 
@@ -163,6 +163,72 @@ def test_pairs_are_counted_as_by_brute_force(op: str, dtype: str) -> None:
         differing = np.count_nonzero(results[0] != results[1])
         assert found.differing == differing, (first, second)
         assert (found.verdict == "diverges") == (differing > 0)
+
+
+MICROSOFT = "com.microsoft:"
+PAIR_KINDS = [
+    Kind(f"{MICROSOFT}{op}", dtype, form=form)
+    for op, form in (("QLinearAdd", ""), ("QLinearAdd", "scalar"), ("QLinearMul", ""))
+    for dtype in ("uint8", "int8")
+]
+
+
+def with_rule(profile: Profile, op: str, rule: Rule) -> Profile:
+    """The profile, rounding ``op`` by ``rule``."""
+    return replace(profile, table={**profile.table, op: {"*": rule}})
+
+
+def outputs_of_all_pairs(view: LayerView, rule: Rule) -> Array:
+    """``[256, 256]`` (left, right), by the spec; a single value on the right where the layer has one."""
+    low = np.iinfo(view.output().dtype).min
+    every = np.arange(low, low + 256).astype(view.output().dtype)
+    scalar = view.input(3).shape == (1, 1)
+    left, right = (every, every[:1]) if scalar else (np.repeat(every, 256), np.tile(every, 256))
+    inputs = list(view.inputs)
+    inputs[0], inputs[3] = (
+        replace(view.input(position), shape=values.shape) for position, values in ((0, left), (3, right))
+    )
+    wide = replace(view, inputs=tuple(inputs), outputs=(replace(view.output(), shape=left.shape),))
+    values: list[Array | None] = [None if t is None else t.data for t in inputs]
+    found = []
+    for turn in every if scalar else right[:1]:
+        values[0], values[3] = left, np.full(1, turn) if scalar else right
+        found.append(OPS[view.op].spec(wide, values, rule).outputs[0])
+    return np.stack(found, 1) if scalar else found[0].reshape(256, 256)
+
+
+@pytest.mark.parametrize("kind", PAIR_KINDS, ids=str)
+def test_onnx_pairs_are_counted_as_by_brute_force(kind: Kind) -> None:
+    """Every pair of ONNX profiles, and every pair of rules of the space under ONNX Runtime's profile."""
+    known = [profile for profile in PROFILES.values() if profile.format == "onnx"]
+    others = [with_rule(PROFILES["ort-1.31"], kind.op, rule) for rule in kind.space.rules()]
+    graph = layer_of(kind, 0)  # scales on which the space's rules part
+    view = graph.view(0)
+    outputs: dict[Rule, Array] = {}
+    differing = []
+    for first, second in (*itertools.combinations(known, 2), *itertools.combinations(others, 2)):
+        (found,) = diverge(graph, first, second).layers
+        rules = [profile.known_rule(view) for profile in (first, second)]
+        if None in rules or "unspecified" in {rule.method for rule in rules if rule is not None}:
+            assert found.verdict == "undecided", (first.name, second.name)
+            continue
+        for rule in rules:
+            if rule is not None and rule not in outputs:
+                outputs[rule] = outputs_of_all_pairs(view, rule)
+        left, right = (outputs[rule].astype(np.int64) for rule in rules if rule is not None)
+        assert found.differing == np.count_nonzero(left != right), rules
+        assert found.max_abs_diff_lsb == np.abs(left - right).max(), rules
+        assert found.verdict == ("diverges" if found.differing else "equal")
+        differing.append(found.differing)
+        if found.how == "pairs":
+            assert found.examined == 65536
+        if found.example is not None:
+            given = [found.example.inputs.get(t.index, t.data) if t else None for t in view.inputs]
+            results = [OPS[kind.op].spec(view, given, rule).outputs[0] for rule in rules if rule is not None]
+            assert tuple(result[found.example.element] for result in results) == found.example.outputs
+        assert (found.example is None) == (found.differing == 0)
+    assert 0 in differing, "ONNX Runtime's profiles on machines of one family agree"
+    assert max(differing) > 0
 
 
 def test_a_constant_operand_takes_only_its_own_values() -> None:
