@@ -200,7 +200,7 @@ def test_a_folder_of_kernels_imports_none_above_it() -> None:
 
 
 def test_no_two_test_modules_have_one_name() -> None:
-    """pytest imports a test module by its file's name alone: of two with one name it collects only the first."""
+    """pytest imports a test module by its file's name alone: it collects one of two with the same name."""
     folders: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         folders.setdefault(path.name, []).append(str(path.parent.relative_to(ROOT)))
