@@ -155,10 +155,10 @@ def layers_near_ties(ops: tuple[str, ...]) -> Question:
 
 
 def _asked(builder: GraphBuilder, outputs: Sequence[int], feeds: Sequence[Array]) -> Question:
-    from karat24.export.tflite import write_tflite
+    from karat24.export import write_model
 
     graph = builder.build(outputs)
-    return Question(graph, write_tflite(graph), tuple(feeds))
+    return Question(graph, write_model(graph), tuple(feeds))
 
 
 def _near_ties(builder: GraphBuilder, ops: Sequence[str]) -> tuple[list[int], list[Array]]:
@@ -209,7 +209,7 @@ def pairs_question() -> Question:
     QLinearAdd lie halfway between two outputs, which x86-64 rounds to the even one and Arm away from zero.
     Raises UsageError when the onnx package is missing.
     """
-    from karat24.export.onnx import write_onnx
+    from karat24.export import write_model
 
     columns = np.array([[127] * 4, [-128] * 4, [127, 127, -128, -128]], np.int8)
     builder = GraphBuilder("pairs", "onnx")
@@ -243,7 +243,7 @@ def pairs_question() -> Question:
     feeds = (
         np.full((1, 4), 255, np.uint8), np.full((1, 4, 1, 1), 255, np.uint8), halves, np.zeros_like(halves)
     )  # fmt: skip
-    return Question(graph, write_onnx(graph), feeds)
+    return Question(graph, write_model(graph), feeds)
 
 
 QUESTIONS: dict[Format, Callable[[Profile], Question]] = {

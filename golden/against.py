@@ -15,9 +15,9 @@ from karat24.delegates.protocol import (
     ExecutedGraph,
     Model,
 )
-from karat24.export import write_model
+from karat24.export import read_model, write_model
 from karat24.export.cut import Cut, single_layer
-from karat24.export.onnx import read_onnx, to_onnx
+from karat24.export.onnx import to_onnx
 from karat24.export.onnx.layout import TO_NCHW, TO_NHWC
 from karat24.golden.diff import diff_arrays
 from karat24.golden.layer_record import Gathered, LayerRecord, OutputRecord
@@ -106,7 +106,7 @@ def side_for(delegate: Delegate, model: Model, graph: Graph) -> Side:
     if wanted == "onnx":
         converted = write_model(to_onnx(graph, "qoperator"))
         # Read back: an ONNX file names its tensors, their indices are the reader's.
-        return Side(delegate, converted, read_onnx(converted))
+        return Side(delegate, converted, read_model(converted))
     raise UsageError(
         f"{delegate.name} runs .tflite models and this one is .onnx; give the same model as .tflite first, "
         "and the .onnx file with --other"

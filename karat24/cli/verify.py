@@ -214,9 +214,9 @@ def _model(options: argparse.Namespace, graph: Graph, other_sizes: bool) -> Mode
     """The file; one of its subgraphs, and what has ``other_sizes`` than the file, as a model of its own."""
     if options.subgraph is None and not other_sizes:
         return Path(options.model)
-    from karat24.export.tflite import write_tflite
+    from karat24.export import write_model
 
-    return write_tflite(graph)
+    return write_model(graph)
 
 
 def _require_format(delegate: Delegate, options: argparse.Namespace, graph: Graph) -> None:
