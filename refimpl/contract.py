@@ -94,7 +94,7 @@ class Compiled(Protocol):
 
     @property
     def compile_seconds(self) -> float:
-        """What compiling the loop takes, about, on one core of 2024."""
+        """An estimate of the time that compiling the loop takes, in seconds of one core of 2024 (Zen 4)."""
 
     def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Sequence[Hashable]:
         """What has to be compiled before the layer runs on such arrays, its loop first.

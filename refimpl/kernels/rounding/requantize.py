@@ -184,7 +184,7 @@ def epilogue_for_scales(
     half = np.float32(0.5)
     if method == FIXED_POINT:
         scale32 = np.ldexp(per_channel(multiplier, channels), -31 - right)
-    if left.max(initial=0) > 0:  # what wraps, only whole numbers tell: 0 is always in doubt
+    if left.max(initial=0) > 0:  # a wrapped sum needs integers: with half = 0 every result counts as in doubt
         scale32, nudge, half = 0 * scale32, 0 * nudge, np.float32(0)
     zero_point = output.zero_point
     return Epilogue(
