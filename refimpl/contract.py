@@ -142,11 +142,11 @@ class Border(NamedTuple):
 
 @runtime_checkable
 class MakesBorder(Protocol):
-    """A kernel that may do nothing but put an image into a border of its zero point."""
+    """A kernel that may do no more than add a border of zero points to an image."""
 
     @property
     def border(self) -> Border | None:
-        """That border; None where the kernel does anything else."""
+        """The border; None where the kernel does anything else."""
 
 
 @runtime_checkable

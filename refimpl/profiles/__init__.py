@@ -46,12 +46,13 @@ class Profile:
     between DequantizeLinear and QuantizeLinear into integer ops, with ``int8_allowed`` those of int8
     activations as they are, which ONNX Runtime makes uint8 or leaves in float. Where one runtime
     computes differently on different machines, there is a profile for each kind: ``variant_of`` names the
-    first of them, and ``here`` says of a machine what makes this one fit. ``established`` is None where
+    first of them, and ``here`` says what shows that a machine needs this one. ``established`` is None where
     nothing was run. ``refuses`` lists layers of ``table`` that the runtime itself refuses,
     ``delegated_refuses`` those of ``delegated``. A partial profile is ``silent`` on layers whose arithmetic
-    nobody knows, each with the reason, and on ops its table lacks. ``caveat`` is what every verdict under a
-    profile says of it whose rules nobody has held against its runtime. ``own_variants`` names the variants
-    of the tables where the runtime has kernels for more of them than :func:`variant_of` tells apart.
+    nobody knows, each with the reason, and on ops its table lacks. ``caveat`` is set where
+    the rules were never held against the runtime; every verdict under the profile then says it.
+    ``own_variants`` names the variants of the tables where the runtime has kernels for more of them than
+    :func:`variant_of` tells apart.
     """
 
     name: str
@@ -231,7 +232,7 @@ _GLIBC_2_41: tuple[str, Libm, str, str] = (
     "the C library rounds tanhf, expm1f and erfcf correctly, as glibc does from 2.41 on",
 )  # fmt: skip
 _OTHER_LIBC: tuple[str, Libm, str, str] = (
-    "other-libc", "none", "a C library nobody looked at",
+    "other-libc", "none", "a C library other than glibc",
     "the C library's tanhf or erfcf is not glibc's: TANH, ELU and GELU are not compared on this machine",
 )  # fmt: skip
 
@@ -369,7 +370,7 @@ def _from_file(path: Path) -> Profile:
 
     return replace(
         known,
-        name=str(path),  # so that whoever has the name finds the profile again
+        name=str(path),  # profile_named finds the file again by this name
         runtime=f"{found.name}: {known.runtime}, departing as {path.name} says",
         table=departing(known.table),
         delegated=None if known.delegated is None else departing(known.delegated),

@@ -76,7 +76,7 @@ UNSPECIFIED_ONNXRUNTIME = tuple(
         "SkipLayerNormalization",
     )
 )
-"""The same of ONNX Runtime's own ops."""
+"""ONNX Runtime's own ops whose last bits depend on the order of a sum or on a library's function."""
 
 ACCUMULATING = ("QLinearConv", "QLinearMatMul", f"{MICROSOFT}QGemm")
 
