@@ -76,7 +76,7 @@ def fitting(name: str, ask: Ask) -> Fit:
 
 
 def version_note(profile: str, library: str, version: str) -> str:
-    """What a user must know where ``version`` is not one the profile was established on, else nothing."""
+    """A remark for the user where the profile was not established on ``version``, else ''."""
     established = profile_named(profile).established if profile else None
     if established is None or established.covers(version):
         return ""
@@ -137,8 +137,8 @@ def tflite_question(profile: Profile) -> Question:
 
 @cache
 def _of_processor_and_libm(ops: tuple[str, ...]) -> Question:
-    """A CONV_2D of uint8 on ties, whose kernels round once or twice on Arm, a QUANTIZE of what is not a
-    number, which x86 and Arm convert differently, and layers near ties."""
+    """A CONV_2D of uint8 on ties, whose kernels round once or twice on Arm, a QUANTIZE of a NaN,
+    which x86 and Arm convert differently, and layers near ties."""
     builder = GraphBuilder("processor and libm")
     outputs = [_ties(builder), _not_a_number(builder)]
     image = np.full((1, 1, 2, 1), 7, np.uint8)

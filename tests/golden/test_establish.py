@@ -40,7 +40,7 @@ FEW: Mapping[str, tuple[Kind, ...]] = {
         Kind("MatMulInteger", "uint8", filter="int8"),
     ),
 }
-"""Block and tail rules, roundings, pairs that saturate: where profiles part."""
+"""Block and tail rules, roundings, pairs that saturate: where profiles differ."""
 
 BASES = [p for p in PROFILES.values() if "libc" not in p.name]
 
