@@ -63,8 +63,8 @@ def read_onnx(source: str | Path | bytes) -> Graph:
     Raises UsageError when the file cannot be opened or the onnx package is missing, and ModelError or
     UnsupportedOp, naming the file, when it is malformed or holds what a graph cannot: control flow,
     functions, sparse tensors, unknown sizes, operator sets other than 9 to 28. An op whose version
-    means something nobody wrote (``refimpl/spec/onnx/versions.py``) is read where the file declares its
-    shape, and refused when it is to run.
+    means something that is not implemented (``refimpl/spec/onnx/versions.py``) is read where the file
+    declares its shape, and refused when it is to run.
     """
     onnx = import_onnx()
     from google.protobuf.message import DecodeError
