@@ -14,7 +14,7 @@ from karat24.refimpl.profiles import refusals
 from karat24.refimpl.profiles.established import Established
 from karat24.refimpl.profiles.file import read_profile
 from karat24.refimpl.profiles.onnx import table as onnx
-from karat24.refimpl.profiles.rules import METHODS, Libm, Rule
+from karat24.refimpl.profiles.rules import METHODS, Libm, Rule, RuleTable
 from karat24.refimpl.profiles.tflite import arm64, edgetpu
 from karat24.refimpl.profiles.tflite import table as tflite
 from karat24.refimpl.profiles.tflite import variants as tflite_variants
@@ -57,8 +57,8 @@ class Profile:
 
     name: str
     runtime: str
-    table: tflite.RuleTable
-    delegated: tflite.RuleTable | None = None
+    table: RuleTable
+    delegated: RuleTable | None = None
     format: Format = "tflite"
     open_ties: bool = False
     fuses_qdq: bool = False
@@ -188,9 +188,7 @@ _CALLING_LIBM = (
 _HERE_ARM64 = "this is a 64-bit Arm processor"
 
 
-def _on_arm64(
-    profile: Profile, table: tflite.RuleTable, delegated: tflite.RuleTable | None = None
-) -> Profile:
+def _on_arm64(profile: Profile, table: RuleTable, delegated: RuleTable | None = None) -> Profile:
     """The profile of the same lane on 64-bit Arm."""
     return replace(
         profile,
@@ -363,7 +361,7 @@ def _from_file(path: Path) -> Profile:
         if (op.isupper()) != (known.format == "tflite"):
             raise UsageError(f"{path}: {op} is no op of .{known.format} files, which {found.base} describes")
 
-    def departing(table: tflite.RuleTable) -> tflite.RuleTable:
+    def departing(table: RuleTable) -> RuleTable:
         return MappingProxyType(
             {**table, **{op: {**table.get(op, {}), **rules} for op, rules in found.rules.items()}}
         )

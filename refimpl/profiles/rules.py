@@ -156,6 +156,10 @@ class Rule:
         return text
 
 
+RuleTable: TypeAlias = Mapping[str, Mapping[str, Rule]]
+"""Op to variant to rule; the variant ``*`` stands for all that are not named."""
+
+
 WITHOUT_KERNEL: frozenset[Method] = frozenset(
     {
         "affine_fused",

@@ -79,7 +79,7 @@ _LEAST, _MOST = -128, 127
 """int8"""
 
 
-class Sums(NamedTuple):
+class AccumulatorBlock(NamedTuple):
     """Accumulators of a block of LANES channels."""
 
     address: int
@@ -98,7 +98,7 @@ class Bounds(NamedTuple):
     zero_point: np.int32
 
 
-class Target(NamedTuple):
+class ResultBlock(NamedTuple):
     """The bytes of a block's results."""
 
     address: int
@@ -128,7 +128,7 @@ class FixedPointColumns(NamedTuple):
 
 @intrinsic
 def requantize_fixed_point(_: Any, sums: Any, columns: Any, half: Any, bounds: Any, target: Any) -> Any:
-    """Requantizes ``Sums`` by ``FixedPointColumns`` within ``Bounds`` to a ``Target``.
+    """Requantizes an ``AccumulatorBlock`` by ``FixedPointColumns`` within ``Bounds`` to a ``ResultBlock``.
 
     ``half`` is the address of the ``Epilogue``'s, float32.
     """
@@ -280,7 +280,7 @@ def requantize_float64(_: Any, sums: Any, scale: Any, bounds: Any, target: Any) 
 
 
 def _for_pixels(builder: Any, source: Any, target: Any, finished: Callable[[Any], Any]) -> None:
-    """Writes ``finished`` of the ``Sums`` of every pixel to the ``Target``."""
+    """Writes ``finished`` of the accumulators of every pixel to the ``ResultBlock``."""
     acc, acc_stride, pixels = fields(builder, source)
     out, out_stride, whole, lanes, first = fields(builder, target)
 

@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from karat24.refimpl.graph import LayerView
-from karat24.refimpl.profiles.rules import EXACT, Rule
-
-RuleTable = Mapping[str, Mapping[str, Rule]]
+from karat24.refimpl.profiles.rules import EXACT, Rule, RuleTable
 
 MICROSOFT = "com.microsoft:"
 

@@ -14,8 +14,7 @@ from types import MappingProxyType
 
 from karat24.refimpl.graph import LayerView, Tensor
 from karat24.refimpl.profiles.refusals import Refusal, Refusals
-from karat24.refimpl.profiles.rules import EXACT, Rule
-from karat24.refimpl.profiles.tflite.table import RuleTable
+from karat24.refimpl.profiles.rules import EXACT, Rule, RuleTable
 
 CAVEAT = (
     "the rules of profile edgetpu are derived from compiled files and were held against no device: rounding "

@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from karat24.refimpl.profiles.rules import EXACT, Libm, Rule
+from karat24.refimpl.profiles.rules import EXACT, Libm, Rule, RuleTable
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS
-
-RuleTable = Mapping[str, Mapping[str, Rule]]
 
 COPIES = (
     "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "SLICE", "SPLIT", "SPLIT_V", "PACK", "UNPACK", "SQUEEZE",
