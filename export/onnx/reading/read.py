@@ -229,14 +229,14 @@ class _Reader:
         self._tensors[index] = dataclasses.replace(self._tensors[index], data=values)
 
     def _add_node(self, name: str, node: Any, where: str) -> None:
-        """What a Constant node stands for."""
+        """The values of a Constant node."""
         if len(node.attribute) == 1 and node.attribute[0].name == "value":
             self._add_constant(name, node.attribute[0].t, where)
         else:
             self._add(name, self._constant_value(node, where))
 
     def _constant_value(self, node: Any, where: str) -> Array:
-        """What a Constant node says in another way than as a tensor."""
+        """The values of a Constant node that holds no tensor."""
         if len(node.attribute) != 1:
             raise ModelError(f"{where} has {len(node.attribute)} values, not one")
         attribute = node.attribute[0]
