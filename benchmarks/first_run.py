@@ -20,7 +20,7 @@ from statistics import median
 from benchmarks.markdown import table
 from benchmarks.models import Model, all_models
 from benchmarks.results import ROOT
-from karat24.export.tflite import write_tflite
+from karat24.export import write_model
 from karat24.golden.provenance import cpu_name
 from karat24.refimpl.cost import count
 from karat24.refimpl.errors import KaratError
@@ -99,7 +99,7 @@ def _subjects(folder: Path, wanted: Sequence[str] | None) -> Iterator[tuple[Mode
         path = model.path
         if path is None:
             path = folder / f"{model.name}.tflite"
-            path.write_bytes(write_tflite(graph))
+            path.write_bytes(write_model(graph))
         yield model, macs, path
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.markdown import table
 from benchmarks.models import Model, all_models
-from karat24.export import write_model
-from karat24.export.onnx import read_onnx, to_onnx
+from karat24.export import read_model, write_model
+from karat24.export.onnx import to_onnx
 from karat24.refimpl.engine import Program, compile_graph
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import DTYPES, Array, Tensor
@@ -70,7 +70,7 @@ def time_both(model: Model, threads: int, rounds: int) -> BothFormats:
     graph = model.quantized()
     turns = [
         _turn(compile_graph(each, threads=threads))
-        for each in (graph, read_onnx(write_model(to_onnx(graph, "qoperator"))))
+        for each in (graph, read_model(write_model(to_onnx(graph, "qoperator"))))
     ]
     tflite, onnx = zip(*([turn() for turn in turns] for _ in range(rounds)), strict=True)
     return BothFormats(model.name, tflite, onnx)

@@ -17,8 +17,7 @@ from statistics import median
 from typing import TypeVar
 
 from benchmarks.models import Model, all_models
-from karat24.export import read_model
-from karat24.export.tflite import write_tflite
+from karat24.export import read_model, write_model
 from karat24.feeds import random_feeds
 from karat24.goldens import check_golden, golden_path, record_golden
 from karat24.refimpl.engine import compile_graph
@@ -33,7 +32,7 @@ def main() -> int:
     print(f"{'model':24} {'traced run':>12} {'check':>12} {'ratio':>7} {'command':>10}")
     with tempfile.TemporaryDirectory() as folder:
         flagship = Path(folder) / "tomogan-bilinear-1024.tflite"
-        flagship.write_bytes(write_tflite(Model("tomogan-bilinear-1024", 1024).quantized()))
+        flagship.write_bytes(write_model(Model("tomogan-bilinear-1024", 1024).quantized()))
         models = [flagship, *(m.path for m in all_models(()) if m.path and "mobilenet_v2" in m.path.name)]
         for model in models:
             print(_row(model, Path(folder)), flush=True)

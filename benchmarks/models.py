@@ -12,8 +12,8 @@ from typing import cast
 import numpy as np
 
 from benchmarks.results import ROOT
+from karat24.export import read_model
 from karat24.export.quantize import PRESETS, Range, calibrate, quantize_graph
-from karat24.export.tflite import read_tflite
 from karat24.refimpl.graph import Graph, Tensor
 from karat24.refimpl.networks import Upsampling, network
 
@@ -34,7 +34,7 @@ class Model:
     def quantized(self) -> Graph:
         """The 8-bit graph. Raises what reading a file raises."""
         if self.path is not None:
-            return read_tflite(self.path)
+            return read_model(self.path)
         return quantize_graph(_flagship(self.family, self.size), _ranges(self.family), PRESETS["int8"])
 
     def float32(self) -> Graph | None:

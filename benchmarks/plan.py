@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from benchmarks.models import Model, unsigned
 from karat24.contest.contestants import Contestant, Subject, as_onnx, oracle, renamed, runtime
 from karat24.contest.runner import Rules
-from karat24.export.onnx import read_onnx, write_float_onnx
-from karat24.export.tflite import write_tflite
+from karat24.export import read_model, write_model
 from karat24.feeds import random_feeds
 from karat24.refimpl.cost import count
 from karat24.refimpl.errors import KaratError
@@ -107,8 +106,8 @@ class Unit:
     def _float(self) -> list[Contestant]:
         graph = self.model.float32()
         assert graph is not None
-        written = write_float_onnx(graph)
-        onnx_graph = read_onnx(written)
+        written = write_model(graph, "onnx")
+        onnx_graph = read_model(written)
         return [
             renamed(_unjudged(as_subject(graph), "litert-xnnpack", self.threads), "litert float"),
             renamed(
@@ -153,7 +152,7 @@ def _worth_a_cold_start(model: Model, smallest: int) -> bool:
 
 def as_subject(graph: Graph) -> Subject:
     """A .tflite file of the graph and random input."""
-    return Subject(write_tflite(graph), graph, _feeds(graph))
+    return Subject(write_model(graph), graph, _feeds(graph))
 
 
 def _feeds(graph: Graph) -> tuple[Array, ...]:

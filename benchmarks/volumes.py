@@ -35,13 +35,13 @@ from karat24.tomography.scan.work import Worker
 
 RESULTS = Path(__file__).parent / "results" / "volumes.md"
 OWN = 5
-"""Slices whose own time is measured."""
+"""Times that a slice is restored by itself."""
 SECONDS_BETWEEN = 0.2
-"""Between two looks at the memory of all processes."""
+"""Time between two measurements of the processes' memory."""
 
 
 def main() -> int:
-    """Print and keep the figures; exit 1 where the volumes of one and of two Dask workers differ."""
+    """Prints and keeps the figures; 1 where the volumes of one and of two Dask workers differ."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--slices", type=int, default=200)
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def written_scan(folder: Path, slices: int, height: int, width: int) -> Path:
-    """Discs in noise, one TIFF file a slice; no two slices are equal."""
+    """A folder with discs in noise, one TIFF file a slice, written unless it is there; all slices differ."""
     scan = folder / f"scan-{slices}-{height}-{width}"
     if scan.is_dir():
         return scan
@@ -91,7 +91,7 @@ def written_scan(folder: Path, slices: int, height: int, width: int) -> Path:
         row, column = rng.uniform(0.1, 0.9, 2) * (height, width)
         clean += 0.02 * ((y - row) ** 2 + (x - column) ** 2 < rng.uniform(20, 250) ** 2).astype(np.float32)
     unfinished = scan.with_suffix(".partial")
-    unfinished.mkdir(parents=True)
+    unfinished.mkdir(parents=True, exist_ok=True)
     for index in range(slices):
         noise = rng.standard_normal((height, width), np.float32) * np.float32(0.005)
         tifffile.imwrite(unfinished / f"slice_{index:05}.tif", np.roll(clean, 3 * index, axis=1) + noise)
@@ -100,7 +100,7 @@ def written_scan(folder: Path, slices: int, height: int, width: int) -> Path:
 
 
 def planned(scan: Path, out: Path, slices: int, workers: int = 1) -> Plan:
-    """A plan for the first slices, its output empty."""
+    """A plan for the first slices, none of which is restored yet."""
     for old in (out, out.with_name(f"{out.name}.karat24")):
         shutil.rmtree(old, ignore_errors=True)
     return make_plan(Source(scan, None, 0), out, Options(workers=workers, slices=(0, slices)))
@@ -153,7 +153,7 @@ def restored(scan: Path, out: Path, workers: int) -> tuple[float, int]:
 
 
 def on_dask(scan: Path, out: Path, slices: int, workers: int) -> tuple[float, str]:
-    """Seconds for the slices on workers that have compiled and opened all, and the digest of their values."""
+    """Seconds for the slices on workers that are warm, and the digest of the restored values."""
     with LocalCluster(
         n_workers=workers, threads_per_worker=1, dashboard_address=None, processes=True, silence_logs=50
     ) as cluster:

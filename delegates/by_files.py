@@ -62,7 +62,7 @@ class ByFiles(OneByOne):
     def run(
         self, model: Model, feeds: Feeds, *, tensors: Tensors = "all", threads: int | None = None
     ) -> DelegateRun:
-        """Runs the model once. Raises UsageError for a thread count, which nobody is told."""
+        """Runs the model once. Raises UsageError for a thread count, which the runtime cannot be told."""
         if threads is not None:
             raise UsageError(f"{self.name}: a runtime behind files is told no thread count")
         from karat24.export import read_model

@@ -1,4 +1,4 @@
-"""The C library of this machine, as far as it decides whether a runtime can be had here at all."""
+"""The C library of this machine, as far as it decides whether a runtime can be installed here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a runtime in a child process, so that its crash or hang is a report and not ours."""
+"""Running a runtime in a child process, so that its crash or hang becomes a report and does not end ours."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class EdgeTpuDelegate(TfliteDelegate):
     """Compiled models on an Edge TPU, in a child process.
 
     ``device`` chooses one: ``usb``, ``pci``, ``usb:1``, ``:0``; "" takes the first. Without it
-    :data:`EDGETPU_DEVICE` decides. Raises UsageError for any other: libedgetpu itself says the same of a
-    wrong name as of no device.
+    :data:`EDGETPU_DEVICE` decides. Raises UsageError for any other: libedgetpu itself gives the same
+    message for a wrong name as for no device.
     """
 
     def __init__(self, lane: TfliteLane, time_limit: float = TIME_LIMIT, device: str | None = None) -> None:

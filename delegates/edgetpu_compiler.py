@@ -1,4 +1,4 @@
-"""Running Google's Edge TPU compiler: found, never shipped, within a time limit, nothing half-done."""
+"""Running Google's Edge TPU compiler, which is not shipped here, within a time limit."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def fitting(name: str, ask: Ask) -> Fit:
 
 
 def version_note(profile: str, library: str, version: str) -> str:
-    """What a user must know where ``version`` is not one the profile was established on, else nothing."""
+    """A remark for the user where the profile was not established on ``version``, else ''."""
     established = profile_named(profile).established if profile else None
     if established is None or established.covers(version):
         return ""
@@ -137,8 +137,8 @@ def tflite_question(profile: Profile) -> Question:
 
 @cache
 def _of_processor_and_libm(ops: tuple[str, ...]) -> Question:
-    """A CONV_2D of uint8 on ties, whose kernels round once or twice on Arm, a QUANTIZE of what is not a
-    number, which x86 and Arm convert differently, and layers near ties."""
+    """A CONV_2D of uint8 on ties, whose kernels round once or twice on Arm, a QUANTIZE of a NaN,
+    which x86 and Arm convert differently, and layers near ties."""
     builder = GraphBuilder("processor and libm")
     outputs = [_ties(builder), _not_a_number(builder)]
     image = np.full((1, 1, 2, 1), 7, np.uint8)
@@ -155,10 +155,10 @@ def layers_near_ties(ops: tuple[str, ...]) -> Question:
 
 
 def _asked(builder: GraphBuilder, outputs: Sequence[int], feeds: Sequence[Array]) -> Question:
-    from karat24.export.tflite import write_tflite
+    from karat24.export import write_model
 
     graph = builder.build(outputs)
-    return Question(graph, write_tflite(graph), tuple(feeds))
+    return Question(graph, write_model(graph), tuple(feeds))
 
 
 def _near_ties(builder: GraphBuilder, ops: Sequence[str]) -> tuple[list[int], list[Array]]:
@@ -209,7 +209,7 @@ def pairs_question() -> Question:
     QLinearAdd lie halfway between two outputs, which x86-64 rounds to the even one and Arm away from zero.
     Raises UsageError when the onnx package is missing.
     """
-    from karat24.export.onnx import write_onnx
+    from karat24.export import write_model
 
     columns = np.array([[127] * 4, [-128] * 4, [127, 127, -128, -128]], np.int8)
     builder = GraphBuilder("pairs", "onnx")
@@ -243,7 +243,7 @@ def pairs_question() -> Question:
     feeds = (
         np.full((1, 4), 255, np.uint8), np.full((1, 4, 1, 1), 255, np.uint8), halves, np.zeros_like(halves)
     )  # fmt: skip
-    return Question(graph, write_onnx(graph), feeds)
+    return Question(graph, write_model(graph), feeds)
 
 
 QUESTIONS: dict[Format, Callable[[Profile], Question]] = {

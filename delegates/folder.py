@@ -20,7 +20,7 @@ class FolderDelegate(ByFiles):
     """Runs, each in a folder of its own below ``folder``: ``model.tflite`` (or ``.onnx``), ``inputs`` and
     ``outputs``.
 
-    A run that nobody asked for before is written, and waits: it ends with DelegateError until ``outputs``
+    A run that was not asked for before is written, and waits: it ends with DelegateError until ``outputs``
     holds ``output_0.npy`` and so on. Its folder is named by a digest of model and inputs, so that outputs of
     other inputs, or of another model, are never taken for its own. ``profile`` is the arithmetic the device
     is held to; nothing says which one it is.
@@ -39,7 +39,7 @@ class FolderDelegate(ByFiles):
         return Probe(True, self.name)
 
     def versions(self) -> Mapping[str, str]:
-        """Of this machine only."""
+        """The versions of this machine only."""
         return {self.name: "unknown", "machine": platform.machine()}
 
     def _computed(

@@ -4,11 +4,10 @@ Which graph is read. A default session optimizes at ORT_ENABLE_ALL, whose last s
 integer convolution becomes ``com.microsoft:QLinearConv`` on channels-last data between two Transposes,
 a float one works in blocks of channels (``com.microsoft.nchwc``). None of that changes which layers are
 integer, and an integer layer gives equal bits in every layout, so layers are read at
-ORT_ENABLE_EXTENDED, the level before, whose edges mean what the file's do. This is checked: whoever
-captures values compares the outputs of the graph shown with those of the file as it
-is, in the session asked for. Float convolutions in blocks of channels add in another order; there the
-comparison fails, and values are captured from the graph of the last level, by the names of the edges
-both graphs have.
+ORT_ENABLE_EXTENDED, the level before, whose edges mean what the file's do. This is checked: when values are
+captured, the outputs of the graph that shows them are compared with those of the unchanged file, in the
+session asked for. Float convolutions in blocks of channels add in another order; there the comparison fails,
+and values are captured from the graph of the last level, by the names of the edges both graphs have.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The oracle itself behind the protocol, so that whatever judges runtimes can judge it too."""
+"""The oracle itself behind the protocol, so that it can be judged as runtimes are."""
 
 from __future__ import annotations
 

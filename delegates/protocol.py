@@ -1,4 +1,4 @@
-"""What every runtime looks like from outside, whatever it is inside."""
+"""The interface of every runtime."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class ExecutedGraph:
     """The layers a runtime runs for one model file.
 
     Tensors of the file's reading keep their indices; tensors only the runtime has follow behind.
-    ``predicted`` tells layers nobody asked the runtime for; ``note`` is empty, or what whoever reads a
-    report must know about where the layers come from.
+    ``predicted`` is True for layers that the runtime was not asked for; ``note`` is empty, or what the reader
+    of a report must know about where the layers come from.
     """
 
     graph: Graph
@@ -113,8 +113,9 @@ class Delegate(Protocol):
     def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:
         """The layers this runtime runs for the model file whose reading is ``graph``.
 
-        The one answer to that question: ``graph`` itself where a runtime runs a file as it stands, the
-        graph a runtime writes down where it rewrites the file, else a prediction. Raises as ``run`` does.
+        It is ``graph`` itself where a runtime runs a file as it stands, the graph that the runtime writes
+        down where it rewrites the file, else a prediction. Nothing else answers this question. Raises as
+        ``run`` does.
         """
 
     def run(

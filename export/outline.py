@@ -44,7 +44,7 @@ class Outline:
 
 
 def printable(text: str | bytes) -> str:
-    """A name from a file that nobody vouches for, as one short line of text."""
+    """A name from an untrusted file, as one short line of text."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "backslashreplace")
     if len(text) > MAX_TEXT:

@@ -15,9 +15,9 @@ from karat24.delegates.protocol import (
     ExecutedGraph,
     Model,
 )
-from karat24.export import write_model
+from karat24.export import read_model, write_model
 from karat24.export.cut import Cut, single_layer
-from karat24.export.onnx import read_onnx, to_onnx
+from karat24.export.onnx import to_onnx
 from karat24.export.onnx.layout import TO_NCHW, TO_NHWC
 from karat24.golden.diff import diff_arrays
 from karat24.golden.layer_record import Gathered, LayerRecord, OutputRecord
@@ -73,7 +73,7 @@ class Side:
     def follows_its_profile(
         self, base: Graph, feeds: Mapping[int, Array], threads: int | None, implementation: Implementation
     ) -> bool:
-        """Are the outputs of the file those of the oracle under the profile that describes the runtime?"""
+        """Whether the file's outputs are the oracle's, under the profile that describes the runtime."""
         try:
             program = compile_graph(
                 self.executed.graph, self.delegate.profile or None, threads, implementation, missing="given"
@@ -108,7 +108,7 @@ def side_for(delegate: Delegate, model: Model, graph: Graph) -> Side:
     if wanted == "onnx":
         converted = write_model(to_onnx(graph, "qoperator"))
         # Read back: an ONNX file names its tensors, their indices are the reader's.
-        return Side(delegate, converted, read_onnx(converted))
+        return Side(delegate, converted, read_model(converted))
     raise UsageError(
         f"{delegate.name} runs .tflite models and this one is .onnx; give the same model as .tflite first, "
         "and the .onnx file with --other"
@@ -133,11 +133,11 @@ def compare_runtimes(
 
     ``isolated`` feeds each layer that the first runs, cut out, with what the oracle has there under the
     canonical profile; a difference is *explained* when each runtime computes exactly what its own profile
-    says. ``cumulative`` compares whole runs, tensors matched by name. In either mode the outputs of the files
-    as they are are compared. ``other`` is the same model in the second runtime's format and the reading of
-    that file; without it a .tflite model is written as .onnx where a runtime needs that. ``implementation``
-    is how the oracle computes layers. Raises UsageError for a pairing that cannot be made, and what running
-    the runtimes raises.
+    says. ``cumulative`` compares whole runs, tensors matched by name. In either mode the outputs of the
+    unchanged files are compared, too. ``other`` is the same model in the second runtime's format and the
+    reading of that file; without it a .tflite model is written as .onnx where a runtime needs that.
+    ``implementation`` is how the oracle computes layers. Raises UsageError for a pairing that cannot be made,
+    and what running the runtimes raises.
     """
     if other is not None and mode == "isolated":
         raise UsageError("two files are compared by whole runs: add --cumulative")
@@ -193,7 +193,7 @@ def _judge_outputs(
     threads: int | None,
     implementation: Implementation,
 ) -> None:
-    """Compares what the files as they are give, in the layout of ``graph``."""
+    """Compares the outputs of the unchanged files, in the layout of ``graph``."""
     found = []
     for side, run in zip(sides, runs, strict=True):
         if isinstance(run, DelegateError):
@@ -367,7 +367,7 @@ class _Isolated:
         record.add(diff, "" if diff.equal else self._explain(record, (mine, theirs), trace), "introduced")
 
     def _explain(self, record: LayerRecord, found: Sequence[Array | str], trace: Trace) -> str:
-        """Does each runtime compute exactly what its own profile says?"""
+        """The reason where each runtime computes exactly what its own profile says, else ''."""
         for delegate, sides, value in zip(self._delegates, self._files, found, strict=True):
             side, cut = sides[record.layer], self._cuts[record.layer]
             assert isinstance(side, Side)

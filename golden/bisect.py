@@ -1,8 +1,9 @@
 """Finding the first layer a black box gets wrong.
 
 A device that shows nothing of a model's inside, or any command that says right or wrong, is asked about
-growing parts of the model: the first layers, with all they hand on as outputs. If the first *n* are right and
-one more is wrong, that layer is the one; it is then asked about by itself, on the oracle's inputs.
+growing parts of the model: the first layers, with everything that later layers read as outputs. If the first
+*n* layers are right and one more makes the part wrong, this layer is the wrong one. It is then asked about by
+itself, on the oracle's inputs.
 """
 
 from __future__ import annotations

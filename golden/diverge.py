@@ -35,7 +35,8 @@ TRIES = 64
 class Example:
     """Inputs of one layer, by tensor index, on which two profiles give ``outputs`` at ``element``.
 
-    ``accumulator`` is what both round there; None for tables. The specs of both were run on them.
+    ``accumulator`` is the value that both round there; None for tables. Both profiles' specs were run on
+    them.
     """
 
     inputs: Mapping[int, Array]
@@ -140,7 +141,7 @@ def _layer(view: LayerView, first: Profile, second: Profile) -> LayerDivergence:
         return found("undecided", "", ("", ""), reason=str(error))
     names = str(rules[0]), str(rules[1])
     if "unspecified" in {rule.method for rule in rules}:
-        return found("undecided", "", names, reason="nobody specifies this op's float32 bits")
+        return found("undecided", "", names, reason="no document specifies this op's float32 bits")
     if rules[0] == rules[1]:
         return found("equal", "rule", names)
     try:

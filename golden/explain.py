@@ -37,9 +37,9 @@ class Explainer:
     def alternatives(self) -> tuple[tuple[str, Step], ...]:
         """``(profile name, prepared layer)`` for each profile that rounds this layer otherwise.
 
-        One that no runtime was held against explains nothing.
+        A profile that was not held against its runtime explains nothing.
 
-        What the program computes by the layer's spec, so do these: nothing is compiled to explain.
+        They run by the spec where the program does: nothing is compiled for an explanation.
         """
         own = self._program.steps[self._layer]
         way: Implementation = "spec" if own.by_spec else "kernels"

@@ -29,7 +29,7 @@ class Gathered:
     attribution: Attribution | None = None
 
     def refuse(self, reason: str) -> None:
-        """Nothing could be compared this time."""
+        """Counts a sample on which nothing could be compared, with the reason."""
         self.refused = self.refused or reason
 
     def add(
@@ -93,9 +93,9 @@ class Gathered:
 
 @dataclass
 class LayerRecord(Gathered):
-    """Comparisons of output ``position`` of a layer; ``rule`` is who rounds it how, for the report.
+    """Comparisons of output ``position`` of a layer; ``rule`` names the profile and its rule, for the report.
 
-    ``certificate`` is None where nobody tried to certify the layer.
+    ``certificate`` is None where certifying the layer was not tried.
     """
 
     view: LayerView

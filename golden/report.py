@@ -38,7 +38,8 @@ class LayerVerdict:
     the bits of a float32 layer, how wide the intervals of its values are and how much of them was used.
     ``located`` says where differing values lie; it is for pictures, and no part of the JSON.
     ``attribution`` is what a search for the cause of an unexplained difference found.
-    ``certified`` is ``bit_exact`` for every input, by its ``certificate``, which is None where nobody asked.
+    ``certified`` is ``bit_exact`` for every input, by its ``certificate``, which is None where it was not
+    asked for.
     """
 
     layer: int
@@ -89,7 +90,7 @@ class Report:
     Layers that are all exact say nothing about a model some other layers of which ran: without
     outputs nothing passes. ``profile_reason`` says how it is known that the runtime follows this profile on
     this machine, where there was a choice, and what is assumed in a profile that was held against no runtime;
-    ``notes`` what else to know, such as a version nobody established.
+    ``notes`` what else to know, such as a version the profile was not established on.
     """
 
     model: str

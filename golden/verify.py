@@ -52,9 +52,9 @@ def verify(
     ``graph`` is the reading of ``model``; the layers judged are those the runtime says it runs for it
     (:meth:`Delegate.executed_graph`). ``isolated`` feeds each one, cut out as a model of its own, with the
     oracle's inputs, so that a difference was introduced there. ``cumulative`` compares one run of the
-    whole model. In either mode the outputs of the file as it is are compared with the oracle's.
-    A layer the oracle lacks, or whose bits nobody specifies, is not compared; what lies behind it is
-    judged on the values the runtime had. With ``certify`` each layer that has a finite description is also
+    whole model. In either mode the outputs of the unchanged file are compared with the oracle's.
+    A layer that the oracle lacks, or whose bits no document specifies, is not compared; what lies behind it
+    is judged on the values the runtime had. With ``certify`` each layer that has a finite description is also
     fed so that every step of its arithmetic is met from both sides. ``profile`` defaults to the one that
     describes the delegate. ``implementation`` is how the oracle computes its layers, as in
     :func:`karat24.refimpl.engine.compile_graph`; the report's versions say how many took which way.

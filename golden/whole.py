@@ -1,6 +1,6 @@
-"""One run of a model file as it is, and the oracle's run of the same layers beside it.
+"""One run of an unchanged model file, and the oracle's run of the same layers beside it.
 
-Layers whose bits nobody specifies, and those the oracle lacks, take the values the runtime had, so that
+Layers whose bits no document specifies, and those the oracle lacks, take the values the runtime had, so that
 whatever lies behind them can be compared for equality.
 """
 
@@ -36,7 +36,7 @@ UNSPECIFIED = METHODS["unspecified"]
 
 
 def reason_to_give(step: Step) -> str:
-    """Why a layer takes the runtime's values: the oracle lacks it or nobody specifies it; '' otherwise."""
+    """Why a layer takes the runtime's values: the oracle lacks it, or no document fixes its bits; else ''."""
     if step.missing:
         return step.missing
     return UNSPECIFIED if step.rule.method == "unspecified" else ""
@@ -70,7 +70,7 @@ class WholeRun:
 
     ``run`` is the error where the runtime did not run the file. ``trace`` is the oracle's, ``given``
     the tensors in it that are the runtime's own values. ``unknown`` maps tensors that follow from a
-    value nobody could read to the reason: the oracle's values there are no prediction of the runtime's.
+    value that could not be read to the reason: the oracle's values there are no prediction of the runtime's.
     ``shown`` is what the runtime shows; ``intervals`` maps the tensors it gave, and those it shows behind
     a hidden one, to what any order of float32 operations can give there, or to the reason why that is not
     known.
@@ -114,7 +114,7 @@ class _Read:
     explained: str = ""
 
     def count_for(self, record: OutputRecord) -> None:
-        """Tells an output behind that layer."""
+        """Adds what was read to the record of an output behind that layer."""
         if self.refused:
             record.refuse(self.refused)
         elif self.differing:

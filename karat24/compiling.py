@@ -1,4 +1,4 @@
-"""Compiling a model: one meaning at every door."""
+"""Compiling a model: the same for the public API and every command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def compile_graph(
 ) -> Program:
     """The program of the layers that a runtime of ``profile`` runs for a model file read as ``graph``.
 
-    ONNX Runtime makes integer layers of a QDQ file, and so does this, for every profile that says so
+    ONNX Runtime makes integer layers of a QDQ file, and so does this function for every profile that says so
     (``karat24.export.graph_under``); ``Program.graph`` holds them, under the tensor indices of ``graph``.
     Everything else is as in :func:`karat24.refimpl.engine.compile_graph`, which compiles exactly the layers
     it is given.

@@ -111,7 +111,7 @@ def data_access(graph: Graph) -> dict[str, Any]:
 
 
 def data_access_lines(content: dict[str, Any]) -> Iterator[str]:
-    """The same as text."""
+    """The content of :func:`data_access` as text."""
     if "problem" in content:
         yield f"energy of data access: not counted, {content['problem']}"
         return

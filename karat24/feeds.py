@@ -3,7 +3,7 @@
 8-bit pictures become what the model's input type expects: uint8 takes pixels 0..255 as
 they are, int8 takes pixel - 128 (the same picture for the usual zero point of a
 "mobile-compatible" model), float32 takes pixel / 255. In 16-bit pictures 65535 takes the place
-of 255. Everything else that is not of the input's own type is ``karat24.real_values``' matter.
+of 255. ``karat24.real_values`` converts everything else that is not of the input's own type.
 """
 
 from __future__ import annotations

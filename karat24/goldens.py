@@ -1,4 +1,4 @@
-"""Goldens by path: models and inputs are found again as the golden says, and fed.
+"""Goldens by path: models and inputs are found where the golden says, and the models are run.
 
 import karat24
 
@@ -237,7 +237,7 @@ def state_of(path: Path) -> tuple[State, str]:
 
 
 def files_of(path: Path) -> list[Path]:
-    """A golden and the arrays beside it."""
+    """The files of a golden: itself and the arrays beside it."""
     return [path, *path.parent.glob(f"{glob.escape(path.name.removesuffix('.json'))}.*.npz")]
 
 
@@ -249,7 +249,7 @@ def _read_golden(path: Path) -> Golden:
 
 
 class _Recording(NamedTuple):
-    """Who computes the values of a golden, and what is kept of them."""
+    """The runtime that computes the values of a golden, and what is kept of them."""
 
     delegate: str | None
     """The runtime's name; None is the oracle."""
@@ -288,7 +288,7 @@ def _proposal(
 
 
 def _whole_golden(path: Path) -> Golden | None:
-    """The golden that lies there; a damaged one is none."""
+    """The golden at a path; None where there is none or a damaged one."""
     try:
         return read_golden(path) if path.is_file() else None
     except DamagedGolden:

@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the marker known and keeps the account of goldens."""
+    """Registers the marker and the search for stale goldens."""
     config.addinivalue_line(
         "markers",
         f"{MARKER}(model, delegate=None, profile=None, seed=0, files=()): what fixture {FIXTURE} checks",

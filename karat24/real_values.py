@@ -1,8 +1,8 @@
-"""Real values and wide integers as what a model's input takes: quantized and said how, or refused.
+"""Real values and wide integers converted to what a model's input takes, with a note, or refused.
 
 A value that no integer of the input stands for is clipped. A few clipped values are outliers; where there
-are more, or where all values fall on a few steps, the values are in another unit than the model's, and
-whoever gives them must say what they mean.
+are more, or where all values fall on a few steps, the values are in another unit than the model's, and the
+user must say what they mean.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Span: TypeAlias = tuple[float, float]
 """The lowest and the highest of a range of real values."""
 
 MOST_CLIPPED = 0.01
-"""The largest share of values that may be clipped without having been asked for."""
+"""The largest share of values that may be clipped unless the user asks for clipping."""
 
 FEWEST_STEPS, ENOUGH_VALUES = 4, 64
 """At least :data:`ENOUGH_VALUES` values within fewer quantization steps than :data:`FEWEST_STEPS` are in

@@ -5,8 +5,9 @@ ran it, its loop has to be compiled, which takes seconds; the spec runs at once.
 compiled yet, the times that the specs of all layers with this loop would take are added up. If the sum is
 less than the time of compiling, these layers run by their specs. What was compiled is kept, and used.
 
-The times were measured on one core of 2024 (Zen 4). Specs and the compiler are programs of one thread, so
-another processor changes both times by about one factor.
+The times are estimates, measured on one core of 2024 (Zen 4): one number for each kind of loop. Specs and the
+compiler are programs of one thread, so another processor changes both times by about one factor. A Xeon of
+2.8 GHz compiles a dense convolution in 3.2 s (estimate: 2.0) and average pooling in 0.8 s (1.0).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from karat24.refimpl.cost import WEIGHTED
 from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
 
 LAYER_SECONDS, VALUE_SECONDS, PRODUCT_SECONDS = 1e-3, 1e-7, 3e-9
-"""What a spec takes for itself, for a value it reads or writes, and for a product."""
+"""Seconds of a spec: per layer, per value that it reads or writes, and per product."""
 
 SLOW_VALUES: Mapping[str, float] = MappingProxyType({"CAST": 1e-6, "L2_NORMALIZATION": 6e-5, "SOFTMAX": 6e-5})
 """Seconds for a value, of specs that compute value by value in Python."""
@@ -43,19 +44,19 @@ def layers_by_spec(layers: Sequence[tuple[LayerView, Kernel]], runs: int) -> fro
 
 
 def seconds_to_compile(layers: Sequence[tuple[LayerView, Kernel]]) -> float:
-    """What has to be compiled before the layers can run, in seconds, about; 0 where nothing has to be."""
+    """An estimate of the time, in seconds, of compiling what the layers need; 0 where nothing is missing."""
     return sum(loop.seconds for loop in _uncompiled_loops(layers))
 
 
 def codes_to_compile(layers: Sequence[tuple[LayerView, Kernel]]) -> Sequence[Hashable]:
-    """What has to be compiled, each thing once: the longest first."""
+    """The functions that have to be compiled, each once, those that take longest first."""
     loops = sorted(_uncompiled_loops(layers), key=lambda loop: -loop.seconds)
     return tuple(dict.fromkeys(code for loop in loops for code in loop.codes))
 
 
 @dataclass
 class _Loop:
-    """A loop that is not compiled: what compiling it takes, its parts, and the layers that need it."""
+    """A loop that is not compiled: the time of compiling it, its functions, and the layers that need it."""
 
     seconds: float
     codes: list[Hashable] = field(default_factory=list)
@@ -78,7 +79,7 @@ def _uncompiled_loops(layers: Sequence[tuple[LayerView, Kernel]]) -> Collection[
 
 
 def spec_seconds(view: LayerView) -> float:
-    """What one run of a layer's spec takes, about."""
+    """An estimate of the time of one run of a layer's spec, in seconds."""
     tensors = [t for t in (*view.inputs, *view.outputs) if t is not None and not t.is_constant]
     values = sum(math.prod(tensor.shape) for tensor in tensors)
     products = WEIGHTED[view.op].macs(view) if view.op in WEIGHTED else 0
@@ -90,5 +91,5 @@ def spec_seconds(view: LayerView) -> float:
 
 
 def _array(tensor: Tensor) -> Array:
-    """An array of the kind the layer will run on; of a tensor that is computed, its values are not set."""
+    """An array like the one the layer will run on; the values of a computed tensor are undefined."""
     return np.empty(tensor.shape, DTYPES[tensor.dtype]) if tensor.data is None else tensor.data

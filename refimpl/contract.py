@@ -100,7 +100,7 @@ class Compiled(Protocol):
 
     @property
     def compile_seconds(self) -> float:
-        """What compiling the loop takes, about, on one core of 2024."""
+        """An estimate of the time that compiling the loop takes, in seconds of one core of 2024 (Zen 4)."""
 
     def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> Sequence[Hashable]:
         """What has to be compiled before the layer runs on such arrays, its loop first.
@@ -148,11 +148,11 @@ class Border(NamedTuple):
 
 @runtime_checkable
 class MakesBorder(Protocol):
-    """A kernel that may do nothing but put an image into a border of its zero point."""
+    """A kernel that may do no more than add a border of zero points to an image."""
 
     @property
     def border(self) -> Border | None:
-        """That border; None where the kernel does anything else."""
+        """The border; None where the kernel does anything else."""
 
 
 @runtime_checkable

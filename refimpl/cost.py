@@ -12,11 +12,11 @@ from karat24.refimpl.graph import Graph, LayerView
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer's cost for one run of the graph, borders counted as if they were full.
+    """One layer's cost for one run of the graph; windows that reach beyond the image count in full.
 
     ``parameters``: elements of its filter and bias. ``macs``: multiplication-additions.
-    ``macs_at_output``: the same, but with a transposed convolution counted as papers do, as a
-    convolution at its output's resolution. ``bias_additions``: one per output value with a bias.
+    ``macs_at_output``: with a transposed convolution counted as papers do, as a convolution at its
+    output's resolution. ``bias_additions``: one per output value with a bias.
     """
 
     layer: int
@@ -94,7 +94,7 @@ def count(graph: Graph) -> Cost:
 
 @dataclass(frozen=True)
 class _Weighted:
-    """Where a layer with a filter has it, and how its multiplication-additions are counted."""
+    """The position of a layer's filter, and how its multiplication-additions are counted."""
 
     filter: int
     bias: int
@@ -118,7 +118,7 @@ def _transposed(view: LayerView) -> int:
 
 
 def _onnx_conv(filter_: int) -> Callable[[LayerView], int]:
-    """The same for filters OIHW, and for matrices with one row per output channel."""
+    """As :func:`_conv`, for filters OIHW and for matrices with one row per output channel."""
     return lambda view: math.prod(view.output().shape) * math.prod(view.input(filter_).shape[1:])
 
 

@@ -2,9 +2,9 @@
 
 Only weights of convolutions and fully connected layers are counted (its equation 1), no biases and no batch
 normalization. For multiplications there are two conventions. ``executed`` counts the products a network
-computes, borders as full. ``block-input`` is the paper's: every layer of a block, strided or not, works at
-the size of the block's input, which makes 1.6 times as many of ResNet50. A ratio of the two would mean
-nothing and is refused.
+computes, windows beyond the image in full. ``block-input`` is the paper's: every layer of a block, strided or
+not, works at the size of the block's input, which makes 1.6 times as many of ResNet50. A ratio of the two
+would mean nothing and is refused.
 
 Energy (equation 3) is that of moving a 16-bit weight, in units of one multiplication: from DRAM 200, from
 the global buffer 6, between processing elements 2, from the register file 1, so that a weight read ``a``
@@ -81,8 +81,8 @@ class Counted:
 
 
 def weight_layers(graph: Graph) -> tuple[WeightLayer, ...]:
-    """The layers with weights, in order. A block is what shares the part of a name before its last ``/``;
-    a layer without one is a block of its own. Raises ModelError when a filter is no constant."""
+    """The layers with weights, in order. Layers whose names are equal up to the last ``/`` form a
+    block; a layer without ``/`` is a block of its own. Raises ModelError when a filter is no constant."""
     layers = []
     sizes: dict[str, tuple[int, int]] = {}
     for view in graph.views():

@@ -121,7 +121,7 @@ def _checked(view: LayerView, profile: Profile, missing: Missing) -> Rule | str:
 
 
 def _refuse_unsupported(graph: Graph) -> None:
-    """Names every op without an implementation at once."""
+    """Raises UnsupportedOp, naming every op that has no implementation."""
     unsupported = unsupported_ops(graph)
     if unsupported:
         listed = "; ".join(

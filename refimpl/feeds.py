@@ -21,7 +21,7 @@ def resolve_feeds(graph: Graph, feeds: Feeds) -> dict[int, Array]:
     shape or dtype than the graph says.
     """
     fed: dict[int, Array] = {}
-    # Lists and tuples are asked for first, because a class is compared faster than a protocol.
+    # Lists and tuples are tested first: a class is compared faster than a protocol.
     if isinstance(feeds, (list, tuple)) or not isinstance(feeds, Mapping):
         if len(feeds) != len(graph.inputs):
             raise FeedError(f"{len(feeds)} arrays given, the model has {len(graph.inputs)} inputs")

@@ -1,4 +1,4 @@
-"""Layers that a run without a trace computes along with a neighbour, or once for all runs.
+"""Layers that a run without a trace computes together with a neighbour, or once for all runs.
 
 A ReLU, a logistic function, a rescaling of int8 to int8: each maps one byte to one byte. The convolution
 before it, if no other layer reads its output, applies the table to each tile while the tile is in the cache,
@@ -29,7 +29,7 @@ from karat24.refimpl.run_plan import PlannedLayer, RunPlan
 
 
 def fuse(plan: RunPlan) -> RunPlan:
-    """The plan without the layers that a neighbour computes along with its own, or that are computed now."""
+    """The plan without the layers that a neighbour computes too, and without those that are computed now."""
     fusion = _Fusion(plan)
     for number, layer in enumerate(plan.layers):
         if fusion.depends_on_no_feed(layer):
@@ -59,7 +59,7 @@ class _Fusion:
         self._reads = Counter(index for layer in plan.layers for index in layer.inputs)
 
     def depends_on_no_feed(self, layer: PlannedLayer) -> bool:
-        """Whether a layer computes the same in every run, and not what the caller asks for."""
+        """Whether a layer's results are the same in every run, and none of them is a graph output."""
         if self._kept.intersection(layer.outputs):
             return False
         return isinstance(layer.kernel, FromShapes) or all(
@@ -67,7 +67,7 @@ class _Fusion:
         )
 
     def settle(self, number: int) -> None:
-        """Computes such a layer now: its outputs are constants from here on."""
+        """Computes a layer that depends on no fed value; its outputs are constants from here on."""
         layer = self._layer(number)
         inputs = [None if index == -1 else self.tensors[index].data for index in layer.inputs]
         outputs = [np.empty(t.shape, DTYPES[t.dtype]) for t in (self.tensors[i] for i in layer.outputs)]

@@ -238,7 +238,7 @@ ATTENTION = ("com.microsoft:Attention", "com.microsoft:QAttention")
 
 
 def why_unsupported(op: str) -> str:
-    """Why an op has no implementation, for whoever has a model with it."""
+    """Why an op has no implementation, as a message says it to the user."""
     if op == EDGETPU_OP:
         return (
             "this model is compiled for the Edge TPU and shows no layers; use the model it was compiled from"

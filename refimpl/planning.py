@@ -31,7 +31,7 @@ class Span(NamedTuple):
     last: int
 
     def meets(self, other: Span) -> bool:
-        """True if both live at the same time."""
+        """True if both are needed at the same time."""
         return self.first <= other.last and other.first <= self.last
 
 

@@ -13,9 +13,9 @@ from benchmarks.papers.nets import train
 from benchmarks.papers.tasks import Record
 from karat24.delegates import delegate_named
 from karat24.delegates.selective import SelectiveNetwork, branch_of
+from karat24.export import write_model
 from karat24.export.quantize import Range, quantize_model
 from karat24.export.quantize.powers_of_two import quantize_rounded, round_network
-from karat24.export.tflite import write_tflite
 from karat24.golden.selective import verify_selective
 from karat24.real_values import quantize_values
 from karat24.refimpl.data_access import energy
@@ -55,7 +55,7 @@ def deployed(modules: dict[str, ImageNet], parts: Parts, epochs: int) -> Record:
         }
         floats = {name: graph_of(module) for name, module in changed.items()}
         files = {
-            name: write_tflite(quantized(graph, parts, name, way == "powers" and name != "selector"))
+            name: write_model(quantized(graph, parts, name, way == "powers" and name != "selector"))
             for name, graph in floats.items()
         }
         network = SelectiveNetwork(files["selector"], files["clean"], files["distorted"])

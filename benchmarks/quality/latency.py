@@ -24,9 +24,9 @@ from benchmarks.markdown import table
 from benchmarks.quality.cases import Case, load_slice
 from benchmarks.quality.plans import PLANS, TILE, Say, WeightFiles, load_model, prepare
 from karat24.delegates.onnx_lanes import INTEGER_LANE
-from karat24.export.onnx import lower_qdq, to_onnx, write_float_onnx, write_onnx
+from karat24.export import write_model
+from karat24.export.onnx import lower_qdq, to_onnx
 from karat24.export.onnx.layout import from_onnx_layout, to_onnx_layout
-from karat24.export.tflite import write_tflite
 from karat24.golden.provenance import cpu_name
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import UsageError
@@ -93,7 +93,7 @@ def litert(resolver: str) -> Build:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         interpreter = Interpreter(
-            model_content=write_tflite(graph), num_threads=threads,
+            model_content=write_model(graph), num_threads=threads,
             experimental_op_resolver_type=OpResolverType[resolver],
         )  # fmt: skip
         interpreter.allocate_tensors()
@@ -122,8 +122,7 @@ def onnx_runtime(settings: Mapping[str, str]) -> Build:
 def _onnx_runtime(graph: Graph, threads: int, settings: Mapping[str, str]) -> Network:
     import onnxruntime
 
-    floating = graph.tensors[graph.inputs[0]].dtype == "float32"
-    model = write_float_onnx(graph) if floating else write_onnx(to_onnx(graph, "qdq"))
+    model = write_model(graph, "onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -13,6 +13,7 @@ import numpy as np
 import karat24.export.quantize
 import karat24.refimpl.networks
 from benchmarks.quality.cases import source_digest
+from karat24.export import read_model, write_model
 from karat24.export.quantize import (
     PRESETS,
     QuantizationScheme,
@@ -21,7 +22,6 @@ from karat24.export.quantize import (
     quantize_learnt,
     quantize_model,
 )
-from karat24.export.tflite import read_tflite, write_tflite
 from karat24.refimpl.errors import KaratError, ModelError, UsageError
 from karat24.refimpl.graph import Array, Graph
 from karat24.refimpl.networks import Upsampling, chain, fine_tune, learnt_ranges, load_weights, tomogan
@@ -143,7 +143,7 @@ def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = 
             place.mkdir(parents=True, exist_ok=True)
             made = {}
             for name, graph in graphs.items():
-                content = write_tflite(graph)
+                content = write_model(graph)
                 (place / f"{name}.tflite").write_bytes(content)
                 made[name] = hashlib.sha256(content).hexdigest()
             record.write_text(json.dumps({"origin": origin, "models": made}, indent=1) + "\n")
@@ -160,7 +160,7 @@ def model_path(folder: Path, model: str) -> Path:
 
 def load_model(folder: Path, model: str, size: int = TILE) -> Graph:
     """``<plan>/<model>`` for square images of ``size`` pixels."""
-    return resized(read_tflite(model_path(folder, model).read_bytes()), size // TILE)
+    return resized(read_model(model_path(folder, model)), size // TILE)
 
 
 def resized(graph: Graph, factor: int) -> Graph:

@@ -15,9 +15,9 @@ Outcome: TypeAlias = Literal["maps", "may_stay", "stays", "behind"]
 @dataclass(frozen=True)
 class LayerCheck:
     """One layer. ``maps``: it keeps every documented limit. ``may_stay``: it keeps them, and the compiler
-    may still leave it on the CPU. ``stays``: it breaks a limit. ``behind``: it reads what such a layer
-    computes, and the compiler maps a single run of layers. ``runtime`` is the lowest documented to take
-    the op (compilers have mapped a QUANTIZE that only changes the sign for runtime 12)."""
+    may still leave it on the CPU. ``stays``: it breaks a limit. ``behind``: it reads the output of a
+    layer that stays or may stay, and the compiler maps a single run of layers. ``runtime`` is the lowest
+    documented to take the op (compilers have mapped a QUANTIZE that only changes the sign for runtime 12)."""
 
     layer: int
     op: str

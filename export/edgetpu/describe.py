@@ -1,4 +1,4 @@
-"""Everything a compiled model says of itself, as plain data and as text."""
+"""Everything that a compiled model holds about itself, as plain data and as text."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class _Described:
         )
 
     def _needed(self) -> list[Layer]:
-        """The layers something comes of: ONNX Runtime leaves others behind here and there."""
+        """The layers whose results are used: ONNX Runtime sometimes leaves unused ones behind."""
         used, needed = set(self._graph.outputs), []
         for layer in reversed(self._graph.layers):
             if used.intersection(layer.outputs):

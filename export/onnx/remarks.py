@@ -19,8 +19,8 @@ class Remark(NamedTuple):
 def remarks_on(graph: Graph) -> list[Remark]:
     """Scales per channel without an ``axis``, where more than one axis would fit.
 
-    ONNX then takes axis 1. Of a square filter OIHW that is the input channel, which is hardly meant: the
-    model runs everywhere, and means something else than who wrote it thinks.
+    ONNX then takes axis 1. Of a square filter OIHW that is the input channel, which is hardly intended: the
+    model runs everywhere, but does not mean what its author intended.
     """
     return [
         Remark(view.layer.index, text)

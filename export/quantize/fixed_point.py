@@ -1,7 +1,8 @@
 """Weights rounded to fixed point: integers of some bits times one power of two for each filter.
 
-The selective paper prunes its networks, stores what is left in 12 bits, and says no more. Taken here: two's
-complement, as many fraction bits as let the filter's greatest magnitude still fit, ties to even.
+The selective paper prunes its networks and stores the remaining weights in 12 bits; it gives no details. Here
+the integers are two's complement, with the most fraction bits at which the filter's greatest magnitude fits,
+ties to even.
 Activations and biases stay as they are.
 
 Source: "Selective Deep Convolutional Neural Network for Low Cost Distorted Image Classification".
@@ -29,8 +30,8 @@ WIDTHS = range(2, 25)
 def fraction_bits(values: Array, bits: int = BITS) -> int:
     """The most fraction bits ``f`` at which every value, times ``2^f`` and rounded, fits ``bits`` bits.
 
-    0 for a filter of zeros, negative for values beyond the integers. Raises UsageError for a width there is
-    none of, ModelError for NaN or infinity."""
+    0 for a filter of zeros, negative for values beyond the integers. Raises UsageError for an
+    impossible width, ModelError for NaN or infinity."""
     if bits not in WIDTHS:
         raise UsageError(f"fixed point takes {WIDTHS[0]} to {WIDTHS[-1]} bits, not {bits!r}")
     if not np.isfinite(values).all():

@@ -3,7 +3,7 @@
 Every offset and length is checked against the file before it is followed, so a
 broken file ends in a ModelError: no read outside the file, no allocation a length
 field asks for. Offsets only ever lead to data of a known kind, at a depth the
-reader chooses, so they cannot send it round in circles; how much is read in all
+reader chooses, so they cannot make it loop; how much is read in all
 is bounded by the size of the file, since tables may be referred to many times.
 """
 

@@ -12,11 +12,11 @@ from karat24.golden.attribution.suspect import Suspect, with_data
 from karat24.refimpl.graph import Array
 
 MOST_VALUES = 1 << 24
-"""Accumulators of one channel requantized with other channels' biases, in all."""
+"""Most accumulators of a channel that are requantized with biases of other channels."""
 
 
 def _bias(suspect: Suspect) -> tuple[int, Array] | None:
-    """Where the layer's bias stands among its inputs, and its values."""
+    """The position of the layer's bias among its inputs, and its values."""
     weighted = suspect.weighted
     if weighted is None or weighted.bias is None:
         return None

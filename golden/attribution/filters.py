@@ -13,7 +13,7 @@ from karat24.golden.attribution.suspect import Suspect, with_data
 from karat24.refimpl.graph import Array, Graph, LayerView
 
 MOST_PAIRS = 128
-"""Pairs of input channels that are tried."""
+"""Most pairs of input channels that are tried."""
 
 
 def _filter(suspect: Suspect) -> Array | None:

@@ -65,7 +65,7 @@ def _moved(
 
 
 def _zero_point(view: LayerView) -> int:
-    """Of the layer's input."""
+    """The zero point of the layer's input."""
     if view.op != "QLinearConv":
         return view.input(0).zero_point
     given = view.optional_input(2)

@@ -22,7 +22,7 @@ ACTIVATIONS = ("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "Re
 """Ops that are activations themselves."""
 
 MOST_OTHERS = 64
-"""Other tensors whose scales are tried, the nearest in the file first."""
+"""Most other tensors whose scales are tried, the nearest in the file first."""
 
 _ONNX = {
     "QLinearConv": {"input": (1, 2), "filter": (4, 5), "output": (6, 7)},

@@ -63,7 +63,7 @@ class Attribution:
     worst: tuple[WorstValue, ...] = ()
 
     def merged(self, other: Attribution) -> Attribution:
-        """Over two samples: what gives the values of both."""
+        """The attribution over two samples: only causes that give the values of both."""
         places = {cause.kind: cause.places for cause in other.causes}
         both = []
         for cause in self.causes:

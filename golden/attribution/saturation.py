@@ -12,13 +12,13 @@ from karat24.golden.attribution.suspect import Suspect
 from karat24.refimpl.graph import Array
 
 MOST_PRODUCTS = 1 << 26
-"""Products that are added one by one, or in pairs."""
+"""Most products that are added one by one, or in pairs."""
 
 MOST_SUMS = 1 << 22
-"""Sums that are requantized at once."""
+"""Most sums that are requantized."""
 
 MOST_ROWS = 1 << 24
-"""Values of all rows of the layer's inputs."""
+"""Most values of all rows of the layer's inputs."""
 
 _LOW, _HIGH = -(2**15), 2**15 - 1
 

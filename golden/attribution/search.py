@@ -19,7 +19,7 @@ from karat24.refimpl.engine import Program
 from karat24.refimpl.graph import Array, Graph
 
 MOST_LAYER_WORK, MOST_WORK = 1 << 36, 1 << 38
-"""What the changes of one layer, and of all layers of a comparison, may take (see ``Suspect.cost``)."""
+"""Most work of trying changes of one layer, and of all layers of a comparison (see ``Suspect.cost``)."""
 
 MOST_WORST = 3
 

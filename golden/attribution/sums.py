@@ -40,7 +40,7 @@ class Windowed:
     weights: Array
     """Stored values, ``[out_channel, y, x, channel of the group]``."""
     weight_zero: Array
-    """Of every output channel."""
+    """The zero point of every output channel's weights."""
     groups: int
     place: Callable[[int, int, int, int], tuple[int, ...]]
     """The index in the file's filter of a weight."""
@@ -85,7 +85,7 @@ class Sums:
     suspect: Suspect
     acc: Array
     bias: Array | None
-    """Of every output channel, int64."""
+    """The bias of every output channel, int64; None without one."""
     requantize: Requantize
     windowed: Windowed | None
     """None for an op whose terms are not looked at here."""

@@ -33,19 +33,19 @@ VALUE_WORK = 32
 
 @dataclass(frozen=True)
 class Weighted:
-    """Where an op with a filter has its parts: positions among the inputs, axes of the filter and output."""
+    """The parts of an op with a filter: positions among the inputs, axes of the filter and of the output."""
 
     filter: int
     data: int
     bias: int | None
     out_axis: int
-    """Of the filter: its output channels."""
+    """The filter's axis of output channels."""
     in_axis: int | None
-    """Of the filter: its input channels; None where each output channel has one of its own."""
+    """The filter's axis of input channels; None where each output channel reads one input channel."""
     taps: tuple[int, ...]
-    """Of the filter: y and x; () for a matrix."""
+    """The filter's axes y and x; () for a matrix."""
     channel_axis: int = -1
-    """Of the output: its channels."""
+    """The output's axis of channels."""
 
 
 WEIGHTED = {

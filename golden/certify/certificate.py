@@ -15,8 +15,8 @@ class Certificate:
     ``wanted`` cases decide everything: both sides of every threshold of every channel (``staircase``),
     all values (``table``) or all pairs of values (``pairs``), once for each rounding method of the layer.
     ``met`` of them were fed, in ``models`` runs; ``wrong`` gave another output. ``missing`` lists what was
-    not met, ``reason`` says why nothing was tried. For a staircase it is taken as given that the runtime's
-    output never goes down while its accumulator goes up.
+    not met, ``reason`` says why nothing was tried. For a staircase it is assumed that the runtime's output
+    never decreases when its accumulator increases.
     """
 
     how: How

@@ -53,13 +53,13 @@ class Expected:
 
 
 def expected_stages(view: LayerView) -> tuple[Expected, ...]:
-    """Every way the layer's stage may be; none where nobody knows how it is compiled."""
+    """Every way the layer's stage may be; none where it is not known how the layer is compiled."""
     describe = STAGES.get(view.op)
     return () if describe is None else tuple(describe(view))
 
 
 def needs_stage(view: LayerView) -> bool:
-    """Whether a stage of its own must be there: what changes no value may be done on the way."""
+    """Whether the layer must have a stage of its own; a layer that changes no value may need none."""
     return view.op not in OPTIONAL or not _same_numbers(view)
 
 
@@ -209,7 +209,7 @@ OPTIONAL = frozenset({"CONCATENATION", "QUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND
 """Ops that need no stage where they change no number."""
 
 OPAQUE = frozenset({"SOFTMAX", "LOGISTIC", "TANH", "L2_NORMALIZATION", "RESIZE_BILINEAR", "RSQRT"})
-"""Ops with stages of their own inside, which nobody has described."""
+"""Ops with inner stages, which are not understood."""
 
 _MOVED = (
     "it has no numbers of its own, and no known field of a compiled file says which values it moves where"

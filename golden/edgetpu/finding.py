@@ -56,7 +56,7 @@ class LayerProof:
 @dataclass(frozen=True)
 class ParameterBytes:
     """How the bytes of one executable's parameters are explained: by layers, as zeros between them, as
-    0/1 matrices that only move channels, or not at all (as first byte and end)."""
+    0/1 matrices that only move channels, or not at all (first byte and end of each run)."""
 
     kind: str
     size: int
@@ -71,7 +71,7 @@ class Proof:
     """A compiled model held against its source, layer by layer.
 
     ``io`` holds differences of inputs, outputs and the division of work, which belong to no one layer.
-    ``stages`` are instructions with an output stage that belongs to no layer and resembles none's.
+    ``stages`` are instructions with an output stage that belongs to no layer and resembles no layer's stage.
     """
 
     layers: tuple[LayerProof, ...]

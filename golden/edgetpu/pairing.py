@@ -2,7 +2,7 @@
 
 Layers and stages that agree in every predicted field belong together; several layers with equal
 constants share their stages. A stage left over is a changed copy of a layer's, of the one it resembles
-most; where it resembles none, it may be a step inside an op nobody has described.
+most; where it resembles none, it may be a step inside an op that is not understood.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Paired:
         return [item for item in found if len(item[2]) == fewest and 2 * fewest <= len(item[1].values)]
 
     def find_by_numbers(self, stream: InstructionStream, known: frozenset[int]) -> None:
-        """Takes stages in surroundings nobody knows, by multiplier and clamps alone; ``known`` holds the
+        """Takes stages in unknown surroundings, by multiplier and clamps alone; ``known`` holds the
         instructions of all others."""
         for way in self.ways:
             if set(way.values) >= NUMBERS and way.values["multiplier"] != ONE:
@@ -88,7 +88,7 @@ class Paired:
 
     @property
     def missing(self) -> bool:
-        """Whether a stage must be there and none is."""
+        """Whether the layer must have a stage and has none."""
         return needs_stage(self.view) and not self.stages and not self.changed
 
 
@@ -153,8 +153,8 @@ def _fields_elsewhere(known: Sequence[Paired], stages: Sequence[Stage]) -> froze
 
 
 def _one_field_off(known: Sequence[Paired], left: Sequence[Stage], spans: Sequence[Span]) -> list[Stage]:
-    """Stages that differ from a layer's in a single field are that layer's; inside an op nobody has
-    described only beside the layer's others, since its own steps have the most common values."""
+    """Stages that differ from a layer's in a single field are that layer's; inside an op that is
+    not understood only beside the layer's others, since its own steps have the most common values."""
     still = list(left[MAX_LEFT:])
     for stage in left[:MAX_LEFT]:
         reach = NEARBY if _inside(stage, spans) else ANYWHERE
@@ -206,7 +206,7 @@ def _distance(layer: Paired, stage: Stage) -> int:
 
 
 def _opaque_spans(layers: Sequence[Paired]) -> list[Span]:
-    """Instructions between the stages around each op whose inside nobody has described."""
+    """Instructions between the stages around each op whose inner stages are not understood."""
     spans = []
     for position, layer in enumerate(layers):
         if layer.view.op in OPAQUE or layer.view.op not in STAGES:
@@ -221,8 +221,8 @@ def _inside(stage: Stage, spans: Sequence[Span]) -> bool:
 
 
 def _must_belong(stage: Stage, spans: Sequence[Span]) -> bool:
-    """Whether a stage no layer accounts for is worth a remark: it is neither inside an op nobody has
-    described nor a plain copy."""
+    """Whether a stage that belongs to no layer is worth a remark: it is neither inside an op that is not
+    understood nor a plain copy."""
     if stage.unit not in UNDERSTOOD or _inside(stage, spans):
         return False
     plain_move = (stage.multiplier, stage.lower, stage.upper) == (ONE, *INFINITE)

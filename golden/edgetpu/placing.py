@@ -57,7 +57,7 @@ class Blob:
         self.cursor = 0
 
     def free(self, start: int, size: int) -> bool:
-        """Whether these bytes exist and nothing explains them yet."""
+        """Whether these bytes exist and are not explained yet."""
         return 0 <= start <= len(self.content) - size and not self.explained[start : start + size].any()
 
     def claim(self, start: int, size: int) -> Place:

@@ -1,8 +1,8 @@
 """Proving, without the device, that a compiled Edge TPU model carries its source.
 
-Proved of a layer is every number of the source that the compiled file holds: weights, biases,
+The proof of a layer covers every number of the source that the compiled file holds: weights, biases,
 multipliers and zero points bit for bit, the clamps its activation leaves, its channels, and that it stands
-behind the layers it reads. Not proved is what the device computes with them: its accumulation and
+behind the layers it reads. It does not cover what the device computes with them: its accumulation and
 rounding, and where it keeps intermediate images.
 """
 

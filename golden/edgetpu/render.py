@@ -39,9 +39,9 @@ def lines(proof: Proof) -> Iterator[str]:
 
 
 def conclusion(proof: Proof) -> str:
-    """What it comes to, in one sentence."""
+    """The result, in one sentence."""
     if proof.is_foreign:
-        return "This is no pair: the compiled file was made from another source."
+        return "The two files do not belong together: the compiled file was made from another source."
     if proof.verdict == "differs":
         return "The compiled file does not carry this source."
     if proof.verdict == "not_provable":
@@ -60,5 +60,5 @@ def _bytes(part: ParameterBytes) -> str:
     if part.routing:
         text += f", {part.routing:,} matrices that move channels, which are not compared"
     for start, stop in part.unexplained:
-        text += f"; bytes {start:,} to {stop:,} are nobody's"
+        text += f"; bytes {start:,} to {stop:,} belong to no layer"
     return text

@@ -30,13 +30,13 @@ NAMES = {
     "constant": "constant added to the accumulator",
     "channels": "output channels of a block and of the last",
 }
-"""What a reader knows a field by, where its own name does not say it."""
+"""Names of fields in messages, where their own names do not say what they are."""
 
 NO_STAGE = "no output stage of the instructions resembles what the layer must have"
 
 
 def prove_stages(layers: Sequence[Evidence], stream: InstructionStream) -> list[int]:
-    """Holds each layer against the stream; returns the instructions of stages that are nobody's."""
+    """Holds each layer against the stream; returns the instructions of stages that belong to no layer."""
     paired, left, elsewhere = pair([layer.view for layer in layers], stream)
     for layer, found in zip(layers, paired, strict=True):
         _conclude(layer, found, stream)
@@ -123,7 +123,7 @@ def _is_another_approximation(found: Paired, stream: InstructionStream) -> bool:
 
 
 def _usual(copies: tuple[int, ...]) -> int:
-    """What most copies say; one may be changed."""
+    """The value that most copies have; one may be changed."""
     return max(copies, key=copies.count)
 
 

@@ -1,1 +1,1 @@
-"""Reading off a runtime's arithmetic: kinds of layers, inputs on which rules part, and the rule that fits."""
+"""Finding a runtime's arithmetic: kinds of layers, inputs on which rules differ, the rule that fits."""

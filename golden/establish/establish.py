@@ -1,6 +1,6 @@
-"""Reading off a runtime's arithmetic: which rule of a space of rules gives every value it gives?
+"""Finding a runtime's arithmetic: which rule of a space of rules gives every value that the runtime gives?
 
-For each kind of layer a few models are fed so that the rules of the space part. The search knows nothing of
+For each kind of layer a few models are fed so that the rules of the space differ. The search knows nothing of
 profiles; which of them agree with the runtime is found out afterwards.
 """
 
@@ -27,8 +27,9 @@ class Finding:
     """What was found for one kind of layer: the rules of the space that give all ``values`` values, and the
     profiles that do.
 
-    Several rules where no model asked about tells them apart. None of them: ``counterexample`` shows a value
-    that the rule nearest to it does not give. ``refused`` is what a runtime says that runs no such layer.
+    There are several rules where no model that was run tells them apart. Where there is none,
+    ``counterexample`` shows a value that the nearest rule does not give. ``refused`` is what a runtime says
+    that runs no such layer.
     """
 
     kind: Kind

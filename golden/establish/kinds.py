@@ -62,7 +62,7 @@ WEIGHTED = (
         for dtype, filter_ in (("uint8", "int8"), ("int8", "int8"), ("uint8", "uint8"))
     ),
 )
-"""Sums of products: their rule is sought beside the thresholds on which rules part."""
+"""Sums of products: their rule is sought beside the thresholds on which rules differ."""
 
 TABLES = (
     *(

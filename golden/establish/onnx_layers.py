@@ -1,4 +1,4 @@
-"""Layers of .onnx files for each kind, on scales where rules part."""
+"""Layers of .onnx files for each kind, on scales where rules differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEPTH = 40
 
 
 Scale = float | np.ndarray[Any, Any]
-"""One, or one per channel."""
+"""One scale, or one per channel."""
 
 
 class _Builder(GraphBuilder):

@@ -92,7 +92,7 @@ def _outputs(known: dict[Rule, Array | None], view: LayerView, given: Values, ru
 
 
 def _unequal(expected: Array, found: Array) -> Array:
-    """Elements whose bits differ; one not-a-number is as good as another."""
+    """Elements whose bits differ; all NaNs count as equal."""
     if found.dtype.kind != "f":
         return np.asarray(expected != found)
     either = np.isnan(expected) & np.isnan(found)

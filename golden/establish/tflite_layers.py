@@ -1,4 +1,4 @@
-"""Layers of .tflite files for each kind, on scales where rules part."""
+"""Layers of .tflite files for each kind, on scales where rules differ."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHANNELS = 27
 
 TIE = 4.0
 """An output scale at which RELU6's bound, 1.5 steps, is a tie: where the zero point is odd, the two ways to
-quantize a bound part."""
+quantize a bound differ."""
 
 
 FINE = 0.77 * 2.0**-16
@@ -119,7 +119,7 @@ def table_layer(kind: Kind, seed: int, clamped: bool = False) -> Graph:
 
 
 def _version(kind: Kind) -> int:
-    """Of the op: int8 came with the second version of most."""
+    """The op's version: most ops take int8 from their second version on."""
     first = kind.op in ("HARD_SWISH", "ELU", "PRELU") or kind.form == "from float"
     return 2 if kind.dtype == "int8" and not first else 1
 

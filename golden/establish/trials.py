@@ -1,4 +1,4 @@
-"""The models one kind of layer is asked about, and what they are fed, so that rules part."""
+"""The models one kind of layer is asked about, and what they are fed, so that rules differ."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from karat24.refimpl.profiles import Rule
 from karat24.refimpl.staircase import reach, requantization, staircase, table
 
 SEEDS = 6
-"""Sets of scales looked through for one on which two rules part."""
+"""Sets of scales looked through for one on which two rules differ."""
 
 TABLE_SEEDS = 24
-"""The same for tables, which are quick to compute."""
+"""Sets of scales looked through for tables, which are quick to compute."""
 
 MODELS = 4
 """Models asked about one kind of layer, with scales of their own."""
 
 SHORT_MODELS = 40
-"""As many of ops of float32 data in blocks, most of which have no whole block."""
+"""Models asked about for ops of float32 data in blocks; most of these models have no whole block."""
 
 WIDE = 2**23
 """Accumulators are placed up to here by the models' biases."""
 
 STEPS = 2
-"""Thresholds met per model for each two rules that part there, in each of PARTS."""
+"""Thresholds met per model for each two rules that differ there, in each of PARTS."""
 
 PARTS = (slice(0, 16), slice(16, 24), slice(24, None))
 """Channels in whole blocks of 16, of 8 only, and of none."""
@@ -91,7 +91,7 @@ def _shifted_left(kind: Kind) -> Iterator[Trial]:
 
 
 Described = Callable[[LayerView, Sequence[Rule]], list[Array]]
-"""What describes a layer under each rule."""
+"""A function that describes a layer under each rule."""
 
 
 def _parting_layers(kind: Kind, rules: Sequence[Rule], seeds: int, described: Described) -> list[Graph]:
@@ -180,7 +180,7 @@ def _placed(graph: Graph, rules: Sequence[Rule]) -> Iterator[Trial]:
 
 
 def _whole_table(graph: Graph) -> Iterator[Trial]:
-    """In whole blocks, and behind the last block of 8 and of 16."""
+    """The whole table in whole blocks, and behind the last block of 8 and of 16."""
     for tail in (0, 7, 15) if graph.format == "tflite" else (0,):
         model = table_model(graph, 0, tail)
         yield Trial(model.graph, model.feeds)

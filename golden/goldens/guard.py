@@ -11,8 +11,8 @@ def require_comparable(
 ) -> None:
     """Raises CannotCompare unless model, input, profile and runtime are those of the golden at ``where``.
 
-    ``name`` is who computes now: the oracle, a delegate or a recording, ``runtime`` its library and version.
-    Another runtime is comparable when both are held to one profile.
+    ``name`` says what computes now (the oracle, a delegate or a recording), ``runtime`` its library and
+    version. Another runtime is comparable when both are held to one profile.
     """
     if golden.model.sha256 != model_sha256:
         raise CannotCompare(

@@ -10,7 +10,7 @@ VERSION = 1
 """The format that is written. ``text.READERS`` lists the versions that can be read."""
 
 ORACLE = "oracle"
-"""The name of the producer whose values anybody can compute again."""
+"""The name of the producer whose values can be computed again anywhere."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class InputReference:
 
 @dataclass(frozen=True)
 class Producer:
-    """Who computed the values.
+    """The program that computed the values.
 
     ``name`` is ``oracle`` or a delegate's name. ``runtime`` is the delegate's library and version, '' for the
     oracle, whose bits depend on the profile alone. ``machine`` is filled only where bits may depend on the
@@ -101,7 +101,7 @@ class Golden:
         return self.producer.name == ORACLE
 
     def table(self) -> str:
-        """What a person reads of it: where it comes from, then a line per tensor."""
+        """The golden as a table for people: where it comes from, then a line per tensor."""
         source = f"seed {self.input.seed}" if self.input.seed is not None else ", ".join(self.input.files)
         lines = [
             f"model     {self.model.path}  sha256 {self.model.sha256[:16]}",

@@ -28,7 +28,8 @@ class Observed:
 
     ``shown`` is what is known of each tensor that layers wrote, by index, ``tensors`` their values as far as
     they were kept; ``unreadable`` maps the others to the reason. ``shown_outputs`` and ``outputs`` are the
-    same of the model's outputs. ``loose`` holds the tensors whose bits may depend on the processor.
+    corresponding records and values of the model's outputs. ``loose`` holds the tensors whose bits may depend
+    on the processor.
     """
 
     graph: Graph

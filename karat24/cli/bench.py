@@ -20,20 +20,20 @@ EPILOG = """examples:
   karat24 bench model.tflite --against litert-xnnpack --against ort --threads 2 --json speed.json
   karat24 bench model.tflite --isa avx2 --isa portable --layers
 
-Everybody runs in a process of its own. Outputs are compared first: the oracle, under the
-profile that describes a runtime (--profile: under that one), must equal it bit by bit, or
-nothing is timed. Then all take turns; printed are medians, quartiles and the ratio of the
-runtime's median to the oracle's.
+The oracle and each runtime run in processes of their own. Outputs are compared first: the
+oracle, under the profile that describes a runtime (--profile: under that one), must equal it
+bit by bit, or nothing is timed. Then all take turns. Printed are medians, quartiles and the
+ratio of the runtime's median to the oracle's.
 
   GMAC/s  thousand million multiplication-additions per second
   peak    that, as a fraction of what the instruction set's innermost loop reaches on data in
           the first-level cache, measured just before; for a runtime, that of the best set here
-  memory  the most the process had resident
-  cold    from nothing to the first result in a fresh process with an empty cache of kernels
+  memory  the largest resident memory of the process
+  cold    seconds from starting a fresh process with an empty cache of kernels to its first result
   warm    the same with the cache filled (a runtime has none: its only start)
 
-Everybody is timed from input arrays to output arrays, copies in and out included.
-A ratio of two medians of one run is meant to be quoted; times alone depend on the machine's day.
+All are timed from input arrays to output arrays, copies in and out included.
+Quote the ratio of two medians of one run; times alone depend on what else the machine does.
 
 exit codes: 0 equal, 1 outputs differ, 2 usage or input error, 3 cannot compare or run"""
 
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     shared.complete_with(also, shared.profile_names)
     parser.add_argument(
-        "--threads", type=shared.positive, default=1, metavar="N", help="threads of everybody (default: 1)"
+        "--threads", type=shared.positive, default=1, metavar="N", help="threads of each (default: 1)"
     )
     isa = parser.add_argument(
         "--isa", action="append", default=[], metavar="I",
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-anyway", action="store_true", help="time even where outputs differ")
     parser.add_argument(
         "--time-limit", type=float, default=600.0, metavar="S",
-        help="seconds anybody may take for one turn or start before it is stopped (default: 600)",
+        help="seconds for one turn or start, after which a contestant is stopped (default: 600)",
     )  # fmt: skip
     shared.add_feeds(parser)
     parser.add_argument("--json", type=Path, metavar="OUT.json", help="write all figures as JSON")

@@ -123,7 +123,7 @@ def _each(graph: Graph, trace: Trace, answers: Mapping[int, Answer], folder: Pat
 def _profile_of(options: argparse.Namespace) -> str | None:
     """The profile asked for, else the delegate's own; a command is held to the canonical one.
 
-    Raises CannotCompare for a delegate nobody has described: its arithmetic is no other's.
+    Raises CannotCompare for a delegate that no profile describes.
     """
     from karat24.delegates import delegate_named
     from karat24.refimpl.errors import CannotCompare
@@ -138,7 +138,7 @@ def _profile_of(options: argparse.Namespace) -> str | None:
 
 
 def _digest(options: argparse.Namespace, graph: Graph, tensors: Mapping[int, Array], profile: str) -> str:
-    """What an answer depends on: model, inputs, profile, and who is asked."""
+    """What an answer depends on: model, inputs, profile, and the command or delegate that is asked."""
     digest = hashlib.sha256(options.model.read_bytes())
     for index in graph.inputs:
         digest.update(tensors[index].tobytes())

@@ -51,7 +51,7 @@ def exit_code(checks: Sequence[LayerCheck]) -> int:
 
 
 def lines(checks: Sequence[LayerCheck]) -> Iterator[str]:
-    """A table, and what it comes to."""
+    """A table, and a summary."""
     width = max((len(check.op) for check in checks), default=0)
     for check in checks:
         yield f"{check.layer:4}  {check.op:{width}}  {WORDS[check.outcome]:15}  {check.name!r}"

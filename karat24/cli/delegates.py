@@ -52,7 +52,7 @@ def probe_all() -> Mapping[str, tuple[Fit, Probe]]:
 
 
 def table(found: Mapping[str, tuple[Fit, Probe]]) -> Iterator[str]:
-    """What a person reads: a line for each runtime, and what to know about it or how to get it."""
+    """The table for people: a line for each runtime, and what to know about it or how to get it."""
     width = max(map(len, found))
     for name, (fit, probe) in found.items():
         if probe.available:

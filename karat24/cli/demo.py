@@ -1,4 +1,4 @@
-"""``karat24 demo``: see it work."""
+"""``karat24 demo``: a demonstration on a simulated tomography slice."""
 
 from __future__ import annotations
 

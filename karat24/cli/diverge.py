@@ -86,7 +86,7 @@ def layers_of_both(graph: Graph, first: Profile, second: Profile) -> Graph:
 
 
 def table(found: Divergence, all_layers: bool) -> str:
-    """What a person reads: layers that are not proved equal, or all, and a summary."""
+    """The table for people: layers that are not proved equal, or all, and a summary."""
     from karat24.refimpl.profiles import caveat_of
 
     shown = [layer for layer in found.layers if all_layers or layer.verdict != "equal"]

@@ -20,17 +20,18 @@ def onnx_content(graph: Graph, flavour: Flavour | None) -> tuple[bytes, Graph]:
 
     Raises UsageError where the graph cannot be written in ``flavour``.
     """
-    from karat24.export.onnx import to_onnx, write_float_onnx, write_onnx
+    from karat24.export import write_model
+    from karat24.export.onnx import to_onnx
 
     if graph.format == "onnx":
         written = _reshaped(graph, flavour)
-        return write_onnx(written), written
+        return write_model(written), written
     if any(tensor.dtype in ("int8", "uint8") and tensor.quantization for tensor in graph.tensors):
         written = to_onnx(graph, flavour or "qdq")
-        return write_onnx(written), graph
+        return write_model(written), graph
     if flavour is not None:
         raise UsageError(FLOAT)
-    return write_float_onnx(graph), graph
+    return write_model(graph, "onnx"), graph
 
 
 def _reshaped(graph: Graph, flavour: Flavour | None) -> Graph:

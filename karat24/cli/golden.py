@@ -22,8 +22,8 @@ EPILOG = """examples:
   karat24 golden check model.tflite --recorded dump.npz
   karat24 golden accept model.tflite                    shows what would change, and asks
 
-A golden holds a hash per layer, so it says which layer differs. What was recorded with another model, input,
-profile or runtime is never compared: exit code 3. So is a golden that is missing, damaged or stale."""
+A golden holds a hash per layer, so it says which layer differs. A golden of another model, input, profile or
+runtime is never compared, nor is one that is missing, damaged or stale: exit code 3."""
 
 ACTIONS = {
     "record": "run a model and write its golden",

@@ -117,7 +117,7 @@ def table(content: dict[str, Any]) -> str:
 
 
 def _opaque(layer: dict[str, Any]) -> list[str]:
-    """What there is to say of a layer that only its maker knows: its tensors and the size of its payload."""
+    """What is known of a custom layer: its tensors and the size of its payload."""
     sizes = [
         f"{name} {value}"
         for name, value in layer["attributes"].items()

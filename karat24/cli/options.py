@@ -71,7 +71,7 @@ def add_delegate_folder(source: argparse._ActionsContainer) -> None:
 
 
 def unlisted_runtime(options: argparse.Namespace, format: Format, profile: str) -> Delegate:
-    """What ``--delegate-command`` starts, or ``--delegate-folder`` waits for."""
+    """The delegate of ``--delegate-command`` or ``--delegate-folder``."""
     from karat24.delegates.command import CommandDelegate
     from karat24.delegates.folder import FolderDelegate
 
@@ -190,7 +190,7 @@ CONVERSIONS = {
     ".engine": "nothing: give the .onnx file it was built from",
     ".plan": "nothing: give the .onnx file it was built from",
 }
-"""What writes a file karat24 reads from models in other formats."""
+"""Suffix of another format to the tool that converts it to a file that karat24 reads."""
 
 
 def require_model_file(path: Path) -> None:
@@ -213,7 +213,7 @@ def require_model_file(path: Path) -> None:
 
 
 def warn(graph: Graph, command: str) -> None:
-    """Prints what of the model is likely not meant as it is written, to stderr."""
+    """Prints to stderr what in the model is likely a mistake."""
     from karat24.inspection.remarks import AXIS_LEFT_OUT, remarks
 
     for remark in remarks(graph, (AXIS_LEFT_OUT,)):

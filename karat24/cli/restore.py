@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="S",
-        help="1 (default) keeps what the network makes; less gives back what it took away and is no noise, "
-        "0 all of that",
+        help="1 (default) keeps the network's result; lower values give back more of the structure that it "
+        "removed, 0 all of it",
     )  # fmt: skip
     parser.add_argument(
         "--accept-loss", action="store_true",
@@ -181,7 +181,7 @@ def _restore(plan: Plan, options: argparse.Namespace) -> int:
 
 
 def _tell_losses(records: Iterable[Record]) -> int:
-    """Says of how many slices more than noise was taken, and of how many that cannot be told."""
+    """Prints from how many slices more than noise was removed, and for how many this cannot be judged."""
     records = list(records)
     marked = [record for record in records if record.structured]
     blind = sum(not record.judged for record in records)

@@ -42,8 +42,8 @@ its outputs never go down while its sums go up. A layer whose cases could not al
 met is not compared; layers without a finite description are listed.
 With --against, two runtimes are compared; a .tflite model is written as .onnx for
 a runtime that reads that, unless --other gives the file.
-With --delegate-folder a device is asked that nothing here can start: the first run writes every
-model into a folder, with its inputs; once the outputs lie beside them, the same command judges.
+With --delegate-folder the runtime is a device that cannot be started from here: the first run writes
+every model into a folder, with its inputs; once the outputs lie beside them, the same command judges.
 
 exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"""
 
@@ -149,7 +149,7 @@ def _finish(options: argparse.Namespace, report: Report) -> int:
 
 
 def _require_fitting(options: argparse.Namespace) -> None:
-    """Raises UsageError for options of another way to judge than the one asked for."""
+    """Raises UsageError for options that do not go with the chosen way of judging."""
     from karat24.refimpl.errors import UsageError
 
     if options.recorded is not None and options.certify:
@@ -212,12 +212,12 @@ def _against_oracle(
 
 
 def _model(options: argparse.Namespace, graph: Graph, other_sizes: bool) -> Model:
-    """The file; one of its subgraphs, and what has ``other_sizes`` than the file, as a model of its own."""
+    """The file; as a model of its own, a subgraph of it or a graph with ``other_sizes`` than the file."""
     if options.subgraph is None and not other_sizes:
         return Path(options.model)
-    from karat24.export.tflite import write_tflite
+    from karat24.export import write_model
 
-    return write_tflite(graph)
+    return write_model(graph)
 
 
 def _require_format(delegate: Delegate, options: argparse.Namespace, graph: Graph) -> None:

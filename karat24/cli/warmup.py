@@ -16,8 +16,8 @@ EPILOG = """examples:
   karat24 warmup
   KARAT24_CACHE_DIR=/opt/karat24-cache karat24 warmup     (then set it at run time, too)
 
-Compiled code is kept per instruction set and processor. What a machine finds is used
-only if processor, sources and versions are the same; anything else is compiled anew."""
+Compiled code is kept per instruction set and processor. It is used only where processor,
+sources and versions are the same; everything else is compiled anew."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compiles, with a bar on a terminal, and prints what was done where in which time."""
+    """Compiles, with a bar on a terminal, and prints the number of layers, the time and the folder."""
     import time
 
     from karat24.refimpl.kernels.jit.compile_cache import cache_directory

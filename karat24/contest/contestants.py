@@ -14,7 +14,7 @@ from karat24.delegates.edgetpu import EDGETPU_DEVICE, EDGETPU_LIBRARY
 from karat24.delegates.onnx_lanes import ONNX_LANES
 from karat24.delegates.table import EDGETPU_LANE, TFLITE_LANES
 from karat24.delegates.tflite import python_for
-from karat24.export import graph_under, write_model
+from karat24.export import graph_under, read_model, write_model
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Array, Format, Graph
 from karat24.refimpl.kernels.jit import isa
@@ -154,12 +154,12 @@ def as_onnx(subject: Subject) -> Subject:
     """
     if subject.format == "onnx":
         return subject
-    from karat24.export.onnx import read_onnx, to_onnx
+    from karat24.export.onnx import to_onnx
     from karat24.golden.against import relayout
 
     content = write_model(to_onnx(subject.graph, "qdq"))
     feeds = tuple(relayout(values, "tflite", "onnx") for values in subject.feeds)
-    return Subject(content, read_onnx(content), feeds)
+    return Subject(content, read_model(content), feeds)
 
 
 def describes(profile: str, subject: Subject) -> bool:

@@ -29,7 +29,7 @@ class Quartiles:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One layer, or one node a runtime fused layers into; ``layer`` is None where that is not told.
+    """One layer, or one node a runtime fused layers into; ``layer`` is None where it is not known.
 
     ``share`` is of the sum over layers; ``gmac_per_s`` is 0 where no multiplications are counted.
     """

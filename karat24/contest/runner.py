@@ -1,7 +1,7 @@
 """A contest: every contestant opens the model, outputs are compared, then all run in turns.
 
-Each contestant has a process of its own, so that its memory is its own, its threads wait in peace
-while others run, and its crash is a line in the table. One turn is one run of a large model and a
+Each contestant has a process of its own, so that its memory is its own, its threads do not
+disturb the others, and its crash is a line in the table. One turn is one run of a large model and a
 small batch of a small one; the order rotates, so that no contestant always follows the one neighbour.
 """
 
@@ -45,7 +45,7 @@ TURN = 0.1
 MOST_PER_TURN = 50
 
 SETTLE = 0.02
-"""Seconds between turns: runtimes let idle threads spin for a moment, at the next one's expense."""
+"""Seconds between turns: a runtime's idle threads spin for a moment and would slow the next contestant."""
 
 FEWEST_ROUNDS = 3
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from karat24.export import graph_under
+from karat24.export import graph_under, read_model
 from karat24.export.outline import Edge, Outline, printable
 from karat24.inspection.remarks import remarks
 from karat24.inspection.tensors import attribute_data, tensor_data
@@ -63,12 +63,11 @@ def _describe_tflite(path: Path, profile: str | None, number: int) -> dict[str, 
 
 
 def _describe_onnx(path: Path, profile: str | None) -> dict[str, Any]:
-    from karat24.export.onnx import read_onnx
     from karat24.export.onnx.outline import outline_onnx
 
     _require_profile(profile, "onnx")
     try:
-        graph = read_onnx(path)
+        graph = read_model(path)
     except ModelError as error:
         return _outlined(lambda: outline_onnx(path), error)
     if profile is None:

@@ -1,4 +1,4 @@
-"""What is sound in a model and still surprises people: differing scales, crushed ranges, odd biases."""
+"""What is valid in a model and still surprises people: differing scales, crushed ranges, odd biases."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _crushed(around: Surroundings, view: LayerView) -> Iterator[str]:  # noqa: A
 
 
 CLIPPED_PART = 0.05
-"""Of an input's range; less is what rounding ranges to scales takes away."""
+"""Share of an input's range; rounding ranges to scales takes away less than this."""
 
 COPYING = ("QUANTIZE", "CONCATENATION", "Concat", "com.microsoft:QLinearConcat")
 """Ops that put real values on the output's steps as they are."""
@@ -131,7 +131,7 @@ def _held(tensor: Tensor) -> tuple[float, float] | None:
 
 
 BIAS_TOLERANCE = 1e-4
-"""Relative: a float32 product rounds by 6e-8, and exporters round scales to a few digits more than four."""
+"""Relative tolerance: a float32 product rounds by 6e-8, and exporters keep a few more digits than four."""
 
 
 def _bias_scale(around: Surroundings, view: LayerView) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from karat24.delegates import Delegate, delegate_named
+from karat24.export import write_model
 from karat24.export.quantize import (
     PRESETS,
     QuantizationScheme,
@@ -19,7 +20,6 @@ from karat24.export.quantize import (
     quantize_learnt,
     quantize_model,
 )
-from karat24.export.tflite import write_tflite
 from karat24.golden.diff import diff_arrays
 from karat24.golden.report import Mode
 from karat24.golden.verify import verify
@@ -85,7 +85,7 @@ def run_demo(options: Options, folder: Path, say: Say) -> int:
     say("quantizing TomoGAN and Fine-Tune …")
     graphs = quantized_networks(options.upsampling, options)
     for name, graph in graphs.items():
-        (folder / f"{name}.tflite").write_bytes(write_tflite(graph))
+        (folder / f"{name}.tflite").write_bytes(write_model(graph))
 
     say("restoring on the oracle, " + CANONICAL + " …")
     oracle = {name: on_oracle(graph, CANONICAL) for name, graph in graphs.items()}
@@ -166,7 +166,7 @@ def judge(lane: str, graphs: dict[str, Graph], feeds: dict[str, Array], tiles: i
         for name, graph in graphs.items():
             middle = feeds[name][len(feeds[name]) // 2][None]
             for mode in MODES:
-                report = verify(write_tflite(graph), graph, delegate, [[middle]], mode=mode)
+                report = verify(write_model(graph), graph, delegate, [[middle]], mode=mode)
                 say(f"{name}: {report.table()}")
                 codes.append(report.exit_code())
         for name, graph in graphs.items():
@@ -177,7 +177,7 @@ def judge(lane: str, graphs: dict[str, Graph], feeds: dict[str, Array], tiles: i
 
 def judge_outputs(delegate: Delegate, graph: Graph, feeds: Array, shown: str, say: Say) -> int:
     """Compares every output value for inputs ``[n, y, x, channel]``; ``shown`` says what they are."""
-    model, expected = write_tflite(graph), on_oracle(graph, delegate.profile)
+    model, expected = write_model(graph), on_oracle(graph, delegate.profile)
     began = time.perf_counter()
     answers = list(delegate.run_many([(model, [given[None]]) for given in feeds]))
     middle = time.perf_counter()

@@ -1,6 +1,6 @@
 """What a float32 layer may compute when no document fixes the order of its sums: an interval per value.
 
-Used where no rule is known, never beside one. The layer's inputs are exact: what the runtime had there.
+A bound is used only where no rule is known. The layer's inputs count as exact: they are what the runtime had.
 """
 
 from __future__ import annotations

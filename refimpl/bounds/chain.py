@@ -1,7 +1,7 @@
 """Intervals through layers whose rule is known: a hidden float edge, a QuantizeLinear behind it.
 
-A layer that never decreases its output when an input grows maps an interval to the interval between what it
-makes of the two ends, rounding included, since rounding never turns two values around. So the oracle's own
+A layer whose output never decreases when an input grows maps an interval to the interval between its results
+for the two ends. Rounding is included, since it never exchanges the order of two values. So the oracle's own
 layer is run at both ends, and behind a quantization there is a set of allowed integers.
 """
 
@@ -31,7 +31,7 @@ INCREASING = frozenset(
 """Ops that never decrease when the values of their inputs grow, parameters being constants."""
 
 PRODUCTS = frozenset({"MUL", "Mul"})
-"""Ops that are largest and smallest at ends of their inputs, whichever."""
+"""Ops whose largest and smallest results are found at ends of their inputs."""
 
 DIFFERENCES = frozenset({"SUB", "Sub"})
 """Ops that grow with their first input and shrink as the second one grows."""
@@ -40,7 +40,7 @@ Inputs: TypeAlias = Sequence[Interval | None]
 """One interval per input of a layer, constants included; None where an optional input is left out."""
 
 INT32_STEPS = 2.0**31 - 2**8
-"""Quotients a conversion to int32 holds for sure."""
+"""Largest quotient that surely fits an int32."""
 
 
 def interval_of(program: Program, tensor: int, known: Mapping[int, Array]) -> Interval:
@@ -95,7 +95,7 @@ def _present(found: Mapping[int, Interval], tensor: Tensor) -> Interval:
 
 
 def _through(program: Program, step: Step, inputs: Inputs) -> tuple[Interval, ...]:
-    """A layer with a rule, run at the ends of its inputs."""
+    """The outputs of a layer with a rule, from runs at the ends of its inputs."""
 
     def run(*highs: bool) -> tuple[Array, ...]:
         ends = [
@@ -119,7 +119,7 @@ def _through(program: Program, step: Step, inputs: Inputs) -> tuple[Interval, ..
 
 
 def _refuse_wrapping(step: Step, inputs: Inputs) -> None:
-    """A quantization whose conversion to int32 wraps around is not increasing beyond that."""
+    """Refuses a quantization whose conversion to int32 may wrap around: it would not be increasing."""
     first, output = inputs[0], step.view.outputs[0]
     if step.view.op != "QUANTIZE" or step.rule.overflow != "wraps" or first is None:
         return

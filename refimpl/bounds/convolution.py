@@ -24,7 +24,7 @@ def convolve(over: tuple[Window, ...], groups: int, data: Array, weights: Array)
 
 
 def spread(over: tuple[Window, Window], groups: int, data: Array, weights: Array) -> Array:
-    """The transpose: windows over the output, whose positions are the inputs'. Filters as in ``convolve``."""
+    """The transposed convolution: an input position is a window on the output. Filters: see ``convolve``."""
     over_y, over_x = over
     shape = (data.shape[0], over_y.input_size, over_x.input_size, weights.shape[0])
     result = np.zeros(shape)

@@ -1,4 +1,4 @@
-"""Intervals of float32 functions whose library nobody names: the error of each form in use, bounded.
+"""Intervals of float32 functions whose library is not known: a bound of the error of every form in use.
 
 *Exponential.* glibc documents at most 1 ULP for ``expf`` (manual, "Known Maximum Errors in Math
 Functions"). The vectorized forms (MLAS, Eigen, XNNPACK) take ``m = round(x / ln 2)`` and ``r = x - m ln
@@ -6,13 +6,14 @@ Functions"). The vectorized forms (MLAS, Eigen, XNNPACK) take ``m = round(x / ln
 least 0.7, the ones before are damped by |r|, and the polynomial is closer than ``u / 2``: together less
 than ``4 u``. Where ``r`` is taken in two steps (Cody and Waite) it is exact but for ``u``; where the
 argument is multiplied with ``log2 e`` in one step (XNNPACK's EXP) both the factor and the product are
-rounded, and the exponential changes by ``2 |x| u``. Allowed are EXPONENTIAL = ``8 u`` and ``2 |x| u``.
+rounded, and the exponential changes by ``2 |x| u``. EXPONENTIAL = ``8 u`` plus ``2 |x| u`` is
+allowed.
 
 *Logistic and tanh.* glibc documents 2 ULP for ``tanhf``. MLAS and Eigen divide two polynomials by Horner's
 rule, argument clamped to ±18 and ±9, where the functions are closer than ``u`` to their limits; XNNPACK and
 the reference kernels of TFLite take an exponential, a sum and a quotient, the latter beyond -9 the
-exponential alone, which is ``exp(-18) < u / 2`` away. The results are at most 1, and so are the errors less
-than ``8 u`` absolutely; allowed are SATURATING = ``16 u``.
+exponential alone, which is ``exp(-18) < u / 2`` away. The results are at most 1, so the absolute
+errors are less than ``8 u``; SATURATING = ``16 u`` is allowed.
 
 *The error function* is an odd polynomial near 0 and ``1 - exp(-p(x))`` beyond, the exponential at most 0.2
 there, so that its error is small against ``u``: again less than ``8 u``, and SATURATING allowed.
@@ -54,20 +55,20 @@ def check_unary(view: LayerView) -> None:
     require_shape(view, view.output(), view.input(0).shape)
 
 
-def logistic(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the array says it all
+def logistic(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - every bound takes a view
     """``1 / (1 + exp(-x))``."""
     x = _finite(operand(values, 0))
     with np.errstate(over="ignore"):
         return _around(1 / (1 + np.exp(-x)), SATURATING)
 
 
-def tanh(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the array says it all
+def tanh(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - every bound takes a view
     """``tanh(x)``; near 0 the forms are exact to a few units of x."""
     x = _finite(operand(values, 0))
     return _around(np.tanh(x), np.minimum(SATURATING, 2 * SATURATING * np.abs(x) + TINY))
 
 
-def exp(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the array says it all
+def exp(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - every bound takes a view
     """``exp(x)``; below TINY it may be flushed to 0."""
     x = _finite(operand(values, 0))
     with np.errstate(over="ignore"):
@@ -80,7 +81,7 @@ def _exponential(x: Array) -> Array:
     return EXPONENTIAL + 2 * np.minimum(np.abs(x), FARTHEST) * UNIT
 
 
-def erf(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the array says it all
+def erf(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - every bound takes a view
     """``erf(x)``."""
     return _around(_erf(_finite(operand(values, 0))), SATURATING)
 
@@ -123,7 +124,7 @@ def elu(view: LayerView, values: Values) -> Interval:
     return _around(result, np.where(below, abs(alpha) * SATURATING + 2 * TINY, TINY))
 
 
-def softplus(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the array says it all
+def softplus(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - every bound takes a view
     """``log(1 + exp(x))``."""
     x = _finite(operand(values, 0))
     return _around(np.logaddexp(x, 0.0), SATURATING + 2 * UNIT * np.abs(x))

@@ -1,5 +1,4 @@
-"""``com.microsoft:FusedConv``: a float convolution and the activation behind it, which ONNX Runtime's
-optimizer makes one node of."""
+"""``com.microsoft:FusedConv``: a float convolution and its activation, joined by ONNX Runtime's optimizer."""
 
 from __future__ import annotations
 

@@ -91,12 +91,12 @@ class Interval:
 
     @classmethod
     def exactly(cls, values: Array) -> Interval:
-        """Values that are known."""
+        """The intervals of known values: both ends are equal."""
         return cls(values, values)
 
     @property
     def is_exact(self) -> bool:
-        """True when every value is settled."""
+        """True when every interval holds one value."""
         return self.low is self.high or bool(np.array_equal(self.low, self.high))
 
     def nearest(self, found: Array) -> Array:

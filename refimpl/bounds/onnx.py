@@ -75,7 +75,7 @@ def conv_transpose(view: LayerView, values: Values) -> Interval:
     )
 
 
-def matmul(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - the arrays say it all
+def matmul(view: LayerView, values: Values) -> Interval:  # noqa: ARG001 - every bound takes a view
     """MatMul."""
     left, right = operand(values, 0), operand(values, 1)
     return sum_of_products(np.matmul, left, right, left.shape[-1])

@@ -1,4 +1,4 @@
-"""The interval of float32 means over windows: sums of the taps inside an image, over how many count."""
+"""The interval of float32 means over windows: sums of the taps inside an image, divided by a count."""
 
 from __future__ import annotations
 

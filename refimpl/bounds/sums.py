@@ -8,8 +8,8 @@ round twice. So
     |float32 result - y| <= gamma_k * (sum of |a_i b_i| + |c|)
 
 (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1, equation 3.5, and the
-remark below it on the order of summation). What is not covered is another algorithm, of which no runtime
-judged here makes use in float32: Winograd's transforms, FFT, Strassen's product.
+remark below it on the order of summation). Other algorithms are not covered; no runtime judged here uses
+one in float32: Winograd's transforms, FFT, Strassen's product.
 
 Below ``TINY`` the relative error says nothing. A runtime may round to subnormals, or flush them to 0, as
 results (LiteRT does, by ``ruy::ScopedSuppressDenormals``; ONNX Runtime with
@@ -82,7 +82,7 @@ def mean_of(data: Array, axes: tuple[int, ...], divisor: int) -> Interval:
 def rounded_sum(
     centre: Array, magnitude: Array, roundings: int, lost: Array, divisor: Array | int = 1
 ) -> Interval:
-    """The interval of a sum each of whose terms is rounded that often, divided by a number of 1 or more.
+    """The interval of a sum whose terms are rounded ``roundings`` times each, over a divisor of 1 or more.
 
     ``magnitude`` is the sum of the terms' magnitudes, ``lost`` what underflow takes away at most.
     Raises CannotCompare where a partial sum may overflow.

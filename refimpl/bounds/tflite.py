@@ -30,7 +30,7 @@ from karat24.refimpl.spec.shared.requirements import (
 from karat24.refimpl.spec.tflite.mean import reduced_axes, reduced_shape
 
 ACTIVATIONS = {"NONE": None, "RELU": (0.0, math.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
-"""Fused activations that only clamp, and between what: an interval is clamped as its values are."""
+"""Fused activations that only clamp, with their bounds; an interval is clamped as its values are."""
 
 
 def require_float(view: LayerView, first: int = 0) -> None:

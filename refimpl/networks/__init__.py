@@ -47,7 +47,7 @@ and their weights are random from a seed unless they are given."""
 
 
 def usual_size(name: str) -> int:
-    """Height and width of a network's input where nobody says otherwise."""
+    """Height and width of a network's input unless others are given."""
     return FIXED_SIZE if name.startswith(("vgg16", "resnet50", "tiny")) else 64
 
 

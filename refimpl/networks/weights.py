@@ -3,7 +3,7 @@
 Names are the constants' names in the graph (``box1/conv1/filter``); filters are
 laid out OHWI, ``[out_channel, y, x, in_channel]``, biases ``[out_channel]``, computed with in float32.
 Weights of quantization-aware training come with ``<activation>/range``, ``[low, high]``: the ranges the
-network was trained to be rounded in. They are the quantizer's; the float networks pass over them.
+network was trained to be rounded in. The quantizer uses them; float networks ignore them.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ def trained_weights(
     """The weights that ship for a network (``tomogan``, ``fine-tune``, ``chained``, ``slice-selector``), or
     None when none do.
 
-    ``aware``: those trained to be quantized in ``scheme``, with their ranges. Otherwise TomoGAN's are the
-    same for every scheme, while Fine-Tune repairs what one cost TomoGAN: ``uint8-2019``, or else int8.
+    ``aware``: those trained to be quantized in ``scheme``, with their ranges. Otherwise TomoGAN's do not
+    depend on the scheme, and Fine-Tune's repair what quantization by ``uint8-2019``, or else int8, cost it.
     """
     if network == "chained":
         first, second = (trained_weights(part, upsampling, scheme) for part in ("tomogan", "fine-tune"))

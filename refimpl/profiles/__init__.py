@@ -14,7 +14,7 @@ from karat24.refimpl.profiles import refusals
 from karat24.refimpl.profiles.established import Established
 from karat24.refimpl.profiles.file import read_profile
 from karat24.refimpl.profiles.onnx import table as onnx
-from karat24.refimpl.profiles.rules import METHODS, Libm, Rule
+from karat24.refimpl.profiles.rules import METHODS, Libm, Rule, RuleTable
 from karat24.refimpl.profiles.tflite import arm64, edgetpu
 from karat24.refimpl.profiles.tflite import table as tflite
 from karat24.refimpl.profiles.tflite import variants as tflite_variants
@@ -46,18 +46,18 @@ class Profile:
     between DequantizeLinear and QuantizeLinear into integer ops, with ``int8_allowed`` those of int8
     activations as they are, which ONNX Runtime makes uint8 or leaves in float. Where one runtime
     computes differently on different machines, there is a profile for each kind: ``variant_of`` names the
-    first of them, and ``here`` says of a machine what makes this one fit. ``established`` is None where
+    first of them, and ``here`` says what shows that a machine needs this one. ``established`` is None where
     nothing was run. ``refuses`` lists layers of ``table`` that the runtime itself refuses,
     ``delegated_refuses`` those of ``delegated``. A profile is ``silent`` on layers whose arithmetic nobody
-    knows or differs by processor, each with the reason, and on ops its table lacks. ``caveat`` is what every
-    verdict says of a profile held against no runtime. ``own_variants`` names the variants of the tables where
-    the runtime has kernels for more of them than :func:`variant_of` tells apart.
+    knows or which differs by processor, each with the reason, and on ops its table lacks. ``caveat`` is set
+    where the rules were never held against the runtime; every verdict then says it. ``own_variants`` names
+    the variants of the tables where the runtime has kernels for more than :func:`variant_of` tells apart.
     """
 
     name: str
     runtime: str
-    table: tflite.RuleTable
-    delegated: tflite.RuleTable | None = None
+    table: RuleTable
+    delegated: RuleTable | None = None
     format: Format = "tflite"
     open_ties: bool = False
     fuses_qdq: bool = False
@@ -191,9 +191,7 @@ _CALLING_LIBM = (
 _HERE_ARM64 = "this is a 64-bit Arm processor"
 
 
-def _on_arm64(
-    profile: Profile, table: tflite.RuleTable, delegated: tflite.RuleTable | None = None
-) -> Profile:
+def _on_arm64(profile: Profile, table: RuleTable, delegated: RuleTable | None = None) -> Profile:
     """The profile of the same lane on 64-bit Arm."""
     return replace(
         profile,
@@ -236,7 +234,7 @@ _GLIBC_2_41: tuple[str, Libm, str, str] = (
     "the C library rounds tanhf, expm1f and erfcf correctly, as glibc does from 2.41 on",
 )  # fmt: skip
 _OTHER_LIBC: tuple[str, Libm, str, str] = (
-    "other-libc", "none", "a C library nobody looked at",
+    "other-libc", "none", "a C library other than glibc",
     "the C library's tanhf or erfcf is not glibc's: TANH, ELU and GELU are not compared on this machine",
 )  # fmt: skip
 
@@ -362,14 +360,14 @@ def _from_file(path: Path) -> Profile:
         if (op.isupper()) != (known.format == "tflite"):
             raise UsageError(f"{path}: {op} is no op of .{known.format} files, which {found.base} describes")
 
-    def departing(table: tflite.RuleTable) -> tflite.RuleTable:
+    def departing(table: RuleTable) -> RuleTable:
         return MappingProxyType(
             {**table, **{op: {**table.get(op, {}), **rules} for op, rules in found.rules.items()}}
         )
 
     return replace(
         known,
-        name=str(path),  # so that whoever has the name finds the profile again
+        name=str(path),  # profile_named finds the file again by this name
         runtime=f"{found.name}: {known.runtime}, departing as {path.name} says",
         table=departing(known.table),
         delegated=None if known.delegated is None else departing(known.delegated),

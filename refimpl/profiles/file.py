@@ -49,7 +49,7 @@ class ProfileFile:
 
 
 def read_profile(path: Path) -> ProfileFile:
-    """Raises UsageError saying what is wrong with the file."""
+    """The profile in a file. Raises UsageError saying what is wrong with the file."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise UsageError(f"{path}: a profile has no more than {MOST_BYTES} bytes")

@@ -66,7 +66,7 @@ METHODS: Mapping[Method, str] = MappingProxyType(
     {
         "exact": "integer copy or comparison, nothing is rounded",
         "gemmlowp": "Q0.31 multiplier; doubling high multiply rounds half up, the shift half away from zero",
-        "gemmlowp_signed": "the same with a negative multiplier; gemmlowp applies its sign after rounding",
+        "gemmlowp_signed": "gemmlowp with a negative multiplier, whose sign is applied after rounding",
         "gemmlowp_saturating": "gemmlowp's rounding; a shift to the left saturates where the other one wraps",
         "ruy": "Q0.31 multiplier; doubling high multiply and shift both round half up",
         "single_rounding": "Q0.31 multiplier; the product is rounded once, half up",
@@ -75,7 +75,8 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float32_half_even": "float32 product, rounded half to even, zero point added after",
         "float64_half_away": "float64 product, rounded half away from zero; beyond int32 it is -2^31, as "
         "x86-64 converts it",
-        "float64_saturating": "the same, but beyond int32 it is the nearest int32, as Arm converts it",
+        "float64_saturating": "float64 product, rounded half away from zero; beyond int32 it is the "
+        "nearest int32, as Arm converts it",
         "sse": "the NEON body as compiled through SSE, in whole blocks only",
         "xnnpack": "XNNPACK's own integer or float form of the op",
         "divide_float32": "x / scale in float32, rounded half away from zero",
@@ -84,13 +85,13 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "reference": "the op's reference formula",
         "optimized": "the op's optimised formula (other association of the same terms)",
         "spatial": "the special path for a 4-D mean over y and x with keep_dims, rounded as gemmlowp",
-        "spatial_ruy": "the same, rounded as ruy",
+        "spatial_ruy": "the special path for a 4-D mean over y and x with keep_dims, rounded as ruy",
         "saturating": "float to integer toward zero, clamped to the integer's range",
-        "saturating_or_0": "the same, and 0 for what is not a number",
+        "saturating_or_0": "float to integer toward zero, clamped to the integer's range; 0 for NaN",
         "fixed_point": "gemmlowp fixed-point transcendental functions",
         "float_table": "a 256-entry table computed in float32",
         "affine_float32": "q * scale + (-zero_point * scale) in float32",
-        "affine_fused": "the same as one fused multiply-add",
+        "affine_fused": "q * scale + (-zero_point * scale) as one float32 fused multiply-add",
         "reference_fused": "the reference formula with fused multiply-adds",
         "optimized_fused": "the optimised formula with fused multiply-adds",
         "xnnpack_fused": "XNNPACK's float form of the op with fused multiply-adds",
@@ -146,13 +147,13 @@ class Rule:
     XNNPACK ``rint(f32(6/s) + zp)``, the Edge TPU ``zp + rint(f32(6 * f32(1/s)))``. ``overflow`` says what
     QUANTIZE makes of float32 values that no int32 step count holds: x86 converts them to -2^31 and the zero
     point is added modulo 2^32 (``wraps``), or the steps are clamped first, from
-    above before from below and what is not a number like a large one (``saturates``). Arm converts to the
-    nearest int32, and what is not a number to 0: the zero point is then added modulo 2^32 (``arm_wraps``), or
-    saturates (``arm_saturates``). For a table of floating point it says the like of table entries.
-    ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and
-    int8 values are added in 16 bits that saturate (``vpmaddubsw``), along (tap_y, tap_x, channel).
-    ``libm`` is the C library whose float32 tanh, expm1 or erfc a table is made with: ``fdlibm`` is glibc's
-    up to 2.40, ``correctly_rounded`` glibc's from 2.41 on.
+    above before from below, a NaN like a large number (``saturates``). Arm converts to the
+    nearest int32, and a NaN to 0: the zero point is then added modulo 2^32 (``arm_wraps``), or
+    saturates (``arm_saturates``). For an op computed by a table from floats it says this of the table's
+    entries. ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and int8
+    values are added in 16 bits that saturate (``vpmaddubsw``), along (tap_y, tap_x, channel). ``libm`` is the
+    C library whose float32 tanh, expm1 or erfc a table is made with: ``fdlibm`` is glibc's up to 2.40,
+    ``correctly_rounded`` glibc's from 2.41 on.
     """
 
     method: Method
@@ -176,6 +177,10 @@ class Rule:
         if self.libm != "none":
             text += f", C library {self.libm.replace('_', ' ')}"
         return text
+
+
+RuleTable: TypeAlias = Mapping[str, Mapping[str, Rule]]
+"""Op to variant to rule; the variant ``*`` stands for all that are not named."""
 
 
 WITHOUT_KERNEL: frozenset[Method] = frozenset(

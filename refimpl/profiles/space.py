@@ -59,7 +59,7 @@ def _multiplied(methods: Iterable[Method], clamps: tuple[Clamp, ...] = CLAMPS[:1
 
 
 def _divided(methods: Iterable[Method], clamps: tuple[Clamp, ...] = CLAMPS[:1]) -> tuple[Rule, ...]:
-    """The same for a multiplier of two scales only, where ``float32_product`` has nothing to round."""
+    """As :func:`_multiplied`, for a multiplier of two scales: ``float32_product`` has nothing to round."""
     return tuple(rule for rule in _multiplied(methods, clamps) if rule.multiplier != "float32_product")
 
 
@@ -76,11 +76,11 @@ _BY_CHANNEL: Blocks = ((8, "channel"), (16, "channel"))
 _FLAT: Blocks = ((8, "flat"), (16, "flat"))
 
 _BY_RECIPROCAL = (Rule("float32_half_even", "float32_reciprocal", clamp="reciprocal"),)
-"""Of a device that multiplies by the reciprocal of its output's scale, see ``tflite/edgetpu.py``."""
+"""The rule of a device that multiplies by the reciprocal of its output's scale, see ``tflite/edgetpu.py``."""
 
 _ONCE_IN_XNNPACK = (Rule("rndnu", "float32", clamp="half_even"),)
 _ROUNDED_ONCE = (*_multiplied(("single_rounding",)), *_ONCE_IN_XNNPACK)
-"""Of 64-bit Arm, see ``tflite/arm64.py``."""
+"""The rules of 64-bit Arm, see ``tflite/arm64.py``."""
 
 _SATURATING = (Rule("gemmlowp_saturating", "float32_product"),)
 """Of gemmlowp's own matrix products."""

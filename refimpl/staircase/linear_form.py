@@ -58,7 +58,7 @@ def centred_filter(view: LayerView) -> Array | None:
 
 
 def filter_zero_points(view: LayerView) -> Array:
-    """int64: one, or in ONNX one per output channel."""
+    """The filter's zero points, int64: one, or in ONNX one per output channel."""
     parameters = _affine(view)
     if parameters is not None:
         return np.asarray(parameters[1].zero_point, np.int64)
@@ -79,7 +79,7 @@ def _affine(view: LayerView) -> tuple[Affine, Affine] | None:
 
 
 def biases(view: LayerView) -> Array | None:
-    """int64, broadcastable to ``[any, channel]``; 0 without a bias, None where the graph computes it."""
+    """The bias, int64, broadcastable to ``[any, channel]``; 0 without, None where the graph computes it."""
     bias = view.optional_input(ACCUMULATING[view.op].bias)
     if bias is None:
         return np.zeros(1, np.int64)

@@ -31,7 +31,7 @@ EFFECTIVE = {
     "left_shift_power": 4.0,
 }
 """Effective multipliers by what they hit: exact ties; accumulators of 31 bits, where multipliers of 15 and
-31 bits part; few ties; the carry of both multipliers; shifts to the left, where roundings part most."""
+31 bits differ; few ties; the carry of both multipliers; shifts to the left, where roundings differ most."""
 
 
 def cases() -> list[Case]:

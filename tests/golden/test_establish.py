@@ -41,7 +41,7 @@ FEW: Mapping[str, tuple[Kind, ...]] = {
         Kind("MatMulInteger", "uint8", filter="int8"),
     ),
 }
-"""Block and tail rules, roundings, pairs that saturate: where profiles part."""
+"""Block and tail rules, roundings, pairs that saturate: where profiles differ."""
 
 made_once = functools.cache(trials_of)
 """To find layers on which rules part takes longer than to ask a runtime, and all are asked the same."""

@@ -1,4 +1,4 @@
-"""What follows from constants alone is worked out: filters a training tool leaves in float, above all."""
+"""Computing what follows from constants alone, above all filters that a training tool leaves in float."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ FOLDABLE = frozenset(
         "Slice", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
-"""Ops with one right result, the same in every runtime. A DequantizeLinear is none of them: ONNX Runtime
+"""Ops with one right result, the same in every runtime. DequantizeLinear is not among them: ONNX Runtime
 keeps it, for the integer op it may become a part of."""
 
 QUOTIENT = Rule("divide_float32")
 """How every runtime quantizes constants: float32 quotients, rounded half to even."""
 
 MOST_TIMES = 4
-"""Folding makes at most this many times the bytes of the file's own constants: files come from anybody."""
+"""Folding makes at most this many times the bytes of the file's own constants: a file may be hostile."""
 
 
 def fold_constants(rewriting: Rewriting) -> None:
     """Nodes of ``FOLDABLE`` ops over constants become constants, where their tensors stand.
 
-    A node whose result would be larger than what it reads stays, and so does what nobody can compute.
+    A node whose result would be larger than what it reads stays, and so does one that cannot be computed.
     """
     left = MOST_TIMES * sum(tensor.data.nbytes for tensor in rewriting.tensors if tensor.data is not None)
     for node in rewriting.each(*FOLDABLE):
@@ -62,5 +62,5 @@ def _computed(rewriting: Rewriting, node: Node, values: list[Array | None]) -> A
         rule = QUOTIENT if node.op == "QuantizeLinear" else EXACT
         (found,) = OPS[node.op].spec(view, values, rule).outputs
     except KaratError:
-        return None  # whoever runs the layer says what is wrong with it
+        return None  # running the layer says what is wrong with it
     return np.ascontiguousarray(found).reshape(view.output().shape)

@@ -33,7 +33,7 @@ from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import QUANTIZED_RANGE, Graph
 
 REMOVED = frozenset({"Dropout", "Identity"})
-"""Ops that hand their input on."""
+"""Ops whose output is their input."""
 
 
 def lower_qdq(graph: Graph, int8_allowed: bool = False) -> Graph:
@@ -43,9 +43,9 @@ def lower_qdq(graph: Graph, int8_allowed: bool = False) -> Graph:
     the default, int8 activations become uint8 where one layer reads them, and a Conv or MatMul of int8
     activations that are left stays in float.
 
-    Tensors keep their indices and names; those no layer writes any more have no value, one that becomes
-    uint8 is of that type, and what follows from constants is one. New tensors, behind the others, are
-    parameters and biases the file leaves out, and edges quantization spreads to.
+    Tensors keep their indices and names; those that no layer writes any more have no value, one that
+    becomes uint8 has that type, and one that follows from constants is a constant. New tensors, behind the
+    others, are parameters and biases the file leaves out, and edges quantization spreads to.
 
     Raises ModelError for a graph that is not in ONNX layout, and UnsupportedOp for two quantizations in a
     row that have no value in common.

@@ -37,7 +37,7 @@ def join_products_and_sums(rewriting: Rewriting) -> None:
 
 
 def _replace(rewriting: Rewriting, product: Node, total: Node, bias: int, flat: bool) -> None:
-    """All of it where the Add stands, so that the bias is there."""
+    """Puts all new nodes where the Add stands, behind the node that computes the bias."""
     attributes: dict[str, AttributeValue] = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
     if flat:
         gemm = Node("Gemm", [*product.inputs, bias], total.outputs, attributes, total.version)

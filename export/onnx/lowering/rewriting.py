@@ -104,7 +104,7 @@ class Rewriting:
         )
 
     def data(self, index: int) -> Array | None:
-        """A constant's values; None for everything else, and for values nobody computes with."""
+        """A constant's values; None for everything else, and for types that nothing here computes with."""
         return None if index == -1 or self.tensors[index].is_opaque else self.tensors[index].data
 
     def add_tensor(
@@ -123,7 +123,7 @@ class Rewriting:
         self.tensors[index] = Tensor(index, tensor.name, tensor.shape, dtype, quantization)
 
     def make_constant(self, index: int, values: Array) -> None:
-        """Gives an edge values; who wrote it must be taken out."""
+        """Gives an edge values; the node that writes it must be taken out."""
         tensor = self.tensors[index]
         self.tensors[index] = Tensor(
             index, tensor.name, values.shape, values.dtype.name, tensor.quantization, values
@@ -159,7 +159,7 @@ class Rewriting:
         self._register(new)
 
     def remove(self, node: Node) -> None:
-        """Takes a node out; who read its output must read something else by now."""
+        """Takes a node out; nodes that read its output must read something else by now."""
         self.nodes.remove(node)
         node.standing = False
 

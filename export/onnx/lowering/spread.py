@@ -65,7 +65,7 @@ def _insert_pair(rewriting: Rewriting, index: int, readers: list[tuple[Node, int
 def _insert_before_output(
     rewriting: Rewriting, mover: Node, like: Node, readers: list[tuple[Node, int]]
 ) -> None:
-    """The same at a graph output, whose values one DequantizeLinear writes."""
+    """As :func:`_insert_pair`, at a graph output, whose values one DequantizeLinear writes."""
     index = mover.outputs[0]
     tensor = rewriting.tensors[index]
     rewriting.write(mover, 0, rewriting.add_tensor(f"{tensor.name}_pre_q", tensor, tensor.dtype))

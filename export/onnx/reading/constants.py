@@ -65,7 +65,7 @@ def element_type(code: int, where: str) -> str:
 
 
 def _bytes_of(proto: Any) -> Array:
-    """Values nobody here computes with, as bytes: raw ones, else texts or numbers as they stand."""
+    """Values of a type that nothing here computes with, as bytes: raw, else texts or numbers as stored."""
     content = proto.raw_data or b"".join(proto.string_data) or np.array(proto.int32_data, "<i4").tobytes()
     return np.frombuffer(content, np.uint8)
 

@@ -63,8 +63,8 @@ def read_onnx(source: str | Path | bytes) -> Graph:
     Raises UsageError when the file cannot be opened or the onnx package is missing, and ModelError or
     UnsupportedOp, naming the file, when it is malformed or holds what a graph cannot: control flow,
     functions, sparse tensors, unknown sizes, operator sets other than 9 to 28. An op whose version
-    means something nobody wrote (``refimpl/spec/onnx/versions.py``) is read where the file declares its
-    shape, and refused when it is to run.
+    means something that is not implemented (``refimpl/spec/onnx/versions.py``) is read where the file
+    declares its shape, and refused when it is to run.
     """
     onnx = import_onnx()
     from google.protobuf.message import DecodeError
@@ -229,14 +229,14 @@ class _Reader:
         self._tensors[index] = dataclasses.replace(self._tensors[index], data=values)
 
     def _add_node(self, name: str, node: Any, where: str) -> None:
-        """What a Constant node stands for."""
+        """The values of a Constant node."""
         if len(node.attribute) == 1 and node.attribute[0].name == "value":
             self._add_constant(name, node.attribute[0].t, where)
         else:
             self._add(name, self._constant_value(node, where))
 
     def _constant_value(self, node: Any, where: str) -> Array:
-        """What a Constant node says in another way than as a tensor."""
+        """The values of a Constant node that holds no tensor."""
         if len(node.attribute) != 1:
             raise ModelError(f"{where} has {len(node.attribute)} values, not one")
         attribute = node.attribute[0]

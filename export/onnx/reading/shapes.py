@@ -26,7 +26,7 @@ FOLDED_ELEMENTS = 64
 
 
 def infer(view: LayerView) -> list[Type] | None:
-    """The types of the node's outputs, or None for an op without a rule, or a version of it without one.
+    """The types of the node's outputs; None for an op, or a version of it, without a rule.
 
     Raises ModelError when inputs and attributes do not fit each other, UnsupportedOp when a shape
     depends on values that are only known when the model runs.

@@ -120,7 +120,7 @@ def _convolve(converter: Converter, view: LayerView, filter_: int, group: int) -
 
 
 def transpose_conv(converter: Converter, view: LayerView) -> None:
-    """No runtime has an integer form; OHWI becomes [in_channel, out_channel, y, x]."""
+    """TRANSPOSE_CONV: no runtime has an integer form; OHWI becomes [in_channel, out_channel, y, x]."""
     filter_ = _filter(converter, view, 1, (3, 0, 1, 2), 1)
     pads, output_padding = transposed_geometry(view)
     scales = _bias_scales(view.input(2), view.input(1))

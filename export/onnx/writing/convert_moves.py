@@ -103,7 +103,7 @@ def _split(converter: Converter, view: LayerView, data: int, axis: int) -> None:
 
 
 def transpose(converter: Converter, view: LayerView) -> None:
-    """On NCHW another permutation."""
+    """TRANSPOSE: for an image in NCHW the permutation is another one."""
     order, wanted = _order(len(view.input(0).shape)), permutation(view)
     index = converter.activation(view, 0)
     axes = tuple(order.index(wanted[axis]) for axis in order)
@@ -111,7 +111,7 @@ def transpose(converter: Converter, view: LayerView) -> None:
 
 
 def gather(converter: Converter, view: LayerView) -> None:
-    """By constant positions, or by those the model is fed with; the data may be a constant table."""
+    """GATHER by constant positions, or by positions fed to the model; the data may be a constant table."""
     check_gather(view)
     if view.integer("batch_dims", 0):
         raise UnsupportedOp(f"{view}: batch_dims, which ONNX has no op for")

@@ -1,4 +1,4 @@
-"""What filters of powers of two take to store, and the code of variable length itself.
+"""The memory of filters of powers of two, and their code of variable length.
 
 A code of fixed length has as many bits as it takes to tell the values apart. In the code of variable length
 0 is the bit ``0``, and any other weight is ``1``, a sign bit (1: negative) and the exponent less the least

@@ -14,7 +14,8 @@ Edges
     taken away. It is 0 for noise, which does not know the sample, even where it is as strong as the sample.
 
 Measured on simulated scans of enough views, for pure noise: excess 0.04 to 1.3, persistence at most 2, share
-of edges within 0.055. Iterative reconstructions, missing views and drift are no noise, and are told as such.
+of edges within 0.055. Iterative reconstructions, missing views and drift are not noise, and are reported as
+structure.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ LEAST_RATIO = (1.0, 0.09, 0.012, 0.0014, 0.0002, 0.00003)
 """Energy over that of band 0, of noise behind the sharpest filter and no blur: nothing is expected to be
 less."""
 MOST_RATIO = 0.35
-"""That of band 2 behind a Hann filter, expected where neighbouring slices are equal and tell nothing."""
+"""The ratio of band 2 behind a Hann filter, expected where neighbouring slices are equal."""
 FALL = 5.0
 """From band to band the energy of noise falls by 8 in theory, by at least this much in rings and drift."""
 MOST_EXCESS, DOUBT = 1.4, 4.5
@@ -50,7 +51,7 @@ STRONGEST = 0.05
 """Share of the pixels that count as edges of a band."""
 MOST_EDGES = 0.10
 MATTERS = 0.0015
-"""Grey: structure of less deviation than this in a band is none that is told."""
+"""Grey: structure of less deviation than this in a band is not reported."""
 TRIVIAL = 0.0005
 """Grey: where less than this was removed from the finest band, there is nothing to judge."""
 

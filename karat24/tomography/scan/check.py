@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from karat24.delegates import delegate_named
-from karat24.export.tflite import write_tflite
+from karat24.export import write_model
 from karat24.refimpl.errors import DelegateError, UsageError
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.profiles import profile_for
@@ -84,7 +84,7 @@ def _networks_on(delegate: str | None, manifest: Manifest) -> Iterator[MakeNetwo
                     f"{delegate} computes as {runtime.profile} says, and the volume was restored under "
                     f"{manifest.recipe.profile}; restore with --profile {runtime.profile}"
                 )
-            model = write_tflite(graph)
+            model = write_model(graph)
 
             def run(values: Any) -> Any:
                 (answer,) = runtime.run_many([(model, [values])])

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever interrupts the writer."""
+"""Writing files so that each is whole or absent, whatever interrupts the writer."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from karat24.export import write_model
 from karat24.export.quantize import PRESETS, quantize_learnt
-from karat24.export.tflite import write_tflite
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.networks import fine_tune, learnt_ranges, tomogan, trained_weights
@@ -74,7 +74,7 @@ def recipe_for(quality: Quality, profile: str, shape: tuple[int, int], memory: i
             f"{needed / 1e9:.2g} GB; allow that, or {'give --quality fast' if blend else 'restore parts'}"
         )
     graphs = networks_for(tile, blend > 0)
-    hashed = hashlib.sha256(b"".join(write_tflite(graph) for graph in graphs)).hexdigest()
+    hashed = hashlib.sha256(b"".join(write_model(graph) for graph in graphs)).hexdigest()
     return Recipe(quality, profile, tile, halo, blend, hashed)
 
 

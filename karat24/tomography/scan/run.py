@@ -42,7 +42,7 @@ def carry_out(
     """Restores what is not finished yet.
 
     Raises FeedError when the output was begun under other terms, UsageError when another run is at work, when
-    the output holds what nobody recorded, or when the disk is full; ``overwrite`` begins again instead.
+    the output holds files without records, or when the disk is full; ``overwrite`` begins again instead.
     """
     manifest, about = plan.manifest, plan.volume.about
     manifest.state.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The sample that a volume is judged by: the same pixels whoever asks."""
+"""The sample of pixels that a volume is judged by: the same in every run."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def paddings_before(view: LayerView, taps: tuple[int, ...]) -> tuple[int, int]:
 def prepare_padded_convolution(
     view: LayerView, rule: Rule, target: Target, before: tuple[int, int]
 ) -> AccumulatingKernel:
-    """CONV_2D whose image begins ``before`` rows and columns behind the first window's corner."""
+    """CONV_2D whose first window begins ``before`` rows above and columns left of the image."""
     batch, in_height, in_width, in_channels = view.input(0).shape
     filters, taps_y, taps_x, group_channels = view.input(1).shape
     _, out_height, out_width, _ = view.output().shape

@@ -54,7 +54,7 @@ class DenseConvolution(AccumulatingKernel):
     """A prepared CONV_2D, TRANSPOSE_CONV or FULLY_CONNECTED; input ``position`` is its data.
 
     ``strided_outputs``: it can write a strided image (``kernels/images/strided_images.py``). It cannot where
-    an output's flat index decides how to round, nor where neighbouring pixels are channels of one.
+    an output's flat index decides how to round, nor where neighbouring pixels are computed as channels.
     """
 
     position: int
@@ -188,7 +188,7 @@ def _convolve_tile(
     pixels = min(d.tile, phase[_COLUMNS] - first_column)
     rows = (row_block + 1) * phase[_ROWS] // d.row_blocks - first_row
     if pixels <= 0 or rows <= 0:
-        return  # another phase has more of them
+        return  # this phase has fewer tiles than the largest one
 
     reading = PatchSource(
         d.in_height, d.in_width, d.in_channels, 1, phase[_TAP_Y_STEP],

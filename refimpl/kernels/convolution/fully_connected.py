@@ -13,7 +13,7 @@ from karat24.refimpl.profiles.rules import Rule
 def prepare_fully_connected(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
     """FULLY_CONNECTED: data of any shape read as [rows, depth], filter [filters, depth], optional bias.
 
-    None, and so the spec, for a filter that the graph computes or whose int8 zero point is not 0.
+    None (the spec then runs) for a filter that the graph computes or whose int8 zero point is not 0.
     """
     filter_ = view.input(1)
     offset = filter_.quantization is not None and any(filter_.quantization.zero_point)

@@ -47,7 +47,7 @@ def byte_to_element(tensor: Tensor, element: type[Any] = np.int16) -> ByteToElem
 
 @no_refcount_inside
 def _widen(source: Array, flip: np.uint8, offset: np.int16, target: Array) -> None:
-    if target.itemsize == 1:  # a byte has no offset
+    if target.itemsize == 1:  # between int8 and uint8 only the sign bit changes
         for i in range(target.size):
             target[i] = source[i] ^ flip
     else:
@@ -116,7 +116,7 @@ def fill_patch(
     ``image`` is the whole input's bytes, NHWC. Positions outside it get the border.
     """
     row_size = r.patch_columns * r.in_channels
-    one: Any = np.int64(1)  # for a literal, Numba compiles another version of what it is given to
+    one: Any = np.int64(1)  # Numba would compile another version of a function for a literal
     pitch = row_size * r.copies
     for tap_y in range(r.taps_y):
         y = in_y + tap_y * r.tap_y_step

@@ -1,4 +1,4 @@
-"""Few output channels: neighbouring pixels of a row computed as channels of one.
+"""Few output channels: neighbouring pixels of a row computed as the channels of one pixel.
 
 A block of the micro-kernel has 16 output channels; a filter to one channel would waste fifteen. But a row
 of n outputs with f channels is, byte for byte, one of n / m outputs with m * f channels, and the filter

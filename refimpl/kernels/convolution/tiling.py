@@ -36,7 +36,7 @@ PRODUCTS_PER_STEP = 32
 """Products that take as long as an elementary step of other loops."""
 
 MAX_SPARSENESS = 4
-"""A patch row with more columns than this per column needed holds only the needed ones (large strides)."""
+"""A patch row that spans more columns than this per column read (large strides) holds only those read."""
 
 MAX_ROWS, ROWS_BYTES = 8, 24 * 1024
 """Most output rows of a task, and the bytes of their patch: the rest of the cache is for the weights."""
@@ -123,8 +123,8 @@ def transposed_sampling(
 class Dimensions(NamedTuple):
     """Sizes the compiled loops need; one compiled function serves every shape.
 
-    Tasks beside one another in the image follow one another, whichever their phases: a cache line that two
-    phases write is still in the cache.
+    Tasks are ordered by their place in the image, not by phase: a cache line that two phases write is then
+    still in the cache.
     """
 
     in_height: int
@@ -322,7 +322,7 @@ def steps_of(products: int, outputs: int) -> int:
 
 
 def rows_together(phases: Sequence[Sampling], row_bytes: int) -> int:
-    """Output rows of one task: the most whose patch fits the cache; 1 if a row of it would not be read."""
+    """Output rows of one task: the most whose patch fits the cache; 1 if the patch would have unread rows."""
     if any(y.taps != 1 and (y.tap_step != 1 or y.in_step >= y.taps) for y in phases):
         return 1
     fitting = (n for n in range(MAX_ROWS, 1, -1) if patch_rows(phases, n) * row_bytes <= ROWS_BYTES)

@@ -58,7 +58,7 @@ from karat24.refimpl.kernels.threads.thread_count import threads_for
 from karat24.refimpl.profiles.rules import Rule
 
 PRODUCT_WORK, COLUMN_WORK = 8, 4
-"""What a product of a depthwise filter takes, in products of a dense one; and of one computed by columns."""
+"""Time of a product of a depthwise filter, in products of a dense convolution; the second by columns."""
 
 
 class DepthwiseGeometry(NamedTuple):
@@ -98,8 +98,8 @@ class DepthwiseGeometry(NamedTuple):
 class DepthwiseConvolution(AccumulatingKernel):
     """A prepared DEPTHWISE_CONV_2D.
 
-    ``offsets`` int64 [tap]: where a pixel's channels lie in the patch, tap by tap; one above the
-    other count as one. ``weights`` int32 [tap, lane], words like those of the patch; ``folded`` int32
+    ``offsets`` int64 [tap]: where a pixel's channels lie in the patch, tap by tap; taps that share a
+    word count as one. ``weights`` int32 [tap, lane], words like those of the patch; ``folded`` int32
     [lane]: bias less what the patch's zero adds. Lanes are the output channels, padded with zeros to
     whole blocks.
     """
@@ -149,7 +149,7 @@ def prepare_depthwise(view: LayerView, rule: Rule, target: Target) -> Kernel:
 def prepare_padded_depthwise(
     view: LayerView, rule: Rule, target: Target, before: tuple[int, int]
 ) -> AccumulatingKernel:
-    """DEPTHWISE_CONV_2D whose image begins ``before`` rows and columns behind the first window's corner."""
+    """DEPTHWISE_CONV_2D whose first window begins ``before`` rows above and columns left of the image."""
     data, filters, bias = view.input(0), view.input(1), view.optional_input(2)
     _, in_height, in_width, in_channels = data.shape
     _, taps_y, taps_x, channels = filters.shape
@@ -177,7 +177,7 @@ def prepare_padded_depthwise(
     conversion = byte_to_element(data, kernel.element)
     whole_words = x._replace(filter_taps=tuple(range(-(-taps_x // per_word) * per_word)))
     in_a_row = taps_y == 1 < taps_x and not whole_words.layout(tile).gathered
-    if in_a_row:  # its neighbouring taps share words, which those of other filters leave to rows
+    if in_a_row:  # a word holds taps of one row; with other filters it holds taps of one column
         taps, x = np.pad(taps, ((0, 0), (0, whole_words.taps - taps_x), (0, 0))), whole_words
     layout = x.layout(tile)
     parts = kernel.split(taps)
@@ -191,7 +191,7 @@ def prepare_padded_depthwise(
     work = steps_of((COLUMN_WORK if by_columns else PRODUCT_WORK) * outputs * taps_y * taps_x, outputs)
     tiles = -(-out_width // tile)
     threads, rows = threads_for(work, target.threads), 1
-    if tiles == 1 and not (by_columns and y.in_step > TAPS):  # a patch holds what lies between rows, too
+    if tiles == 1 and not (by_columns and y.in_step > TAPS):  # else a patch would hold rows that are not read
         enough = -(-batches * out_height // threads)
         row_bytes = WORD_BYTES * max(out_width * channels, 1)
         rows = max(min(MAX_ROWS, ROWS_BYTES // row_bytes, enough), 1)
@@ -346,7 +346,7 @@ def depthwise_tasks(
     ``image`` and ``out`` are bytes, NHWC flat; ``acc_out`` int32 like ``out``, or empty.
     """
     g, reading, empty_patch = layer.geometry, layer.reading, layer.empty_patch
-    # The last block of channels reads past its pixel, and of the last pixel past the patch.
+    # The last block of channels reads past its pixel; for the last pixel, past the patch.
     row = reading.patch_columns * reading.in_channels * reading.copies
     values = reading.taps_y * row + DEPTHWISE_CHANNELS
     word_rows = (reading.taps_y + g.per_word - 1) // g.per_word

@@ -45,7 +45,7 @@ def fill_words(source: WordSource, in_x: int, pixels: int, patch: Array) -> None
     """
     r, per_word = source.reading, source.per_word
     row_size = r.patch_columns * r.in_channels
-    one: Any = np.int64(1)  # for a literal, Numba compiles another version of what it is given to
+    one: Any = np.int64(1)  # Numba would compile another version of a function for a literal
     pitch = row_size * r.copies
     for group in range((r.taps_y + per_word - 1) // per_word):
         row = patch[group * pitch : (group + 1) * pitch]

@@ -21,21 +21,22 @@ from karat24.refimpl.kernels.jit.wrapping_int32 import add32, mul32, shift_right
 from karat24.refimpl.kernels.threads.task_kernel import TaskKernel, Tasks
 
 _FINE, _DOUBT = 1536, 4
-"""A float32 below 512 added to 1536 is rounded to multiples of 2**-13 (PLACES); four of them are near."""
+"""A float32 below 512 added to 1536 is rounded to multiples of 2**-13 (PLACES). A sum is in doubt within
+four of them of a tie."""
 
 _HIGH = 31
 """Places that a Q0.31 multiplier shifts to the right."""
 
 
 class Operand(NamedTuple):
-    """A byte stands for the value ``(byte ^ flip) - offset``, zero point and all."""
+    """How a byte is read: ``(byte ^ flip) - offset`` is its value without the zero point."""
 
     flip: int
     offset: int
 
     @classmethod
     def of(cls, tensor: Tensor) -> Operand:
-        """The operand that an int8 or uint8 tensor is."""
+        """How the bytes of an int8 or uint8 tensor are read."""
         flip = 128 if tensor.dtype == "int8" else 0
         return cls(flip, flip + tensor.zero_point)
 
@@ -50,7 +51,7 @@ class Scaling(NamedTuple):
 
     @classmethod
     def gemmlowp(cls, multiplier: int, right: int, gained: int) -> Scaling:
-        """gemmlowp's of ``x << gained``, shifted to the right by ``right`` behind the multiplier.
+        """gemmlowp's scaling of ``x << gained``: times the multiplier, then ``right`` places to the right.
 
         Two floors in a row are one, and every constant is a multiple of ``2**gained``
         (``karat24.refimpl.kernels.rounding.requantize_block`` says why the sign of the product decides ties).
@@ -144,7 +145,7 @@ def scaled_sums(left: Any, right: Any, s: Any, out: Any, begin: int, end: int) -
         z[i] = np.uint8(min(max(add32(total, zero), floor), ceiling))
 
 
-class Nearly(NamedTuple):
+class ApproximateSum(NamedTuple):
     """A sum in float32: ``byte * a + byte * b + start``, in output steps without the zero point.
 
     Added to ``offset`` it is rounded to multiples of 2**-13, and its bits hold the result as in
@@ -156,7 +157,7 @@ class Nearly(NamedTuple):
     b: np.float32
     """Output steps per step of input 1, negative where it is subtracted."""
     start: np.float32
-    """Both operands' offsets in output steps, taken off."""
+    """Minus both operands' offsets, in output steps."""
     low: np.float32
     """Least result less the zero point."""
     high: np.float32
@@ -172,8 +173,8 @@ class Nearly(NamedTuple):
         scales: tuple[float, float],
         zero_point: int,
         bounds: tuple[int, int],
-    ) -> Nearly:
-        """``scales``: output steps per step of each operand, negative for one that is taken off."""
+    ) -> ApproximateSum:
+        """``scales``: output steps per step of each operand, negative for one that is subtracted."""
         start = -left.offset * scales[0] - right.offset * scales[1]
         low, high = (np.float32(bound - zero_point) for bound in bounds)
         offset = np.float32(_FINE + zero_point + 0.5 + _DOUBT * 2.0**-PLACES)
@@ -192,27 +193,27 @@ def sum_kernel(scaled: ScaledSum, steps: tuple[float, float]) -> SumKernel:
     """By :func:`scaled_sums` with these constants, or by float32 where that decides most results.
 
     ``steps``: output steps per step of each operand, negative for one that is subtracted. All pairs of bytes
-    are tried, so the result does not rest on the error of float32: each pair in a block of its own, where no
-    other pair's doubt could hide that it is wrong.
+    are tried, so the choice does not rely on a bound of float32's error. Each pair is tried in a block of its
+    own, where no other pair's doubt could hide that it is wrong.
     """
     s, exact = scaled, SumKernel(scaled_sums, (scaled,))
-    nearly = Nearly.of(s.left, s.right, steps, s.zero_point, (s.low, s.high))
+    approximate = ApproximateSum.of(s.left, s.right, steps, s.zero_point, (s.low, s.high))
     expected, result = np.empty_like(_LEFT), np.empty(_LEFT.size * LANES, np.uint8)
-    if _blocks_in_doubt(_LEFT, _RIGHT, nearly, scaled, expected) > _MOST_DOUBTS * _LEFT.size / LANES:
+    if _blocks_in_doubt(_LEFT, _RIGHT, approximate, scaled, expected) > _MOST_DOUBTS * _LEFT.size / LANES:
         return exact
     scaled_sums(_LEFT, _RIGHT, scaled, expected, 0, expected.size)
     firsts, seconds = np.repeat(_LEFT, LANES), np.repeat(_RIGHT, LANES)
-    nearly_scaled_sums(firsts, seconds, nearly, scaled, result, 0, result.size)
+    approximate_sums(firsts, seconds, approximate, scaled, result, 0, result.size)
     equal = (result.reshape(-1, LANES) == expected[:, np.newaxis]).all()
-    return SumKernel(nearly_scaled_sums, (nearly, scaled)) if equal else exact
+    return SumKernel(approximate_sums, (approximate, scaled)) if equal else exact
 
 
 @no_refcount
-def nearly_scaled_sums(left: Any, right: Any, nearly: Any, s: Any, out: Any, begin: int, end: int) -> None:
+def approximate_sums(left: Any, right: Any, approximate: Any, s: Any, out: Any, begin: int, end: int) -> None:
     """In float32, but blocks with a sum near a tie and the last few elements by :func:`scaled_sums`."""
     first = begin
     while first < end:
-        first += _add_nearly(left, right, nearly, s, out, first, end)
+        first += _add_approximately(left, right, approximate, s, out, first, end)
         last = min(first + LANES, end)
         if first < last:
             scaled_sums(left, right, s, out, first, last)
@@ -220,11 +221,11 @@ def nearly_scaled_sums(left: Any, right: Any, nearly: Any, s: Any, out: Any, beg
 
 
 @no_refcount
-def _blocks_in_doubt(left: Any, right: Any, nearly: Any, s: Any, out: Any) -> int:
+def _blocks_in_doubt(left: Any, right: Any, approximate: Any, s: Any, out: Any) -> int:
     """The number of blocks that float32 leaves in doubt."""
     first, doubts = 0, 0
     while first < out.size:
-        first += _add_nearly(left, right, nearly, s, out, first, out.size)
+        first += _add_approximately(left, right, approximate, s, out, first, out.size)
         if first < out.size:
             doubts += 1
         first += LANES
@@ -232,7 +233,7 @@ def _blocks_in_doubt(left: Any, right: Any, nearly: Any, s: Any, out: Any) -> in
 
 
 @no_refcount_inlined
-def _add_nearly(left: Any, right: Any, n: Any, s: Any, out: Any, begin: int, end: int) -> int:
+def _add_approximately(left: Any, right: Any, n: Any, s: Any, out: Any, begin: int, end: int) -> int:
     """The number of elements computed before the first block in doubt."""
     done: int = add_until_doubt(
         left.ctypes.data + begin, right.ctypes.data + begin, (np.uint8(s.left.flip), np.uint8(s.right.flip)),

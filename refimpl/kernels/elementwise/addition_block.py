@@ -36,15 +36,15 @@ _BYTES, _WHOLE, _REAL = (vector(kind, LANES) for kind in (INT8, INT32, ir.FloatT
 
 @intrinsic
 def add_until_doubt(
-    _: Any, left: Any, right: Any, flips: Any, nearly: Any, certain: Any, out: Any, count: Any
+    _: Any, left: Any, right: Any, flips: Any, approximate: Any, certain: Any, out: Any, count: Any
 ) -> Any:
-    """``out[i] = (left[i] ^ flips[0]) * nearly.a + (right[i] ^ flips[1]) * nearly.b + nearly.start``.
+    """``out[i] = (left[i] ^ flips[0]) * a + (right[i] ^ flips[1]) * b + start`` of an ``ApproximateSum``.
 
     Bounded by ``low`` and ``high`` and added to ``offset``, a float32 from 1024 on, a sum ends in the
     fraction that 2**-PLACES counts; above it stands the result. Goes on in blocks of LANES until one of a
     block's fractions has none of the bits ``certain``, or less than a block is left of ``count``. Returns the
     number of elements done before; up to LANES more may have been written, to be written again. ``left``,
-    ``right`` and ``out`` are addresses of bytes, ``flips`` a pair of bytes and ``nearly`` a ``Nearly``.
+    ``right`` and ``out`` are addresses of bytes, ``flips`` is a pair of bytes.
     """
 
     def codegen(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
@@ -78,7 +78,7 @@ def add_until_doubt(
         return builder.mul(builder.load(done), constant(LANES))
 
     address, size = types.int64, types.int64
-    return types.int64(address, address, flips, nearly, types.int32, address, size), codegen
+    return types.int64(address, address, flips, approximate, types.int32, address, size), codegen
 
 
 def _fused(builder: Any, value: Any, factor: Any, addend: Any) -> Any:

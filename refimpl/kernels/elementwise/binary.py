@@ -100,7 +100,7 @@ def prepare_minimum(view: LayerView, rule: Rule, target: Target) -> Kernel:
     first_wins = np.less if view.op == "MINIMUM" else np.greater
 
     def run(inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> None:
-        # The second operand stands unless the first is beyond it: of -0 and 0, or next to a NaN, too.
+        # The result is the second operand unless the first is beyond it, which a NaN and an equal 0 are not.
         left, right = operand(inputs, 0), operand(inputs, 1)
         outputs[0][...] = right
         np.copyto(outputs[0], left, where=first_wins(left, right))
@@ -185,7 +185,7 @@ def _wrap16(values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _sum_kernel(view: LayerView, rule: Rule, sign: int) -> Kernel | None:
-    """The layer by arithmetic; None where only the table does: repeated operands, mixed rounding."""
+    """The layer by arithmetic; None where a table is needed: for repeated operands or mixed rounding."""
     left, right, output = view.input(0), view.input(1), view.output()
     if rule.tail is not None or not left.shape == right.shape == output.shape:
         return None
@@ -270,7 +270,7 @@ def _xnnpack_weights(view: LayerView) -> tuple[tuple[int, int], int]:
 
 
 def _rational_sums(view: LayerView, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The Edge TPU's: integers whose ratio is nearest to the scales', their sum times a float32."""
+    """The Edge TPU's sums: operands times integers whose ratio is nearest to the scales', times a float32."""
     scales = [np.float32(view.input(position).scale) for position in (0, 1)]
     finer = int(scales[0] > scales[1])
     factors = _nearest_fraction(float(scales[finer]), float(scales[1 - finer]), (1 << 15) - 1)

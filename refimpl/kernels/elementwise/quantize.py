@@ -57,10 +57,10 @@ def _from_float(view: LayerView, rule: Rule) -> Kernel:
             np.float32(high - zero_point), np.int32(zero_point),
         )  # fmt: skip
 
-        def mostly(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
+        def in_blocks(inputs: Values, outputs: Sequence[Array]) -> tuple[Any, ...]:
             return ordinary, *whole(inputs, outputs)
 
-        return LoopKernel(size // 4, size, _quantize_mostly_ordinary, mostly)
+        return LoopKernel(size // 4, size, _quantize_in_blocks, in_blocks)
     if body == size:
         return LoopKernel(size, size, _quantize, whole)
 
@@ -111,7 +111,7 @@ def _quantize(values: Any, q: Any, out: Any, begin: int, end: int) -> None:
         else:
             steps = np.float64(np.rint(np.float32(values[i] * reciprocal)))
         if q.saturates:
-            steps = steps if steps < ceiling else ceiling  # also what is not a number
+            steps = steps if steps < ceiling else ceiling  # a NaN, too
             steps = steps if steps > floor else floor
         # What no int32 holds, x86 converts to the lowest one; the zero point then wraps.
         whole: Any = INT32_MIN
@@ -139,10 +139,8 @@ _BLOCK = 256
 
 
 @task_loop
-def _quantize_mostly_ordinary(
-    ordinary: Any, values: Any, quantizer: Any, out: Any, begin: int, end: int
-) -> None:
-    """As :func:`_quantize`, which computes the blocks that hold a number of extraordinary size."""
+def _quantize_in_blocks(ordinary: Any, values: Any, quantizer: Any, out: Any, begin: int, end: int) -> None:
+    """As :func:`_quantize`, in blocks; that function computes those with a number that is not ordinary."""
     for first in range(begin, end, _BLOCK):
         last = min(first + _BLOCK, end)
         if ordinary.divides:
@@ -157,8 +155,8 @@ def _quantize_mostly_ordinary(
 def _divide(o: Any, values: Any, out: Any, begin: int, end: int) -> int:
     """Rounds quotients half away from zero; returns the number of those that were not ordinary.
 
-    Clamping before rounding changes nothing, since the bounds are whole. The float32 just below a half,
-    added to what is below a half, stays below one; to a half, it makes one.
+    Clamping before rounding changes nothing, since the bounds are whole. Adding the float32 just below 1/2
+    rounds half away from zero: a fraction below 1/2 stays below 1, and 1/2 becomes 1.
     """
     half, none = np.float32(0.49999997), np.int32(0)
     others: Any = none

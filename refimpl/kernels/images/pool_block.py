@@ -1,6 +1,7 @@
 """The largest values of one window, channel by channel, in vector registers.
 
-A loop over arrays keeps the largest so far in the output, writes it for every tap and reads it back.
+A loop over arrays would keep the largest value so far in the output, writing it for every tap and reading
+it back.
 """
 
 from __future__ import annotations

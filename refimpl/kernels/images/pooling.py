@@ -37,7 +37,7 @@ def prepare_max_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 
 def prepare_padded_max_pool(view: LayerView, rule: Rule, target: Target, before: tuple[int, int]) -> Kernel:
-    """MAX_POOL_2D whose image begins ``before`` rows and columns behind the first window's corner."""
+    """MAX_POOL_2D whose first window begins ``before`` rows above and columns left of the image."""
     kernel = _prepare_pool(view, rule, before, _max_pool, TAPS_AT_ONCE)
     window = [view.integer(f"{name}_{axis}") for name, axis in _WINDOW]
     maxima = None
@@ -53,7 +53,7 @@ _WINDOW = (("filter", "height"), ("filter", "width"), ("stride", "h"), ("stride"
 def prepare_average_pool(view: LayerView, rule: Rule, target: Target) -> Kernel:
     """AVERAGE_POOL_2D: taps inside the input only, divided half away from zero, clamped.
 
-    By ``float32_half_even`` their sum is multiplied by a float32 instead.
+    Under the rule ``float32_half_even`` their sum is multiplied by a float32 instead.
     """
     if rule.method == "float32_half_even":
         return _prepare_pool(view, rule, _paddings(view), _average_by_multiplier, more=_rescaling(view, rule))

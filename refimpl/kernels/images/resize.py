@@ -125,8 +125,8 @@ class Division(NamedTuple):
     half: np.int32
     """``2**(places - 1)``."""
     away: np.int32
-    """-1 to round half away from zero: half up, but for a tie below zero, and one less moves only that; else
-    0.
+    """-1 to round half away from zero, else 0. Added to what is negative: half away is half up except for a
+    negative tie, and subtracting 1 changes only the tie's result.
     """
     places: np.int32
     """Bits of the product of two weights."""

@@ -1,6 +1,6 @@
 """Two columns of a row weighed against each other, channel by channel, in vector registers.
 
-A loop over arrays is vectorized for hundreds of channels at a time and does the few that a pixel has
+LLVM vectorizes a loop over arrays for hundreds of channels at a time, and computes the few that a pixel has
 one by one.
 """
 
@@ -69,7 +69,7 @@ def weigh_columns(
                     for row in (left, right)
                 )
                 total = builder.add(builder.mul(a, left_weight), builder.mul(b, right_weight))
-                # Half away is half up, but for a tie below zero: one less moves only the tie.
+                # Half away is half up except for a negative tie; subtracting 1 changes only the tie's result.
                 below = builder.and_(builder.ashr(total, sign), away)
                 rounded = builder.ashr(builder.add(builder.add(total, half), below), places)
                 store(builder, builder.trunc(rounded, vector(INT8, lanes)), builder.add(out, channel), 1)

@@ -1,4 +1,4 @@
-"""Compiled code that a program will need: told apart, compiled ahead, in processes of its own where it pays.
+"""Code that a program will need, compiled ahead: each function once, in several processes where they help.
 
 Numba compiles one function at a time in a process. A forked process has everything the first one has
 imported, and what it compiles goes to the cache of kernels, where the first one finds it.
@@ -53,16 +53,16 @@ def _processors() -> int:
 
 
 def compile_ahead(codes: Sequence[Code]) -> None:
-    """Compiles all of it, so that it lies in the cache, in several processes where that helps.
+    """Compiles the codes into the cache, in several processes where they help.
 
-    What a process does not manage, this one compiles when it is needed.
+    What a child process fails to compile, this process compiles when it needs it.
     """
     processes = processes_for(codes)
     if processes == 1:
         return
     children = []
     for number in range(processes):
-        with warnings.catch_warnings():  # Python 3.12 warns of every thread
+        with warnings.catch_warnings():  # Python 3.12 warns of forking beside threads
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:

@@ -81,7 +81,7 @@ def cache_directory() -> Path:
             _LOG.info("compiled kernels cannot be kept in %s: %s", path, error)
             continue
         return path
-    return Path(_vanishing().name)
+    return Path(_temporary_directory().name)
 
 
 def _candidates() -> Iterator[Path]:
@@ -102,14 +102,14 @@ def _user_cache() -> Path:
 
 
 @functools.cache
-def _vanishing() -> tempfile.TemporaryDirectory[str]:
+def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
     # Never a directory others could have filled: what is loaded from a cache is run.
     _LOG.warning("compiled kernels can be kept nowhere; set %s to a writable directory", VARIABLE)
     return tempfile.TemporaryDirectory(prefix="karat24-kernels-")
 
 
 class KernelCacheLocator:
-    """Numba's question where a function's compiled code is kept, answered for the kernels' files."""
+    """Tells Numba where it keeps the compiled code of functions in the kernels' files."""
 
     def __init__(self, source: Path, line: int) -> None:
         self._source, self._line = source, line
@@ -135,7 +135,7 @@ class KernelCacheLocator:
         return _stamp_once(self._source)
 
     def get_disambiguator(self) -> str:
-        """Tells functions of one name apart: in one file, in files of one name, and of other sources.
+        """A part of an index file's name: functions of one name differ in it, and so do their versions.
 
         Numba compares stamps only after it has unpickled the types of an index, which fails for a type that
         has moved to another file since. With the stamp in its name, an outdated index is never opened.
@@ -177,7 +177,7 @@ def forget_what_was_kept() -> None:
 
 
 _TOKEN = os.urandom(4).hex()
-"""Tells this process, and its forks by their numbers, from all that ever write to the directory."""
+"""Together with a process's number it names the process among all that ever write to the directory."""
 
 
 def _name_data_by_process() -> None:

@@ -1,7 +1,7 @@
 """Arithmetic in 32 bits, for loops that LLVM turns into vector code.
 
-Numba computes with int32 in 64 bits and cuts the result off; LLVM does not always find back,
-and the vectors then hold half as many values (measured: half as fast). Results wrap.
+Numba computes with int32 in 64 bits and cuts the result off. LLVM does not always undo this, and vectors
+then hold half as many values (measured: half as fast). Results wrap.
 """
 
 from __future__ import annotations

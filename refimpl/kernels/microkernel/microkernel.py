@@ -223,7 +223,7 @@ def microkernel_for(isa: str, filters: int, pixels: int | None = None) -> Microk
     """The micro-kernel of an instruction set that leaves fewest channels of its blocks empty for ``filters``
     filters.
 
-    ``pixels``: those of a row, many unless given. Raises UsageError listing the known instruction sets.
+    ``pixels``: the number in a row, many unless given. Raises UsageError listing the known instruction sets.
     """
     if pixels is not None and pixels <= FEW_PIXELS and isa in SINGLE_PIXEL:
         narrow, wide = SINGLE_PIXEL[isa]

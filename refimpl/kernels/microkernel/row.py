@@ -22,7 +22,7 @@ def multiply_row(kernel: Microkernel) -> Callee:
     """The function ``multiply(pixels, patch, pixel_stride, offsets, runs, steps, weights, initial, acc,
     acc_stride)``: ``multiply_block`` for any number of pixels.
 
-    Up to the end of its last block it writes sums of pixels behind the row.
+    Its last block may reach beyond the row; the sums there are written, too.
     """
     return _row_of(kernel.blocking, np.dtype(kernel.element).itemsize)
 
@@ -42,8 +42,8 @@ def _row_of(blocking: Blocking, itemsize: int) -> Callee:
             multiply_block(blocking, size, read, weights, sums)
             pixel += size
 
-    # Machine code is linked by this name, and two functions of one name that two processes compiled would be
-    # taken for one another where a third loads both.
+    # Machine code is linked by this name. If two processes gave it to different functions, a third process
+    # that loads both would take one for the other.
     numbers = "_".join(map(str, (*blocking, itemsize)))
     multiply_pixels.__qualname__ = f"multiply_pixels_{type(blocking).__name__}_{numbers}"
     return Callee(no_refcount_inside(multiply_pixels), 10)

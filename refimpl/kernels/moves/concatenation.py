@@ -70,7 +70,7 @@ class Concatenation:
 
     @property
     def compile_seconds(self) -> float:
-        """What compiling its loops takes, about."""
+        """An estimate of the time that compiling its loops takes, as in :class:`TaskKernel`."""
         return 1.0
 
     def uncompiled(self, inputs: Values, outputs: Sequence[Array]) -> tuple[Code, ...]:

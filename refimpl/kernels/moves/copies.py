@@ -41,7 +41,7 @@ class Copying:
         """The layer on these arrays; a view is taken once."""
         data = operand(inputs, self.position)
         view = self.view_of(data)
-        if np.may_share_memory(view, data):  # what was made anew lies elsewhere
+        if np.may_share_memory(view, data):  # else it is an array that each call must make again
             return partial(np.copyto, outputs[0], view)
         return partial(self, inputs, outputs, None)
 
@@ -57,7 +57,7 @@ def _constants(view: LayerView, position: int) -> tuple[int, ...]:
 
 
 def _require_shape(view: LayerView, computed: Sequence[int], shape: tuple[int, ...]) -> None:
-    """A shape computed at run time is the one the file says."""
+    """Raises ModelError where a shape computed at run time is not the file's."""
     if tuple(computed) != shape:
         raise ModelError(f"{view}: computed shape {tuple(computed)}, the file says {shape}")
 

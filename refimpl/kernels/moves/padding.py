@@ -66,7 +66,7 @@ class Padding(TaskKernel):
 
     @property
     def border(self) -> Border | None:
-        """Where only images grow, and by their zero point: how. A convolution's own border is that."""
+        """The border where only rows and columns of zero points are added, as a convolution itself can do."""
         if len(self.inner) != 4 or self.zero is None:
             return None
         if self.inner[0] != self.outer[0] or self.inner[3] != self.outer[3]:

@@ -27,7 +27,7 @@ SUMS_ONLY = Rule("float32_half_even", "float32")
 
 @dataclass(frozen=True)
 class AccumulatorsOf(TaskKernel):
-    """A convolution whose output, int32, are the accumulators of ``kernel``."""
+    """A convolution whose int32 output is the accumulators of ``kernel``."""
 
     kernel: AccumulatingKernel
 
@@ -55,11 +55,11 @@ def prepare_qlinear_conv(view: LayerView, rule: Rule, target: Target) -> Kernel 
 
 
 @dataclass(frozen=True)
-class LessComputedZeroPoint:
+class WithComputedZeroPoint:
     """ConvInteger of an image whose zero point, input 2, is only known when the layer runs.
 
     ``sum (x - zp) (w - zw) = sum x (w - zw) - zp sum 1 (w - zw)`` over the taps inside the image, modulo
-    2^32: what ``kernel``, to which the zero point is 0, makes of the image and of one of ``ones``.
+    2^32. ``kernel``, prepared with zero point 0, computes both sums: of the image, and of one of ``ones``.
     """
 
     kernel: ImageKernel
@@ -97,7 +97,7 @@ def prepare_conv_integer(view: LayerView, rule: Rule, target: Target) -> Kernel 
     if of_image is None or of_image.data is not None:
         return sums
     image = view.input(0)
-    return LessComputedZeroPoint(sums, np.ones(image.shape, image.dtype), view.output().shape)
+    return WithComputedZeroPoint(sums, np.ones(image.shape, image.dtype), view.output().shape)
 
 
 def _zero_points(view: LayerView, position: int) -> Parameters:

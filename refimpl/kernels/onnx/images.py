@@ -50,7 +50,7 @@ def _empty_nhwc(image: Array) -> Array:
     return np.empty(tuple(image.shape[axis] for axis in TO_NHWC), image.dtype)
 
 
-# ---- layers in TFLite's words, for which the NHWC kernels are prepared
+# ---- layers with TFLite's ops and attributes, for which the NHWC kernels are prepared
 
 
 def nhwc_layer(
@@ -59,7 +59,7 @@ def nhwc_layer(
     output: Tensor,
     attributes: Mapping[str, AttributeValue],
 ) -> LayerView:
-    """A layer in TFLite's words over tensors made here."""
+    """A layer with TFLite's op and attributes over tensors made here."""
     indices = tuple(-1 if tensor is None else tensor.index for tensor in inputs)
     return LayerView(Layer(0, op, indices, (output.index,), attributes), tuple(inputs), (output,))
 

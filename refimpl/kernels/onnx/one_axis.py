@@ -1,4 +1,4 @@
-"""Convolutions over one axis, ``[batch, channel, x]``: images of one row to the kernels for images."""
+"""Convolutions over one axis, ``[batch, channel, x]``, computed on images of one row."""
 
 from __future__ import annotations
 

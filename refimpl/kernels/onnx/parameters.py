@@ -1,4 +1,4 @@
-"""What ONNX layers say in inputs and attributes, as numbers."""
+"""Scales, zero points and windows of ONNX layers, read from their inputs and attributes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Parameters:
 
 
 def parameters(view: LayerView, scale: int, zero_point: int) -> Parameters:
-    """Of the tensor whose scale and zero point are those inputs; the op's check has found them constant."""
+    """A tensor's, from the inputs at these positions, which the op's check has found to be constant."""
     scales = view.input(scale).data
     assert scales is not None
     values = tuple(float(value) for value in scales.reshape(-1))
@@ -53,7 +53,7 @@ class Window:
 
 
 def window(view: LayerView, kernel: tuple[int, int]) -> Window:
-    """From ``strides``, ``dilations``, ``pads``, ``auto_pad`` and the sizes of image and output."""
+    """The layer's, from ``strides``, ``dilations``, ``pads``, ``auto_pad`` and sizes of image and output."""
     image, output = view.input(0).shape[2:], view.output().shape[2:]
     strides, dilations = view.integers("strides", (1, 1)), view.integers("dilations", (1, 1))
     pads, auto_pad = view.integers("pads", (0, 0, 0, 0)), view.text("auto_pad", "NOTSET")

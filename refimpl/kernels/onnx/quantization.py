@@ -27,7 +27,7 @@ _ELEMENTS_PER_STEP = 4
 
 
 def prepare_quantize_linear(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
-    """QuantizeLinear: ``rint(x / scale)``, bounded, plus the zero point; not a number gives the lowest."""
+    """QuantizeLinear: ``rint(x / scale)``, bounded, plus the zero point; a NaN gives the lowest."""
     output = view.output()
     if (
         output.dtype not in _BYTES
@@ -71,6 +71,6 @@ def quantize_half_even(
     source, target = values[begin:end], out[begin:end]
     for i in range(target.size):
         steps = source[i] / scale
-        steps = steps if steps > low else low  # also what is not a number
+        steps = steps if steps > low else low  # a NaN, too
         steps = steps if steps < high else high
         target[i] = np.uint8(add32(np.int32(np.rint(steps)), zero_point))

@@ -42,7 +42,7 @@ class SoftmaxConstants(NamedTuple):
 def prepare_qlinear_softmax(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
     """``rint(f32(e * floor(1 / s_y)) / sum) + zp`` with ``e = f32(exp((q - max) * s_x))``.
 
-    None where a row is not what lies together in memory.
+    None where the values of a row do not lie together in memory.
     """
     data, output = view.input(0), view.output()
     rank = len(data.shape)

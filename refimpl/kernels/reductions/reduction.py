@@ -20,7 +20,7 @@ from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
 from karat24.refimpl.profiles.rules import Method, Rule
 
 _BLOCK = 64
-"""Neighbouring means a task takes, at most."""
+"""Most neighbouring means that one task computes."""
 
 _BYTES_PER_STEP = 8
 """Bytes added up in the time of an elementary step of other loops."""

@@ -25,7 +25,7 @@ from karat24.refimpl.kernels.threads.task_kernel import LoopKernel
 from karat24.refimpl.profiles.rules import Rule
 
 _PAIR, _MOST = 2, 255
-"""Rows of two values, as detectors have for every box, and how far two bytes may be apart."""
+"""Values of a row that is looked up (detectors have one for every box); largest difference of two bytes."""
 
 _SUM_INTEGER_BITS = 12
 """Sums of exponentials are Q12.19."""
@@ -55,7 +55,7 @@ def prepare_softmax(view: LayerView, rule: Rule, target: Target) -> Kernel:
 
 
 def _of_pairs(loop: Any, sign: np.uint8, constants: tuple[Any, ...]) -> NDArray[np.uint8]:
-    """What a loop makes of two values, which is a matter of their difference: [-255 … 255, value]."""
+    """The loop's results for rows of two values, by their difference: [-255 … 255, value]."""
     differences = np.arange(-_MOST, _MOST + 1)
     rows = np.stack([np.maximum(differences, 0), np.maximum(-differences, 0)], axis=1).astype(np.uint8) ^ sign
     results = np.empty_like(rows)

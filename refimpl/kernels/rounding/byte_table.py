@@ -1,8 +1,8 @@
 """Bytes looked up in a table of 256, many at a time where the processor can.
 
 AVX512-VBMI picks 64 bytes from 128 with one instruction; two of them and a choice by the index's highest
-bit are the whole table: about 64 bytes in the time a loop takes for four. What Numba compiles for
-decides, so one loop serves every instruction set of the convolutions.
+bit are the whole table: about 64 bytes in the time a loop takes for four. The choice depends on
+the processor that Numba compiles for, so one loop serves every instruction set of the convolutions.
 """
 
 from __future__ import annotations

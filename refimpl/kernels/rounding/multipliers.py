@@ -54,7 +54,7 @@ def combined_scales(
 
 
 def rounded_products(values: NDArray[np.int64], factor: np.float32) -> NDArray[np.int64]:
-    """``rint(f32(values) * factor)``, half to even; what no byte can need is cut off."""
+    """``rint(f32(values) * factor)``, half to even, clamped far outside a byte."""
     with np.errstate(over="ignore"):
         steps = values.astype(np.float32) * factor
     return np.asarray(np.rint(np.clip(steps, np.float32(-65536), np.float32(65536))), np.int64)

@@ -36,10 +36,10 @@ from karat24.refimpl.kernels.rounding.multipliers import (
 )
 from karat24.refimpl.kernels.rounding.requantize_block import (
     LANES,
+    AccumulatorBlock,
     Bounds,
     FixedPointColumns,
-    Sums,
-    Target,
+    ResultBlock,
     requantize_fixed_point,
     requantize_float32,
     requantize_float64,
@@ -189,7 +189,7 @@ def epilogue_for_scales(
     half = np.float32(0.5)
     if method == FIXED_POINT:
         scale32 = np.ldexp(per_channel(multiplier, channels), -31 - right)
-    if left.max(initial=0) > 0:  # what wraps, only whole numbers tell: 0 is always in doubt
+    if left.max(initial=0) > 0:  # a wrapped sum needs integers: with half = 0 every result counts as in doubt
         scale32, nudge, half = 0 * scale32, 0 * nudge, np.float32(0)
     zero_point = output.zero_point
     return Epilogue(
@@ -296,8 +296,8 @@ def _requantize(
         whole = pixels
         if lanes < LANES:
             whole = max((pixels * step - block - LANES) // step + 1, 0) if step == channels else 0
-        sums = Sums(acc + 4 * block, 4 * acc_step, pixels)
-        target = Target(out + at + block, step, whole, lanes, 0)
+        sums = AccumulatorBlock(acc + 4 * block, 4 * acc_step, pixels)
+        target = ResultBlock(out + at + block, step, whole, lanes, 0)
         if method == FLOAT32:
             requantize_float32(sums, columns + _SCALE32 * size + 4 * (channel + block), bounds, target)
         elif method == FLOAT64:
@@ -333,8 +333,8 @@ def _flat_tail(
         for block in range(body // LANES * LANES, channels, LANES):
             lanes, start = min(channels - block, LANES), max(body - block, 0)
             of_block = _columns(epilogue, channel + block, _AWAY, _ALWAYS_SIGNED)
-            sums = Sums(acc + 4 * (pixel * acc_step + block), 0, 1)
-            target = Target(out + first + block, 0, 0, lanes, start)
+            sums = AccumulatorBlock(acc + 4 * (pixel * acc_step + block), 0, 1)
+            target = ResultBlock(out + first + block, 0, 0, lanes, start)
             requantize_fixed_point(sums, of_block, epilogue + 8 * _HALF, bounds, target)
 
 

@@ -79,7 +79,7 @@ _LEAST, _MOST = -128, 127
 """int8"""
 
 
-class Sums(NamedTuple):
+class AccumulatorBlock(NamedTuple):
     """Accumulators of a block of LANES channels."""
 
     address: int
@@ -98,7 +98,7 @@ class Bounds(NamedTuple):
     zero_point: np.int32
 
 
-class Target(NamedTuple):
+class ResultBlock(NamedTuple):
     """The bytes of a block's results."""
 
     address: int
@@ -128,7 +128,7 @@ class FixedPointColumns(NamedTuple):
 
 @intrinsic
 def requantize_fixed_point(_: Any, sums: Any, columns: Any, half: Any, bounds: Any, target: Any) -> Any:
-    """Requantizes ``Sums`` by ``FixedPointColumns`` within ``Bounds`` to a ``Target``.
+    """Requantizes an ``AccumulatorBlock`` by ``FixedPointColumns`` within ``Bounds`` to a ``ResultBlock``.
 
     ``half`` is the address of the ``Epilogue``'s, float32.
     """
@@ -153,7 +153,7 @@ def requantize_fixed_point(_: Any, sums: Any, columns: Any, half: Any, bounds: A
         places, below, fine = (_whole(n) for n in (_PLACES, (1 << _PLACES) - 1, _FINE_BITS >> _PLACES))
 
         def rounded(value: Any, bounded: Callable[[Any], Any]) -> Any:
-            """Whole numbers, zero point added; of those out of bounds only that is certain."""
+            """Integers with the zero point added; of a result out of bounds, only this is certain."""
             number = builder.sitofp(value, _SINGLES)
             nudged = builder.or_(builder.and_(builder.bitcast(number, _SUMS), signed), nudge)
             operands = [number, scale, builder.bitcast(nudged, _SINGLES)]
@@ -165,7 +165,7 @@ def requantize_fixed_point(_: Any, sums: Any, columns: Any, half: Any, bounds: A
             doubts = builder.bitcast(doubts, ir.IntType(LANES))
             decided = builder.block
             with builder.if_then(builder.icmp_unsigned("!=", doubts, doubts.type(0)), likely=False):
-                # Loaded here: what is rarely needed would cost every short row its time.
+                # Loaded here, since they are rarely needed and would slow short rows elsewhere.
                 exactly = _fixed_point_exactly(builder, *columns[:5])
                 within = _clamp(builder, exactly(value), low, high, builder.icmp_signed)
                 exact = builder.add(within, splat(builder, zero_point, LANES))
@@ -280,7 +280,7 @@ def requantize_float64(_: Any, sums: Any, scale: Any, bounds: Any, target: Any) 
 
 
 def _for_pixels(builder: Any, source: Any, target: Any, finished: Callable[[Any], Any]) -> None:
-    """Writes ``finished`` of the ``Sums`` of every pixel to the ``Target``."""
+    """Writes ``finished`` of the accumulators of every pixel to the ``ResultBlock``."""
     acc, acc_stride, pixels = fields(builder, source)
     out, out_stride, whole, lanes, first = fields(builder, target)
 

@@ -68,7 +68,7 @@ class LayerSequence:
         failures = _run_alone(job.address) if job.threads == 1 else POOL.run(job)
         if failures:
             for layer in self._layers:
-                layer.call(0, layer.tasks)  # says what was wrong
+                layer.call(0, layer.tasks)  # raises what the task raised
             raise MemoryError("a layer's buffers could not be allocated")
 
 

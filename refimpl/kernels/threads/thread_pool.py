@@ -178,7 +178,7 @@ def _lead(pool: int, job: int) -> int:
     put(pool, _COUNTERS // 8, counters)
     put(pool, _THREADS // 8, threads)
     put(pool, _PLACE // 8, processor())
-    # Numbers only grow: nobody takes a job for the one before.
+    # Jobs have rising numbers, so no helper takes this job for the one before.
     put(pool, _JOBS // 8, word(pool, _JOBS // 8) + 1)
     announce(pool + _JOB, word(pool, _JOBS // 8))
     work(table, layers, counters, 0, threads)
@@ -268,7 +268,7 @@ def work(table: int, layers: int, counters: int, worker: int, threads: int) -> N
         tasks, partitions = word(row, TASKS), word(row, PARTITIONS)
         drawn = counters + layer * per_stage
         done = drawn + threads * _LINE
-        if tasks == 0:  # nobody reports it, so the next waits for the one before
+        if tasks == 0:  # never reported as done: the next layer waits for the one before
             continue
         mine = partitions > 1 or worker == 0
         if mine and reported(done) < tasks:

@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from karat24.refimpl.graph import LayerView
-from karat24.refimpl.profiles.rules import EXACT, Rule
-
-RuleTable = Mapping[str, Mapping[str, Rule]]
+from karat24.refimpl.profiles.rules import EXACT, Rule, RuleTable
 
 MICROSOFT = "com.microsoft:"
 
@@ -76,7 +74,7 @@ UNSPECIFIED_ONNXRUNTIME = tuple(
         "SkipLayerNormalization",
     )
 )
-"""The same of ONNX Runtime's own ops."""
+"""ONNX Runtime's own ops whose last bits depend on the order of a sum or on a library's function."""
 
 ACCUMULATING = ("QLinearConv", "QLinearMatMul", f"{MICROSOFT}QGemm")
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from karat24.refimpl.graph import LayerView
-from karat24.refimpl.profiles.rules import EXACT, Rule
+from karat24.refimpl.profiles.rules import EXACT, Rule, RuleTable
 from karat24.refimpl.profiles.tflite.table import (
     FLOAT64,
     GEMMLOWP_32P,
@@ -23,7 +23,6 @@ from karat24.refimpl.profiles.tflite.table import (
     RUY_32P,
     RUY_64,
     SATURATING_TABLE,
-    RuleTable,
 )
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS
 from karat24.refimpl.profiles.tflite.variants import variant_of as family_variant

@@ -1,6 +1,7 @@
 """What compiled files show of the Edge TPU's arithmetic, and what they do not.
 
-Read off 147 public pairs of a model and what Google's compiler (2019 to 2021, runtimes 10 to 14) made of it:
+Derived from 147 public pairs of a model and its compiled form (Google's compiler of 2019 to 2021, runtimes 10
+to 14):
 how multipliers, clamps and operand factors follow from scales, in float32 and bit for bit. No device was at
 hand. What it does with these numbers is assumed: int32 sums that are exact, their float32 product clamped,
 rounded half to even, and the zero point added.
@@ -13,8 +14,7 @@ from types import MappingProxyType
 
 from karat24.refimpl.graph import LayerView, Tensor
 from karat24.refimpl.profiles.refusals import Refusal, Refusals
-from karat24.refimpl.profiles.rules import EXACT, Rule
-from karat24.refimpl.profiles.tflite.table import RuleTable
+from karat24.refimpl.profiles.rules import EXACT, Rule, RuleTable
 
 CAVEAT = (
     "the rules of profile edgetpu are derived from compiled files and were held against no device: rounding "

@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from karat24.refimpl.profiles.rules import EXACT, Libm, Rule
+from karat24.refimpl.profiles.rules import EXACT, Libm, Rule, RuleTable
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS
-
-RuleTable = Mapping[str, Mapping[str, Rule]]
 
 COPIES = (
     "RESHAPE", "TRANSPOSE", "STRIDED_SLICE", "SLICE", "SPLIT", "SPLIT_V", "PACK", "UNPACK", "SQUEEZE",
@@ -179,7 +177,7 @@ _SINCE_LITERT: RuleTable = {
     "SQRT": {"float32": EXACT, "int8": Rule("truncates")},
     "TANH": {**_COMMON["TANH"], "int8": replace(SATURATING_TABLE, libm="fdlibm")},
 }
-"""What LiteRT 2.3 computes otherwise than tflite-runtime 2.14, or that one not at all, in both lanes."""
+"""What LiteRT 2.3 computes otherwise than tflite-runtime 2.14 or what only LiteRT computes, in both lanes."""
 
 LITERT_2_3_REF: RuleTable = {
     **_COMMON,
@@ -365,7 +363,7 @@ TFLM: RuleTable = MappingProxyType(
 
 
 def with_libm(table: RuleTable, libm: Libm) -> RuleTable:
-    """The table on a machine that has another C library; with ``none`` nobody knows which."""
+    """The table on a machine with another C library; ``none`` is an unknown one."""
 
     def elsewhere(rule: Rule) -> Rule:
         if rule.libm == "none":

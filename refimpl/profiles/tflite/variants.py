@@ -1,4 +1,4 @@
-"""Which variant of an op a layer is, as far as any runtime's arithmetic cares.
+"""Which variant of an op a layer is, as far as it matters to any runtime's arithmetic.
 
 Rule tables are keyed by op and variant: ``("CONV_2D", "int8")``,
 ``("CONV_2D", "uint8_grouped")``, ``("QUANTIZE", "requantize")``.
@@ -65,7 +65,7 @@ def _hybrid(view: LayerView) -> str:
 
 
 def _bias(view: LayerView) -> str:
-    """The bias of an int16 layer, or that it has none; of FULLY_CONNECTED whether per channel."""
+    """The bias type of an int16 layer, or that it has no bias; for FULLY_CONNECTED whether per channel."""
     bias = view.optional_input(3 if view.op == "TRANSPOSE_CONV" else 2)
     kind = "_unbiased" if bias is None else f"_bias{bias.dtype.removeprefix('int')}"
     filter_ = view.input(1)

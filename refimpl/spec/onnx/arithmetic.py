@@ -53,7 +53,7 @@ def requantize(view: LayerView, rule: Rule, acc: Array, effective: Array, output
     ``float32_half_even`` (ONNX Runtime): float32 product, rounded half to even, zero point added after.
     ``float64_zero_point_first`` (onnx.reference): float64 product, zero point added *before* rounding.
     ``float32_zero_point_first`` is the same in float32. The others are those of the TFLite family, for
-    runtimes that nobody looked at yet.
+    runtimes that were not examined yet.
     """
     zero_point = int(output.zero_point.reshape(-1)[0])
     if rule.method == "unspecified":  # values to go on with, never compared

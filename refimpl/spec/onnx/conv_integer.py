@@ -59,7 +59,7 @@ def _check_zero_point(view: LayerView, position: int, count: int) -> None:
 
 
 def _zero_point(values: Values, position: int) -> Array:
-    """Of the tensor two positions before, ``[n]``; 0 where it is left out."""
+    """The zero point, ``[n]``, of the tensor two positions before it; 0 where it is left out."""
     given = values[position] if position < len(values) else None
     return np.zeros(1, np.int64) if given is None else given.astype(np.int64).reshape(-1)
 

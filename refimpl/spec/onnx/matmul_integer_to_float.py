@@ -66,7 +66,7 @@ def matmul_integer_to_float(view: LayerView, values: Values, rule: Rule) -> Spec
 
 
 def dynamic_quantize_matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """``a`` as DynamicQuantizeLinear makes bytes of it, then the same."""
+    """``a`` quantized as by DynamicQuantizeLinear, then as :func:`matmul_integer_to_float`."""
     left = quantized_to_its_range(operand(values, 0))
     right = affine_of(view, values, 2, 3, view.input(1).dtype)
     bias = values[4] if len(values) > 4 else None
@@ -76,7 +76,7 @@ def dynamic_quantize_matmul(view: LayerView, values: Values, rule: Rule) -> Spec
 def _scaled_product(
     rule: Rule, left: tuple[Array, Affine], right: tuple[Array, Affine], bias: Array | None
 ) -> SpecResult:
-    """Of stored values and their parameters."""
+    """The product of stored values, scaled by their parameters, plus the bias."""
     a, b = left[0].astype(np.int64), right[0].astype(np.int64)
     acc = wrap32(products(rule, a, zero_of(left[1]), b, right[1].zero_point))
     with np.errstate(over="ignore", invalid="ignore"):

@@ -35,8 +35,9 @@ FLOAT32 = 1
 class Normalization:
     """``(x - mean) / sqrt(variance + epsilon) * scale + bias``, mean and variance over ``count`` values.
 
-    ``data`` is float64 ``[group, count]``; ``scale`` and ``bias`` broadcast to it. ``lost`` is what ``data``
-    may differ from what a runtime has there, and broadcasts. ``centred`` is False where no mean is taken.
+    ``data`` is float64 ``[group, count]``; ``scale`` and ``bias`` broadcast to it. ``lost``, which
+    broadcasts, is the most by which a runtime's data may differ from ``data``. ``centred`` is False where no
+    mean is taken.
     """
 
     data: Array
@@ -73,7 +74,7 @@ def check_instance_normalization(view: LayerView) -> None:
 
 
 def check_group_normalization(view: LayerView) -> None:
-    """The same with ``num_groups`` channels normalized together; below version 21 scales are per group."""
+    """As InstanceNormalization, channels in ``num_groups`` groups; below version 21 scales are per group."""
     _check(view, 3)
     require_rank(view, view.input(0), 3, 8)
     channels, groups = view.input(0).shape[1], view.integer("num_groups")
@@ -164,7 +165,7 @@ def _epsilon(view: LayerView) -> float:
 
 
 def normalize(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - see above
-    """Any of them."""
+    """Any of these normalizations."""
     given = normalization(view, values)
     with np.errstate(all="ignore"):
         mean = given.data.mean(axis=1, keepdims=True) if given.centred else 0.0

@@ -29,7 +29,7 @@ class Affine:
         return self.scale.size == 1
 
     def along(self, axis: int, rank: int) -> Affine:
-        """The same, shaped to broadcast along ``axis`` of a tensor of ``rank`` dimensions."""
+        """These parameters, shaped to broadcast along ``axis`` of a tensor of ``rank`` dimensions."""
         shape = [1] * rank
         if not self.per_tensor:
             shape[axis] = -1
@@ -84,7 +84,7 @@ def require_parameters(
     channels: int = 1,
     scale_types: tuple[str, ...] = ("float32",),
 ) -> None:
-    """The like of :func:`affine` for parameters that the graph may compute, whose values then may be any.
+    """As :func:`affine`, for parameters that the graph may compute: nothing is asked of their values.
 
     One scale or ``channels`` of them, of one of ``scale_types``; zero points as many, or one, of type
     ``dtype``.

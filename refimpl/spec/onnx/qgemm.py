@@ -56,7 +56,7 @@ def check_qgemm(view: LayerView) -> None:
 
 
 def parameters(view: LayerView) -> tuple[Affine, Affine, Affine | None]:
-    """Of a, b, and the output unless it is float32."""
+    """The parameters of a, b, and of the output unless it is float32."""
     columns = view.output().shape[1]
     output = None
     if view.optional_input(7) is not None:
@@ -102,5 +102,5 @@ def effective_multipliers(view: LayerView, rule: Rule) -> Array:
 
 
 def _scale(view: LayerView, left: Affine, right: Affine) -> Array:
-    """Of the accumulators: ``f32(f32(alpha * s_a) * s_b)``, one or one per column."""
+    """The accumulators' scale ``f32(f32(alpha * s_a) * s_b)``, one or one per column."""
     return np.asarray(np.float32(view.real("alpha", 1.0)) * left.scale * right.scale)

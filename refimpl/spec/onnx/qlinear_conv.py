@@ -47,7 +47,7 @@ def check_qlinear_conv(view: LayerView) -> None:
 
 
 def parameters(view: LayerView) -> tuple[Affine, Affine, Affine]:
-    """Of the data, the filter and the output."""
+    """The parameters of the data, the filter and the output."""
     weights = view.input(3)
     return (
         affine(view, 1, 2, view.input(0).dtype),

@@ -56,7 +56,7 @@ def check_qlinear_matmul(view: LayerView) -> None:
 
 
 def parameters(view: LayerView) -> tuple[Affine, Affine, Affine]:
-    """Of a, b and the output; b's scales are one, or one per column."""
+    """The parameters of a, b and the output; b's scales are one, or one per column."""
     columns = view.input(3).shape[-1]
     types = ("float32", "float16")
     return (

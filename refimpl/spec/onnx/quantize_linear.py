@@ -97,7 +97,7 @@ def _axis(view: LayerView) -> int | None:
 
 
 def _parameters(view: LayerView, values: Values, stored: Tensor) -> Affine:
-    """Shaped to broadcast against the values."""
+    """The parameters, shaped to broadcast against the values."""
     zero_point = view.optional_input(2)
     if zero_point is not None:
         values = [*values[:2], unpacked(zero_point, operand(values, 2))]

@@ -1,7 +1,7 @@
 """What a check demands of a layer, one phrase per demand.
 
 Every function raises :class:`ModelError` (or :class:`UnsupportedOp` for what is
-well formed but written by nobody) naming the layer, what was found and what was
+well formed but not implemented) naming the layer, what was found and what was
 expected. After a check has passed, kernels index with raw pointers: each demand
 is an equality or a bounded range, never a plausibility.
 """

@@ -75,8 +75,9 @@ def _left_shift(view: LayerView) -> int:
 
 
 def _real_multipliers(view: LayerView) -> tuple[float, float, float]:
-    """Of left, right and output: ``s_left / t``, ``s_right / t``, ``t / (2^20 * s_out)``, or 2^15 of int16,
-    with ``t = 2 * max(s_left, s_right)``, in float64.
+    """The multipliers of left, right and output: ``s_left / t``, ``s_right / t``, ``t / (2^20 * s_out)``.
+
+    In place of 2^20, int16 has 2^15; ``t = 2 * max(s_left, s_right)``, in float64.
     """
     left, right = view.input(0).scale, view.input(1).scale
     twice_max = 2.0 * max(left, right)

@@ -21,7 +21,7 @@ def average_pool_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     ``(sum + n // 2) / n`` for a positive sum, ``(sum - n // 2) / n`` otherwise, the
     division truncating, of the stored values: the zero point stays in.
 
-    By ``float32_half_even`` see :func:`mean_by_multiplier`.
+    For the rule ``float32_half_even`` see :func:`mean_by_multiplier`.
     """
     data, output = operand(values, 0).astype(np.int64), view.output()
     result = np.empty(output.shape, np.int64)

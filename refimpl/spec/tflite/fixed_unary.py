@@ -70,7 +70,7 @@ def _abs(view: LayerView, x: Array) -> Array:
 
 
 def _rsqrt_multiplier(view: LayerView) -> tuple[int, int]:
-    """Of ``1 / (sqrt(s_in) * s_out)``, the product in float32."""
+    """The multiplier and shift of ``1 / (sqrt(s_in) * s_out)``, the product in float32."""
     with np.errstate(over="ignore", under="ignore"):
         product = float(np.sqrt(np.float32(view.input(0).scale)) * np.float32(view.output().scale))
     return quantize_multiplier(1.0 / product if product else math.inf)

@@ -63,7 +63,7 @@ def gelu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def _settled(rule: Rule) -> Rule:
-    """``unspecified`` (nobody knows the library): rounded correctly, and never compared."""
+    """``unspecified`` (an unknown library): rounded correctly, and never compared."""
     return replace(rule, method="float_table") if rule.method == "unspecified" else rule
 
 

@@ -44,7 +44,7 @@ def log_of_sum(total: int) -> int:
 
 
 def _leading_zeros(x: int) -> int:
-    """Of the 32-bit word."""
+    """The leading zeros of a 32-bit word."""
     return 32 - x.bit_length()
 
 

@@ -42,7 +42,7 @@ def logistic(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """TANH, by the C library's ``tanhf``, which ``rule.libm`` names.
 
-    ``unspecified`` (nobody knows the library): rounded correctly, and never compared.
+    ``unspecified`` (an unknown library): rounded correctly, and never compared.
     """
     if view.output().dtype == "int16":
         return _of_int16(view, values, rule, sigmoid.tanh_by_table, fixed_point.tanh)

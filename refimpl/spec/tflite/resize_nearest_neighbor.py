@@ -60,7 +60,7 @@ def nearest_indices(size: int, outputs: int, align_corners: bool, half_pixel_cen
 
 
 def fixed_point_indices(size: int, outputs: int) -> Array:
-    """The same by a 16-bit step, one unit too large so that it is never 0: exact multiples,
+    """Input indices by a step of 1/65536 pixel, one unit too large so that it is never 0: exact multiples,
     which float32 can miss from below, come out right. It is the mode with neither ``align_corners`` nor
     ``half_pixel_centers``.
 

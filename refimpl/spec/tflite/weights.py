@@ -34,7 +34,7 @@ from karat24.refimpl.spec.shared.requirements import (
 from karat24.refimpl.spec.shared.scales import require_bounds, require_inside_int32, require_multiplier
 
 UNNAMED_BIAS = "float32"
-"""The value of attribute ``quantized_bias_type``, its default, that says nothing."""
+"""The default of attribute ``quantized_bias_type``, which names no type."""
 
 FILTERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"int8": ("int8", "int4"), "uint8": ("uint8",), "int16": ("int8",)}

@@ -72,7 +72,7 @@ def test_another_source_is_no_pair() -> None:
     proof = prove(replace(source, tensors=tensors), [model])
     assert proof.exit_code == 1
     assert proof.is_foreign
-    assert conclusion(proof).startswith("This is no pair")
+    assert conclusion(proof).startswith("The two files do not belong together")
 
 
 def test_other_scales_alone_are_told_from_another_source() -> None:
@@ -139,7 +139,7 @@ def test_bytes_nobody_explains_are_a_difference() -> None:
     start = len(cache.parameters) - 128
     assert [s for part in proof.parameters for s in part.unexplained] == [(start, start + 128)]
     assert proof.exit_code == 1
-    assert "are nobody's" in "\n".join(lines(proof))
+    assert "belong to no layer" in "\n".join(lines(proof))
 
 
 @pytest.fixture

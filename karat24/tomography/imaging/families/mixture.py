@@ -1,4 +1,4 @@
-"""A sample without a story: ellipses and polygons of all sizes, faint and strong, bright and dark.
+"""A sample of no real material: ellipses and polygons of all sizes, faint and strong, bright and dark.
 
 It keeps a network from learning what belongs into a picture: size, shape and contrast are independent here.
 """

@@ -1,6 +1,6 @@
 """The order of numbered files, and what is wrong with it.
 
-Volumes were lost to files sorted as text (10 before 9), to a gap that nobody noticed, and to the second set
+Volumes were lost to files sorted as text (10 before 9), to an unnoticed gap, and to the second set
 of files that a repeated reconstruction leaves beside the first. All three are said before any work.
 """
 

@@ -50,7 +50,7 @@ def _transform_inputs(
 ) -> None:
     """Tiles ``first`` … ``first + count - 1`` of the input at every point, [tile, point, channel].
 
-    Those whose values lie in the image as the transform reads them need no patch.
+    A tile whose values lie in the image as the transform reads them needs no patch.
     """
     as_it_is = conversion.flip == 0 and g.in_channels % INPUT_LANES == 0
     done = 0
@@ -78,14 +78,18 @@ def _transform_inputs(
 
 
 class Fetched(NamedTuple):
-    """Rows of an image a task will touch: those from ``first`` on and before ``end`` of the tile's, the first
-    row (which may not be there) at address ``at``, ``pitch`` apart, ``size`` bytes each."""
+    """Rows of an image that a task will touch: rows ``first`` … ``end - 1`` of its tile."""
 
     at: int
+    """Address of the tile's row 0, which may lie outside the image."""
     pitch: int
+    """Bytes from a row to the next."""
     first: int
+    """The tile's first row inside the image."""
     end: int
+    """The row behind its last one inside the image."""
     size: int
+    """Bytes of a row."""
 
 
 @no_refcount_inside
@@ -115,7 +119,7 @@ def _rows_written(out: Array, g: WinogradGrid, tile: int) -> Fetched:
 
 @no_refcount_inside
 def _fetch(read: Fetched, written: Fetched, point: int) -> None:
-    """One of POINTS pieces of both."""
+    """Prefetches one of POINTS equal pieces of the rows read and of the rows written."""
     row, piece = point // SIDE, point % SIDE
     if read.first <= row < read.end:
         at = read.at + row * read.pitch
@@ -231,9 +235,9 @@ class Tiles(NamedTuple):
     """Neighbouring tiles, which one task computes."""
 
     first: int
-    """Index of the first."""
+    """Index of the first tile."""
     number: int
-    """How many they are."""
+    """Number of tiles."""
 
 
 class WinogradMemory(NamedTuple):

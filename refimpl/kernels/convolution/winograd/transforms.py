@@ -47,7 +47,7 @@ POINTS = SIDE * SIDE
 """Inputs of a tile in each direction, and points of a tile: (vertical, horizontal), row by row."""
 
 LARGEST_INPUT = 128
-"""Inputs are int8."""
+"""Largest magnitude of an input, an int8."""
 
 INPUT_LANES, OUTPUT_LANES = 32, 16
 """Channels the input's transform reads and writes at a time, and the output's."""

@@ -254,7 +254,7 @@ def test_ties_injected_through_the_bias(op: str) -> None:
         for rule in RULES:
             assert_kernel_equals_spec(view, values, rule, (1,))
             outcomes.add(SPECS[op][1](view, values, rule).outputs[0].tobytes())
-    assert len(outcomes) > 12  # the rules part on these values
+    assert len(outcomes) > 12  # the rules differ on these values
 
 
 @pytest.mark.parametrize("op", SPECS)

@@ -9,7 +9,12 @@ import pytest
 
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.graph import Array
-from karat24.refimpl.kernels.elementwise.addition import Nearly, SumKernel, nearly_scaled_sums, scaled_sums
+from karat24.refimpl.kernels.elementwise.addition import (
+    ApproximateSum,
+    SumKernel,
+    approximate_sums,
+    scaled_sums,
+)
 from karat24.refimpl.kernels.elementwise.binary import PairLookup, prepare_add
 from karat24.refimpl.profiles import profile_named
 from tests.cases.case import Case
@@ -54,7 +59,7 @@ def test_every_pair_of_bytes_equals_the_spec(op: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "loop"),
     [
-        ("unequal and odd", nearly_scaled_sums),
+        ("unequal and odd", approximate_sums),
         ("powers of two: every tie there is", scaled_sums),  # too many of them
     ],
 )
@@ -67,13 +72,13 @@ def test_float32_is_asked_first_where_it_tells_most_sums(name: str, loop: object
 
 
 def test_float32_that_is_further_off_than_thought_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Nearly.of
+    original = ApproximateSum.of
 
-    def off(*arguments: Any) -> Nearly:
+    def off(*arguments: Any) -> ApproximateSum:
         nearly = original(*arguments)
         return nearly._replace(a=np.float32(nearly.a * 1.001))
 
-    monkeypatch.setattr(Nearly, "of", off)
+    monkeypatch.setattr(ApproximateSum, "of", off)
     case = _case("ADD", "int8", SCALES["unequal and odd"], (65536,))
     kernel = compile_graph(case.graph, "litert-2.3-ref").steps[0].kernel
     assert isinstance(kernel, SumKernel)
@@ -82,13 +87,13 @@ def test_float32_that_is_further_off_than_thought_is_not_asked(monkeypatch: pyte
 
 def test_no_pair_hides_behind_the_doubts_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """With these scales, so far off, a single pair is wrong and not in doubt; one near it in order is."""
-    original = Nearly.of
+    original = ApproximateSum.of
 
-    def off(*arguments: Any) -> Nearly:
+    def off(*arguments: Any) -> ApproximateSum:
         nearly = original(*arguments)
         return nearly._replace(start=np.float32(nearly.start + 0.0012))
 
-    monkeypatch.setattr(Nearly, "of", off)
+    monkeypatch.setattr(ApproximateSum, "of", off)
     case = _case("ADD", "int8", (0.092, 0.835, 0.834), (65536,))
     kernel = compile_graph(case.graph, "litert-2.3-ref").steps[0].kernel
     assert isinstance(kernel, SumKernel)

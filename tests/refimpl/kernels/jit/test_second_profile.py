@@ -20,7 +20,7 @@ PROFILES = ("litert-2.3-ref", "litert-2.3-builtin", "litert-2.3-xnnpack", "tflit
 
 OTHER_ALGORITHMS = {
     "_softmax_fixed_point", "_softmax_float",
-    "nearly_scaled_sums", "weighted_sums", "_look_up_pairs",
+    "approximate_sums", "weighted_sums", "_look_up_pairs",
 }  # fmt: skip
 """Loops of SOFTMAX and of ADD, which profiles compute by different algorithms, seconds to compile at most."""
 

@@ -1,4 +1,4 @@
-"""The kernels' fixed-point scalars against the specs' own, on values where two roundings part."""
+"""The kernels' fixed-point scalars against the specs' own, on values where two roundings differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels' requantization against the spec's primitives, on values placed where roundings part."""
+"""Kernels' requantization against the spec's primitives, on values placed where roundings differ."""
 
 from __future__ import annotations
 
