@@ -50,7 +50,7 @@ def run_tasks(tasks: Sequence[Task], folder: Path, minutes: float, processes: in
         while waiting or running:
             while waiting and len(running) < processes and time.monotonic() - began < 60 * minutes:
                 task = waiting.pop(0)
-                running[pool.submit(task.work, *task.arguments)] = task
+                running[pool.submit(timed, task)] = task
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -66,6 +66,15 @@ def run_tasks(tasks: Sequence[Task], folder: Path, minutes: float, processes: in
                 spent = (time.monotonic() - began) / 60
                 say(f"[{done}/{done + len(running) + len(waiting)}] {task.name}, {spent:.1f} min")
     return len(waiting)
+
+
+def timed(task: Task) -> Record:
+    """The task's record and what it took: ``cpu_seconds`` of all its threads, and ``wall_seconds``."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    record = task.work(*task.arguments)
+    return record | {
+        "cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall,
+    }  # fmt: skip
 
 
 def keep(folder: Path, name: str, record: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,11 @@ def test_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
     keep(tmp_path, "group/1", {"square": -1})
     said: list[str] = []
     assert run_tasks(tasks, tmp_path, 1, 1, said.append) == 0
-    assert kept(tasks, tmp_path) == {
-        "group/0": {"square": 0}, "group/1": {"square": -1}, "group/2": {"square": 4},
+    found = kept(tasks, tmp_path)
+    assert {name: record["square"] for name, record in found.items()} == {
+        "group/0": 0, "group/1": -1, "group/2": 4,
     }  # fmt: skip
+    assert 0 <= found["group/2"]["cpu_seconds"] and 0 < found["group/2"]["wall_seconds"]
     assert said[0].startswith("3 tasks, 1 of them done")
     assert run_tasks(tasks, tmp_path, 0, 1, said.append) == 0
 
@@ -58,6 +61,39 @@ def test_holm_stops_at_the_first_that_is_not_rejected() -> None:
     given = {"a": 0.001, "b": 0.016, "c": 0.03, "d": 0.04}
     assert holm(given) == {"a": True, "b": True, "c": False, "d": False}
     assert holm({"a": 0.02, "b": 0.03}) == {"a": True, "b": True}
+
+
+def test_remembered_retraining_gives_the_bits_of_retraining() -> None:
+    """5 and 9 bits round large weights alike, so that one retraining does for both; 2 bits differ at once."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from benchmarks.papers.powers import Memory, remembered
+    from training.incremental import quantize_incrementally
+
+    begun = torch.nn.Linear(6, 5)
+    with torch.no_grad():
+        begun.weight.copy_(torch.linspace(-1, 0.9, 30).reshape(5, 6) ** 3)
+    parts: list[int] = []
+
+    def retrain(part: int, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        parts.append(part)
+        generator = torch.Generator().manual_seed(part)
+        for _ in range(3):
+            optimizer.zero_grad()
+            module(torch.rand(4, 6, generator=generator)).square().mean().backward()
+            optimizer.step()
+
+    def rounded(bits: int, memory: Memory) -> torch.Tensor:
+        module = deepcopy(begun)
+        quantize_incrementally(module, bits, remembered(retrain, memory), lambda p: torch.optim.Adam(p, 0.05))
+        return module.weight.detach()
+
+    alone = {bits: rounded(bits, {}) for bits in (2, 5, 9)}
+    assert parts == [0, 1, 2] * 3
+    parts.clear()
+    memory: Memory = {}
+    for bits, expected in alone.items():
+        assert torch.equal(rounded(bits, memory), expected)
+    assert parts == [0, 1, 2, 0, 1, 2]
 
 
 # ---- conclusions ----
