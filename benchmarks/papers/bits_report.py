@@ -80,7 +80,7 @@ def document(order: list[Record], base: list[float], reference: Record, size: in
     )
     return (
         "# TomoGAN in powers of two\n\n"
-        "`python -m benchmarks.papers bits` makes this table and picture: "
+        f"`python -m benchmarks.papers bits --size {size}` makes this table and picture: "
         f"{len(base)} held-out simulated slices of {size}×{size}, whole, mean SSIM; noisy {noisy:.4f}. "
         f"{took}\n\n"
         f"{table(HEADS, rows)}\n"
