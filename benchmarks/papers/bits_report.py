@@ -80,8 +80,8 @@ def document(order: list[Record], base: list[float], reference: Record, size: in
     )
     return (
         "# TomoGAN in powers of two\n\n"
-        f"`python -m benchmarks.papers bits --size {size}` makes this table and picture: "
-        f"{len(base)} held-out simulated slices of {size}×{size}, whole, mean SSIM; noisy {noisy:.4f}. "
+        f"`python -m benchmarks.papers bits --size {size} --slices {len(base)}` makes this table and picture "
+        f"of {len(base)} held-out simulated slices of {size}×{size}, whole, mean SSIM; noisy {noisy:.4f}. "
         f"{took}\n\n"
         f"{table(HEADS, rows)}\n"
         f"{steps} Other ensembles are the mean of the bilinear and the transposed network. kB count "

@@ -85,8 +85,8 @@ def document(records: Mapping[str, Record], slices: Slices, options: argparse.Na
     actual = sum(e["noisy"] for e in slices) / len(slices)
     return (
         "# Slices that need no denoising\n\n"
-        f"`python -m benchmarks.papers slices --size {size}` makes this: {len(records)} simulated test scans of "
-        f"{size}×{size}, {len(slices)} slices, {clean} of them clean. The selector "
+        f"`python -m benchmarks.papers slices --size {size}` makes this: {len(records)} simulated test "
+        f"scans of {size}×{size}, {len(slices)} slices, {clean} of them clean. The selector "
         f"({count(slice_selector()).parameters:,} parameters, int8, on the oracle) reads {crops} "
         f"crops of {CROP}×{CROP}: {chooser / 1e6:.1f} million MAC for each slice, "
         f"{100 * chooser / whole:.2f} % of TomoGAN's {whole / 1e9:.1f} billion. "
