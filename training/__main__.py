@@ -171,12 +171,13 @@ def make_weights(options: argparse.Namespace) -> None:
 
 def make_slice_selector(options: argparse.Namespace) -> None:
     """Trains the slice selector and writes ``weights.npz`` into its folder."""
-    from training.slice_selector import stacks, train_selector
+    from training.slice_selector import observed_ranges, stacks, train_selector
 
     torch.set_num_threads(1)
     slices = stacks(options.samples, options.size, options.seed, options.folder / "slices.npz")
     model = train_selector(slices, options.steps, options.seed)
-    np.savez(options.folder / "weights.npz", **stored(model))
+    weights = stored(model)
+    np.savez(options.folder / "weights.npz", **weights, **observed_ranges(weights))
     print(f"wrote {options.folder / 'weights.npz'}")
 
 

@@ -6,6 +6,7 @@ noisy ones; what counts is the middle one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,12 @@ import torch.nn.functional as F  # noqa: N812 - PyTorch's own custom
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from karat24.export.quantize import calibrate
 from karat24.refimpl.errors import UsageError
+from karat24.refimpl.graph import Array
+from karat24.refimpl.networks import slice_selector
 from karat24.refimpl.networks.slice_selector import CHANNELS
+from karat24.tomography.calibration_inputs import calibration_samples
 from karat24.tomography.imaging.families import TRAINING_FAMILIES
 from karat24.tomography.imaging.simulate import simulate_stack
 from training.data import FIRST_SEED
@@ -106,3 +111,13 @@ def train_selector(slices: NDArray[np.float16], steps: int, seed: int) -> SliceS
             right = float((scores.argmax(1) == labels).float().mean())
             print(f"step {step + 1}/{steps} loss {float(loss.detach()):.4f} right {right:.2f}", flush=True)
     return model
+
+
+def observed_ranges(weights: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+    """``<activation>/range`` of every activation over the simulated slices that quantize TomoGAN, float32
+    ``[low, high]``: kept with the weights, so that every machine quantizes alike without simulating."""
+    graph = slice_selector(CROP, CROP, weights)
+    return {
+        f"{graph.tensors[index].name}/range": np.array([found.low, found.high], np.float32)
+        for index, found in calibrate(graph, calibration_samples(graph)).items()
+    }

@@ -25,7 +25,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("experiment", choices=tuple(EXPERIMENTS))
     made.add_argument("--folder", type=Path, help="data and records (default: work/EXPERIMENT)")
-    made.add_argument("--minutes", type=float, default=20, help="no task begins after them (default: 20)")
+    made.add_argument(
+        "--minutes", type=float, default=20,
+        help="of processor time for each process, after which no task begins (default: 20)",
+    )  # fmt: skip
     made.add_argument("--processes", type=int, default=2)
     made.add_argument("--seeds", type=int, help="powers, selective: repetitions (default: 10 and 5)")
     made.add_argument("--quick", action="store_true", help="powers, selective: a tenth of the training")
@@ -92,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.folder = options.folder or Path("work") / options.experiment
     try:
         tasks = EXPERIMENTS[options.experiment](options)
-        left = run_tasks(tasks, options.folder / "records", options.minutes, options.processes, say)
+        options.left = run_tasks(tasks, options.folder / "records", options.minutes, options.processes, say)
         for path in report.WRITERS[options.experiment](
             kept(tasks, options.folder / "records"), options, options.output
         ):
@@ -100,9 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KaratError as error:
         print(f"benchmarks.papers {options.experiment}: {error}", file=sys.stderr)
         return error.exit_code
-    if left:
-        say(f"{left} tasks are left: start again to go on")
-    return 3 if left else 0
+    if options.left:
+        say(f"{options.left} tasks are left: start again to go on")
+    return 3 if options.left else 0
 
 
 def say(text: str) -> None:

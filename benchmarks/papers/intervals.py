@@ -9,6 +9,9 @@ import numpy as np
 
 from benchmarks.papers.statistics import Estimate
 
+LINEAR, MARKS = 2, (1, 2, 5, 10, 20, 50)
+"""Where the scale becomes logarithmic, and what is written at it."""
+
 Panels = Mapping[str, Mapping[str, Sequence[Estimate]]]
 """By the panel's title: estimates by the name of their series, one at each place."""
 
@@ -21,11 +24,15 @@ def draw_intervals(
     panel_width: float,
     path: Path,
 ) -> Path:
-    """Draws estimates at ``places``, a series ``shift`` beside the one before; ``labels`` are x and y."""
+    """Draws estimates at ``places``, a series ``shift`` beside the one before; ``labels`` are x and y.
+
+    The scale is linear within ±2 and logarithmic beyond, so that a loss of 60 hides no difference of 1.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FixedLocator
 
     figure, axes = plt.subplots(1, len(panels), figsize=(panel_width * len(panels), 3), squeeze=False)
     for panel, (title, series) in zip(axes[0], panels.items(), strict=True):
@@ -36,6 +43,9 @@ def draw_intervals(
                 np.array(places) + shift * number, means, reach, fmt="o", markersize=3, capsize=2, label=name
             )
         panel.axhline(0, color="grey", linewidth=0.8)
+        panel.set_yscale("symlog", linthresh=LINEAR, linscale=0.7)
+        panel.yaxis.set_major_locator(FixedLocator([*(-mark for mark in MARKS), 0, *MARKS]))
+        panel.yaxis.set_major_formatter("{x:g}")
         panel.set_title(title, fontsize=9)
         panel.set_xlabel(labels[0])
     axes[0][0].set_ylabel(labels[1])

@@ -11,13 +11,20 @@ before the schedule and keeps the best of four runs.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.papers.tasks import Record, Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from training.incremental import Retrain
 
 BITS = range(2, 10)
 DATA = ("mnist1d", "digits", "vowels")
@@ -56,24 +63,20 @@ def measure(folder: Path, data: str, width: str, seed: int, quick: bool) -> Reco
     module = NETWORKS[data][width]()
     train(module, *found.train, first, torch.optim.Adam(module.parameters(), RATE), seed)
 
-    def retraining() -> Any:
-        seeds = iter(range(1000 * (seed + 1), 1000 * (seed + 2)))
-
-        def retrain(changed: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-            train(changed, *found.train, again, optimizer, next(seeds))
-
-        return retrain
+    def retrain(part: int, changed: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        train(changed, *found.train, again, optimizer, 1000 * (seed + 1) + part)
 
     def optimizer(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, AGAIN_RATE)
 
     outputs = {"float": probabilities(module, found.test[0])}
     control = deepcopy(module)
-    retrain_as_control(control, retraining(), optimizer)
+    retrain_as_control(control, remembered(retrain, {}), optimizer)
     outputs["control"] = probabilities(control, found.test[0])
+    memory: Memory = {}
     for bits in BITS:
         rounded = deepcopy(module)
-        quantize_incrementally(rounded, bits, retraining(), optimizer)
+        quantize_incrementally(rounded, bits, remembered(retrain, memory), optimizer)
         outputs[str(bits)] = probabilities(rounded, found.test[0])
     path = outputs_path(folder, data, width, seed, quick)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +87,35 @@ def measure(folder: Path, data: str, width: str, seed: int, quick: bool) -> Reco
         "test": len(found.test[1]),
         "accuracy": {name: accuracy(values, found.test[1]) for name, values in outputs.items()},
     }  # fmt: skip
+
+
+Memory = dict[bytes, dict[str, Any]]
+"""What retraining made of a network, by a digest of what the schedule had made of it after each part."""
+
+
+def remembered(
+    retrain: Callable[[int, torch.nn.Module, torch.optim.Optimizer], None], memory: Memory
+) -> Retrain:
+    """``retrain``, which also takes the number of the part that was rounded, for one pass of the schedule.
+
+    What was rounded alike so far and trained with equal seeds ends in equal weights, so that one result does
+    for all numbers of bits that round the larger weights alike. The bits are those without ``memory``.
+    """
+    history, parts = hashlib.sha256(), 0
+
+    def step(module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        nonlocal parts
+        for values in module.state_dict().values():
+            history.update(values.numpy().tobytes())
+        key = history.digest()
+        if key in memory:
+            module.load_state_dict(memory[key])
+        else:
+            retrain(parts, module, optimizer)
+            memory[key] = deepcopy(module.state_dict())
+        parts += 1
+
+    return step
 
 
 def outputs_path(folder: Path, data: str, width: str, seed: int, quick: bool) -> Path:

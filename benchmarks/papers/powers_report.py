@@ -13,7 +13,7 @@ from benchmarks.markdown import table
 from benchmarks.papers.intervals import draw_intervals
 from benchmarks.papers.powers import BITS, DATA, WIDTHS, outputs_path
 from benchmarks.papers.statistics import Estimate, holm, paired
-from benchmarks.papers.tasks import Record
+from benchmarks.papers.tasks import Record, effort
 from karat24.refimpl.graph import Array
 
 MEMBERS = range(1, 8)
@@ -34,7 +34,7 @@ def write(records: Mapping[str, Record], options: argparse.Namespace, output: Pa
         return []
     output.mkdir(parents=True, exist_ok=True)
     path = output / "powers-of-two-accuracy.md"
-    path.write_text(document(groups, options), encoding="utf-8")
+    path.write_text(document(groups, records, options), encoding="utf-8")
     return [path, draw(groups, output / "powers-of-two-accuracy.png")]
 
 
@@ -82,15 +82,16 @@ def conclusion(groups: Groups) -> str:
     return "\n".join(f"* {sentence}" for sentence in sentences)
 
 
-def document(groups: Groups, options: argparse.Namespace) -> str:
+def document(groups: Groups, records: Mapping[str, Record], options: argparse.Namespace) -> str:
     """The whole text."""
     parts = [
         "# Does quantization to powers of two make networks more accurate?\n",
-        "`python -m benchmarks.papers powers` measures it, resumes, and writes this; 20 minutes on two idle "
-        "cores. Each network is trained, then goes through the schedule of 50, 75, 87.5 and 100 % at each "
-        "number of bits; the control goes through it without rounding. Accuracy in percent, differences in "
-        "points with intervals of 95 % paired by seed; ✓ where Holm's correction over the eight still "
-        "rejects no difference. No run was left out.\n",
+        "`python -m benchmarks.papers powers` measures it, resumes, and writes this. "
+        f"{effort(records, options.left)}\n",
+        "Each network is trained, then goes through the schedule of 50, 75, 87.5 and 100 % at each number of "
+        "bits; the control goes through it without rounding. Accuracy in percent, differences in points with "
+        "intervals of 95 % paired by seed; ✓ marks those that Holm's correction over the eight leaves. "
+        "No run was left out.\n",
         conclusion(groups),
         "\n" + ARITHMETIC + "\n",
     ]

@@ -21,7 +21,7 @@ from benchmarks.papers.selective import (
     shape,
 )
 from benchmarks.papers.statistics import Estimate, paired
-from benchmarks.papers.tasks import Record
+from benchmarks.papers.tasks import Record, effort
 from karat24.refimpl.data_access import Counted, counted, stored_weights
 
 NEAR = 1.0
@@ -95,12 +95,12 @@ def document(groups: Groups, records: Mapping[str, Record], options: argparse.Na
     """The whole text."""
     parts = [
         "# Is a selector with two narrow networks better than one network?\n",
-        "`python -m benchmarks.papers selective` measures it, resumes, and writes this; 20 minutes on two "
-        "idle cores. Accuracy in percent over as many clean as distorted test images, differences in points "
-        "with intervals of 95 % paired by seed. *Single* is one network trained on both kinds in as many "
-        "steps as the two dedicated ones together. *Perfect* is the paper's selector without errors; "
-        "*formula* puts the measured rates into its accuracies as if errors were independent. No run "
-        "was left out.\n",
+        "`python -m benchmarks.papers selective` measures it, resumes, and writes this. "
+        f"{effort(records, options.left)}\n",
+        "Accuracy in percent over as many clean as distorted test images, differences in points with "
+        "intervals of 95 % paired by seed. *Single* is one network trained on both kinds in as many steps as "
+        "the two dedicated ones together. *Perfect* is the paper's selector without errors; *formula* puts "
+        "the measured rates into its accuracies as if errors were independent. No run was left out.\n",
         "Supported means: better than the single network of its width, the interval above 0, and less than "
         f"{NEAR:g} point below the single one of width 1.\n",
         conclusion(groups),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.markdown import table
-from benchmarks.papers.tasks import Record
+from benchmarks.papers.tasks import Record, effort
 from karat24.refimpl.cost import count
 from karat24.refimpl.data_access import expected_accuracy
 from karat24.refimpl.networks import slice_selector, tomogan
@@ -30,7 +30,7 @@ def write(records: Mapping[str, Record], options: argparse.Namespace, output: Pa
         return []
     output.mkdir(parents=True, exist_ok=True)
     path = output / "slice-selector.md"
-    path.write_text(document(records, slices, options.size), encoding="utf-8")
+    path.write_text(document(records, slices, options), encoding="utf-8")
     return [path]
 
 
@@ -58,8 +58,9 @@ def measured(slices: Slices) -> float:
     return float(np.mean([entry["denoised" if entry["score"] > 0 else "left"] for entry in slices]))
 
 
-def document(records: Mapping[str, Record], slices: Slices, size: int) -> str:
+def document(records: Mapping[str, Record], slices: Slices, options: argparse.Namespace) -> str:
     """The whole text."""
+    size = options.size
     false_alarms, misses = rates(slices)
     clean = sum(not entry["noisy"] for entry in slices)
     rows = []
@@ -84,13 +85,14 @@ def document(records: Mapping[str, Record], slices: Slices, size: int) -> str:
     actual = sum(e["noisy"] for e in slices) / len(slices)
     return (
         "# Slices that need no denoising\n\n"
-        f"`python -m benchmarks.papers slices` makes this: {len(records)} simulated test scans of "
-        f"{size}×{size}, {len(slices)} slices, {clean} of them clean. The selector "
+        f"`python -m benchmarks.papers slices --size {size}` makes this: {len(records)} simulated test "
+        f"scans of {size}×{size}, {len(slices)} slices, {clean} of them clean. The selector "
         f"({count(slice_selector()).parameters:,} parameters, int8, on the oracle) reads {crops} "
         f"crops of {CROP}×{CROP}: {chooser / 1e6:.1f} million MAC for each slice, "
         f"{100 * chooser / whole:.2f} % of TomoGAN's {whole / 1e9:.1f} billion. "
         f"**False alarms {100 * false_alarms:.1f} %, misses {100 * misses:.1f} %.**\n\n"
-        "Clean means: reconstructed without noise from all projections, the simulator's target.\n\n"
+        "Clean means: reconstructed without noise from all projections, the simulator's target. "
+        f"{effort(records, options.left)}\n\n"
         + table(("family", "slices", "false alarms", "misses"), rows)
         + "\nMisses by the noise's deviation over the slice's, in thirds of the noisy slices:\n\n"
         + table(("noise", "slices", "misses", "SSIM left", "SSIM denoised"), strength)

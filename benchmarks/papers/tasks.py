@@ -1,7 +1,8 @@
 """Independent pieces of work, each done once: kept in files, resumed, and ended by a budget.
 
 A task's result is a JSON object in a file of its own, so that a run can be ended at any moment and gone on
-with later. No task is begun after the budget, and none is ended by it.
+with later. The budget is of processor time, so that a busy machine does as much as an idle one: no task is
+begun after it, and none is ended by it. No result depends on time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Task:
 
 
 def run_tasks(tasks: Sequence[Task], folder: Path, minutes: float, processes: int, say: Say) -> int:
-    """Does what is not kept in ``folder`` yet, until ``minutes`` are over; returns how many tasks are left.
+    """Does what is not kept in ``folder`` yet, until what is finished took ``minutes`` of processor time for
+    each process; returns how many tasks are left.
 
     Each process has one thread. Raises what a task raises, after the others that run are done, and UsageError
     when a process died.
@@ -41,31 +43,58 @@ def run_tasks(tasks: Sequence[Task], folder: Path, minutes: float, processes: in
     folder.mkdir(parents=True, exist_ok=True)
     waiting = [task for task in tasks if not _path(folder, task.name).is_file()]
     say(f"{len(tasks)} tasks, {len(tasks) - len(waiting)} of them done; {minutes:g} minutes for the others")
+    budget = 60 * minutes * processes
     if not waiting:
         return 0
-    began, done = time.monotonic(), 0
+    used, done = 0.0, 0
     spawn = multiprocessing.get_context("spawn")
     with threads_of_new_processes(1), ProcessPoolExecutor(processes, spawn) as pool:
         running: dict[Future[Record], Task] = {}
         while waiting or running:
-            while waiting and len(running) < processes and time.monotonic() - began < 60 * minutes:
+            while waiting and len(running) < processes and used < budget:
                 task = waiting.pop(0)
-                running[pool.submit(task.work, *task.arguments)] = task
+                running[pool.submit(timed, task)] = task
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 try:
-                    keep(folder, task.name, future.result())
+                    record = future.result()
                 except BrokenProcessPool as died:
                     raise UsageError(
                         f"a process died near {task.name}, for want of memory perhaps; what is finished is "
                         "kept: start again with fewer --processes"
                     ) from died
+                keep(folder, task.name, record)
+                used += record["cpu_seconds"]
                 done += 1
-                spent = (time.monotonic() - began) / 60
-                say(f"[{done}/{done + len(running) + len(waiting)}] {task.name}, {spent:.1f} min")
+                say(f"[{done}/{done + len(running) + len(waiting)}] {task.name}, {used / 60:.1f} min")
     return len(waiting)
+
+
+def timed(task: Task) -> Record:
+    """The task's record and what it took: ``cpu_seconds`` of all its threads, and ``wall_seconds``."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    record = task.work(*task.arguments)
+    return record | {
+        "cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall,
+    }  # fmt: skip
+
+
+def effort(records: Mapping[str, Record], left: int) -> str:
+    """What finished tasks took, and how many are left, for a page of results."""
+    processor, clock = (
+        sum(r.get(f"{kind}_seconds", 0.0) for r in records.values()) / 60 for kind in ("cpu", "wall")
+    )
+    text = (
+        f"{len(records)} tasks of one thread took {processor:.0f} minutes of processor time, {clock:.0f} by "
+        "the clock."
+    )
+    return (
+        f"{text} **Unfinished: {left} tasks are left, so that what is said rests on fewer.**"
+        if left
+        else text
+    )
 
 
 def keep(folder: Path, name: str, record: Mapping[str, Any]) -> None:

@@ -66,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "removed, 0 all of it",
     )  # fmt: skip
     parser.add_argument(
+        "--skip-clean", action="store_true",
+        help="leave slices as they are that a small network finds clean; the report names them",
+    )  # fmt: skip
+    parser.add_argument(
         "--accept-loss", action="store_true",
         help="exit code 0 even where more than noise was taken away",
     )  # fmt: skip
@@ -131,6 +135,7 @@ def run(options: argparse.Namespace) -> int:
             quality=options.quality,
             profile=options.profile or CANONICAL,
             strength=options.strength,
+            skip_clean=options.skip_clean,
             max_memory=options.max_memory,
             workers=options.workers,
             command=["karat24", *sys.argv[1:]],
@@ -185,9 +190,12 @@ def _tell_losses(records: Iterable[Record]) -> int:
     records = list(records)
     marked = [record for record in records if record.structured]
     blind = sum(not record.judged for record in records)
+    skipped = sum(record.skipped for record in records)
     told = f", {blind} cannot be judged" if blind else ""
-    noise = len(records) - len(marked) - blind
+    noise = len(records) - len(marked) - blind - skipped
     print(f"removed  noise from {noise} slices, more than noise from {len(marked)}{told}")
+    if skipped:
+        print(f"skipped  {skipped} slices that looked clean")
     if marked:
         print(
             f"karat24 restore: warning: more than noise was taken from {len(marked)} of {len(records)} "
@@ -212,21 +220,24 @@ def _progress(records: Iterable[Record], total: int) -> Iterable[Record]:
 
 
 def _dry_run(plan: Plan) -> int:
-    """Restores one slice twice: once to compile, once to time it."""
+    """Restores one slice twice, whether it is clean or not: once to compile, once to time it."""
     import time
+    from dataclasses import replace
 
     from karat24.tomography.scan.plan import require_space
     from karat24.tomography.scan.work import Worker
 
     require_space(plan, plan.manifest.count)
-    worker = Worker(plan.manifest, plan.threads)
+    recipe = plan.manifest.recipe
+    worker = Worker(replace(plan.manifest, recipe=replace(recipe, selector="")), plan.threads)
     middle = plan.manifest.first + plan.manifest.count // 2
     worker.restore(middle)
     began = time.perf_counter()
     worker.restore(middle)
     seconds = time.perf_counter() - began
     minutes = seconds * plan.manifest.count / plan.workers / 60
-    print(f"time     {seconds:.2f} s for slice {middle}: about {minutes:.1f} minutes for all")
+    most = "at most" if recipe.selector else "about"
+    print(f"time     {seconds:.2f} s for slice {middle}: {most} {minutes:.1f} minutes for all")
     return 0
 
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from karat24.export.quantize import quantize_model
+from karat24.export.quantize import quantize_learnt
 from karat24.refimpl.errors import FeedError
 from karat24.refimpl.graph import Array, Graph
-from karat24.refimpl.networks import slice_selector, trained_weights
+from karat24.refimpl.networks import learnt_ranges, slice_selector, trained_weights
 from karat24.refimpl.profiles import CANONICAL
-from karat24.tomography.calibration_inputs import calibration_samples
 from karat24.tomography.restoration import Network, on_oracle
 
 CROP = 64
@@ -58,10 +57,10 @@ def crops_of(window: Array) -> list[Array]:
 
 
 def quantized_selector() -> Graph:
-    """The shipped selector in int8, calibrated on the simulated slices that quantize TomoGAN, and so in the
-    range of their input."""
-    graph = slice_selector(CROP, CROP, trained_weights("slice-selector"))
-    return quantize_model(graph, calibration_samples(graph))
+    """The shipped selector in int8, in the ranges that lie with its weights: nothing is observed here, so
+    that the graph is the same on every machine."""
+    weights = trained_weights("slice-selector")
+    return quantize_learnt(slice_selector(CROP, CROP, weights), learnt_ranges(weights))
 
 
 def shipped_selector(profile: str = CANONICAL, threads: int | None = None) -> SliceSelector:

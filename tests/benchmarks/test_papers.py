@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,12 @@ def test_what_is_kept_is_not_done_again(tmp_path: Path) -> None:
     keep(tmp_path, "group/1", {"square": -1})
     said: list[str] = []
     assert run_tasks(tasks, tmp_path, 1, 1, said.append) == 0
-    assert kept(tasks, tmp_path) == {
-        "group/0": {"square": 0}, "group/1": {"square": -1}, "group/2": {"square": 4},
+    found = kept(tasks, tmp_path)
+    assert {name: record["square"] for name, record in found.items()} == {
+        "group/0": 0, "group/1": -1, "group/2": 4,
     }  # fmt: skip
+    assert found["group/2"]["cpu_seconds"] >= 0
+    assert found["group/2"]["wall_seconds"] > 0
     assert said[0].startswith("3 tasks, 1 of them done")
     assert run_tasks(tasks, tmp_path, 0, 1, said.append) == 0
 
@@ -37,6 +42,19 @@ def test_without_a_budget_nothing_begins_and_is_counted_as_left(tmp_path: Path) 
     tasks = [Task(str(n), square, (n,)) for n in range(3)]
     assert run_tasks(tasks, tmp_path, 0, 1, lambda _: None) == 3
     assert kept(tasks, tmp_path) == {}
+
+
+def busy(seconds: float) -> dict[str, float]:
+    begun = time.process_time()
+    while time.process_time() < begun + seconds:
+        pass
+    return {}
+
+
+def test_the_budget_is_of_processor_time(tmp_path: Path) -> None:
+    """The first of three tasks takes all of it, however long it waits for the processor."""
+    tasks = [Task(str(n), busy, (0.05,)) for n in range(3)]
+    assert run_tasks(tasks, tmp_path, 0.03 / 60, 1, lambda _: None) == 2
 
 
 def test_an_interval_by_hand() -> None:
@@ -58,6 +76,39 @@ def test_holm_stops_at_the_first_that_is_not_rejected() -> None:
     given = {"a": 0.001, "b": 0.016, "c": 0.03, "d": 0.04}
     assert holm(given) == {"a": True, "b": True, "c": False, "d": False}
     assert holm({"a": 0.02, "b": 0.03}) == {"a": True, "b": True}
+
+
+def test_remembered_retraining_gives_the_bits_of_retraining() -> None:
+    """5 and 9 bits round large weights alike, so that one retraining does for both; 2 bits differ at once."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from benchmarks.papers.powers import Memory, remembered
+    from training.incremental import quantize_incrementally
+
+    begun = torch.nn.Linear(6, 5)
+    with torch.no_grad():
+        begun.weight.copy_(torch.linspace(-1, 0.9, 30).reshape(5, 6) ** 3)
+    parts: list[int] = []
+
+    def retrain(part: int, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        parts.append(part)
+        generator = torch.Generator().manual_seed(part)
+        for _ in range(3):
+            optimizer.zero_grad()
+            module(torch.rand(4, 6, generator=generator)).square().mean().backward()
+            optimizer.step()
+
+    def rounded(bits: int, memory: Memory) -> torch.Tensor:
+        module = deepcopy(begun)
+        quantize_incrementally(module, bits, remembered(retrain, memory), lambda p: torch.optim.Adam(p, 0.05))
+        return module.weight.detach()
+
+    alone = {bits: rounded(bits, {}) for bits in (2, 5, 9)}
+    assert parts == [0, 1, 2] * 3
+    parts.clear()
+    memory: Memory = {}
+    for bits, expected in alone.items():
+        assert torch.equal(rounded(bits, memory), expected)
+    assert parts == [0, 1, 2, 0, 1, 2]
 
 
 # ---- conclusions ----
@@ -92,7 +143,7 @@ def test_the_conclusion_about_powers_can_say_no(
         for w, gain in (("wide", wide), ("narrow", narrow))
         for n, r in enumerate(powers(w, gain))
     }
-    options = argparse.Namespace(quick=False, folder=tmp_path)
+    options = argparse.Namespace(quick=False, folder=tmp_path, left=0)
     text, picture = powers_report.write(records, options, tmp_path / "out")
     content = text.read_text(encoding="utf-8")
     assert said in content
@@ -124,11 +175,13 @@ def selective(gain: float, loss: float) -> dict[str, dict]:
 def test_the_conclusion_about_selective_networks_can_say_no(
     gain: float, loss: float, said: str, tmp_path: Path
 ) -> None:
-    options = argparse.Namespace(quick=True)
+    options = argparse.Namespace(quick=True, left=2)
     text, _ = selective_report.write(selective(gain, loss), options, tmp_path)
     content = text.read_text(encoding="utf-8")
     assert f"digits, blur 1: {said}" in content
     assert "false alarms 2.00 %, misses 1.00 %" in content
+    assert "3 tasks of one thread took 0 minutes" in content
+    assert "Unfinished: 2 tasks are left" in content
     assert "A tenth of the training" in content
 
 
@@ -141,9 +194,9 @@ def test_errors_of_the_slice_selector_go_into_the_formula(tmp_path: Path) -> Non
     assert slices_report.measured(clean + noisy) == pytest.approx(by_hand)
     assert slices_report.formula(clean + noisy, 2 / 6, 0.25, 0.5) == pytest.approx(by_hand)
     record = {"family": "foam", "slices": clean + noisy}
-    (path,) = slices_report.write({"a": record}, argparse.Namespace(size=128), tmp_path)
+    (path,) = slices_report.write({"a": record}, argparse.Namespace(size=128, left=0), tmp_path)
     assert "**False alarms 25.0 %, misses 50.0 %.**" in path.read_text(encoding="utf-8")
-    assert slices_report.write({"a": {"slices": clean}}, argparse.Namespace(size=128), tmp_path) == []
+    assert slices_report.write({"a": {"slices": clean}}, argparse.Namespace(size=128, left=0), tmp_path) == []
 
 
 def test_series_of_a_ts_file_are_cut_and_filled(tmp_path: Path) -> None:

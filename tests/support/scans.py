@@ -17,15 +17,15 @@ from karat24.tomography.scan.run import Outcome, carry_out
 from karat24.tomography.scan.volumes import Source
 
 
-def noisy_volume(slices: int = 4, size: int = 64, seed: int = 0) -> Array:
-    """Discs in noise, in about 1/µm: float32 ``[z, y, x]``. No two slices are equal."""
+def noisy_volume(slices: int = 4, size: int = 64, seed: int = 0, deviation: float = 0.005) -> Array:
+    """Discs in noise, in about 1/µm: float32 ``[z, y, x]``. With noise no two slices are equal."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
     volume = np.zeros((slices, size, size))
     for _ in range(12):
         row, column, radius = rng.uniform(0.2, 0.8) * size, rng.uniform(0.2, 0.8) * size, rng.uniform(3, 9)
         volume += 0.02 * ((y - row) ** 2 + (x - column) ** 2 < radius**2)
-    return (volume + rng.normal(0, 0.005, volume.shape)).astype(np.float32)
+    return (volume + rng.normal(0, deviation, volume.shape)).astype(np.float32)
 
 
 def write_folder(folder: Path, volume: Array, first: int = 0, name: str = "recon_{:05}.tiff") -> Path:

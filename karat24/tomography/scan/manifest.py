@@ -59,7 +59,8 @@ class Manifest:
             "version of karat24": self.version,
             "kind of output": self.out.suffix.lower() if self.out.suffix else "tiff folder",
             **{f"input: {name}": value for name, value in self.input.items()},
-            **{f"recipe: {name}": str(value) for name, value in asdict(self.recipe).items()},
+            # Only a recipe with a selector names it: volumes begun before there was one are gone on with.
+            **{f"recipe: {name}": str(value) for name, value in asdict(self.recipe).items() if value != ""},
             **{f"scale: {name}": repr(value) for name, value in asdict(self.scale).items()},
             **{f"output: {name}": str(value) for name, value in asdict(self.encoding).items()},
             "mask": self.mask.describe() if self.mask else "none",

@@ -39,7 +39,8 @@ class Options:
 
     ``slices`` are the first slice and the one behind the last. ``span`` are the values that become grey 0.1
     and 0.9. ``mask`` is the value of pixels without a measurement. ``strength`` is that of
-    :func:`karat24.tomography.honesty.mixing.mix`. ``max_memory`` is in bytes, for all processes.
+    :func:`karat24.tomography.honesty.mixing.mix`. ``skip_clean`` leaves slices as they are that the selector
+    finds clean. ``max_memory`` is in bytes, for all processes.
     """
 
     slices: tuple[int | None, int | None] = (None, None)
@@ -49,6 +50,7 @@ class Options:
     quality: Quality = "fast"
     profile: str = CANONICAL
     strength: float = 1.0
+    skip_clean: bool = False
     max_memory: int | None = None
     workers: int | None = None
     command: Sequence[str] = ()
@@ -100,6 +102,8 @@ class Plan:
             f"run      {self.workers} processes of {self.threads} threads, {self.worker_bytes / 1e9:.2g} GB "
             f"each",
         ]
+        if manifest.recipe.selector:
+            lines.append("skipped  slices that look clean to the slice selector stay as they are")
         if manifest.encoding.slope != 1.0 or manifest.encoding.offset:
             lines.append(
                 f"stored   value = {manifest.encoding.offset!r} + {manifest.encoding.slope!r} × stored number"
@@ -135,7 +139,7 @@ def make_plan(source: Source, out: Path, options: Options) -> Plan:
     shape = (about.shape[1], about.shape[2])
     memory = options.max_memory or _available_memory()
     per_process = None if memory is None else memory // (options.workers or 1)
-    recipe = recipe_for(options.quality, options.profile, shape, per_process)
+    recipe = recipe_for(options.quality, options.profile, shape, per_process, options.skip_clean)
     needed = bytes_needed(shape, recipe.tile, recipe.halo, recipe.blend)
     processors = _processors()
     workers = options.workers or max(1, min(processors, count, (memory or needed * processors) // needed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -12,6 +13,7 @@ from karat24.export.quantize import PRESETS, quantize_learnt
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.networks import fine_tune, learnt_ranges, tomogan, trained_weights
+from karat24.tomography.selection import CROP, quantized_selector
 
 Quality = Literal["fast", "best"]
 MULTIPLE = 8
@@ -31,7 +33,8 @@ class Recipe:
     ``tile`` is the height and width of what the network sees, whole slices when they are at least as large as
     the slice. Tiles overlap as ``TileGrid`` says. ``repair`` runs Fine-Tune on each blended tile.
     ``networks`` is the SHA-256 of the quantized networks: two machines that disagree on it must not share a
-    volume.
+    volume. ``selector`` is that of the network that finds clean slices, which stay as they are; it is empty
+    where every slice is restored.
     """
 
     quality: Quality
@@ -40,6 +43,7 @@ class Recipe:
     halo: int
     blend: int
     networks: str
+    selector: str = ""
 
     @property
     def repair(self) -> bool:
@@ -56,11 +60,18 @@ class Recipe:
         return f"fast: whole slices, as {self.tile[0]} × {self.tile[1]}"
 
 
-def recipe_for(quality: Quality, profile: str, shape: tuple[int, int], memory: int | None) -> Recipe:
+def recipe_for(
+    quality: Quality, profile: str, shape: tuple[int, int], memory: int | None, skip_clean: bool = False
+) -> Recipe:
     """The recipe for slices ``[y, x]``; ``memory`` is what one process may take, bytes, None for any.
 
-    Raises UsageError when not even tiles fit.
+    ``skip_clean`` leaves clean slices as they are. Raises UsageError when not even tiles fit, or when slices
+    are too small for the network that finds clean ones.
     """
+    if skip_clean and min(shape) < CROP:
+        raise UsageError(
+            f"--skip-clean looks at {CROP} × {CROP} pixels of a slice; here are {shape[0]} × {shape[1]} only"
+        )
     whole = tuple(-(-size // MULTIPLE) * MULTIPLE for size in shape)
     tile, halo, blend = (whole[0], whole[1]), 0, 0
     if quality == "best":
@@ -73,9 +84,14 @@ def recipe_for(quality: Quality, profile: str, shape: tuple[int, int], memory: i
             f"--max-memory: a process that restores {shape[0]} × {shape[1]} pixels takes about "
             f"{needed / 1e9:.2g} GB; allow that, or {'give --quality fast' if blend else 'restore parts'}"
         )
-    graphs = networks_for(tile, blend > 0)
-    hashed = hashlib.sha256(b"".join(write_model(graph) for graph in graphs)).hexdigest()
-    return Recipe(quality, profile, tile, halo, blend, hashed)
+    networks = digest_of(networks_for(tile, blend > 0))
+    selector = digest_of([quantized_selector()]) if skip_clean else ""
+    return Recipe(quality, profile, tile, halo, blend, networks, selector)
+
+
+def digest_of(graphs: Iterable[Graph]) -> str:
+    """SHA-256 of the networks' .tflite files."""
+    return hashlib.sha256(b"".join(write_model(graph) for graph in graphs)).hexdigest()
 
 
 def bytes_needed(shape: tuple[int, int], tile: tuple[int, int], halo: int, blend: int) -> int:

@@ -20,7 +20,9 @@ class Record:
     beyond the network's range. ``difference`` and ``deviation`` are mean and standard deviation of restored
     minus measured, in the volume's unit. ``judged`` says that enough views were there to
     tell noise from structure, ``structured`` that what was taken away is more than noise, and
-    ``removed`` what it is (see :mod:`karat24.tomography.honesty.residual`).
+    ``removed`` what it is (see :mod:`karat24.tomography.honesty.residual`). ``score`` is how much noisier
+    than clean the slice looked to the selector, None where none was asked; ``skipped`` says that the slice
+    was found clean and is stored as it was measured.
     """
 
     index: int
@@ -37,6 +39,8 @@ class Record:
     removed: str
     seconds: float
     host: str
+    score: float | None = None
+    skipped: bool = False
 
     def write(self, state: Path) -> None:
         """Writes the record, whole. The slice must be on the disk before."""

@@ -56,6 +56,9 @@ def write_report(
             for index in sorted(outcome.records)
             if outcome.records[index].structured
         ],
+        "skipped_as_clean": [
+            outcome.records[index].name for index in sorted(outcome.records) if outcome.records[index].skipped
+        ],
         "checked": [{**asdict(found), "equal": found.equal} for found in checked],
         "checked_on": delegate or "oracle",
         "slices": [asdict(outcome.records[index]) for index in sorted(outcome.records)],
@@ -116,11 +119,14 @@ def _losses(plan: Plan, records: Sequence[Record]) -> list[str]:
     """Slices from which more than noise was taken, the worst with their pictures."""
     marked = [place for place, record in enumerate(records) if record.structured]
     blind = sum(not record.judged for record in records)
+    skipped = sum(record.skipped for record in records)
+    found_clean = f"<p>Found clean and left as they are: {skipped} slices.</p>"
     parts = [
         "<h2>What was taken away</h2>",
         f"<p>Tested slice by slice against the noise that it should be, and against the slice's own edges. "
         f"More than noise: <b>{len(marked)}</b> of {len(records)} slices. Too few views to tell: "
         f"{blind}.</p>",
+        *([found_clean] if plan.manifest.recipe.selector else []),
     ]
     if marked:
         lines = "".join(

@@ -14,6 +14,11 @@ from karat24.tomography.tiles import TileGrid
 MakeNetwork = Callable[[Graph], Network]
 
 
+def network_maker(recipe: Recipe, threads: int | None, make: MakeNetwork | None) -> MakeNetwork:
+    """``make``, or else the oracle under the recipe's profile."""
+    return make or (lambda graph: on_oracle(graph, recipe.profile, threads))
+
+
 class Restorer:
     """Restores slices of one size under a recipe.
 
@@ -27,7 +32,7 @@ class Restorer:
         threads: int | None = None,
         make: MakeNetwork | None = None,
     ) -> None:
-        build = make or (lambda graph: on_oracle(graph, recipe.profile, threads))
+        build = network_maker(recipe, threads, make)
         self._networks = [build(graph) for graph in networks_for(recipe.tile, recipe.repair)]
         self._grid = TileGrid(*shape, *recipe.tile, recipe.halo, recipe.blend)
 

@@ -18,11 +18,12 @@ from karat24.tomography.scan.files import digest, write_whole
 from karat24.tomography.scan.greyscale import CLIPPED_ABOVE, CLIPPED_BELOW
 from karat24.tomography.scan.manifest import Manifest
 from karat24.tomography.scan.outputs import SliceStore
-from karat24.tomography.scan.recipe import recipe_for
+from karat24.tomography.scan.recipe import digest_of, recipe_for
 from karat24.tomography.scan.records import Record
-from karat24.tomography.scan.restorer import MakeNetwork, Restorer
+from karat24.tomography.scan.restorer import MakeNetwork, Restorer, network_maker
 from karat24.tomography.scan.volumes import Volume, open_volume
-from karat24.tomography.scan.window import window_of
+from karat24.tomography.scan.window import Window, window_of
+from karat24.tomography.selection import SliceSelector, quantized_selector
 
 FIXED_POINT = 1 << 16
 """Differences of grey values are summed in integers of this fraction: exact in every order."""
@@ -31,14 +32,15 @@ LARGEST_GREY = 8.0
 
 @dataclass(frozen=True)
 class RestoredSlice:
-    """``stored`` is what the output holds, ``[y, x]``; ``removed`` is the judgement of what was taken away;
-    the rest is as in :class:`Record`."""
+    """``stored`` is what the output holds, ``[y, x]``; ``removed`` is the judgement of what was taken away,
+    None for a slice that was found clean and skipped; the rest is as in :class:`Record`."""
 
     stored: Array
     clipped: int
     difference: float
     deviation: float
-    removed: Residual
+    removed: Residual | None
+    score: float | None = None
 
 
 class Worker:
@@ -68,18 +70,24 @@ class Worker:
         recipe = self.manifest.recipe
         _, height, width = self.volume.about.shape
         built = recipe_for(recipe.quality, recipe.profile, (height, width), None)
-        if built.tile == recipe.tile and built.networks != recipe.networks:
-            raise CannotCompare(
-                "the networks quantized on this machine are not those of the manifest: versions of karat24 "
-                "differ"
-            )
+        if built.tile == recipe.tile:
+            _require_equal_networks(built.networks, recipe.networks)
         return Restorer(recipe, (height, width), self._threads, self._make)
+
+    @cached_property
+    def _selector(self) -> SliceSelector:
+        recipe, graph = self.manifest.recipe, quantized_selector()
+        _require_equal_networks(digest_of([graph]), recipe.selector)
+        return SliceSelector(network_maker(recipe, self._threads, self._make)(graph))
 
     def restore(self, index: int) -> RestoredSlice:
         """Slice ``index`` of the input, restored. Raises FeedError for one that cannot be read, or holds
         NaN."""
         scale, noise = self.manifest.scale, self.manifest.noise
         window = window_of(self.volume, index, scale, self.manifest.mask)
+        score = self._selector.score(window.grey) if self.manifest.recipe.selector else None
+        if score is not None and score <= 0:
+            return self._skipped(window, score)
         masked = window.masked
         grey = mix(window.grey, self._restorer(window.grey), noise, self.manifest.strength)
         values = scale.value(grey)
@@ -90,7 +98,12 @@ class Worker:
         mean, deviation = difference_of(seen[~masked], grey[~masked])
         unit = (scale.high - scale.low) / 0.8
         removed = judge_residual(window.grey, grey, noise.views, masked)
-        return RestoredSlice(stored, clipped, mean * unit, deviation * unit, removed)
+        return RestoredSlice(stored, clipped, mean * unit, deviation * unit, removed, score)
+
+    def _skipped(self, window: Window, score: float) -> RestoredSlice:
+        """The slice as it was measured, in the output's type."""
+        stored = self.manifest.encoding.encode(window.measured.astype(np.float64))
+        return RestoredSlice(stored, 0, 0.0, 0.0, None, score)
 
     def finish(self, index: int) -> Record:
         """Restores slice ``index``, writes it, then its record."""
@@ -108,14 +121,23 @@ class Worker:
             clipped=result.clipped,
             difference=result.difference,
             deviation=result.deviation,
-            judged=result.removed.judged,
-            structured=result.removed.structured,
-            removed=result.removed.describe(),
+            judged=result.removed is None or result.removed.judged,
+            structured=result.removed is not None and result.removed.structured,
+            removed="nothing: found clean" if result.removed is None else result.removed.describe(),
             seconds=round(time.perf_counter() - began, 3),
             host=socket.gethostname(),
+            score=result.score,
+            skipped=result.removed is None,
         )
         record.write(self.manifest.state)
         return record
+
+
+def _require_equal_networks(here: str, agreed: str) -> None:
+    if here != agreed:
+        raise CannotCompare(
+            "the networks quantized on this machine are not those of the manifest: versions of karat24 differ"
+        )
 
 
 def pixels_digest(stored: Array) -> str:

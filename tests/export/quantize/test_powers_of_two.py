@@ -101,7 +101,12 @@ def test_a_filter_of_the_set_stays_as_it_is() -> None:
 def test_from_six_bits_on_wider_codes_change_hardly_a_weight() -> None:
     """20,000 weights of N(0, 0.05): what separates 6 from 9 bits is nothing but code length."""
     weights = normal(20_000, seed=1)
-    rounded = {bits: round_filter(weights, powers_for(weights, bits)).real for bits in SPANS}
+    filters = {bits: round_filter(weights, powers_for(weights, bits)) for bits in SPANS}
+    rounded = {bits: filter_.real for bits, filter_ in filters.items()}
+    error = {bits: np.linalg.norm(rounded[bits] - weights) / np.linalg.norm(weights) for bits in (4, 5, 6)}
+    assert error == pytest.approx({4: 0.226, 5: 0.195, 6: 0.195}, abs=3e-3)
+    zeros = [filters[bits].zero_share for bits in (4, 5, 6)]
+    assert zeros == pytest.approx([0.24, 0.014, 0], abs=5e-3)
     differing = [int(np.count_nonzero(rounded[b] != rounded[b + 1])) for b in range(4, 9)]
     assert 6000 < differing[0] < 7500
     assert 300 < differing[1] < 600

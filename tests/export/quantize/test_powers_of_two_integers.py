@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from karat24.export.onnx.writing.convert_wide import split_of, two_int8
+from karat24.export.quantize import check_accumulators
 from karat24.export.quantize.powers_of_two import (
     PowerFilter,
     PowersOfTwo,
@@ -15,7 +16,9 @@ from karat24.export.quantize.powers_of_two import (
     shift_add,
     spans,
 )
+from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.graph import Graph, Quantization
 
 
 def rounded(weights: np.ndarray, bits: int, max_span: int | None = None) -> PowerFilter:
@@ -141,6 +144,23 @@ def test_sums_beyond_int64_stay_exact() -> None:
     sums, least = shift_add(np.array([[255, -1]]), of_exponents((40, -30)))
     assert sums.tolist() == [[255 * 2**70 + 1]]
     assert least.tolist() == [-30]
+
+
+@pytest.mark.parametrize(("span", "terms"), [(6, 131_586), (7, 65_793), (15, 257)])
+def test_as_many_products_as_an_int32_accumulator_holds(span: int, terms: int) -> None:
+    """All weights the greatest power, all inputs 255 from their zero point; one product more overflows."""
+
+    def graph(number: int) -> Graph:
+        builder = GraphBuilder()
+        x = builder.input("x", (1, 1, 1, number), "int8", Quantization.per_tensor(1.0, -128))
+        weights = np.full((1, 1, 1, number), -(1 << span), np.int8 if span < 8 else np.int16)
+        filter_ = builder.constant("w", weights, Quantization.per_tensor(1.0))
+        y = builder.tensor("y", (1, 1, 1, 1), "int8", Quantization.per_tensor(2.0**25))
+        return builder.build((builder.layer("CONV_2D", (x, filter_, -1), (y,)),))
+
+    check_accumulators(graph(terms))
+    with pytest.raises(ModelError, match="more than int32 holds"):
+        check_accumulators(graph(terms + 1))
 
 
 def test_shift_add_refuses_other_inputs() -> None:
