@@ -52,7 +52,7 @@ WEIGHTED = frozenset(_WEIGHTED)
 def wraps_below(view: LayerView) -> bool:
     """A sum that the layer's weights and bias allow, times its float32 multiplier, can be -2^31 or less, and
     the output's zero point is negative. For layers XNNPACK takes."""
-    if view.output().zero_point >= 0 or not _comes_near(view):
+    if not _comes_near(view) or view.output().zero_point >= 0:
         return False
     data, filter_ = (view.input(position) for position in _WEIGHTED[view.op][:2])
     multipliers = (
