@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from karat24.cli import options as shared
+from karat24.cli.npz import write_npz
 
 if TYPE_CHECKING:
     from karat24.golden.diverge import Divergence, Example, LayerDivergence
@@ -128,15 +129,12 @@ def _example(example: Example | None) -> str:
 
 
 def _write_case(path: Path, graph: Graph, found: Divergence) -> None:
-    import numpy as np
-
     from karat24.refimpl.errors import UsageError
 
     for layer in found.layers:
         if layer.example is not None:
             named = {graph.tensors[i].name: value for i, value in layer.example.inputs.items()}
-            with path.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **named)
+            write_npz(path, named)
             print(f"{path}: inputs of layer {layer.layer} ({layer.op}); `karat24 export --layer` cuts it out")
             return
     raise UsageError(f"{path} is not written: no inputs are known on which the two profiles differ")

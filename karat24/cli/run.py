@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from karat24.cli import options as shared
+from karat24.cli.npz import write_npz
 
 if TYPE_CHECKING:
     from karat24.refimpl.engine import Program
@@ -76,14 +77,14 @@ def run(options: argparse.Namespace) -> int:
             _output_key(graph, index): value
             for index, value in zip(graph.outputs, result.outputs, strict=True)
         }
-        _write_npz(options.save, named)
+        write_npz(options.save, named)
     if result.trace is not None and options.trace is not None:
         arrays: dict[str, Array] = {
             graph.tensors[i].name if graph.format == "onnx" else str(i): value
             for i, value in sorted(result.trace.tensors.items())
         }
         arrays |= {f"acc_{i}": value for i, value in sorted(result.trace.accumulators.items())}
-        _write_npz(options.trace, arrays)
+        write_npz(options.trace, arrays)
     return 0
 
 
@@ -103,17 +104,3 @@ def _output_key(graph: Graph, index: int) -> str:
     name = graph.tensors[index].name
     repeated = sum(graph.tensors[i].name == name for i in graph.outputs) > 1
     return f"{name}#{index}" if repeated or not name else name
-
-
-def _write_npz(path: Path, arrays: dict[str, Array]) -> None:
-    """np.savez, which would add .npz to a path without it and take 'file' as no array name."""
-    import io
-    import zipfile
-
-    import numpy as np
-
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for name, value in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.asarray(value), allow_pickle=False)
-            archive.writestr(f"{name}.npy", buffer.getbuffer())

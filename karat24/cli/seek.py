@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from karat24.cli import options as shared
+from karat24.cli.npz import write_npz
 
 if TYPE_CHECKING:
     from karat24.refimpl.graph import Graph
@@ -98,8 +99,7 @@ def _write(path: Path, graph: Graph, sought: Sought) -> None:
     for index in graph.inputs:
         images = [feed[index] for feed in sought.feeds]
         arrays[graph.tensors[index].name] = images[0] if len(images) == 1 else np.stack(images)
-    with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    write_npz(path, arrays)
 
 
 def table(sought: Sought) -> str:
