@@ -1,4 +1,4 @@
-"""A .npz holds the arrays it was given and nothing else, whatever their names and whichever NumPy wrote it."""
+"""A .npz holds the arrays it was given and nothing else, whatever their names and NumPy's version are."""
 
 from __future__ import annotations
 
