@@ -45,7 +45,7 @@ def check_svdf(view: LayerView) -> None:
     require_quantized(view, data, features, times, state, output)
     symmetric = features.zero_point == times.zero_point == state.zero_point == 0
     if not symmetric:
-        raise UnsupportedOp(f"{view}: weights or a state with a zero point, which runtimes take for 0")
+        raise UnsupportedOp(f"{view}: weights or a state with a zero point, which the runtimes ignore")
     batch, depth = data.shape
     filters, memory = times.shape
     require(view, rank > 0 and filters % rank == 0, f"{filters} filters of rank {rank}")
@@ -69,7 +69,7 @@ def svdf(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def svdf_step(view: LayerView, values: Values, rule: Rule) -> tuple[Array, Array]:
-    """One run: its output, and the state it leaves. RELU does nothing that the clamp to int8 does not."""
+    """The output of one run, and the new state. RELU changes nothing that the clamp to int8 leaves."""
     data, output, rank = view.input(0), view.output(), view.integer("rank")
     centred = operand(values, 0).astype(np.int64) - data.zero_point
     features, times = operand(values, 1).astype(np.int64), operand(values, 2).astype(np.int64)
