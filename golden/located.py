@@ -22,7 +22,7 @@ class Located:
     ``channels`` counts per channel, ``places`` per block of places, rows first; ``block`` is the height and
     width of a block. ``pictures`` are the first image of the batch, expected and found, uint8
     ``[y, x, 1 or 3]``, black and white being the lowest and the highest value of either; None for a tensor
-    that is no picture.
+    that is not a picture.
     """
 
     channels: tuple[int, ...]

@@ -126,7 +126,7 @@ def parse_samples(text: str) -> list[tuple[int, int]]:
         lots = [tuple(int(part) for part in lot.split("x")) for lot in text.split(",")]
         return [(size, count) for size, count in lots]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list like 1024x42,320x120") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like 1024x42,320x120") from None
 
 
 def make_weights(options: argparse.Namespace) -> None:

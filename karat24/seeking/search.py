@@ -108,7 +108,7 @@ def seek(
 
     Takes ``seconds`` for the search, or exactly ``runs`` of the network, which gives the same images again
     for a ``seed``. ``random_sets`` sets of ``images`` random inputs are what it is compared with. ``say`` is
-    told of progress. Raises UsageError for an input that is no number, CannotCompare where no layer has a
+    told of progress. Raises UsageError for an input that is not a number, CannotCompare where no layer has a
     tie, and what compiling raises.
     """
     for index in graph.inputs:
@@ -273,7 +273,7 @@ class _Search:
 
 
 def _image_shape(graph: Graph, tensor: Tensor) -> tuple[int, int, int, int]:
-    """Batch, height, width and channels; what is no image is a row of single values."""
+    """Batch, height, width and channels; a tensor that is not an image is a row of single values."""
     if len(tensor.shape) != 4:
         return (1, 1, int(np.prod(tensor.shape)), 1)
     batch, *rest = tensor.shape

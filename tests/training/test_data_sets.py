@@ -76,8 +76,8 @@ class Hostile:
     [
         (pickle.dumps(Hostile()), "it asks for builtins.exec"),
         (pickle.dumps({b"data": np.zeros((1, 9), np.uint8), b"fine_labels": [0]}), r"uint8 \[1, 9\] for 1"),
-        (pickle.dumps({b"data": 1}), "no CIFAR-100 pickle: KeyError"),
-        (b"nonsense", "no CIFAR-100 pickle"),
+        (pickle.dumps({b"data": 1}), "not a pickle of CIFAR-100: KeyError"),
+        (b"nonsense", "not a pickle of CIFAR-100"),
         (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [100]}), "from 100 to 100"),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_forged_pickle_runs_no_code(content: bytes, said: str, tmp_path: Path)
 
 def test_a_torn_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.bin").write_bytes(bytes(3074 + 5))
-    with pytest.raises(UsageError, match="3079 bytes are no whole number of records of 3074"):
+    with pytest.raises(UsageError, match="3079 bytes are not a whole number of records of 3074"):
         read_cifar100(tmp_path, "train")
 
 

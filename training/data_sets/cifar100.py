@@ -53,7 +53,7 @@ def read_cifar100(
 def _records(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     content = path.read_bytes()
     if not content or len(content) % RECORD:
-        raise UsageError(f"{path}: {len(content)} bytes are no whole number of records of {RECORD}")
+        raise UsageError(f"{path}: {len(content)} bytes are not a whole number of records of {RECORD}")
     records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
     return records[:, 2:], records[:, 1].astype(np.int64)
 
@@ -64,7 +64,7 @@ def _pickled(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         pixels = np.asarray(found[b"data"])
         labels = np.asarray(found[b"fine_labels"], np.int64)
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
-        raise UsageError(f"{path}: no CIFAR-100 pickle: {type(error).__name__}: {error}") from None
+        raise UsageError(f"{path}: not a pickle of CIFAR-100: {type(error).__name__}: {error}") from None
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
         raise UsageError(f"{path}: {pixels.dtype} {list(pixels.shape)} for {len(labels)} labels")
     return pixels, labels
