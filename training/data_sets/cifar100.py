@@ -1,8 +1,8 @@
 """CIFAR-100: 50,000 training and 10,000 test images of 32×32 in 100 classes.
 
 Both published forms are read: ``cifar-100-binary/train.bin`` (records of coarse label, fine label, and 3,072
-bytes, planes of red, green and blue) and ``cifar-100-python/train`` (a pickle, of which nothing but arrays,
-lists and bytes is taken, so that a forged one runs no code).
+bytes, planes of red, green and blue) and ``cifar-100-python/train`` (a pickle, of which only arrays, lists
+and bytes are loaded, so that a forged one runs no code).
 
 Source of the formats: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
@@ -71,11 +71,11 @@ def _pickled(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Finds what NumPy arrays are made of, and nothing else."""
+    """Only finds the classes that NumPy arrays are made of."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]  # its module has another name in NumPy 1
+            return np.empty(0).__reduce__()[0]  # the module has another name in NumPy 1
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         if (module, name) == ("_codecs", "encode"):

@@ -1,4 +1,4 @@
-"""What the readers share: the one line about a missing data set, and reading pictures."""
+"""The error for a missing data set, and reading texts and pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from karat24.refimpl.errors import UsageError
 
 
 def missing(name: str, folder: Path, wanted: str, source: str) -> UsageError:
-    """The error for a data set that is not there: what was looked for, and where it is to be had."""
+    """The error for a missing data set: what was looked for, and where it can be had."""
     return UsageError(f"{name}: {folder} holds no {wanted}; get it from {source}")
 
 

@@ -33,7 +33,7 @@ WITH_DATASET: tuple[Callable[[Source], Volume], ...] = (open_hdf5, open_zarr)
 def open_volume(source: Source) -> Volume:
     """Opens a folder of TIFF files, a Zarr store, or a file of :data:`READERS`.
 
-    Raises UsageError for a path or option that cannot be used, and FeedError for content other than slices of a
+    Raises UsageError for a path or option that cannot be used, and FeedError for content that is not a whole
     volume: raw projections, a gap in the numbering, files of two sizes, a truncated file.
     """
     path = source.path
