@@ -44,7 +44,6 @@ MAX_SPAN = 6
 """The largest span of powers of two that int8 holds exactly."""
 
 UPSAMPLINGS: tuple[Upsampling, ...] = ("bilinear", "transposed")
-WAYS = ("float", "int8", "int16x8", "direct", "exact", "incremental", "control")
 BATCH, PATCH, RATE = 4, 64, 1e-4
 """Retraining: patches in a step, their side, Adam's learning rate."""
 
