@@ -14,7 +14,8 @@ TIES = "exact ties, which the runtime's choice of kernel decides, and what follo
 
 
 class WholeExplainer:
-    """Compares values of one run with the oracle's under other ``profiles``, and with its own except for ties.
+    """Compares values of one run with the oracle's under other ``profiles``, and with its own except for
+    ties.
 
     ``given`` are the values that the oracle takes from the runtime, ``shown`` all that the runtime shows.
     """
