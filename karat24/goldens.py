@@ -68,7 +68,7 @@ def golden_path(model: Path, folder: Path | None = None, name: str = "") -> Path
     return (folder or model.parent) / f"{model.name}{case}{SUFFIX}"
 
 
-# Behind `*` stand options with defaults, which a user names one by one: no record would be shorter.
+# Options with defaults follow `*`; a user names each of them, so that a record would not be shorter.
 def propose_golden(
     model: str | Path,
     path: str | Path | None = None,
