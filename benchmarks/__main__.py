@@ -57,12 +57,17 @@ def render(arguments: Sequence[str]) -> int:
         "--documents", nargs="*", type=Path, default=[], metavar="FILE.md",
         help="documents whose marked tables are replaced",
     )  # fmt: skip
+    parser.add_argument(
+        "--restricted", type=Path, metavar="FILE",
+        help="results of the same machine where all contestants were told of fewer instructions",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     content = load(options.results)
+    restricted = load(options.restricted) if options.restricted else None
     if not options.documents:
-        print(markdown(content), end="")
+        print(markdown(content, restricted), end="")
     for document in options.documents:
-        fill(document, texts(content))
+        fill(document, texts(content, restricted))
     return 0
 
 

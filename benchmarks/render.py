@@ -29,12 +29,17 @@ IN_SHORT = (
 """The models of the README's table; some of them lose."""
 
 
-def texts(content: Mapping[str, Any]) -> dict[str, str]:
-    """Every table of a file of results, by the name of its place (see ``benchmarks.markdown``)."""
+def texts(content: Mapping[str, Any], restricted: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Every table of a file of results, by the name of its place (see ``benchmarks.markdown``).
+
+    ``restricted`` is a file of results from the same machine whose contestants were all told of fewer
+    instructions.
+    """
     kept = Table(content)
     if not kept.contests:
         return {"speed: models": "No contest has been held yet.\n"}
-    return {
+    beside = {} if restricted is None else {"speed: restricted": _restricted(kept, Table(restricted))}
+    return beside | {
         "speed: models": _heading(kept) + "\n" + _models(kept),
         "speed: instruction sets": _instruction_sets(kept),
         "speed: figures": _figures(kept),
@@ -42,9 +47,9 @@ def texts(content: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def markdown(content: Mapping[str, Any]) -> str:
-    """All tables of a file of results."""
-    return "\n".join(text for text in texts(content).values() if text)
+def markdown(content: Mapping[str, Any], restricted: Mapping[str, Any] | None = None) -> str:
+    """All tables of a file of results, see :func:`texts`."""
+    return "\n".join(text for text in texts(content, restricted).values() if text)
 
 
 def _heading(kept: Table) -> str:
@@ -160,6 +165,27 @@ def _instruction_sets(kept: Table) -> str:
         if any(cells):
             rows.append([model, *cells])
     return table(["XNNPACK / oracle, rate, of peak", *sets], rows)
+
+
+def _restricted(whole: Table, part: Table) -> str:
+    """Oracle and XNNPACK, both on all instructions of the machine and both on fewer."""
+    rows, heads = [], ["int8 model, 2 threads"]
+    for kept in (whole, part):
+        contest = next(iter(kept.contests.values()))
+        isa = (canonical(contest) or {"isa": ""})["isa"]
+        heads += [f"oracle, {isa}", f"XNNPACK, {isa}"]
+    for model in part.models:
+        cells = [model]
+        for kept in (whole, part):
+            contest = kept.get(model, "xnnpack")
+            mine = None if contest is None else canonical(contest)
+            if contest is None or mine is None or not timed(mine):
+                cells += ["", ""]
+            else:
+                cells += [seconds_text(mine["quartiles"]["median"]), _cell(contest, "litert-xnnpack")]
+        if any(cells[1:]):
+            rows.append(cells)
+    return table(heads, rows)
 
 
 def _figures(kept: Table) -> str:

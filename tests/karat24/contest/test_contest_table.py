@@ -170,6 +170,24 @@ def test_rendering_fills_the_places_of_every_document(tmp_path: Path) -> None:
     )
 
 
+def test_contests_of_fewer_instructions_stand_beside_the_others(tmp_path: Path) -> None:
+    """Only models of both files have all their cells; each ratio is that of its own contest."""
+    whole, part, document = tmp_path / "whole.json", tmp_path / "part.json", tmp_path / "speed.md"
+    keep(whole, kept(a__xnnpack=[found(REF, 2.0), found("litert-xnnpack", 3.0)]))
+    keep(
+        part,
+        kept(
+            a__xnnpack=[found(REF, 4.0), found("litert-xnnpack", 20.0)],
+            b__xnnpack=[found(REF, 1.0), found("litert-xnnpack", 2.0)],
+        ),
+    )
+    document.write_text(marked("speed: restricted", "old"), encoding="utf-8")
+    assert main(["render", str(whole), "--restricted", str(part), "--documents", str(document)]) == 0
+    text = document.read_text(encoding="utf-8")
+    assert "| a | 2 s | 3 s (1.50×) | 4 s | 20 s (5.00×) |" in text
+    assert "| b |  |  | 1 s | 2 s (2.00×) |" in text
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"timings": []}'])
 def test_other_files_are_not_results(
     content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
