@@ -123,7 +123,7 @@ def test_glands_in_the_order_of_their_numbers(inner: str, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match=r"\(4, 6\), and its mask \(4, 5\)"):
         read_glands(tmp_path, "testA")
     (place / "train_2.bmp").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=r"train_2\.bmp: no readable picture"):
+    with pytest.raises(UsageError, match=r"train_2\.bmp: not a readable picture"):
         read_glands(tmp_path, "train")
 
 
@@ -148,7 +148,7 @@ def test_imagenet_as_released(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"2 labels, and ILSVRC2012_val_00000003\.JPEG has none"):
         read_imagenet(tmp_path)
     truth.write_text("490\n1001\n7\n")
-    with pytest.raises(UsageError, match="something else than numbers from 1 to 1000"):
+    with pytest.raises(UsageError, match="other words than numbers from 1 to 1000"):
         read_imagenet(tmp_path)
 
 
