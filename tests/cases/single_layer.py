@@ -62,6 +62,7 @@ def single_layer(
     inputs: Sequence[Feed | Constant | State | None],
     results: Sequence[Result],
     version: int | None = None,
+    intermediates: Sequence[Constant] = (),
     broken_in: Mapping[str, str] | None = None,
     **attributes: AttributeValue,
 ) -> Case:
@@ -90,7 +91,11 @@ def single_layer(
         builder.tensor(f"out{position}", result.shape, result.dtype, _quantization(result))
         for position, result in enumerate(results)
     ]
-    builder.layer(op, indices, outputs, version=version or 1, **attributes)
+    inside = [
+        builder.constant(f"inside{position}", given.values, _quantization(given))
+        for position, given in enumerate(intermediates)
+    ]
+    builder.layer(op, indices, outputs, version or 1, inside, **attributes)
     graph = builder.build(outputs)
     return Case(name, graph if version else with_lowest_versions(graph), tuple(feeds), edge, broken_in or {})
 
