@@ -59,14 +59,10 @@ class GraphBuilder:
         inputs: Sequence[int],
         outputs: Sequence[int],
         version: int = 1,
-        intermediates: Sequence[int] = (),
         **attributes: AttributeValue,
     ) -> int:
         """Appends a layer and returns its first output, so that calls chain."""
-        index = len(self._layers)
-        self._layers.append(
-            Layer(index, op, tuple(inputs), tuple(outputs), attributes, version, tuple(intermediates))
-        )
+        self._layers.append(Layer(len(self._layers), op, tuple(inputs), tuple(outputs), attributes, version))
         return outputs[0]
 
     def shape(self, index: int) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -91,12 +91,13 @@ def single_layer(
         builder.tensor(f"out{position}", result.shape, result.dtype, _quantization(result))
         for position, result in enumerate(results)
     ]
-    inside = [
+    inside = tuple(
         builder.constant(f"inside{position}", given.values, _quantization(given))
         for position, given in enumerate(intermediates)
-    ]
-    builder.layer(op, indices, outputs, version or 1, inside, **attributes)
+    )
+    builder.layer(op, indices, outputs, version=version or 1, **attributes)
     graph = builder.build(outputs)
+    graph = replace(graph, layers=(replace(graph.layers[0], intermediates=inside),))
     return Case(name, graph if version else with_lowest_versions(graph), tuple(feeds), edge, broken_in or {})
 
 
