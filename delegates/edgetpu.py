@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from karat24.delegates.child import TIME_LIMIT
 from karat24.delegates.edgetpu_compiler import compile_model
@@ -94,6 +94,7 @@ class EdgeTpuDelegate(TfliteDelegate):
         tensors: Tensors = "all",
         threads: int | None = None,
         check_capture: bool = False,
+        first: bool = True,
     ) -> DelegateRun:
         """Runs a model once; of a compiled model only its outputs can be read.
 
@@ -102,7 +103,15 @@ class EdgeTpuDelegate(TfliteDelegate):
         where nothing of the model would run on the device, beside what every delegate raises.
         """
         compiled = self._fitting(model)
-        return super().run(compiled, feeds, tensors=tensors, threads=threads, check_capture=check_capture)
+        return super().run(
+            compiled, feeds, tensors=tensors, threads=threads, check_capture=check_capture, first=first
+        )
+
+    def run_in_sequence(self, *_: Any, **__: Any) -> DelegateRun:
+        """Raises UsageError: what becomes of variables of a compiled model between runs, nobody has seen."""
+        raise UsageError(
+            f"{self.name} is not known to keep variables from run to run; leave out --keep-state"
+        )
 
     def run_tiles(self, model: Model, tiles: Array, threads: int | None = None) -> tuple[Array, float]:
         """Tiles one after the other; compiles and refuses as :meth:`run` does."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from karat24.refimpl.errors import DelegateError
 from karat24.refimpl.graph import Array, Format, Graph
@@ -82,6 +82,19 @@ class DelegateRun:
 
 Job: TypeAlias = "tuple[Model, Feeds]"
 """One model and its feeds: by input name, by tensor index, or in input order."""
+
+
+@runtime_checkable
+class Sequential(Protocol):
+    """A delegate whose runs can be one sequence, in which variables keep their values."""
+
+    def run_in_sequence(
+        self, model: Model, feeds: Feeds, *, first: bool, tensors: Tensors = "all", threads: int | None = None
+    ) -> DelegateRun:
+        """As :meth:`Delegate.run`, but a run that is not the ``first`` goes on from what the one before left.
+
+        Raises DelegateError where that is lost, because another model ran or the process ended.
+        """
 
 
 class Delegate(Protocol):

@@ -91,26 +91,32 @@ class TfliteDelegate(ChildDelegate):
         tensors: Tensors = "all",
         threads: int | None = None,
         check_capture: bool = True,
+        first: bool = True,
     ) -> DelegateRun:
         """Runs one model once; see :class:`karat24.delegates.protocol.Delegate`.
 
         With ``tensors="all"`` the runtime is told to preserve every tensor, and
         ``check_capture`` runs the model a second time without being told, to
-        show that the outputs stay the same.
+        show that the outputs stay the same. ``first`` is as in :meth:`run_in_sequence`.
         """
         threads = self._threads(threads)
         versions = self.versions()
         keys, arrays = _keyed(feeds)
         answer = self._answer(
-            model, keys, arrays, threads=threads, tensors=tensors, check_capture=check_capture
+            model, keys, arrays, threads=threads, tensors=tensors, check_capture=check_capture, first=first
         )
         return self._result(answer, arrays, versions)
 
+    def run_in_sequence(
+        self, model: Model, feeds: Feeds, *, first: bool, tensors: Tensors = "all", threads: int | None = None
+    ) -> DelegateRun:
+        """See :class:`karat24.delegates.protocol.Sequential`."""
+        return self.run(model, feeds, tensors=tensors, threads=threads, first=first)
+
     def compute(self, question: Question) -> list[Array]:
         """See :class:`karat24.delegates.base.ChildDelegate`."""
-        answer = self._answer(
-            question.model, None, question.feeds, threads=1, tensors="outputs", check_capture=False
-        )
+        how = {"threads": 1, "tensors": "outputs", "check_capture": False, "first": True}
+        answer = self._answer(question.model, None, question.feeds, **how)
         read = take_arrays(answer["tensors"])
         return [read[index] for index in answer["outputs"]]
 

@@ -60,7 +60,7 @@ def up_to(graph: Graph, outputs: Sequence[int]) -> Cut:
 
 def _cut(graph: Graph, layers: Sequence[Layer], inputs: Sequence[int], outputs: Sequence[int]) -> Cut:
     """Renumbers what the part uses, in the order it had."""
-    used = {index for layer in layers for index in (*layer.inputs, *layer.outputs)}
+    used = {index for layer in layers for index in (*layer.inputs, *layer.outputs, *layer.intermediates)}
     old = sorted((used | set(inputs) | set(outputs)) - {-1})
     new = {index: position for position, index in enumerate(old)} | {-1: -1}
     tensors = tuple(replace(graph.tensors[index], index=new[index]) for index in old)
@@ -75,6 +75,7 @@ def _cut(graph: Graph, layers: Sequence[Layer], inputs: Sequence[int], outputs: 
             index=position,
             inputs=tuple(new[index] for index in layer.inputs),
             outputs=tuple(new[index] for index in layer.outputs),
+            intermediates=tuple(new[index] for index in layer.intermediates),
         )
         for position, layer in enumerate(layers)
     )

@@ -1,6 +1,7 @@
 """Values that one run does not define, because memory held them before.
 
-Values that an op does not write are not compared; variables start from the runtime's initial values.
+Values that an op does not write are not compared; variables start from the runtime's initial values, or from
+those that the run before left.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from karat24.refimpl.contract import Defined
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import DTYPES, Array, Graph, LayerView
 from karat24.refimpl.ops import OPS
-from karat24.refimpl.spec.shared.variables import VARIABLE
+from karat24.refimpl.spec.shared.variables import is_variable
 
 
 def cleared(graph: Graph, run: DelegateRun) -> DelegateRun:
@@ -56,17 +57,23 @@ def unchanged(run: DelegateRun, undisturbed: Sequence[Array]) -> DelegateRun | N
     return replace(run, capture_changed=()) if same else None
 
 
-def notes_on(graph: Graph) -> list[str]:
+def has_variables(graph: Graph) -> bool:
+    """Whether values of a run may go on into the next one."""
+    return any(is_variable(tensor) for tensor in graph.tensors)
+
+
+def notes_on(graph: Graph, keep_state: bool = False) -> list[str]:
     """A sentence for each layer that may leave values as memory was, and one about variables: each run of a
-    lane starts from the values that a runtime puts into them, not from those of the run before."""
-    variables = any(tensor.dtype.startswith(VARIABLE) for tensor in graph.tensors)
-    return [_FIRST_STATE] * variables + [
+    lane starts from the values that a runtime puts into them, or with ``keep_state`` from those that the run
+    before left."""
+    return [_KEPT_STATE if keep_state else _FIRST_STATE] * has_variables(graph) + [
         f"{view} leaves the places behind its detections as memory was: they are not compared"
         for view, defined in _partly_written(graph)
         if not all(written.all() for written in defined(view, _nothing(view)))
     ]
 
 
+_KEPT_STATE = "the samples are one sequence: each run starts from what the run before left in the variables"
 _FIRST_STATE = "each run starts from the values its variables have at first, not from those a run before left"
 
 

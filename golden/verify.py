@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -23,12 +23,13 @@ from karat24.golden.provenance import (
     model_label,
 )
 from karat24.golden.report import Mode, Origin, Report
-from karat24.golden.undefined import cleared, notes_on
-from karat24.golden.whole import WholeModel, WholeRun, reason_to_give
+from karat24.golden.undefined import cleared, has_variables, notes_on
+from karat24.golden.whole import WholeModel, WholeRun, reason_to_give, run_whole
 from karat24.refimpl.engine import Feeds, Program, Progress, compile_graph
-from karat24.refimpl.errors import CannotCompare, DelegateError, ModelError
+from karat24.refimpl.errors import CannotCompare, DelegateError, ModelError, UsageError
 from karat24.refimpl.graph import Array, Graph, Tensor
 from karat24.refimpl.profiles import caveat_of, profile_for
+from karat24.refimpl.spec.shared.variables import is_variable
 from karat24.refimpl.step import Implementation
 from karat24.refimpl.trace import Trace
 
@@ -46,6 +47,7 @@ def verify(
     progress: Progress | None = None,
     implementation: Implementation = "cheapest",
     certify: bool = False,
+    keep_state: bool = False,
 ) -> Report:
     """Compares ``delegate`` with the oracle on every layer and every output, for every sample.
 
@@ -58,23 +60,29 @@ def verify(
     every step of its arithmetic is met from both sides. ``profile`` defaults to the one that describes the
     delegate. ``implementation`` is how the oracle computes its layers, as in
     :func:`karat24.refimpl.engine.compile_graph`; the report's versions say how many took which way.
+    With ``keep_state`` the samples are one sequence: variables keep their values from one to the next, in the
+    runtime and in the oracle. Without it each sample starts from the first values.
 
     Raises CannotCompare when the delegate has no profile and none is given,
     whatever compiling the graph raises, and DelegateError when the runtime
-    cannot run at all. A single layer that cannot be compared is a verdict.
+    cannot run at all. A single layer that cannot be compared is a verdict. Raises UsageError where variables
+    are to keep their values and there are none, or the runtime cannot.
     """
     name = profile or delegate.profile
     if not name:
         delegate.versions()  # a missing runtime is reported before a missing profile
         why = delegate.fit.reason and f" ({delegate.fit.reason})"
         raise CannotCompare(f"no profile describes {delegate.name}{why}; choose one with --profile")
-    remarks = [remark.text for remark in remarks_on(graph)] if graph.format == "onnx" else notes_on(graph)
+    if keep_state and not has_variables(graph):
+        raise UsageError("the model has no variables, so there is no state to keep; leave out --keep-state")
+    onnx = graph.format == "onnx"
+    remarks = [remark.text for remark in remarks_on(graph)] if onnx else notes_on(graph, keep_state)
     profile_for(graph, name)  # before a runtime is asked for anything
     executed = delegate.executed_graph(model, graph)
     graph = executed.graph
     program = compile_graph(graph, name, threads, implementation, missing="given", runs=len(samples))
     probe = delegate.probe()
-    comparison = _Isolated(program, delegate) if mode == "isolated" else _Cumulative(program)
+    comparison = _Isolated(program, delegate) if mode == "isolated" else _Cumulative(program, keep_state)
     whole = WholeModel(delegate, model, program)
     records = [
         _Judged(program, layer.index, position)
@@ -83,8 +91,12 @@ def verify(
     ]
     outputs = [OutputRecord(graph.tensors[index]) for index in graph.outputs]
     versions: dict[str, str] = {}
-    for feeds in samples:
-        run = whole.run(feeds, everything=mode == "cumulative", progress=progress)
+    everything = mode == "cumulative"
+    runs: Iterable[WholeRun] = (whole.run(feeds, everything, progress) for feeds in samples)
+    if keep_state:
+        runs = whole.sequence(samples, everything, progress)
+        comparison.follow(runs)
+    for run in runs:
         for record in records:
             if record.given:
                 run.hold(record.tensor.index, record)
@@ -93,7 +105,8 @@ def verify(
         comparison.judge(run, [record for record in records if not record.given])
         explaining = {name for record in records for name in record.explainer.profiles}
         others = [delegate.profile, *sorted(explaining)]
-        whole.judge(run, outputs, [other for other in others if not caveat_of(other)])
+        known_others = [other for other in others if not caveat_of(other) and not keep_state]
+        whole.judge(run, outputs, known_others)
         versions.update(run.trace.versions)
     undescribed: list[str] = []
     if certify:
@@ -134,6 +147,7 @@ class _Isolated:
 
     def __init__(self, program: Program, delegate: Delegate) -> None:
         self._program, self._delegate, self._search = program, delegate, Search(program)
+        self._followed: dict[int, Iterator[DelegateRun | DelegateError]] = {}
         self._cuts = {
             step.view.layer.index: self._cut(step.view.layer.index)
             for step in program.steps
@@ -148,15 +162,37 @@ class _Isolated:
         except ModelError as error:
             return f"the layer cannot be written as a model of its own: {error}"
 
+    def follow(self, runs: Sequence[WholeRun]) -> None:
+        """Runs each layer that keeps a state on all samples, one after the other, before they are judged."""
+        for layer, cut in self._cuts.items():
+            if not isinstance(cut, str) and has_variables(cut[0].graph):
+                self._followed[layer] = iter(self._sequence(cut, runs))
+
+    def _sequence(
+        self, cut: tuple[Cut, bytes], runs: Sequence[WholeRun]
+    ) -> list[DelegateRun | DelegateError]:
+        return [
+            run_whole(
+                self._delegate,
+                cut[1],
+                cut[0].graph,
+                _cut_feeds(cut[0], run.trace),
+                everything=False,
+                step=step,
+            )
+            for step, run in enumerate(runs)
+        ]
+
     def judge(self, whole: WholeRun, records: Sequence[_Judged]) -> None:
         """Compares every layer on one sample."""
         expected = whole.trace
         jobs = {
             layer: (cut[1], _cut_feeds(cut[0], expected))
             for layer, cut in self._cuts.items()
-            if not isinstance(cut, str)
+            if not isinstance(cut, str) and layer not in self._followed
         }
         answers = dict(zip(jobs, self._delegate.run_many(list(jobs.values())), strict=True))
+        answers |= {layer: next(found) for layer, found in self._followed.items()}
         for record in records:
             cut, answer = self._cuts[record.layer], answers.get(record.layer)
             if isinstance(cut, str) or answer is None:
@@ -199,9 +235,9 @@ def _cut_feeds(cut: Cut, trace: Trace) -> list[Array]:
 
 
 def _inputs(record: _Judged, trace: Trace) -> list[Array | None]:
-    """The layer's inputs as the trace holds them; constants are the graph's own."""
+    """The layer's inputs as the trace holds them, states that are kept among them, or the graph does."""
     return [
-        None if tensor is None else tensor.data if tensor.data is not None else trace.tensors[tensor.index]
+        None if tensor is None else trace.tensors.get(tensor.index, tensor.data)
         for tensor in record.view.inputs
     ]
 
@@ -209,8 +245,11 @@ def _inputs(record: _Judged, trace: Trace) -> list[Array | None]:
 class _Cumulative:
     """One run of the whole model; differences travel downstream."""
 
-    def __init__(self, program: Program) -> None:
-        self._program, self._search = program, Search(program)
+    def __init__(self, program: Program, keep_state: bool) -> None:
+        self._program, self._search, self._keep_state = program, Search(program), keep_state
+
+    def follow(self, runs: Sequence[WholeRun]) -> None:
+        """The runs of the whole model are all there is to compare."""
 
     def judge(self, whole: WholeRun, records: Sequence[_Judged]) -> None:
         """Compares every tensor of one sample."""
@@ -249,7 +288,12 @@ class _Cumulative:
     def _origin(
         self, record: _Judged, run: DelegateRun
     ) -> tuple[str, Origin, float | None, Attribution | None]:
-        """Runs the layer on the runtime's own inputs: exact there means inherited."""
+        """Runs the layer on the runtime's own inputs: exact there means inherited. What the runtime kept as
+        its state is not shown."""
+        if self._keep_state and any(
+            tensor is not None and is_variable(tensor) for tensor in record.view.inputs
+        ):
+            return "", "", None, None
         try:
             inputs = [None if t is None else self._value(t, run) for t in record.view.inputs]
             outputs = [run.trace.tensors[tensor.index] for tensor in record.view.outputs]

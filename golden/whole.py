@@ -7,12 +7,12 @@ runtime's values, so that all later layers can be compared for equality.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from karat24.delegates.protocol import Delegate, DelegateRun, Model
+from karat24.delegates.protocol import Delegate, DelegateRun, Model, Sequential, Tensors
 from karat24.golden.diff import diff_arrays
 from karat24.golden.explain_whole import WholeExplainer
 from karat24.golden.layer_record import Gathered, OutputRecord
@@ -26,6 +26,7 @@ from karat24.refimpl.errors import (
     DelegateUnavailable,
     ModelError,
     UnsupportedOp,
+    UsageError,
 )
 from karat24.refimpl.graph import DTYPES, Array, Graph
 from karat24.refimpl.profiles import METHODS
@@ -43,15 +44,17 @@ def reason_to_give(step: Step) -> str:
 
 
 def run_whole(
-    delegate: Delegate, model: Model, graph: Graph, feeds: Feeds, everything: bool
+    delegate: Delegate, model: Model, graph: Graph, feeds: Feeds, everything: bool, step: int | None = None
 ) -> DelegateRun | DelegateError:
     """One run of a file whose layers are those of ``graph``. The outputs are those of a run in which no inner
     tensor was read.
 
-    Returns the error for a file that the runtime does not run. Raises DelegateUnavailable, FeedError,
-    UsageError.
+    ``step`` counts the runs of a sequence in which variables keep their values, from 0. Returns the error for
+    a file that the runtime does not run. Raises DelegateUnavailable, FeedError, UsageError.
     """
     try:
+        if step is not None:
+            return in_sequence(delegate, model, graph, feeds, "all" if everything else "outputs", step)
         run = cleared(graph, delegate.run(model, feeds, tensors="all" if everything else "outputs"))
         if run.capture_changed:
             undisturbed = cleared(graph, delegate.run(model, feeds, tensors="outputs")).outputs
@@ -65,6 +68,21 @@ def run_whole(
     return run
 
 
+def in_sequence(
+    delegate: Delegate, model: Model, graph: Graph, feeds: Feeds, tensors: Tensors, step: int
+) -> DelegateRun:
+    """Run ``step`` of a sequence in which variables keep their values; it cannot be run twice.
+
+    Raises as :meth:`Sequential.run_in_sequence` does, and DelegateError where reading tensors changed them.
+    """
+    if not isinstance(delegate, Sequential):
+        raise UsageError(f"{delegate.name} cannot keep variables from run to run; leave out --keep-state")
+    run = cleared(graph, delegate.run_in_sequence(model, feeds, first=step == 0, tensors=tensors))
+    if run.capture_changed:
+        raise DelegateError(f"{delegate.name}: keeping every tensor changed the runtime's own outputs")
+    return run
+
+
 @dataclass(frozen=True)
 class WholeRun:
     """A runtime's run of a file, and the oracle's for equal feeds.
@@ -74,6 +92,7 @@ class WholeRun:
     could not be read to the reason: the oracle's values there do not predict the runtime's. ``shown`` are the
     values that the runtime shows. ``intervals`` maps the given tensors, and those shown after a hidden one,
     to the values that any order of float32 operations can give, or to the reason why these are not known.
+    ``states`` are the values that the oracle's run left in variables that keep them.
     """
 
     run: DelegateRun | DelegateError
@@ -82,6 +101,7 @@ class WholeRun:
     unknown: Mapping[int, str]
     shown: Mapping[int, Array]
     intervals: Mapping[int, Interval | str]
+    states: Mapping[int, Array] = field(default_factory=dict)
 
     def hold(self, tensor: int, record: Gathered) -> None:
         """Compares the runtime's own values of a tensor with their interval."""
@@ -144,12 +164,29 @@ class WholeModel:
         run = run_whole(self._delegate, self._model, self._program.graph, feeds, everything)
         return self.beside(run, feeds, progress)
 
+    def sequence(
+        self, samples: Iterable[Feeds], everything: bool, progress: Progress | None
+    ) -> list[WholeRun]:
+        """Runs the file on one sample after the other; variables keep their values, there and here."""
+        runs: list[WholeRun] = []
+        states: Mapping[int, Array] = {}
+        everything = everything or self.needs_values
+        for step, feeds in enumerate(samples):
+            run = run_whole(self._delegate, self._model, self._program.graph, feeds, everything, step)
+            runs.append(self.beside(run, feeds, progress, states))
+            states = runs[-1].states
+        return runs
+
     def beside(
-        self, run: DelegateRun | DelegateError, feeds: Feeds, progress: Progress | None = None
+        self,
+        run: DelegateRun | DelegateError,
+        feeds: Feeds,
+        progress: Progress | None = None,
+        states: Mapping[int, Array] | None = None,
     ) -> WholeRun:
-        """The oracle's run beside one of the runtime's."""
+        """The oracle's run beside one of the runtime's; ``states`` are as in :meth:`Program.run`."""
         given, absent = self._values_given(run)
-        result = self._program.run(feeds, accumulators=True, progress=progress, given=given)
+        result = self._program.run(feeds, accumulators=True, progress=progress, given=given, states=states)
         assert result.trace is not None
         unknown = self._behind(absent)
         shown = {} if isinstance(run, DelegateError) or run.capture_changed else run.trace.tensors
@@ -160,7 +197,7 @@ class WholeModel:
         }
         for index in unknown.keys() & shown.keys() - self._given.keys():
             intervals[index] = self._interval_behind(index, values, unknown[index])
-        return WholeRun(run, result.trace, given, unknown, shown, intervals)
+        return WholeRun(run, result.trace, given, unknown, shown, intervals, result.states)
 
     def _interval_behind(self, index: int, values: Mapping[int, Array], hidden: str) -> Interval | str:
         """The interval of a tensor after a hidden one, or why it is not known."""

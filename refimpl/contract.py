@@ -44,15 +44,21 @@ Defined: TypeAlias = Callable[[LayerView, Sequence[Array]], tuple[Array, ...]]
 """Which values of its outputs, given them all, an op writes (True); the others are as memory was before."""
 
 
+Leaves: TypeAlias = Callable[[LayerView, Values, Rule], tuple[Array, ...]]
+"""What an op leaves in the variables of its state, in the order of ``karat24.refimpl.ops.STATES``."""
+
+
 @dataclass(frozen=True)
 class Op:
     """One line of the op table. ``accumulates``: its spec and kernel can give accumulators. ``defined`` is
-    there where the op does not write every value; its spec writes 0 in their place."""
+    there where the op does not write every value; its spec writes 0 in their place. ``leaves`` is there where
+    the op keeps a state."""
 
     check: Check
     spec: Spec
     accumulates: bool = False
     defined: Defined | None = None
+    leaves: Leaves | None = None
 
 
 LOCKS_NOTHING = "karat24-reader"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -55,10 +55,12 @@ one thread, in 40 µs or less: waking a second thread takes a good part of that.
 
 @dataclass(frozen=True)
 class RunResult:
-    """Outputs in graph order, and the trace if one was asked for."""
+    """Outputs in graph order, and the trace if one was asked for; ``states`` are the values that variables
+    are left with, by tensor index, where the run was given some."""
 
     outputs: tuple[Array, ...]
     trace: Trace | None = None
+    states: Mapping[int, Array] = field(default_factory=dict)
 
 
 def compile_graph(
@@ -201,6 +203,7 @@ class Program:
         accumulators: bool = False,
         progress: Progress | None = None,
         given: Mapping[int, Array] | None = None,
+        states: Mapping[int, Array] | None = None,
     ) -> RunResult:
         """Runs the whole graph.
 
@@ -209,16 +212,19 @@ class Program:
         adds the accumulators (and implies ``trace``). ``progress`` wraps the
         iteration over steps, to show a bar. ``given`` maps indices of tensors that layers write to
         the values to go on with; a layer all of whose outputs are given does not run, and a missing layer
-        needs them all. Raises FeedError for a feed or a given value that does not fit, or is not there.
+        needs them all. ``states`` are values of variables, of some or of none, to start from: a trace shows
+        them, and :attr:`RunResult.states` is what the run leaves. Without them each run starts from the first
+        ones. Raises FeedError for a feed or a given value that does not fit, or is not there.
         """
         fed = resolve_feeds(self.graph, feeds)
         taken = resolve_given(self.graph, given or {}, self.missing) if given or self.missing else {}
         keep = trace or accumulators
-        if self.planned and not (keep or taken or self.missing):
+        if self.planned and states is None and not (keep or taken or self.missing):
             return RunResult(self._run_planned(fed, progress))
         values = {t.index: t.data for t in self.graph.tensors if t.data is not None}
-        values.update(fed)
-        recorded: dict[int, Array] = dict(fed)
+        values |= {**fed, **(states or {})}
+        recorded: dict[int, Array] = {**fed, **(states or {})}
+        left: dict[int, Array] = dict(states or {})
         recorded_accumulators: dict[int, Array] = {}
         with threads_in_force(self.target.threads):
             for step in progress(self.steps) if progress else self.steps:
@@ -227,6 +233,9 @@ class Program:
                 else:
                     inputs = [None if t is None else values[t.index] for t in step.view.inputs]
                     result = step.run(inputs, accumulators)
+                    if states is not None:
+                        left |= step.left(inputs)
+                        values |= left
                 for tensor, value in zip(step.view.outputs, result.outputs, strict=True):
                     value = taken.get(tensor.index, value)
                     values[tensor.index] = value
@@ -237,9 +246,8 @@ class Program:
                 for index in step.last_uses:
                     values.pop(index, None)
         outputs = tuple(_present(values, self.graph, index) for index in self.graph.outputs)
-        if not keep:
-            return RunResult(outputs)
-        return RunResult(outputs, self._trace(recorded, recorded_accumulators))
+        shown = self._trace(recorded, recorded_accumulators) if keep else None
+        return RunResult(outputs, shown, left)
 
     def _run_planned(self, fed: dict[int, Array], progress: Progress | None) -> tuple[Array, ...]:
         workspace = self._workspace

@@ -185,7 +185,10 @@ UNLISTED = "unlisted_options"
 
 @dataclass(frozen=True)
 class Layer:
-    """One operation: op name, tensor indices (-1: optional input left out) and attributes."""
+    """One operation: op name, tensor indices (-1: optional tensor left out) and attributes.
+
+    ``intermediates`` hold no values: their parameters are those of numbers inside the layer.
+    """
 
     index: int
     op: str
@@ -193,6 +196,7 @@ class Layer:
     outputs: tuple[int, ...]
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     version: int = 1
+    intermediates: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
@@ -265,6 +269,9 @@ class Graph:
                         f"{where} reads {self.label(index)} before any layer produced it "
                         "(the graph is cyclic, out of order, or the tensor's data is missing)"
                     )
+            for index in layer.intermediates:
+                if index != -1:
+                    self._check_index(index, where)
             for index in layer.outputs:
                 self._check_index(index, where)
                 if index in ready:
@@ -291,6 +298,7 @@ class Graph:
             layer,
             tuple(None if index == -1 else self.tensors[index] for index in layer.inputs),
             tuple(self.tensors[index] for index in layer.outputs),
+            tuple(None if index == -1 else self.tensors[index] for index in layer.intermediates),
         )
 
     def views(self) -> tuple[LayerView, ...]:
@@ -305,6 +313,7 @@ class LayerView:
     layer: Layer
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
+    intermediates: tuple[Tensor | None, ...] = ()
 
     @property
     def op(self) -> str:

@@ -68,6 +68,8 @@ from karat24.refimpl.spec.tflite import (
     transpose_conv,
 )
 from karat24.refimpl.spec.tflite import slice as slice_box
+from karat24.refimpl.spec.tflite.lstm import layout as lstm_layout
+from karat24.refimpl.spec.tflite.lstm.lstm import lstm, lstm_states
 
 OPS: Mapping[str, Op] = MappingProxyType(
     {
@@ -123,6 +125,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
         "LOGICAL_OR": Op(logical.check_logical_pair, logical.logical_or),
         "LOGISTIC": Op(logistic.check_logistic, logistic.logistic),
         "LOG_SOFTMAX": Op(log_softmax.check_log_softmax, log_softmax.log_softmax),
+        "LSTM": Op(lstm_layout.check_lstm, lstm, leaves=lstm_states),
         "MAXIMUM": Op(minimum.check_minimum, minimum.maximum),
         "MAX_POOL_2D": Op(max_pool_2d.check_max_pool_2d, max_pool_2d.max_pool_2d),
         "MEAN": Op(mean.check_mean, mean.mean),
@@ -173,7 +176,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
         "SQUEEZE": Op(reshape.check_squeeze, reshape.same_values),
         "STRIDED_SLICE": Op(strided_slice.check_strided_slice, strided_slice.strided_slice),
         "SUB": Op(add.check_add, add.sub),
-        "SVDF": Op(svdf.check_svdf, svdf.svdf),
+        "SVDF": Op(svdf.check_svdf, svdf.svdf, leaves=svdf.svdf_state),
         "SUM": Op(reduce.check_reduce, reduce.reduce),
         "TANH": Op(logistic.check_tanh, logistic.tanh),
         "TILE": Op(tile.check_tile, tile.tile),
@@ -182,6 +185,7 @@ OPS: Mapping[str, Op] = MappingProxyType(
         "TRANSPOSE_CONV": Op(
             transpose_conv.check_transpose_conv, transpose_conv.transpose_conv, accumulates=True
         ),
+        "UNIDIRECTIONAL_SEQUENCE_LSTM": Op(lstm_layout.check_lstm, lstm, leaves=lstm_states),
         "UNPACK": Op(pack.check_unpack, pack.unpack),
         **ONNX_OPS,
     }
@@ -196,7 +200,13 @@ UNPACKING: Mapping[str, tuple[int, ...]] = MappingProxyType(
 CONTROL_FLOW = ("IF", "WHILE", "CALL_ONCE")
 """Ops that run other graphs of their .tflite file."""
 
-STATES: Mapping[str, tuple[int, ...]] = MappingProxyType({"SVDF": (4,)})
+STATES: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {
+        "LSTM": (lstm_layout.OUTPUT_STATE, lstm_layout.CELL_STATE),
+        "SVDF": (4,),
+        "UNIDIRECTIONAL_SEQUENCE_LSTM": (lstm_layout.OUTPUT_STATE, lstm_layout.CELL_STATE),
+    }
+)
 """Positions of the variables an op keeps its state in."""
 
 EDGETPU_OP = "CUSTOM:edgetpu-custom-op"

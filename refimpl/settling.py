@@ -80,6 +80,7 @@ def _view(tensors: list[Tensor], graph: Graph, index: int) -> LayerView:
         layer,
         tuple(None if i == -1 else tensors[i] for i in layer.inputs),
         tuple(tensors[i] for i in layer.outputs),
+        tuple(None if i == -1 else tensors[i] for i in layer.intermediates),
     )
 
 

@@ -12,7 +12,7 @@ from karat24.refimpl.contract import Kernel, Target, Values, accumulator_dtype
 from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.kernels import KERNELS
-from karat24.refimpl.ops import OPS, check_supported
+from karat24.refimpl.ops import OPS, STATES, check_supported
 from karat24.refimpl.profiles import Profile, Rule, rules_of
 from karat24.refimpl.profiles.rules import GIVEN, OF_ARM, WITHOUT_KERNEL
 
@@ -59,6 +59,15 @@ class Step:
             acc = np.empty(self.view.outputs[0].shape, accumulator_dtype(self.view))
         self.kernel(values, outputs, acc)
         return LayerResult(tuple(outputs), acc)
+
+    def left(self, values: Values) -> dict[int, Array]:
+        """What a run on ``values`` leaves in the layer's variables, by tensor index."""
+        op = OPS.get(self.view.op)
+        if self.missing or op is None or op.leaves is None:
+            return {}
+        variables = (self.view.input(position) for position in STATES[self.view.op])
+        states = op.leaves(self.view, values, self.rule)
+        return {tensor.index: state for tensor, state in zip(variables, states, strict=True)}
 
 
 def check_layer(view: LayerView, profile: Profile) -> Rule:

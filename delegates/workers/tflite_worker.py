@@ -27,6 +27,8 @@ from protocol import Refused, first_line, serve
 SAME_BYTES = ("RESHAPE", "EXPAND_DIMS", "SQUEEZE")
 """Ops that may share their input's buffer without changing what is in it."""
 
+LOST = "what the run before left in the model's variables is lost"
+
 EDGETPU_LIBRARY = {"Darwin": "libedgetpu.1.dylib", "Windows": "edgetpu.dll"}.get(
     platform.system(), "libedgetpu.so.1"
 )
@@ -247,6 +249,8 @@ class Worker:
         chosen = [request[name] for name in ("lane", "model", "stamp", "threads")]
         key = json.dumps([*chosen, preserve], sort_keys=True)
         found = self.interpreters.pop(key, None)
+        if found is None and not request.get("first", True):
+            raise ValueError(LOST)
         if found is None:
             while len(self.interpreters) > 1:
                 self.interpreters.popitem(last=False)
@@ -260,7 +264,7 @@ class Worker:
         everything = request["tensors"] == "all" and not on_device
         interpreter = self.interpreter(request, everything)
         feeds = load_feeds(interpreter, request["feeds"])
-        invoke(interpreter, feeds)
+        invoke(interpreter, feeds, request.get("first", True))
         outputs = [int(d["index"]) for d in interpreter.get_output_details()]
         layers, delegates = layer_nodes(interpreter)
         answer: dict[str, Any] = {
@@ -341,7 +345,7 @@ class Worker:
     ) -> list[int]:
         """Outputs that differ when the runtime is not asked to preserve its tensors."""
         plain = self.interpreter(request, False)
-        invoke(plain, feeds)
+        invoke(plain, feeds, request.get("first", True))
         again = {index: plain.get_tensor(index) for index in results}
         return [
             index
@@ -350,9 +354,10 @@ class Worker:
         ]
 
 
-def invoke(interpreter: Any, feeds: dict[int, Any]) -> None:
-    """Runs the model once, from the state its variables have at first."""
-    interpreter.reset_all_variables()
+def invoke(interpreter: Any, feeds: dict[int, Any], first: bool = True) -> None:
+    """Runs the model once, the ``first`` time from the state its variables have at first."""
+    if first:
+        interpreter.reset_all_variables()
     for index, array in feeds.items():
         interpreter.set_tensor(index, array)
     interpreter.invoke()

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from protocol import Refused, first_line, serve
-from tflite_worker import cpu, load_feeds
+from tflite_worker import LOST, cpu, load_feeds
 
 PACKAGE = "tflite-micro"
 ARENA_BYTES = (1 << 20, 1 << 24, 1 << 28, 1 << 30)
@@ -68,10 +68,13 @@ class Model:
             found.append({**known, "dtype": detail["dtype"], "shape": detail["shape"]})
         return found
 
-    def run(self, preserve: bool, feeds: dict[int, Any]) -> Any:
-        """The interpreter after one run from the state its variables have at first."""
+    def run(self, preserve: bool, feeds: dict[int, Any], first: bool) -> Any:
+        """The interpreter after one run, the ``first`` time from the state its variables have at first."""
+        if not first and preserve not in self.interpreters:
+            raise ValueError(LOST)
         interpreter = self.interpreter(preserve)
-        interpreter.reset()
+        if first:
+            interpreter.reset()
         for index, array in feeds.items():
             interpreter.set_input(np.asarray(array, order="C"), self.inputs.index(index))
         interpreter.invoke()
@@ -107,7 +110,7 @@ class Worker:
         model = self.model(runtime, request)
         feeds = load_feeds(model, request["feeds"])
         everything = request["tensors"] == "all"
-        interpreter = model.run(everything, feeds)
+        interpreter = model.run(everything, feeds, request.get("first", True))
         results = model.results(interpreter)
         found, unreadable = dict(results), {}
         for operator in (model.graph.operators or []) if everything else []:
@@ -118,7 +121,7 @@ class Worker:
                     unreadable[index] = f"the runtime shows no value of it: {first_line(error)}"
         changed: list[int] = []
         if everything and request["check_capture"]:
-            again = model.results(model.run(False, feeds))
+            again = model.results(model.run(False, feeds, request.get("first", True)))
             changed = [i for i, array in results.items() if array.tobytes() != again[i].tobytes()]
         return {
             "fed": list(feeds),

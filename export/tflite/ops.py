@@ -85,6 +85,7 @@ _normalization = (Option("radius"), _real("bias"), _real("alpha"), _real("beta")
 _masks = tuple(Option(f"{name}_mask") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis"))
 _depth_strides = (Option("stride_d"), *_strides)
 _depth_dilations = (Option("dilation_d_factor", default=1), *_dilations)
+_clips = (_real("cell_clip"), _real("proj_clip"))
 
 _int8 = v.by_type(int8=2)
 _int16 = v.by_type(int8=2, int16=3)
@@ -153,6 +154,9 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
         "LOGICAL_OR": _op("LogicalOrOptions"),
         "LOGISTIC": _op("", (), _int16),
         "LOG_SOFTMAX": _op("LogSoftmaxOptions", (), _int8),
+        "LSTM": _op(
+            "LSTMOptions", (_activation, *_clips, _word("kernel_type", "LSTMKernelType"), _hybrid), v.lstm
+        ),
         "MAXIMUM": _op("MaximumMinimumOptions", (), v.by_broadcast(3, v.by_type(int8=2, int16=4))),
         "MAX_POOL_2D": _op("Pool2DOptions", _pool, _int16),
         "MEAN": _op("ReducerOptions", _reduce, _int16),
@@ -219,6 +223,11 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
         ),
         "TRANSPOSE_CONV": _op(
             "TransposeConvOptions", (_padding, *_strides, _activation, _bias_type), v.transpose_conv
+        ),
+        "UNIDIRECTIONAL_SEQUENCE_LSTM": _op(
+            "UnidirectionalSequenceLSTMOptions",
+            (_activation, *_clips, _flag("time_major"), _hybrid, _flag("diagonal_recurrent_tensors")),
+            v.sequence_lstm,
         ),
         "UNPACK": _op(
             "UnpackOptions", (Option("num"), Option("axis")), v.by_type(int8=2, uint8=2, bool=3, int16=4)

@@ -311,7 +311,8 @@ class _Reader:
                 else options_of(table, code.op, where)
             )
             inputs, outputs = _indices(table, OperatorField.INPUTS), _indices(table, OperatorField.OUTPUTS)
-            layers.append(Layer(index, code.op, inputs, outputs, attributes, code.version))
+            inside = _indices(table, OperatorField.INTERMEDIATES)
+            layers.append(Layer(index, code.op, inputs, outputs, attributes, code.version, inside))
         return tuple(layers)
 
     def _custom_options(self, table: Table, where: str) -> dict[str, AttributeValue]:

@@ -91,6 +91,24 @@ def svdf(view: LayerView) -> int:
     return 1
 
 
+def _hybrid_lstm(view: LayerView) -> bool:
+    return view.input(0).dtype == "float32" and view.input(2).dtype == "int8"
+
+
+def lstm(view: LayerView) -> int:
+    """LSTM: the basic kernel is 2, hybrid is 3 or (asymmetric) 4."""
+    if view.text("kernel_type", "FULL") == "BASIC":
+        return 2
+    return 3 + view.flag("asymmetric_quantize_inputs") if _hybrid_lstm(view) else 1
+
+
+def sequence_lstm(view: LayerView) -> int:
+    """UNIDIRECTIONAL_SEQUENCE_LSTM: hybrid is 2 or (asymmetric) 3, diagonal recurrent weights are 4."""
+    if view.flag("diagonal_recurrent_tensors"):
+        return 4
+    return 2 + view.flag("asymmetric_quantize_inputs") if _hybrid_lstm(view) else 1
+
+
 def fully_connected(view: LayerView) -> int:
     """FULLY_CONNECTED: int8 is 4, keep_num_dims is 5, an input list without a bias is 6."""
     if _hybrid(view) and _per_channel(view):

@@ -158,6 +158,7 @@ class _Writer:
         builder, layer = self._builder, view.layer
         code = self._codes.setdefault((layer.op, layer.version), len(self._codes))
         inputs, outputs = self._integers(layer.inputs), self._integers(layer.outputs)
+        inside = self._integers(layer.intermediates) if layer.intermediates else None
         kind, options, custom = 0, None, None
         if layer.op.startswith(CUSTOM):
             custom = self._custom_options(layer)
@@ -165,13 +166,14 @@ class _Writer:
             line = builtin(view)
             if _has_options(line, layer):
                 kind, options = OPTIONS_CODES[line.options], self._options(view, line)
-        builder.StartObject(OperatorField.CUSTOM_OPTIONS + 1)
+        builder.StartObject(OperatorField.INTERMEDIATES + 1)
         builder.PrependUint32Slot(OperatorField.OPCODE_INDEX, code, 0)
         self._refer(OperatorField.INPUTS, inputs)
         self._refer(OperatorField.OUTPUTS, outputs)
         builder.PrependUint8Slot(OperatorField.BUILTIN_OPTIONS_TYPE, kind, 0)
         self._refer(OperatorField.BUILTIN_OPTIONS, options)
         self._refer(OperatorField.CUSTOM_OPTIONS, custom)
+        self._refer(OperatorField.INTERMEDIATES, inside)
         return int(builder.EndObject())
 
     def _custom_options(self, layer: Layer) -> int | None:

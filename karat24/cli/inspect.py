@@ -153,7 +153,7 @@ def layer_text(content: dict[str, Any]) -> str:
     """A layer's description as text."""
     lines = [f"layer {content['layer']}: {content['op']} version {content['version']}"]
     lines += [f"  {name} = {value}" for name, value in content["attributes"].items()]
-    for kind in ("inputs", "outputs"):
+    for kind in ("inputs", "outputs", "intermediates"):
         for position, tensor in enumerate(content[kind]):
             lines.append(f"{kind[:-1]} {position}: {'left out' if tensor is None else _tensor_text(tensor)}")
     for name in ("rule", "problem"):

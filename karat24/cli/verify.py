@@ -27,6 +27,7 @@ EPILOG = """examples:
   karat24 verify model.tflite --delegate litert-ref --cumulative --json report.json
   karat24 verify model.tflite --delegate litert-ref --certify     # for every input, not for some
   karat24 verify model.tflite --delegate litert-ref --input case.npz    # of `karat24 seek`
+  karat24 verify keyword.tflite --delegate tflm --samples 20 --keep-state    # of an LSTM or SVDF
   karat24 verify model.tflite --delegate ort --against litert-xnnpack
   karat24 verify model.tflite --recorded dump.npz --input x.npy --profile tflm
   karat24 verify model.tflite --delegate-command 'runner {model} {inputs} {outputs}' --profile tflm
@@ -94,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OLD",
         help="other versions of the model, one of which the device may have run instead (with --recorded)",
     )
+    parser.add_argument(
+        "--keep-state",
+        action="store_true",
+        help="the samples are one sequence: variables keep their values from one to the next",
+    )
     parser.add_argument("--cumulative", action="store_true", help="compare one run of the whole model")
     parser.add_argument(
         "--certify",
@@ -121,6 +127,10 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--samples counts random inputs; it cannot go with --input")
     if options.certify and options.against is not None:
         raise UsageError("--certify holds a runtime to the oracle; it cannot go with --against")
+    if options.keep_state and (options.against is not None or options.recorded is not None):
+        raise UsageError(
+            "--keep-state holds a runtime to the oracle; it goes with neither --against nor --recorded"
+        )
     if options.other is not None and options.against is None:
         raise UsageError("--other is the file of a second runtime: name it with --against")
     _require_fitting(options)
@@ -206,6 +216,7 @@ def _against_oracle(
             progress=shared.progress(options),
             implementation=options.implementation,
             certify=options.certify,
+            keep_state=options.keep_state,
         )
         shared.tell_waiting(delegate)
         return report

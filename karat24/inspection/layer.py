@@ -18,7 +18,8 @@ from karat24.refimpl.profiles import profile_for
 def describe_layer(
     graph: Graph, index: int, channel: int | None = None, profile: str | None = None
 ) -> dict[str, Any]:
-    """Layer ``index``: attributes, inputs and outputs with quantization, ``channels`` and ``operands``.
+    """Layer ``index``: attributes, inputs, outputs and intermediates with quantization, ``channels`` and
+    ``operands``.
 
     ``channels`` has an entry for each scale of the filter, only ``channel`` where one is named; ``operands``
     has one for each multiplier of a layer that does not accumulate (``karat24.inspection.scalings``).
@@ -37,6 +38,7 @@ def describe_layer(
         "attributes": attribute_data(view.layer),
         "inputs": [None if tensor is None else _with_values(tensor) for tensor in view.inputs],
         "outputs": [tensor_data(tensor) for tensor in view.outputs],
+        "intermediates": [None if tensor is None else tensor_data(tensor) for tensor in view.intermediates],
         "channels": channels,
         "operands": operand_scalings(view),
     }

@@ -201,7 +201,7 @@ def _on_arm64(profile: Profile, table: RuleTable, delegated: RuleTable | None = 
         delegated=delegated,
         variant_of=profile.name,
         here=_HERE_ARM64,
-        silent=(),
+        silent=arm64.SILENT,
         established=replace(_LITERT, processors=(_ARM,)),
         own_variants=arm64.variant_of,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from karat24.refimpl.graph import LayerView, Tensor
 from karat24.refimpl.profiles.tflite.beyond_int32 import WEIGHTED, wraps_below
 from karat24.refimpl.profiles.tflite.detection_options import options_of
+from karat24.refimpl.profiles.tflite.lstm_variants import ALL_GATES_AND_NO_MORE, is_varied
 from karat24.refimpl.profiles.tflite.powers_of_two import nearest_power
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS, comparison_scales, variant_of
 from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
@@ -373,7 +374,8 @@ TFLM: Refusals = (
         _hybrid,
         "it runs no float32 data with an int8 filter; quantize activations, too",
     ),
-    Refusal(frozenset({"GELU", "REDUCE_PROD"}), lambda _: True, "it lacks the op"),
+    Refusal(frozenset({"GELU", "LSTM", "REDUCE_PROD"}), lambda _: True, "it lacks the op"),
+    Refusal(frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM"}), is_varied, ALL_GATES_AND_NO_MORE),
     Refusal(
         frozenset({"PRELU"}),
         _int16_slopes,

@@ -130,7 +130,7 @@ float32 and the division in float64; all in float32; the product times ``1 / s_o
 
 BlockAxis: TypeAlias = Literal["none", "channel", "flat"]
 Clamp: TypeAlias = Literal["half_away", "half_even", "reciprocal"]
-Overflow: TypeAlias = Literal["wraps", "saturates", "arm_wraps", "arm_saturates"]
+Overflow: TypeAlias = Literal["wraps", "saturates", "widens", "arm_wraps", "arm_saturates"]
 Accumulation: TypeAlias = Literal["exact", "saturating_pairs"]
 Libm: TypeAlias = Literal["none", "fdlibm", "correctly_rounded"]
 
@@ -150,7 +150,8 @@ class Rule:
     above before from below, a NaN like a large number (``saturates``). Arm converts to the
     nearest int32, and a NaN to 0: the zero point is then added modulo 2^32 (``arm_wraps``), or
     saturates (``arm_saturates``). For an op computed by a table from floats it says this of the table's
-    entries. ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and int8
+    entries, for an LSTM of its layer normalization's products: kept in 32 bits, or in 64 (``widens``).
+    ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and int8
     values are added in 16 bits that saturate (``vpmaddubsw``), along (tap_y, tap_x, channel). ``libm`` is the
     C library whose float32 tanh, expm1 or erfc a table is made with: ``fdlibm`` is glibc's up to 2.40,
     ``correctly_rounded`` glibc's from 2.41 on.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -62,6 +62,7 @@ def single_layer(
     inputs: Sequence[Feed | Constant | State | None],
     results: Sequence[Result],
     version: int | None = None,
+    intermediates: Sequence[Constant] = (),
     broken_in: Mapping[str, str] | None = None,
     **attributes: AttributeValue,
 ) -> Case:
@@ -90,8 +91,13 @@ def single_layer(
         builder.tensor(f"out{position}", result.shape, result.dtype, _quantization(result))
         for position, result in enumerate(results)
     ]
+    inside = tuple(
+        builder.constant(f"inside{position}", given.values, _quantization(given))
+        for position, given in enumerate(intermediates)
+    )
     builder.layer(op, indices, outputs, version=version or 1, **attributes)
     graph = builder.build(outputs)
+    graph = replace(graph, layers=(replace(graph.layers[0], intermediates=inside),))
     return Case(name, graph if version else with_lowest_versions(graph), tuple(feeds), edge, broken_in or {})
 
 

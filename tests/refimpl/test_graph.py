@@ -44,6 +44,7 @@ def test_sound_graph_is_accepted() -> None:
         ({"layers": (Layer(0, "RELU", (0,), (1,)), Layer(1, "RELU", (0,), (1,)))}, "already has a value"),
         ({"layers": (Layer(0, "RELU", (0,), (0,)),)}, "already has a value"),
         ({"layers": (Layer(5, "RELU", (0,), (1,)),)}, "calls itself layer 5"),
+        ({"layers": (Layer(0, "RELU", (0,), (1,), intermediates=(-1, 9)),)}, "tensor 9"),
         ({"signatures": (Signature("s", {"x": 1}, {"y": 2}),)}, "not a graph input"),
         ({"signatures": (Signature("s", {"x": 0}, {"y": 1}),)}, "not a graph output"),
     ],

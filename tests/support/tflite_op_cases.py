@@ -34,7 +34,7 @@ def numbers(*values: int) -> Array:
     return np.array(values, np.int32)
 
 
-def _layer(inputs: list[Given | Array], outputs: list[Given], **attributes: AttributeValue) -> Any:
+def _layer(inputs: list[Given | Array | None], outputs: list[Given], **attributes: AttributeValue) -> Any:
     return inputs, outputs, attributes
 
 
@@ -62,6 +62,18 @@ _POOL = _layer(
 _KERNEL = np.ones((3, 3, 3, 2), np.float32)
 _BIAS = np.zeros(3, np.float32)
 _UNARY = _same(1, 4)
+
+
+def _lstm(data: Given, made: Given, **attributes: AttributeValue) -> Any:
+    """Four cells of float32, without peephole weights, projection or layer normalization."""
+    weights: list[Given | Array | None] = [
+        np.ones((4, columns), np.float32) for columns in (3,) * 4 + (4,) * 4
+    ]
+    bias: list[Given | Array | None] = [np.ones(4, np.float32)] * 4
+    states: list[Given | Array | None] = [Given((1, 4), variable=True)] * 2
+    inputs = [data, *weights, None, None, None, *bias, None, None, *states, *(None,) * 4]
+    return _layer(inputs, [made], fused_activation_function="TANH", **attributes)
+
 
 LAYERS: Mapping[str, Any] = {
     **dict.fromkeys(
@@ -160,6 +172,8 @@ LAYERS: Mapping[str, Any] = {
     "STRIDED_SLICE": _layer(
         [given(1, 4), numbers(0, 1), numbers(1, 4), numbers(1, 2)], [given(2)], shrink_axis_mask=1
     ),
+    "LSTM": _lstm(given(1, 3), given(1, 4)),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm(given(1, 2, 3), given(1, 2, 4)),
     "TILE": _layer([given(1, 4), numbers(2, 1)], [given(2, 4)]),
     "TOPK_V2": _layer([given(1, 4), np.array(2, np.int32)], [given(1, 2), given(1, 2, dtype="int32")]),
     "TRANSPOSE": _layer([given(1, 4), numbers(1, 0)], [given(4, 1)]),
@@ -197,7 +211,9 @@ def graph_of(op: str) -> Graph:
     inputs, outputs, attributes = LAYERS[op]
     builder = GraphBuilder()
     read = [
-        builder.constant(f"constant{n}", tensor)
+        -1
+        if tensor is None
+        else builder.constant(f"constant{n}", tensor)
         if isinstance(tensor, np.ndarray)
         else _add(builder, f"input{n}", tensor)
         for n, tensor in enumerate(inputs)

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from karat24.refimpl.graph import LayerView
+from karat24.refimpl.profiles.refusals import Refusal, Refusals
 from karat24.refimpl.profiles.rules import EXACT, Rule, RuleTable
+from karat24.refimpl.profiles.tflite.lstm_variants import LSTMS
 from karat24.refimpl.profiles.tflite.table import (
     FLOAT64,
     GEMMLOWP_32P,
@@ -30,6 +32,13 @@ from karat24.refimpl.profiles.tflite.variants import variant_of as family_varian
 VECTOR_DEPTH, VECTOR_CHANNELS = 8, 4
 """Products per output and output channels from which on one pixel, or one row, has a kernel of its own.
 Source: TFLite ``cpu_backend_gemm_custom_gemv.h``."""
+
+SILENT: Refusals = (
+    Refusal(
+        frozenset(LSTMS), lambda _: True, "on Arm its LSTMs have kernels of their own, which nobody has run"
+    ),
+)
+"""Layers of every lane on 64-bit Arm."""
 
 SATURATING_64 = Rule("float64_saturating", "float64")
 SINGLE_64 = Rule("single_rounding", "float64")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from karat24.refimpl.profiles.rules import EXACT, Libm, Rule, RuleTable
+from karat24.refimpl.profiles.tflite.lstm_variants import LSTMS
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS
 
 COPIES = (
@@ -67,6 +68,7 @@ _COMMON: RuleTable = {
     "SUM": {**_SUM_OF_INTEGERS, "int8": Rule("reads_uint8", "float64"), "uint8": GEMMLOWP_64},
     "SQUARED_DIFFERENCE": {"int8": GEMMLOWP_64},
     "SVDF": {"int8": GEMMLOWP_32},
+    **{op: {"int8": GEMMLOWP_32, "int8_peephole": GEMMLOWP_32} for op in LSTMS},
     "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
     "LOG_SOFTMAX": {"int8": FIXED_POINT, "uint8": FIXED_POINT},
     "EXP": {"int8": FLOAT_TABLE},
@@ -176,6 +178,15 @@ _SINCE_LITERT: RuleTable = {
     "NEG": {"float32": EXACT, "int8": Rule("ignores_parameters")},
     "SQRT": {"float32": EXACT, "int8": Rule("truncates")},
     "TANH": {**_COMMON["TANH"], "int8": replace(SATURATING_TABLE, libm="fdlibm")},
+    **{
+        op: {
+            "int8": replace(GEMMLOWP_32, overflow="widens"),
+            "int8_peephole": Rule(
+                "ruy", "float32", tail="gemmlowp", block=16, block_axis="channel", overflow="widens"
+            ),
+        }
+        for op in LSTMS
+    },
 }
 """What LiteRT 2.3 computes otherwise than tflite-runtime 2.14 or what only LiteRT computes, in both lanes."""
 
@@ -339,7 +350,7 @@ LITERT_2_3_XNNPACK: RuleTable = {
 }
 """What XNNPACK does with the layers it takes; it takes none that is missing here."""
 
-TFLM_OTHERWISE = ("ELU", "EXP", "GELU", "LOGISTIC", "RELU6", "SPACE_TO_BATCH_ND", "TANH")
+TFLM_OTHERWISE = ("ELU", "EXP", "GELU", "LOGISTIC", "LSTM", "RELU6", "SPACE_TO_BATCH_ND", "TANH")
 """Ops that TensorFlow Lite Micro lacks, or computes in ways of its own, which no rule here describes."""
 
 TFLM: RuleTable = MappingProxyType(
@@ -357,6 +368,7 @@ TFLM: RuleTable = MappingProxyType(
         "BATCH_MATMUL": {"int8": GEMMLOWP_64},
         "DIV": {"float32": EXACT, "int32": EXACT, "int8": GEMMLOWP_64},
         "SUM": {"int8": GEMMLOWP_64, "int16": GEMMLOWP_64},
+        "UNIDIRECTIONAL_SEQUENCE_LSTM": {"int8": Rule("reference", "float64")},
     }
 )
 """TensorFlow Lite Micro: gemmlowp throughout, multipliers in float64."""

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from karat24.refimpl.graph import QUANTIZED_RANGE, LayerView
 from karat24.refimpl.profiles.tflite.broadcast import inner_loop
+from karat24.refimpl.profiles.tflite.lstm_variants import LSTMS, has_peephole
 from karat24.refimpl.profiles.tflite.powers_of_two import shifts_input, shifts_operands
 
 COMPARISONS = frozenset({"EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"})
@@ -39,6 +40,8 @@ def variant_of(view: LayerView) -> str:
         return view.output().dtype + ("_negative" if view.real("alpha") < 0 else "")
     if view.op == "LOGISTIC":
         return _logistic(view)
+    if view.op in LSTMS:
+        return view.output().dtype + ("_peephole" if has_peephole(view) else "")
     if view.op == "MEAN":
         return _mean(view)
     if view.op == "REDUCE_PROD" and view.output().dtype == "int8":

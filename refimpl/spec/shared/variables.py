@@ -12,6 +12,11 @@ VARIABLE = "variable "
 """What the element type of a variable begins with."""
 
 
+def is_variable(tensor: Tensor) -> bool:
+    """Whether the tensor keeps its values from run to run."""
+    return tensor.dtype.startswith(VARIABLE)
+
+
 def require_variable(view: LayerView, tensor: Tensor, dtype: str) -> None:
     """The tensor is a variable of that element type. Raises ModelError otherwise."""
     if tensor.dtype != VARIABLE + dtype:

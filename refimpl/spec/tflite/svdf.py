@@ -68,6 +68,11 @@ def svdf(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     return SpecResult((svdf_step(view, values, rule)[0],))
 
 
+def svdf_state(view: LayerView, values: Values, rule: Rule) -> tuple[Array]:
+    """The state that a run leaves."""
+    return (svdf_step(view, values, rule)[1],)
+
+
 def svdf_step(view: LayerView, values: Values, rule: Rule) -> tuple[Array, Array]:
     """The output of one run, and the new state. RELU changes nothing that the clamp to int8 leaves."""
     data, output, rank = view.input(0), view.output(), view.integer("rank")

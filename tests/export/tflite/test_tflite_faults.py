@@ -118,6 +118,7 @@ CASES: dict[str, tuple[Callable[[Any], None], type[KaratError], str]] = {
     "dangling input": (layer(0, inputs=[99]), ModelError, "QUANTIZE.*names tensor 99"),
     "negative input": (layer(0, inputs=[-2]), ModelError, "QUANTIZE.*names tensor -2"),
     "dangling output": (layer(0, outputs=[99]), ModelError, "QUANTIZE.*names tensor 99"),
+    "dangling intermediate": (layer(0, intermediates=[-1, 99]), ModelError, "QUANTIZE.*names tensor 99"),
     "output left out": (layer(0, outputs=[-1]), ModelError, "QUANTIZE.*names tensor -1"),
     "dangling graph input": (subgraph(inputs=[0, 1, 99]), ModelError, "graph input names tensor 99"),
     "graph input twice": (subgraph(inputs=[0, 1, 1]), ModelError, "'extra'.*listed twice"),

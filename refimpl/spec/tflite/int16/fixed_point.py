@@ -20,9 +20,9 @@ def logistic(data: Array) -> Array:
     return np.where(data == 0, 1 << 14, np.where(data > 0, positive, ONE - positive))
 
 
-def tanh(data: Array) -> Array:
-    """``tanh(x)`` of Q3.12 values held in int64, as Q0.15."""
-    magnitude = _one_minus_over_one_plus(_exp_on_negative_values(wrap16(-np.abs(data)), 4))
+def tanh(data: Array, integer_bits: int = 3) -> Array:
+    """``tanh(x)`` of values of 0 to 6 integer bits held in int64, as Q0.15."""
+    magnitude = _one_minus_over_one_plus(_exp_on_negative_values(wrap16(-np.abs(data)), integer_bits + 1))
     return np.where(data == 0, 0, np.where(data > 0, magnitude, -magnitude))
 
 
@@ -46,7 +46,7 @@ def _constant(raw: int) -> int:
 
 def _exp_on_negative_values(x: Array, integer_bits: int) -> Array:
     """``exp(x)`` for x <= 0 with ``integer_bits``, as Q0.15: a polynomial of the remainder below 1/4, and a
-    factor ``exp(-2^k)`` for each set bit of the multiple of 1/4."""
+    factor ``exp(-2^k)`` for each set bit of the multiple of 1/4. Below -32 it is 0."""
     fractional_bits = 15 - integer_bits
     quarter = 1 << (fractional_bits - 2)
     remainder = (x & (quarter - 1)) - quarter
@@ -54,11 +54,14 @@ def _exp_on_negative_values(x: Array, integer_bits: int) -> Array:
     multiple = remainder - x
     factors = (
         (-2, 1672461947), (-1, 1302514674), (0, 790015084), (1, 290630308), (2, 39332535), (3, 720401),
+        (4, 242),
     )  # fmt: skip
     for exponent, raw in factors:
         if exponent < integer_bits:
             bit = (multiple >> (fractional_bits + exponent)) & 1
             result = np.where(bit == 1, _high_mul(result, _constant(raw)), result)
+    if integer_bits > 5:
+        result = np.where(x < -(32 << fractional_bits), 0, result)
     return np.where(x == 0, ONE, result)
 
 

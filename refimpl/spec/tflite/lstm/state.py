@@ -1,0 +1,14 @@
+"""What an LSTM knows between two time steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from karat24.refimpl.graph import Array
+
+
+class State(NamedTuple):
+    """``output`` ``[batch, output]`` and ``cell`` ``[batch, cell]``, stored values held in int64."""
+
+    output: Array
+    cell: Array
