@@ -1,1 +1,1 @@
-"""Speed, measured as ratios to a peer in one interleaved run, parity first."""
+"""Measuring speed as ratios to a peer in one interleaved run, after outputs were compared."""

@@ -1,5 +1,5 @@
-"""Times the oracle beside real runtimes: ``python -m benchmarks``, and renders what was kept:
-``python -m benchmarks render FILE --documents README.md benchmarks/results/speed.md``.
+"""``python -m benchmarks`` times the oracle beside real runtimes; ``python -m benchmarks render FILE
+--documents README.md benchmarks/results/speed.md`` writes tables of kept results.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ EPILOG = (
     + "\n".join(f"  {name:9} {text}" for name, text in GROUPS.items())
     + """
 
-Everything kept is not measured again (--again does): end it at any moment, and go on later.
+Kept contests are not measured again (except with --again), so that a run may be ended at any moment.
 `python -m benchmarks render FILE` prints the tables of a file of results as Markdown; with
---documents FILE.md it puts them where that document marks their places.
+--documents FILE.md it puts them into the places that the document marks.
 `python -m benchmarks formats` times the oracle on models in both formats."""
 )
 
@@ -89,16 +89,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=60.0, help="per contest; at least 3 rounds are run")
-    parser.add_argument("--time-limit", type=float, default=180.0, help="seconds for one turn or start")
+    parser.add_argument("--time-limit", type=float, default=180.0, help="most seconds for one turn or start")
     parser.add_argument("--quick", action="store_true", help="3 rounds, 64 and 1024 only, XNNPACK only")
-    parser.add_argument("--again", action="store_true", help="measure what is kept already, too")
-    parser.add_argument("--list", action="store_true", help="only say which contests there would be")
+    parser.add_argument("--again", action="store_true", help="also measure contests that are kept already")
+    parser.add_argument("--list", action="store_true", help="only print the contests")
     parser.add_argument("--output", type=Path, help="JSON file (default: benchmarks/results/DATE-CPU.json)")
     return parser
 
 
 def time_models(arguments: Sequence[str]) -> int:
-    """Holds every contest that is not kept yet and keeps it."""
+    """Holds every contest that is not kept yet, and keeps its result."""
     options = build_parser().parse_args(arguments)
     if options.quick:
         options.sizes = [size for size in options.sizes if size <= 1024]
@@ -151,7 +151,7 @@ def _say(what: str) -> None:
 
 
 def _hopeless(model: Model) -> bool:
-    """Whether the oracle cannot run the model at all, in any group."""
+    """Whether the oracle cannot run the model in any group."""
     try:
         compile_graph(model.quantized())
     except KaratError:
@@ -160,7 +160,8 @@ def _hopeless(model: Model) -> bool:
 
 
 def _worse(code: int, contest: Contest) -> int:
-    """1 beats 3 beats 0; a float network, which no profile describes, counts for nothing."""
+    """The exit code of all contests: 1 before 3 before 0. Float networks, which no profile describes, do not
+    count."""
     if code == 1 or any(parity.verdict == "differs" for parity in contest.parity):
         return 1
     return 3 if code == 3 or any(entry.stopped for entry in contest.entries) else 0

@@ -1,6 +1,6 @@
-"""Tables of what ``karat24 establish --report`` found: ``python benchmarks/establish.py ref.json …``.
+"""Tables of the results of ``karat24 establish --report``: ``python benchmarks/establish.py ref.json …``.
 
-Writes Markdown to standard output; ``benchmarks/results/establish.md`` was made so.
+Writes Markdown to standard output, such as ``benchmarks/results/establish.md``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 HEAD = """# Rules found blind
 
 `karat24 establish --delegate LANE --report LANE.json` asked each runtime; the search knew the space of rules
-(`refimpl/profiles/space.py`) and no profile. *nearest* is the known profile that then gives every value in
-most kinds of layers. `+n`: n other rules of the space fit too, and no input tried tells them apart.
-A dash: the runtime refuses the layer. Made with `python benchmarks/establish.py *.json`.
+(`refimpl/profiles/space.py`) and no profile. *nearest* is the known profile that gives every value in
+most kinds of layers. `+n`: n other rules of the space also fit, and no tried input distinguishes them.
+A dash: the runtime refuses the layer. `python benchmarks/establish.py *.json` writes this page.
 """
 
 

@@ -18,7 +18,8 @@ from karat24.tomography.imaging.geometry import even_angles
 
 
 def main() -> int:
-    """Print both medians and their ratio; exit 1 where the images disagree beyond float32 rounding."""
+    """Prints both medians and their ratio; returns 1 where the images differ by more than float32
+    rounding."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--angles", type=int, default=1024)

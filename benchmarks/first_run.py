@@ -1,7 +1,7 @@
-"""``python -m benchmarks.first_run``: what a user's first ``karat24 verify`` takes, and the next ones.
+"""``python -m benchmarks.first_run``: the time of a user's first ``karat24 verify``, and of later ones.
 
-Every cold run is a process of its own with an empty cache of compiled kernels; warm runs use the cache that
-the last cold one left. Wall time of the whole command, imports and the runtime's process included.
+Every cold run is a process of its own with an empty cache of compiled kernels; warm runs use the cache of the
+last cold one. The time is the wall time of the whole command, including imports and the runtime's process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SMALL_MACS = 50_000_000
 LARGE = ("coral/tf2_mobilenet_v2_1.0_224_ptq", "tomogan-bilinear-64")
 LIMITS = {"coral/tf2_mobilenet_v2_1.0_224_ptq": 8.0, "tomogan-bilinear-64": 15.0}
 SMALL_LIMIT = 6.0
-"""Seconds that a cold run may take (median), on two idle cores."""
+"""The most seconds that the median cold run may take on two idle cores."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FirstRun:
 
     @property
     def limit(self) -> float:
-        """Seconds that the cold runs' median may take."""
+        """The most seconds that the median of the cold runs may take."""
         return LIMITS.get(self.model.name, SMALL_LIMIT)
 
     def cells(self) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ HEADS = "model", "million products", "cold", "limit", "within", "warm", "cold / 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures, prints and writes the table; 0, or 1 where a median is over its limit."""
+    """Measures, prints and writes the table; returns 1 where a median is over its limit, else 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.first_run", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="cold runs of each model (default: 5)")
     parser.add_argument("--warm-rounds", type=int, default=3, help="warm runs (default: 3)")
@@ -92,7 +92,7 @@ def _subjects(folder: Path, wanted: Sequence[str] | None) -> Iterator[tuple[Mode
         try:
             graph = model.quantized()
         except KaratError:
-            continue  # not a file the oracle reads
+            continue  # a file that the oracle does not read
         macs = count(graph).macs
         if macs >= SMALL_MACS and model.name not in LARGE:
             continue

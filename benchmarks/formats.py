@@ -1,8 +1,8 @@
 """The oracle on a model in both formats: ``python -m benchmarks formats``.
 
 A .tflite is written as ONNX with integer ops (QOperator); both run in turns in one process, on equal inputs.
-Their outputs may differ, since the formats round differently; ``python -m benchmarks`` and the tests are what
-compares bits.
+Their outputs may differ, since the formats round differently; ``python -m benchmarks`` and the tests compare
+bits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEFAULT = ("pretrainedResnet", "tf2_mobilenet", "tomogan-bilinear", "tomogan-tra
 """A part of the name of each model that is timed."""
 
 LEAST_TURN = 0.002
-"""Seconds that a turn takes at least: a short network runs several times."""
+"""The least seconds of a turn; a short network runs several times in it."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class BothFormats:
 
     @property
     def ratio(self) -> float:
-        """ONNX over .tflite: the median over turns, each with its neighbour."""
+        """The time from ONNX over that from .tflite: the median of the ratios of adjacent turns."""
         return statistics.median(b / a for a, b in zip(self.tflite, self.onnx, strict=True))
 
     @property
     def best(self) -> float:
-        """ONNX over .tflite: the best turn of each."""
+        """The time from ONNX over that from .tflite, in the best turn of each."""
         return min(self.onnx) / min(self.tflite)
 
 
@@ -79,7 +79,7 @@ def time_both(model: Model, threads: int, rounds: int) -> BothFormats:
 def _turn(program: Program) -> Callable[[], float]:
     """A turn of a program: seconds per run."""
     feeds = {index: _random(program.graph.tensors[index]) for index in program.graph.inputs}
-    program.run(feeds)  # compiles, lays out memory
+    program.run(feeds)  # the first run compiles and lays out memory
     begun = time.perf_counter()
     program.run(feeds)
     runs = max(1, round(LEAST_TURN / (time.perf_counter() - begun)))

@@ -1,8 +1,8 @@
-"""The cost of checking an unchanged golden, as a ratio to one traced run: ``python -m benchmarks.goldens``.
+"""``python -m benchmarks.goldens``: the cost of checking an unchanged golden, as a ratio to one traced run.
 
-The check and the run take turns, so that what slows the machine slows both. A traced run is that of a
-compiled program; a check reads the model, compiles it, runs it, hashes every tensor. TomoGAN at 1024×1024 is
-to stay under 1.5 traced runs, MobileNetV2 under 2 s, also as a command, which starts anew.
+The check and the run take turns, so that other work on the machine slows both. A traced run is that of a
+compiled program; a check reads the model, compiles it, runs it, and hashes every tensor. TomoGAN at 1024×1024
+must stay under 1.5 traced runs, MobileNetV2 under 2 s, also as a command in a new process.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Which layers the oracle judges, counted over public models: ``python -m benchmarks.judged``.
+"""Counting the layers of public models that the oracle judges: ``python -m benchmarks.judged``.
 
 Models are the .tflite files of a folder, and the onnx package's own node tests of quantized ops. A layer is
-*judged* under a profile where its rule is known, or held to a *bound* where no document fixes the order of
-its float32 sums. Nothing is run: what ``karat24 verify`` compares is decided in the same way, before any run.
-The page says for each profile how many layers that is, and names every layer that none of them judges.
+*judged* under a profile if its rule is known, or held to a *bound* if no document fixes the order of its
+float32 sums. No model is run: ``karat24 verify`` also decides before a run what it compares. The page counts
+the layers for each profile, and names every layer that no profile judges.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from karat24.refimpl.profiles import PROFILES, Profile
 from karat24.refimpl.step import check_layer
 
 PAGE = ROOT / "benchmarks" / "results" / "judged.md"
-EXPLAINED = """Written by `python -m benchmarks.judged`, which runs nothing. A layer is *judged* under a
-profile where the rule by which it rounds is known, so that every bit is compared; *within a bound* where no
-document fixes the order of its float32 sums; *refused* where the profile's runtime refuses it, with the
-reason; *lacking* where the oracle does not know it.
+EXPLAINED = """`python -m benchmarks.judged` writes this page; it runs no model. A layer is *judged* under a
+profile if its rounding rule is known, so that every bit is compared. It is *within a bound* if no document
+fixes the order of its float32 sums, *refused* if the profile's runtime refuses it, and *lacking* if the
+oracle does not know it.
 
 """
 OUTCOMES = ("judged", "bound", "refused", "lacking")
@@ -38,7 +38,7 @@ OUTCOMES = ("judged", "bound", "refused", "lacking")
 
 @dataclass(frozen=True)
 class Answer:
-    """What a profile says of a layer: one of ``OUTCOMES``, and why where the layer is not judged."""
+    """A profile's answer about a layer: one of ``OUTCOMES``, and the reason if the layer is not judged."""
 
     outcome: str
     reason: str = ""
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Counted:
-    """A layer of a model with the answer of each profile that was asked, by name."""
+    """A layer of a model, and each profile's answer by the profile's name."""
 
     model: str
     op: str
@@ -54,16 +54,16 @@ class Counted:
 
     @property
     def best(self) -> Answer:
-        """The answer of the profile that says most of the layer."""
+        """The best answer of all profiles, in the order of ``OUTCOMES``."""
         return min(self.answers.values(), key=lambda answer: OUTCOMES.index(answer.outcome))
 
 
 def answer(view: LayerView, profile: Profile) -> Answer:
-    """What the profile says of one layer."""
+    """The profile's answer about one layer."""
     try:
         if check_layer(view, profile).method != "unspecified":
             return Answer("judged")
-        reason, outcome = "float32 in an order that nobody documents", "lacking"
+        reason, outcome = "float32 in an order that no document fixes", "lacking"
     except RefusedByRuntime as error:
         return Answer("refused", _without_layer(error, view))
     except ModelError as error:
@@ -76,7 +76,7 @@ def answer(view: LayerView, profile: Profile) -> Answer:
 
 
 def _without_layer(error: KaratError, view: LayerView) -> str:
-    """The message, of which the layer's number and name say nothing about others of its kind."""
+    """The message without the layer's number and name, which other layers do not share."""
     text = str(error).replace(str(view), view.op)
     for tensor in (*view.inputs, *view.outputs):
         if tensor is not None:
@@ -101,7 +101,7 @@ def lanes(format_: str) -> list[Profile]:
 
 
 def count_folder(folder: Path) -> tuple[list[Counted], dict[str, str]]:
-    """The layers of every .tflite file below a folder, and of files that cannot be read the reason."""
+    """The layers of every .tflite file below a folder, and the reason for each file that cannot be read."""
     layers: list[Counted] = []
     unread: dict[str, str] = {}
     for path in sorted(folder.rglob("*.tflite")):
@@ -126,7 +126,7 @@ def count_node_tests() -> tuple[list[Counted], dict[str, str]]:
 
 
 def section(title: str, layers: Sequence[Counted], unread: dict[str, str]) -> str:
-    """The counts of one set of models, and what none of its profiles judges."""
+    """The counts of one set of models, and the layers that no profile judges."""
     names = sorted({name for layer in layers for name in layer.answers})
     rows = [_row(name, [layer.answers[name] for layer in layers]) for name in names]
     rows.append(_row("any of them", [layer.best for layer in layers]))

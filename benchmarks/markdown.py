@@ -1,6 +1,6 @@
-"""Markdown tables, and the marked places of a document that programs fill.
+"""Markdown tables, and marked places of a document that programs fill.
 
-A document says where a text belongs by two lines, between which everything is replaced::
+A document marks a place by two lines; everything between them is replaced::
 
     <!-- speed: models -->
     <!-- end of speed: models -->
@@ -27,10 +27,10 @@ def marked(name: str, text: str) -> str:
 
 
 def fill(document: Path, texts: Mapping[str, str]) -> list[str]:
-    """Puts texts, by name, into the places that a document marks for them; returns the names it marks.
+    """Puts texts, by name, into the places that a document marks for them; returns the names of these places.
 
-    Raises UsageError, and leaves the document as it is, where it cannot be read, marks no place for any of
-    the texts, or begins a place without ending it.
+    Raises UsageError and leaves the document as it is if it cannot be read, marks no place for any of the
+    texts, or begins a place without ending it.
     """
     try:
         content = document.read_text(encoding="utf-8")

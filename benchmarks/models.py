@@ -20,7 +20,7 @@ from karat24.refimpl.networks import Upsampling, network
 FLAGSHIPS = ("tomogan-bilinear", "tomogan-transposed", "fine-tune")
 
 CALIBRATION_SIZE = 64
-"""Ranges are observed on noise of this size: they decide nothing about speed."""
+"""The size of the noise on which ranges are observed, which do not change speed."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Model:
     path: Path | None = None
 
     def quantized(self) -> Graph:
-        """The 8-bit graph. Raises what reading a file raises."""
+        """The 8-bit graph. Raises the errors of reading a file."""
         if self.path is not None:
             return read_model(self.path)
         return quantize_graph(_flagship(self.family, self.size), _ranges(self.family), PRESETS["int8"])
 
     def float32(self) -> Graph | None:
-        """The float network, where there is one."""
+        """The float network, if there is one."""
         return None if self.path is not None else _flagship(self.family, self.size)
 
     @property

@@ -1,4 +1,4 @@
-"""The onnx package's own node tests of quantized ops, as models with one input that is fed."""
+"""The onnx package's own node tests of quantized ops, as models with one input."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ OPS = (
 def node_tests() -> dict[str, Any]:
     """The package's tests, by name, whose only node is one of :data:`OPS`. ImportError without onnx.
 
-    Of these ops' modules only: ``collect_testcases`` computes the expected values of all of onnx.
+    Only these ops' modules are imported: ``collect_testcases`` would compute the expected values of all ops.
     """
     cases = "onnx.backend.test.case.node"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some overflow on purpose
+        warnings.simplefilter("ignore")  # some tests overflow on purpose
         for op in OPS:
             importlib.import_module(f"{cases}.{op.lower()}")
     return {
@@ -32,7 +32,7 @@ def node_tests() -> dict[str, Any]:
 
 
 def as_model(test: Any) -> tuple[bytes, list[Any], list[Any]]:
-    """The test with all but its first input stored in the file, in an operator set that is read.
+    """The test as a file that stores all inputs but the first, in a supported operator set.
 
     Returns the file, the value to feed and the values expected.
     """

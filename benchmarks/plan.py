@@ -1,4 +1,4 @@
-"""Which contests make up the table: for each model a few, each one runtime and the oracles beside it."""
+"""The contests of the table: for each model a few, each of one runtime and the oracles beside it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from karat24.refimpl.kernels.jit.isa import FEATURES, chosen_isa, why_not
 from karat24.refimpl.profiles import CANONICAL
 
 LARGEST_FOR_REFERENCE = 256
-"""LiteRT's reference kernels need minutes for a 1024×1024 image: they are timed at most at this size."""
+"""The largest size for LiteRT's reference kernels, which need minutes for a 1024×1024 image."""
 
 LARGEST_FOR_EVERY_ISA = 1024
-"""Above, only the best instruction set runs: its ratio to the others is known by then."""
+"""Above this size only the best instruction set runs; smaller sizes show its ratio to the others."""
 
 TRACED_SIZE = 1024
 """The size at which the cost of a full trace is measured."""
@@ -28,7 +28,7 @@ TRACED_SIZE = 1024
 COLD_ROUNDS = 3
 
 LARGE_MACS = 50_000_000
-"""A public model of at least this many multiplication-additions is large enough to wait for a first run."""
+"""The least multiplication-additions of a public model whose first run is timed."""
 
 GROUPS = {
     "xnnpack": "LiteRT with XNNPACK; the oracle on every instruction set, and keeping every tensor at 1024",
@@ -56,7 +56,7 @@ class Unit:
         return f"{self.model.name} {self.group} {self.threads}"
 
     def contestants(self) -> tuple[Subject, list[Contestant]]:
-        """The model as .tflite, and the contestants; raises what converting the model raises."""
+        """The model as .tflite, and the contestants. Raises the errors of converting the model."""
         graph = self.model.quantized()
         subject = as_subject(graph)
         plain = oracle(subject, CANONICAL, self.threads)
@@ -81,13 +81,13 @@ class Unit:
                 return subject, [plain]
 
     def rules(self, rules: Rules) -> Rules:
-        """The rules of this contest, made of those of the table."""
+        """The rules of this contest, adapted from those of the table."""
         if self.group == "cold":
             return replace(rules, cold=True, rounds=COLD_ROUNDS)
         return replace(rules, cold=False)
 
     def _others(self) -> list[str]:
-        """Instruction sets to be forced: all but the best, for networks that are not too large."""
+        """The instruction sets that are forced: all but the best, for networks that are not too large."""
         if self.model.size > LARGEST_FOR_EVERY_ISA:
             return []
         return [isa for isa in self.instruction_sets if isa != chosen_isa()]
@@ -122,7 +122,8 @@ def units(
     threads: int,
     instruction_sets: Sequence[str] | None = None,
 ) -> Iterator[Unit]:
-    """The table's contests, in order; a flagship too large for the reference kernels is made smaller."""
+    """The table's contests, in order; for the reference kernels a large flagship is replaced by a smaller
+    one."""
     sets = tuple(instruction_sets or [isa for isa in FEATURES if why_not(isa) is None])
     smallest = min((model.size for model in models if model.size), default=0)
     seen = set()

@@ -1,4 +1,4 @@
-"""Processes that share a machine: how many threads each of them takes."""
+"""The number of threads of processes that share a machine."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LIMITS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables of the environment that a library reads once, when its process begins."""
+"""Environment variables that libraries read once, when a process begins."""
 
 
 @contextmanager
 def threads_of_new_processes(threads: int) -> Iterator[None]:
-    """Processes started inside take ``threads`` threads each; behind it the environment is as it was."""
+    """Processes that are started inside the context take ``threads`` threads each; it restores the
+    environment."""
     before = {name: os.environ.get(name) for name in LIMITS}
     os.environ.update(dict.fromkeys(LIMITS, str(threads)))
     try:

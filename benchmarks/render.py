@@ -1,4 +1,4 @@
-"""Kept figures of speed as Markdown tables, by the names of their places in a document."""
+"""Markdown tables of the speed that was measured, by the names of their places in a document."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IN_SHORT = (
     "coral/tf2_mobilenet_v2_1.0_224_ptq", "mlperf_tiny/pretrainedResnet_quant", "mlperf_tiny/vww_96_int8",
     "cfu/model_magic_wand",
 )  # fmt: skip
-"""The models of the table that people read first; some of them lose."""
+"""The models of the README's table; some of them lose."""
 
 
 def texts(content: Mapping[str, Any], restricted: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -67,13 +67,13 @@ def _heading(kept: Table) -> str:
     return (
         f"{first['machine']['cpu']}, {first['machine']['cores']} cores, "
         f"{first['threads']} threads; {listed}; {when}. Medians of interleaved runs; outputs were equal "
-        "bit by bit unless it says so (float networks have none to compare with).\n"
+        "bit by bit, except where the table says otherwise (those of float networks were not compared).\n"
     )
 
 
 def _models(kept: Table) -> str:
-    """One row per model: the oracle's median in the newest contest; each runtime's, and its ratio to the
-    oracle in the same contest."""
+    """One row per model: the oracle's median in the newest contest, and each runtime's median with its ratio
+    to the oracle's in one contest."""
     columns = [column for column in COLUMNS if any(group == column[0] for _, group in kept.pairs)]
     rows, left_out = [], []
     for model in kept.models:
@@ -84,11 +84,11 @@ def _models(kept: Table) -> str:
         else:
             rows.append(_row(kept, model, columns))
     note = (
-        "\n×: the runtime's time over the oracle's (profile `litert-2.3-ref`, best instruction set) in the "
-        "same contest; above 1 the oracle is faster. The oracle's own time is that of the newest contest.\n"
+        "\n×: the runtime's time over the oracle's (profile `litert-2.3-ref`, best instruction set) in one "
+        "contest; above 1 the oracle is faster. The column *oracle* has the time of the newest contest.\n"
     )
     if left_out:
-        note += f"Left out, since the oracle does not run them: {', '.join(left_out)}.\n"
+        note += f"Models that the oracle does not run: {', '.join(left_out)}.\n"
     return table(["int8 model", "oracle", *(title for _, _, title in columns)], rows) + note
 
 

@@ -1,4 +1,4 @@
-"""Where figures are kept: one JSON file per day and processor, written after every contest."""
+"""Keeping figures in one JSON file per day and processor, which is written after every contest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def keep(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all: a run may be ended at any moment."""
+    """Writes a file whole or not at all, since a run may be ended at any moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -46,6 +46,6 @@ def keep(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def compact(contest: Mapping[str, Any]) -> dict[str, Any]:
-    """A contest's figures without the single runs, of which there are hundreds."""
+    """A contest's figures without the hundreds of single runs."""
     entries = [{**entry, "runs": len(entry["seconds"]), "seconds": []} for entry in contest["entries"]]
     return {**contest, "entries": entries}

@@ -18,7 +18,7 @@ from karat24.refimpl.staircase import requantization, staircase
 TARGET = Path(__file__).parent.parent / "golden" / "certify" / "staircase.png"
 PROFILES = ("litert-2.3-ref", "litert-2.3-xnnpack")
 FIRST, LAST = -44, 44
-"""Accumulators shown; a multiplier of 1/16 makes a step of 16 of them, with a tie at each odd 8."""
+"""The accumulators in the picture; with a multiplier of 1/16 a step is 16 wide, with a tie in its middle."""
 
 
 def layer() -> LayerView:
@@ -37,7 +37,7 @@ def layer() -> LayerView:
 
 
 def steps(view: LayerView, profile: str) -> tuple[Array, Array]:
-    """Thresholds within the picture, and the output of each accumulator shown."""
+    """Thresholds within the picture, and the output of each of its accumulators."""
     rule = profile_named(profile).rule(view)
     rounding = requantization(view, rule)
     assert rounding is not None

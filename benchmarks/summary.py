@@ -39,7 +39,7 @@ def entry(contest: Found, name: str) -> Found | None:
 
 
 def canonical(contest: Found, isa: str | None = None) -> Found | None:
-    """The oracle under the canonical profile: nothing forced, or on an instruction set."""
+    """The oracle under the canonical profile, on its own choice of instruction set or a forced one."""
     for found in contest["entries"]:
         named = found["name"] in (f"oracle {CANONICAL}", f"oracle {CANONICAL} {isa}")
         if named and (isa is None or found["isa"] == isa):
@@ -58,7 +58,7 @@ def ratio(mine: Found, theirs: Found) -> float:
 
 
 def trace_cost(table: Table) -> str:
-    """A run that keeps every tensor over one that keeps none, in one contest."""
+    """The time of a run that keeps every tensor over that of one that keeps none, in one contest."""
     parts = []
     for family in FLAGSHIPS:
         contest = table.get(f"{family}-{LARGE}", "xnnpack")
@@ -98,7 +98,7 @@ def memory(table: Table) -> str:
 
 
 def starts(table: Table) -> str:
-    """Seconds from nothing to the first result, with an empty cache of kernels and with a full one."""
+    """Seconds from a new process to the first result, with an empty cache of kernels and with a full one."""
     parts = []
     for model in table.models:
         contest = table.get(model, "cold")
@@ -111,7 +111,7 @@ def starts(table: Table) -> str:
 
 
 def reference_kernels(table: Table) -> str:
-    """LiteRT's reference kernels over the oracle on the portable instruction set."""
+    """The time of LiteRT's reference kernels over that of the oracle on the portable instruction set."""
     parts = []
     for model in table.models:
         contest = table.get(model, "ref")
@@ -129,4 +129,4 @@ LEDGER: tuple[tuple[str, Callable[[Table], str]], ...] = (
     ("first result from nothing, the slowest models", starts),
     ("LiteRT's reference kernels / oracle, portable", reference_kernels),
 )
-"""Title and function of each figure; a function gives '' where what it needs was not measured."""
+"""Title and function of each figure; a function returns '' where its data were not measured."""

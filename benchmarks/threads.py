@@ -1,7 +1,7 @@
 """``python -m benchmarks.threads``: one thread, two, and the number that karat24 chooses, for every model.
 
-The three programs run in turns in one process; each figure is the median of several rounds, and a round the
-least of some runs. A second thread must never make a network slower by more than LARGEST_LOSS.
+The three programs run in turns in one process. Each figure is the median of several rounds; the time of a
+round is the least of some runs. A second thread must never make a network slower by more than LARGEST_LOSS.
 """
 
 from __future__ import annotations
@@ -54,21 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         losses.append(loss)
     options.output.write_text(
         "# A second thread\n\n"
-        f"Medians on {cpu_name()} ({os.cpu_count()} cores, {chosen_isa()}). *Chosen* is what the network's "
-        "first runs decided; networks of less than 3 million products take one thread without asking. "
-        "Measured by `python -m benchmarks.threads`.\n\n" + table(HEADS, rows),
+        f"Medians on {cpu_name()} ({os.cpu_count()} cores, {chosen_isa()}). *Chosen* is the number of "
+        "threads that the network's first runs decided; networks of less than 3 million products take one "
+        "thread without a trial. Measured by `python -m benchmarks.threads`.\n\n" + table(HEADS, rows),
         encoding="utf-8",
     )
     return int(any(loss > LARGEST_LOSS for loss in losses))
 
 
 def _measured(model: Model, rounds: int) -> tuple[tuple[str, ...], float]:
-    """The row of the table, and the part of one thread's time that the choice takes longer."""
+    """The row of the table, and the loss of the choice as a part of one thread's time."""
     graph = model.quantized()
     feeds = random_feeds(graph, 0)
     chosen = compile_graph(graph, threads=2)
     one, two = compile_graph(graph, threads=1), compile_graph(graph, threads=2, share_small=True)
-    two._workspace.run.decision = 1  # whatever is faster
+    two._workspace.run.decision = 1  # two threads, whichever number is faster
     programs = one, two, chosen
     for program in programs:
         for _ in range(len(ORDER) + 1):

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.thresholds``: staircases of random layers against the specs, for every profile.
+"""``python -m benchmarks.thresholds`` compares staircases of random layers with the specs, for every profile.
 
 Each layer has scales, zero points, biases and values of its own. Three things must hold:
 
@@ -35,7 +35,7 @@ OPERATIONS = tuple(dict.fromkeys(kind.op for kind in WEIGHTED))
 
 @dataclass
 class Tally:
-    """What was compared under one profile: layers of each op, thresholds, and layers without a rule."""
+    """Counts of one profile: compared layers of each op, thresholds, and layers without a rule."""
 
     layers: Counter[str] = field(default_factory=Counter)
     thresholds: Counter[str] = field(default_factory=Counter)
@@ -43,7 +43,7 @@ class Tally:
 
 
 def random_layer(op: str, seed: int) -> LayerView:
-    """A layer of ``op`` as ``karat24 establish`` makes them, with zero points and biases drawn anew and, in
+    """A layer of ``op`` like those of ``karat24 establish``, with random zero points and biases and, in
     .tflite files, a fused activation in a third of the layers."""
     rng = np.random.default_rng(seed)
     kinds = [kind for kind in WEIGHTED if kind.op == op]
@@ -72,7 +72,7 @@ def _varied(tensor: Tensor, kind: Kind, rng: np.random.Generator) -> Tensor:
 
 
 def drawn_values(view: LayerView, seed: int) -> list[Array | None]:
-    """One array per input: its data drawn, with the type's ends among them."""
+    """One array of random values per input, with the ends of the type among them."""
     rng = np.random.default_rng(seed)
     data = view.input(ACCUMULATING[view.op].data)
     low, high = QUANTIZED_RANGE[data.dtype]
@@ -82,7 +82,7 @@ def drawn_values(view: LayerView, seed: int) -> list[Array | None]:
 
 
 def check(view: LayerView, rule: Rule, seed: int) -> int:
-    """The number of thresholds compared. Raises AssertionError where a staircase and the spec part."""
+    """The number of compared thresholds. Raises AssertionError where a staircase and the spec differ."""
     rounding, within = requantization(view, rule), reach(view)
     assert rounding is not None, view
     assert within is not None, view
@@ -160,7 +160,7 @@ def _require(holds: bool | np.bool_, where: str) -> None:
 
 
 def run(operations: Sequence[str], tallies: dict[str, Tally], layers: int, seed: int = 0) -> Iterator[str]:
-    """Checks ``layers`` random layers of each op under the profiles named in ``tallies``; says what is done.
+    """Checks ``layers`` random layers of each op under the profiles named in ``tallies``; prints progress.
 
     A rule that several profiles share is checked once for a layer and counted for each of them.
     """
@@ -187,7 +187,7 @@ def run(operations: Sequence[str], tallies: dict[str, Tally], layers: int, seed:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints a table of what was compared; 1 where a staircase and a spec part."""
+    """Prints a table of the comparisons; returns 1 where a staircase and a spec differ."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.thresholds", description=__doc__)
     parser.add_argument("--layers", type=int, default=1000, help="of each op (default: 1000)")
     parser.add_argument("--profiles", nargs="+", default=list(PROFILES), choices=list(PROFILES), metavar="P")

@@ -1,10 +1,10 @@
-"""Whole volumes: what `karat24 restore` costs beyond its slices' own work, its memory, and workers of Dask.
+"""Whole volumes: the cost of `karat24 restore` beyond its slices' own work, its memory, and Dask workers.
 
 python -m benchmarks.volumes FOLDER [--slices 200] [--size 2160 2560] [--workers 2] [--dask-slices 16]
 
-Under FOLDER a synthetic scan is written, 22 MB a slice at the default size, and its restored volume. The scan
-is kept for the next run. Slices' own times are those of one process with one thread, on an otherwise idle
-machine.
+The program writes a synthetic scan, 22 MB a slice at the default size, and its restored volume under FOLDER.
+The scan is kept for the next run. The slices' own times are those of one process with one thread, on an
+otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from karat24.tomography.scan.work import Worker
 
 RESULTS = Path(__file__).parent / "results" / "volumes.md"
 OWN = 5
-"""Times that a slice is restored by itself."""
+"""The number of slices whose own time is measured."""
 SECONDS_BETWEEN = 0.2
-"""Time between two measurements of the processes' memory."""
+"""Seconds between two measurements of the processes' memory."""
 
 
 def main() -> int:
-    """Prints and keeps the figures; 1 where the volumes of one and of two Dask workers differ."""
+    """Prints and keeps the figures; returns 1 where the volumes of one and of two Dask workers differ."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--slices", type=int, default=200)
@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def written_scan(folder: Path, slices: int, height: int, width: int) -> Path:
-    """A folder with discs in noise, one TIFF file a slice, written unless it is there; all slices differ."""
+    """Writes a folder of discs in noise, one TIFF file a slice, unless it exists; all slices differ."""
     scan = folder / f"scan-{slices}-{height}-{width}"
     if scan.is_dir():
         return scan
@@ -107,7 +107,7 @@ def planned(scan: Path, out: Path, slices: int, workers: int = 1) -> Plan:
 
 
 def own_seconds(plan: Plan) -> float:
-    """The median time of a slice from its file to its written file, the first left out: it compiles."""
+    """The median time of a slice from its file to its written file, without the first, which compiles."""
     plan.manifest.state.mkdir(parents=True)
     (plan.manifest.state / "done").mkdir()
     worker = Worker(plan.manifest, 1)
@@ -158,7 +158,7 @@ def on_dask(scan: Path, out: Path, slices: int, workers: int) -> tuple[float, st
         n_workers=workers, threads_per_worker=1, dashboard_address=None, processes=True, silence_logs=50
     ) as cluster:
         seconds = 0.0
-        for count in (2 * workers, slices):  # the first round makes every worker ready
+        for count in (2 * workers, slices):  # the first round prepares every worker
             plan = planned(scan, out, count)
             began = time.perf_counter()
             outcome = carry_out(

@@ -34,7 +34,7 @@ class OneByOne:
     def run_many(
         self, jobs: Iterable[Job], *, tensors: Tensors = "outputs", threads: int | None = None
     ) -> Iterator[DelegateRun | DelegateError]:
-        """Runs every job; a crash costs one job. Raises DelegateUnavailable."""
+        """Runs every job; a crash only ends the job that caused it. Raises DelegateUnavailable."""
         for model, feeds in jobs:
             try:
                 yield self.run(model, feeds, tensors=tensors, threads=threads)
@@ -44,7 +44,7 @@ class OneByOne:
                 yield error
 
     def close(self) -> None:
-        """Ends what the delegate started; where it starts nothing, there is nothing to end."""
+        """Ends everything that the delegate started."""
 
     def __enter__(self) -> Self:
         return self
@@ -57,8 +57,8 @@ class ChildDelegate(OneByOne):
     """A runtime behind ``_child``; a subclass defines :meth:`run` (see ``karat24.delegates.protocol``).
 
     ``_request`` tells the child which lane is meant, ``_remedy`` tells the user how to get its runtime.
-    ``described_by`` is the profile of its lane, and :meth:`compute` what finds out which variant of it
-    fits on this machine.
+    ``described_by`` is the profile of its lane; :meth:`compute` runs the models that decide which variant of
+    it fits on this machine.
     """
 
     _child: Child

@@ -39,7 +39,7 @@ def existing(model: Path) -> Path:
 
 
 class ByFiles(OneByOne):
-    """What runtimes that read and write ``.npy`` files have in common.
+    """The common part of runtimes that read and write ``.npy`` files.
 
     The model's inputs are ``input_0.npy``, ``input_1.npy`` … in the model's order; outputs are written as
     ``output_0.npy`` … likewise, and a file named by the index or name of another tensor is that tensor.
@@ -78,17 +78,17 @@ class ByFiles(OneByOne):
         return DelegateRun(trace, tuple(written[index] for index in graph.outputs))
 
     def versions(self) -> Mapping[str, str]:
-        """What is known of the runtime. Raises DelegateUnavailable."""
+        """The known versions of the runtime. Raises DelegateUnavailable."""
         raise NotImplementedError
 
     def _computed(
         self, model: Model, graph: Graph, fed: Mapping[int, Array], tensors: Tensors
     ) -> dict[int, Array]:
-        """What the runtime makes of the feeds, by tensor index."""
+        """The arrays that the runtime computes from the feeds, by tensor index."""
         raise NotImplementedError
 
     def read_outputs(self, graph: Graph, folder: Path, tensors: Tensors) -> dict[int, Array]:
-        """The arrays a run left, which must be what the model says. Raises DelegateError."""
+        """The arrays that a run wrote. Raises DelegateError unless they fit the model."""
         found: dict[int, Array] = {}
         for path in sorted(folder.glob("*.npy")):
             try:

@@ -1,4 +1,4 @@
-"""Running a runtime in a child process, so that its crash or hang becomes a report and does not end ours."""
+"""Running a runtime in a child process, so that a crash or hang becomes a report."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Child:
     def ask(self, what: str, about: str, **request: Any) -> dict[str, Any]:
         """Sends one request and waits for its answer.
 
-        ``about`` names what it is about (a model), for messages. Raises
+        ``about`` names the subject of the request (a model), for messages. Raises
         DelegateTimeout, DelegateCrashed, DelegateError, DelegateUnavailable and FeedError.
         """
         with self._lock:
@@ -119,7 +119,7 @@ class Child:
 
 
 class _Process:
-    """One life of the worker, and the directory its arrays travel in."""
+    """One process of the worker, and the folder of the arrays that it exchanges."""
 
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.scratch = Path(tempfile.mkdtemp(prefix="karat24-"))
@@ -169,7 +169,7 @@ class _Process:
             return self._popen.wait()
 
     def last_words(self, lines: int = 5) -> str:
-        """The end of what the worker and its runtime printed."""
+        """The last lines that the worker and its runtime printed."""
         self.exit_code()
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 4096))
         text = self._log.read().decode("utf-8", "replace")

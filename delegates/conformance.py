@@ -1,4 +1,4 @@
-"""What every delegate of .tflite models must do, as tests that pytest runs.
+"""Tests, run by pytest, that every delegate of .tflite models must pass.
 
 For authors of delegates, here and elsewhere: inherit :class:`DelegateConformance` in a test module and set
 ``name``. It needs pytest and is imported by nothing else.

@@ -1,4 +1,4 @@
-"""Small graphs whose arithmetic is the same in every runtime, with what they must compute."""
+"""Small graphs whose arithmetic is equal in every runtime, with their expected values."""
 
 from __future__ import annotations
 

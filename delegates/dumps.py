@@ -147,7 +147,7 @@ def tensor_of(graph: Graph, key: str, what: str) -> int:
         close = get_close_matches(key, [t.name for t in graph.tensors], 1)
         advice = f"; the closest name is {close[0]!r}" if close else ""
         raise FeedError(
-            f"{what}: {key!r} is no tensor of the model, whose indices run from 0 to {len(graph.tensors) - 1}"
+            f"{what}: {key!r} is not a tensor of the model, with indices from 0 to {len(graph.tensors) - 1}"
             f"{advice}"
         )
     return meant.pop()

@@ -74,7 +74,7 @@ def find_compiler() -> Path:
     if named:
         path = shutil.which(named)
         if path is None:
-            raise DelegateUnavailable(f"{EDGETPU_COMPILER} names {named!r}, which is no program; {WHERE}")
+            raise DelegateUnavailable(f"{EDGETPU_COMPILER} names {named!r}, which is not a program; {WHERE}")
         return Path(path)
     path = shutil.which(PROGRAM)
     if path is None:

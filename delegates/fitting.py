@@ -1,4 +1,4 @@
-"""Which profile fits a runtime on this machine: the runtime is asked, nothing is guessed.
+"""Choosing the profile that fits a runtime on this machine, by running the runtime.
 
 Where the bits depend on the processor or on the C library, a profile has variants
 (``karat24.refimpl.profiles.variants``). A small model whose results the variants disagree on is run in
@@ -23,7 +23,7 @@ from karat24.refimpl.profiles import Profile, profile_named, variants
 
 @dataclass(frozen=True)
 class Question:
-    """A model that tells variants of a profile apart, as a graph and a file, and what it is fed.
+    """A model that distinguishes variants of a profile, as a graph and a file, and its feeds.
 
     No layer reads another one's output, so that each is judged by itself.
     """
@@ -47,7 +47,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Fit:
-    """The profile that fits a runtime on this machine, or an empty name, and how that is known.
+    """The profile that fits a runtime on this machine, or an empty name, and the reason.
 
     ``reason`` is empty where there was no choice.
     """
@@ -131,7 +131,8 @@ a larger float32 beyond the tie, and in the last four with a smaller one."""
 
 
 def tflite_question(profile: Profile) -> Question:
-    """Layers that tell processors apart, and those of ``LIBM_ARGUMENTS`` of the ops that ``profile`` has."""
+    """Layers that distinguish processors, and those of ``LIBM_ARGUMENTS`` for the ops that ``profile``
+    has."""
     return _of_processor_and_libm(tuple(op for op in LIBM_ARGUMENTS if op in profile.table))
 
 

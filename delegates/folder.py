@@ -28,7 +28,7 @@ class FolderDelegate(ByFiles):
 
     def __init__(self, folder: Path, format: Format, profile: str = "") -> None:
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is no folder")
+            raise UsageError(f"{folder} is not a folder")
         self.folder = folder
         self.name, self.format, self.profile = f"folder {folder.name}", format, profile
         self.fit = Fit(profile)

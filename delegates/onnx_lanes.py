@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Layers = Literal["file", "written", "predicted"]
-"""Whose layers a lane runs: the file's own; those the runtime writes down when asked; or those
-``lower_qdq`` predicts, where the runtime rewrites a model and cannot be asked."""
+"""The layers that a lane runs: the file's own, those in the graph that the runtime writes, or those that
+``lower_qdq`` predicts, where the runtime rewrites a model and does not write its graph."""
 
 INTEGER_LANE: Mapping[str, str] = {"session.qdqisint8allowed": "1"}
 """Keeps int8 activations int8; a default session makes them uint8."""
@@ -60,5 +60,5 @@ ONNX_LANES = (
     ),
     OnnxLane("onnx-reference", "onnx-spec", "", layers="file", remedy="pip install 'onnx>=1.17'"),
 )
-"""The session people use; lanes named after the option in which they differ from it; both GPU providers,
-of which TensorRT's writes no graph; and the reference."""
+"""The default session, lanes named after the option in which they differ from it, both GPU providers, of
+which TensorRT's writes no graph, and the reference."""

@@ -131,7 +131,7 @@ class OnnxDelegate(ChildDelegate):
     def _ask_for_layers(self, placed: _Placed, graph: Graph) -> ExecutedGraph:
         from karat24.delegates.optimized_graph import read_optimized
 
-        self.versions()  # a runtime that is not here is no reason to predict
+        self.versions()  # raises for a missing runtime, whose layers are not predicted
         try:
             level = LAYERS_READ_AT.get(self.lane.level, self.lane.level)
             found = self._optimized(placed, level)
@@ -144,7 +144,7 @@ class OnnxDelegate(ChildDelegate):
         return ExecutedGraph(executed, note=self._held_against_prediction(graph, executed))
 
     def _held_against_prediction(self, graph: Graph, executed: Graph) -> str:
-        """Where `lower_qdq`, which stands in for the runtime elsewhere, predicts other layers; '' if nowhere.
+        """A note where `lower_qdq`, which replaces the runtime elsewhere, predicts other layers, else ''.
 
         It predicts a default session.
         """
@@ -165,7 +165,7 @@ class OnnxDelegate(ChildDelegate):
         )
 
     def _optimized(self, placed: _Placed, level: str) -> _Optimized:
-        """What the runtime makes of the model at ``level``. Raises as asking the child does."""
+        """The graph that the runtime makes of the model at ``level``. Raises as :meth:`_ask` does."""
         key = placed.digest, level
         if key not in self._written:
             while len(self._written) > 1:
@@ -182,7 +182,7 @@ class OnnxDelegate(ChildDelegate):
         path = Path(answer["optimized"])
         try:
             if path.stat().st_size > largest_file(placed.graph):
-                raise ModelError(f"what {self.name} makes of {placed.about} is too large to be read")
+                raise ModelError(f"the graph that {self.name} makes of {placed.about} is too large")
             content = with_constants(path.read_bytes(), Path(placed.path).parent)
         finally:
             path.unlink()
@@ -237,7 +237,7 @@ class OnnxDelegate(ChildDelegate):
         threads: int | None,
         check: bool = True,
     ) -> DelegateRun:
-        """One run; with a ``capture``, of its model too, unless it is not to be ``check``-ed."""
+        """One run of the ``capture``'s model and, with ``check``, of the file itself."""
         graph = placed.graph
         names = {graph.tensors[i].name: i for i in graph.outputs}
         capture = capture or _Capture(placed.path, "", {}, {})

@@ -1,6 +1,6 @@
-"""The graph ONNX Runtime itself writes down before it runs a model: made readable, read, numbered.
+"""Reading the graph that ONNX Runtime writes before it runs a model.
 
-Which graph is read. A default session optimizes at ORT_ENABLE_ALL, whose last step changes layouts: an
+A default session optimizes at ORT_ENABLE_ALL, whose last step changes layouts: an
 integer convolution becomes ``com.microsoft:QLinearConv`` on channels-last data between two Transposes,
 a float one works in blocks of channels (``com.microsoft.nchwc``). None of that changes which layers are
 integer, and an integer layer gives equal bits in every layout, so layers are read at
@@ -45,7 +45,7 @@ class Edge:
         return cls(name, ELEMENT_TYPES.get(word, word), shape or None)
 
     def fits(self, tensor: Tensor) -> bool:
-        """False where type or sizes show that this is not the edge called alike."""
+        """False where type or sizes show that this is not the tensor of that name."""
         sizes = self.shape or tensor.shape
         return (
             self.dtype == tensor.dtype
@@ -55,14 +55,14 @@ class Edge:
 
 
 def largest_file(file: Graph) -> int:
-    """Bytes an optimized file may have: folded constants are larger than what they are folded from, but a
-    model can also ask for constants of any size."""
+    """The most bytes of an optimized file. Folded constants are larger than the constants they follow from,
+    but a hostile model can ask for constants of any size."""
     stored = sum(tensor.data.nbytes for tensor in file.tensors if tensor.data is not None)
     return 8 * stored + (64 << 20)
 
 
 def with_constants(content: bytes, folder: Path) -> bytes:
-    """The model with the constants it keeps in files of ``folder``, those of the file it was made of, in it.
+    """The model with all constants inside; ``folder`` holds the files with those of the original model.
 
     Raises ModelError where they cannot be read or are too many for one file.
     """
@@ -78,7 +78,7 @@ def with_constants(content: bytes, folder: Path) -> bytes:
 
 
 def with_every_edge(content: bytes) -> bytes:
-    """The model with everything its nodes write among its outputs, of types the runtime works out."""
+    """The model with all outputs of its nodes among its own; the runtime computes their types."""
     onnx = import_onnx()
     model = onnx.ModelProto.FromString(content)
     present = {value.name for value in model.graph.output}
@@ -93,9 +93,9 @@ def with_every_edge(content: bytes) -> bytes:
 def read_optimized(content: bytes, edges: Iterable[Edge], file: Graph) -> Graph:
     """The graph of an optimized file, in the tensor indices of ``file``, the file it was made of.
 
-    ``edges`` are the runtime's own words on what nodes of other domains than the standard one write;
-    they let an op be read whose shapes no rule here computes. Raises as :func:`read_onnx` does, and
-    ModelError when inputs or outputs are not those of ``file``.
+    ``edges`` are the runtime's descriptions of outputs of nodes in domains other than the standard one; with
+    them an op is read for which no shape rule exists. Raises as :func:`read_onnx` does, and ModelError when
+    inputs or outputs are not those of ``file``.
     """
     graph = numbered_like(read_onnx(_declared(content, {edge.name: edge for edge in edges})), file)
     for kind, ours, theirs in (

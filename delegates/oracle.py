@@ -1,4 +1,4 @@
-"""The oracle itself behind the protocol, so that it can be judged as runtimes are."""
+"""The oracle as a delegate, so that it can be judged like a runtime."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class OracleDelegate(OneByOne):
     name = "oracle"
 
     def __init__(self, profile: str | None = None, time_limit: float = 0.0) -> None:
-        del time_limit  # it is for runtimes that can hang
+        del time_limit  # the time limit is for runtimes that can hang
         from karat24.refimpl.profiles import CANONICAL, profile_named
 
         named = profile_named(profile or CANONICAL)
@@ -36,7 +36,7 @@ class OracleDelegate(OneByOne):
         self._last: tuple[bytes, int | None, Program] | None = None
 
     def probe(self) -> Probe:
-        """Always there."""
+        """The oracle is always available."""
         return Probe(True, "karat24", __version__)
 
     def versions(self) -> Mapping[str, str]:
@@ -77,7 +77,7 @@ class OracleDelegate(OneByOne):
         return self._last[2]
 
     def executed_graph(self, model: Model, graph: Graph) -> ExecutedGraph:  # noqa: ARG002
-        """What a runtime of the profile is predicted to make of the file."""
+        """The graph that a runtime of the profile is predicted to run for the file."""
         from karat24.export import graph_under
         from karat24.refimpl.profiles import profile_named
 

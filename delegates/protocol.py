@@ -15,14 +15,14 @@ from karat24.refimpl.trace import Trace
 if TYPE_CHECKING:
     from karat24.delegates.fitting import Fit
     from karat24.refimpl.engine import (
-        Feeds,  # only named here: the engine imports Numba, which takes its time
+        Feeds,  # only for types: importing the engine imports Numba, which is slow
     )
 
 Model: TypeAlias = bytes | Path
 """A model file's contents, or its path."""
 
 Tensors: TypeAlias = Literal["all", "outputs"]
-"""What to read back: every tensor a layer writes, or the graph's outputs only."""
+"""The tensors to read: all outputs of layers, or only the graph's outputs."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Probe:
 class ExecutedGraph:
     """The layers a runtime runs for one model file.
 
-    Tensors of the file's reading keep their indices; tensors only the runtime has follow behind.
+    Tensors of the file's reading keep their indices; tensors that only the runtime has come last.
     ``predicted`` is True for layers that the runtime was not asked for; ``note`` is empty, or what the reader
     of a report must know about where the layers come from.
     """
@@ -81,7 +81,7 @@ class DelegateRun:
 
 
 Job: TypeAlias = "tuple[Model, Feeds]"
-"""One model and what to feed it: by input name, by tensor index, or in input order."""
+"""One model and its feeds: by input name, by tensor index, or in input order."""
 
 
 @runtime_checkable
@@ -118,7 +118,7 @@ class Delegate(Protocol):
         """That profile, and how it is known that it is this one."""
 
     def probe(self) -> Probe:
-        """What is installed. Never raises: whatever goes wrong is in the answer."""
+        """The installed runtime. Never raises: the answer names any failure."""
 
     def versions(self) -> Mapping[str, str]:
         """Runtime, interpreter and machine. Raises DelegateUnavailable."""

@@ -78,7 +78,7 @@ EDGETPU_LANE = TfliteLane(
     "https://packages.cloud.google.com/apt coral-edgetpu-stable, or a build from "
     "https://github.com/google-coral/libedgetpu that matches your TFLite runtime)",
 )
-"""Whatever runtime is there interprets; what the compiler mapped runs on the device."""
+"""Any installed runtime interprets the model; layers that the compiler mapped run on the device."""
 
 
 def _tflite(lane: TfliteLane) -> Callable[..., Delegate]:
@@ -107,7 +107,7 @@ DELEGATES: Mapping[str, Callable[..., Delegate]] = MappingProxyType(
         "tensorrt": TensorrtDelegate,
     }
 )
-"""Delegate name to what makes it. Making one starts nothing."""
+"""Delegate name to the function that makes it, which starts no process."""
 
 
 def delegate_named(name: str, **options: Any) -> Delegate:

@@ -157,8 +157,8 @@ def with_named_convolutions(model: Model) -> tuple[bytes, dict[str, str]]:
 
     The builder's report knows nodes by name only: names that are missing, not unique, or hold what the
     report is punctuated with are replaced. Local functions are inlined, values in other files included.
-    Raises UsageError for a path that cannot be read and without the onnx package, ModelError for what is
-    no ONNX file.
+    Raises UsageError for a path that cannot be read and without the onnx package, ModelError for a file that
+    is not ONNX.
     """
     from karat24.export.onnx.package import import_onnx
 

@@ -1,4 +1,4 @@
-"""What TensorRT's builder says it built, as data; and which arithmetic each convolution got.
+"""The report of TensorRT's builder as data, and the arithmetic of each convolution.
 
 The report is the ``Layers:`` block a builder logs at detailed profiling verbosity, one layer a line::
 
@@ -121,7 +121,7 @@ class BuiltLayer:
 
 @dataclass(frozen=True)
 class ConvolutionProof:
-    """What became of one convolution of the model.
+    """The verdict of one convolution of the model.
 
     ``kernel`` is the built layer's name, type and tactic; ``input`` and ``filter`` are the data types
     it multiplies. ``note`` says why no layer is its own when the verdict is ``not found``.

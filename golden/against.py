@@ -1,4 +1,4 @@
-"""Two runtimes against each other, layer by layer, even where one reads .tflite and the other .onnx."""
+"""Comparing two runtimes layer by layer, also where one reads .tflite and the other .onnx."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Side:
         ]
 
     def tensors(self, base: Graph, run: DelegateRun) -> dict[str, Array]:
-        """What a run shows, by name, in the layout of ``base``."""
+        """The tensors that a run shows, by name, in the layout of ``base``."""
         tensors = self.executed.graph.tensors
         return {
             tensors[index].name: relayout(value, self.graph.format, base.format)
@@ -115,7 +115,7 @@ def side_for(delegate: Delegate, model: Model, graph: Graph) -> Side:
     )
 
 
-# Behind `*` stand options with defaults, which a user names one by one: no record would be shorter.
+# Options with defaults follow `*`; a user names each of them, so that a record would not be shorter.
 def compare_runtimes(
     model: Model,
     graph: Graph,
@@ -131,11 +131,11 @@ def compare_runtimes(
 ) -> Report:
     """Compares two runtimes on every layer of ``graph``, for every sample.
 
-    ``isolated`` feeds each layer that the first runs, cut out, with what the oracle has there under the
-    canonical profile; a difference is *explained* when each runtime computes exactly what its own profile
-    says. ``cumulative`` compares whole runs, tensors matched by name. In either mode the outputs of the
-    unchanged files are compared, too. ``other`` is the same model in the second runtime's format and the
-    reading of that file; without it a .tflite model is written as .onnx where a runtime needs that.
+    ``isolated`` cuts out each layer that the first runtime runs, and feeds it with the oracle's values under
+    the canonical profile; a difference is *explained* when each runtime computes exactly what its own profile
+    says. ``cumulative`` compares whole runs; tensors are matched by name. In either mode the outputs of the
+    unchanged files are compared, too. ``other`` is the model in the second runtime's format, with the reading
+    of that file; without it a .tflite model is written as .onnx where a runtime needs that.
     ``implementation`` is how the oracle computes layers. Raises UsageError for a pairing that cannot be made,
     and what running the runtimes raises.
     """
@@ -221,7 +221,8 @@ def _each_its_own(delegates: Sequence[Delegate]) -> str:
 
 
 def _notes(sides: Sequence[Side]) -> tuple[str, ...]:
-    """What each runtime is held to here and why, whether its version is known, where its layers are from."""
+    """For each runtime: its profile and the reason, whether its version is known, and the origin of its
+    layers."""
     fits = [(side.delegate.name, side.delegate.fit) for side in sides]
     found = [f"{name} computes as {fit.profile}: {fit.reason}" for name, fit in fits if fit.reason]
     found += [probe.reason for probe in (side.delegate.probe() for side in sides) if probe.reason]
@@ -233,11 +234,11 @@ class _Comparison(Protocol):
     reads_everything: bool
 
     def judge(self, feeds: Mapping[int, Array], runs: Runs, records: Sequence[LayerRecord]) -> None:
-        """Compares every layer on one sample, of which ``runs`` are the whole runs."""
+        """Compares every layer on one sample; ``runs`` are the whole runs of it."""
 
 
 class _Cumulative:
-    """Whole runs; a tensor either runtime hides or merges away cannot be compared."""
+    """Compares whole runs; a tensor that one of the runtimes hides or merges cannot be compared."""
 
     reads_everything = True
 
@@ -281,7 +282,7 @@ class _Isolated:
         runs: int,
     ) -> None:
         self._delegates = tuple(side.delegate for side in sides)
-        # Values the oracle lacks come from a runtime that runs these very layers.
+        # Values that the oracle lacks come from a runtime that runs exactly these layers.
         self._source = next((i for i, side in enumerate(sides) if side.executed.graph is graph), None)
         missing: Missing = "refuse" if self._source is None else "given"
         self._implementation = implementation
@@ -315,7 +316,7 @@ class _Isolated:
             self._compare(record, [given[record.layer] for given in answers], trace)
 
     def _trace(self, feeds: Mapping[int, Array], runs: Runs) -> Trace:
-        """What to feed the layers with."""
+        """The values to feed the layers with."""
         if self._source is None:
             trace = self._program.run(feeds, trace=True, progress=self._progress).trace
             assert trace is not None

@@ -1,4 +1,4 @@
-"""Why a layer differs: does another profile's rule, on the same inputs, give the same bits?"""
+"""Explaining a layer's difference: does another profile's rule give the bits found, on equal inputs?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILTER_AND_DATA = {
 
 
 class Explainer:
-    """Holds one layer of a program against every other profile's rule."""
+    """Compares one layer of a program with every other profile's rule."""
 
     def __init__(self, program: Program, layer: int) -> None:
         self._program, self._layer = program, layer
@@ -35,11 +35,10 @@ class Explainer:
 
     @cached_property
     def alternatives(self) -> tuple[tuple[str, Step], ...]:
-        """``(profile name, prepared layer)`` for each profile that rounds this layer otherwise.
+        """``(profile name, prepared layer)`` for each profile that rounds this layer in another way.
 
-        A profile that was not held against its runtime explains nothing.
-
-        They run by the spec where the program does: nothing is compiled for an explanation.
+        Profiles that were never compared with their runtime are left out. A layer runs by its spec where it
+        does so in the program, so that no kernel is compiled for an explanation.
         """
         own = self._program.steps[self._layer]
         way: Implementation = "spec" if own.by_spec else "kernels"
@@ -69,7 +68,7 @@ class Explainer:
 
 
 def differs_in_ties(view: LayerView, accumulator: Array | None, expected: Array, found: Array) -> bool:
-    """True when all that differs are values one step away whose real results are exact ties."""
+    """True when all differing values are one step away and their real results are exact ties."""
     if accumulator is None or expected.shape != found.shape or expected.dtype != found.dtype:
         return False
     differing = expected != found
@@ -82,10 +81,10 @@ def _same(first: Array, second: Array) -> bool:
 
 
 def tie_distance(view: LayerView, accumulator: Array, differing: Array) -> float | None:
-    """How far, in LSBs, the differing elements' real results lie from a rounding tie, at most.
+    """The largest distance, in LSBs, of the differing elements' real results from a rounding tie.
 
-    The real result is ``acc * s_in * s_filter / s_out`` in float64; 0 is an exact
-    tie, 0.5 as far as can be. None for ops without accumulators.
+    The real result is ``acc * s_in * s_filter / s_out`` in float64. A distance of 0 is an exact
+    tie, 0.5 is the largest possible. None for ops without accumulators.
     """
     real = real_results(view, accumulator) if differing.any() else None
     if real is None:

@@ -1,4 +1,4 @@
-"""Why a run of the whole model differs: do the layers under another profile give the bits found?"""
+"""Explaining a difference of the whole model: do its layers under another profile give the bits found?"""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ TIES = "exact ties, which the runtime's choice of kernel decides, and what follo
 
 
 class WholeExplainer:
-    """Holds values of one run against the oracle's under other ``profiles``, and against its own with ties.
+    """Compares values of one run with the oracle's under other ``profiles``, and with its own except for
+    ties.
 
-    ``given`` are the values that layers take from the runtime, ``shown`` all that the runtime shows.
+    ``given`` are the values that the oracle takes from the runtime, ``shown`` all that the runtime shows.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class WholeExplainer:
         self._values: dict[str, Mapping[int, Array]] = {}
 
     def explain(self, tensor: int, found: Array) -> str:
-        """What gives a tensor the values ``found``, or ''."""
+        """The explanation of the values ``found`` of a tensor, or ''."""
         for profile in self._profiles:
             if self._gives(profile, tensor, found):
                 return f"every value equals that of the model under {profile}"
@@ -57,7 +58,7 @@ class WholeExplainer:
         return trace.tensors
 
     def _run_with_its_ties(self) -> Mapping[int, Array]:
-        """The oracle's run, which goes on with the runtime's values where only exact ties went elsewhere."""
+        """The oracle's run, with the runtime's values in place of its own where only exact ties differ."""
         constants = {t.index: t.data for t in self._program.graph.tensors if t.data is not None}
         values: dict[int, Array] = {**constants, **self._feeds}
         for step in self._program.steps:

@@ -1,4 +1,4 @@
-"""What is found about one tensor, gathered over samples into a verdict."""
+"""Gathering the comparisons of one tensor over all samples into a verdict."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Gathered:
     attribution: Attribution | None = None
 
     def refuse(self, reason: str) -> None:
-        """Counts a sample on which nothing could be compared, with the reason."""
+        """Counts a sample that could not be compared, with the reason."""
         self.refused = self.refused or reason
 
     def add(
@@ -40,8 +40,8 @@ class Gathered:
         tie: float | None = None,
         attribution: Attribution | None = None,
     ) -> None:
-        """One comparison; ``reason`` explains its differences, '' leaves them unexplained, whatever their
-        ``attribution`` says of the cause."""
+        """Adds one comparison; ``reason`` explains its differences. With '' they are unexplained, whatever
+        cause ``attribution`` names."""
         self.diff = diff if self.diff is None else merge(self.diff, diff)
         if diff.equal:
             return
@@ -57,24 +57,24 @@ class Gathered:
             self.attribution = attribution if own is None else own.merged(attribution)
 
     def locate(self, expected: Array, found: Array, format: Format) -> None:
-        """Keeps where the values of the first comparison that differs lie."""
+        """Keeps the places of differing values of the first comparison that differs."""
         if self.located is None:
             self.located = locate(expected, found, format)
 
     def disagree(self, reason: str, explained: bool) -> None:
-        """A difference elsewhere that counts here, too."""
+        """Adds a difference of another tensor that also counts for this one."""
         self.disagreed = True
         self.unexplained |= not explained
         if reason not in self.reasons:
             self.reasons.append(reason)
 
     def add_bounded(self, interval: Interval, found: Array, origin: Origin = "") -> None:
-        """One comparison with what may be there; a value outside differs, and nothing explains it.
+        """Adds one comparison with an interval; a value outside differs, and nothing explains it.
 
         Raises CannotCompare for another shape or element type.
         """
         use = interval.use(found)
-        if found.dtype.kind == "f" or not interval.is_exact:  # settled integers are compared like any others
+        if found.dtype.kind == "f" or not interval.is_exact:  # fixed integers are compared for equality
             self.bound = use if self.bound is None else self.bound.merged(use)
         self.add(diff_arrays(interval.nearest(found), found), "", origin)
 
@@ -114,7 +114,7 @@ class LayerRecord(Gathered):
         return self.view.outputs[self.position]
 
     def verdict(self) -> LayerVerdict:
-        """The worst of what was found decides."""
+        """The verdict, which the worst comparison decides."""
         verdict, reason = self.worst()
         if verdict == "bit_exact" and self.certificate is not None and self.certificate.certified:
             verdict = "certified"
@@ -152,7 +152,7 @@ class OutputRecord(Gathered):
     tensor: Tensor
 
     def verdict(self, layers: list[LayerVerdict]) -> OutputVerdict:
-        """The worst of what was found decides; ``layers`` are those judged beside it."""
+        """The verdict, which the worst comparison decides; ``layers`` are the verdicts of the layers."""
         verdict, reason = self.worst()
         if verdict == "mismatch" and not any(layer.differs for layer in layers):
             reason = "; ".join(filter(None, (NOT_WHAT_RAN, reason)))

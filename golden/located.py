@@ -1,4 +1,4 @@
-"""Where the differing values of a tensor lie: per channel, per place, and as pictures."""
+"""The places of the differing values of a tensor: per channel, per block of pixels, and as pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from karat24.refimpl.graph import Array, Format
 
 MOST_BLOCKS = 48
-"""Places are counted in at most this many blocks down and across."""
+"""The most blocks down and across in which places are counted."""
 
 LEAST_PICTURE, MOST_PICTURE = 16, 1024
 """Height and width between which a tensor of 1 or 3 channels is shown as a picture."""
@@ -22,7 +22,7 @@ class Located:
     ``channels`` counts per channel, ``places`` per block of places, rows first; ``block`` is the height and
     width of a block. ``pictures`` are the first image of the batch, expected and found, uint8
     ``[y, x, 1 or 3]``, black and white being the lowest and the highest value of either; None for a tensor
-    that is no picture.
+    that is not a picture.
     """
 
     channels: tuple[int, ...]
@@ -32,7 +32,7 @@ class Located:
 
 
 def locate(expected: Array, found: Array, format: Format) -> Located | None:
-    """Where two arrays of one shape and type differ; None for arrays without any axis.
+    """The places where two arrays of one shape and type differ; None for arrays without any axis.
 
     The channel is the last axis of .tflite files and the second of .onnx files, where an array has at least
     three axes; y and x are the two axes beside it of four. Other arrays have channels only.

@@ -28,7 +28,7 @@ EXIT_MATCH, EXIT_MISMATCH, EXIT_CANNOT_COMPARE = 0, 1, 3
 
 @dataclass(frozen=True)
 class LayerVerdict:
-    """What became of one layer output.
+    """The verdict of one layer output.
 
     ``reason`` names the rule that explains a difference, or says why nothing was
     compared. ``origin`` tells, in a cumulative comparison, whether the layer's
@@ -66,7 +66,7 @@ class LayerVerdict:
 
 @dataclass(frozen=True)
 class OutputVerdict:
-    """What became of one output of the whole model: the file as it is, in the session a user has.
+    """The verdict of one output of the whole model: the unchanged file, in a user's session.
 
     ``reason`` names what explains a difference, or says why nothing was compared. ``bound`` is that of a
     layer's output.
@@ -87,8 +87,8 @@ class Report:
     """The judgement of one model on one runtime under one profile.
 
     ``layers`` are those the runtime runs, ``outputs`` the model's own, from a run of the file as it is.
-    Layers that are all exact say nothing about a model some other layers of which ran: without
-    outputs nothing passes. ``profile_reason`` says how it is known that the runtime follows this profile on
+    Exact layers say nothing about a model if other layers of it ran: without outputs no report
+    passes. ``profile_reason`` says how it is known that the runtime follows this profile on
     this machine, where there was a choice, and what is assumed in a profile that was held against no runtime;
     ``notes`` what else to know, such as a version the profile was not established on.
     """
@@ -125,8 +125,8 @@ class Report:
         return "bit_exact" if found else "not_compared"
 
     def exit_code(self, accept_explained: bool = False) -> int:
-        """0 match, 1 mismatch, 3 cannot compare. What lies within a bound matches: nothing says more about
-        it. An explained difference is still a difference from the profile asked for, unless the caller
+        """0 match, 1 mismatch, 3 cannot compare. Values within a bound match, since no document says more
+        about them. An explained difference is still a difference from the chosen profile, unless the caller
         accepts it."""
         verdict = self.verdict
         if verdict == "mismatch" or (verdict == "explained" and not accept_explained):
@@ -242,7 +242,7 @@ def _row(verdict: LayerVerdict | OutputVerdict) -> tuple[str, ...]:
 
 
 def histogram_text(histogram: Mapping[int, int], most: int = 4) -> str:
-    """``-1:12 +1:3`` with the commonest differences first to be shown, zero left out."""
+    """``-1:12 +1:3``: the most common differences, without zero."""
     steps = sorted(((n, d) for d, n in histogram.items() if d != 0), reverse=True)
     shown = " ".join(f"{d:+d}:{n}" for d, n in sorted((d, n) for n, d in steps[:most]))
     return shown + (" …" if len(steps) > most else "") if steps else "-"

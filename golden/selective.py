@@ -32,7 +32,7 @@ class SelectiveReport:
 
     @property
     def exit_code(self) -> int:
-        """0 match, 1 mismatch, 3 cannot compare. A branch that no image took was not compared."""
+        """0 match, 1 mismatch, 3 cannot compare. A branch that no image took counts as not compared."""
         codes = {EXIT_CANNOT_COMPARE if part is None else part.exit_code() for part in self.parts.values()}
         if self.expected != self.taken or self.differing or EXIT_MISMATCH in codes:
             return EXIT_MISMATCH

@@ -1,7 +1,7 @@
-"""What one run leaves open: values that memory held before, of which nobody can say what they are.
+"""Values that one run does not define, because memory held them before.
 
-Those that an op does not write count in no comparison; variables start from the runtime's first values, or
-go on from those that the run before left.
+Values that an op does not write are not compared; variables start from the runtime's initial values, or from
+those that the run before left.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from karat24.refimpl.spec.shared.variables import is_variable
 
 
 def cleared(graph: Graph, run: DelegateRun) -> DelegateRun:
-    """A runtime's run of ``graph`` with 0 for each value that a layer of it does not write, as the oracle has
-    there. Which these are follows from the layer's other outputs, where the run shows all of them."""
+    """A runtime's run of ``graph`` with 0 for each value that a layer does not write, as in the oracle's run.
+    Which values these are follows from the layer's other outputs, if the run shows all of them."""
     tensors = dict(run.trace.tensors)
     outputs = dict(zip(graph.outputs, run.outputs, strict=True))
     changed = False
@@ -39,8 +39,8 @@ def cleared(graph: Graph, run: DelegateRun) -> DelegateRun:
 
 
 def written_only(view: LayerView, expected: Sequence[Array], position: int, found: Array) -> Array:
-    """Values of output ``position`` that were found, with the expected ones in the places that the layer does
-    not write when its outputs are as expected."""
+    """The values found of output ``position``, with the expected values in the places that the layer does not
+    write when its outputs are as expected."""
     op = OPS.get(view.op)
     if op is None or op.defined is None or found.shape != expected[position].shape:
         return found
@@ -48,8 +48,8 @@ def written_only(view: LayerView, expected: Sequence[Array], position: int, foun
 
 
 def unchanged(run: DelegateRun, undisturbed: Sequence[Array]) -> DelegateRun | None:
-    """The run, where nothing but values that no layer writes differs from the outputs of an ``undisturbed``
-    one; None where capture changed others. Both have been :func:`cleared`."""
+    """The run, if only values that no layer writes differ from the outputs of an ``undisturbed`` run; None if
+    the capture changed others. Both have been :func:`cleared`."""
     same = all(
         mine.shape == other.shape and mine.tobytes() == other.tobytes()
         for mine, other in zip(run.outputs, undisturbed, strict=True)
@@ -63,8 +63,9 @@ def has_variables(graph: Graph) -> bool:
 
 
 def notes_on(graph: Graph, keep_state: bool = False) -> list[str]:
-    """A sentence for each layer that may leave values as memory was, and one on variables: each run of a lane
-    starts from what a runtime puts into them, or with ``keep_state`` from what the run before left."""
+    """A sentence for each layer that may leave values as memory was, and one about variables: each run of a
+    lane starts from the values that a runtime puts into them, or with ``keep_state`` from those that the run
+    before left."""
     return [_KEPT_STATE if keep_state else _FIRST_STATE] * has_variables(graph) + [
         f"{view} leaves the places behind its detections as memory was: they are not compared"
         for view, defined in _partly_written(graph)
@@ -77,7 +78,7 @@ _FIRST_STATE = "each run starts from the values its variables have at first, not
 
 
 def _partly_written(graph: Graph) -> Iterator[tuple[LayerView, Defined]]:
-    """The sound layers that need not write every value of their outputs."""
+    """The valid layers that may leave values of their outputs unwritten."""
     for view in graph.views() if graph.format == "tflite" else ():
         op = OPS.get(view.op)
         if op is None or op.defined is None:

@@ -34,7 +34,7 @@ from karat24.refimpl.step import Implementation
 from karat24.refimpl.trace import Trace
 
 
-# Behind `*` stand options with defaults, which a user names one by one: no record would be shorter.
+# Options with defaults follow `*`; a user names each of them, so that a record would not be shorter.
 def verify(
     model: Model,
     graph: Graph,
@@ -53,12 +53,12 @@ def verify(
 
     ``graph`` is the reading of ``model``; the layers judged are those the runtime says it runs for it
     (:meth:`Delegate.executed_graph`). ``isolated`` feeds each one, cut out as a model of its own, with the
-    oracle's inputs, so that a difference was introduced there. ``cumulative`` compares one run of the
-    whole model. In either mode the outputs of the unchanged file are compared with the oracle's.
-    A layer that the oracle lacks, or whose bits no document specifies, is not compared; what lies behind it
-    is judged on the values the runtime had. With ``certify`` each layer that has a finite description is also
-    fed so that every step of its arithmetic is met from both sides. ``profile`` defaults to the one that
-    describes the delegate. ``implementation`` is how the oracle computes its layers, as in
+    oracle's inputs, so that a difference was introduced there. ``cumulative`` compares one run of the whole
+    model. In either mode the outputs of the unchanged file are compared with the oracle's. A layer that the
+    oracle lacks, or whose bits no document specifies, is not compared; the layers after it are judged on the
+    values the runtime had. With ``certify`` each layer that has a finite description is also fed so that
+    every step of its arithmetic is met from both sides. ``profile`` defaults to the one that describes the
+    delegate. ``implementation`` is how the oracle computes its layers, as in
     :func:`karat24.refimpl.engine.compile_graph`; the report's versions say how many took which way.
     With ``keep_state`` the samples are one sequence: variables keep their values from one to the next, in the
     runtime and in the oracle. Without it each sample starts from the first values.
@@ -70,7 +70,7 @@ def verify(
     """
     name = profile or delegate.profile
     if not name:
-        delegate.versions()  # a runtime that is not here needs no profile first
+        delegate.versions()  # a missing runtime is reported before a missing profile
         why = delegate.fit.reason and f" ({delegate.fit.reason})"
         raise CannotCompare(f"no profile describes {delegate.name}{why}; choose one with --profile")
     if keep_state and not has_variables(graph):
@@ -132,7 +132,7 @@ def verify(
 
 
 class _Judged(LayerRecord):
-    """A record of a layer of a program; ``given`` says why its outputs are the runtime's, where they are."""
+    """A record of a layer of a program; ``given`` says why its outputs are the runtime's, or is ''."""
 
     def __init__(self, program: Program, layer: int, position: int) -> None:
         step = program.steps[layer]
@@ -230,7 +230,7 @@ class _Isolated:
 
 
 def _cut_feeds(cut: Cut, trace: Trace) -> list[Array]:
-    """In input order: an ONNX file gives its tensors no indices of their own."""
+    """The cut's inputs in order, since the tensors of an ONNX file have no indices of their own."""
     return [trace.tensors[cut.tensors[index]] for index in cut.graph.inputs]
 
 
@@ -307,10 +307,10 @@ class _Cumulative:
         return "", "introduced", None, self._search.attribute(record.layer, inputs, outputs)
 
     def _value(self, tensor: Tensor, run: DelegateRun) -> Array:
-        """What the runtime had there: what it shows, else worked out from what it shows.
+        """The runtime's values of a tensor: the ones it shows, or values computed from those.
 
-        Raises CannotCompare when that takes a layer that the oracle cannot reproduce, KeyError when nothing
-        leads to the tensor.
+        Raises CannotCompare when a layer on the way is one that the oracle cannot reproduce, KeyError when no
+        layer leads to the tensor.
         """
         if tensor.data is not None:
             return tensor.data

@@ -1,7 +1,7 @@
-"""One run of an unchanged model file, and the oracle's run of the same layers beside it.
+"""One run of an unchanged model file, and the oracle's run of the layers that the runtime runs for it.
 
-Layers whose bits no document specifies, and those the oracle lacks, take the values the runtime had, so that
-whatever lies behind them can be compared for equality.
+The outputs of layers whose bits no document specifies, and of layers the oracle lacks, are set to the
+runtime's values, so that all later layers can be compared for equality.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def reason_to_give(step: Step) -> str:
 def run_whole(
     delegate: Delegate, model: Model, graph: Graph, feeds: Feeds, everything: bool, step: int | None = None
 ) -> DelegateRun | DelegateError:
-    """One run of a file whose layers are those of ``graph``; its outputs are those of a run that no inner
-    tensor was read from.
+    """One run of a file whose layers are those of ``graph``. The outputs are those of a run in which no inner
+    tensor was read.
 
-    ``step`` counts the runs of a sequence in which variables keep their values, from 0. A file the runtime
-    does not run is an answer; raises DelegateUnavailable, FeedError, UsageError.
+    ``step`` counts the runs of a sequence in which variables keep their values, from 0. Returns the error for
+    a file that the runtime does not run. Raises DelegateUnavailable, FeedError, UsageError.
     """
     try:
         if step is not None:
@@ -85,14 +85,14 @@ def in_sequence(
 
 @dataclass(frozen=True)
 class WholeRun:
-    """A runtime's run of a file, and what the oracle has for the same feeds.
+    """A runtime's run of a file, and the oracle's for equal feeds.
 
-    ``run`` is the error where the runtime did not run the file. ``trace`` is the oracle's, ``given``
-    the tensors in it that are the runtime's own values. ``unknown`` maps tensors that follow from a
-    value that could not be read to the reason: the oracle's values there are no prediction of the runtime's.
-    ``shown`` is what the runtime shows; ``intervals`` maps the tensors it gave, and those it shows behind
-    a hidden one, to what any order of float32 operations can give there, or to the reason why that is not
-    known. ``states`` are what the oracle's run left in variables that keep their values.
+    ``run`` is the error if the runtime did not run the file. ``trace`` is the oracle's; ``given`` are the
+    tensors in it that hold the runtime's own values. ``unknown`` maps tensors that follow from a value that
+    could not be read to the reason: the oracle's values there do not predict the runtime's. ``shown`` are the
+    values that the runtime shows. ``intervals`` maps the given tensors, and those shown after a hidden one,
+    to the values that any order of float32 operations can give, or to the reason why these are not known.
+    ``states`` are the values that the oracle's run left in variables that keep them.
     """
 
     run: DelegateRun | DelegateError
@@ -104,7 +104,7 @@ class WholeRun:
     states: Mapping[int, Array] = field(default_factory=dict)
 
     def hold(self, tensor: int, record: Gathered) -> None:
-        """Compares the runtime's own values of a tensor with what may be there."""
+        """Compares the runtime's own values of a tensor with their interval."""
         interval = self.intervals[tensor]
         if isinstance(interval, str):
             record.refuse(interval)
@@ -116,7 +116,7 @@ class WholeRun:
 
     @property
     def settled(self) -> dict[int, Array]:
-        """The oracle's values of the tensors that follow from no hidden one."""
+        """The oracle's values of all tensors that do not follow from a hidden one."""
         return {index: values for index, values in self.trace.tensors.items() if index not in self.unknown}
 
     @property
@@ -127,14 +127,14 @@ class WholeRun:
 
 @dataclass(frozen=True)
 class _Read:
-    """What a layer read that goes on with the runtime's values: equal, not to be compared, or differing."""
+    """The inputs of a layer whose outputs are the runtime's: equal, not comparable, or differing."""
 
     refused: str = ""
     differing: str = ""
     explained: str = ""
 
     def count_for(self, record: OutputRecord) -> None:
-        """Adds what was read to the record of an output behind that layer."""
+        """Adds the state of the inputs to the record of an output after that layer."""
         if self.refused:
             record.refuse(self.refused)
         elif self.differing:
@@ -142,7 +142,7 @@ class _Read:
 
 
 class WholeModel:
-    """A file, the runtime it is run on and the program of the layers that runtime runs for it."""
+    """A file, the runtime that runs it, and the program of the layers that the runtime runs for it."""
 
     def __init__(self, delegate: Delegate, model: Model, program: Program) -> None:
         self._delegate, self._model, self._program = delegate, model, program
@@ -155,11 +155,11 @@ class WholeModel:
 
     @property
     def needs_values(self) -> bool:
-        """True where layers go on with values the runtime must show."""
+        """True where the oracle needs values that the runtime must show."""
         return bool(self._given)
 
     def run(self, feeds: Feeds, everything: bool = False, progress: Progress | None = None) -> WholeRun:
-        """Runs the file, reading inner tensors where ``everything`` is asked for or one must be given."""
+        """Runs the file; inner tensors are read with ``everything``, or if the oracle needs one."""
         everything = everything or self.needs_values
         run = run_whole(self._delegate, self._model, self._program.graph, feeds, everything)
         return self.beside(run, feeds, progress)
@@ -200,17 +200,17 @@ class WholeModel:
         return WholeRun(run, result.trace, given, unknown, shown, intervals, result.states)
 
     def _interval_behind(self, index: int, values: Mapping[int, Array], hidden: str) -> Interval | str:
-        """What a tensor behind a hidden one may hold, or why that is not known."""
+        """The interval of a tensor after a hidden one, or why it is not known."""
         try:
             return interval_of(self._program, index, {i: v for i, v in values.items() if i != index})
         except CannotCompare as error:
             return f"{hidden}; {error}"
 
     def _values_given(self, run: DelegateRun | DelegateError) -> tuple[dict[int, Array], dict[int, str]]:
-        """What to go on with behind the layers that are given, and of which tensors it is not true.
+        """The values to continue with after the given layers, and the tensors whose values are not true.
 
-        A layer the oracle lacks needs some value even where the runtime shows none, so that layers
-        behind it can be fed; zeros are as good as any for that.
+        A layer the oracle lacks needs values even if the runtime shows none, so that later layers can be fed;
+        these are zeros.
         """
         given, absent = {}, {}
         for index, step in self._given.items():
@@ -228,7 +228,7 @@ class WholeModel:
         return given, absent
 
     def _behind(self, absent: Mapping[int, str]) -> dict[int, str]:
-        """Everything that follows from a tensor whose values are not known."""
+        """All tensors that follow from a tensor whose values are not known, with the reason."""
         unknown = dict(absent)
         for layer in self._program.graph.layers:
             found = next((unknown[index] for index in layer.inputs if index in unknown), "")
@@ -240,8 +240,8 @@ class WholeModel:
     def judge(self, whole: WholeRun, records: Iterable[OutputRecord], others: Iterable[str]) -> None:
         """Compares each output of the run; ``others`` name profiles that may explain a difference.
 
-        An output behind a layer that takes the runtime's values says nothing of the layers before that one.
-        So what such layers read is compared like an output, and counts for every output behind it.
+        An output after a layer with the runtime's values says nothing about the layers before that one.
+        Therefore the inputs of such layers are compared like outputs, and count for every output after them.
         """
         found = whole.outputs
         if isinstance(found, str):
@@ -263,7 +263,7 @@ class WholeModel:
             self._compare(whole, record, value, explainer)
 
     def _what_was_read(self, whole: WholeRun, index: int, explainer: WholeExplainer) -> _Read:
-        """Compares what a layer reads that goes on with the runtime's values."""
+        """Compares an input of a layer whose outputs are the runtime's values."""
         label = self._program.graph.label(index)
         if index in whole.unknown:
             return _Read(refused=whole.unknown[index])
@@ -286,7 +286,7 @@ class WholeModel:
             whole.hold(index, record)
             return
         try:
-            if index in whole.unknown:  # what the runtime shows behind a hidden tensor proves nothing of it
+            if index in whole.unknown:  # shown values after a hidden tensor prove nothing about it
                 interval = self._interval_behind(index, whole.settled, whole.unknown[index])
                 if isinstance(interval, str):
                     record.refuse(interval)
@@ -303,7 +303,7 @@ class WholeModel:
 
     @cached_property
     def _read_before(self) -> dict[int, tuple[int, ...]]:
-        """By output, what the layers before it read whose own outputs are the runtime's values."""
+        """By output, the inputs of layers before it whose own outputs are the runtime's values."""
         graph = self._program.graph
         before: dict[int, dict[int, None]] = {}
         for layer in graph.layers:
@@ -323,7 +323,7 @@ class WholeModel:
 
 
 def interval_of_step(step: Step, values: Mapping[int, Array], absent: str) -> Interval | str:
-    """What any order of float32 operations makes of a layer's inputs, or why that is not known.
+    """The interval of a layer's outputs over all orders of float32 operations, or why it is not known.
 
     ``absent`` says why the runtime's values are not known, where they are not.
     """

@@ -48,7 +48,7 @@ def describe(graph: Graph) -> dict[str, Any]:
 
     ``operations_at_output`` counts transposed convolutions at their output's resolution, as the paper does.
     ``per_image`` is for a 1024×1024 image cut into tiles of the model's size; absent for a model whose
-    input is no image that tiles one.
+    input cannot be such a tile.
     """
     rows, cost = cost_rows(graph), count(graph)
     content: dict[str, Any] = {

@@ -51,7 +51,7 @@ def gaussian_blur(images: Array, degree: float = BLUR, seed: int = 0) -> Array: 
 
 def occlusion(images: Array, degree: float = BLOCK, seed: int = 0) -> Array:
     """Blackens a square of ``degree`` pixels at a place of its own in each image. Raises UsageError for a
-    degree that is no whole number or larger than the image, FeedError for images that are none."""
+    degree that is not a whole number or larger than the image, FeedError for arrays that are not images."""
     _check(images, degree)
     side, (height, width) = int(degree), images.shape[1:3]
     if side != degree or side > min(height, width):

@@ -113,7 +113,7 @@ def _from_npz(graph: Graph, path: Path) -> dict[int, tuple[str, Array]]:
             unknown = [key for key in archive.files if key not in names]
             if unknown:
                 raise FeedError(
-                    f"{path}: holds {unknown[0]!r}, which is no input of the model; it has {', '.join(names)}"
+                    f"{path}: holds {unknown[0]!r}, not an input of the model; it has {', '.join(names)}"
                 )
             return {names[key]: (f"{path}[{key!r}]", archive[key]) for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -164,7 +164,7 @@ def _picture(tensor: Tensor, path: Path) -> Array:
         raise UsageError("reading images needs pillow: pip install 'karat24[image]'") from error
     if len(tensor.shape) != 4 or tensor.shape[0] != 1 or tensor.shape[3] not in (1, 3):
         raise FeedError(
-            f"{path}: input {tensor.name!r} has shape {tensor.shape}, which is no single image "
+            f"{path}: input {tensor.name!r} has shape {tensor.shape}, which is not a single image "
             "[1, y, x, 1 or 3]; give a .npy file"
         )
     _, height, width, channels = tensor.shape

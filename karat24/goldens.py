@@ -60,7 +60,7 @@ class Proposal:
 def golden_path(model: Path, folder: Path | None = None, name: str = "") -> Path:
     """Where the golden of a model lies: beside it or in ``folder``; ``name`` tells cases of one model apart.
 
-    Raises UsageError for a name that is no part of a file's name.
+    Raises UsageError for a name that cannot be a part of a file's name.
     """
     if name and not all(character.isalnum() or character in "-_" for character in name):
         raise UsageError(f"{name!r}: a case is named with letters, digits, - and _")
@@ -68,7 +68,7 @@ def golden_path(model: Path, folder: Path | None = None, name: str = "") -> Path
     return (folder or model.parent) / f"{model.name}{case}{SUFFIX}"
 
 
-# Behind `*` stand options with defaults, which a user names one by one: no record would be shorter.
+# Options with defaults follow `*`; a user names each of them, so that a record would not be shorter.
 def propose_golden(
     model: str | Path,
     path: str | Path | None = None,

@@ -125,7 +125,7 @@ def spread(tensor: Tensor, values: Array, given: Span, real: Span, what: str) ->
         mapped = np.rint(ends[0] + fraction * (ends[1] - ends[0]))
     else:
         raise FeedError(
-            f"input {tensor.name!r} takes {tensor.dtype} that is no quantized value; give a .npy of it"
+            f"input {tensor.name!r} takes {tensor.dtype}, which is not quantized; give a .npy of it"
         )
     return Fitted(
         np.ascontiguousarray(mapped, DTYPES[tensor.dtype]),

@@ -82,7 +82,7 @@ class Counted:
 
 def weight_layers(graph: Graph) -> tuple[WeightLayer, ...]:
     """The layers with weights, in order. Layers whose names are equal up to the last ``/`` form a
-    block; a layer without ``/`` is a block of its own. Raises ModelError when a filter is no constant."""
+    block; a layer without ``/`` is a block of its own. Raises ModelError when a filter is not a constant."""
     layers = []
     sizes: dict[str, tuple[int, int]] = {}
     for view in graph.views():
@@ -92,7 +92,7 @@ def weight_layers(graph: Graph) -> tuple[WeightLayer, ...]:
         filter_ = view.input(weighted.filter)
         if filter_.data is None:
             raise ModelError(
-                f"{view}: the filter {filter_.name!r} is no constant; it has no weights to count"
+                f"{view}: the filter {filter_.name!r} is not a constant, so it has no weights to count"
             )
         name = view.output().name
         block = name.rpartition("/")[0] or name
@@ -121,7 +121,7 @@ def _nonzero(filter_: Tensor) -> int:
 
 
 def _image(view: LayerView, format_: Format) -> tuple[int, int]:
-    """Height and width of what the layer reads, 1 and 1 where that is no image."""
+    """Height and width of what the layer reads, 1 and 1 where that is not an image."""
     shape = view.input(2 if view.op == "TRANSPOSE_CONV" else 0).shape
     if len(shape) != 4:
         return 1, 1

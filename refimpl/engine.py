@@ -81,7 +81,7 @@ def compile_graph(
     ``implementation="spec"`` runs the slow definition of every op instead of its kernel; ``"cheapest"``
     those of the layers for which that takes less time, in ``runs`` runs of the program, than compiling
     kernels that are not compiled yet (``karat24.refimpl.cheapest``). With ``missing="given"`` a layer the
-    oracle lacks (its op, a variant, an element type, a rule of the profile) is no error:
+    oracle lacks (its op, a variant, an element type, a rule of the profile) is not an error:
     :attr:`Program.missing` says why it is lacking, and :meth:`Program.run` wants its outputs. Raises
     UnsupportedOp for everything that cannot run, ModelError for a
     malformed layer and UsageError for a profile of another format, before anything runs.
@@ -155,7 +155,7 @@ def _is_small(graph: Graph) -> bool:
 
 
 def _last_uses(graph: Graph) -> list[tuple[int, ...]]:
-    """Per layer, the tensors no later layer reads and that are no graph output."""
+    """Per layer, the tensors that no later layer reads and that are not graph outputs."""
     last: dict[int, int] = {}
     for layer in graph.layers:
         for index in (*layer.inputs, *layer.outputs):

@@ -45,10 +45,10 @@ class _Reader:
     def root(self) -> dict[str, FlexValue]:
         size = len(self._content)
         if size < 3:
-            raise ModelError(f"{size} bytes are no FlexBuffer")
+            raise ModelError(f"{size} bytes are not a FlexBuffer")
         width, packed = self._content[-1], self._content[-2]
         if width not in _UNSIGNED or packed >> 2 != _MAP:
-            raise ModelError("the FlexBuffer's root is no map")
+            raise ModelError("the FlexBuffer's root must be a map")
         return self._map(self._follow(size - 2 - width, width), 1 << (packed & 3))
 
     def _map(self, start: int, width: int) -> dict[str, FlexValue]:

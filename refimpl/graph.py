@@ -245,7 +245,7 @@ class Graph:
                     if index not in allowed:
                         raise ModelError(
                             f"signature {signature.key!r}: {kind} {name!r} is tensor {index}, "
-                            f"which is no graph {kind}"
+                            f"which is not a graph {kind}"
                         )
 
     def _check_order(self) -> None:

@@ -29,7 +29,7 @@ FOLDED = frozenset(
 """Ops on int32 and int64 whose values are folded, where all they read is known."""
 
 MAX_FOLDED = 64
-"""A tensor of more elements is no list of sizes, and is left to the run."""
+"""A tensor of more elements is not a list of sizes, and is left to the run."""
 
 INTEGERS = ("int32", "int64")
 

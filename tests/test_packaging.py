@@ -33,7 +33,7 @@ def tracked_files() -> list[str]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
-        pytest.skip("this folder is no git checkout: its own files cannot be told from others")
+        pytest.skip("this folder is not a git checkout: its own files cannot be told from others")
     return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
 
 

@@ -1,1 +1,2 @@
-"""Training TomoGAN and Fine-Tune with PyTorch. Outside the wheel; its only product is weight files."""
+"""Training TomoGAN and Fine-Tune with PyTorch. This room is not in the wheel; it only produces weight
+files."""

@@ -44,9 +44,9 @@ def main() -> int:
     simulated.add_argument("--output", type=Path, required=True)
     simulated.add_argument(
         "--samples", type=parse_samples, default=parse_samples("1024x42,512x84,320x120"), metavar="SIZExN,…",
-        help="how many samples of which size, each lot shared out over the families (default: %(default)s)",
+        help="numbers of samples by size, each number distributed over the families (default: %(default)s)",
     )  # fmt: skip
-    simulated.add_argument("--crop", type=int, default=256, help="side of the windows kept from each sample")
+    simulated.add_argument("--crop", type=int, default=256, help="side of the windows kept of each sample")
     simulated.add_argument("--seed", type=int, default=0)
     field = commands.add_parser("field", help="simulate training windows under the conditions of the field")
     field.add_argument("--output", type=Path, required=True)
@@ -55,7 +55,7 @@ def main() -> int:
     field.add_argument("--seed", type=int, default=0)
     tomogan = commands.add_parser("tomogan", help="train TomoGAN")
     tomogan.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
-    repair = commands.add_parser("fine-tune", help="train Fine-Tune on what the quantized TomoGAN makes")
+    repair = commands.add_parser("fine-tune", help="train Fine-Tune on the output of the quantized TomoGAN")
     repair.add_argument("--tomogan", type=Path, required=True, help="TomoGAN's weights")
     repair.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
     repair.add_argument("--scheme", choices=sorted(PRESETS), default="int8", help="TomoGAN's quantization")
@@ -63,11 +63,11 @@ def main() -> int:
     overlap = repair.add_mutually_exclusive_group()
     overlap.add_argument("--halo", type=int, default=0, help="pixels by which its tiles overlap on each side")
     overlap.add_argument(
-        "--blend", type=int, default=0, help="pixels by which they overlap to be averaged after Fine-Tune"
+        "--blend", type=int, default=0, help="pixels by which they overlap and are averaged after Fine-Tune"
     )
     selector = commands.add_parser("slice-selector", help="train the slice selector on simulated slices")
     selector.add_argument("--folder", type=Path, required=True, help="slices and weights.npz")
-    selector.add_argument("--samples", type=int, default=72, help="shared out over the families")
+    selector.add_argument("--samples", type=int, default=72, help="distributed over the families")
     selector.add_argument("--size", type=int, default=128, help="of the simulated slices")
     selector.add_argument("--steps", type=int, default=1500)
     selector.add_argument("--seed", type=int, default=0)
@@ -76,10 +76,10 @@ def main() -> int:
             "--data", type=Path, required=True, nargs="+",
             help="files made by 'data', or HDF5 with train_ns and train_gt",
         )  # fmt: skip
-        command.add_argument("--every", type=int, default=1, metavar="N", help="use every N-th window only")
+        command.add_argument("--every", type=int, default=1, metavar="N", help="only use every N-th window")
         command.add_argument(
             "--teacher", type=Path, metavar="F.npz",
-            help="TomoGAN's weights whose float output is the target, in place of the clean slices",
+            help="TomoGAN's weights whose float output is the target in place of the clean slices",
         )  # fmt: skip
         command.add_argument("--folder", type=Path, required=True, help="checkpoint, log and weights.npz")
         command.add_argument("--steps", type=int, default=6000)
@@ -87,19 +87,19 @@ def main() -> int:
         command.add_argument("--patch", type=int, default=96)
         command.add_argument("--learning-rate", type=float, default=1e-3)
         command.add_argument("--adversarial", type=float, default=0.0, help="weight of the critic's verdict")
-        command.add_argument("--adversarial-from", type=int, default=2000, help="step at which it joins")
+        command.add_argument("--adversarial-from", type=int, default=2000, help="first step with the critic")
         command.add_argument("--perceptual", type=float, default=0.0, help="weight of the VGG-19 distance")
         command.add_argument("--squared", type=float, default=0.0, help="weight of the mean squared error")
         command.add_argument("--structure", type=float, default=0.0, help="weight of lost faint structure")
         command.add_argument("--similarity", type=float, default=0.2, help="weight of 1 - SSIM beside L1")
         command.add_argument("--vgg", type=Path, help="torchvision's vgg19 weights, for --perceptual")
-        command.add_argument("--start-from", type=Path, help="weights to begin with, as far as names agree")
+        command.add_argument("--start-from", type=Path, help="weights to start with, where names agree")
         command.add_argument(
             "--aware",
             choices=("int8", "uint8-2019"),
-            help="round to 8 bits as this scheme does (use --start-from)",
+            help="round to 8 bits as in this scheme (use --start-from)",
         )
-        command.add_argument("--ranges", type=Path, help="weights whose learnt ranges to begin with")
+        command.add_argument("--ranges", type=Path, help="weight file with the learnt ranges to start with")
         command.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS")
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
         command.add_argument("--seed", type=int, default=0)
@@ -126,7 +126,7 @@ def parse_samples(text: str) -> list[tuple[int, int]]:
         lots = [tuple(int(part) for part in lot.split("x")) for lot in text.split(",")]
         return [(size, count) for size, count in lots]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list like 1024x42,320x120") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list like 1024x42,320x120") from None
 
 
 def make_weights(options: argparse.Namespace) -> None:
@@ -134,7 +134,7 @@ def make_weights(options: argparse.Namespace) -> None:
     if options.every < 1:
         raise UsageError(f"--every is {options.every}; at least 1 is needed")
     if options.ranges and not options.aware:
-        raise UsageError("--ranges are those of --aware, which is not given")
+        raise UsageError("--ranges needs --aware")
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     noisy, clean = (slices[:: options.every] for slices in data.load_all(options.data))
@@ -182,11 +182,11 @@ def make_slice_selector(options: argparse.Namespace) -> None:
 
 
 Lesson = tuple[NamedConvolutions, Iterator[tuple[Tensor, Tensor]], dict[str, tuple[float, float]]]
-"""A network, batches of what it is given and should make of it, and ranges that are given."""
+"""A network, batches of its inputs with their targets, and fixed ranges."""
 
 
 def tomogan_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.Float) -> Lesson:
-    """TomoGAN, and patches of noisy slices with the clean ones or what a teacher makes of them."""
+    """TomoGAN, and patches of noisy slices with the clean slices or a teacher's output as targets."""
     model = TomoGAN(options.upsampling)
     batches = patches(noisy, clean, options.patch, options.batch, options.seed)
     if options.teacher:
@@ -197,7 +197,7 @@ def tomogan_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.F
 
 
 def repair_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.Float) -> Lesson:
-    """Fine-Tune, and what the quantized TomoGAN makes of noisy slices; its input's range is given."""
+    """Fine-Tune, and the quantized TomoGAN's output for noisy slices; the range of its input is fixed."""
     from training.repair import quantized_tomogan, restored_by_oracle, restored_in_float, tiles_by_oracle
 
     weights = load_weights(options.tomogan)
@@ -211,14 +211,14 @@ def repair_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.Fl
         model = BlendedFineTune(options.tile - options.blend)
         return model, blocks(tiles, clean, grid, options.batch, options.seed), fixed
     restored = restored_by_oracle(noisy, quantized, options.halo)
-    # Restored values lie on the grid of 8 bits, which another grey would leave.
+    # Restored values lie on the grid of 8 bits; varying the brightness would move them off it.
     batches = patches(restored, clean, options.patch, options.batch, options.seed, vary_grey=False)
     return FineTune(), batches, fixed
 
 
 def stored(model: NamedConvolutions) -> dict[str, NDArray[np.float16 | np.float32]]:
-    """What a weight file holds: filters and biases as float16, eight times as fine as 8 bits, and learnt
-    ranges as float32."""
+    """The content of a weight file: filters and biases in float16, which is eight times as fine as 8 bits,
+    and learnt ranges in float32."""
     return {name: values.astype(np.float16) for name, values in model.weights().items()} | model.ranges()
 
 

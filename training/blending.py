@@ -1,7 +1,7 @@
-"""Fine-Tune trained for blended tiles: it repairs them one by one, and the loss judges their average.
+"""Training Fine-Tune for blended tiles: it repairs tiles one by one, and the loss is that of their average.
 
-Averaging tiles that were rounded in several ways smooths already; a Fine-Tune that does not know smooths
-once more, and fine textures are lost.
+Averaging tiles with different rounding errors smooths an image. A Fine-Tune that was trained without
+averaging smooths it once more, and fine textures are lost.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from training.model import FineTune
 Float = NDArray[np.float32]
 
 SIDE = 3
-"""Tiles per side of a block: the middle one lies under no others but its neighbours."""
+"""Tiles per side of a block: the middle tile only overlaps its neighbours."""
 
 
 class BlendedFineTune(FineTune):
     """Fine-Tune between tiles and their average: ``[batch, 9, tile, tile]`` → ``[batch, 1, tile, tile]``.
 
-    Takes blocks of 3×3 tiles in row order, ``stride`` apart, and gives what the image has where the middle
-    one lies.
+    The input is a block of 3×3 tiles in row order, ``stride`` apart; the output is the image at the place of
+    the middle tile.
     """
 
     def __init__(self, stride: int) -> None:
@@ -57,10 +57,10 @@ def blocks(
     """Batches of ``(tiles [batch, 9, tile, tile], clean [batch, 1, tile, tile])``, turned and mirrored.
 
     ``tiles`` ``[slice, tile, y, x]`` are those of ``grid`` over each slice, ``clean`` is ``[slice, y, x]``.
-    Raises UsageError for slices that hold no block, and for tiles that overlap others than neighbours.
+    Raises UsageError for slices that hold no block, and for tiles that overlap more than their neighbours.
     """
     tile, stride = grid.tile_height, grid.tile_height - grid.overlap
-    # The last of a row may be shifted back: only what lies a whole stride apart makes blocks.
+    # The last tile of a row may be shifted back: only tiles a whole stride apart make blocks.
     along = (grid.height - tile) // stride + 1
     if 2 * stride < tile:
         raise UsageError(f"tiles of {tile} blended over {grid.overlap} overlap more than their neighbours")

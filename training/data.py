@@ -19,13 +19,13 @@ from karat24.tomography.imaging.simulate import simulate_slices
 Float = NDArray[np.float32]
 
 FIRST_SEED = 1000
-"""Calibration takes the seeds from 100 up to here; training starts here."""
+"""The first seed of training; calibration has the seeds from 100 up to this one."""
 
 
 def simulate(lots: list[tuple[int, int]], crop: int, seed: int, path: Path) -> None:
     """Simulates samples and keeps as many whole ``crop`` × ``crop`` windows of each as it holds.
 
-    ``lots`` are pairs of a size in pixels and a number of samples, shared out over the training families
+    ``lots`` are pairs of a size in pixels and a number of samples; the samples are of the training families
     in turn. Writes ``noisy [window, y, x, 3]`` and ``clean [window, y, x]`` as float16, uncompressed.
     """
     noisy, clean = [], []
@@ -44,8 +44,9 @@ def simulate(lots: list[tuple[int, int]], crop: int, seed: int, path: Path) -> N
 
 
 def simulate_field_windows(count: int, size: int, seed: int, path: Path) -> None:
-    """Simulates ``count`` windows of ``size`` × ``size`` under the conditions of the field; every third is of
-    one of the older families, the others of the field's kinds. Writes what :func:`simulate` does."""
+    """Simulates ``count`` windows of ``size`` × ``size`` under the conditions of the field. Every third
+    window is of one of the older families, the others are of the field's kinds. Writes the arrays of
+    :func:`simulate`."""
     noisy, clean = [], []
     for number in range(count):
         names = TRAINING_FAMILIES if number % 3 == 2 else TRAINING_KINDS
@@ -83,8 +84,8 @@ def load_all(paths: Sequence[Path]) -> tuple[Float, Float]:
 def load(path: Path) -> tuple[Float, Float]:
     """``noisy [slice, y, x, 3]`` and ``clean [slice, y, x]``, float32.
 
-    ``.npz`` files are those of :func:`simulate`; ``.h5`` and ``.hdf5`` files have the published layout, of
-    which the training half is read. Raises UsageError or FeedError, in one line, for anything else.
+    ``.npz`` files are those of :func:`simulate`. ``.h5`` and ``.hdf5`` files have the published layout, of
+    which the training half is read. Raises UsageError or FeedError, in one line, for other files.
     """
     if path.suffix.lower() in (".h5", ".hdf5"):
         pairs = read_dataset(path, "train")

@@ -1,9 +1,9 @@
 """Quantization-aware training: 8-bit rounding in the forward pass, its gradient passed straight through.
 
-What is rounded is what ``karat24.export.quantize`` rounds: filters per output channel (symmetric, -127…127)
-or per tensor, every activation per tensor with zero inside its range, tensors that must share parameters in
-one range. Biases stay float; their 32-bit rounding is far finer. The ends of the activations' ranges are
-learnt with the weights: a range is as wide as pays, not as the rarest value asks.
+Rounding is that of ``karat24.export.quantize``: filters per output channel (symmetric, -127…127) or per
+tensor, every activation per tensor with zero inside its range, tensors that must share parameters in one
+range. Biases stay float; their 32-bit rounding is far finer. The ends of the activations' ranges are learnt
+with the weights, so that a range is as wide as minimises the loss, and need not hold the rarest value.
 
 Sources: Jacob et al. 2018, section 3 (straight-through rounding); Esser et al. 2020, "Learned step size
 quantization", equations 3 and 4 (the gradient of a range).
@@ -24,17 +24,17 @@ LEAST_WIDTH = 1e-6
 """A range is at least this wide, so that a scale is never zero."""
 
 PACE = 5.0
-"""How much faster than a weight (in the optimizer's steps) the logarithm of a range's end moves."""
+"""Factor by which the logarithm of a range's end moves faster than a weight, in the optimizer's steps."""
 
 OBSERVED_BATCHES = 16
-"""Over which the ranges are taken that learning begins with."""
+"""The number of batches over which initial ranges are observed."""
 
 Ranges = Mapping[str, tuple[float, float]]
 NONE_FIXED: Ranges = MappingProxyType({})
 
 
 class RangeObserver(nn.Module):
-    """Rounds nothing; keeps the least and greatest value of each activation."""
+    """Rounds nothing; records the least and greatest value of each activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,8 +55,8 @@ class RangeObserver(nn.Module):
 class FakeQuantization(nn.Module):
     """Rounds filters and activations to 8 bits as training goes on, and learns activations' ranges.
 
-    ``ranges`` are those to begin with, by activation; zero is put inside each. An end at zero stays there.
-    ``fixed`` are ranges that stay as they are, of activations that are on their grid already.
+    ``ranges`` are the initial ones, by activation; each is widened to hold zero. An end at zero stays there.
+    ``fixed`` are ranges that are not learnt, of activations whose values are quantized already.
     """
 
     def __init__(self, ranges: Ranges, per_channel: bool = True, fixed: Ranges = NONE_FIXED) -> None:
@@ -67,7 +67,7 @@ class FakeQuantization(nn.Module):
         start = [(min(low, 0.0), max(high, LEAST_WIDTH)) for low, high in ranges.values()]
         self.register_buffer("start", torch.tensor(start))
         self.growth = nn.Parameter(torch.zeros(len(ranges), 2))
-        """Logarithm of each end over where it began, divided by :data:`PACE`."""
+        """The logarithm of each end over its initial value, divided by :data:`PACE`."""
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Least and greatest real value of each activation, by name."""
@@ -75,7 +75,7 @@ class FakeQuantization(nn.Module):
         return self.fixed | {name: (ends[row][0], ends[row][1]) for name, row in self._rows.items()}
 
     def filter(self, weight: Tensor, out_axis: int) -> Tensor:
-        """A filter as its 8-bit copy has it; ``out_axis`` is the axis of output channels."""
+        """A filter rounded to 8 bits; ``out_axis`` is the axis of output channels."""
         if self.per_channel:
             axes = [axis for axis in range(weight.dim()) if axis != out_axis]
             scale = weight.detach().abs().amax(axes).clamp_min(LEAST_WIDTH) / 127
@@ -88,12 +88,12 @@ class FakeQuantization(nn.Module):
         return rounded
 
     def activation(self, name: str, x: Tensor) -> Tensor:
-        """An activation as its 8-bit copy has it. Raises UsageError for one that has no range."""
+        """An activation rounded to 8 bits. Raises UsageError for one that has no range."""
         if name in self.fixed:
             return x
         if name not in self._rows:
             raise UsageError(
-                f"no range for the activation {name!r} comes with the weights; they are another network's"
+                f"the weights have no range for the activation {name!r}; they belong to another network"
             )
         ends = self._ends()[self._rows[name]]
         low, high = ends.tolist()
@@ -109,10 +109,10 @@ class FakeQuantization(nn.Module):
 
 
 class _EndsGradient(torch.autograd.Function):
-    """Passes rounded values on, and gives the ends of their range a gradient.
+    """Passes on rounded values, and gives the ends of their range a gradient.
 
-    It is estimated on the first image of a batch, and damped as in "Learned step size quantization",
-    section 2.2.
+    The gradient is estimated on the first image of a batch, and damped as in "Learned step size
+    quantization", section 2.2.
     """
 
     @staticmethod
@@ -128,7 +128,8 @@ class _EndsGradient(torch.autograd.Function):
         low, high = ctx.grid
         first = gradient[:1]
         inside = (x >= low) & (x <= high)
-        # Inside, an end moves the rounding error in proportion; outside it moves the value itself.
+        # Inside the range an end changes the rounding error in proportion; outside it changes the value
+        # itself.
         spread = (first * (y - x) * inside).sum() / (high - low)
         below, above = (first * (x < low)).sum(), (first * (x > high)).sum()
         damping = (first.numel() * 255) ** -0.5

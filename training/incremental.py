@@ -1,12 +1,12 @@
-"""Incremental quantization to powers of two: a part of the weights is rounded and frozen, the rest retrained.
+"""Incremental quantization to powers of two: some weights are rounded and frozen, the others retrained.
 
-In each step the largest weights still free are rounded to the set of powers of their layer, which never
-changes, and stay as they are to the last bit; the others train on and make up for the rounding. After the
-last step all weights are powers of two; biases and batch normalization stay float.
+Each step rounds the largest weights that are not frozen yet to the set of powers of their layer, which never
+changes, and freezes them to the last bit; training the others compensates for the rounding. After the last
+step all weights are powers of two; biases and batch normalization stay float.
 
-The whole applied step is undone on frozen weights, after weight decay and momentum, and each step starts with
-an optimizer of its own. As a control the same schedule runs without rounding and freezing, so that training
-more epochs is not mistaken for an effect of quantization.
+Every update of the optimizer is undone on frozen weights, including weight decay and momentum, and each step
+starts with an optimizer of its own. As a control an equal schedule runs without rounding and freezing, so
+that the effect of more epochs is not mistaken for an effect of quantization.
 
 Source: Zhou et al., "Incremental Network Quantization" (2017).
 """
@@ -33,14 +33,14 @@ WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspos
 RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
 
 Retrain = Callable[[nn.Module, torch.optim.Optimizer], None]
-"""Trains a module for the length of one step, with this optimizer and any loop of its own."""
+"""Trains a module for one step of the schedule, with this optimizer."""
 
 
 def partition(weights: NDArray[np.float32], frozen: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
-    """The frozen weights grown to ``round(share * size)`` by the largest that are free.
+    """The mask of frozen weights, extended to ``round(share * size)`` by the largest that are free.
 
-    Among equal magnitudes the lower index goes first. What is frozen stays so, even if it is more than
-    the share.
+    Of equal magnitudes the lower index comes first. Frozen weights stay frozen, even if there are more of
+    them than the share.
     """
     wanted = round(share * weights.size) - int(np.count_nonzero(frozen))
     grown = frozen.copy()
@@ -52,8 +52,8 @@ def partition(weights: NDArray[np.float32], frozen: NDArray[np.bool_], share: fl
 
 @dataclass
 class FrozenWeight:
-    """A module's weight tensor, the set of powers it is rounded to, and which values are frozen, and at
-    what: ``mask`` and ``values`` have the weight's shape."""
+    """A module's weight tensor, the set of powers it is rounded to, and its frozen weights: their ``mask``
+    and ``values`` have the weight's shape."""
 
     name: str
     weight: nn.Parameter
@@ -63,7 +63,7 @@ class FrozenWeight:
 
     @staticmethod
     def of(name: str, weight: nn.Parameter, bits: int, max_span: int | None) -> FrozenWeight:
-        """Nothing frozen yet; the set follows from the weights as they are."""
+        """A weight without frozen values; the set of powers follows from the present weights."""
         values = weight.detach().clone()
         powers = powers_for(_array(values), bits, max_span)
         return FrozenWeight(name, weight, powers, torch.zeros_like(values, dtype=torch.bool), values)
@@ -73,7 +73,7 @@ class FrozenWeight:
         self.hold()
         now = _array(self.weight)
         self.mask.copy_(torch.from_numpy(partition(now, self.mask.cpu().numpy(), share)))
-        # What is frozen already is of the set, and rounding leaves it as it is.
+        # Frozen values are in the set already, so that rounding does not change them.
         self.values.copy_(torch.from_numpy(round_filter(now, self.powers).real))
         self.hold()
 
@@ -84,7 +84,7 @@ class FrozenWeight:
 
 
 def weights_of(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights to be rounded, by name: those of convolutions, linear and recurrent layers, no biases.
+    """The weights to be rounded, by name: those of convolutions, linear and recurrent layers, without biases.
 
     A parameter that two layers share is listed once. Raises UsageError for a module without any.
     """
@@ -113,9 +113,9 @@ def quantize_incrementally(
 ) -> tuple[FrozenWeight, ...]:
     """Quantizes a trained module in place; returns its weights with their sets, all frozen at the end.
 
-    ``retrain`` is called after each step but the last, and may use whatever data and loss it likes;
-    ``optimizer`` makes the optimizer of each step for all of the module's parameters. After the last step no
-    weight is free. Raises UsageError for shares that do not rise to 1, and what :func:`powers_for` raises.
+    ``retrain`` is called after each step but the last, after which no weight is free; ``optimizer`` makes the
+    optimizer of each step for all of the module's parameters. Raises UsageError for shares that do not rise
+    to 1, and what :func:`powers_for` raises.
     """
     check_shares(shares)
     frozen = tuple(FrozenWeight.of(n, w, bits, max_span) for n, w in weights_of(module).items())
@@ -150,11 +150,12 @@ def prune_incrementally(
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
     dense: Sequence[str] = (),
 ) -> None:
-    """Sets the ``shares`` of least magnitude of each weight tensor to 0 in turns, in place, and retrains the
-    rest after each, zeros held. ``dense`` names tensors that stay whole, as :func:`weights_of` does.
+    """Prunes in place: for each of ``shares``, sets that share of each weight tensor, the least magnitudes,
+    to 0 and retrains the other weights. ``dense`` names tensors that are not pruned, as :func:`weights_of`
+    does.
 
     Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks" (2015). Raises
-    UsageError for a name in ``dense`` there is none of.
+    UsageError for an unknown name in ``dense``.
     """
     weights = weights_of(module)
     for name in dense:
@@ -182,11 +183,11 @@ def check_shares(shares: Sequence[float]) -> None:
 
 
 class Ensemble(nn.Module):
-    """Members of one kind whose outputs are averaged: the mean of their probabilities.
+    """An ensemble, whose output is the mean of its members' probabilities.
 
-    ``probabilities`` turns a member's output into them: softmax over classes (the default) or a sigmoid for
-    maps of pixels. Members differ in nothing but what they were initialized and trained with. The paper does
-    not say how it averages. Raises UsageError for fewer than two.
+    ``probabilities`` turns a member's output into probabilities: softmax over classes (the default) or a
+    sigmoid for maps of pixels. Members only differ in their initialization and training. The paper does not
+    say how it averages. Raises UsageError for fewer than two members.
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         if len(members) < 2:
-            raise UsageError(f"an ensemble of {len(members)}")
+            raise UsageError(f"an ensemble needs two members or more, not {len(members)}")
         self.members = nn.ModuleList(members)
         self._probabilities = probabilities or (lambda x: torch.softmax(x, 1))
 

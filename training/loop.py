@@ -1,4 +1,4 @@
-"""The training loop: adversarial plus pixel loss, resumable, with progress."""
+"""The training loop: adversarial and pixel losses, checkpoints and progress."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from training.model import Discriminator, NamedConvolutions
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how hard: Adam, learning rate falling along a cosine to a hundredth.
+    """The schedule of a training: Adam, with a learning rate that falls along a cosine to a hundredth.
 
-    The pixel loss is ``L1 + similarity (1 - SSIM)``. Against it ``adversarial`` weighs the critic's verdict,
-    ``perceptual`` the distance in VGG features and ``squared`` the mean squared error, which keeps learnt
-    ranges from clipping what is rare and bright; ``structure`` weighs the faint structure that was lost. The
-    critic joins after ``adversarial_from`` steps, when there is something to judge, and sits on every
-    ``adversarial_every``-th step with as many times the weight, since it costs three times as much as the
-    generator.
+    The pixel loss is ``L1 + similarity (1 - SSIM)``. The other numbers are weights relative to it:
+    ``adversarial`` of the critic's score, ``perceptual`` of the distance in VGG features, ``squared`` of the
+    mean squared error, which keeps learnt ranges from clipping rare bright values, and ``structure`` of the
+    loss of faint structure. The critic is used after ``adversarial_from`` steps, in every
+    ``adversarial_every``-th step, with its weight multiplied by that number, since it costs three times as
+    much as the generator.
     """
 
     steps: int
@@ -44,7 +44,7 @@ class Schedule:
 
 @dataclass
 class State:
-    """All that a checkpoint must hold: networks, their optimizers, and the average of the weights."""
+    """The content of a checkpoint: networks, their optimizers, and the average of the weights."""
 
     model: NamedConvolutions
     critic: Discriminator
@@ -73,7 +73,7 @@ class State:
         path.with_suffix(".new").replace(path)
 
     def resume(self, path: Path) -> int:
-        """Takes a checkpoint if there is one; returns the step to go on from."""
+        """Loads a checkpoint if there is one; returns the step to continue with."""
         if not path.is_file():
             return 0
         kept = torch.load(path, weights_only=True)
@@ -137,8 +137,8 @@ def train(
 def one_step(
     state: State, noisy: Tensor, clean: Tensor, schedule: Schedule, step: int, perceptual: nn.Module | None
 ) -> dict[str, float]:
-    """One step of the generator, and of the critic where it sits; returns the losses for the log."""
-    # bfloat16 rounds about as coarsely as 8 bits do: it would hide what is to be learned.
+    """One step of the generator, and of the critic in its steps; returns the losses for the log."""
+    # bfloat16 rounds about as coarsely as 8 bits: it would hide their effect.
     with torch.autocast(noisy.device.type, torch.bfloat16, enabled=state.model.rounding is None):
         restored = state.model(noisy)
     restored = restored.float()
@@ -174,7 +174,7 @@ def one_step(
 
 
 def keep_schedule(path: Path, schedule: Schedule) -> None:
-    """Writes the schedule, or checks that a run to be resumed has the same one. Raises UsageError."""
+    """Writes the schedule, or raises UsageError where a run to be resumed has another one."""
     wanted = json.dumps(asdict(schedule), indent=1) + "\n"
     if path.is_file() and path.read_text(encoding="utf-8") != wanted:
         raise UsageError(

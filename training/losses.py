@@ -10,7 +10,8 @@ WINDOW, SIGMA = 11, 1.5
 
 
 FAINT = 0.006
-"""Deviation, grey, from which on structure counts in :func:`lost_structure`; SSIM's own is 0.03."""
+"""The standard deviation, in grey, from which structure counts in :func:`lost_structure`; it is 0.03 in
+SSIM."""
 
 
 def ssim(first: Tensor, second: Tensor, data_range: float = 1.0) -> Tensor:
@@ -26,8 +27,8 @@ def ssim(first: Tensor, second: Tensor, data_range: float = 1.0) -> Tensor:
 
 
 def lost_structure(found: Tensor, wanted: Tensor) -> Tensor:
-    """One minus the mean of SSIM's structure and contrast alone, with a constant so small that detail of 1 %
-    of the grey range counts: losing it costs nearly as much as losing an edge."""
+    """One minus the mean of SSIM's structure and contrast terms, with a smaller constant: to lose detail of
+    1 % of the grey range costs nearly as much as to lose an edge."""
     _, _, shared, both = _moments(found, wanted, FAINT**2)
     return 1 - (shared / both).mean()
 

@@ -41,7 +41,8 @@ CONVOLUTIONS = {
 
 SHARED_BY_SKIPS = {"box1/conv2": "up1/concat", "box2/conv2": "up2/concat", "box3/conv2": "up3/concat"}
 SHARED_BY_RESIZES = {"up2/conv2": "up1/concat", "up3/conv2": "up2/concat", "bottom/conv": "up3/concat"}
-"""A concatenation takes one scale, and so does a bilinear resize with its input."""
+"""Activation to the one whose range it takes: a concatenation and its inputs have one scale, and so have a
+bilinear resize and its input."""
 
 UPSAMPLED_CHANNELS = {"up3/upsample": 128, "up2/upsample": 64, "up1/upsample": 32}
 
@@ -55,7 +56,7 @@ class NamedConvolutions(nn.Module):
         self.rounding: FakeQuantization | RangeObserver | None = None
         """Set for quantization-aware training."""
         self.shares: Mapping[str, str] = {}
-        """Activations rounded in another's range, because the 8-bit graph must give both one scale."""
+        """Activations rounded in the range of another one, because both have one scale in the 8-bit graph."""
 
     def add(self, name: str, layer: nn.Module) -> None:
         """Adds a layer, He-normal filter and zero bias."""
@@ -72,9 +73,9 @@ class NamedConvolutions(nn.Module):
         return self._layers[name.replace("/", "_")]
 
     def conv(self, name: str, x: Tensor, relu: bool = True, rounded: bool = True) -> Tensor:
-        """Runs a convolution, then ReLU unless it is the linear last one.
+        """Runs a convolution, then ReLU unless the layer is the linear last one.
 
-        ``rounded=False``: what follows rounds the result, together with its other operand.
+        With ``rounded=False`` the next op rounds the result together with its other operand.
         """
         layer = self.layer(name)
         transposed = isinstance(layer, nn.ConvTranspose2d)
@@ -114,7 +115,7 @@ class NamedConvolutions(nn.Module):
         return {f"{name}/range": np.array(ends, np.float32) for name, ends in self.rounding.ranges().items()}
 
     def load(self, weights: Weights, partly: bool = False) -> None:
-        """Takes weights by name, as :meth:`weights` gives them; ``partly`` leaves out those not given."""
+        """Sets weights by name, as :meth:`weights` gives them; with ``partly`` some may be missing."""
         with torch.no_grad():
             for name in self.names():
                 if partly and f"{name}/filter" not in weights:
@@ -150,12 +151,12 @@ class TomoGAN(NamedConvolutions):
     def upsample(self, name: str, x: Tensor) -> Tensor:
         """Doubles height and width."""
         if self.upsampling == "transposed":
-            # TRANSPOSE_CONV fuses no activation in .tflite: what RELU reads is rounded on its own.
+            # TRANSPOSE_CONV fuses no activation in .tflite: the input of RELU has its own rounding.
             return F.relu(self.round(f"{name}/linear", self.conv(name, x, relu=False, rounded=False)))
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Denoises the middle one of three adjacent slices."""
+        """Denoises the middle slice of three adjacent ones."""
         x = self.conv("mix", self.round("input", x))
         box1 = self.conv("box1/conv2", self.conv("box1/conv1", x))
         box2 = self.conv("box2/conv2", self.conv("box2/conv1", F.max_pool2d(box1, 2)))
@@ -170,7 +171,7 @@ class TomoGAN(NamedConvolutions):
 
 CARRIERS = 8
 STEP = 1.5 / 255
-"""Grey per 8-bit step, about, where an activation holds a restored slice."""
+"""The approximate grey per 8-bit step of an activation that holds a restored slice."""
 
 
 class FineTune(NamedConvolutions):
@@ -183,10 +184,11 @@ class FineTune(NamedConvolutions):
         self._begin_as_identity()
 
     def _begin_as_identity(self) -> None:
-        """Lets half the channels carry the image, lifted so that ReLU keeps grey values down to -0.25.
+        """Initializes half of the channels to the image plus an offset, so that ReLU keeps grey values from
+        -0.25 on.
 
-        Each is lifted by another fraction of an 8-bit step, so that their roundings differ and the mean is
-        finer than any of them.
+        Each offset differs by a fraction of an 8-bit step, so that roundings differ and the mean is finer
+        than each channel.
         """
         repair, output = self.layer("repair"), self.layer("output")
         lifts = 0.25 + torch.arange(CARRIERS) / CARRIERS * STEP
@@ -208,8 +210,8 @@ class FineTune(NamedConvolutions):
 class Discriminator(nn.Module):
     """TomoGAN's critic: six 3×3 convolutions, every second one with stride 2, then two dense layers.
 
-    Source: Liu et al., "TomoGAN", section 2, with half its channels, so that two cores can train it; global
-    averaging replaces its flattening, so that any patch size can be judged.
+    Source: Liu et al., "TomoGAN", section 2. It has half the channels, so that two cores can train it, and
+    global averaging in place of flattening, so that it takes any patch size.
     """
 
     def __init__(self, widths: tuple[int, int, int] = (32, 64, 128)) -> None:

@@ -15,7 +15,7 @@ Float = NDArray[np.float32]
 def taught(
     batches: Iterator[tuple[Tensor, Tensor]], teacher: torch.nn.Module
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of noisy images with the results of ``teacher`` in place of clean images."""
+    """Batches of noisy images with the output of ``teacher`` in place of clean images."""
     teacher = teacher.eval().to(memory_format=torch.channels_last)
     for noisy, _ in batches:
         with torch.no_grad():
@@ -29,8 +29,8 @@ def patches(
     """Batches of ``(noisy [batch, 3, size, size], clean [batch, 1, size, size])``.
 
     ``noisy`` is ``[slice, y, x, 3]``, ``clean`` ``[slice, y, x]``. Each patch is turned and mirrored; every
-    second one has its neighbours swapped, because a stack of slices has no preferred direction. With
-    ``vary_grey`` its brightness and contrast are changed a little.
+    second patch has its neighbours swapped, because a stack of slices has no preferred direction. With
+    ``vary_grey`` brightness and contrast are changed a little.
     """
     generator = np.random.default_rng(seed)
     slices, height, width = clean.shape

@@ -1,6 +1,6 @@
 """The perceptual loss of the paper: distance between images in the features of VGG-19.
 
-The weights are not shipped: they are ImageNet's, and large. Users who want this term give the file of
+The weights, trained on ImageNet, are large and not shipped. Users who want this term give the file of
 torchvision's ``vgg19`` (``torch.save`` of its state dict).
 """
 
@@ -47,7 +47,7 @@ class PerceptualLoss(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, found: Tensor, wanted: Tensor) -> Tensor:
-        """One number; its gradient reaches ``found`` only."""
+        """One number, whose gradient only reaches ``found``."""
         return F.mse_loss(self._describe(found), self._describe(wanted.detach()))
 
     def _describe(self, image: Tensor) -> Tensor:

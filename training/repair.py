@@ -1,4 +1,4 @@
-"""Training data of Fine-Tune: slices restored by the quantized TomoGAN on the oracle."""
+"""Training data of Fine-Tune: slices that the quantized TomoGAN restores on the oracle."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Float = NDArray[np.float32]
 
 
 def quantized_tomogan(weights: Mapping[str, Array], upsampling: Upsampling, scheme: str, tile: int) -> Graph:
-    """TomoGAN for ``tile`` × ``tile`` inputs, quantized in the ranges learnt with its weights, else over the
-    simulated calibration slices."""
+    """TomoGAN for ``tile`` × ``tile`` inputs, quantized in the ranges learnt with its weights, or calibrated
+    on the simulated calibration slices where there are none."""
     float_graph = tomogan(tile, tile, upsampling, weights)
     learnt = learnt_ranges(weights)
     if learnt:
@@ -29,7 +29,7 @@ def quantized_tomogan(weights: Mapping[str, Array], upsampling: Upsampling, sche
 
 
 def restored_in_float(noisy: Float, weights: Mapping[str, Array], upsampling: Upsampling) -> Float:
-    """``[slice, y, x, 3]`` to ``[slice, y, x]``: what the network gives before anything is rounded."""
+    """``[slice, y, x, 3]`` to ``[slice, y, x]``: the output of the float network."""
     network = on_onnx_runtime(tomogan(*noisy.shape[1:3], upsampling, weights))
     return np.concatenate([network(image[None])[..., 0] for image in noisy])
 
@@ -49,7 +49,7 @@ def tiles_by_oracle(noisy: Float, graph: Graph, grid: TileGrid) -> Float:
 
 
 def _each(noisy: Float, restored: Callable[[Float], Float]) -> Float:
-    """One result per slice, saying how far it is."""
+    """One result per slice; prints how many slices are restored."""
     results = []
     for number, image in enumerate(noisy, 1):
         results.append(restored(image))

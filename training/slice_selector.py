@@ -1,7 +1,7 @@
 """Training the slice selector: crops of clean and noisy slices of simulated samples.
 
-Each slice of a window is the clean or the noisy one at random, since a scan's clean slices may lie beside
-noisy ones; what counts is the middle one.
+Each slice of a window is clean or noisy at random, since a scan's clean slices may lie beside noisy ones; the
+middle slice gives the label.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCH = 32
 
 
 class SliceSelector(NamedConvolutions):
-    """``[batch, 3, y, x]`` → ``[batch, 2]``: how clean and how noisy the middle slice is."""
+    """``[batch, 3, y, x]`` → ``[batch, 2]``: scores of the middle slice being clean and noisy."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,8 @@ def stacks(samples: int, size: int, seed: int, path: Path) -> NDArray[np.float16
 
 
 def batch_of(slices: NDArray[np.float16], generator: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Windows ``[batch, 3, 64, 64]``, turned and mirrored, half of them with a noisy middle, and which."""
+    """Windows ``[batch, 3, 64, 64]``, turned and mirrored, half of them with a noisy middle, and their
+    labels."""
     size = slices.shape[-1]
     windows, labels = [], []
     for number in range(BATCH):
@@ -114,8 +115,9 @@ def train_selector(slices: NDArray[np.float16], steps: int, seed: int) -> SliceS
 
 
 def observed_ranges(weights: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
-    """``<activation>/range`` of every activation over the simulated slices that quantize TomoGAN, float32
-    ``[low, high]``: kept with the weights, so that every machine quantizes alike without simulating."""
+    """``<activation>/range`` of every activation over the simulated slices that calibrate TomoGAN, float32
+    ``[low, high]``. They are kept with the weights, so that every machine quantizes equally without
+    simulating."""
     graph = slice_selector(CROP, CROP, weights)
     return {
         f"{graph.tensors[index].name}/range": np.array([found.low, found.high], np.float32)

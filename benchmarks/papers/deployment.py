@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from benchmarks.papers.nets import ImageNet
 
 JUDGED = 8
-"""Images of each kind that LiteRT is judged on."""
+"""Number of images of each kind on which LiteRT is judged."""
 
 MEASURED = 250
-"""Images of each kind whose accuracy is measured in 8 bits."""
+"""Number of images of each kind on which the accuracy in 8 bits is measured."""
 
 BITS, MAX_SPAN, PRUNED, RATE = 5, 6, 0.8, 1e-3
 SAMPLES = 64
 UNIT = Range(0.0, 1.0)
-"""The range of all three networks' inputs, so that one image does for all."""
+"""The input range of all three networks, so that one quantized image serves all."""
 
 Parts = dict[str, tuple[Array, Array, Array]]
 
 
 def deployed(modules: dict[str, ImageNet], parts: Parts, epochs: int) -> Record:
-    """For each way: accuracy in percent of the whole in 8 bits, LiteRT's exit code and summary, the energy of
-    its weights as a share of the plain one's."""
+    """For each way: the accuracy in percent of the selective network in 8 bits, the exit code and summary of
+    LiteRT's verdict, and the energy of its weights as a share of the plain network's."""
     record: Record = {"ways": {}}
     plain = {name: graph_of(module) for name, module in modules.items()}
     base = sum(energy(graph) for graph in plain.values())
@@ -82,7 +82,7 @@ def graph_of(module: ImageNet) -> Graph:
 
 
 def trained_so(way: str, module: ImageNet, parts: Parts, name: str, epochs: int) -> ImageNet:
-    """A copy in powers of two, or pruned to a fifth, with retraining on the images it is for."""
+    """A copy in powers of two, or pruned to a fifth, retrained on images of its kind."""
     clean, distorted, labels = parts["train"]
     images, changed = clean if name == "clean" else distorted, deepcopy(module)
 
@@ -122,7 +122,7 @@ def feeds(network: SelectiveNetwork, parts: Parts, number: int) -> list[tuple[Ar
 
 
 def right(network: SelectiveNetwork, parts: Parts) -> float:
-    """Percent of test images that the selective network gets right on the oracle."""
+    """Percent of test images that the selective network classifies correctly on the oracle."""
     programs = {name: compile_graph(graph, "litert-2.3-xnnpack", 1) for name, graph in network.graphs.items()}
     found = []
     for image, label in feeds(network, parts, MEASURED):

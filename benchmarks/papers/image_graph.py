@@ -1,4 +1,4 @@
-"""The experiments' image networks as this project's float32 graphs, to be counted, quantized and judged."""
+"""The experiments' image networks as float32 graphs, which are counted, quantized and judged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def image_graph(
 
 
 def weights_by_name(module: ImageNet) -> dict[str, Array]:
-    """A trained module's weights as the graph names and lays them out."""
+    """A trained module's weights in the graph's names and layouts."""
     found: dict[str, Array] = {}
     for number, layer in enumerate(module.convolutions, 1):
         found[f"block{number}/conv/filter"] = layer.weight.detach().numpy().transpose(0, 2, 3, 1).copy()

@@ -10,10 +10,10 @@ import numpy as np
 from benchmarks.papers.statistics import Estimate
 
 LINEAR, MARKS = 2, (1, 2, 5, 10, 20, 50)
-"""Where the scale becomes logarithmic, and what is written at it."""
+"""The value from which the scale is logarithmic, and the labels of the scale."""
 
 Panels = Mapping[str, Mapping[str, Sequence[Estimate]]]
-"""By the panel's title: estimates by the name of their series, one at each place."""
+"""Title of a panel to its series: name to estimates, one at each place."""
 
 
 def draw_intervals(
@@ -24,7 +24,8 @@ def draw_intervals(
     panel_width: float,
     path: Path,
 ) -> Path:
-    """Draws estimates at ``places``, a series ``shift`` beside the one before; ``labels`` are x and y.
+    """Draws estimates at ``places``, each series ``shift`` beside the last one; ``labels`` are those of x and
+    y.
 
     The scale is linear within ±2 and logarithmic beyond, so that a loss of 60 hides no difference of 1.
     """

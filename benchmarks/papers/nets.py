@@ -50,7 +50,7 @@ class ImageNet(nn.Module):
         """Scores of the classes."""
         for convolution in self.convolutions:
             x = nn.functional.max_pool2d(torch.relu(convolution(x)), 2)
-        # NHWC, as the graphs have it: their fully connected layers read channels last.
+        # NHWC, as in the graphs, whose fully connected layers read channels last.
         return self.output(torch.relu(self.hidden(x.permute(0, 2, 3, 1).flatten(1))))
 
 
@@ -72,14 +72,15 @@ NETWORKS: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = {
     "digits": {"wide": lambda: ImageNet((32, 64), 64, 8, 10), "narrow": lambda: ImageNet((4, 8), 16, 8, 10)},
     "vowels": {"wide": lambda: SpeechNet(64, 9), "narrow": lambda: SpeechNet(8, 9)},
 }
-"""By data set and width, for :mod:`benchmarks.papers.powers`: about sixty times as many weights, and few."""
+"""Networks of :mod:`benchmarks.papers.powers` by data set and width; a wide one has about forty times as many
+weights as the narrow one."""
 
 
 def train(
     module: nn.Module, samples: Array, labels: Array, epochs: int, optimizer: torch.optim.Optimizer, seed: int
 ) -> None:
-    """``epochs`` of cross entropy in batches of 50, shuffled by the seed; none shorter than a batch is left
-    out."""
+    """``epochs`` of cross entropy in batches of 50 or a few more, shuffled by the seed; every sample is
+    used."""
     x, y = torch.from_numpy(samples), torch.from_numpy(labels)
     shuffler = np.random.default_rng(seed)
     module.train()

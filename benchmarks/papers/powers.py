@@ -1,9 +1,9 @@
-"""Does training in powers of two make a network more accurate? §D1 of the plan, with the missing control.
+"""Does training in powers of two make a network more accurate? The paper's experiment with a control.
 
 A network is trained, then goes through the schedule of 50, 75, 87.5 and 100 % at each of 2 to 9 bits, with
-retraining between. The *control* is the same network through the same schedule without rounding: what more
-epochs alone bring. A difference to the control is paired by seed; its interval is Student's, and over the
-eight widths Holm's correction holds. Every run counts, none is the best of several.
+retraining between. The *control* is that network after an equal schedule without rounding, which shows the
+effect of more epochs alone. A difference to the control is paired by seed; its interval is Student's, with
+Holm's correction over the eight numbers of bits. Every run counts, none is the best of several.
 
 Source: "Quantization of Deep Neural Networks for Accurate Edge Computing", which compares with the network
 before the schedule and keeps the best of four runs.
@@ -30,14 +30,14 @@ BITS = range(2, 10)
 DATA = ("mnist1d", "digits", "vowels")
 WIDTHS = ("wide", "narrow")
 EPOCHS, AGAIN = 30, 8
-"""Of the float network, and of each of the three retrainings."""
+"""Epochs of the float network, and of each of the three retrainings."""
 
 RATE, AGAIN_RATE = 2e-3, 1e-3
-"""Adam's learning rates; the moments start anew at each step."""
+"""Adam's learning rates; its moments start anew at each step of the schedule."""
 
 
 def tasks(folder: Path, seeds: int, quick: bool) -> list[Task]:
-    """One task for each data set, width and seed, seeds first, so that an early end leaves pairs."""
+    """One task for each data set, width and seed; seeds vary slowest, so that an early end leaves pairs."""
     part = "quick-" if quick else ""
     return [
         Task(f"{part}{data}-{width}-{seed}", measure, (folder, data, width, seed, quick))
@@ -48,8 +48,8 @@ def tasks(folder: Path, seeds: int, quick: bool) -> list[Task]:
 
 
 def measure(folder: Path, data: str, width: str, seed: int, quick: bool) -> Record:
-    """Accuracies in percent of the float network, the control and each number of bits; all probabilities on
-    the test samples go into ``folder``, for ensembles."""
+    """Accuracies in percent of the float network, the control and each number of bits. All probabilities on
+    the test samples are written into ``folder``, for ensembles."""
     import torch
 
     from benchmarks.papers.data_sets import DATA_SETS
@@ -90,16 +90,16 @@ def measure(folder: Path, data: str, width: str, seed: int, quick: bool) -> Reco
 
 
 Memory = dict[bytes, dict[str, Any]]
-"""What retraining made of a network, by a digest of what the schedule had made of it after each part."""
+"""Retrained states of a network, by a digest of its rounded weights after each part of the schedule."""
 
 
 def remembered(
     retrain: Callable[[int, torch.nn.Module, torch.optim.Optimizer], None], memory: Memory
 ) -> Retrain:
-    """``retrain``, which also takes the number of the part that was rounded, for one pass of the schedule.
+    """``retrain`` for one pass of the schedule; it also takes the number of the part that was rounded.
 
-    What was rounded alike so far and trained with equal seeds ends in equal weights, so that one result does
-    for all numbers of bits that round the larger weights alike. The bits are those without ``memory``.
+    Equally rounded weights that are trained with equal seeds become equal weights, so that one result serves
+    all numbers of bits that round the larger weights equally. Without ``memory`` the bits are equal.
     """
     history, parts = hashlib.sha256(), 0
 
@@ -119,5 +119,5 @@ def remembered(
 
 
 def outputs_path(folder: Path, data: str, width: str, seed: int, quick: bool) -> Path:
-    """Where the probabilities of a run lie."""
+    """The file of a run's probabilities."""
     return folder / "outputs" / f"{'quick-' if quick else ''}{data}-{width}-{seed}.npz"

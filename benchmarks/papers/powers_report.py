@@ -19,12 +19,12 @@ from karat24.refimpl.graph import Array
 MEMBERS = range(1, 8)
 ENSEMBLED = ("float", "control", "4", "5")
 
-ARITHMETIC = """Of the paper's own figures these are arithmetic or noise and were not measured again: memory
-"4 to 6.4 times smaller" is 32 / b for b of 8 and 5 bits, biases and batch normalization left out; 6 to 9 bits
-are the same quantizer for trained weights (the values they add are smaller than all but a few weights), so
-that what its tables show between them is what two runs differ by; its "best" width is the best of several,
-and each entry the best of four runs. Its data (MICCAI glands, ImageNet, TIMIT) lie in no package: nothing
-here is a measurement of those. Readers for them are in `training/data_sets`."""
+ARITHMETIC = """These figures of the paper are arithmetic or noise and were not measured again. Memory
+"4 to 6.4 times smaller" is 32 / b for b of 8 and 5 bits, without biases and batch normalization. 6 to 9 bits
+are one quantizer for trained weights, since the values they add are smaller than all but a few weights; the
+differences between them in its tables are those of two runs. Its "best" width is the best of several, and
+each entry the best of four runs. Its data (MICCAI glands, ImageNet, TIMIT) are in no package and were not
+measured here; `training/data_sets` reads them."""
 
 
 def write(records: Mapping[str, Record], options: argparse.Namespace, output: Path) -> list[Path]:
@@ -52,24 +52,25 @@ def grouped(records: Mapping[str, Record]) -> Groups:
 
 
 def to_control(group: list[Record]) -> dict[int, Estimate]:
-    """Each number of bits less the control, in points."""
+    """The difference of each number of bits to the control, in points."""
     control = [record["accuracy"]["control"] for record in group]
     return {bits: paired([record["accuracy"][str(bits)] for record in group], control) for bits in BITS}
 
 
 def better(group: list[Record]) -> list[int]:
-    """The numbers of bits that beat the control, by Holm over the eight."""
+    """The numbers of bits that beat the control, by Holm's correction over the eight."""
     found = to_control(group)
     rejected = holm({str(bits): estimate.p for bits, estimate in found.items()})
     return [bits for bits, estimate in found.items() if estimate.mean > 0 and rejected[str(bits)]]
 
 
 def conclusion(groups: Groups) -> str:
-    """What the plan of the experiment lets one say: gains for the wide network and not for the narrow one."""
+    """The conclusion by the plan of the experiment: a gain for the wide network and none for the narrow
+    one."""
     sentences = []
     for data in DATA:
         if not all((data, width) in groups for width in WIDTHS):
-            sentences.append(f"{data}: not all networks have run twice, so nothing is said.")
+            sentences.append(f"{data}: not all networks have run twice, so there is no conclusion.")
             continue
         wide, narrow = (better(groups[data, width]) for width in WIDTHS)
         gained = f"{', '.join(map(str, wide))} bits beat the control for the wide network"
@@ -86,19 +87,17 @@ def document(groups: Groups, records: Mapping[str, Record], options: argparse.Na
     """The whole text."""
     parts = [
         "# Does quantization to powers of two make networks more accurate?\n",
-        "`python -m benchmarks.papers powers` measures it, resumes, and writes this. "
+        "`python -m benchmarks.papers powers` measures it, resumes, and writes this page. "
         f"{effort(records, options.left)}\n",
-        "Each network is trained, then goes through the schedule of 50, 75, 87.5 and 100 % at each number of "
-        "bits; the control goes through it without rounding. Accuracy in percent, differences in points with "
-        "intervals of 95 % paired by seed; ✓ marks those that Holm's correction over the eight leaves. "
-        "No run was left out.\n",
+        "Each network is trained, then goes through the schedule of 50, 75, 87.5 and 100 % at each number "
+        "of bits; the control goes through it without rounding. Accuracy is in percent; differences are in "
+        "points, paired by seed, with intervals of 95 %. ✓ marks differences that are significant by Holm's "
+        "correction over the eight numbers of bits. No run was left out.\n",
         conclusion(groups),
         "\n" + ARITHMETIC + "\n",
     ]
     if options.quick:
-        parts.insert(
-            1, "**A tenth of the training (`--quick`): shows that the program runs, and no more.**\n"
-        )
+        parts.insert(1, "**A tenth of the training (`--quick`): this only shows that the program runs.**\n")
     for (data, width), group in groups.items():
         means = {n: np.mean([r["accuracy"][n] for r in group]) for n in group[0]["accuracy"]}
         rejected = holm({str(bits): estimate.p for bits, estimate in to_control(group).items()})
@@ -119,7 +118,7 @@ def document(groups: Groups, records: Mapping[str, Record], options: argparse.Na
 
 
 def ensembles(group: list[Record], folder: Path) -> str:
-    """Accuracy of 1 to 7 members, the mean of their probabilities; members are the first seeds, in order."""
+    """Accuracy of ensembles of 1 to 7 members; the members are the first seeds, in order."""
     outputs = []
     for record in sorted(group, key=lambda record: record["seed"]):
         path = outputs_path(folder, record["data"], record["width"], record["seed"], record["quick"])
@@ -149,7 +148,7 @@ def _labels(data: str) -> Array | None:
 
     try:
         return DATA_SETS[data]().test[1]
-    except UsageError:  # tables are also made where the packages are not
+    except UsageError:  # tables are also written where the packages are missing
         return None
 
 

@@ -1,4 +1,4 @@
-"""What each experiment writes from the records there are."""
+"""The pages that each experiment writes from its records."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ WRITERS: Mapping[str, Writer] = {
     "bits": bits_report.write, "powers": powers_report.write, "selective": selective_report.write,
     "slices": slices_report.write,
 }  # fmt: skip
-"""By experiment: a function of records, options and the folder for tables and pictures to what it wrote."""
+"""By experiment: a function of records, options and an output folder that returns the written files."""

@@ -1,9 +1,9 @@
-"""Is a selector with two narrow networks better than one network? §D2 of the plan, with the missing control.
+"""Is a selector with two narrow networks better than one network? The paper's experiment with a control.
 
-For each width four things are trained: a network on clean images, one on distorted ones, and one on both
-together, each with as many epochs, so that the two dedicated networks take as many steps as the one on both;
-and a tiny selector. The *control* the paper lacks is the narrow network on both. Half of the test images are
-distorted. Distortions are fixed copies, drawn once for each seed.
+For each width four networks are trained: one on clean images, one on distorted images, one on both, and a
+tiny selector. All take equal numbers of epochs, so that the two dedicated networks take as many steps
+together as the one on both. The *control*, which the paper lacks, is the narrow network on both. Half of the
+test images are distorted. Distorted copies are drawn once for each seed.
 
 Source: "Selective Deep Convolutional Neural Network for Low Cost Distorted Image Classification", whose
 accuracies are those of a selector without errors.
@@ -30,14 +30,15 @@ TRAINING = {"digits": 900, "mnist": 1000}
 SIDES = {"digits": 8, "mnist": 16}
 DISTORTIONS = {"noise 0.25": ("noise", 0.25), "noise 0.5": ("noise", 0.5), "blur 1": ("blur", 1.0),
                "occlusion": ("occlusion", 0.5)}  # fmt: skip
-"""By name: kind and degree; a block's side is in parts of the image's, as 16 of 32 pixels are."""
+"""Name to kind and degree; a block's side is a part of the image's side, for instance 16 of 32 pixels."""
 
 DEPLOYED_WIDTH = 0.5
-"""Of the networks that are quantized and judged layer by layer."""
+"""The width of the networks that are quantized and judged layer by layer."""
 
 
 def tasks(seeds: int, quick: bool) -> list[Task]:
-    """One task for each data set, distortion and seed, seeds first; then the deployment of the first seed."""
+    """One task for each data set, distortion and seed; then one that deploys the networks of the first
+    seed."""
     part = "quick-" if quick else ""
     made = [
         Task(f"{part}{data}-{distortion}-{seed}".replace(" ", "-"), measure, (data, distortion, seed, quick))
@@ -58,7 +59,7 @@ def shape(width: float) -> tuple[tuple[int, ...], int]:
 
 
 def images_of(data: str, distortion: str, seed: int) -> dict[str, tuple[Array, Array, Array]]:
-    """``train`` and ``test``: clean images, distorted copies, labels."""
+    """``train`` and ``test``: clean images, their distorted copies, and labels."""
     from benchmarks.papers.data_sets import digits, mnist_16
     from karat24.distortions import DISTORTIONS as FUNCTIONS
 
@@ -89,7 +90,7 @@ def trained(images: Array, labels: Array, channels: tuple[int, ...], hidden: int
 
 
 def selector(parts: dict[str, tuple[Array, Array, Array]], epochs: int, seed: int) -> ImageNet:
-    """The tiny network that tells distorted images (1) from clean ones (0)."""
+    """The tiny network that distinguishes distorted images (1) from clean ones (0)."""
     clean, distorted, labels = parts["train"]
     both = np.concatenate([clean, distorted])
     return trained(both, np.repeat([0, 1], len(labels)), TINY, TINY_HIDDEN, 2, epochs, seed + 500)
@@ -138,8 +139,8 @@ def measure(data: str, distortion: str, seed: int, quick: bool) -> Record:
 
 
 def deploy(data: str, distortion: str, quick: bool) -> Record:
-    """The selective network of the first seed in int8, in powers of two (span at most 6, trained so), and
-    with 80 % pruned: accuracy on the oracle, and LiteRT's judgement layer by layer."""
+    """The selective network of the first seed in int8, in powers of two (span at most 6, retrained), and with
+    80 % pruned: its accuracy on the oracle, and LiteRT's verdict layer by layer."""
     from benchmarks.papers.deployment import deployed
 
     parts = images_of(data, distortion, 0)

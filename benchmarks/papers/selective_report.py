@@ -27,11 +27,11 @@ from karat24.refimpl.data_access import Counted, counted, stored_weights
 NEAR = 1.0
 """Points that a selective network may lose to the widest single one: the paper's own rule."""
 
-ARITHMETIC = """Of the paper's own figures these are arithmetic and were not measured again: all 18 selective
+ARITHMETIC = """These figures of the paper are arithmetic and were not measured again. All 18 selective
 accuracies of its Tables 3 and 4 are the mean of two entries of Table 1, which holds for a selector without
-errors; weights, multiplications and energy follow from the layers alone (and come out of this project's
-graphs). It counts the selector and one dedicated network, while a device stores both. Its data (CIFAR-100)
-lie in no package: nothing here is a measurement of those. A reader for them is in `training/data_sets`."""
+errors. Weights, multiplications and energy follow from the layers alone, and this project's graphs give them.
+The paper counts the selector and one dedicated network, while a device stores both. Its data (CIFAR-100) are
+in no package and were not measured here; `training/data_sets` reads them."""
 
 
 def write(records: Mapping[str, Record], options: argparse.Namespace, output: Path) -> list[Path]:
@@ -68,17 +68,17 @@ def column(group: list[Record], width: float, name: str) -> list[float]:
 
 
 def against_narrow(group: list[Record], width: float) -> Estimate:
-    """The selective network less the single one of its width: the paper's missing control."""
+    """The selective network's accuracy less that of the single one of equal width: the missing control."""
     return paired(column(group, width, "selective"), column(group, width, "both"))
 
 
 def against_wide(group: list[Record], width: float) -> Estimate:
-    """The selective network less the widest single one."""
+    """The selective network's accuracy less that of the widest single one."""
     return paired(column(group, width, "selective"), column(group, 1.0, "both"))
 
 
 def conclusion(groups: Groups) -> str:
-    """By the rule set before: an interval above 0 over the narrow one, and near the widest."""
+    """The conclusion by the rule of the plan: an interval above 0 to the narrow one, and near the widest."""
     lines = []
     for (data, distortion), group in groups.items():
         good = [
@@ -95,21 +95,20 @@ def document(groups: Groups, records: Mapping[str, Record], options: argparse.Na
     """The whole text."""
     parts = [
         "# Is a selector with two narrow networks better than one network?\n",
-        "`python -m benchmarks.papers selective` measures it, resumes, and writes this. "
+        "`python -m benchmarks.papers selective` measures it, resumes, and writes this page. "
         f"{effort(records, options.left)}\n",
-        "Accuracy in percent over as many clean as distorted test images, differences in points with "
-        "intervals of 95 % paired by seed. *Single* is one network trained on both kinds in as many steps as "
-        "the two dedicated ones together. *Perfect* is the paper's selector without errors; *formula* puts "
-        "the measured rates into its accuracies as if errors were independent. No run was left out.\n",
-        "Supported means: better than the single network of its width, the interval above 0, and less than "
-        f"{NEAR:g} point below the single one of width 1.\n",
+        "Accuracy is in percent, over equal numbers of clean and distorted test images; differences are in "
+        "points, paired by seed, with intervals of 95 %. *Single* is one network trained on both kinds in "
+        "as many steps as the two dedicated ones together. *Perfect* is the paper's selector without "
+        "errors; *formula* puts the measured rates into its accuracies as if errors were independent. No "
+        "run was left out.\n",
+        "*Supported* means that the interval of the gain over the single network of equal width is above 0, "
+        f"and that the loss to the single one of width 1 is below {NEAR:g} point.\n",
         conclusion(groups),
         "\n" + ARITHMETIC + "\n",
     ]
     if options.quick:
-        parts.insert(
-            1, "**A tenth of the training (`--quick`): shows that the program runs, and no more.**\n"
-        )
+        parts.insert(1, "**A tenth of the training (`--quick`): this only shows that the program runs.**\n")
     parts += [costs(data) for data in SIDES if any(key[0] == data for key in groups)]
     for (data, distortion), group in groups.items():
         rates = ", ".join(
@@ -140,7 +139,7 @@ def document(groups: Groups, records: Mapping[str, Record], options: argparse.Na
 
 
 def costs(data: str) -> str:
-    """Weights and multiplications of each width, single and selective; what is loaded, and what is stored."""
+    """Weights and multiplications of each width, single and selective; weights loaded, and weights stored."""
     side = SIDES[data]
     tiny = image_graph(TINY, TINY_HIDDEN, side, 2)
     rows = []
@@ -175,10 +174,11 @@ def deployments(records: Mapping[str, Record]) -> str:
         return ""
     heads = ("of the first seed", "accuracy in int8", "energy, 16 bits", "LiteRT XNNPACK, layer by layer")
     return (
-        f"\n## Deployed, width {DEPLOYED_WIDTH:g}\n\nThe whole selective network in 8 bits, run by the "
-        "oracle; *powers*: dedicated networks of powers of two in 5 bits with a span of at most 6, *pruned*: "
-        "80 % of their weights 0 and free of cost, both with retraining. An exit code of 3 says that a "
-        "branch was not compared, because no image took it.\n\n" + table(heads, rows)
+        f"\n## Deployed, width {DEPLOYED_WIDTH:g}\n\nThe oracle runs the whole selective network in 8 bits. "
+        "*Powers*: the dedicated networks are powers of two in 5 bits with a span of at most 6. *Pruned*: "
+        "80 % of their weights are 0 and cost nothing. Both were retrained. Exit code 3 means that a branch "
+        "was not "
+        "compared, because no image took it.\n\n" + table(heads, rows)
     )
 
 

@@ -1,9 +1,9 @@
-"""Does the slice selector send the right slices to TomoGAN, and what do its errors cost?
+"""Which errors does the slice selector make, and what do they cost?
 
-Simulated test scans, of all families and none trained on, in which half of the slices are clean. The selector
-runs in int8 on the oracle. A false alarm denoises a clean slice, a miss leaves a noisy one; with the SSIM of
-each kind of slice, left and denoised, in place of accuracies, the selective paper's general formula says what
-the scan as a whole comes to, and the same is measured slice by slice.
+Half of the slices of simulated test scans are clean; the scans are of all families, and none was trained on.
+The selector runs in int8 on the oracle. A false alarm denoises a clean slice, a miss leaves a noisy one. The
+selective paper's general formula, with the SSIM of left and denoised slices of each kind in place of
+accuracies, gives the mean SSIM of a scan, which is also measured slice by slice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from karat24.tomography.restoration import on_onnx_runtime
 from karat24.tomography.selection import shipped_selector
 
 SLICES = 6
-"""Of a scan: two of them at its ends are only neighbours."""
+"""Slices of a scan; the two at its ends are only neighbours."""
 
 
 def tasks(size: int, scans: int) -> list[Task]:
@@ -32,8 +32,8 @@ def tasks(size: int, scans: int) -> list[Task]:
 
 
 def measure(family: str, seed: int, size: int) -> Record:
-    """Each slice of a scan: whether it is noisy, the selector's score, its SSIM left and denoised, and the
-    noise over the contrast."""
+    """For each slice of a scan: whether it is noisy, the selector's score, its SSIM left and denoised, and
+    the ratio of noise to contrast."""
     stack = simulate_stack(family, size, seed, split="test", slices=SLICES)
     generator = np.random.default_rng([seed, size])
     noisy = generator.permutation(np.arange(SLICES) % 2 == 0)

@@ -1,4 +1,4 @@
-"""The table of what the slice selector gets right."""
+"""The page about the slice selector's errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from karat24.refimpl.networks import slice_selector, tomogan
 from karat24.tomography.selection import CROP, PLACES
 
 SHARES = (0.1, 0.5, 0.9)
-"""Of noisy slices, for which the formula is written down."""
+"""Shares of noisy slices for which the formula is evaluated."""
 
 Slices = Sequence[Mapping[str, Any]]
 
@@ -47,14 +47,14 @@ def mean(slices: Slices, noisy: bool, name: str) -> float:
 
 
 def formula(slices: Slices, share: float, false_alarms: float, misses: float) -> float:
-    """Mean SSIM of a scan with a share of noisy slices: *clean network* is to leave a slice as it is."""
+    """Mean SSIM of a scan with a share of noisy slices; the *clean network* leaves a slice as it is."""
     clean = mean(slices, False, "left"), mean(slices, False, "denoised")
     noisy = mean(slices, True, "left"), mean(slices, True, "denoised")
     return expected_accuracy(share, false_alarms, misses, clean, noisy)
 
 
 def measured(slices: Slices) -> float:
-    """Mean SSIM of the slices there are, each as the selector says."""
+    """Mean SSIM of the slices, each left or denoised as the selector says."""
     return float(np.mean([entry["denoised" if entry["score"] > 0 else "left"] for entry in slices]))
 
 
@@ -85,23 +85,23 @@ def document(records: Mapping[str, Record], slices: Slices, options: argparse.Na
     actual = sum(e["noisy"] for e in slices) / len(slices)
     return (
         "# Slices that need no denoising\n\n"
-        f"`python -m benchmarks.papers slices --size {size}` makes this: {len(records)} simulated test "
-        f"scans of {size}×{size}, {len(slices)} slices, {clean} of them clean. The selector "
-        f"({count(slice_selector()).parameters:,} parameters, int8, on the oracle) reads {crops} "
-        f"crops of {CROP}×{CROP}: {chooser / 1e6:.1f} million MAC for each slice, "
-        f"{100 * chooser / whole:.2f} % of TomoGAN's {whole / 1e9:.1f} billion. "
-        f"**False alarms {100 * false_alarms:.1f} %, misses {100 * misses:.1f} %.**\n\n"
-        "Clean means: reconstructed without noise from all projections, the simulator's target. "
+        f"`python -m benchmarks.papers slices --size {size}` writes this page of {len(records)} simulated "
+        f"test scans of {size}×{size} with {len(slices)} slices, {clean} of them clean. The selector "
+        f"({count(slice_selector()).parameters:,} parameters, int8, on the oracle) reads {crops} crops of "
+        f"{CROP}×{CROP}: {chooser / 1e6:.1f} million MAC for each slice, {100 * chooser / whole:.2f} % of "
+        f"TomoGAN's {whole / 1e9:.1f} billion. **False alarms {100 * false_alarms:.1f} %, misses "
+        f"{100 * misses:.1f} %.**\n\n"
+        "A clean slice is reconstructed without noise from all projections; it is the simulator's target. "
         f"{effort(records, options.left)}\n\n"
         + table(("family", "slices", "false alarms", "misses"), rows)
-        + "\nMisses by the noise's deviation over the slice's, in thirds of the noisy slices:\n\n"
+        + "\nMisses by the ratio of the noise's deviation to the slice's, in thirds of the noisy slices:\n\n"
         + table(("noise", "slices", "misses", "SSIM left", "SSIM denoised"), strength)
         + "\nMean SSIM of a scan by the formula, from the rates above and the mean SSIM of clean "
         f"slices left ({mean(slices, False, 'left'):.4f}) and denoised "
         f"({mean(slices, False, 'denoised'):.4f}), noisy ones left ({mean(slices, True, 'left'):.4f}) "
         f"and denoised ({mean(slices, True, 'denoised'):.4f}):\n\n"
         + table(("noisy slices", "perfect selector", "this selector", "all denoised", "none denoised"), scans)
-        + f"\nMeasured slice by slice, with {actual:.0%} noisy: {measured(slices):.4f}; the formula gives "
-        f"{formula(slices, actual, false_alarms, misses):.4f}, as if errors were independent of what they "
-        "cost.\n"
+        + f"\nMeasured slice by slice, with {actual:.0%} noisy, the mean SSIM is {measured(slices):.4f}. The "
+        f"formula, which takes errors as independent of their cost, gives "
+        f"{formula(slices, actual, false_alarms, misses):.4f}.\n"
     )

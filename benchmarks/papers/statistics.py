@@ -48,7 +48,8 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Estimate:
 
 
 def holm(values: Mapping[str, float], level: float = 1 - CONFIDENCE) -> dict[str, bool]:
-    """Which hypotheses, by their ``p``, are rejected so that one wrong rejection has at most ``level``.
+    """Which hypotheses, by their ``p``, are rejected; ``level`` bounds the probability of any wrong
+    rejection.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
     """

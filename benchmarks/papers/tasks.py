@@ -1,8 +1,8 @@
-"""Independent pieces of work, each done once: kept in files, resumed, and ended by a budget.
+"""Independent tasks: results are kept in files, runs are resumed, and a budget ends them.
 
-A task's result is a JSON object in a file of its own, so that a run can be ended at any moment and gone on
-with later. The budget is of processor time, so that a busy machine does as much as an idle one: no task is
-begun after it, and none is ended by it. No result depends on time.
+A task's result is a JSON object in a file of its own, so that a run can be ended at any moment and continued
+later. The budget is of processor time, so that a busy machine does as much as an idle one. No task begins
+after the budget is used up, and none is ended by it. No result depends on time.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Task:
 
 
 def run_tasks(tasks: Sequence[Task], folder: Path, minutes: float, processes: int, say: Say) -> int:
-    """Does what is not kept in ``folder`` yet, until what is finished took ``minutes`` of processor time for
-    each process; returns how many tasks are left.
+    """Runs the tasks whose results are not in ``folder`` yet, until finished tasks took ``minutes`` of
+    processor time for each process; returns how many tasks are left.
 
-    Each process has one thread. Raises what a task raises, after the others that run are done, and UsageError
-    when a process died.
+    Each process has one thread. Raises the exception of a task after all running tasks are done, and
+    UsageError when a process died.
     """
     folder.mkdir(parents=True, exist_ok=True)
     waiting = [task for task in tasks if not _path(folder, task.name).is_file()]
@@ -73,7 +73,7 @@ def run_tasks(tasks: Sequence[Task], folder: Path, minutes: float, processes: in
 
 
 def timed(task: Task) -> Record:
-    """The task's record and what it took: ``cpu_seconds`` of all its threads, and ``wall_seconds``."""
+    """The task's record with its cost: ``cpu_seconds`` of all its threads, and ``wall_seconds``."""
     cpu, wall = time.process_time(), time.perf_counter()
     record = task.work(*task.arguments)
     return record | {
@@ -82,7 +82,7 @@ def timed(task: Task) -> Record:
 
 
 def effort(records: Mapping[str, Record], left: int) -> str:
-    """What finished tasks took, and how many are left, for a page of results."""
+    """Sentences for a page of results: the time of finished tasks, and how many are left."""
     processor, clock = (
         sum(r.get(f"{kind}_seconds", 0.0) for r in records.values()) / 60 for kind in ("cpu", "wall")
     )
@@ -90,11 +90,7 @@ def effort(records: Mapping[str, Record], left: int) -> str:
         f"{len(records)} tasks of one thread took {processor:.0f} minutes of processor time, {clock:.0f} by "
         "the clock."
     )
-    return (
-        f"{text} **Unfinished: {left} tasks are left, so that what is said rests on fewer.**"
-        if left
-        else text
-    )
+    return f"{text} **Unfinished: {left} tasks are left; the page rests on the others.**" if left else text
 
 
 def keep(folder: Path, name: str, record: Mapping[str, Any]) -> None:

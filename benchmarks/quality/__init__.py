@@ -1,5 +1,5 @@
-"""What restoration and quantization are worth, measured: ``python -m benchmarks.quality``.
+"""``python -m benchmarks.quality``: measuring what restoration gains and what quantization costs.
 
-``cases`` are the slices, ``plans`` the quantized networks, ``methods`` what is applied to each slice,
-``evaluate`` applies and measures, ``summary``, ``tables`` and ``pictures`` say what came out.
+``cases`` are the slices, ``plans`` the quantized networks, ``methods`` the ways to restore a slice;
+``evaluate`` applies and measures; ``summary``, ``tables`` and ``pictures`` present the results.
 """

@@ -1,10 +1,10 @@
 """Restoration quality and its cost: ``python -m benchmarks.quality [run|latency|real|field]``.
 
-``run`` simulates the test set, applies every method to every slice and measures; it can be interrupted
-and started again, and computes only what is missing or out of date. ``latency`` times the 64×64-tile
-restoration of one image on every runtime here, beside the figures published in 2019. ``real`` restores a
-real scan from a part of its views, and measures against a row that no method saw. ``field`` simulates scans
-as the field has them, of samples that no network was trained on.
+``run`` simulates the test set, applies every method to every slice and measures; it can be interrupted and
+started again, and only computes what is missing or out of date. ``latency`` times the 64×64-tile restoration
+of one image on every available runtime, beside the figures published in 2019. ``real`` restores a real scan
+from a part of its views, and compares the result with a row that no method saw. ``field`` simulates scans
+under the conditions of the field, of samples that no network was trained on.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def run_latency(options: argparse.Namespace) -> int:
-    """Times; 1 when a runtime's restored image differs from the oracle's."""
+    """Times the runtimes; returns 1 when a restored image differs from the oracle's."""
     from benchmarks.quality import latency
 
     found = latency.time_restorations(
@@ -142,13 +142,13 @@ def weight_files(given: list[str]) -> WeightFiles:
 
 
 def place(documents: list[Path], texts: dict[str, str]) -> None:
-    """Puts tables into the documents that were named."""
+    """Puts tables into the given documents."""
     for document in documents:
         say(f"{document}: replaced {', '.join(fill(document, texts))}")
 
 
 def say(text: str) -> None:
-    """Prints at once, so that progress is seen through a pipe."""
+    """Prints without buffering, so that progress is visible through a pipe."""
     print(text, flush=True)
 
 

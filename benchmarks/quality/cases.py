@@ -1,4 +1,4 @@
-"""The test set: simulated slices no network was trained on, made once and kept."""
+"""The test set: simulated slices that no network was trained on, made once and kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from karat24.tomography.imaging.simulate import simulate_slices
 
 HELD_OUT = tuple(name for name, family in FAMILIES.items() if family.held_out)
 SHARE_HELD_OUT = 2 / 11
-"""Of all slices; 12 of 66."""
+"""The share of held-out families in all slices: 12 of 66."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Unique within a test set."""
+        """The slice's name, unique within a test set."""
         return f"{self.family}-{self.number:03}"
 
 
@@ -43,9 +43,9 @@ class Slice:
 
 
 def choose_cases(count: int, size: int) -> list[Case]:
-    """``count`` slices, the training families in turn, then the held-out ones with a larger share.
+    """``count`` slices: the training families in turn, then the held-out families with a larger share.
 
-    Raises UsageError for fewer than two slices, or a size that tiles of 64 do not fill.
+    Raises UsageError for fewer than two slices, or a size that is not a multiple of 64.
     """
     if count < 2:
         raise UsageError(f"{count} slices asked for; give at least 2, one of them of a held-out family")
@@ -58,9 +58,10 @@ def choose_cases(count: int, size: int) -> list[Case]:
 
 
 def load_slice(case: Case, folder: Path) -> Slice:
-    """The slice from ``folder``, simulated and stored there first when it is missing.
+    """The slice from ``folder``; a missing one is first simulated and stored there.
 
-    Slices lie in a folder named after the simulator's source, so that none outlives it.
+    The folder of the slices is named after the simulator's source, so that a changed simulator makes new
+    ones.
     """
     path = folder / f"slices-{simulator_digest()[:12]}" / f"{case.name}-{case.size}.npz"
     if not path.is_file():
@@ -79,7 +80,7 @@ def simulator_digest() -> str:
 
 
 def source_digest(*places: Path) -> str:
-    """SHA-256 over Python files, and those of folders."""
+    """SHA-256 over Python files, and over those in folders."""
     digest = hashlib.sha256()
     for place in places:
         for path in [place] if place.is_file() else sorted(place.rglob("*.py")):

@@ -1,12 +1,12 @@
-"""How near an image is to a truth of which there are only two noisy pictures, whose noise is independent.
+"""Comparing an image with a truth of which only two references with independent noise exist.
 
 Plain similarity to a noisy reference prefers images with noise of that kind. Of two references ``a`` and
 ``b`` with independent noise, the covariance is the variance of the truth, and half the mean squared
-difference is the variance of the noise: so the truth's own moments can be told, and an image compared with
-these.
+difference is the variance of the noise. Thus the truth's own moments are known, and an image is compared with
+them.
 
-``b`` must be independent of the image; ``a`` may be made of the same measurement. All images are grey ``[y,
-x]``.
+``b`` must be independent of the image; ``a`` may come from the image's own measurement. All images are grey
+``[y, x]``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from karat24.refimpl.graph import Array
 SIGMA, TRUNCATE = 1.5, 3.5
 C1, C2 = 0.01**2, 0.03**2
 FINE = 5.0
-"""Fine detail is what a Gaussian of this width, pixels, removes."""
+"""The width in pixels of a Gaussian; fine detail is what it removes."""
 
 
 @dataclass(frozen=True)
 class References:
-    """Two references, and where they are looked at, bool ``[y, x]``."""
+    """Two references, and the pixels that are compared, bool ``[y, x]``."""
 
     dependent: Array
     independent: Array
@@ -44,13 +44,14 @@ class References:
         return float((above / below)[self.inside].mean())
 
     def error(self, image: Array) -> float:
-        """Root mean squared error against the truth, grey; 0 where it is below what can be told."""
+        """Root mean squared error against the truth, grey; 0 where it is too small to be determined."""
         noise = 0.5 * float(((self.dependent - self.independent)[self.inside] ** 2).mean())
         total = float(((image - self.independent)[self.inside] ** 2).mean())
         return max(total - noise, 0.0) ** 0.5
 
     def detail_kept(self, image: Array) -> float:
-        """Share of the truth's fine detail that the image has: 1 for all of it, whatever its own noise."""
+        """The share of the truth's fine detail that the image has: 1 for all of it, whatever the image's
+        noise."""
         fine, a, b = (_fine(one)[self.inside] for one in (image, self.dependent, self.independent))
         return float((fine * b).mean() / (a * b).mean())
 

@@ -1,7 +1,7 @@
-"""Applying every method to every slice, in several processes, resuming where a run ended.
+"""Applying every method to every slice in several processes; a run resumes where the last one ended.
 
-One JSON file per slice holds what was measured, each method's entry with a fingerprint of all it depends
-on: the slice, the model's bytes, the settings. An entry whose fingerprint fits is not computed again.
+One JSON file per slice holds the results. Each method's entry has a fingerprint of all it depends on: the
+slice, the model's bytes, the settings. An entry whose fingerprint fits is not computed again.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run depends on: where models, slices and records lie, SHA-256 of each model, how many slices
-    of each family the methods marked ``few`` see."""
+    """The settings of a run: the folders of models, slices and records, SHA-256 of each model, and the number
+    of slices of each family for methods marked ``few``."""
 
     folder: Path
     models: dict[str, str]
@@ -48,11 +48,11 @@ class Settings:
 
     @property
     def model_folder(self) -> Path:
-        """Where the prepared networks lie."""
+        """The folder of the prepared networks."""
         return self.folder / "models"
 
     def methods(self, case: Case) -> list[Method]:
-        """What is applied to a slice: all whose models are there."""
+        """The methods that are applied to a slice: all whose models exist."""
         return [
             method
             for method in METHODS.values()
@@ -62,7 +62,7 @@ class Settings:
         ]
 
     def fingerprint(self, case: Case, method: Method) -> str:
-        """Of everything a method's entry depends on."""
+        """The fingerprint of everything that a method's entry depends on."""
         before = self.fingerprint(case, METHODS[method.after]) if method.after else ""
         parts = [
             case, simulator_digest(), method.cover, method.profile, method.counted, before,
@@ -81,22 +81,22 @@ class Settings:
 
 
 def record_path(settings: Settings, case: Case) -> Path:
-    """Where a slice's measurements are kept."""
+    """The file of a slice's results."""
     return settings.folder / "records" / f"{case.name}-{case.size}.json"
 
 
 def image_path(settings: Settings, case: Case, method: str) -> Path:
-    """Where a restored slice is kept for the pictures."""
+    """The file of a restored slice that is kept for the pictures."""
     return settings.folder / "images" / f"{case.name}-{case.size}" / f"{method.replace(' ', '-')}.npy"
 
 
 def is_shown(case: Case, method: str) -> bool:
-    """Whether the image is wanted for a picture."""
+    """Whether the image is kept for a picture."""
     return case.number == 0 and method in SHOWN
 
 
 def open_methods(settings: Settings, case: Case) -> list[Method]:
-    """The methods a slice still needs."""
+    """The methods that are still to be applied to a slice."""
     kept = _kept(settings, case)
     return [
         method
@@ -107,7 +107,7 @@ def open_methods(settings: Settings, case: Case) -> list[Method]:
 
 
 def evaluate(settings: Settings, cases: Sequence[Case], processes: int, say: Say) -> int:
-    """Measures what is missing; returns how many entries were computed."""
+    """Computes missing entries; returns how many."""
     waiting = {case: len(open_methods(settings, case)) for case in cases}
     todo = [case for case in cases if waiting[case]]
     total, done, began = sum(waiting.values()), 0, time.perf_counter()
@@ -115,7 +115,7 @@ def evaluate(settings: Settings, cases: Sequence[Case], processes: int, say: Say
     if not todo:
         return 0
     threads = max(1, (os.cpu_count() or 1) // processes)
-    spawn = multiprocessing.get_context("spawn")  # fresh interpreters: Numba's threads do not survive a fork
+    spawn = multiprocessing.get_context("spawn")  # Numba's threads do not survive a fork
     with threads_of_new_processes(threads), ProcessPoolExecutor(processes, spawn) as pool:
         futures = {pool.submit(score_case, settings, case): case for case in todo}
         for number, future in enumerate(as_completed(futures), 1):
@@ -137,7 +137,7 @@ def evaluate(settings: Settings, cases: Sequence[Case], processes: int, say: Say
 
 
 def score_case(settings: Settings, case: Case) -> Record:
-    """Measures one slice and keeps what was found; returns all its entries."""
+    """Measures one slice and keeps the results; returns all its entries."""
     given = load_slice(case, settings.folder)
     kitchen = Kitchen(settings.model_folder, case.size)
     entries = _kept(settings, case)
@@ -179,7 +179,7 @@ def score_case(settings: Settings, case: Case) -> Record:
 
 
 def results(settings: Settings, cases: Sequence[Case]) -> dict[str, dict[str, Record]]:
-    """Entries by method and slice name, without those of methods that are gone."""
+    """Entries by method and slice name, without those of methods that no longer exist."""
     found: dict[str, dict[str, Record]] = {}
     for case in cases:
         kept = _kept(settings, case)

@@ -1,8 +1,9 @@
-"""Simulated scans as the field has them, of samples that no network was trained on.
+"""Scans simulated under the conditions of the field, of samples that no network was trained on.
 
-Nine scans of each held-out kind of sample (views times photons); every kind and family without noise; a slice
-given three times in place of its neighbours; and faint aggregate planted into a sample, of which is told how
-much is kept. Classical filters get the strength that is best for the clean slice.
+There are nine scans of each held-out kind of sample (views times photons), every kind and family without
+noise, a slice that is given three times in place of its neighbours, and faint aggregate that is planted into
+a sample; the share of it that is kept is measured. Classical filters get the strength that is best for the
+clean slice.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Found:
 
 
 def measure(seed: int, weights: Mapping[str, Path], say: Callable[[str], None]) -> list[Found]:
-    """Everything; ``weights`` are further float networks, bilinear, by name."""
+    """All figures; ``weights`` are further float networks, bilinear, by name."""
     methods = networks(weights)
     found: list[Found] = []
 
@@ -105,7 +106,7 @@ def measure(seed: int, weights: Mapping[str, Path], say: Callable[[str], None]) 
 
 
 def networks(weights: Mapping[str, Path]) -> dict[str, Restore]:
-    """The shipped float network, the int8 one that ``karat24 restore`` runs, and those given."""
+    """The shipped float network, the int8 one that ``karat24 restore`` runs, and the given ones."""
     found: dict[str, Restore] = {}
     for name, values in {
         "float": trained_weights("tomogan", "bilinear"),
@@ -119,7 +120,7 @@ def networks(weights: Mapping[str, Path]) -> dict[str, Restore]:
 
 @lru_cache(maxsize=64)
 def scan_of(kind: str, seed: int, views: int, dose: float) -> tuple[Array, Array]:
-    """A window and its clean middle slice; dose 0 is free of noise."""
+    """A window and its clean middle slice; a dose of 0 stands for no noise."""
     conditions = Conditions(views=views, dose=float(dose), beam=BEAM)
     scan = simulate_field(kind, SIZE, seed, split="test", conditions=conditions)
     return scan.noisy[0], scan.clean[0]

@@ -1,19 +1,19 @@
-"""Counting small bright and dark inclusions: kept, lost and invented by a restoration.
+"""Counting small bright and dark inclusions that a restoration keeps, loses and invents.
 
-A bright inclusion is an island of the slice seen as a landscape: a connected place of at most ``LARGEST``
-pixels that is higher than everything around it. How far it stands out is its height above the highest
-level at which it is still an island, which is what an area opening takes away (Vincent, "Grayscale area
-openings and closings", 1993). Edges, fringes and bends, however steep, are no islands. A dark inclusion is
-a bright one of the negative. The slice is smoothed a little first, so that single pixels do not count.
+A bright inclusion is an island of the slice seen as a landscape: a connected region of at most ``LARGEST``
+pixels that is higher than everything around it. Its prominence is its height above the level at which it
+would be larger, which is the part that an area opening removes (Vincent, "Grayscale area openings and
+closings", 1993). Edges, fringes and bends, however steep, are not islands. A dark inclusion is a bright one
+of the negative. The slice is first smoothed a little, so that single pixels do not count.
 
-Counted is what stands out by at least a threshold on at least ``SMALLEST`` pixels. The threshold is the
-same for all restorations of a slice and follows from its clean image: ``SPREAD · robust deviation of
-the fine detail``, so that a material's own texture is not counted one by one, but from ``LEAST`` to ``MOST``.
+An island counts if its prominence reaches a threshold on at least ``SMALLEST`` pixels. All restorations of a
+slice have one threshold, which follows from the clean image: ``SPREAD · robust deviation of the fine
+detail``, clamped to ``LEAST`` … ``MOST``, so that a material's own texture is not counted.
 
-An inclusion of the clean slice is *kept* when, somewhere on it, the restoration has an island that stands
-out by at least half the threshold, and *lost* otherwise. *Invented* is *lost* with the two images exchanged.
-Half the threshold, and islands up to ``NEAR`` times larger, so that what just passes in one image and
-just fails in the other is neither lost nor invented.
+An inclusion of the clean slice is *kept* if the restoration has, somewhere on it, an island with half the
+threshold or more, and *lost* otherwise. *Invented* inclusions are lost ones with the two images exchanged.
+Half the threshold, and islands up to ``NEAR`` times larger, suffice, so that an inclusion that just passes in
+one image and just fails in the other is neither lost nor invented.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ SMOOTHING = 0.8
 """Width of the Gaussian, pixels."""
 
 SMALLEST, LARGEST = 4, 200
-"""Pixels: about 2 to 16 across when round."""
+"""Areas in pixels; a round inclusion is about 2 to 16 pixels across."""
 
 NEAR = 3
 LEAST, MOST = 0.08, 0.2
 SPREAD = 5.0
 FINE = 5.0
-"""Fine detail is what a Gaussian of this width, pixels, removes."""
+"""The width in pixels of a Gaussian; fine detail is what it removes."""
 
 LEVELS = 1000
-"""Steps of grey per unit that the landscape is cut at."""
+"""Levels of the landscape per unit of grey."""
 
 POLARITIES = ("bright", "dark")
 CONNECTED = np.ones((3, 3), bool)
@@ -70,7 +70,8 @@ class Places:
 
 @dataclass(frozen=True)
 class Islands:
-    """How far each pixel stands out as part of an island, grey ``[y, x]``: small ones, and larger."""
+    """Each pixel's prominence as a part of an island, grey ``[y, x]``: in small islands, and in larger
+    ones."""
 
     small: Array
     larger: Array
@@ -83,7 +84,7 @@ class Islands:
         return Islands(_height(levels, LARGEST), _height(levels, NEAR * LARGEST))
 
     def inclusions(self, threshold: float, other: Islands) -> tuple[Array, Array]:
-        """Centres of all inclusions, and of those the other image does not show."""
+        """Centres of all inclusions, and of those that the other image does not show."""
         labels, count = ndimage.label(self.small >= threshold, CONNECTED)
         sizes = np.bincount(labels.ravel(), minlength=count + 1)
         numbers = 1 + np.flatnonzero(sizes[1:] >= SMALLEST)
@@ -95,7 +96,7 @@ class Islands:
 
 
 class Truth:
-    """The inclusions of a clean slice ``[y, x]``, and the threshold it sets, grey."""
+    """The inclusions of a clean slice ``[y, x]``, and its threshold, grey."""
 
     def __init__(self, clean: Array) -> None:
         self._clean = {polarity: Islands.of(clean, polarity) for polarity in POLARITIES}
@@ -110,7 +111,7 @@ class Truth:
         }
 
     def places(self, image: Array) -> dict[str, Places]:
-        """Where they are, for ``bright`` and ``dark``."""
+        """The places of the inclusions, for ``bright`` and ``dark``."""
         found = {}
         for polarity, clean in self._clean.items():
             seen = Islands.of(image, polarity)
@@ -121,7 +122,7 @@ class Truth:
 
 
 def _height(levels: Array, largest: int) -> Array:
-    """What an area opening removes, in grey."""
+    """The part of an image that an area opening removes, in grey."""
     order = np.argsort(-levels, axis=None, kind="stable")
     opened = _area_opening(levels, order, largest)
     return ((levels - opened) / np.float32(LEVELS)).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Seconds for one image, part by part, as in the paper's Table I: TomoGAN on 64×64 tiles, stitching,
-and Fine-Tune on the whole image, on every runtime here, in turn.
+"""Seconds for one image, part by part, as in the paper's Table I: TomoGAN on 64×64 tiles, stitching, and
+Fine-Tune on the whole image, on every available runtime in turn.
 
 The restored image of every runtime that a profile describes is first compared, value by value, with the
-oracle's. (ONNX Runtime left to itself keeps int8 activations in float between some layers; no profile
+oracle's. (ONNX Runtime with default settings keeps int8 activations in float between some layers; no profile
 describes that.)
 """
 
@@ -47,7 +47,7 @@ Build = Callable[[Graph, int], Network]
 
 @dataclass(frozen=True)
 class Runtime:
-    """A runtime: which plan's models it runs, and the oracle's profile it is compared with, if any."""
+    """A runtime, the plan whose models it runs, and the profile it is compared with, if any."""
 
     title: str
     plan: str
@@ -57,7 +57,8 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Latency:
-    """Medians in seconds by runtime and part; ``differing`` values by runtime that are not the oracle's."""
+    """Medians in seconds by runtime and part; ``differing`` is the number of values that are not the
+    oracle's."""
 
     size: int
     threads: int
@@ -193,7 +194,7 @@ def time_restorations(
 
 
 def table_of(found: Latency) -> str:
-    """The Markdown table, the paper's rows below ours."""
+    """The Markdown table, with the paper's rows below the measured ones."""
     lines = []
     for name, parts in found.medians.items():
         cells = [name, *(f"{parts[part]:.3f}" for part in (*PARTS, "total"))]
@@ -211,12 +212,12 @@ def table_of(found: Latency) -> str:
     )
     return table(heads, lines) + (
         f"\nMedians of {found.rounds} interleaved rounds, {found.threads} threads, {cpu_name()}; "
-        "the rows of 2019 are the paper's, for 1024×1024.\n"
+        "the rows of 2019 are from the paper, for 1024×1024.\n"
     )
 
 
 def draw(found: Latency, path: Path) -> Path:
-    """Draws the medians as stacked bars; returns the picture's path."""
+    """Draws the medians as stacked bars; returns the path of the picture."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -235,7 +236,7 @@ def draw(found: Latency, path: Path) -> Path:
                 bar.set_alpha(0.45)
         left += widths
     for place, (name, end) in enumerate(zip(rows, left, strict=True)):
-        total = found.medians[name]["total"] if name in found.medians else end  # as in the table
+        total = found.medians[name]["total"] if name in found.medians else end  # the order of the table
         axis.annotate(
             f"{total:.3f} s", (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9
         )
@@ -250,7 +251,7 @@ def draw(found: Latency, path: Path) -> Path:
 
 
 def keep(found: Latency, path: Path) -> None:
-    """Writes the figures with what they depend on."""
+    """Writes the figures, and everything they depend on."""
     content = asdict(found) | {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu_name(),

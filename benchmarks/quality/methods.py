@@ -20,7 +20,7 @@ from karat24.tomography.restoration import Network, on_onnx_runtime, on_oracle
 from karat24.tomography.tiles import TileGrid
 
 HALO = 16
-"""Pixels that tiles with a halo overlap their neighbours by, at each side."""
+"""Pixels by which tiles with a halo overlap their neighbours, at each side."""
 
 BLEND = 39
 """Pixels by which tiles that are averaged overlap: 1600 of them for a slice of 1024×1024."""
@@ -33,7 +33,7 @@ COVERS: Mapping[Cover, str] = {
 COUNTED_COVER: Mapping[str, Cover] = {
     "int8": "tiles", "uint8-2019": "tiles", "aware-int8": "blend", "aware-uint8-2019": "blend",
 }  # fmt: skip
-"""By plan, over which cover the inclusions are counted."""
+"""Plan to the cover over which inclusions are counted."""
 
 PROFILES = (
     "litert-2.3-builtin", "litert-2.3-xnnpack", "tflite-2.14-ref", "tflite-2.14-builtin", "tflm", "ort-1.31",
@@ -44,10 +44,10 @@ PROFILES = (
 class Method:
     """One way to restore a slice.
 
-    ``model`` is ``<plan>/<model>``, run over ``cover`` on what the method ``after`` gave (the noisy slice
-    if empty), by the oracle under ``profile`` or, for float, by ONNX Runtime. Without a model it is a
-    peer, or no restoration at all. ``few``: on the first slices of each family only. ``counted``: its
-    inclusions are counted.
+    ``model`` is ``<plan>/<model>``, which the oracle under ``profile`` or, for float, ONNX Runtime runs over
+    ``cover`` on the result of the method ``after`` (on the noisy slice if that is empty). Without a model the
+    method is a peer, or no restoration at all. ``few``: only applied to the first slices of each family.
+    ``counted``: its inclusions are counted.
     """
 
     name: str
@@ -67,7 +67,7 @@ def _with_repair(plan: str, title: str, covers: tuple[Cover, ...]) -> list[Metho
         counted = COUNTED_COVER.get(plan) == cover
         found.append(Method(name, f"{title}, {COVERS[cover]}", f"{plan}/tomogan", cover, counted=counted))
         repaired, said = f"{name} repaired", f"{title}, {COVERS[cover]} + Fine-Tune"
-        if cover == "blend":  # Each tile is repaired before it is averaged with others.
+        if cover == "blend":  # Each tile is repaired before it is averaged with other tiles.
             found.append(Method(repaired, said, f"{plan}/chain", cover, counted=counted))
         else:
             found.append(Method(repaired, said, f"{plan}/fine-tune", after=name, counted=counted))
@@ -115,7 +115,7 @@ def _table() -> list[Method]:
 
 
 METHODS: Mapping[str, Method] = {method.name: method for method in _table()}
-"""Every method by name; one that repairs comes after the one it repairs."""
+"""Every method by name; a method that repairs comes after the method it repairs."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ class Kitchen:
     def apply(
         self, method: Method, given: Slice, done: Mapping[str, Array]
     ) -> tuple[Array, dict[str, float]]:
-        """The restored slice ``[y, x]`` float32, and what was chosen for it; ``done`` holds what ``after``
-        refers to."""
+        """The restored slice ``[y, x]`` float32, and the chosen parameters; ``done`` holds the results that
+        ``after`` refers to."""
         if method.name in PEERS:
             return restore_by(method.name, given)
         if not method.model:
@@ -146,7 +146,7 @@ class Kitchen:
 
 @functools.lru_cache(maxsize=4)
 def _network(folder: Path, model: str, size: int, profile: str) -> Network:
-    """A model ready to run. Few programs are kept, since each holds its activations and is quickly made
+    """A model ready to run. Few programs are kept, since each holds its activations and can quickly be made
     again."""
     graph = load_model(folder, model, size)
     if graph.tensors[graph.inputs[0]].dtype == "float32":
@@ -155,7 +155,7 @@ def _network(folder: Path, model: str, size: int, profile: str) -> Network:
 
 
 def _as_onnx(graph: Graph, profile: str) -> Network:
-    """The graph ONNX Runtime makes of the exported one, between NHWC images."""
+    """The graph that ONNX Runtime makes of the exported one, as a function of NHWC images."""
     from karat24.export.onnx import lower_qdq, to_onnx
     from karat24.export.onnx.layout import from_onnx_layout, to_onnx_layout
 

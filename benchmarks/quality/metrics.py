@@ -1,4 +1,4 @@
-"""How near a slice is to the clean one: structural similarity and peak signal to noise, by scikit-image."""
+"""Structural similarity and peak signal to noise ratio to the clean slice, by scikit-image."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Classical denoisers, each at its best: tuned on every slice with the clean image in hand.
+"""Classical denoisers, each tuned for every slice with the clean image.
 
-Non-local means and total variation of scikit-image. For each slice the strength, and how much the
-neighbouring slices are averaged in (networks see them too), are those that give the highest structural
-similarity to the *clean* image on the central 256×256 pixels; they are then applied to the whole slice.
-No user could do that: it is an upper bound of what these methods give.
+They are non-local means and total variation of scikit-image. For each slice, the strength and the weight of
+the neighbouring slices (networks see them, too) are those with the highest structural similarity to the
+*clean* image on the central 256×256 pixels; they are then applied to the whole slice. A user cannot do that:
+the result is an upper bound for these methods.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ PEERS: Mapping[str, tuple[Denoise, tuple[float, ...]]] = MappingProxyType(
         "tv": (total_variation, (0.03, 0.05, 0.08, 0.13, 0.2, 0.3, 0.45, 0.7, 1.0, 1.5)),
     }
 )
-"""Name to the method and the strengths tried."""
+"""Name to the method and the strengths that are tried."""
 
 
 def restore_by(peer: str, given: Slice) -> tuple[Array, dict[str, float]]:
-    """The slice restored by a peer, ``[y, x]``, and the choice that was best for it."""
+    """The slice restored by a peer, ``[y, x]``, and the parameters that were best for it."""
     denoise, strengths = PEERS[peer]
     middle = tuple(slice((side - CROP) // 2, (side + CROP) // 2) if side > CROP else slice(None)
                    for side in given.clean.shape)  # fmt: skip
@@ -76,7 +76,7 @@ def restore_by(peer: str, given: Slice) -> tuple[Array, dict[str, float]]:
 
 
 def averaged(noisy: Array, neighbours: float) -> Array:
-    """The middle one of three slices ``[y, x, 3]``, with ``neighbours`` times each of the others."""
+    """The middle slice of three, ``[y, x, 3]``, averaged with ``neighbours`` times each of the others."""
     weights = np.array([neighbours, 1 - 2 * neighbours, neighbours], np.float32)
     mixed: Array = noisy @ weights
     return mixed

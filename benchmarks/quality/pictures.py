@@ -1,4 +1,4 @@
-"""Pictures for people: similarity as boxes, the seam, sheets of slices, and inclusions marked."""
+"""Pictures: similarity as boxes, the seam, sheets of slices, and marked inclusions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOXES = (
     "aware-uint8-2019 whole", "aware-uint8-2019 blend", "aware-uint8-2019 blend repaired",
 )  # fmt: skip
 REPAIRED = ("aware-int8 blend repaired", "int8 tiles repaired")
-"""Which repaired slices are shown: the first that was measured."""
+"""The repaired slices to show; the first one that was measured is taken."""
 SHORT = {"noisy": "noisy", "float whole": "float, whole", "int8 tiles": "int8, tiles",
          "int8 tiles repaired": "int8, tiles + Fine-Tune",
          "aware-int8 blend repaired": "int8, trained, blended\n+ Fine-Tune",
@@ -41,7 +41,7 @@ LOST, INVENTED = (255, 127, 14), (214, 39, 40)
 
 
 def draw_all(settings: Settings, entries: Entries, cases: Sequence[Case], folder: Path) -> list[Path]:
-    """Every picture there is material for, as PNG; returns their paths."""
+    """Draws every picture whose data exist, as PNG; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     first = [case for case in cases if case.number == 0]
     written = [boxes(entries, folder / "quality-ssim.png")]
@@ -85,7 +85,7 @@ def boxes(entries: Entries, path: Path) -> Path:
 
 
 def seam(settings: Settings, case: Case, path: Path) -> Path:
-    """Whole image, plain tiles and tiles with a halo around one tile corner, and what tiling changed."""
+    """Whole image, plain tiles and tiles with a halo around one tile corner, and the change by tiling."""
     images = {name: _load(settings, case, name) for name in ("int8 whole", "int8 tiles", "int8 halo")}
     side = min(3 * TILE, case.size)
     corner = _busiest(np.abs(images["int8 tiles"] - images["int8 whole"]), side)
@@ -210,7 +210,7 @@ def _fraction(colour: tuple[int, int, int]) -> tuple[float, ...]:
 def _shrink(path: Path) -> Path:
     """Stores the picture with a palette of greys and the colours of the marks."""
     greys = np.repeat(np.linspace(0, 255, GREYS).round().astype(np.uint8)[:, np.newaxis], 3, axis=1)
-    # Marks are smoothed at their borders: their colours also mixed with greys.
+    # Marks are smoothed at their borders, so that the palette also mixes their colours with greys.
     shades = [mark + (np.array(grey) - mark) * part for mark in np.array([LOST, INVENTED])
               for grey in (0, 80, 160, 255) for part in (0.0, 0.4, 0.7)]  # fmt: skip
     palette = Image.new("P", (1, 1))

@@ -1,4 +1,4 @@
-"""The networks that are judged: trained weights, quantized in several ways, ready for every image size."""
+"""The networks that are measured: trained weights, quantized in several ways, for every image size."""
 
 from __future__ import annotations
 
@@ -107,11 +107,11 @@ class WeightFiles:
 
 def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = ()) -> dict[str, str]:
     """Writes ``<plan>/tomogan.tflite``, ``fine-tune.tflite`` and ``chain.tflite``, all for 64×64 tiles;
-    for weights trained to be quantized also ``unrounded.tflite``, those weights in float.
+    for weights trained with rounding also ``unrounded.tflite``, those weights in float.
 
-    Returns SHA-256 by ``<plan>/<model>``. A plan whose weights are not there, or that cannot be
-    quantized, is left out with a printed reason. What is on disk is used again when it was made from
-    those weights by that source.
+    Returns SHA-256 by ``<plan>/<model>``. A plan whose weights are missing, or that cannot be quantized, is
+    left out with a printed reason. A file on disk is used again if it was made from those weights by that
+    source.
     """
     sources = source_digest(
         *(
@@ -153,7 +153,7 @@ def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = 
 
 
 def model_path(folder: Path, model: str) -> Path:
-    """Where :func:`prepare` put ``<plan>/<model>``."""
+    """The file of ``<plan>/<model>`` that :func:`prepare` wrote."""
     plan, _, name = model.rpartition("/")
     return folder / plan.replace("/", "-").replace(" ", "-") / f"{name}.tflite"
 
@@ -164,9 +164,9 @@ def load_model(folder: Path, model: str, size: int = TILE) -> Graph:
 
 
 def resized(graph: Graph, factor: int) -> Graph:
-    """A network of convolutions for images ``factor`` times as high and wide; nothing else changes.
+    """A copy of a network of convolutions for images ``factor`` times as high and wide.
 
-    Raises ModelError for an op whose constants are not known to follow the image's size.
+    Raises ModelError for an op that is not known to scale with the image.
     """
     sizes: dict[int, tuple[int, ...]] = {}
     for view in graph.views():
@@ -175,7 +175,7 @@ def resized(graph: Graph, factor: int) -> Graph:
         elif view.op == "TRANSPOSE_CONV":
             sizes[view.input(0).index] = (1, factor, factor, 1)
         elif view.op not in {"CONV_2D", "MAX_POOL_2D", "CONCATENATION", "RELU", "QUANTIZE"}:
-            raise ModelError(f"{view}: what a larger image does to {view.op} is not known here")
+            raise ModelError(f"{view}: it is not known how {view.op} scales with the image")
     tensors = []
     for tensor in graph.tensors:
         if tensor.index in sizes and tensor.data is not None:
@@ -200,7 +200,7 @@ def _origin(plan: Plan, sources: str, weights: Path, repair: Path | None) -> str
 def _graphs(
     plan: Plan, weights: Mapping[str, Array], repair: Path | None, images: Array | None
 ) -> dict[str, Graph]:
-    """The plan's graphs for tiles; ``images`` ``[slice, y, x, 3]`` are calibrated on."""
+    """The plan's graphs for tiles, calibrated on ``images`` ``[slice, y, x, 3]``."""
     exact = tomogan(TILE, TILE, plan.upsampling, weights)
     fixes = None if plan.alone or repair is None else fine_tune(TILE, TILE, load_weights(repair))
     if plan.scheme is None:
@@ -217,7 +217,7 @@ def _graphs(
     if learnt:
         second = quantize_learnt(fixes, learnt, plan.scheme)
     else:
-        # Fine-Tune is calibrated on what it will see: slices restored by the quantized TomoGAN, in tiles.
+        # Fine-Tune is calibrated on its later input: slices restored by the quantized TomoGAN, in tiles.
         network, grid = on_oracle(first, CANONICAL), TileGrid(*images.shape[1:3], TILE, TILE)
         restored = tiles_of([grid.map(network, image) for image in images], TILE, TILE)
         second = quantize_model(fixes, restored, plan.scheme, {"input": output_range(first)})

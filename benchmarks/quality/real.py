@@ -1,10 +1,10 @@
-"""The tooth: a real scan, restored from a part of its views and held against a row that no method saw.
+"""The tooth: a real scan, restored from a part of its views and compared with a row that no method saw.
 
 The scan has two rows of the detector. Row 0 is reconstructed from every second, third, fourth or sixth view,
-and restored. Row 1, from all views, has noise of its own and shows nearly the same slice. Whatever sees
-neighbours sees row 0 three times, since row 1 must stay unseen. The classical filters get the strength that
-is best for the reference: an upper bound of theirs. One grey scale, that of row 0 from all views, serves all
-comparisons.
+and restored. Row 1, from all views, has independent noise and shows nearly the slice of row 0. Methods that
+read neighbours read row 0 three times, since row 1 must stay unseen. The classical filters get the strength
+that is best for the reference, which is an upper bound. One grey scale, that of row 0 from all views, serves
+all comparisons.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def measure(scan: Path, weights: dict[str, Path], say: Callable[[str], None]) ->
     side = len(first)
     y, x = np.mgrid[:side, :side] - side // 2
     references = References(first, second, x**2 + y**2 < RADIUS**2)
-    # Both rows together show best what is there; its inclusions are those of either.
+    # The mean of both rows is the best reference for inclusions.
     truth = Truth(np.where(references.inside, 0.5 * (first + second), 0.0).astype(np.float32))
     for step in STEPS:
         given = reconstructed(scan, step)[0]
@@ -136,7 +136,7 @@ def reconstructed(scan: Path, step: int) -> Array:
 
 
 def keep(rows: Iterable[Row], path: Path) -> None:
-    """Writes the figures with what they were made by."""
+    """Writes the figures, and the settings that made them."""
     value = {"python": platform.python_version(), "numpy": np.__version__, "rows": [asdict(r) for r in rows]}
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 

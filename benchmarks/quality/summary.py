@@ -1,4 +1,4 @@
-"""The figures of a quality run: means, worst slices, gains, differences, counts; kept as one JSON file."""
+"""The figures of a quality run: means, worst slices, gains, differences and counts, in one JSON file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from benchmarks.quality.methods import BLEND, HALO, METHODS
 from karat24.golden.provenance import cpu_name
 
 Entries = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""What was measured, by method and slice name (see ``evaluate.results``)."""
+"""The results by method and slice name (see ``evaluate.results``)."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method over the slices it saw.
+    """The figures of one method over its slices.
 
     ``ssim`` and ``psnr`` (dB) are means; ``gain`` is in SSIM over the noisy input and ``to_float`` over the
     float network on the whole image, both on the same slices. ``worst`` is the slice with the least SSIM.
@@ -41,7 +41,7 @@ class Row:
 
 
 def row(entries: Entries, method: str, slices: Iterable[str] | None = None) -> Row:
-    """The row of one method, over the named slices or all it saw."""
+    """The row of one method, over the named slices or all of its own."""
     own = entries[method]
     names = [name for name in own if slices is None or name in set(slices)]
     ssim = {name: own[name]["ssim"] for name in names}
@@ -83,7 +83,7 @@ def counts(entries: Entries, method: str, slices: Iterable[str]) -> dict[str, di
 
 
 def keep(entries: Entries, size: int, models: Mapping[str, str], path: Path) -> None:
-    """Writes the figures of every method and slice, and what they depend on."""
+    """Writes the figures of every method and slice, and everything they depend on."""
     methods: dict[str, Any] = {}
     for name, own in entries.items():
         found = row(entries, name)
@@ -114,6 +114,6 @@ def keep(entries: Entries, size: int, models: Mapping[str, str], path: Path) -> 
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, ensure_ascii=False)
-    # One method per line: small, and its changes can be read.
+    # One method per line: the file is small, and its changes are readable.
     text = text.replace('}, "', '},\n"').replace('"methods": {', '"methods": {\n')
     path.write_text(text + "\n", encoding="utf-8")

@@ -18,14 +18,14 @@ MAIN = (
     *(f"aware-{scheme} {way}" for scheme in SCHEMES for way in (*_WAYS, "unrounded")),
     "transposed whole", "transposed-int8 whole",
 )  # fmt: skip
-"""The methods of the table that people read first; the others are in the report and the JSON file."""
+"""The methods of the main table; the others are in the report and the JSON file."""
 
 COUNTED = ("noisy", "nlm", "tv", "float whole", "int8 tiles", "int8 tiles repaired",
            "uint8-2019 tiles", "uint8-2019 tiles repaired", "aware-int8 blend", "aware-int8 blend repaired",
            "aware-uint8-2019 blend", "aware-uint8-2019 blend repaired")  # fmt: skip
 IN_SHORT = ("noisy", "tv", "float whole", "int8 tiles repaired", "aware-int8 blend repaired",
             "aware-uint8-2019 blend repaired")  # fmt: skip
-"""The methods of the table that people read first."""
+"""The methods of the README's table."""
 
 BEST = ("aware-int8 blend repaired", "aware-uint8-2019 blend repaired")
 
@@ -65,7 +65,7 @@ def _methods(entries: Entries, names: Sequence[str]) -> str:
 
 
 def by_family(entries: Entries) -> str:
-    """Mean SSIM of the main methods for each family; those never trained on are in bold."""
+    """Mean SSIM of the main methods for each family; families that were never trained on are in bold."""
     names = [name for name in (*COUNTED[:4], *BEST) if name in entries]
     lines = []
     for family in families(entries):
@@ -81,7 +81,7 @@ def by_family(entries: Entries) -> str:
 
 
 def profiles(entries: Entries) -> str:
-    """Whether a runtime's rounding matters: mean SSIM over a few slices, difference to the canonical one."""
+    """Mean SSIM over a few slices under each profile, and its difference to the canonical one."""
     lines = []
     for profile in (CANONICAL, *PROFILES):
         cells = []
@@ -140,7 +140,7 @@ def report(entries: Entries) -> str:
 
 
 def _against(entries: Entries, name: str, base: str) -> str:
-    """Mean SSIM and its difference to another method on the same slices."""
+    """Mean SSIM, and its difference to another method on equal slices."""
     if name not in entries or base not in entries:
         return "not run"
     slices = [key for key in entries[name] if METHODS[name].few or key in _few(entries)]
@@ -151,7 +151,7 @@ def _against(entries: Entries, name: str, base: str) -> str:
 
 
 def _few(entries: Entries) -> set[str]:
-    """The slices that methods marked ``few`` saw."""
+    """The slices of methods marked ``few``."""
     return {key for name, own in entries.items() if METHODS[name].few for key in own}
 
 

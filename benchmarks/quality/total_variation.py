@@ -1,5 +1,4 @@
-"""Total variation run until it has converged, unlike scikit-image's, which stops when its energy hardly
-falls.
+"""Total variation denoising until convergence; scikit-image's stops earlier, when the energy hardly falls.
 
     min over u of  |u - f|² / 2 + weight · Σ |∇u|
 
@@ -17,7 +16,7 @@ from karat24.refimpl.graph import Array
 
 MOST_STEPS = 400
 SMALL = 2e-5
-"""Converged when a step changes the image by less than this, root mean square."""
+"""The iteration has converged when a step changes the image by less than this, root mean square."""
 
 
 def converged_total_variation(image: Array, weight: float, steps: int = MOST_STEPS) -> Array:
@@ -40,7 +39,7 @@ def converged_total_variation(image: Array, weight: float, steps: int = MOST_STE
 
 
 def energy(image: Array, given: Array, weight: float) -> float:
-    """What is minimised."""
+    """The function that is minimised."""
     steps = _gradient(image.astype(np.float64))
     variation = float(np.sqrt((steps**2).sum(axis=0)).sum())
     return 0.5 * float(((image - given).astype(np.float64) ** 2).sum()) + weight * variation

@@ -30,7 +30,7 @@ class Model:
         with open(path, "rb") as file:
             self.content = file.read()
         if self.content[4:8] != b"TFL3":
-            raise ValueError("the file is no .tflite model")
+            raise ValueError("the file is not a .tflite model")
         self.graph = runtime.schema_fb.ModelT.InitFromPackedBuf(self.content, 0).subgraphs[0]
         self.inputs, self.outputs = indices(self.graph.inputs), indices(self.graph.outputs)
         self.runtime = runtime

@@ -119,7 +119,7 @@ def read_package(content: bytes) -> Package:
     document = Document(serialized)
     blobs = Table(document, document.follow(0)).blobs(MultiExecutableField.SERIALIZED_EXECUTABLES)
     if len(blobs) > MAX_EXECUTABLES:
-        raise ModelError(f"the package holds {len(blobs)} executables; at most {MAX_EXECUTABLES} make sense")
+        raise ModelError(f"the package holds {len(blobs)} executables; at most {MAX_EXECUTABLES} are read")
     executables = tuple(_executable(blob) for blob in blobs)
     kinds = sorted(executable.type for executable in executables)
     if kinds not in (["STAND_ALONE"], ["EXECUTION_ONLY"], ["EXECUTION_ONLY", "PARAMETER_CACHING"]):

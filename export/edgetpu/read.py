@@ -83,7 +83,7 @@ def compiled_from(graph: Graph) -> CompiledModel:
 def _package(view: LayerView) -> Package:
     options = view.layer.attributes.get(CUSTOM_OPTIONS, b"")
     if not isinstance(options, bytes):
-        raise ModelError("its options are no bytes")
+        raise ModelError("its options are not a vector of bytes")
     package = read_flexbuffer_map(options).get(PACKAGE_KEY)
     if not isinstance(package, bytes):
         raise ModelError("its options hold no package")

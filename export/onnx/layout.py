@@ -1,4 +1,4 @@
-"""How activations lie in both formats, NHWC and NCHW, and what their tensors are called in an .onnx file."""
+"""The layouts of activations in both formats, NHWC and NCHW, and the names of tensors in an .onnx file."""
 
 from __future__ import annotations
 

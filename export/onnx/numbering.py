@@ -1,4 +1,4 @@
-"""Two readings of one network under one numbering: a runtime's own graph in the file's tensor indices."""
+"""A runtime's own graph of a network under the tensor indices of the network's file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def numbered_like(graph: Graph, file: Graph) -> Graph:
 
     ``file`` is the reading of a model file, ``graph`` that of a file a runtime made of it. Tensors of
     ``file`` that ``graph`` lacks keep their places, so that indices mean one thing in both; no layer
-    reads or writes them. Tensors only ``graph`` has follow behind. Inputs, outputs and signatures are
+    reads or writes them. Tensors that only ``graph`` has come last. Inputs, outputs and signatures are
     in the order of ``graph``.
     """
     index_of = {tensor.name: tensor.index for tensor in file.tensors}
@@ -55,18 +55,18 @@ def numbered_like(graph: Graph, file: Graph) -> Graph:
 
 
 def differing_layers(expected: Graph, found: Graph) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
-    """Layers of each graph that the other lacks, though it computes what they read.
+    """Layers of each graph that the other one lacks although it computes their inputs.
 
-    A layer is known by its op, by what it reads and by the element types it writes; names, attributes and
-    order do not count, and a FusedConv is a Conv and what follows. Everything behind a difference differs,
-    so only its beginning is returned.
+    A layer is identified by its op, its inputs and the element types of its outputs; names, attributes and
+    order do not count, and a FusedConv counts as a Conv and the ops fused into it. Everything after a
+    difference differs, so only the first layers are returned.
     """
     ours, theirs = _Described(expected), _Described(found)
     return ours.lacking_in(theirs), theirs.lacking_in(ours)
 
 
 class _Described:
-    """A graph whose tensors are called by how they are computed."""
+    """A graph whose tensors are identified by how they are computed."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -95,7 +95,7 @@ class _Described:
         )
 
     def _needed(self) -> list[Layer]:
-        """The layers whose results are used: ONNX Runtime sometimes leaves unused ones behind."""
+        """The layers whose results are used: ONNX Runtime sometimes leaves unused layers in its graph."""
         used, needed = set(self._graph.outputs), []
         for layer in reversed(self._graph.layers):
             if used.intersection(layer.outputs):
@@ -104,7 +104,7 @@ class _Described:
         return needed[::-1]
 
     def _computed(self, layer: Layer) -> list[str]:
-        """What the layer reads, constants aside."""
+        """The inputs of the layer that are not constants."""
         tensors = self._graph.tensors
         return [self._tensors[i] for i in layer.inputs if i != -1 and not tensors[i].is_constant]
 
@@ -113,7 +113,7 @@ FUSED_CONV = f"{MICROSOFT}:FusedConv"
 
 
 def _activation(layer: Layer) -> list[str]:
-    """What the optimizer fused into a float convolution: an op and its constants."""
+    """The op that the optimizer fused into a float convolution, with its constants."""
     name, ends = layer.attributes.get("activation"), layer.attributes.get("activation_params")
     if not isinstance(name, str):
         return []

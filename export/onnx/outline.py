@@ -1,4 +1,4 @@
-"""What an .onnx file lists, whatever its versions, element types and ops."""
+"""The nodes that an .onnx file lists, whatever its versions, element types and ops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from karat24.refimpl.errors import ModelError
 def outline_onnx(path: Path) -> Outline:
     """The nodes of the file's graph, functions and graphs inside nodes left out.
 
-    Raises UsageError when the onnx package is missing and ModelError when this is no ONNX file.
+    Raises UsageError when the onnx package is missing and ModelError when the file is not an ONNX file.
     """
     onnx = import_onnx()
     from google.protobuf.message import DecodeError
@@ -81,7 +81,7 @@ def _constant(proto: Any) -> Edge:
 
 
 def _attribute(proto: Any) -> str:
-    """An attribute as text; what is long is given by its size."""
+    """An attribute as text; a long one is described by its size."""
     kind = proto.AttributeType.Name(proto.type) if proto.type in proto.AttributeType.values() else ""
     match kind:
         case "INT":

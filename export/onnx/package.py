@@ -1,4 +1,4 @@
-"""The onnx package, an optional dependency: imported when a file is read or written, not before."""
+"""The onnx package, an optional dependency, which is only imported when a file is read or written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from karat24.refimpl.errors import UsageError
 
 
 def import_onnx() -> Any:
-    """The ``onnx`` module. Raises UsageError, saying how to get it, when it is not installed."""
+    """The ``onnx`` module. Raises UsageError, which says how to get the package, when it is not installed."""
     try:
         import onnx
     except ImportError as missing:

@@ -1,4 +1,4 @@
-"""What a reader of an ONNX file should know although it is no fault."""
+"""Remarks on ONNX files: what a user should know although it is not an error."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Remark(NamedTuple):
 def remarks_on(graph: Graph) -> list[Remark]:
     """Scales per channel without an ``axis``, where more than one axis would fit.
 
-    ONNX then takes axis 1. Of a square filter OIHW that is the input channel, which is hardly intended: the
-    model runs everywhere, but does not mean what its author intended.
+    ONNX then takes axis 1. Axis 1 of a square filter OIHW is the input channel, which is hardly what the
+    author meant; yet the model runs everywhere.
     """
     return [
         Remark(view.layer.index, text)

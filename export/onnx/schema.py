@@ -37,11 +37,11 @@ TYPE_NAMES: Mapping[int, str] = MappingProxyType(
         28: "float6_e3m2",
     }
 )
-"""``TensorProto.DataType`` numbers by NumPy's name, or by the one of the opaque types."""
+"""``TensorProto.DataType`` numbers to NumPy's type names, or to those of the opaque types."""
 
 
 def type_label(code: int) -> str:
-    """An element type by name; one that has none here is ``type 99``."""
+    """The name of an element type; a type without one here is called, for instance, ``type 99``."""
     return TYPE_NAMES.get(code, f"type {code}")
 
 
@@ -74,7 +74,7 @@ MAX_RANK = 32
 
 
 def op_name(domain: str, op_type: str) -> str:
-    """A layer's op: the op type, behind ``domain:`` unless the domain is the standard one.
+    """A layer's op: the op type, with ``domain:`` in front unless the domain is the standard one.
 
     The domain belongs to the name because some names are taken twice with different meanings:
     ``com.microsoft:QuantizeLinear`` is not ``QuantizeLinear``.

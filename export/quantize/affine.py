@@ -54,7 +54,7 @@ def parameters_of_range(
     qmin, qmax = limits or QUANTIZED_RANGE[dtype]
     low, high = min(float(values.low), 0.0), max(float(values.high), 0.0)
     if not (math.isfinite(low) and math.isfinite(high)) or high - low > float(np.finfo(np.float32).max):
-        raise ModelError(f"range {values.low!r} … {values.high!r} is no finite float32 range")
+        raise ModelError(f"range {values.low!r} … {values.high!r} must be finite in float32")
     if low == high:
         high = 1.0
     if symmetric:

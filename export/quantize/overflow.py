@@ -89,7 +89,7 @@ def accumulator_reach(view: LayerView) -> int:
 def _centered(filter_: Tensor, view: LayerView, channel_axis: int) -> Array:
     """The filter's values less its zero point, int64 ``[out_channel, rest]``."""
     if filter_.data is None:
-        raise ModelError(f"{view}: filter {filter_.name!r} is no constant; its accumulators have no bound")
+        raise ModelError(f"{view}: filter {filter_.name!r} must be constant; its accumulators have no bound")
     assert filter_.quantization is not None
     zero_points = np.array(filter_.quantization.zero_point, np.int64)
     rows = np.moveaxis(filter_.data, channel_axis, 0).reshape(filter_.shape[channel_axis], -1)

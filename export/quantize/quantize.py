@@ -42,7 +42,7 @@ def quantize_model(
     ``samples`` as for :func:`calibrate`; with ``scheme.correct_bias`` all of them are held at once. ``given``
     are ranges of activations, by name, that are known beforehand: an input fed by another quantized network
     is best read in that one's parameters, or its values are rounded twice. Errors are :func:`calibrate`'s,
-    :func:`quantize_graph`'s and :func:`correct_biases`'s, and ModelError for a name that is no activation.
+    :func:`quantize_graph`'s and :func:`correct_biases`'s, and ModelError for a name of no activation.
     """
     check_quantizable(graph)
     if scheme.correct_bias:
@@ -58,7 +58,7 @@ def quantize_learnt(
 
     One named tensor is enough for all that share its parameters. Only the types and the granularity of
     ``scheme`` are used; its steps would undo what was learnt. Errors are :func:`quantize_graph`'s, and
-    ModelError for a name that is no activation or an activation without a range.
+    ModelError for a name that is not an activation or an activation without a range.
     """
     named = {name: Range(*ends) for name, ends in ranges.items()}
     return quantize_graph(graph, spread_ranges(graph, named), scheme.without_steps())

@@ -49,7 +49,7 @@ def share_ranges(graph: Graph, ranges: Mapping[int, Range]) -> dict[int, Range]:
 
 def spread_ranges(graph: Graph, named: Mapping[str, Range]) -> dict[int, Range]:
     """A range for every activation, from ranges of some by name: each group has that of its members named,
-    or the hull of several. Raises ModelError for a name that is no activation, or a group without one."""
+    or the hull of several. Raises ModelError for a name that is not an activation, or a group without one."""
     group_of, _ = _groups(graph)
     by_name = {graph.tensors[index].name: index for index in group_of}
     group_range: dict[int, Range] = {}

@@ -17,7 +17,7 @@ ENTERS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "WHILE": ("WhileOptions", ("as its condition", "as its body")),
     }
 )
-"""The options of these ops and, field by field, what the graph is for whose number the field holds."""
+"""Op to its options table and, for each field, the purpose of the graph whose number the field holds."""
 
 
 class Call(NamedTuple):
@@ -34,7 +34,7 @@ class Call(NamedTuple):
 
 
 def calls(model: Table) -> Iterator[Call]:
-    """All of a file, graph by graph. Raises ModelError where tables lead nowhere."""
+    """All calls of a file, graph by graph. Raises ModelError for broken tables."""
     codes = [code_of(table) for table in model.tables(ModelField.OPERATOR_CODES)]
     for caller, graph in enumerate(model.tables(ModelField.SUBGRAPHS)):
         for layer, operator in enumerate(graph.tables(SubGraphField.OPERATORS)):

@@ -1,10 +1,10 @@
 """Reading flatbuffers from untrusted sources.
 
-Every offset and length is checked against the file before it is followed, so a
-broken file ends in a ModelError: no read outside the file, no allocation a length
-field asks for. Offsets only ever lead to data of a known kind, at a depth the
-reader chooses, so they cannot make it loop; how much is read in all
-is bounded by the size of the file, since tables may be referred to many times.
+Every offset and length is checked against the file before it is followed, so that a
+broken file ends in a ModelError: nothing outside the file is read, and no length field
+decides an allocation. Offsets only lead to data of a known kind, at a depth the
+reader chooses, so they cannot make it loop. The amount that is read in all is bounded by the
+size of the file, since many offsets may lead to one table.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from karat24.refimpl.graph import Array
 _UINT16, _INT32, _UINT32 = struct.Struct("<H"), struct.Struct("<i"), struct.Struct("<I")
 
 REREAD = 4
-"""Sound files share some strings and tables; one that is read this many times over is not sound."""
+"""The most bytes that are read, as a multiple of the file's: valid files share few strings and tables."""
 
 MAX_TABLES = 200_000
-"""Largest networks have some ten thousand layers and tensors."""
+"""The most tables that are read; the largest networks have some ten thousand layers and tensors."""
 
 
 class Document:
-    """The bytes of a flatbuffer, and how much of them may still be read."""
+    """The bytes of a flatbuffer, and the number of bytes and tables that may still be read."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
@@ -48,7 +48,7 @@ class Document:
         return kind.unpack_from(self.content, position)[0]
 
     def follow(self, position: int) -> int:
-        """Where the offset at ``position`` leads."""
+        """The position that the offset at ``position`` leads to."""
         return position + int(self.unpack(_UINT32, position))
 
     def vector(self, position: int, item_size: int) -> tuple[int, int]:
@@ -72,7 +72,7 @@ class Document:
 
 
 class Table:
-    """One table: fields by position, absent ones have the default the caller gives."""
+    """One table: fields by position; an absent field has the default the caller gives."""
 
     def __init__(self, document: Document, position: int) -> None:
         document.spend_table()
@@ -101,7 +101,7 @@ class Table:
         return int(self.scalar(slot, code, default))
 
     def table(self, slot: int) -> Table | None:
-        """A table this one refers to."""
+        """A table that a field refers to."""
         position = self._field(slot)
         return None if position is None else Table(self._document, self._document.follow(position))
 
@@ -145,7 +145,7 @@ class Table:
         return found
 
     def text(self, slot: int) -> str:
-        """A string, "" when absent; bytes that are no UTF-8 are written as escapes."""
+        """A string, "" when absent; bytes that are not UTF-8 are written as escapes."""
         return (self.data(slot) or b"").decode("utf-8", "backslashreplace")
 
     def tables(self, slot: int) -> Tables:

@@ -119,7 +119,7 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
             (_padding, *_strides, Option("depth_multiplier"), _activation, *_dilations),
             v.depthwise,
         ),
-        # TensorFlow says 2 for int8, but LiteRT 2.3's reference resolver ends at 1; the kernel is the same.
+        # TensorFlow has 2 for int8, but LiteRT 2.3's reference resolver only has 1, with an equal kernel.
         "DEPTH_TO_SPACE": _op("DepthToSpaceOptions", _block),
         "DEQUANTIZE": _op("DequantizeOptions", (), v.dequantize),
         "DIV": _op("DivOptions", (_activation,), v.by_broadcast(2, v.always(1))),
@@ -240,7 +240,7 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
 
 
 def builtin(view: LayerView) -> Builtin:
-    """The table's line for a layer. Raises UnsupportedOp when there is none, or not for all its options."""
+    """The table's line for a layer. Raises UnsupportedOp when there is none, or it lacks stored options."""
     line = BUILTINS.get(view.op)
     if UNLISTED in view.layer.attributes:
         raise UnsupportedOp(f"{view} stores options of unknown meaning, which cannot be written")

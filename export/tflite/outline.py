@@ -1,4 +1,4 @@
-"""What a .tflite file lists, as far as its tables can be followed."""
+"""The operations that a .tflite file lists, as far as its tables can be followed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from karat24.refimpl.errors import ModelError
 
 
 def outline_tflite(path: Path, subgraph: int = 0) -> Outline:
-    """The operations of one subgraph of the file. Raises ModelError where tables lead nowhere."""
+    """The operations of one subgraph of the file. Raises ModelError for broken tables."""
     model = Document(path.read_bytes()).root(IDENTIFIER)
     subgraphs = model.tables(ModelField.SUBGRAPHS)
     if not 0 <= subgraph < len(subgraphs):
@@ -73,7 +73,7 @@ def _edge(table: Table, sizes: list[int]) -> Edge:
 
 
 def _named(table: Table, slot: int, edges: list[Edge]) -> tuple[Edge, ...]:
-    """The tensors a list of indices names; optional ones left out are not in it."""
+    """The tensors of a list of indices, without optional tensors that are left out."""
     return tuple(
         edges[index] if 0 <= index < len(edges) else Edge(f"tensor {index}, which the file lacks", "", None)
         for index in table.integers(slot) or ()

@@ -1,4 +1,4 @@
-"""Reading a .tflite file, sound or not, as a graph."""
+"""Reading a .tflite file, valid or not, as a graph."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ class Subgraph(NamedTuple):
     callers: tuple[Call, ...] = ()
 
     def called(self, subgraph: int | str | None) -> bool:
-        """Whether a choice is this graph's number, its name or one of its signatures."""
+        """Whether ``choice`` is this graph's number, its name or one of its signatures."""
         return subgraph is not None and subgraph in (self.number, self.name, *self.signatures)
 
 
 def read_tflite(source: str | Path | bytes, subgraph: int | str | None = None) -> Graph:
     """The graph in a .tflite file, given as a path or as its content.
 
-    ``subgraph`` is a number, a name or that of a signature; it may be left out where the file has one graph
-    to enter, number 0 (those of control flow are entered by layers).
+    ``subgraph`` is a number, a name or the name of a signature. It may be left out where graph 0 is the only
+    one that no layer enters (layers of control flow enter others).
     Shapes of layer outputs are those the layers compute (``karat24.refimpl.settling``).
     Tensors and layers keep the file's indices, options left out of the file have
-    the schema's defaults. An op without a line in ``export/tflite/ops.py`` is kept
-    without its options, a custom op is called ``CUSTOM:<name>``, one newer than the schema
-    ``BUILTIN:<code>``. Tensors that are sparse, variables, quantized by blocks or kept in another file
-    have an opaque element type that says so. Metadata, the ranges some converters leave next to scales,
-    and signatures over tensors that are no graph inputs or outputs are not part of the graph.
+    the schema's defaults. An op without a line in ``export/tflite/ops.py`` is kept without its options. A
+    custom op is called ``CUSTOM:<name>``, an op newer than the schema ``BUILTIN:<code>``. Tensors that are
+    sparse, variables, quantized by blocks or kept in another file have an opaque element type that says so.
+    Metadata, the ranges that some converters store beside scales, and signatures over tensors that are not
+    graph inputs or outputs are not part of the graph.
 
     Raises UsageError when the file cannot be opened or does not have that subgraph, and ModelError or
     UnsupportedOp, naming the file, when it is malformed or holds what a graph
@@ -226,14 +226,14 @@ class _Reader:
         opaque = dtype in OPAQUE_TYPES
         shape = table.integers(TensorField.SHAPE) or ()
         if len(shape) > MAX_RANK:
-            raise ModelError(f"{where} has {len(shape)} dimensions; at most {MAX_RANK} make sense")
+            raise ModelError(f"{where} has {len(shape)} dimensions; at most {MAX_RANK} are supported")
         if any(size < 0 for size in shape) or (0 in shape and index in valued):
             raise ModelError(
                 f"{where}: shape {shape} has an unknown size; export the model with a fixed shape"
             )
         data = self._data(table.integer(TensorField.BUFFER, "I"), shape, dtype, where)
         if data is None and opaque and index not in valued and dtype.startswith(("variable", "external")):
-            data = np.empty(0, np.uint8)  # a value that is there, and not in this file
+            data = np.empty(0, np.uint8)  # the tensor has a value, but not in this file
         if data is None and 0 in shape and not opaque:
             data = np.zeros(shape, DTYPES[dtype])
         signature = table.integers(TensorField.SHAPE_SIGNATURE)
@@ -250,7 +250,7 @@ class _Reader:
         )
 
     def _data(self, index: int, shape: tuple[int, ...], dtype: str, where: str) -> Array | None:
-        """The constant values of a tensor; None where its buffer is empty or number 0, which means none."""
+        """The constant values of a tensor; None where it has none: its buffer is empty or number 0."""
         if index == 0:
             return None
         if index >= len(self._buffers):
@@ -266,7 +266,7 @@ class _Reader:
             if dtype == "bool" and raw.max(initial=0) > 1:
                 raise ModelError(f"{where}: buffer {index} holds bytes other than 0 and 1 for a bool tensor")
             values = raw.view(DTYPES[dtype].newbyteorder("<")).astype(DTYPES[dtype], copy=False)
-            # A file need not align its buffers; kernels rely on aligned arrays.
+            # A file may have unaligned buffers; kernels need aligned arrays.
             self._arrays[key] = values if values.flags.aligned else values.copy()
         flat = self._arrays[key]
         if flat.size == 0:
@@ -334,7 +334,7 @@ def _indices(table: Table, slot: int) -> tuple[int, ...]:
 
 
 def _storage(tensor: Table) -> str:
-    """The word before an element type whose values are not simply in the file's buffer."""
+    """The prefix of an opaque element type: how its values are stored; "" where the buffer holds them."""
     quantization = tensor.table(TensorField.QUANTIZATION)
     if TensorField.SPARSITY in tensor.present():
         return "sparse "

@@ -1,4 +1,4 @@
-"""What an operator of a .tflite file is: its op by name, its version and its options by name."""
+"""Reading an operator of a .tflite file: the op's name, its version and its options by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Code(NamedTuple):
 
 
 def code_of(table: Table) -> Code:
-    """Codes up to 127 are in an 8-bit field, in older files only there; larger ones in a later field."""
+    """The op's name. Codes up to 127 are in an 8-bit field, the only one of older files; larger codes are in
+    a later field."""
     number = max(
         table.integer(OperatorCodeField.DEPRECATED_BUILTIN_CODE, "b"),
         table.integer(OperatorCodeField.BUILTIN_CODE),

@@ -134,10 +134,10 @@ TYPE_NAMES: Mapping[int, str] = MappingProxyType(
 TYPE_CODES: Mapping[str, int] = MappingProxyType({name: code for code, name in TYPE_NAMES.items()})
 
 CUSTOM = "CUSTOM:"
-"""A custom op's name in the graph is this and the name the file gives it."""
+"""The prefix of a custom op's name in the graph; the name in the file follows."""
 
 UNKNOWN = "BUILTIN:"
-"""An op newer than the installed schema is called this and the number of its code."""
+"""The prefix of the name of an op newer than the installed schema; the number of its code follows."""
 
 CUSTOM_OPTIONS = "custom_options"
 """The attribute that keeps a custom op's opaque bytes."""

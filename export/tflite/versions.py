@@ -30,7 +30,7 @@ def by_type(position: int = 0, **versions: int) -> VersionRule:
 
 
 def by_rank(lowest: int, raised: int, rule: VersionRule) -> VersionRule:
-    """``raised`` from rank ``lowest`` up, else what ``rule`` says."""
+    """``raised`` from rank ``lowest`` up, else the version of ``rule``."""
 
     def ranked(view: LayerView) -> int:
         return raised if len(view.input(0).shape) >= lowest else rule(view)
@@ -39,7 +39,7 @@ def by_rank(lowest: int, raised: int, rule: VersionRule) -> VersionRule:
 
 
 def by_broadcast(raised: int, rule: VersionRule) -> VersionRule:
-    """``raised`` where inputs of more than four dimensions broadcast, else what ``rule`` says."""
+    """``raised`` where inputs of more than four dimensions broadcast, else the version of ``rule``."""
 
     def broadcast(view: LayerView) -> int:
         left, right = view.input(0).shape, view.input(1).shape
@@ -247,7 +247,7 @@ def absolute(view: LayerView) -> int:
 
 
 def cast(view: LayerView) -> int:
-    """CAST: the newest of the two element types decides."""
+    """CAST: the newer of the two element types decides."""
     types = {view.input(0).dtype, view.output().dtype}
     for version, names in ((5, {"float64", "float16"}), (4, {"uint16"}), (3, {"int8"}), (2, {"uint32"})):
         if types & names:

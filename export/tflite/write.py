@@ -36,14 +36,14 @@ ALIGNMENT = 16
 """Constant data starts at multiples of this many bytes, which LiteRT asks of ``Buffer.data``."""
 
 MAX_BYTES = 2**31 - 2**20
-"""A flatbuffer addresses 2 GiB; the difference leaves room for everything but the constants."""
+"""A flatbuffer addresses 2 GiB; the difference to that is left for everything but the constants."""
 
 PLACEHOLDER_CODE = 127
-"""What the 8-bit operator code says when the real one, in a later field, does not fit it."""
+"""The value of the 8-bit operator code where the real code is larger and in a later field."""
 
 
 def write_tflite(graph: Graph) -> bytes:
-    """The graph as the bytes of a .tflite file, the same bytes for equal graphs.
+    """The graph as the bytes of a .tflite file; equal graphs give equal bytes.
 
     Op versions are written as the layers carry them (``with_lowest_versions``
     sets them). Raises UnsupportedOp for an op without a line in
@@ -60,22 +60,22 @@ def write_tflite(graph: Graph) -> bytes:
 
 
 def _check_filter(view: LayerView) -> None:
-    """Raises UnsupportedOp for an int16 filter: layers of a .tflite file round before they could be added."""
+    """Raises UnsupportedOp for an int16 filter: two layers of a .tflite file round before their sum."""
     weighted = WEIGHTED.get(view.op)
     filter_ = view.optional_input(weighted.filter) if weighted else None
     if filter_ is not None and filter_.is_constant and filter_.dtype == "int16":
         raise UnsupportedOp(
-            f"{view}: no .tflite holds the int16 filter {filter_.name!r}; "
+            f"{view}: a .tflite file cannot hold the int16 filter {filter_.name!r}; "
             "write ONNX of the flavour qoperator, or quantize with max_span=6"
         )
 
 
 class _Writer:
-    """Fills one flatbuffer, back to front: what is referred to is written first."""
+    """Fills one flatbuffer from its end: tables and vectors are written before the offsets to them."""
 
     def __init__(self, graph: Graph, size: int) -> None:
         self._graph = graph
-        # Large enough that the builder need not double and copy a model of many megabytes.
+        # Large enough that the builder does not have to double and copy a large model.
         self._builder = flatbuffers.Builder(size + 2**16 + 2**10 * (len(graph.tensors) + len(graph.layers)))
         self._buffers: list[Array | None] = [None]
         self._buffer_of: dict[bytes, int] = {}
@@ -297,7 +297,7 @@ def _option(view: LayerView, field: Option) -> AttributeValue | None:
         case "int":
             value = view.integer(field.name)
             if not -(2**31) <= value < 2**31:
-                raise ModelError(f"{view}: attribute {field.name!r} is {value}, which is no int32")
+                raise ModelError(f"{view}: attribute {field.name!r} is {value}, which is not an int32")
             return value
         case "float":
             return view.real(field.name)

@@ -20,7 +20,7 @@ LISTED = 5
 class StaircaseCoverage:
     """The accumulators on both sides of every threshold within reach, and the ends of the reach.
 
-    Raises CannotCompare where a method is no staircase within the reach.
+    Raises CannotCompare where a method is not a staircase within the reach.
     """
 
     def __init__(self, view: LayerView, rule: Rule, rounding: Requantization, within: Reach) -> None:

@@ -32,7 +32,7 @@ class Gate:
 
 
 def gates(view: LayerView) -> list[Gate]:
-    """The four gates. Raises UnsupportedOp for one whose weights are no constants of one int8 scale."""
+    """The four gates. Raises UnsupportedOp for a gate whose weights are not constants of one int8 scale."""
     return [_gate(view, number, name) for number, name in enumerate(GATES)]
 
 
@@ -53,7 +53,7 @@ def _unsigned(view: LayerView, tensor: Tensor) -> Array:
     """The tensor's values ``[unit, input]`` as unsigned bytes; their zero point is then 128."""
     numbers = tensor.quantization
     if tensor.data is None or tensor.dtype != "int8" or numbers is None or len(numbers.scale) != 1:
-        raise UnsupportedOp(f"{view}: {tensor.name!r} is no constant of one int8 scale")
+        raise UnsupportedOp(f"{view}: {tensor.name!r} must be a constant of one int8 scale")
     unsigned: Array = np.asarray(tensor.data).view(np.uint8) ^ np.uint8(0x80)
     return unsigned
 

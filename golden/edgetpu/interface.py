@@ -14,7 +14,7 @@ from karat24.golden.edgetpu.mapping import Mapping
 from karat24.refimpl.graph import Graph, LayerView, Tensor
 
 VARIABLE = "_variable_output"
-"""The end of the name of an output that keeps an LSTM's state and is no tensor of the graph."""
+"""The end of the name of an output that keeps an LSTM's state and is not a tensor of the graph."""
 
 Checked = tuple[str, str, Value, Value]
 """A field, where it stands, the source's value and the compiled file's."""

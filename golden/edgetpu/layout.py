@@ -99,11 +99,11 @@ def layer_weights(view: LayerView) -> Weights:
     """The weights of CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED.
 
     A depthwise filter over a single input channel is laid out as an ordinary one. Raises UnsupportedOp
-    where the filter is no constant of 8-bit integers.
+    where the filter is not a constant of 8-bit integers.
     """
     filter_, bias = view.input(1), view.optional_input(2)
     if filter_.data is None or filter_.dtype not in ("int8", "uint8") or filter_.quantization is None:
-        raise UnsupportedOp(f"{view}: its filter is no constant of 8-bit integers")
+        raise UnsupportedOp(f"{view}: its filter must be a constant of 8-bit integers")
     values: Array = np.asarray(filter_.data).view(np.uint8)
     zero_point = filter_.quantization.zero_point[0]
     if filter_.dtype == "int8":

@@ -30,7 +30,7 @@ from karat24.refimpl.graph import Graph
 def prove(source: Graph, models: Sequence[CompiledModel]) -> Proof:
     """Holds a compiled model, or all segments of a pipeline, against the model it was compiled from.
 
-    Raises UsageError where the source is no .tflite.
+    Raises UsageError where the source is not a .tflite file.
     """
     if source.format != "tflite":
         raise UsageError("the source of a compiled model is the .tflite that was given to the compiler")

@@ -38,7 +38,7 @@ def read_golden(path: Path) -> Golden:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise DamagedGolden(f"{path}: a damaged golden: no text in UTF-8 ({error.reason})") from None
+        raise DamagedGolden(f"{path}: a damaged golden: not text in UTF-8 ({error.reason})") from None
 
 
 def write_golden(path: Path, golden: Golden, arrays: Mapping[int, Array] | None = None) -> Golden:

@@ -24,7 +24,7 @@ from karat24.refimpl.errors import CannotCompare, DamagedGolden
 
 KIND = "karat24 golden"
 MOST_BYTES = 32 << 20
-"""A larger file is no golden: one line takes about 300 bytes."""
+"""Larger files are refused as goldens: one line takes about 300 bytes."""
 
 _CLOSING = re.compile(r'"checksum": "([0-9a-f]{64})"\n\}\n')
 
@@ -56,13 +56,13 @@ def from_text(text: str, where: str) -> Golden:
     text = text.replace("\r\n", "\n")
     closing = _CLOSING.search(text, max(0, len(text) - 100))
     if closing is None or closing.end() != len(text):
-        raise _damaged(where, "its last line is no checksum, so a part of it is missing")
+        raise _damaged(where, "its last line is not a checksum, so a part of it is missing")
     if closing[1] != _checksum(text[: closing.start()]):
         raise _damaged(where, "its checksum is not that of its lines, so it was edited or merged by hand")
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise _damaged(where, f"it is no JSON: {error}") from None
+        raise _damaged(where, f"it is not JSON: {error}") from None
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise _damaged(where, f"it is not of kind {KIND!r}")
     version = content.get("version")
@@ -85,7 +85,7 @@ def _damaged(where: str, what: str) -> DamagedGolden:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _checksum(body: str) -> str:
@@ -170,7 +170,7 @@ def _tensor(entry: Mapping[str, Any]) -> GoldenTensor:
 def _str(entry: Mapping[str, Any], key: str, default: str | None = None) -> str:
     value = entry[key] if default is None else entry.get(key, default)
     if not isinstance(value, str):
-        raise TypeError(f"{key} is {value!r} and no text")
+        raise TypeError(f"{key} is {value!r}, not text")
     return value
 
 

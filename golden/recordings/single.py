@@ -59,7 +59,7 @@ def read_text(path: Path, tensor: Tensor) -> Array:
     words = [word for word in _BETWEEN.split(_array_text(content, path)) if word]
     for word in words:
         if not _NUMBER.fullmatch(word):
-            raise FeedError(f"{path}: {word[:40]!r} is no number; give the values of one array alone")
+            raise FeedError(f"{path}: {word[:40]!r} is not a number; give the values of one array alone")
     if len(words) != elements:
         raise FeedError(f"{path}: holds {len(words)} values; {tensor.name!r}, {tensor.shape}, has {elements}")
     numbers = [_number(word) for word in words]

@@ -194,7 +194,7 @@ CONVERSIONS = {
 
 
 def require_model_file(path: Path) -> None:
-    """Raises UsageError for a path that is no .tflite or .onnx file, and says what to give instead."""
+    """Raises UsageError for a path that is not a .tflite or .onnx file, and says what to give instead."""
     from difflib import get_close_matches
 
     from karat24.refimpl.errors import UsageError

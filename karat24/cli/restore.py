@@ -108,7 +108,7 @@ def size(text: str) -> int:
         number, unit = number[:-1], UNITS[number[-1]]
     value = float(number)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no amount of memory")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount of memory")
     return int(value * unit)
 
 

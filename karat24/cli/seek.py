@@ -77,9 +77,17 @@ def run(options: argparse.Namespace) -> int:
     beside = None if options.beside is None else profile_for(graph, options.beside)
     graph = graph_under(graph, profile)
     sought = seek(
-        graph, profile, beside, options.images, options.time_limit, options.runs,
-        options.seed, options.random_sets, options.threads, say=_say,
-    )  # fmt: skip
+        graph,
+        profile,
+        other=beside,
+        images=options.images,
+        seconds=options.time_limit,
+        runs=options.runs,
+        seed=options.seed,
+        random_sets=options.random_sets,
+        threads=options.threads,
+        say=_say,
+    )
     _write(options.output, graph, sought)
     print(table(sought))
     if options.json is not None:

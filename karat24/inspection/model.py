@@ -25,7 +25,7 @@ def describe_file(
 
     A file that no graph can be made of is listed without being checked, under ``outline`` the reason why.
     Raises UsageError for a file that is not there, a subgraph that the file lacks or a profile of another
-    format, and ModelError for one that is no model file.
+    format, and ModelError for a file that is not a model.
     """
     if not path.is_file():
         raise UsageError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}")

@@ -53,7 +53,7 @@ class Product:
 
 
 def _pair(real: float) -> tuple[int, int] | None:
-    """TFLite's multiplier and shift; None for what is no finite number."""
+    """TFLite's multiplier and shift; None for what is not a finite number."""
     try:
         return quantize_multiplier(real)
     except UnsupportedOp:

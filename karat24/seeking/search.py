@@ -91,9 +91,11 @@ class Sought:
 Say = Callable[[str], None]
 
 
+# Options with defaults follow `*`; a user names each of them, so that a record would not be shorter.
 def seek(
     graph: Graph,
     profile: Profile,
+    *,
     other: Profile | None = None,
     images: int = 1,
     seconds: float = 60.0,
@@ -104,12 +106,13 @@ def seek(
     implementation: Implementation = "kernels",
     say: Say = lambda _: None,
 ) -> Sought:
-    """Seeks ``images`` inputs of ``graph`` that together meet as many ties and ends as can be.
+    """Seeks ``images`` inputs of ``graph`` that together meet as many ties and ends as possible.
 
-    Takes ``seconds`` for the search, or exactly ``runs`` of the network, which gives the same images again
-    for a ``seed``. ``random_sets`` sets of ``images`` random inputs are what it is compared with. ``say`` is
-    told of progress. Raises UsageError for an input that is no number, CannotCompare where no layer has a
-    tie, and what compiling raises.
+    The search takes ``seconds``, or exactly ``runs`` of the network: these give equal images for one
+    ``seed``. With ``other`` only ties on which that profile differs count. The result is compared with
+    ``random_sets`` sets of ``images`` random inputs. ``say`` is called with messages about progress. Raises
+    UsageError for an input that is not a number, CannotCompare where no layer has a tie, and what compiling
+    raises.
     """
     for index in graph.inputs:
         dtype = graph.tensors[index].dtype
@@ -273,7 +276,7 @@ class _Search:
 
 
 def _image_shape(graph: Graph, tensor: Tensor) -> tuple[int, int, int, int]:
-    """Batch, height, width and channels; what is no image is a row of single values."""
+    """Batch, height, width and channels; a tensor that is not an image is a row of single values."""
     if len(tensor.shape) != 4:
         return (1, 1, int(np.prod(tensor.shape)), 1)
     batch, *rest = tensor.shape

@@ -138,7 +138,7 @@ class Ties:
         if within is None:
             raise CannotCompare(f"{view}: its filter or its bias is computed by the graph")
         if roundings[0] is None:
-            raise CannotCompare(f"{view}: its output is no tensor of 8 bits")
+            raise CannotCompare(f"{view}: its output is not a tensor of 8 bits")
         axis, first, parts = ACCUMULATING[view.op].output_axis, len(self), []
         for region in regions(view, rules):
             stairs = [

@@ -171,7 +171,7 @@ READS: Mapping[str, Reads] = MappingProxyType(
 class ExactTiling:
     """An image of ``height`` × ``width`` in tiles of a network's size, exact once stitched.
 
-    An image whose sides are no multiples of the stride is enlarged to the next ones by repeating its last
+    An image whose sides are not multiples of the stride is enlarged to the next ones by repeating its last
     row and column, as :meth:`enlarged` does, and the result is cut back: what equals is the whole image so
     enlarged. Raises UsageError for a tile that is too small for the network's reach, or larger than the
     image.

@@ -139,7 +139,7 @@ class TileGrid:
 
         ``stitch(cut(image))`` is the image: overlaps are discarded, or, blended, averaged in float64
         and rounded to the tiles' type. Raises FeedError for another number or size of tiles, and for
-        integers where tiles are blended: an average of them is no integer.
+        integers where tiles are blended: an average of integers may not be one.
         """
         if tiles.ndim != 4 or tiles.shape[:3] != (self.count, self.tile_height, self.tile_width):
             raise FeedError(

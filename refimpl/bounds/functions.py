@@ -175,5 +175,5 @@ def _around(centre: Array, radius: Array | float) -> Interval:
 
 def _finite(values: Array) -> Array:
     if not bool(np.isfinite(values).all()):
-        raise CannotCompare("an input is no finite number")
+        raise CannotCompare("an input is not a finite number")
     return values.astype(np.float64)

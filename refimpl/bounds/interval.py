@@ -77,7 +77,7 @@ class Interval:
     def around(cls, centre: Array, radius: Array) -> Interval:
         """The float32 values no further than ``radius`` from ``centre``; both are float64.
 
-        Raises CannotCompare where an end is no finite float32: the result may then be anything.
+        Raises CannotCompare where an end is not a finite float32: the result may then be anything.
         """
         centre, radius = np.asarray(centre, np.float64), np.asarray(radius, np.float64)
         low, high = centre - radius, centre + radius

@@ -32,7 +32,7 @@ def matmul_nbits(view: LayerView, values: Values) -> Interval:
     data = operand(values, 0).astype(np.float64).reshape(-1, deep)
     weights = blocks_of(view, values)
     if not (np.isfinite(data).all() and np.isfinite(weights.scale).all()):
-        raise CannotCompare("an input is no finite number")
+        raise CannotCompare("an input is not a finite number")
     filled = np.zeros((len(data), blocks * block))
     filled[:, :deep] = data
     rows = filled.reshape(-1, blocks, block)

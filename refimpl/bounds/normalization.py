@@ -32,7 +32,7 @@ def normalized(view: LayerView, values: Values) -> Interval:
     given = normalization(view, values)
     data, count = given.data, given.data.shape[1]
     if not all(np.isfinite(each).all() for each in (data, given.scale, given.bias)):
-        raise CannotCompare("an input is no finite number")
+        raise CannotCompare("an input is not a finite number")
     lost = np.broadcast_to(given.lost, data.shape)
     magnitude = np.abs(data).mean(axis=1, keepdims=True)
     squares = (data**2).mean(axis=1, keepdims=True)

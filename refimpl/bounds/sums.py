@@ -51,7 +51,7 @@ def sum_of_products(
     what every term goes through besides. Raises CannotCompare where float32 may overflow.
     """
     a, b = left.astype(np.float64), right.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # infinities: the magnitude is no number, and refused
+    with np.errstate(invalid="ignore"):  # infinities: the magnitude is NaN, and refused
         centre = scale * products(a, b)
         magnitude = abs(scale) * products(np.abs(a), np.abs(b))
     lost = np.zeros((), np.float64)
@@ -87,10 +87,10 @@ def rounded_sum(
     ``magnitude`` is the sum of the terms' magnitudes, ``lost`` what underflow takes away at most.
     Raises CannotCompare where a partial sum may overflow.
     """
-    if not bool(np.all(magnitude * (SLACK + 2 * gamma(roundings)) < LARGEST)):  # false for what is no number
+    if not bool(np.all(magnitude * (SLACK + 2 * gamma(roundings)) < LARGEST)):  # false for NaN
         raise CannotCompare("values are so large, or so far from numbers, that float32 sums may overflow")
     relative = gamma(roundings) + gamma(roundings + 4, UNIT64)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a window outside the image: no number, and refused
+    with np.errstate(divide="ignore", invalid="ignore"):  # a window outside the image: NaN, and refused
         radius = (relative * magnitude / divisor + lost * (1 + gamma(roundings))) * SLACK
         return Interval.around(centre / divisor, radius)
 

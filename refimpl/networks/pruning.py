@@ -20,7 +20,7 @@ def prune(graph: Graph, share: float, dense: Collection[str] = ()) -> Graph:
 
     ``dense`` names layers, by their outputs, that stay whole. Of equal magnitudes the later weight goes
     first. Raises UsageError for a share outside 0 … 1 or a name that no layer with a filter has, ModelError
-    for a filter that is no float32 constant.
+    for a filter that is not a float32 constant.
     """
     if not 0 <= share <= 1:
         raise UsageError(f"share {share!r} of weights to prune is not between 0 and 1")
@@ -34,7 +34,7 @@ def prune(graph: Graph, share: float, dense: Collection[str] = ()) -> Graph:
             continue
         filter_ = view.input(weighted.filter)
         if filter_.data is None or filter_.dtype != "float32":
-            raise ModelError(f"{view}: the filter {filter_.name!r} is no float32 constant")
+            raise ModelError(f"{view}: the filter {filter_.name!r} must be a float32 constant")
         tensors[filter_.index] = replace(filter_, data=filter_.data * kept(filter_.data, share))
     if left:
         raise UsageError(f"graph {graph.name!r} has no layer {sorted(left)[0]!r} with a filter")

@@ -68,7 +68,7 @@ def learnt_ranges(weights: Mapping[str, Array] | None) -> dict[str, tuple[float,
                 or not np.isfinite(ends).all()
                 or ends[0] > ends[1]
             ):
-                raise ModelError(f"weights: {name!r} is no range [low, high]: {ends.tolist()}")
+                raise ModelError(f"weights: {name!r} must be a range [low, high]: {ends.tolist()}")
             found[name.removesuffix(RANGE)] = (float(ends[0]), float(ends[1]))
     return found
 
@@ -138,7 +138,7 @@ class Weights:
         with np.errstate(over="ignore"):
             finite = np.isfinite(values.astype(np.float32))
         if not finite.all():
-            return f"{name!r} holds {np.count_nonzero(~finite)} values that are no finite float32"
+            return f"{name!r} holds {np.count_nonzero(~finite)} values that are not finite in float32"
         return None
 
 

@@ -47,7 +47,7 @@ def staircase(rounding: Requantization, method: Method, first: Array, last: Arra
         channel = int(beyond[0])
         raise CannotCompare(
             f"{rounding.view}: accumulators of channel {channel} reach {first[channel]} to {last[channel]}; "
-            f"{method} wraps beyond {lowest[channel]} to {highest[channel]}, so its outputs are no staircase"
+            f"{method} wraps beyond {lowest[channel]} to {highest[channel]}, so it is not a staircase"
         )
     steps = np.arange(rounding.low + 1, rounding.high + 1)[:, np.newaxis]
     below = np.broadcast_to(first - 1, (len(steps), rounding.channels)).copy()

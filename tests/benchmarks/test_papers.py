@@ -147,7 +147,7 @@ def test_the_conclusion_about_powers_can_say_no(
     text, picture = powers_report.write(records, options, tmp_path / "out")
     content = text.read_text(encoding="utf-8")
     assert said in content
-    assert "mnist1d: not all networks have run twice, so nothing is said." in content
+    assert "mnist1d: not all networks have run twice, so there is no conclusion." in content
     assert "A tenth of the training" not in content
     assert picture.is_file()
     assert powers_report.write({"one": records["wide0"]}, options, tmp_path) == []

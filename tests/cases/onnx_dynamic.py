@@ -37,8 +37,8 @@ def ranges() -> dict[str, tuple[Array, str]]:
         draw = seeded(f"no numbers {size}").normal(size=(2, size))
         draw[0, -1 - seeded(f"where {size}").integers(0, size, 1 + size // 9)] = np.nan
         draw[1, -1], draw[1, 0] = np.inf, np.nan
-        found[f"nan_{size}"] = draw[0], "what is no number hides others, by its position"
-        found[f"last_nan_{size}"] = np.roll(draw[1], -1), "the last one is no number, behind an infinite one"
+        found[f"nan_{size}"] = draw[0], "NaN hides other values, by its position"
+        found[f"last_nan_{size}"] = np.roll(draw[1], -1), "the last value is NaN, after an infinite one"
     for size in (1, 7, 8, 17, 64, 133):
         draw = seeded(f"dynamic {size}").normal(size=size) * 10.0 ** (size % 7 - 3)
         found[f"random_{size}"] = draw, "tails of blocks"

@@ -90,7 +90,7 @@ def test_arrays_travel_by_place_and_by_name(folder: Path) -> None:
         (
             "import sys, numpy; numpy.save(sys.argv[3] + \"/other.npy\", numpy.zeros(1))",
             DelegateError,
-            "'other' is no tensor of the model",
+            "'other' is not a tensor of the model",
         ),
     ],
     ids=["exit code", "crash", "hang", "nothing", "other type", "junk", "unknown name"],

@@ -141,7 +141,7 @@ def test_an_absent_compiler_says_what_it_is(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(DelegateUnavailable, match=r"not installed.*x86-64 Linux only.*packages\.cloud"):
         find_compiler()
     monkeypatch.setenv(EDGETPU_COMPILER, str(tmp_path / "nothing"))
-    with pytest.raises(DelegateUnavailable, match="which is no program"):
+    with pytest.raises(DelegateUnavailable, match="which is not a program"):
         find_compiler()
 
 

@@ -88,7 +88,7 @@ def test_an_output_of_another_shape_is_refused(graph: Graph, tmp_path: Path) -> 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         FolderDelegate(tmp_path / "file", "tflite")
 
 

@@ -189,7 +189,7 @@ def test_integers_that_are_no_measurement_take_no_range(tmp_path: Path) -> None:
     given = builder.input("indices", (4,), "int32")
     output = builder.tensor("y", (4,), "int64")
     builder.layer("CAST", [given], [output])
-    with pytest.raises(FeedError, match="no quantized value"):
+    with pytest.raises(FeedError, match="which is not quantized"):
         load(np.arange(4.0), tmp_path, (0, 1), builder.build([output]))
 
 

@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx")
 OUT_OF_SCOPE = {
     **dict.fromkeys(("uint2", "int2"), r"is of element type u?int2, which"),
     **dict.fromkeys(("_quantizelinear_uint4", "_quantizelinear_int4"), r"is of element type u?int4, which"),
-    **dict.fromkeys(("dequantizelinear_uint4", "dequantizelinear_int4"), r"of u?int4 is no constant"),
+    **dict.fromkeys(("dequantizelinear_uint4", "dequantizelinear_int4"), r"of u?int4 must be a constant"),
     **dict.fromkeys(("e4m3fn", "e5m2", "float4e2m1"), r"is of element type float[48]_e\dm\d(fn)?, which"),
 }
 """2-bit integers, 4-bit ones that are computed, 8- and 4-bit floats: each refused with its reason."""

@@ -45,8 +45,8 @@ def test_sound_graph_is_accepted() -> None:
         ({"layers": (Layer(0, "RELU", (0,), (0,)),)}, "already has a value"),
         ({"layers": (Layer(5, "RELU", (0,), (1,)),)}, "calls itself layer 5"),
         ({"layers": (Layer(0, "RELU", (0,), (1,), intermediates=(-1, 9)),)}, "tensor 9"),
-        ({"signatures": (Signature("s", {"x": 1}, {"y": 2}),)}, "no graph input"),
-        ({"signatures": (Signature("s", {"x": 0}, {"y": 1}),)}, "no graph output"),
+        ({"signatures": (Signature("s", {"x": 1}, {"y": 2}),)}, "not a graph input"),
+        ({"signatures": (Signature("s", {"x": 0}, {"y": 1}),)}, "not a graph output"),
     ],
 )
 def test_inconsistent_graph_is_refused(changes: dict[str, object], said: str) -> None:

@@ -148,7 +148,7 @@ def test_every_weight_that_does_not_fit_is_listed() -> None:
 def test_float64_weights_beyond_float32_are_refused() -> None:
     weights = weights_of(fine_tune(8, 8))
     weights["output/bias"] = np.array([1e39])
-    with pytest.raises(ModelError, match="no finite float32"):
+    with pytest.raises(ModelError, match="not finite in float32"):
         fine_tune(8, 8, weights)
 
 

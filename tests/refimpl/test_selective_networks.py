@@ -273,5 +273,5 @@ def test_a_filter_that_is_computed_has_no_weights() -> None:
     w = builder.input("w", (3, 1, 1, 2), "float32")
     y = builder.tensor("y", (1, 4, 4, 3), "float32")
     graph = builder.build([builder.layer("CONV_2D", (x, w), (y,), padding="SAME", stride_w=1, stride_h=1)])
-    with pytest.raises(ModelError, match="'w' is no constant"):
+    with pytest.raises(ModelError, match="'w' is not a constant"):
         counted(graph, "executed")

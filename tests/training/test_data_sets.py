@@ -76,8 +76,8 @@ class Hostile:
     [
         (pickle.dumps(Hostile()), "it asks for builtins.exec"),
         (pickle.dumps({b"data": np.zeros((1, 9), np.uint8), b"fine_labels": [0]}), r"uint8 \[1, 9\] for 1"),
-        (pickle.dumps({b"data": 1}), "no CIFAR-100 pickle: KeyError"),
-        (b"nonsense", "no CIFAR-100 pickle"),
+        (pickle.dumps({b"data": 1}), "not a pickle of CIFAR-100: KeyError"),
+        (b"nonsense", "not a pickle of CIFAR-100"),
         (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [100]}), "from 100 to 100"),
     ],
 )
@@ -89,7 +89,7 @@ def test_a_forged_pickle_runs_no_code(content: bytes, said: str, tmp_path: Path)
 
 def test_a_torn_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.bin").write_bytes(bytes(3074 + 5))
-    with pytest.raises(UsageError, match="3079 bytes are no whole number of records of 3074"):
+    with pytest.raises(UsageError, match="3079 bytes are not a whole number of records of 3074"):
         read_cifar100(tmp_path, "train")
 
 
@@ -123,7 +123,7 @@ def test_glands_in_the_order_of_their_numbers(inner: str, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match=r"\(4, 6\), and its mask \(4, 5\)"):
         read_glands(tmp_path, "testA")
     (place / "train_2.bmp").write_bytes(b"no picture")
-    with pytest.raises(UsageError, match=r"train_2\.bmp: no readable picture"):
+    with pytest.raises(UsageError, match=r"train_2\.bmp: not a readable picture"):
         read_glands(tmp_path, "train")
 
 
@@ -148,7 +148,7 @@ def test_imagenet_as_released(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"2 labels, and ILSVRC2012_val_00000003\.JPEG has none"):
         read_imagenet(tmp_path)
     truth.write_text("490\n1001\n7\n")
-    with pytest.raises(UsageError, match="something else than numbers from 1 to 1000"):
+    with pytest.raises(UsageError, match="other words than numbers from 1 to 1000"):
         read_imagenet(tmp_path)
 
 

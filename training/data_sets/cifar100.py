@@ -1,8 +1,8 @@
 """CIFAR-100: 50,000 training and 10,000 test images of 32×32 in 100 classes.
 
 Both published forms are read: ``cifar-100-binary/train.bin`` (records of coarse label, fine label, and 3,072
-bytes, planes of red, green and blue) and ``cifar-100-python/train`` (a pickle, of which nothing but arrays,
-lists and bytes is taken, so that a forged one runs no code).
+bytes, planes of red, green and blue) and ``cifar-100-python/train`` (a pickle, of which only arrays, lists
+and bytes are loaded, so that a forged one runs no code).
 
 Source of the formats: https://www.cs.toronto.edu/~kriz/cifar.html.
 """
@@ -53,7 +53,7 @@ def read_cifar100(
 def _records(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     content = path.read_bytes()
     if not content or len(content) % RECORD:
-        raise UsageError(f"{path}: {len(content)} bytes are no whole number of records of {RECORD}")
+        raise UsageError(f"{path}: {len(content)} bytes are not a whole number of records of {RECORD}")
     records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
     return records[:, 2:], records[:, 1].astype(np.int64)
 
@@ -64,18 +64,18 @@ def _pickled(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         pixels = np.asarray(found[b"data"])
         labels = np.asarray(found[b"fine_labels"], np.int64)
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
-        raise UsageError(f"{path}: no CIFAR-100 pickle: {type(error).__name__}: {error}") from None
+        raise UsageError(f"{path}: not a pickle of CIFAR-100: {type(error).__name__}: {error}") from None
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
         raise UsageError(f"{path}: {pixels.dtype} {list(pixels.shape)} for {len(labels)} labels")
     return pixels, labels
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Finds what NumPy arrays are made of, and nothing else."""
+    """Only finds the classes that NumPy arrays are made of."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]  # its module has another name in NumPy 1
+            return np.empty(0).__reduce__()[0]  # the module has another name in NumPy 1
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         if (module, name) == ("_codecs", "encode"):

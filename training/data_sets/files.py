@@ -1,4 +1,4 @@
-"""What the readers share: the one line about a missing data set, and reading pictures."""
+"""The error for a missing data set, and reading texts and pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from karat24.refimpl.errors import UsageError
 
 
 def missing(name: str, folder: Path, wanted: str, source: str) -> UsageError:
-    """The error for a data set that is not there: what was looked for, and where it is to be had."""
+    """The error for a missing data set: what was looked for, and where it can be had."""
     return UsageError(f"{name}: {folder} holds no {wanted}; get it from {source}")
 
 
@@ -24,7 +24,7 @@ def read_text(path: Path) -> str:
 
 
 def read_picture(path: Path, mode: str) -> NDArray[np.uint8]:
-    """A picture in a mode of Pillow. Raises UsageError for a file that is no picture, or without Pillow."""
+    """A picture in a mode of Pillow. Raises UsageError for any other file, or without Pillow."""
     try:
         from PIL import Image
     except ImportError:
@@ -33,4 +33,4 @@ def read_picture(path: Path, mode: str) -> NDArray[np.uint8]:
         with Image.open(path) as picture:
             return np.asarray(picture.convert(mode) if picture.mode != mode else picture, np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path}: no readable picture: {error}") from None
+        raise UsageError(f"{path}: not a readable picture: {error}") from None

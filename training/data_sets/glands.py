@@ -1,6 +1,6 @@
 """MICCAI 2015 gland segmentation (Warwick-QU): 85 training and 80 test images of stained tissue with masks.
 
-``train_1.bmp`` … beside ``train_1_anno.bmp`` …, in which each gland has a number of its own and 0 is none.
+``train_1.bmp`` … lies beside ``train_1_anno.bmp`` …, in which each gland has its own number and 0 is outside.
 
 Source of the layout: the archive warwick_qu_dataset_released_2016_07_08.zip.
 """
@@ -26,8 +26,8 @@ Part = Literal["train", "testA", "testB"]
 def read_glands(folder: Path, part: Part) -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     """Images ``[y, x, 3]`` in 0 … 1 and masks ``[y, x]``, True in a gland, in the order of their numbers.
 
-    ``folder``, or the archive's folder in it. Raises UsageError for a data set that is missing, an image
-    without a mask, or one of another size.
+    They are read from ``folder`` or the archive's folder in it. Raises UsageError for a missing data set, an
+    image without a mask, or a mask of another size.
     """
     place = folder if any(folder.glob(f"{part}_*.bmp")) else folder / ARCHIVE
     found = {}

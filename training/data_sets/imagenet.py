@@ -3,7 +3,7 @@
 Two layouts are read. As released: ``ILSVRC2012_val_00000001.JPEG`` … and the development kit's
 ``ILSVRC2012_validation_ground_truth.txt`` with the kit's numbers, 1 to 1000, line by line. As sorted for
 PyTorch: a folder for each class, ``n01440764/ILSVRC2012_val_00000293.JPEG``; classes are numbered from 0 in
-the order of their names, as networks of torchvision and Keras have them.
+the order of their names, as in networks of torchvision and Keras.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SOURCE = "https://image-net.org/download-images (registration is required)"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 SHORTER, SIDE = 256, 224
 MEANS = np.array([103.939, 116.779, 123.68], np.float32)
-"""Of blue, green and red, as VGG-16 was trained (Simonyan and Zisserman 2014)."""
+"""Means of blue, green and red with which VGG-16 was trained (Simonyan and Zisserman 2014)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ImageNetValidation:
         return len(self.paths)
 
     def vgg_inputs(self) -> Iterator[tuple[NDArray[np.float32], int]]:
-        """Each image as VGG-16 reads it, ``[1, 224, 224, 3]``, and its label."""
+        """Each image in VGG-16's form, ``[1, 224, 224, 3]``, and its label."""
         for path, label in zip(self.paths, self.labels, strict=True):
             yield vgg_input(read_picture(path, "RGB")), label
 
@@ -61,7 +61,7 @@ def vgg_input(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
 def read_imagenet(folder: Path) -> ImageNetValidation:
     """The validation set in ``folder`` in either layout; images are opened when they are asked for.
 
-    Raises UsageError for a data set that is missing, or as many labels as there are not images.
+    Raises UsageError for a missing data set, and where the numbers of images and labels differ.
     """
     classes = sorted(
         path for path in folder.glob("n*") if path.is_dir() and re.fullmatch(r"n\d{8}", path.name)
@@ -78,7 +78,7 @@ def read_imagenet(folder: Path) -> ImageNetValidation:
         raise missing("ImageNet", folder, f"{TRUTH}, which is in the development kit", SOURCE)
     words = read_text(truths[0]).split()
     if not all(word.isdigit() and 1 <= int(word) <= 1000 for word in words):
-        raise UsageError(f"{truths[0]}: holds something else than numbers from 1 to 1000")
+        raise UsageError(f"{truths[0]}: holds other words than numbers from 1 to 1000")
     numbers = [int(path.stem.rpartition("_")[2]) for path in images]
     if max(numbers) > len(words):
         raise UsageError(f"{truths[0]}: {len(words)} labels, and {images[-1].name} has none")

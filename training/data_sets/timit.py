@@ -1,7 +1,7 @@
-"""TIMIT: read speech at 16 kHz with its phonemes and words in time.
+"""TIMIT: read speech at 16 kHz with the times of its phonemes and words.
 
-``TRAIN/DR1/FCJF0/SA1.WAV`` beside ``SA1.PHN`` and ``SA1.WRD``, in capitals or not. The sound files have
-NIST's SPHERE header whatever their name says; copies converted to RIFF (``SA1.WAV.wav``) are read, too.
+``TRAIN/DR1/FCJF0/SA1.WAV`` lies beside ``SA1.PHN`` and ``SA1.WRD``, in capitals or not. The sound files have
+NIST's SPHERE header, despite their name; copies converted to RIFF (``SA1.WAV.wav``) are read, too.
 
 Source of the layout: the corpus' own readme (LDC93S1); NIST SPHERE's file_formats document.
 """
@@ -23,7 +23,7 @@ SOURCE = "https://catalog.ldc.upenn.edu/LDC93S1 (a licence is required)"
 RATE = 16_000
 
 Mark = tuple[int, int, str]
-"""First sample, sample behind the last, and what is said between."""
+"""First sample, the sample after the last, and the text between them."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Utterance:
 
 
 def read_timit(folder: Path, part: Literal["TRAIN", "TEST"]) -> list[Utterance]:
-    """Every sentence of a part, by dialect, speaker and sentence. ``folder`` holds ``TRAIN`` and ``TEST``, or
-    the corpus' ``TIMIT``. Raises UsageError for a corpus that is missing and for damaged files."""
+    """Every sentence of a part, in order of dialect, speaker and sentence. ``folder`` holds ``TRAIN`` and
+    ``TEST``, or the corpus' ``TIMIT``. Raises UsageError for a missing corpus and for damaged files."""
     roots = [path for path in folder.rglob("*") if path.is_dir() and path.name.upper() == part]
     if not roots:
         raise missing("TIMIT", folder, f"folder {part}", SOURCE)
@@ -65,13 +65,13 @@ def _utterance(path: Path) -> Utterance:
 
 
 def read_marks(path: Path, samples: int) -> tuple[Mark, ...]:
-    """Lines of ``first last text``. Raises UsageError for a line of another form or beyond the sound; the
-    last mark of a few sentences of the corpus ends behind it, and is cut there."""
+    """Marks from lines of ``first last text``. Raises UsageError for a line of another form or beyond the
+    sound. The last mark of a few sentences of the corpus ends after the sound, and is shortened."""
     marks = []
     for line in read_text(path).splitlines():
         parts = line.split(maxsplit=2)
         if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit()):
-            raise UsageError(f"{path}: no mark of first sample, last sample and text: {line!r}")
+            raise UsageError(f"{path}: not a line of first sample, last sample and text: {line!r}")
         first, last = int(parts[0]), min(int(parts[1]), samples)
         if not first < last:
             raise UsageError(f"{path}: {line!r} lies beyond the {samples} samples")
@@ -82,7 +82,7 @@ def read_marks(path: Path, samples: int) -> tuple[Mark, ...]:
 def read_sound(path: Path) -> NDArray[np.int16]:
     """Samples of a file with a SPHERE or a RIFF header, one channel of 16 bits at 16 kHz.
 
-    Raises UsageError for anything else, such as SPHERE files that are compressed.
+    Raises UsageError for other files, such as compressed SPHERE files.
     """
     content = path.read_bytes()
     if content[:4] == b"RIFF":
@@ -102,7 +102,7 @@ def read_sound(path: Path) -> NDArray[np.int16]:
     if found["sample_byte_format"] not in ("01", "10") or any(
         found[name] != usual for name, usual in _SPHERE.items() if name != "sample_byte_format"
     ):
-        raise UsageError(f"{path}: {found}; read are {_SPHERE} (decompress with NIST's w_decode)")
+        raise UsageError(f"{path}: {found}, where {_SPHERE} is supported (decompress with NIST's w_decode)")
     sound = content[int(size) :]
     count = fields.get("sample_count", "")
     if not count.isdigit() or 2 * int(count) != len(sound):
@@ -115,7 +115,7 @@ _SPHERE = {
     "channel_count": "1", "sample_n_bytes": "2", "sample_rate": str(RATE), "sample_coding": "pcm",
     "sample_byte_format": "01",
 }  # fmt: skip
-"""Fields and what they usually are; a file leaves out some."""
+"""The supported value of each field; a file may leave some out."""
 
 
 def _riff(path: Path) -> NDArray[np.int16]:

@@ -12,7 +12,7 @@ from karat24.export.onnx.schema import MICROSOFT, TYPE_CODES
 
 
 def join_dynamic_products(rewriting: Rewriting) -> None:
-    """Each such chain becomes one node, where its last node stands."""
+    """Replaces each such chain by one node, at the place of its last node."""
     for product in rewriting.each("MatMulInteger"):
         dynamic = rewriting.producer(product.inputs[0])
         cast = rewriting.only_reader(product)
@@ -57,7 +57,7 @@ def _join(
 
 
 def _bias_behind(rewriting: Rewriting, scaled: Node, columns: int) -> tuple[Node | None, int]:
-    """The Add of a constant row behind the scaling, and that row; None and -1 where there is none."""
+    """The Add of a constant row after the scaling, and the row's index; None and -1 where there is no Add."""
     total = rewriting.only_reader(scaled)
     if total is None or total.op != "Add" or len(total.inputs) != 2:
         return None, -1

@@ -1,4 +1,4 @@
-"""Computing what follows from constants alone, above all filters that a training tool leaves in float."""
+"""Constant folding, above all of filters that a training tool leaves in float."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ FOLDABLE = frozenset(
         "Slice", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
-"""Ops with one right result, the same in every runtime. DequantizeLinear is not among them: ONNX Runtime
-keeps it, for the integer op it may become a part of."""
+"""Ops whose result is equal in every runtime. DequantizeLinear is not among them: ONNX Runtime
+keeps it, since it may become a part of an integer op."""
 
 QUOTIENT = Rule("divide_float32")
 """How every runtime quantizes constants: float32 quotients, rounded half to even."""
 
 MOST_TIMES = 4
-"""Folding makes at most this many times the bytes of the file's own constants: a file may be hostile."""
+"""Folded constants take at most this many times the bytes of the file's own: a file may be hostile."""
 
 
 def fold_constants(rewriting: Rewriting) -> None:
-    """Nodes of ``FOLDABLE`` ops over constants become constants, where their tensors stand.
+    """Replaces nodes of ``FOLDABLE`` ops over constants by constants, which keep the tensor indices.
 
     A node whose result would be larger than what it reads stays, and so does one that cannot be computed.
     """
@@ -62,5 +62,5 @@ def _computed(rewriting: Rewriting, node: Node, values: list[Array | None]) -> A
         rule = QUOTIENT if node.op == "QuantizeLinear" else EXACT
         (found,) = OPS[node.op].spec(view, values, rule).outputs
     except KaratError:
-        return None  # running the layer says what is wrong with it
+        return None  # the node stays: when it runs, the error says what is wrong
     return np.ascontiguousarray(found).reshape(view.output().shape)

@@ -1,8 +1,8 @@
-"""Which op between DequantizeLinear and QuantizeLinear ONNX Runtime 1.31 runs on integers, and as what.
+"""The ops between DequantizeLinear and QuantizeLinear that ONNX Runtime 1.31 replaces by integer ops.
 
-Each function looks at one node and, if the group around it qualifies, replaces it. Common to all: the
-node's only reader is the QuantizeLinear, its output is no graph output, and input and output have the
-same 8-bit type. The DequantizeLinear nodes stay for others who read them.
+Each function looks at one node and replaces it if the group around it qualifies. All of them demand that the
+QuantizeLinear is the node's only reader, that the node's output is not a graph output, and that input and
+output have the same 8-bit type. The DequantizeLinear nodes stay, since other nodes may read them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _quantize_behind(rewriting: Rewriting, node: Node) -> Node | None:
 
 
 def _dequantized(rewriting: Rewriting, node: Node) -> list[Node] | None:
-    """The DequantizeLinear behind each input that is present; None unless all have one."""
+    """The DequantizeLinear that writes each input present; None unless all inputs have one."""
     present = [position for position, index in enumerate(node.inputs) if index != -1]
     found = [rewriting.dequantize_of(node, position) for position in present]
     return [source for source in found if source is not None] if all(found) else None
@@ -43,7 +43,7 @@ def _quantized_input(rewriting: Rewriting, source: Node) -> list[int]:
 
 
 def _fuse(rewriting: Rewriting, node: Node, quantize: Node, new: Node) -> None:
-    """Puts the new node where the old one stands and drops the QuantizeLinear behind it."""
+    """Puts the new node in the old one's place and drops the QuantizeLinear after it."""
     rewriting.remove(quantize)
     rewriting.replace(node, new)
 
@@ -53,7 +53,7 @@ def _parameters(rewriting: Rewriting, quantize: Node) -> list[int]:
 
 
 def _affine(rewriting: Rewriting, sources: list[Node], output: str) -> bool:
-    """Types of a product: output as the input, int8 inputs with int8 filters only, int32 biases."""
+    """Whether the types fit: the output's equals the input's; int8 inputs have int8 filters, biases int32."""
     left, right, *bias = (_type(rewriting, source.inputs[0]) for source in sources)
     return (
         left in EIGHT_BITS
@@ -65,12 +65,12 @@ def _affine(rewriting: Rewriting, sources: list[Node], output: str) -> bool:
 
 
 PRODUCTS = frozenset({"Conv", "MatMul"})
-"""Ops whose int8 inputs stay in float unless the session allows int8; of a Gemm they do not."""
+"""Ops that stay in float for int8 inputs unless the session allows int8. Gemm is not among them."""
 
 
 def fuses(rewriting: Rewriting, node: Node, int8_allowed: bool) -> bool:
-    """False for a product of int8 activations in a session that does not allow them, and beside scales of
-    blocks or scales the graph computes, which no integer op takes."""
+    """Whether an integer op takes the product: False for int8 activations in a session that does not allow
+    them, and for scales that belong to blocks or are computed by the graph."""
     around = [rewriting.dequantize_of(node, position) for position in range(len(node.inputs))]
     around += [reader for index in node.outputs for reader, _ in rewriting.readers(index)]
     for other in around:
@@ -85,10 +85,10 @@ def fuses(rewriting: Rewriting, node: Node, int8_allowed: bool) -> bool:
 
 
 def bias_fits(rewriting: Rewriting, sources: list[Node]) -> bool:
-    """The scale of a convolution's bias is the product of the others', within a hundredth and a millionth.
+    """Whether the scale of a convolution's bias is the product of the other two scales, nearly.
 
     ``|s_bias - s_x * s_w| <= 1e-6 + 0.01 * s_x * s_w`` in float32, for each channel; the zero point is 0.
-    Found by experiment on ONNX Runtime 1.32. The stored integers are taken as they are then.
+    Found by experiment on ONNX Runtime 1.32, which then takes the stored integers as they are.
     """
     image, filter_, bias = (rewriting.data(source.inputs[1]) for source in sources)
     if image is None or filter_ is None or bias is None:
@@ -122,7 +122,7 @@ def _convolution(rewriting: Rewriting, node: Node) -> None:
 
 
 def _matmul(rewriting: Rewriting, node: Node) -> None:
-    """Without a QuantizeLinear behind it, an integer product with a float result."""
+    """Where no QuantizeLinear follows, the node becomes an integer product with a float result."""
     quantize, sources = _quantize_behind(rewriting, node), _dequantized(rewriting, node)
     if sources is None:
         return
@@ -206,7 +206,7 @@ def _same_types(rewriting: Rewriting, sources: list[Node], quantize: Node) -> bo
 
 
 def _moving(rewriting: Rewriting, node: Node) -> None:
-    """The op itself, on integers, where parameters are equal on both sides and no values are mixed."""
+    """The op itself runs on integers, where parameters are equal on both sides and no values are mixed."""
     if node.op == "Resize" and rewriting.view(node).text("mode", "nearest") != "nearest":
         return
     source = rewriting.dequantize_of(node, 0)
@@ -225,7 +225,7 @@ def _moving(rewriting: Rewriting, node: Node) -> None:
 
 
 def _equal(rewriting: Rewriting, source: Node, quantize: Node) -> bool:
-    """Equal constant scales and zero points, one per tensor, none left out, of one 8-bit type."""
+    """Whether all have equal constant scales and zero points, per tensor and given, of one 8-bit type."""
     found = parameters_of(rewriting, source)
     return (
         found is not None
@@ -236,7 +236,7 @@ def _equal(rewriting: Rewriting, source: Node, quantize: Node) -> bool:
 
 
 def _position(rewriting: Rewriting, node: Node) -> None:
-    """ArgMax: the greatest value stands where the greatest integer does."""
+    """ArgMax: the greatest value and the greatest integer have one position."""
     source = rewriting.dequantize_of(node, 0)
     if source is not None and _type(rewriting, source.inputs[0]) in EIGHT_BITS:
         rewriting.read(node, 0, source.inputs[0])

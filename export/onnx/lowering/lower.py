@@ -1,11 +1,11 @@
 """From a QDQ graph to the integer graph ONNX Runtime runs for it.
 
 ONNX Runtime 1.31 and 1.32 at ORT_ENABLE_ALL replace each op between DequantizeLinear and QuantizeLinear
-nodes by one on integers where they have one (``fusions.py``), and leave the rest in float. What a runtime
-computes is then layers of the result, not of the file: QLinearConv rounds once, from the accumulator,
-where Conv in float rounds many times. The steps here are those of its optimizer that decide where integers
-are used; layout changes and fusions of float ops, which it also does, are not modelled: what stays float
-here is float there, be it as FusedConv or MatMulNBits.
+nodes by an integer op where they have one (``fusions.py``), and leave the others in float. The runtime then
+computes the layers of the result, not of the file: QLinearConv rounds once, from the accumulator, where Conv
+in float rounds many times. This module models the steps of the optimizer that decide where integers are
+used. It does not model changes of layout and fusions of float ops: a layer that stays float here is float
+there, too, for instance as FusedConv or MatMulNBits.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ REMOVED = frozenset({"Dropout", "Identity"})
 
 
 def lower_qdq(graph: Graph, int8_allowed: bool = False) -> Graph:
-    """The integer graph ONNX Runtime makes of a QDQ graph; one without QDQ pairs comes back as it is.
+    """The integer graph ONNX Runtime makes of a QDQ graph; a graph without QDQ pairs is returned as it is.
 
     ``int8_allowed`` is the session option ``session.qdqisint8allowed``. In a session without it, which is
-    the default, int8 activations become uint8 where one layer reads them, and a Conv or MatMul of int8
-    activations that are left stays in float.
+    the default, int8 activations become uint8 where one layer reads them, and a Conv or MatMul whose
+    activations are still int8 stays in float.
 
-    Tensors keep their indices and names; those that no layer writes any more have no value, one that
-    becomes uint8 has that type, and one that follows from constants is a constant. New tensors, behind the
-    others, are parameters and biases the file leaves out, and edges quantization spreads to.
+    Tensors keep their indices and names. A tensor that no layer writes any more has no value, one that
+    becomes uint8 has that type, and one that follows from constants is a constant. New tensors come after
+    the others: parameters and biases that the file leaves out, and edges that quantization spreads to.
 
     Raises ModelError for a graph that is not in ONNX layout, and UnsupportedOp for two quantizations in a
     row that have no value in common.
@@ -65,7 +65,7 @@ def lower_qdq(graph: Graph, int8_allowed: bool = False) -> Graph:
     spread_forward(rewriting)
     quantize_constants(rewriting)
     cancel_transposes(rewriting)
-    # Passes are repeated: of three pairs in a row the last is merged when biases have their scales.
+    # Passes are repeated: the last of three pairs in a row can be merged only after biases have scales.
     while merge_double_pairs(rewriting):
         pass
     if not int8_allowed:
@@ -89,7 +89,7 @@ def _remove_identities(rewriting: Rewriting) -> None:
 
 
 def _remove_clips(rewriting: Rewriting) -> None:
-    """A Relu or Clip does nothing where the quantization behind it has no values beyond its ends."""
+    """Removes each Relu and Clip whose bounds no value of the quantization after it exceeds."""
     for node in rewriting.each("Relu", "Clip"):
         quantize = rewriting.only_reader(node)
         found = None
@@ -113,7 +113,7 @@ def _remove_clips(rewriting: Rewriting) -> None:
 
 
 def _clip_range(rewriting: Rewriting, node: Node) -> tuple[np.float32, np.float32]:
-    """Both ends, unlimited where left out; an end that is not constant clips everything."""
+    """Both bounds, infinite where left out; a bound that is not constant counts as clipping everything."""
     ends = []
     for position, unlimited in ((1, -np.inf), (2, np.inf)):
         values = rewriting.data(node.input(position))

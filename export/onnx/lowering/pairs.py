@@ -1,4 +1,4 @@
-"""Pairs of QuantizeLinear and DequantizeLinear: given to each reader, merged, made uint8, taken out.
+"""Pairs of QuantizeLinear and DequantizeLinear: copied for each reader, merged, made uint8, removed.
 
 ``same`` below means per tensor, with equal constant scales and zero points of one type.
 """
@@ -23,7 +23,7 @@ class Parameters(NamedTuple):
 
 
 def parameters_of(rewriting: Rewriting, node: Node) -> Parameters | None:
-    """None unless they are constant, one scale and one zero point (0 where it is left out)."""
+    """The parameters; None unless they are one constant scale and one constant zero point (0 if left out)."""
     scale = rewriting.data(node.inputs[1])
     if scale is None or scale.size != 1 or scale.dtype != np.float32:
         return None
@@ -45,7 +45,7 @@ def same_parameters(rewriting: Rewriting, left: Node, right: Node) -> bool:
 
 
 def dequantize_for_each_reader(rewriting: Rewriting) -> None:
-    """Every reader of a DequantizeLinear gets one of its own, as EnsureUniqueDQForNodeUnit does it."""
+    """Gives every reader of a DequantizeLinear a copy of its own (EnsureUniqueDQForNodeUnit)."""
     for node in rewriting.each(DEQUANTIZE):
         (index,) = node.outputs
         readers = rewriting.readers(index)
@@ -60,8 +60,7 @@ def dequantize_for_each_reader(rewriting: Rewriting) -> None:
 
 
 def share_dequantizations(rewriting: Rewriting) -> None:
-    """The first of equal DequantizeLinear nodes serves all readers, which keeps values, names and layers
-    few."""
+    """Makes all readers of equal DequantizeLinear nodes read the first one, so that fewer layers remain."""
     first: dict[tuple[object, ...], Node] = {}
     for node in rewriting.each(DEQUANTIZE):
         key = (*node.inputs, *sorted(node.attributes.items()))
@@ -73,11 +72,11 @@ def share_dequantizations(rewriting: Rewriting) -> None:
 
 
 def merge_double_pairs(rewriting: Rewriting) -> bool:
-    """Two pairs in a row with nothing else reading between them become one (DoubleQDQPairsRemover).
+    """Makes one pair of two in a row where nothing else reads between them (DoubleQDQPairsRemover).
 
-    Equal ones are one of them; two of one type with other parameters get :func:`merged`. One sweep, which
-    does not look again at what it merged; True when it merged something. Raises UnsupportedOp when two have
-    no value in common, where ONNX Runtime would divide by a scale of 0.
+    Of two equal pairs one is left; two of one type with different parameters get those of :func:`merged`.
+    This is one sweep, which does not look again at what it merged; it returns True if it merged something.
+    Raises UnsupportedOp when two pairs have no value in common: ONNX Runtime would divide by a scale of 0.
     """
     done: set[Node] = set()
     for between in rewriting.each(DEQUANTIZE):
@@ -102,8 +101,8 @@ def merge_double_pairs(rewriting: Rewriting) -> bool:
             together = merged(left, right)
             if together is None:
                 raise UnsupportedOp(
-                    f"{rewriting.view(second)} quantizes what {rewriting.view(first)} just did, and they "
-                    "have no value in common; ONNX Runtime makes a scale of 0 of it: remove one of them"
+                    f"{rewriting.view(second)} quantizes again what {rewriting.view(first)} quantized, and "
+                    "their ranges have no value in common; ONNX Runtime computes a scale of 0: remove one"
                 )
             set_parameters(rewriting, [first, *last], together)
         for reader in last:
@@ -134,9 +133,9 @@ def merged(left: Parameters, right: Parameters) -> Parameters | None:
 
 
 def set_parameters(rewriting: Rewriting, nodes: list[Node], parameters: Parameters) -> None:
-    """Gives a QuantizeLinear (the first of ``nodes``) and those that read it other parameters.
+    """Gives a QuantizeLinear (the first of ``nodes``) and its readers other parameters.
 
-    What it writes keeps its index and name, but is of that type, and its integers mean other values.
+    Its output keeps index and name, but gets the new type, and its integers mean other real values.
     """
     quantize = nodes[0]
     source = rewriting.tensors[quantize.outputs[0]]
@@ -150,7 +149,7 @@ def set_parameters(rewriting: Rewriting, nodes: list[Node], parameters: Paramete
 
 
 def merge_equal_quantizations(rewriting: Rewriting) -> None:
-    """The first of QuantizeLinear nodes with one zero point and equal scales serves all readers.
+    """Makes all readers of QuantizeLinear nodes with one zero point and equal scales read the first one.
 
     ONNX Runtime shares equal float constants first, but not 8-bit ones; which node it keeps varies.
     """
@@ -170,10 +169,11 @@ def merge_equal_quantizations(rewriting: Rewriting) -> None:
 
 
 def make_unsigned(rewriting: Rewriting) -> None:
-    """int8 pairs become uint8 ones, 128 added to the zero point (QDQS8ToU8Transformer).
+    """Turns int8 pairs into uint8 pairs, 128 added to the zero point (QDQS8ToU8Transformer).
 
-    Only where a DequantizeLinear with that zero point alone reads the integers, and has one reader
-    itself: what two layers read stays int8. Scales do not matter, nor does a missing zero point count.
+    This is done only where the integers have one reader, a DequantizeLinear with that zero point, which has
+    one reader itself: what two layers read stays int8. Scales do not matter. A QuantizeLinear without a
+    zero point stays as it is; a missing zero point of the DequantizeLinear is 0.
     """
     for quantize in rewriting.each(QUANTIZE):
         source, dequantize = rewriting.tensors[quantize.outputs[0]], rewriting.only_reader(quantize)
@@ -195,9 +195,9 @@ def make_unsigned(rewriting: Rewriting) -> None:
 
 
 def remove_empty_requantizations(rewriting: Rewriting) -> None:
-    """Dequantize → Quantize with equal parameters, such as a ReLU that did nothing leaves, is nothing.
+    """Removes Dequantize → Quantize with equal parameters, such as a removed ReLU leaves.
 
-    ONNX Runtime takes it out where one node reads the result, and runs it otherwise.
+    ONNX Runtime removes the two where one node reads the result, and runs them otherwise.
     """
     for quantize in rewriting.each(QUANTIZE):
         source, reader = rewriting.dequantize_of(quantize, 0), rewriting.only_reader(quantize)

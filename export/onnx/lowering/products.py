@@ -1,4 +1,4 @@
-"""A product and a sum behind it are one Gemm (ONNX Runtime's MatMulAddFusion)."""
+"""A product and the sum after it become one Gemm (ONNX Runtime's MatMulAddFusion)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from karat24.refimpl.graph import AttributeValue
 
 
 def join_products_and_sums(rewriting: Rewriting) -> None:
-    """MatMul → Add becomes Gemm where the sum's other side is a row, or anything that broadcasts to 2-D.
+    """Replaces MatMul → Add by Gemm where the sum's other operand is a row or broadcasts in two dimensions.
 
-    More than two axes of the left matrix are laid together before and taken apart behind, for a row of
-    one axis only.
+    Where the left matrix has more than two axes, a Reshape joins them before the Gemm and another one
+    separates them after it; this is done only for a row of one axis.
     """
     for product in rewriting.each("MatMul"):
         total = rewriting.only_reader(product)
@@ -37,7 +37,7 @@ def join_products_and_sums(rewriting: Rewriting) -> None:
 
 
 def _replace(rewriting: Rewriting, product: Node, total: Node, bias: int, flat: bool) -> None:
-    """Puts all new nodes where the Add stands, behind the node that computes the bias."""
+    """Puts all new nodes in the place of the Add, after the node that computes the bias."""
     attributes: dict[str, AttributeValue] = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
     if flat:
         gemm = Node("Gemm", [*product.inputs, bias], total.outputs, attributes, total.version)

@@ -1,8 +1,8 @@
-"""Float filters and biases among quantized tensors, quantized as ONNX Runtime's optimizer does it.
+"""Quantizing float filters and biases of quantized layers, as ONNX Runtime's optimizer does it.
 
 Its pass WeightBiasQuantization (1.31) looks at each Conv, ConvTranspose and Gemm whose input 0 is
-dequantized with one scale and whose only way on leads to a QuantizeLinear. What files in QOperator form
-leave in float, such as the filter of a ConvTranspose, becomes int8 there.
+dequantized with one scale and whose output is only read, over Relu and Clip, by a QuantizeLinear. It makes
+int8 of what files in QOperator form leave in float, such as the filter of a ConvTranspose.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def quantize_constants(rewriting: Rewriting) -> None:
         ):
             continue
         if stored and scale.ndim > filter_scale.ndim and node.op != "ConvTranspose":
-            # The pass takes the product of scales [1] and [] for one of shape [] and then cannot work it
-            # out: the bias is quantized while the model runs, and the op stays in float.
+            # The pass expects a product of shape [] of scales of shape [1] and [], and so fails to fold it:
+            # the bias is quantized while the model runs, and the op stays in float.
             continue
         _quantize_bias(rewriting, node, bias, scale.reshape(()) * filter_scale, filter_.version)
 
@@ -46,7 +46,7 @@ def _bias(rewriting: Rewriting, node: Node) -> Array | None:
 
 
 def _quantize_filter(rewriting: Rewriting, node: Node, version: int) -> Node | None:
-    """A float32 constant becomes int8, one scale and zero point for all of it; None for anything else."""
+    """A DequantizeLinear over the float32 constant in int8, per tensor; None for anything else."""
     index = node.inputs[1]
     values = rewriting.data(index)
     if values is None or values.dtype != np.float32 or not values.size:
@@ -103,7 +103,7 @@ def _other_axis(rewriting: Rewriting, node: Node, filter_: Node) -> bool:
 
 
 def leads_to_quantize(rewriting: Rewriting, node: Node) -> bool:
-    """True when the only way on, over Relu and Clip, is a QuantizeLinear."""
+    """True when the output's only reader, after any Relu and Clip, is a QuantizeLinear."""
     reader = rewriting.only_reader(node)
     while reader is not None and reader.op in ("Relu", "Clip"):
         reader = rewriting.only_reader(reader)

@@ -30,7 +30,7 @@ class Node:
 
 
 class Rewriting:
-    """Nodes in executable order. Tensors of the source keep their indices; new ones come behind."""
+    """Nodes in executable order. Tensors of the source keep their indices; new ones come after them."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -50,7 +50,7 @@ class Rewriting:
         for index in node.outputs:
             self._writers[index] = node
         for index in node.inputs:
-            # Entries stay when a node reads something else; ``readers`` looks again.
+            # Entries stay when a node is made to read another tensor; ``readers`` checks them.
             self._uses.setdefault(index, {})[node] = None
 
     def producer(self, index: int) -> Node | None:
@@ -84,14 +84,14 @@ class Rewriting:
         self._register(node)
 
     def only_reader(self, node: Node) -> Node | None:
-        """The node that alone reads ``node``'s only output, which is no graph output; None otherwise."""
+        """The only reader of ``node``'s only output, which is not a graph output; None otherwise."""
         if len(node.outputs) != 1 or node.outputs[0] in self.outputs:
             return None
         readers = self.readers(node.outputs[0])
         return readers[0][0] if len(readers) == 1 else None
 
     def dequantize_of(self, node: Node, position: int) -> Node | None:
-        """The DequantizeLinear behind an input, if there is one."""
+        """The DequantizeLinear that writes an input, if there is one."""
         source = self.producer(node.input(position))
         return source if source is not None and source.op == DEQUANTIZE else None
 
@@ -123,7 +123,7 @@ class Rewriting:
         self.tensors[index] = Tensor(index, tensor.name, tensor.shape, dtype, quantization)
 
     def make_constant(self, index: int, values: Array) -> None:
-        """Gives an edge values; the node that writes it must be taken out."""
+        """Gives an edge constant values; the caller must remove the node that writes it."""
         tensor = self.tensors[index]
         self.tensors[index] = Tensor(
             index, tensor.name, values.shape, values.dtype.name, tensor.quantization, values

@@ -7,11 +7,11 @@ from karat24.export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, R
 from karat24.refimpl.graph import Quantization
 
 PROPAGATING = frozenset({"MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-"""Ops over which quantization spreads: one on float values next to quantized ones becomes quantized."""
+"""Ops over which quantization spreads: their float side gets the parameters of their quantized side."""
 
 
 def spread_backward(rewriting: Rewriting) -> None:
-    """From a QuantizeLinear towards what computes the values."""
+    """Spreads from a QuantizeLinear towards the node that computes the values."""
     for quantize in rewriting.each(QUANTIZE):
         if parameters_of(rewriting, quantize) is None:
             continue
@@ -27,7 +27,7 @@ def spread_backward(rewriting: Rewriting) -> None:
 
 
 def spread_forward(rewriting: Rewriting) -> None:
-    """From a DequantizeLinear towards what reads the values."""
+    """Spreads from a DequantizeLinear towards the nodes that read the values."""
     for dequantize in rewriting.each(DEQUANTIZE):
         (index,) = dequantize.outputs
         readers = rewriting.readers(index)
@@ -39,7 +39,7 @@ def spread_forward(rewriting: Rewriting) -> None:
             if mover.op not in PROPAGATING:
                 continue
             index = mover.outputs[0]
-            # A QuantizeLinear behind the mover is where quantization spreads to, not over.
+            # Quantization spreads to a QuantizeLinear after the moving op, but not over it.
             readers = [reader for reader in rewriting.readers(index) if reader[0].op != QUANTIZE]
             if index in rewriting.outputs:
                 _insert_before_output(rewriting, mover, dequantize, readers)

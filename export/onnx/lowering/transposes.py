@@ -1,4 +1,4 @@
-"""Transposes that ONNX Runtime's optimizer takes out, as far as they decide what runs on integers."""
+"""Transposes that ONNX Runtime's optimizer removes, as far as they decide what runs on integers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from karat24.export.onnx.lowering.rewriting import DEQUANTIZE, QUANTIZE, Node, R
 
 
 def transpose_stored(rewriting: Rewriting) -> None:
-    """Transpose over DequantizeLinear over a constant: the constant is transposed, scales follow their axis.
+    """Transposes a constant in place of the Transpose after its DequantizeLinear; scales follow their axis.
 
-    Linear layers come from PyTorch like that. ONNX Runtime's transpose optimizer does it.
+    PyTorch exports linear layers in this form. ONNX Runtime's transpose optimizer does the same.
     """
     for node in rewriting.each("Transpose"):
         source = rewriting.dequantize_of(node, 0)
@@ -38,10 +38,10 @@ def transpose_stored(rewriting: Rewriting) -> None:
 
 
 def cancel_transposes(rewriting: Rewriting) -> None:
-    """Removes a Transpose and its inverse where only quantizations per tensor lie between them; pairs then
-    stand in a row.
+    """Removes a Transpose and its inverse where only quantizations per tensor lie between them, so that pairs
+    follow one another.
 
-    What stands between keeps its name and gets the shape from before.
+    The tensors between keep their names and get the shape from before the first Transpose.
     """
     for back in rewriting.each("Transpose"):
         between, there = _through_pairs(rewriting, back)
@@ -59,7 +59,7 @@ def cancel_transposes(rewriting: Rewriting) -> None:
 
 
 def _through_pairs(rewriting: Rewriting, back: Node) -> tuple[list[Node], Node | None]:
-    """What quantizes and dequantizes before a Transpose, and the Transpose before that, if there is one."""
+    """The quantizing and dequantizing nodes before a Transpose, and the Transpose before them, if any."""
     between: list[Node] = []
     node = rewriting.producer(back.inputs[0])
     while node is not None and rewriting.only_reader(node) is not None:

@@ -18,19 +18,19 @@ EXTERNAL = 1
 
 
 def array_of(proto: Any, where: str, folder: Path | None) -> Array:
-    """The values of a TensorProto, its sizes checked before anything is allocated.
+    """The values of a TensorProto. Sizes are checked before anything is allocated.
 
     ``folder`` is where the model file lies; values in other files are read only from inside it.
-    Of an opaque element type it is the bytes the message holds, flat, and nothing where they are in
+    For an opaque element type the result is the bytes of the message, flat, or no bytes where they are in
     another file. Raises ModelError when sizes and values do not agree, UnsupportedOp for element types
     without a name.
     """
     dtype = element_type(proto.data_type, where)
     shape = tuple(int(size) for size in proto.dims)
     if len(shape) > MAX_RANK or any(size < 0 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
-        raise ModelError(f"{where}: shape {shape[: MAX_RANK + 1]} makes no sense")
+        raise ModelError(f"{where}: shape {shape[: MAX_RANK + 1]} is not possible")
     if proto.HasField("segment"):
-        raise UnsupportedOp(f"{where} is stored in segments, which no known writer does")
+        raise UnsupportedOp(f"{where} is stored in segments, which are not supported")
     if dtype in PACKED:
         return _packed(proto, math.prod(shape), where, folder)
     if dtype in OPAQUE_TYPES:
@@ -65,19 +65,19 @@ def element_type(code: int, where: str) -> str:
 
 
 def _bytes_of(proto: Any) -> Array:
-    """Values of a type that nothing here computes with, as bytes: raw, else texts or numbers as stored."""
+    """The bytes of values of an opaque type: ``raw_data``, or the stored texts or numbers."""
     content = proto.raw_data or b"".join(proto.string_data) or np.array(proto.int32_data, "<i4").tobytes()
     return np.frombuffer(content, np.uint8)
 
 
 def _packed(proto: Any, count: int, where: str, folder: Path | None) -> Array:
-    """Two values in a byte, the bytes as they stand; an odd last value has a byte of its own."""
+    """The stored bytes, two values in each; an odd last value has a byte of its own."""
     needed = (count + 1) // 2
     if proto.data_location == EXTERNAL:
         return np.frombuffer(_external(proto, needed, where, folder), np.uint8)
     listed = np.array(proto.int32_data, np.int64)
     if listed.size and not (int(listed.min()) >= 0 and int(listed.max()) <= 255):
-        raise ModelError(f"{where} holds numbers that are no bytes")
+        raise ModelError(f"{where} holds numbers outside 0 to 255, the range of a byte")
     stored = np.frombuffer(proto.raw_data, np.uint8) if proto.raw_data else listed.astype(np.uint8)
     if stored.size != needed:
         raise ModelError(f"{where} holds {stored.size} bytes; {count} values of 4 bits need {needed}")
@@ -139,5 +139,5 @@ def _inside(folder: Path, location: str, where: str) -> Path:
     except (OSError, RuntimeError, ValueError):
         pass
     raise ModelError(
-        f"{where} keeps its values in {location!r}, which is no file inside the folder of the model"
+        f"{where} keeps its values in {location!r}, which is not a file inside the folder of the model"
     )

@@ -1,4 +1,4 @@
-"""What the messages of an ONNX file say, checked: names, declared types, attributes."""
+"""Checked content of an ONNX file's messages: names, declared types, attributes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from karat24.refimpl.graph import AttributeValue
 
 
 def check_texts(message: Any) -> None:
-    """Every text in the message must be one: protobuf hands out bytes where UTF-8 is broken."""
+    """Raises ModelError for a text that is not UTF-8, for which protobuf returns bytes."""
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
             for part in (value,) if hasattr(value, "ListFields") else value:
@@ -20,21 +20,21 @@ def check_texts(message: Any) -> None:
         elif field.type == field.TYPE_STRING:
             for text in (value,) if isinstance(value, str | bytes) else value:
                 if isinstance(text, bytes):
-                    raise ModelError(f"{field.name} {text[:40]!r} is no UTF-8 text; the file is damaged")
+                    raise ModelError(f"{field.name} {text[:40]!r} is not UTF-8; the file is damaged")
 
 
 class Declared(NamedTuple):
-    """What a file says of an edge: sizes, -1 where symbolic (None: rank unknown), and element type."""
+    """A file's declaration of an edge: sizes, -1 where symbolic (None: rank unknown), and element type."""
 
     sizes: tuple[int, ...] | None
     dtype: str | None
 
 
 def where_of(position: int, node: Any) -> str:
-    """``node 7 (Conv, 'name')``, for messages. Raises ModelError when the op's name is none."""
+    """``node 7 (Conv, 'name')``, for messages. Raises ModelError when the op's name is not valid."""
     for text in (node.op_type, node.domain):
         if not text.isprintable() or " " in text:
-            raise ModelError(f"node {position} is called {text!r}, which is no name of an op")
+            raise ModelError(f"node {position} has the op {text!r}, which is not a valid name")
     if not node.op_type:
         raise ModelError(f"node {position} names no op")
     name = node.name or next(iter(node.output), "")
@@ -72,10 +72,10 @@ def declared_of(value: Any) -> Declared:
         fixed = size.WhichOneof("value") == "dim_value"
         if fixed and size.dim_value < -1:
             raise ModelError(f"{where} has the size {size.dim_value}")
-        # Some writers say -1 where they mean a size of any name.
+        # Some writers write -1 where they mean a symbolic size.
         sizes.append(int(size.dim_value) if fixed else -1)
     if len(sizes) > MAX_RANK:
-        raise ModelError(f"{where} has {len(sizes)} dimensions; at most {MAX_RANK} make sense")
+        raise ModelError(f"{where} has {len(sizes)} dimensions; at most {MAX_RANK} are supported")
     return Declared(tuple(sizes), dtype)
 
 
@@ -108,7 +108,7 @@ def _attribute(proto: Any, where: str) -> AttributeValue:
 
 
 ATTRIBUTE_TYPES = range(15)
-"""Numbers the format gives to types of attributes."""
+"""The numbers of attribute types in the format."""
 
 
 def _finite(value: float, proto: Any, where: str) -> float:

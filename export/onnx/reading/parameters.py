@@ -1,10 +1,10 @@
-"""Which edges of an ONNX graph are quantized how.
+"""The quantization parameters of the edges of an ONNX graph.
 
-In ONNX, scales and zero points are inputs of nodes, not properties of tensors. They are put on the
-tensors as well, so that differences can be given in LSBs and layers be described: on what
-QuantizeLinear and the QLinear ops write, on what DequantizeLinear and the QLinear ops read, and through
-ops that only move values. An edge that is read with parameters other than those it was written with
-keeps the latter; one that nothing wrote, read in two ways, has none.
+In ONNX, scales and zero points are inputs of nodes, not properties of tensors. This module also puts them on
+the tensors, so that differences can be given in LSBs and layers can be described: on the outputs of
+QuantizeLinear and the QLinear ops, on the inputs of DequantizeLinear and the QLinear ops, and on the outputs
+of ops that only move values. An edge that is written with one set of parameters and read with another one
+keeps the first. An edge whose writer gives no parameters has those of its readers, where they agree.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Parameters:
-    """The quantized inputs of an op, and those of its output as an Edge whose ``tensor`` is the output."""
+    """The edges of an op's quantized inputs and of its output; ``output.tensor`` is an output position."""
 
     inputs: tuple[Edge, ...]
     output: Edge | None
@@ -67,8 +67,8 @@ PARAMETERS: Mapping[str, Parameters] = MappingProxyType(
         f"{MICROSOFT}:QuantizeLinear": _QUANTIZE,
     }
 )
-"""Where the parameters of an op's tensors stand; QLinearConcat, whose inputs vary, is in
-:func:`quantized_tensors`."""
+"""The positions of an op's quantization parameters; :func:`parameters_of` adds QLinearConcat, whose number
+of inputs varies."""
 
 MOVING = frozenset(
     {
@@ -76,11 +76,11 @@ MOVING = frozenset(
         "Reshape", "Resize", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
-"""Ops whose outputs mean the same real values per step as input 0, where that is quantized per tensor."""
+"""Ops whose outputs have the scale and zero point of input 0, where that is quantized per tensor."""
 
 
 def parameters_of(op: str, input_count: int) -> Parameters | None:
-    """Where the quantization parameters of a node stand; None for an op without any."""
+    """The positions of a node's quantization parameters; None for an op without any."""
     if op == f"{MICROSOFT}:QLinearConcat":
         edges = tuple(Edge(i, i + 1, i + 2) for i in range(2, input_count - 2, 3))
         return Parameters(edges, Edge(0, 0, 1))
@@ -88,7 +88,7 @@ def parameters_of(op: str, input_count: int) -> Parameters | None:
 
 
 def output_quantization(view: LayerView) -> Quantization | None:
-    """Parameters of what the node writes, as far as constants give them. Raises ModelError."""
+    """Parameters of the node's outputs, where they are constants. Raises ModelError."""
     line = parameters_of(view.op, len(view.inputs))
     if line is not None and line.output is not None:
         return _parameters(view, line.output, view.output())

@@ -1,8 +1,8 @@
-"""``Quant`` of Brevitas, FINN and QONNX, read as QuantizeLinear and DequantizeLinear where it means the same.
+"""``Quant`` of Brevitas, FINN and QONNX, read as QuantizeLinear and DequantizeLinear where they are equal.
 
 ``y = (round(clip(x / scale + zeropt)) - zeropt) * scale`` (QONNX, ``custom_op/general/quant.py``). The zero
-point is added before rounding, QuantizeLinear adds it behind, so that ties part unless it is 0. What is
-constant is quantized here, by QONNX's formula, and is then any width up to 8 bits.
+point is added before rounding; QuantizeLinear adds it after rounding, so that ties differ unless it is 0.
+Constants are quantized here, by QONNX's formula, to any width up to 8 bits.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from karat24.refimpl.graph import Array
 DOMAINS = frozenset({"onnx.brevitas", "qonnx.custom_op.general", "finn.custom_op.general"})
 
 WIDEST = 8
-"""Bits."""
+"""The largest width that is read, in bits."""
 
 
 def with_pairs(model: Any, folder: Path | None) -> Any:
-    """The model with a pair of standard nodes in place of each ``Quant``; itself where it has none.
+    """The model with a pair of standard nodes in place of each ``Quant``.
 
-    Raises UnsupportedOp, naming the node, where no pair means the same; ModelError for malformed ones.
+    Raises UnsupportedOp, which names the node, where no pair computes the same values, and ModelError for
+    malformed nodes.
     """
     if not any(_is_quant(node) for node in model.graph.node):
         return model
@@ -51,7 +52,7 @@ def _is_quant(node: Any) -> bool:
 
 
 def _write_pair(graph: Any, node: Any, where: str, constants: Mapping[str, Any], folder: Path | None) -> None:
-    """Appends the nodes and the constants they read."""
+    """Appends the two nodes and the constants they read to the graph."""
     helper = import_onnx().helper
     if len(node.input) != 4 or len(node.output) != 1:
         raise ModelError(f"{where} has {len(node.input)} inputs and {len(node.output)} outputs, not 4 and 1")
@@ -78,8 +79,8 @@ def _write_pair(graph: Any, node: Any, where: str, constants: Mapping[str, Any],
         full = (low, high) in ((-128, 127), (0, 255))
         if not full or zeros.any():
             raise UnsupportedOp(
-                f"{where} quantizes to {low} … {high} with zero point {zeros.reshape(-1)[0]:g}: no "
-                "QuantizeLinear rounds alike unless it has all of 8 bits and zero point 0"
+                f"{where} quantizes to {low} … {high} with zero point {zeros.reshape(-1)[0]:g}; "
+                "QuantizeLinear only rounds equally with the full range of 8 bits and zero point 0"
             )
         dtype = np.int8 if low else np.uint8
         _add(graph, f"{output}/zero_point", np.zeros(scales.shape, dtype))
@@ -104,7 +105,7 @@ def _range(node: Any, bits: Array, where: str) -> tuple[int, int]:
 
 
 def _along_axis(scale: Array, where: str) -> tuple[int | None, Array]:
-    """The axis of several scales and the scales as a list; None and the one scale otherwise."""
+    """The axis along which scales lie, and the scales as a list; None and the scale where there is one."""
     wide = [axis for axis, size in enumerate(scale.shape) if size != 1]
     if len(wide) > 1 or scale.size == 0:
         raise UnsupportedOp(f"{where} has scales of shape {scale.shape}; one axis is read")
@@ -114,9 +115,9 @@ def _along_axis(scale: Array, where: str) -> tuple[int | None, Array]:
 def _quantized(values: Array, scale: Array, zeros: Array, low: int, high: int, where: str) -> Array:
     """QONNX's formula, in float32."""
     if not bool(np.isfinite(values).all() and np.isfinite(scale).all() and (scale > 0).all()):
-        raise ModelError(f"{where}: a value is no number, or a scale not positive")
+        raise ModelError(f"{where}: a value is not finite, or a scale is not positive")
     if not bool((np.rint(zeros) == zeros).all() and (low <= zeros).all() and (zeros <= high).all()):
-        raise UnsupportedOp(f"{where}: its zero points are no integers of {low} … {high}")
+        raise UnsupportedOp(f"{where}: zero points must be integers of {low} … {high}")
     try:
         with np.errstate(over="ignore"):
             steps = np.clip(values / scale + zeros, low, high)

@@ -48,23 +48,23 @@ def read_onnx(source: str | Path | bytes) -> Graph:
     """The graph in an .onnx file, given as a path or as its content.
 
     Tensors are the graph's inputs, then its constants (initializers, then the values of Constant nodes,
-    which are no layers), then what each node writes, in the file's order, with the file's names and
-    layouts. A layer's op is its op type, in other domains than the standard one ``domain:type``; its
+    which are not layers), then the outputs of each node, in the file's order, with the file's names and
+    layouts. A layer's op is its op type, or ``domain:type`` in domains other than the standard one; its
     version is that of its domain's operator set; its attributes are those the file stores. Scales and
     zero points are constants, as in the file, and also :attr:`Tensor.quantization`
     (``parameters.py``). Names of nodes, metadata and annotations are not part of the graph.
 
     ``Quant`` of Brevitas, FINN and QONNX is read as a pair of standard nodes (``quant_nodes.py``).
 
-    Shapes are computed from the inputs' (``shapes.py``). A batch of unknown size, the first
-    axis or one of that name, is read as a batch of one, with -1 in ``shape_signature``. Values in other
-    files are read from the folder of the model only.
+    Shapes are computed from those of the inputs (``shapes.py``). A batch of unknown size (the first axis, or
+    an axis with a name of a batch) is read as a batch of one, with -1 in ``shape_signature``. Values in other
+    files are only read from inside the folder of the model.
 
-    Raises UsageError when the file cannot be opened or the onnx package is missing, and ModelError or
-    UnsupportedOp, naming the file, when it is malformed or holds what a graph cannot: control flow,
-    functions, sparse tensors, unknown sizes, operator sets other than 9 to 28. An op whose version
-    means something that is not implemented (``refimpl/spec/onnx/versions.py``) is read where the file
-    declares its shape, and refused when it is to run.
+    Raises UsageError when the file cannot be opened or the onnx package is missing. Raises ModelError, which
+    names the file, when it is malformed, and UnsupportedOp when it holds what a graph cannot: control flow,
+    functions, sparse tensors, unknown sizes, operator sets other than 9 to 28. An op in a version that is
+    not implemented (``refimpl/spec/onnx/versions.py``) is read where the file declares its shape, and
+    refused when it is to run.
     """
     onnx = import_onnx()
     from google.protobuf.message import DecodeError
@@ -83,17 +83,17 @@ def read_onnx(source: str | Path | bytes) -> Graph:
     except DecodeError:
         raise ModelError(f"{label}: not an ONNX file, or a damaged one") from None
     except UnicodeDecodeError:
-        raise ModelError(f"{label}: a textual attribute is no UTF-8 text; the file is damaged") from None
+        raise ModelError(f"{label}: a textual attribute is not UTF-8; the file is damaged") from None
     except ModelError as error:
         # Names in a damaged file can be as long as the file.
         raise type(error)(f"{label}: {str(error)[:MAX_MESSAGE]}") from None
 
 
 BATCH_NAMES = frozenset({"b", "batch", "batch_size", "batchsize", "bs", "n"})
-"""What exporters call the size of the batch, which is read as 1 wherever it stands."""
+"""Names that exporters give to the size of the batch, which is read as 1 on any axis."""
 
 MAX_MESSAGE = 1000
-"""Characters of a message; the rest is left out."""
+"""The most characters of a message; the rest is cut off."""
 
 
 def _content(path: Path) -> bytes:
@@ -208,7 +208,7 @@ class _Reader:
         signature: tuple[int, ...] | None = None,
         quantization: Quantization | None = None,
     ) -> int:
-        """A new tensor. Raises ModelError when the name is taken: ONNX names each value once."""
+        """Adds a tensor; returns its index. Raises ModelError when the name is taken already."""
         if not name:
             raise ModelError("a constant or input has no name")
         if name in self._index:
@@ -220,7 +220,7 @@ class _Reader:
         return index
 
     def _add_constant(self, name: str, proto: Any, where: str) -> None:
-        """A TensorProto's values; those of an opaque element type are its bytes."""
+        """Adds a TensorProto's values as a tensor; the data of an opaque element type is its bytes."""
         values, dtype = array_of(proto, where, self._folder), element_type(proto.data_type, where)
         if dtype not in OPAQUE_TYPES:
             self._add(name, values)
@@ -229,7 +229,7 @@ class _Reader:
         self._tensors[index] = dataclasses.replace(self._tensors[index], data=values)
 
     def _add_node(self, name: str, node: Any, where: str) -> None:
-        """The values of a Constant node."""
+        """Adds the values of a Constant node as a tensor."""
         if len(node.attribute) == 1 and node.attribute[0].name == "value":
             self._add_constant(name, node.attribute[0].t, where)
         else:
@@ -259,7 +259,7 @@ class _Reader:
         attributes = attributes_of(node, where)
         inputs = tuple(self._read(name, where) for name in node.input)
         names = outputs_of(node, where)
-        # Types are unknown yet; what computes them needs the names, for its messages.
+        # Types are not known yet; the rules that compute them need the names, for messages.
         untyped = tuple(Tensor(len(self._tensors) + i, name, (), "bool") for i, name in enumerate(names))
         layer = Layer(number, op, inputs, tuple(t.index for t in untyped), attributes, versions[domain])
         view = LayerView(layer, tuple(None if i == -1 else self._valued(i) for i in inputs), untyped)
@@ -286,14 +286,14 @@ class _Reader:
         return self._index[name]
 
     def _valued(self, index: int) -> Tensor:
-        """The tensor, with its values where they follow from constants."""
+        """The tensor, with its values as ``data`` where they follow from constants."""
         tensor = self._tensors[index]
         if index in self._folded:
             return dataclasses.replace(tensor, data=self._folded[index])
         return tensor
 
     def _types(self, view: LayerView, where: str) -> list[Type]:
-        """Computed types, else those the file declares."""
+        """The computed types of a node's outputs, or those the file declares where no rule is known."""
         types = infer(view)
         if types is None:
             types = []
@@ -311,7 +311,7 @@ class _Reader:
         return types
 
     def _check_declared(self, name: str, found: Type, where: str) -> None:
-        """The file's own declaration must agree where it says something."""
+        """Raises ModelError where the file declares another type for an output than the computed one."""
         declared = self._declared.get(name, Declared(None, None))
         agree = declared.dtype in (None, found.dtype) and (
             declared.sizes is None
@@ -327,7 +327,7 @@ class _Reader:
             )
 
     def _signature_of(self, name: str) -> tuple[int, ...] | None:
-        """The declared sizes, where some are symbolic."""
+        """The declared sizes if some of them are symbolic, else None."""
         sizes = self._declared.get(name, Declared(None, None)).sizes
         return sizes if sizes is not None and -1 in sizes else None
 
@@ -337,7 +337,7 @@ class _Reader:
         return self._index[name]
 
     def _with_input_parameters(self, layers: Iterable[Layer]) -> tuple[Tensor, ...]:
-        """All tensors, with the parameters their readers give where no writer did."""
+        """All tensors; those whose writers give no quantization parameters have their readers'."""
         read: dict[int, set[Quantization]] = {}
         for layer in layers:
             view = LayerView(

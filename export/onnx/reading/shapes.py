@@ -1,9 +1,9 @@
-"""Shapes and element types of the edges a node writes, computed from its inputs and attributes.
+"""Shapes and element types of a node's outputs, computed from its inputs and attributes.
 
-The onnx package can infer shapes too, but in native code that trusts its input, and not for ONNX
-Runtime's own ops; model files come from untrusted sources. So the rules are here. A rule gets the node
-as a view whose inputs are resolved (``data`` is set on edges whose values follow from constants) and whose
-outputs have names only. An op without a line in ``RULES`` must have its outputs declared in the file.
+The onnx package can infer shapes, too, but not for ONNX Runtime's own ops, and in native code that trusts its
+input, while model files come from untrusted sources. A rule gets the node as a view whose inputs are resolved
+(``data`` is set on edges whose values follow from constants) and whose outputs only have names. The file must
+declare the outputs of an op without a line in ``RULES``.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.spec.onnx.versions import why_unknown
 
 FOLDED_ELEMENTS = 64
-"""Only values this few are worked out while reading: they are sizes, axes and the like."""
+"""The most values that are computed while reading: such edges hold sizes, axes and the like."""
 
 
 def infer(view: LayerView) -> list[Type] | None:
-    """The types of the node's outputs; None for an op, or a version of it, without a rule.
+    """The types of the node's outputs; None for an op, or a version of an op, without a rule.
 
     Raises ModelError when inputs and attributes do not fit each other, UnsupportedOp when a shape
     depends on values that are only known when the model runs.
@@ -41,7 +41,7 @@ def infer(view: LayerView) -> list[Type] | None:
 
 
 def fold(view: LayerView) -> Array | None:
-    """The values of the first output where few integers of known values go in; None otherwise.
+    """The values of the first output where all inputs are few integers of known values; None otherwise.
 
     Exporters compute sizes with small chains of nodes; their values decide shapes.
     """
@@ -118,7 +118,7 @@ def _dynamic_quantize(view: LayerView) -> list[Type]:
 
 
 def _layer_normalization(view: LayerView) -> list[Type]:
-    """Mean and inverse deviation, where they are asked for, have sizes of 1 along the axes normalized."""
+    """The optional outputs, mean and inverse deviation, have size 1 along the normalized axes."""
     data = view.input(0)
     first = axis_in(view, view.integer("axis", -1), len(data.shape))
     kept = (*data.shape[:first], *(1,) * (len(data.shape) - first))
@@ -157,8 +157,8 @@ def _matmul_nbits(view: LayerView) -> list[Type]:
 
 
 def _attention(past: int) -> Rule:
-    """Attention and QAttention: input 1 holds the weights of queries, keys and values side by side; of the
-    second output, keys and values of this and of ``past`` steps."""
+    """Attention and QAttention: input 1 holds the weights of queries, keys and values side by side; the
+    second output holds keys and values of ``past`` and present steps."""
 
     def types(view: LayerView) -> list[Type]:
         given, weights, heads = view.input(0), view.input(1), view.integer("num_heads", 0)
@@ -211,7 +211,7 @@ def infer_shape(view: LayerView) -> tuple[int, ...]:
 
 
 def _fold_div(view: LayerView, values: list[Array]) -> Array | None:
-    """Toward zero, as ONNX divides integers; nothing where a divisor is 0 or a quotient overflows."""
+    """Quotients rounded toward zero, as in ONNX; None where a divisor is 0 or a quotient may overflow."""
     del view
     dividend, divisor = np.broadcast_arrays(*values)
     if (divisor == 0).any() or (dividend == np.iinfo(dividend.dtype).min).any():
@@ -241,7 +241,7 @@ FOLDS: Mapping[str, Callable[[LayerView, list[Array]], Array | None]] = MappingP
         "Mul": lambda view, values: values[0] * values[1],  # noqa: ARG005
     }
 )
-"""Ops whose integer results are worked out while reading, for the shapes they decide."""
+"""Ops whose integer results are computed while reading, since shapes depend on them."""
 
 _UNARY = (
     "Abs", "BatchNormalization", "Ceil", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu",

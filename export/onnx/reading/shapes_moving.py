@@ -41,7 +41,7 @@ def joined(step: int, first: int = 0) -> Rule:
 
 
 def reshape(view: LayerView) -> list[Type]:
-    """0 keeps a size (unless ``allowzero``), -1 is what is left over."""
+    """A size of 0 copies the input's (unless ``allowzero``); one of -1 keeps the number of elements."""
     x, wanted = view.input(0), list(known_integers(view, 1))
     if not view.integer("allowzero", 0):
         for i, size in enumerate(wanted):
@@ -59,7 +59,7 @@ def reshape(view: LayerView) -> list[Type]:
 
 
 def flatten(view: LayerView) -> list[Type]:
-    """Two dimensions: all before ``axis``, all behind it."""
+    """Two dimensions: the axes before ``axis``, and the others."""
     x, axis = view.input(0), view.integer("axis", 1)
     if not -len(x.shape) <= axis <= len(x.shape):
         raise ModelError(f"{view}: axis {axis} of a rank-{len(x.shape)} tensor")
@@ -68,7 +68,7 @@ def flatten(view: LayerView) -> list[Type]:
 
 
 def squeeze(view: LayerView) -> list[Type]:
-    """Drops the axes named, or all of size 1."""
+    """The shape without the given axes, or without all axes of size 1."""
     x = view.input(0)
     if has_input(view, 1) or "axes" in view.layer.attributes:
         axes = axes_in(view, given_integers(view, "axes"), len(x.shape))
@@ -80,7 +80,7 @@ def squeeze(view: LayerView) -> list[Type]:
 
 
 def unsqueeze(view: LayerView) -> list[Type]:
-    """New axes of size 1, counted in the result."""
+    """The shape with new axes of size 1; ``axes`` are axes of the result."""
     x, axes = view.input(0), given_integers(view, "axes")
     rank = len(x.shape) + len(axes)
     new = axes_in(view, axes, rank)
@@ -89,16 +89,16 @@ def unsqueeze(view: LayerView) -> list[Type]:
 
 
 def transpose(view: LayerView) -> list[Type]:
-    """Axes in the order ``perm``, reversed without it."""
+    """The axes in the order ``perm``, or reversed where that is missing."""
     x = view.input(0)
     order = view.integers("perm", tuple(reversed(range(len(x.shape)))))
     if sorted(order) != list(range(len(x.shape))):
-        raise ModelError(f"{view}: perm {order} is no order of {len(x.shape)} axes")
+        raise ModelError(f"{view}: perm {order} must be a permutation of {len(x.shape)} axes")
     return [Type(tuple(x.shape[axis] for axis in order), x.dtype)]
 
 
 def slice_(view: LayerView) -> list[Type]:
-    """Python's slices along the axes named."""
+    """Python's slices along the given axes."""
     x, starts, ends = view.input(0), known_integers(view, 1), known_integers(view, 2)
     axes = known_integers(view, 3) if has_input(view, 3) else tuple(range(len(starts)))
     steps = known_integers(view, 4) if has_input(view, 4) else (1,) * len(starts)
@@ -108,13 +108,13 @@ def slice_(view: LayerView) -> list[Type]:
     for axis, start, end, step in zip(
         axes_in(view, axes, len(shape)), starts, ends, steps, strict=True
     ):  # fmt: skip
-        # A negative end beyond the front means "to the very front" going backwards, as in Python.
+        # With a negative step an end before the front means "including the front", as in Python.
         shape[axis] = len(range(*slice(start, end, step).indices(shape[axis])))
     return [Type(tuple(shape), x.dtype)]
 
 
 def split(view: LayerView) -> list[Type]:
-    """Pieces of the sizes given, else of equal size, the last one smaller where that does not divide."""
+    """Pieces of the given sizes, else of equal size; the last one is smaller where that does not divide."""
     x = view.input(0)
     axis = axis_in(view, view.integer("axis", 0), len(x.shape))
     count = len(view.outputs)
@@ -131,7 +131,7 @@ def split(view: LayerView) -> list[Type]:
 
 
 def resize(view: LayerView) -> list[Type]:
-    """``sizes``, or ``floor(size * scale)``; only for the axes named, where ``axes`` names some."""
+    """``sizes``, or ``floor(size * scale)``, along the given axes, or along all."""
     x = view.input(0)
     rank = len(x.shape)
     axes = axes_in(view, view.integers("axes", tuple(range(rank))), rank)
@@ -162,7 +162,7 @@ def resize(view: LayerView) -> list[Type]:
 
 
 def pad(view: LayerView) -> list[Type]:
-    """Values added (or, negative, cut off) before and behind each axis named."""
+    """Values added before and after each given axis; a negative number cuts values off."""
     x, pads = view.input(0), known_integers(view, 1)
     rank = len(x.shape)
     axes = axes_in(view, known_integers(view, 3), rank) if has_input(view, 3) else tuple(range(rank))
@@ -188,7 +188,7 @@ def expand(view: LayerView) -> list[Type]:
 
 
 def tile(view: LayerView) -> list[Type]:
-    """Each axis repeated."""
+    """Each size times the number of repeats."""
     x, repeats = view.input(0), known_integers(view, 1)
     if len(repeats) != len(x.shape):
         raise ModelError(f"{view}: {len(repeats)} repeats for {len(x.shape)} axes")
@@ -196,12 +196,12 @@ def tile(view: LayerView) -> list[Type]:
 
 
 def shape(view: LayerView) -> list[Type]:
-    """How many sizes ``start`` to ``end`` of the input's shape are."""
+    """The number of sizes from ``start`` to ``end`` of the input's shape."""
     return [Type((len(sliced_shape(view)),), "int64")]
 
 
 def sliced_shape(view: LayerView) -> Shape:
-    """The sizes a Shape node gives."""
+    """The sizes that a Shape node returns."""
     sizes = view.input(0).shape
     return sizes[view.integer("start", 0) : view.integer("end", len(sizes))]
 
@@ -217,7 +217,8 @@ def cast(view: LayerView) -> list[Type]:
 
 
 def reduce(view: LayerView) -> list[Type]:
-    """Axes from an input or an attribute; all axes, or none with ``noop_with_empty_axes``, without."""
+    """Axes come from an input or an attribute; without them all axes are reduced, or none with
+    ``noop_with_empty_axes``."""
     x = view.input(0)
     rank = len(x.shape)
     axes = known_integers(view, 1) if has_input(view, 1) else view.integers("axes", ())
@@ -259,5 +260,5 @@ def space_to_depth(view: LayerView) -> list[Type]:
 
 def _image(view: LayerView) -> Shape:
     if len(view.input(0).shape) != 4:
-        raise ModelError(f"{view}: {view.input(0).name!r} of shape {view.input(0).shape} is no NCHW image")
+        raise ModelError(f"{view}: {view.input(0).name!r} has shape {view.input(0).shape}, not NCHW")
     return view.input(0).shape

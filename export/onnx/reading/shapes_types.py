@@ -1,4 +1,4 @@
-"""What the shape rules share: a type, broadcasting, and constants that must be known."""
+"""Types, broadcasting and known constants, which all shape rules use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def broadcast(view: LayerView, *shapes: Shape) -> Shape:
 def known_integers(view: LayerView, position: int) -> Shape:
     """The values of an integer input, which must follow from constants.
 
-    Raises UnsupportedOp when they depend on what the model is fed with.
+    Raises UnsupportedOp when they depend on the model's inputs.
     """
     tensor = view.input(position)
     if tensor.data is None:
@@ -47,12 +47,12 @@ def known_integers(view: LayerView, position: int) -> Shape:
             "export the model with fixed shapes"
         )
     if tensor.dtype not in ("int32", "int64") or tensor.data.ndim > 1:
-        raise ModelError(f"{view}: input {position} ({tensor.name!r}) is no list of integers")
+        raise ModelError(f"{view}: input {position} ({tensor.name!r}) must be a list of integers")
     return tuple(int(value) for value in tensor.data.reshape(-1))
 
 
 def given_integers(view: LayerView, attribute: str) -> Shape:
-    """Integers from input 1, or from the attribute they were in operator sets before 13."""
+    """Integers from input 1, or from the attribute that held them in operator sets before 13."""
     if view.layer.version < 13 and attribute in view.layer.attributes:
         return view.integers(attribute)
     return known_integers(view, 1)

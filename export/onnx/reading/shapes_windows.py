@@ -10,12 +10,12 @@ from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import LayerView, Tensor
 
 AUTO_PADS = ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
-"""What ``auto_pad`` can say; NOTSET means that ``pads`` says it."""
+"""The values of ``auto_pad``; NOTSET means that ``pads`` holds the paddings."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Where a window stands on an image: one number per spatial axis; ``pads`` begin and end.
+    """The geometry of a window: one number per spatial axis; ``pads`` holds all beginnings, then all ends.
 
     ``pads`` are those of the attribute; with an ``auto_pad`` other than NOTSET they are all zero here
     and :func:`resolved_pads` gives the real ones.
@@ -30,12 +30,12 @@ class Window:
 
     @property
     def reach(self) -> Shape:
-        """Pixels from a window's first tap to its last, both counted."""
+        """Pixels from a window's first tap to its last, inclusive."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
 
 def window_of(view: LayerView, kernel: Shape) -> Window:
-    """The window of a convolution or pool. Raises ModelError for attributes that make no sense."""
+    """The window of a convolution or pool. Raises ModelError for impossible attributes."""
     rank = len(kernel)
     strides = view.integers("strides", (1,) * rank)
     dilations = view.integers("dilations", (1,) * rank)
@@ -51,16 +51,16 @@ def window_of(view: LayerView, kernel: Shape) -> Window:
             "sizes start at 1 and paddings at 0"
         )
     if auto_pad not in AUTO_PADS:
-        raise ModelError(f"{view}: auto_pad {auto_pad!r} is none of {AUTO_PADS}")
+        raise ModelError(f"{view}: auto_pad {auto_pad!r} is not one of {AUTO_PADS}")
     if auto_pad != "NOTSET":
         pads = (0,) * (2 * rank)
     return Window(kernel, strides, dilations, pads[:rank], pads[rank:], auto_pad)
 
 
 def resolved_pads(window: Window, image: Shape) -> tuple[Shape, Shape]:
-    """Paddings before and after each spatial axis, ``auto_pad`` worked out.
+    """Paddings before and after each spatial axis, with ``auto_pad`` resolved.
 
-    SAME: ``total = max((ceil(image / stride) - 1) * stride + reach - image, 0)``, the odd one behind
+    SAME: ``total = max((ceil(image / stride) - 1) * stride + reach - image, 0)``, the odd one after
     (UPPER) or before (LOWER).
     """
     if not window.auto_pad.startswith("SAME"):
@@ -78,7 +78,7 @@ def resolved_pads(window: Window, image: Shape) -> tuple[Shape, Shape]:
 def covered(view: LayerView, window: Window, image: Shape, ceil_mode: bool = False) -> Shape:
     """``floor((image + pads - reach) / stride) + 1`` per axis, or the ceiling of the quotient.
 
-    With ceil_mode a last window that would start in the padding behind the image is left out.
+    With ceil_mode a last window that would start in the padding after the image is left out.
     """
     begin, end = resolved_pads(window, image)
     sizes = []
@@ -94,7 +94,7 @@ def covered(view: LayerView, window: Window, image: Shape, ceil_mode: bool = Fal
 
 
 def convolution(image: int, filter_: int, dtype: Callable[[LayerView], str]) -> Rule:
-    """Convolutions whose image and filter (OIHW) are inputs ``image`` and ``filter_``."""
+    """The rule of convolutions whose image and filter (OIHW) are inputs ``image`` and ``filter_``."""
 
     def rule(view: LayerView) -> list[Type]:
         x, w = _images(view, view.input(image)), view.input(filter_)
@@ -167,7 +167,7 @@ def global_pool(view: LayerView) -> list[Type]:
 
 def _images(view: LayerView, tensor: Tensor) -> Tensor:
     if len(tensor.shape) < 3:
-        raise ModelError(f"{view}: {tensor.name!r} of shape {tensor.shape} is no batch of images")
+        raise ModelError(f"{view}: {tensor.name!r} has shape {tensor.shape}, not that of a batch of images")
     return tensor
 
 

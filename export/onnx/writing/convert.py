@@ -1,12 +1,12 @@
 """From a quantized TFLite-style graph (NHWC) to a quantized ONNX graph (NCHW).
 
-Three flavours. ``qdq``: float ops between DequantizeLinear and QuantizeLinear, which runtimes fuse as
-they see fit. ``qoperator``: ONNX Runtime's integer ops where there are some, float ops as in ``qdq``
-where there are none. ``tensorrt``: ``qdq`` as TensorRT's parser takes it, from a graph with zero points of 0:
-float inputs, outputs and biases, no uint8.
+There are three flavours. ``qdq`` writes float ops between DequantizeLinear and QuantizeLinear, which runtimes
+fuse as they see fit. ``qoperator`` writes ONNX Runtime's integer ops where they exist, and float ops as in
+``qdq`` elsewhere. ``tensorrt`` writes the ``qdq`` that TensorRT's parser accepts, from a graph with zero
+points of 0: float inputs, outputs and biases, no uint8.
 
-A quantized tensor keeps its name, so that edges of both files match; what is new is called
-``<name>/…``. Four-dimensional activations are transposed to NCHW, filters OHWI to OIHW.
+A quantized tensor keeps its name, so that edges of both files match; new tensors are called ``<name>/…``.
+Four-dimensional activations are transposed to NCHW, filters from OHWI to OIHW.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from karat24.refimpl.graph import Graph
 def to_onnx(graph: Graph, flavour: Flavour = "qdq") -> Graph:
     """The 8-bit graph in ONNX layout and one of the three flavours.
 
-    Raises UnsupportedOp, naming the layer, for an op or a variant of one with no line in
+    Raises UnsupportedOp, which names the layer, for an op or a variant of an op without a line in
     ``convert_layers.py``; ModelError for a graph in ONNX layout, and for ``tensorrt`` when
     a zero point is not 0 or a tensor is uint8; UsageError for an unknown flavour.
     """
@@ -32,7 +32,7 @@ def to_onnx(graph: Graph, flavour: Flavour = "qdq") -> Graph:
     for tensor in graph.tensors:
         if tensor.is_opaque:
             raise UnsupportedOp(
-                f"{graph.label(tensor.index)} is of element type {tensor.dtype}: no quantized ONNX for it"
+                f"{graph.label(tensor.index)} is of element type {tensor.dtype}, which has no quantized ONNX"
             )
     if flavour == "tensorrt":
         _check_symmetric(graph)
@@ -63,6 +63,8 @@ def _check_symmetric(graph: Graph) -> None:
 
 
 def write_quantized_onnx(graph: Graph, flavour: Flavour = "qdq") -> bytes:
-    """The 8-bit graph as the bytes of an .onnx file in one of the flavours of :func:`to_onnx`, whose
-    errors these are; checked, and the same bytes for equal graphs."""
+    """The 8-bit graph as the bytes of a checked .onnx file in one of the flavours of :func:`to_onnx`.
+
+    Equal graphs give equal bytes. Raises what :func:`to_onnx` and ``write_onnx`` raise.
+    """
     return write_onnx(to_onnx(graph, flavour))

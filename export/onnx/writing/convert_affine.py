@@ -1,4 +1,4 @@
-"""How layers with a filter are written in quantized ONNX."""
+"""Writing layers with a filter in quantized ONNX."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _filter(converter: Converter, view: LayerView, position: int, order: tuple[i
     """The filter with its axes in ``order``; scales per channel lie along ``axis`` afterwards."""
     tensor = view.input(position)
     if tensor.data is None or tensor.dtype not in EIGHT_BITS or tensor.quantization is None:
-        raise UnsupportedOp(f"{view}: the filter {tensor.name!r} is no 8-bit constant")
+        raise UnsupportedOp(f"{view}: the filter {tensor.name!r} must be an 8-bit constant")
     quantization = tensor.quantization
     if quantization.per_channel:
         if order[axis] != quantization.axis:
@@ -38,12 +38,12 @@ def _shared(converter: Converter, tensor: Tensor, values: np.ndarray, quantizati
 
 
 def _bias(converter: Converter, view: LayerView, position: int, scales: np.ndarray) -> list[int]:
-    """The layer's int32 bias, in a list that is empty where it has none."""
+    """A list of the layer's int32 bias; empty where it has none."""
     tensor = view.optional_input(position)
     if tensor is None:
         return []
     if tensor.data is None or tensor.dtype != "int32":
-        raise UnsupportedOp(f"{view}: the bias {tensor.name!r} is no int32 constant")
+        raise UnsupportedOp(f"{view}: the bias {tensor.name!r} must be an int32 constant")
     per_channel = scales.size > 1
     values = tuple(float(scale) for scale in scales)
     quantization = Quantization(values, (0,) * len(values)) if per_channel else Quantization(values, (0,))
@@ -58,7 +58,7 @@ def _float_bias(converter: Converter, view: LayerView, position: int, scales: np
     if tensor is None:
         return []
     if tensor.data is None or tensor.dtype not in ("int32", "int64"):
-        raise UnsupportedOp(f"{view}: the bias {tensor.name!r} is no int32 constant")
+        raise UnsupportedOp(f"{view}: the bias {tensor.name!r} must be an int32 constant")
     values = (tensor.data.astype(np.float64) * scales.astype(np.float64)).astype(np.float32)
     return [converter.constant(converter.name(tensor), values.reshape(-1))]
 
@@ -77,13 +77,13 @@ def _affine(
     ops: tuple[str, str],
     **attributes: AttributeValue,
 ) -> None:
-    """A product of activation 0 (already an index) and a filter, with an optional bias at input 2."""
+    """A product of the activation (an index of the ONNX graph) and a filter; input 2 is an optional bias."""
     scales = _bias_scales(view.input(0), view.input(1))
     if converter.on_integers:
         bias = _bias(converter, view, 2, scales)
         inputs = [*converter.with_parameters(image), *converter.with_parameters(filter_)]
         if ops[1].endswith("QGemm"):
-            # QGemm has its bias before the output's parameters.
+            # QGemm reads its bias before the output's parameters.
             converter.in_integers(view, ops[1], [*inputs, *(bias or [-1])], attributes)
         else:
             converter.in_integers(view, ops[1], inputs, attributes, bias)
@@ -120,7 +120,8 @@ def _convolve(converter: Converter, view: LayerView, filter_: int, group: int) -
 
 
 def transpose_conv(converter: Converter, view: LayerView) -> None:
-    """TRANSPOSE_CONV: no runtime has an integer form; OHWI becomes [in_channel, out_channel, y, x]."""
+    """TRANSPOSE_CONV in float, since no runtime has an integer form; OHWI becomes
+    [in_channel, out_channel, y, x]."""
     filter_ = _filter(converter, view, 1, (3, 0, 1, 2), 1)
     pads, output_padding = transposed_geometry(view)
     scales = _bias_scales(view.input(2), view.input(1))
@@ -133,7 +134,7 @@ def transpose_conv(converter: Converter, view: LayerView) -> None:
 
 
 def fully_connected(converter: Converter, view: LayerView) -> None:
-    """Rows of the input times the filter OI; inputs of other ranks are reshaped to rows first."""
+    """Rows of the input times the filter OI; an input of another rank is first reshaped to rows."""
     if view.text("weights_format", "DEFAULT") != "DEFAULT":
         raise UnsupportedOp(f"{view}: shuffled weights")
     output, columns = view.output(), view.input(1).shape[1]

@@ -1,4 +1,4 @@
-"""How each TFLite op is written in quantized ONNX, in integers and in float."""
+"""Writing each TFLite op in quantized ONNX, in integers and in float."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _coordinates(view: LayerView) -> str:
 
 
 def _resize_bilinear(converter: Converter, view: LayerView) -> None:
-    """In float: ONNX Runtime's integer form cuts fractions off instead of rounding."""
+    """In float, since ONNX Runtime's integer form truncates instead of rounding."""
     image, sizes = converter.dequantized(converter.activation(view, 0)), _sizes(converter, view)
     converter.in_float(
         view, "Resize", [image, -1, -1, sizes], mode="linear",
@@ -129,7 +129,7 @@ def _resize_bilinear(converter: Converter, view: LayerView) -> None:
 
 
 def _resize_nearest(converter: Converter, view: LayerView) -> None:
-    """TFLite rounds coordinates half up, down when it takes pixels by their corners."""
+    """TFLite rounds asymmetric coordinates down, the others half up."""
     mode = _coordinates(view)
     index, sizes = converter.activation(view, 0), _sizes(converter, view)
     converter.move(
@@ -155,7 +155,7 @@ def _pad(converter: Converter, view: LayerView) -> None:
     """Zeros: the zero point on integers, 0 in float."""
     pads = view.input(1).data
     if pads is None or len(view.inputs) > 2:
-        raise UnsupportedOp(f"{view}: paddings that are not constant, or a value to pad with")
+        raise UnsupportedOp(f"{view}: paddings must be constant, without a value to pad with")
     order = TO_NCHW if len(view.output().shape) == 4 else tuple(range(len(view.output().shape)))
     ends = pads[list(order)].T.reshape(-1).astype(np.int64)
     name, output = converter.name(view.output()), converter.output_of(view)
@@ -167,14 +167,14 @@ def _pad(converter: Converter, view: LayerView) -> None:
 
 
 AXES_ARE_AN_INPUT = 18
-"""The operator set from which on ReduceMean has its axes as an input."""
+"""The first operator set in which ReduceMean reads its axes from an input."""
 
 
 def _mean(converter: Converter, view: LayerView) -> None:
-    """The mean over an image is a global pool; over other axes it stays float."""
+    """The mean over an image becomes a global pool; a mean over other axes stays float."""
     axes, rank = view.input(1).data, len(view.input(0).shape)
     if axes is None:
-        raise UnsupportedOp(f"{view}: axes that are not constant")
+        raise UnsupportedOp(f"{view}: axes must be constant")
     wanted = tuple(sorted({int(axis) % rank for axis in np.asarray(axes).reshape(-1)}))
     if rank == 4 and wanted == (1, 2) and view.flag("keep_dims"):
         _one_input(converter, view, "GlobalAveragePool")
@@ -196,7 +196,7 @@ def _mean(converter: Converter, view: LayerView) -> None:
 
 
 def _pooled_rows(converter: Converter, view: LayerView) -> None:
-    """A global pool to [batch, channel, 1, 1], then [batch, channel]."""
+    """A global pool to [batch, channel, 1, 1], reshaped to [batch, channel]."""
     output, index = converter.output_of(view), converter.activation(view, 0)
     name = converter.name(output)
     pooled = converter.edge(f"{name}/pooled", (*output.shape, 1, 1), output)
@@ -214,7 +214,7 @@ def _pooled_rows(converter: Converter, view: LayerView) -> None:
 
 
 def _quantize(converter: Converter, view: LayerView) -> None:
-    """From float, or from other parameters through float: no runtime has an integer form."""
+    """From float, or from other parameters through float, since no runtime has an integer form."""
     source = view.input(0)
     converter.output_of(view)
     if source.dtype == "float32":
@@ -228,7 +228,7 @@ def _dequantize(converter: Converter, view: LayerView) -> None:
 
 
 def _size_arithmetic(converter: Converter, view: LayerView) -> None:
-    """Layers that compute the sizes of a RESHAPE: the sizes are known, so nothing is written for them."""
+    """Layers that compute the sizes of a RESHAPE are not written, since the sizes are known."""
     del converter
     if view.output().dtype not in ("int32", "int64"):
         raise UnsupportedOp(f"{view}: no quantized ONNX for {view.op} of {view.output().dtype} values")

@@ -1,7 +1,7 @@
 """Ops that only pick or reorder values: SLICE, STRIDED_SLICE, SPLIT, SPLIT_V, TRANSPOSE, GATHER.
 
-An op that leaves an image an image works on NCHW, its axes renamed; otherwise the values go through
-TFLite's order.
+Where an op makes an image of an image, it works on NCHW with its axes renamed; otherwise the values are
+brought into TFLite's order first.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from karat24.refimpl.spec.tflite.strided_slice import check_strided_slice, slice
 from karat24.refimpl.spec.tflite.transpose import permutation
 
 BACKWARD_END = -(2**62)
-"""An end that a Slice with a negative step clamps to "behind the first value"."""
+"""An end that a Slice with a negative step clamps, so that the first value is included."""
 
 
 def slice_(converter: Converter, view: LayerView) -> None:
-    """A box: all steps are 1."""
+    """SLICE takes a box: all steps are 1."""
     index, ranges = converter.activation(view, 0), [range(*ends) for ends in slice_box.box(view)]
     _slice(converter, view, index, ranges, converter.moved_output(view))
 
 
 def strided_slice(converter: Converter, view: LayerView) -> None:
-    """8-bit values become a Slice, between Reshapes where axes appear or disappear.
+    """STRIDED_SLICE of 8-bit values becomes a Slice, between Reshapes where axes appear or disappear.
 
-    Sizes are known, so nothing is written for them.
+    Slices of sizes are not written, since the sizes are known.
     """
     if view.output().dtype in ("int32", "int64"):
         return
@@ -77,13 +77,13 @@ def _slice(converter: Converter, view: LayerView, index: int, ranges: Sequence[r
 
 
 def split(converter: Converter, view: LayerView) -> None:
-    """SPLIT has its axis before the data."""
+    """SPLIT reads its axis before the data."""
     check_split(view)
     _split(converter, view, 1, 0)
 
 
 def split_v(converter: Converter, view: LayerView) -> None:
-    """SPLIT_V has it last; the sizes are those of the outputs."""
+    """SPLIT_V reads its axis last; the sizes are those of the outputs."""
     check_split_v(view)
     _split(converter, view, 0, 2)
 
@@ -103,7 +103,7 @@ def _split(converter: Converter, view: LayerView, data: int, axis: int) -> None:
 
 
 def transpose(converter: Converter, view: LayerView) -> None:
-    """TRANSPOSE: for an image in NCHW the permutation is another one."""
+    """TRANSPOSE, its permutation rewritten for an image in NCHW."""
     order, wanted = _order(len(view.input(0).shape)), permutation(view)
     index = converter.activation(view, 0)
     axes = tuple(order.index(wanted[axis]) for axis in order)
@@ -114,7 +114,7 @@ def gather(converter: Converter, view: LayerView) -> None:
     """GATHER by constant positions, or by positions fed to the model; the data may be a constant table."""
     check_gather(view)
     if view.integer("batch_dims", 0):
-        raise UnsupportedOp(f"{view}: batch_dims, which ONNX has no op for")
+        raise UnsupportedOp(f"{view}: batch_dims must be 0; ONNX has no op for others")
     data, positions, output = view.input(0), view.input(1), view.output()
     if data.dtype not in EIGHT_BITS or data.quantization is None or data.quantization.per_channel:
         raise UnsupportedOp(f"{view}: the data {data.name!r} is not quantized per tensor to 8 bits")
@@ -144,5 +144,5 @@ def gather(converter: Converter, view: LayerView) -> None:
 
 
 def _order(rank: int) -> tuple[int, ...]:
-    """TFLite's axes in the order they have in the ONNX graph."""
+    """TFLite's axes in the order of the ONNX graph."""
     return tuple(TO_NCHW) if rank == 4 else tuple(range(rank))

@@ -10,7 +10,7 @@ from karat24.refimpl.graph import Tensor
 
 
 def in_tflite_order(converter: Converter, source: Tensor, index: int, name: str) -> int:
-    """Images NCHW as NHWC, where that moves values or not; tensors of other ranks as they are."""
+    """An NCHW image transposed to NHWC, also where that moves no values; tensors of other ranks unchanged."""
     if len(source.shape) != 4:
         return index
     target = converter.edge(f"{name}/nhwc", source.shape, source)

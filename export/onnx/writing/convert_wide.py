@@ -1,8 +1,8 @@
 """A convolution with an int16 filter of powers of two, as two int8 convolutions.
 
 ONNX has no integer convolution with 16-bit filters, but its sums are exact in int32:
-``sum(x * q) = ConvInteger(x, low) + 2^k * ConvInteger(x, high)`` for ``q = low + 2^k * high``. Behind the
-sum stand the bias, added in int32, and DequantizeLinear and QuantizeLinear, which round as they say.
+``sum(x * q) = ConvInteger(x, low) + 2^k * ConvInteger(x, high)`` for ``q = low + 2^k * high``. The bias is
+added in int32; DequantizeLinear and QuantizeLinear then round the sum.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from karat24.refimpl.graph import Array, AttributeValue, LayerView, Tensor
 def two_int8(integers: Array, split: int) -> tuple[Array, Array]:
     """``(low, high)``, both int8, with ``low + high * 2^split`` the given integers ±2^p and 0.
 
-    Exponents below ``split`` go into ``low``, the others into ``high``. With ``split = 8`` there is a
-    +128 among the low ones, which int8 lacks: it is written 256 - 128.
+    Exponents below ``split`` go into ``low``, the others into ``high``. With ``split = 8`` the low part can
+    be +128, which int8 lacks: it is written as 256 - 128.
     Raises ValueError if a part does not fit int8.
     """
     wide = integers.astype(np.int64)
@@ -30,7 +30,7 @@ def two_int8(integers: Array, split: int) -> tuple[Array, Array]:
     high, low = np.where(low == 128, high + 1, high), np.where(low == 128, low - (1 << split), low)
     parts = low.astype(np.int8), high.astype(np.int8)
     if not np.array_equal(parts[0] + (parts[1].astype(np.int64) << split), wide):
-        raise ValueError(f"integers up to {magnitudes.max()} are no two int8 parts split at bit {split}")
+        raise ValueError(f"integers up to {magnitudes.max()} do not fit two int8 parts split at bit {split}")
     return parts
 
 
@@ -47,7 +47,7 @@ def is_wide(filter_: Tensor) -> bool:
 
 def wide_conv(converter: Converter, view: LayerView) -> None:
     """A CONV_2D with an int16 filter OHWI. Raises UnsupportedOp in flavours other than ``qoperator``, which
-    would compute it in float32, and for a filter that is no sum of two int8 ones."""
+    would compute it in float32, and for a filter that is not a sum of two int8 ones."""
     filter_, bias = view.input(1), view.optional_input(2)
     assert filter_.data is not None
     assert filter_.quantization is not None
@@ -68,7 +68,7 @@ def wide_conv(converter: Converter, view: LayerView) -> None:
     total = converter.node("Add", sums, _int32(converter, f"{name}/sum", shape))
     if bias is not None:
         if bias.data is None or bias.dtype != "int32":
-            raise UnsupportedOp(f"{view}: the bias {bias.name!r} is no int32 constant")
+            raise UnsupportedOp(f"{view}: the bias {bias.name!r} must be an int32 constant")
         values = converter.constant(converter.name(bias), bias.data.reshape(1, -1, 1, 1))
         total = converter.node("Add", [total, values], _int32(converter, f"{name}/biased", shape))
     scales = np.float32(view.input(0).scale) * np.array(filter_.quantization.scale, np.float32)

@@ -1,4 +1,4 @@
-"""The ONNX graph that a conversion builds, layer by layer; ``convert.py`` says which layer becomes what."""
+"""Building an ONNX graph layer by layer; ``convert_layers.py`` lists what each layer becomes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Flavour: TypeAlias = Literal["qdq", "qoperator", "tensorrt"]
 FLAVOURS: tuple[Flavour, ...] = ("qdq", "qoperator", "tensorrt")
 
 OPSET = 17
-"""Version of the standard operator set of what is converted to 8 bits."""
+"""Version of the standard operator set of converted 8-bit graphs."""
 
 OPSET_OF_16_BITS = 21
-"""The first in which QuantizeLinear and DequantizeLinear know int16."""
+"""The first version in which QuantizeLinear and DequantizeLinear take int16."""
 
 EIGHT_BITS = frozenset({"int8", "uint8"})
 
@@ -92,19 +92,19 @@ class Converter:
         return self._tensors[index].shape
 
     def constant(self, name: str, values: Array, quantization: Quantization | None = None) -> int:
-        """A new constant."""
+        """Adds a constant."""
         values = np.ascontiguousarray(values) if values.ndim else values
         index = self._builder.constant(name, values, quantization)
         return self._record(index, name, values.shape, values.dtype.name, quantization)
 
     def edge(self, name: str, shape: Sequence[int], like: Tensor | None = None) -> int:
-        """A new edge: of the type and parameters of ``like``, or float32."""
+        """Adds an edge with the type and parameters of ``like``, or float32."""
         dtype, quantization = ("float32", None) if like is None else (like.dtype, like.quantization)
         index = self._builder.tensor(name, shape, dtype, quantization)
         return self._record(index, name, tuple(shape), dtype, quantization)
 
     def name(self, tensor: Tensor) -> str:
-        """The name a tensor of the source has in the ONNX graph."""
+        """The name in the ONNX graph of a tensor of the source."""
         return self._names[tensor.index]
 
     def node(
@@ -132,7 +132,7 @@ class Converter:
         return self.at(tensor)
 
     def require_type(self, view: LayerView, tensor: Tensor) -> None:
-        """The element type is one that the flavour has activations of; UnsupportedOp otherwise."""
+        """Raises UnsupportedOp unless the flavour has activations of the element type."""
         if tensor.dtype not in self._quantized:
             more = "; only the flavour qdq has int16 activations" if tensor.dtype == "int16" else ""
             raise UnsupportedOp(f"{view}: {tensor.name!r} is {tensor.dtype}, not quantized to 8 bits{more}")
@@ -143,13 +143,13 @@ class Converter:
         return view.output()
 
     def require_output(self, view: LayerView, output: Tensor) -> None:
-        """An output is quantized per tensor, to a type the flavour has; UnsupportedOp otherwise."""
+        """Raises UnsupportedOp unless an output is quantized per tensor to a type the flavour has."""
         self.require_type(view, output)
         if output.quantization is None or output.quantization.per_channel:
             raise UnsupportedOp(f"{view}: {output.name!r} is not quantized per tensor")
 
     def at(self, tensor: Tensor) -> int:
-        """Where an activation went, quantized or float. Raises UnsupportedOp for one that is not there."""
+        """The index in the ONNX graph of an activation. Raises UnsupportedOp for one that was not written."""
         if tensor.index not in self._at:
             raise UnsupportedOp(f"{self._graph.label(tensor.index)} has no place in quantized ONNX")
         return self._at[tensor.index]
@@ -175,7 +175,7 @@ class Converter:
         return [index, *self.parameters(index)]
 
     def dequantized(self, index: int) -> int:
-        """A quantized tensor behind a DequantizeLinear, written once."""
+        """The output of a quantized tensor's DequantizeLinear, which is written once."""
         if index not in self._dequantized:
             tensor = self._tensors[index]
             assert tensor.quantization is not None
@@ -187,7 +187,7 @@ class Converter:
         return self._dequantized[index]
 
     def register(self, tensor: Tensor, index: int) -> None:
-        """Says where a tensor of the source went."""
+        """Records the index in the ONNX graph of a tensor of the source."""
         self._at[tensor.index] = index
 
     def quantize(self, source: int, tensor: Tensor) -> None:
@@ -224,7 +224,7 @@ class Converter:
         last: Sequence[int] = (),
         front: bool = False,
     ) -> None:
-        """The op on quantized inputs, the output's parameters behind (or before) them, then ``last``.
+        """The op on quantized inputs, with the output's parameters after (or before) them, then ``last``.
 
         A fused activation that the output's own range does not imply becomes a Clip of integers.
         """
@@ -283,7 +283,7 @@ def layout(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def integer_bounds(view: LayerView, output: Tensor) -> tuple[int, int] | None:
-    """What a fused activation leaves of the output's range; None where it leaves all of it.
+    """The part of the output's range that a fused activation leaves; None where that is all of it.
 
     A real bound ``v`` is ``rint(f32(v / scale)) + zero_point``.
     """

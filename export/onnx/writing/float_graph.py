@@ -52,7 +52,7 @@ def write_float_onnx(graph: Graph, expose: Iterable[int] = ()) -> bytes:
     outputs = list(graph.outputs)
     for index in expose:
         if not 0 <= index < len(graph.tensors) or graph.tensors[index].is_constant:
-            raise UsageError(f"tensor {index} of {graph.name!r} is no activation and cannot be exposed")
+            raise UsageError(f"tensor {index} of {graph.name!r} is not an activation and cannot be exposed")
         if index not in outputs and index not in graph.inputs:
             outputs.append(index)
     model = onnx.helper.make_model(
@@ -93,7 +93,7 @@ class _Writer:
         )
 
     def input(self, view: LayerView, position: int) -> str:
-        """Name of an activation the layer reads; it may not be a constant."""
+        """Name of an activation the layer reads. Raises UnsupportedOp for a constant."""
         tensor = view.input(position)
         if tensor.is_constant:
             raise UnsupportedOp(f"{view}: input {position} ({tensor.name!r}) is a constant")
@@ -120,8 +120,7 @@ class _Writer:
         self.nodes.append(self._onnx.helper.make_node(op, inputs, [output], name=output, **attributes))
 
     def activated(self, view: LayerView) -> str:
-        """Name the layer's own node must write, its fused activation being written behind it by
-        :meth:`activate`."""
+        """The name of the output of the layer's own node; :meth:`activate` appends the fused activation."""
         name = self.names[view.output().index]
         return name if _activation(view) == "NONE" else f"{name}/linear"
 
@@ -196,7 +195,7 @@ def transposed_geometry(view: LayerView) -> tuple[list[int], list[int]]:
     filter_, image, output = view.input(1).shape, view.input(2).shape, view.output().shape
     strides = (view.integer("stride_h"), view.integer("stride_w"))
     pads = window_pads(view, output, image, filter_[1:3])
-    # What the strides and the window do not reach at the far end.
+    # The pixels at the far end that strides and window do not reach.
     reach = [(image[i] - 1) * strides[i - 1] + filter_[i] - pads[i - 1] - pads[i + 1] for i in (1, 2)]
     output_padding = [output[i] - reach[i - 1] for i in (1, 2)]
     if not all(0 <= extra < stride for extra, stride in zip(output_padding, strides, strict=True)):
@@ -245,7 +244,7 @@ def _write_mean(writer: _Writer, view: LayerView) -> None:
 
 
 def _write_add(writer: _Writer, view: LayerView) -> None:
-    """Two activations of one shape: broadcasting would have to know both layouts."""
+    """ADD of two activations of one shape; broadcasting, which depends on the layouts, is refused."""
     if not view.input(0).shape == view.input(1).shape == view.output().shape:
         raise UnsupportedOp(f"{view}: no float ONNX for an ADD of different shapes")
     writer.node("Add", [writer.input(view, 0), writer.input(view, 1)], writer.activated(view))

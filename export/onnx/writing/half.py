@@ -10,7 +10,7 @@ from karat24.export.onnx.package import import_onnx
 from karat24.refimpl.errors import ModelError
 
 STAYS_FLOAT = {"Resize": (1, 2)}
-"""Op type to the inputs the ONNX specification holds to float32: regions and scales."""
+"""Op type to the inputs that are float32 in the ONNX specification: regions and scales."""
 
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -19,8 +19,8 @@ def half_precision(content: bytes) -> bytes:
     """The float32 model with float16 weights and activations; its inputs and outputs stay float32.
 
     A Cast stands at each float input and output. Weights are rounded to the nearest float16. Raises
-    ModelError for a model that is quantized, holds graphs or functions inside it, or has a weight
-    float16 cannot hold; UsageError when the onnx package is missing.
+    ModelError for a model that is quantized, holds graphs or functions, or has a weight beyond the range of
+    float16; UsageError when the onnx package is missing.
     """
     onnx = import_onnx()
     model = onnx.load_from_string(content)
@@ -28,7 +28,7 @@ def half_precision(content: bytes) -> bytes:
     for node in graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise ModelError(
-                f"node {node.name!r} ({node.op_type}) holds a graph; half precision has no rule for it"
+                f"node {node.name!r} ({node.op_type}) holds a graph, which half precision does not support"
             )
         if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Constant", "Cast"):
             raise ModelError(
@@ -36,7 +36,7 @@ def half_precision(content: bytes) -> bytes:
                 "exported here"
             )
     if model.functions:
-        raise ModelError("the model has functions of its own; half precision has no rule for them")
+        raise ModelError("the model has functions of its own, which half precision does not support")
     kept = {
         node.input[i] for node in graph.node for i in STAYS_FLOAT.get(node.op_type, ()) if i < len(node.input)
     }

@@ -14,11 +14,11 @@ from karat24.refimpl.graph import AttributeValue, Graph, Layer, Tensor
 from karat24.refimpl.spec.shared.packed import PACKED
 
 LEAST_OPSET = 17
-"""Version of the standard operator set a file names when no layer says one."""
+"""Version of the standard operator set of a file whose layers name none."""
 
 
 def write_onnx(graph: Graph) -> bytes:
-    """The graph as the bytes of an .onnx file, checked, and the same bytes for equal graphs.
+    """The graph as the bytes of a checked .onnx file; equal graphs give equal bytes.
 
     Constants become initializers, the types of inner edges are declared, and each node is named after
     its first output. A size of -1 in a ``shape_signature`` becomes a symbol, a graph without a name is
@@ -38,7 +38,7 @@ def write_onnx(graph: Graph) -> bytes:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())
-        raise ModelError(f"graph {graph.name!r} is no valid ONNX: {reason}") from None
+        raise ModelError(f"graph {graph.name!r} is not valid ONNX: {reason}") from None
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -84,7 +84,7 @@ class _Writer:
         kinds = self._onnx.AttributeProto
         if isinstance(value, bytes):
             raise ModelError(
-                f"layer {layer.index} ({layer.op}): ONNX has no attribute like {name!r}, of bytes"
+                f"layer {layer.index} ({layer.op}): ONNX has no attributes of bytes like {name!r}"
             )
         if isinstance(value, tuple):
             kind = kinds.FLOATS if any(isinstance(entry, float) for entry in value) else kinds.INTS

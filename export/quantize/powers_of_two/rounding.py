@@ -23,7 +23,7 @@ BITS = range(2, 10)
 """Widths of a code. From 6 bits on the least power is so small that hardly a weight reaches it."""
 
 LARGEST_EXPONENT = 127
-"""2^128 is no finite float32."""
+"""2^128 overflows float32."""
 
 
 @dataclass(frozen=True)

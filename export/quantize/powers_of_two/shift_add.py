@@ -19,7 +19,7 @@ def shift_add(rows: Array, filter_: PowerFilter) -> tuple[Array, Array]:
 
     Returns the sums ``[row, out_channel]`` in units of ``2^e`` and ``e`` of each output channel, its least
     exponent present. The sums are int64, or Python integers (dtype object) where they could leave it.
-    Raises ModelError when the numbers of terms differ or the inputs are no integers.
+    Raises ModelError when the numbers of terms differ or the inputs are not integers.
     """
     if rows.dtype.kind not in "iu" or rows.ndim != 2 or rows.shape[1:] != filter_.signs.shape[1:]:
         raise ModelError(f"inputs {rows.dtype} {list(rows.shape)} for a filter {list(filter_.signs.shape)}")

@@ -64,7 +64,7 @@ def measure_noise(windows: Sequence[Array]) -> NoiseModel:
 def noise_deviation(window: Array) -> float:
     """Deviation of the noise of the middle slice in the finest band, where it is least, grey.
 
-    Places of one value, such as lie outside a circle, are no measurement.
+    Places of one value, such as those outside a circle, are not measurements.
     """
     between = fixed_point(0.5 * (window[..., 0] + window[..., 2]) - window[..., 1])
     if not between.any():

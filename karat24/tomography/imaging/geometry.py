@@ -32,7 +32,7 @@ def even_angles(count: int, start: float = 0.0) -> Array:
 
 
 def check_sinogram(sinogram: Array, degrees: Array) -> None:
-    """Refuse with :class:`FeedError` what is no finite ``[angle, bin]`` sinogram for ``degrees``."""
+    """Refuse with :class:`FeedError` what is not a finite ``[angle, bin]`` sinogram for ``degrees``."""
     if sinogram.ndim != 2 or 0 in sinogram.shape:
         raise FeedError(f"sinogram has shape {sinogram.shape}; expected [angle, bin], neither empty")
     if degrees.ndim != 1 or len(degrees) != len(sinogram):

@@ -91,7 +91,7 @@ def simulate_slices(
     return Scan(noisy, stack.clean[1:-1], stack.normalization, stack.beam, stack.meta)
 
 
-# Behind `*` stand options with defaults, which a user names one by one: no record would be shorter.
+# Options with defaults follow `*`; a user names each of them, so that a record would not be shorter.
 def simulate_stack(
     family: str,
     size: int,

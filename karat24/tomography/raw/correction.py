@@ -20,7 +20,7 @@ def line_integrals(counts: Array, flat: Array, dark: Array) -> Array:
     beam = flat - dark
     dead = beam <= 0
     if dead.all():
-        raise FeedError("the flat fields are no brighter than the dark ones; are they interchanged?")
+        raise FeedError("the flat fields are not brighter than the dark ones; are they interchanged?")
     transmission = (counts - dark) / np.where(dead, 1.0, beam)
     if not np.isfinite(transmission).all():
         raise FeedError("the projections hold NaN or infinity; replace them first")

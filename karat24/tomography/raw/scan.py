@@ -45,7 +45,7 @@ class RawScan:
 
 @contextmanager
 def opened_scan(path: Path) -> Iterator[RawScan]:
-    """Opens a scan. Raises FeedError for a file that is no raw scan, or lacks a part of one."""
+    """Opens a scan. Raises FeedError for a file that is not a raw scan, or lacks a part of one."""
     with opened(path) as file:
         try:
             yield _nxtomo(path, file) if image_key_of(file) else _dxchange(path, file)

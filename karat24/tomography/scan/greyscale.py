@@ -23,7 +23,7 @@ LOW_GREY, GREY_SPAN = 0.1, 0.8
 FENCE = 3.0
 """How far outliers lie from the middle 80 %, in widths of these."""
 MOST_OUTLIERS = 0.05
-"""A larger share of the sample than this is no outlier but a part of what was scanned."""
+"""A larger share of the sample than this is not an outlier but a part of what was scanned."""
 
 CLIPPED_ABOVE, CLIPPED_BELOW = 1.03, -0.03
 """Grey values that the shipped networks can tell from what lies beyond."""

@@ -138,7 +138,7 @@ def read_manifest(path: Path) -> Manifest:
             told=found["told"],
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise FeedError(f"{path}: is no manifest ({error}); begin again with --overwrite") from error
+        raise FeedError(f"{path}: is not a manifest ({error}); begin again with --overwrite") from error
 
 
 def earlier_terms(state: Path) -> Mapping[str, str] | None:
@@ -148,7 +148,7 @@ def earlier_terms(state: Path) -> Mapping[str, str] | None:
         return None
     judged = _load(path).get("judged")
     if not isinstance(judged, dict):
-        raise FeedError(f"{path}: is no manifest; begin again with --overwrite")
+        raise FeedError(f"{path}: is not a manifest; begin again with --overwrite")
     return judged
 
 
@@ -158,7 +158,7 @@ def _load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise FeedError(f"{path}: cannot be read ({error}); begin again with --overwrite") from error
     if not isinstance(found, dict):
-        raise FeedError(f"{path}: is no manifest; begin again with --overwrite")
+        raise FeedError(f"{path}: is not a manifest; begin again with --overwrite")
     return found
 
 

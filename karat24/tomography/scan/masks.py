@@ -19,7 +19,7 @@ Where = Literal["everywhere", "outside the circle"]
 
 @dataclass(frozen=True)
 class Mask:
-    """Pixels equal to ``value`` (NaN is equal to NaN here) are no measurement.
+    """Pixels equal to ``value`` (NaN is equal to NaN here) are not measurements.
 
     Integers count values that are measured inside the circle, too, so a mask of theirs that was found, not
     declared, holds outside of it only.

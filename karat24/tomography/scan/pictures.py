@@ -22,7 +22,7 @@ AMPLIFIED = 4.0
 
 
 def triptych(before: Array, after: Array, scale: Greyscale, masked: Array) -> Array:
-    """Before, after and their difference side by side, uint8 ``[y, 3·x]``; mid-grey is no difference.
+    """Before, after and their difference side by side, uint8 ``[y, 3·x]``; mid-grey: no difference.
 
     Slices are float64 ``[y, x]`` in the volume's unit; of large ones, evenly spaced pixels are shown.
     """

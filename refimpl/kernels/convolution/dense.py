@@ -66,9 +66,9 @@ class DenseConvolution(AccumulatingKernel):
     strided_inputs: bool = False
 
     def reading_inside(self, border: Border) -> DenseConvolution | None:
-        """This kernel reading the image inside ``border`` in place of the padded one
+        """This kernel on the image inside ``border`` in place of the padded one.
 
-        None where the rows and columns it walks through are not those of the image.
+        None where the padded image is not that of the plan.
         """
         d, phases = self.plan.dimensions, self.plan.phases.copy()
         if (d.in_height, d.in_width, d.in_channels) != border.outer:

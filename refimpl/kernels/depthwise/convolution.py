@@ -115,7 +115,7 @@ class DepthwiseConvolution(AccumulatingKernel):
     work: int
 
     def reading_inside(self, border: Border) -> DepthwiseConvolution | None:
-        """This kernel reading the image inside ``border`` in place of the padded one"""
+        """This kernel on the image inside ``border`` in place of the padded one; None for another image."""
         g, r = self.geometry, self.reading
         if (r.in_height, r.in_width, r.in_channels) != border.outer:
             return None

@@ -107,7 +107,7 @@ class WeightedSum(NamedTuple):
 
 @dataclass(frozen=True)
 class SumKernel(TaskKernel):
-    """A prepared ADD or SUB; ``constants`` are those arguments of ``compiled`` that are no arrays."""
+    """A prepared ADD or SUB; ``constants`` are those arguments of ``compiled`` that are not arrays."""
 
     compiled: Any
     constants: tuple[Any, ...]

@@ -135,7 +135,7 @@ _ORDINARY = np.float32(1 << 22)
 """Steps below this are rounded in float32, and fit an int32 with any zero point."""
 
 _BLOCK = 256
-"""Elements that are all computed once more if one of them is no ordinary number."""
+"""Number of elements that are all computed once more if one of them is not ordinary."""
 
 
 @task_loop

@@ -71,7 +71,7 @@ def chosen_isa() -> str:
         return _best()
     if forced not in FEATURES:
         raise UsageError(
-            f"{VARIABLE}={forced} is no instruction set; known: {', '.join(FEATURES)}; "
+            f"{VARIABLE}={forced} is not an instruction set; known: {', '.join(FEATURES)}; "
             "unset it and karat24 chooses"
         )
     reason = why_not(forced)

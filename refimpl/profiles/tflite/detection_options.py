@@ -37,7 +37,7 @@ class Options:
 
 
 def options_of(view: LayerView) -> Options:
-    """The options of the layer. Raises UnsupportedOp where its bytes are no map of them."""
+    """The options of the layer. Raises UnsupportedOp where its bytes are not a map of them."""
     content = view.layer.attributes.get("custom_options", b"")
     try:
         known = read_flexbuffer_map(content if isinstance(content, bytes) else b"")
@@ -48,7 +48,7 @@ def options_of(view: LayerView) -> Options:
         value = known.get(name, default)
         value = default if value is None else value
         if not isinstance(value, int | float) or not abs(value) < 2**31:
-            raise UnsupportedOp(f"{view}: its option {name!r} is {value!r}, no number that fits")
+            raise UnsupportedOp(f"{view}: its option {name!r} is {value!r}, not a number that fits")
         return value
 
     def real(name: str) -> float:

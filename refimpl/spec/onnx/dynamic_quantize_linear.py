@@ -50,14 +50,14 @@ def dynamic_quantize_linear(view: LayerView, values: Values, rule: Rule) -> Spec
 
 
 def _extremes(data: Array) -> tuple[Array, Array]:
-    """The least and the greatest value, as x86-64's AVX instructions find them where some are no numbers;
+    """The least and the greatest value, as x86-64's AVX instructions find them where some are NaN;
     other processors were not held against it."""
     most = np.finfo(np.float32).max
     return _reduced(data, _lesser, most), _reduced(data, _greater, -most)
 
 
 def _lesser(left: Array, right: Array) -> Array:
-    """MINPS: the second operand unless the first is less, and so also where one of the two is no number."""
+    """MINPS: the second operand unless the first is less, so also where one of the two is NaN."""
     return np.where(left < right, left, right)
 
 
@@ -89,7 +89,7 @@ def _reduced(data: Array, extreme: Callable[[Array, Array], Array], first: np.fl
 def quantized_to_its_range(data: Array, by_reference: bool = False) -> tuple[Array, Affine]:
     """The values as uint8, and their parameters; as onnx.reference computes them, or ONNX Runtime.
 
-    Where the range is infinite or no number, a zero point that is no number is 255.
+    Where the range is infinite or NaN, a zero point that is NaN is 255.
     """
     flat = data.reshape(-1)
     low, high = (flat.min(), flat.max()) if by_reference or not np.isnan(flat).any() else _extremes(flat)

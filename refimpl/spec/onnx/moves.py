@@ -61,7 +61,7 @@ def check_transpose(view: LayerView) -> None:
 def _permutation(view: LayerView) -> tuple[int, ...]:
     rank = len(view.input(0).shape)
     axes = view.integers("perm", tuple(reversed(range(rank))))
-    require(view, sorted(axes) == list(range(rank)), f"{axes} is no permutation of {rank} axes")
+    require(view, sorted(axes) == list(range(rank)), f"{axes} must be a permutation of {rank} axes")
     return axes
 
 
@@ -221,7 +221,7 @@ def check_gather(view: LayerView) -> None:
     _require_first(view, 2)
     shape, indices = view.input(0).shape, view.input(1)
     axis = resolve_axis(view, view.integer("axis", 0), len(shape))
-    require(view, indices.dtype in ("int32", "int64"), "indices are no integers")
+    require(view, indices.dtype in ("int32", "int64"), "indices must be integers")
     require_shape(view, view.output(), (*shape[:axis], *indices.shape, *shape[axis + 1 :]))
     if indices.data is not None:
         _require_inside(view, indices.data)

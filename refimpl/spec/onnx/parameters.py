@@ -50,7 +50,7 @@ def affine(
     fit, UnsupportedOp when the graph computes them.
     """
     scales = view.input(scale)
-    require(view, dtype in QUANTIZED_RANGE, f"{dtype} is no quantized type")
+    require(view, dtype in QUANTIZED_RANGE, f"{dtype} is not a quantized type")
     if scales.dtype not in scale_types:
         raise UnsupportedOp(
             f"{view}: the scale {scales.name!r} is {scales.dtype}; {' and '.join(scale_types)} is implemented"

@@ -71,7 +71,7 @@ def require_packed(view: LayerView, *tensors: Tensor | None) -> None:
         if tensor is None or tensor.dtype not in PACKED:
             continue
         if tensor.data is None:
-            raise UnsupportedOp(f"{view}: {tensor.name!r} of {tensor.dtype} is no constant")
+            raise UnsupportedOp(f"{view}: {tensor.name!r} of {tensor.dtype} must be a constant")
         fits = tensor.data.size == packed_size(tensor)
         require(view, fits, f"{tensor.name!r} of shape {tensor.shape} has {tensor.data.size} bytes")
 

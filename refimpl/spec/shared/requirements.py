@@ -15,12 +15,11 @@ import numpy as np
 
 from karat24.refimpl.contract import Values
 from karat24.refimpl.errors import ModelError, UnsupportedOp, WrongShape
-from karat24.refimpl.graph import DTYPES, Array, LayerView, Tensor
+from karat24.refimpl.graph import Array, LayerView, Tensor
 
 QUANTIZED_8 = ("int8", "uint8")
 QUANTIZED = (*QUANTIZED_8, "int16")
 INDEX = ("int32", "int64")
-ANY = tuple(DTYPES)
 
 MAX_TAPS = 2**16
 """Taps of a float32 pool; padding costs a file nothing, so that windows may be of any size."""

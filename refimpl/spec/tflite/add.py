@@ -1,4 +1,4 @@
-"""ADD and SUB: both operands brought to a common scale, 20 bits finer than the coarser one."""
+"""ADD and SUB: both operands are brought to a common scale, 20 bits finer than the coarser one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LEFT_SHIFT, LEFT_SHIFT_16 = 20, 15
 
 
 def check_add(view: LayerView) -> None:
-    """See :func:`check_binary`. The output multiplier is below 1, as every runtime demands."""
+    """See :func:`check_binary`. The output multiplier must be below 1, as every runtime demands."""
     check_binary(view)
     if is_plain(view):
         return
@@ -77,7 +77,7 @@ def _left_shift(view: LayerView) -> int:
 def _real_multipliers(view: LayerView) -> tuple[float, float, float]:
     """The multipliers of left, right and output: ``s_left / t``, ``s_right / t``, ``t / (2^20 * s_out)``.
 
-    In place of 2^20, int16 has 2^15; ``t = 2 * max(s_left, s_right)``, in float64.
+    For int16 it is 2^15 in place of 2^20; ``t = 2 * max(s_left, s_right)``, in float64.
     """
     left, right = view.input(0).scale, view.input(1).scale
     twice_max = 2.0 * max(left, right)
@@ -110,7 +110,7 @@ def _add(view: LayerView, values: Values, rule: Rule, sign: int) -> SpecResult:
 
 
 def _gemmlowp(view: LayerView, left: Array, right: Array, sign: int) -> Array:
-    """TFLite reference: each operand shifted left, then scaled with both of gemmlowp's roundings."""
+    """TFLite reference: each operand is shifted left, then scaled with both of gemmlowp's roundings."""
     real_left, real_right, real_output = _real_multipliers(view)
     shift = _left_shift(view)
     scaled_left = multiply_gemmlowp(left << shift, *quantize_multiplier(real_left))
@@ -119,7 +119,7 @@ def _gemmlowp(view: LayerView, left: Array, right: Array, sign: int) -> Array:
 
 
 def _sse(view: LayerView, left: Array, right: Array, sign: int) -> Array:
-    """LiteRT's NEON body: the operands are rounded once only.
+    """LiteRT's NEON body: the operands are only rounded once.
 
     The int8 and int16 loops over two tensors shift left by ``20 + shift`` (shift <= 0) before
     the high multiply. The others shift by 20, and floor the shift after it.

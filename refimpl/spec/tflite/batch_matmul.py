@@ -25,12 +25,12 @@ from karat24.refimpl.spec.shared.requirements import (
 from karat24.refimpl.spec.shared.scales import require_inside_int32, require_multiplier
 
 MAX_DEPTH = 2**15
-"""As many products of two differences of 8-bit values as an int32 sum is sure to hold."""
+"""Sums of fewer products of two differences of 8-bit values cannot overflow int32."""
 
 
 def check_batch_matmul(view: LayerView) -> None:
-    """Two int8 inputs of 2 to 5 dimensions, either of them computed or constant; attributes ``adj_x`` and
-    ``adj_y`` transpose the last two dimensions of theirs."""
+    """Two int8 inputs of 2 to 5 dimensions, each computed or constant; attributes ``adj_x`` and ``adj_y``
+    transpose the last two dimensions of the left and the right one."""
     require_arity(view, 2)
     left, right, output = view.input(0), view.input(1), view.output()
     require_dtype(view, left, ("int8",))

@@ -1,4 +1,4 @@
-"""ADD, SUB and MUL: what the three demand of their operands, and their unquantized forms."""
+"""ADD, SUB and MUL: the check of their operands, and their unquantized forms."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAIN = ("int32", "float32")
 """Element types computed without quantization."""
 
 BROADCAST_RANK = 4
-"""Unequal shapes of more dimensions are refused by some of the runtimes."""
+"""The most dimensions of unequal shapes; some of the runtimes refuse more."""
 
 
 def check_binary(view: LayerView) -> None:

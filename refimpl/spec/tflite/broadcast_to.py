@@ -61,7 +61,7 @@ def fill(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: AR
 
 
 def _check_dimensions(view: LayerView, position: int) -> None:
-    """The shape input is the output's shape as far as the file says: its length, or its values."""
+    """Requires that the shape input fits the output's shape: in its length, and in its values if constant."""
     dimensions, output = view.input(position), view.output()
     require_dtype(view, dimensions, INDEX)
     require_shape(view, dimensions, (len(output.shape),))

@@ -28,11 +28,11 @@ def check_cast(view: LayerView) -> None:
 
 
 def cast(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """CAST. To bool: is it not 0. Integer to integer: the low bits. Integer to float: the nearest.
+    """CAST. To bool: not 0. Integer to integer: the low bits. Integer to float: the nearest.
 
-    Float to integer: toward zero; what does not fit is clamped, NaN like plus
-    infinity (``saturating``) or to 0 (``saturating_or_0``), or is what the x86 conversion instruction
-    leaves (``exact``): the lowest value of 32 or 64 bits, then its low bits.
+    Float to integer: toward zero. By ``saturating`` and ``saturating_or_0``, values that do not fit are
+    clamped; NaN is treated as plus infinity by the first and gives 0 by the second. By ``exact`` they become
+    the result of the x86 conversion instruction: the lowest value of 32 or 64 bits, then its low bits.
     """
     data, target = operand(values, 0), DTYPES[view.output().dtype]
     if target.kind == "b":
@@ -46,7 +46,7 @@ def cast(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def _of_nan(view: LayerView, target: np.dtype[Any], rule: Rule) -> int:
-    """What becomes of values that are no numbers."""
+    """The integer that NaN becomes."""
     if rule.method == "saturating":
         return _ends(target)[1]
     if rule.method == "saturating_or_0":

@@ -25,10 +25,10 @@ from karat24.refimpl.spec.shared.requirements import (
 )
 
 LEFT_SHIFT = 8
-"""Bits 8-bit values gain before they are scaled."""
+"""Bits that 8-bit values gain before they are scaled."""
 
 MAX_SHIFT = 15
-"""Scales below 2^15: then what is left of a value after a negative shift is its sign."""
+"""Scales are below 2^15, so that a negative shift leaves only the sign of a value."""
 
 RELATIONS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
     {

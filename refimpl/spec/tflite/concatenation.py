@@ -32,10 +32,10 @@ from karat24.refimpl.spec.shared.requirements import (
 
 
 def check_concatenation(view: LayerView) -> None:
-    """One or more inputs of one element type and rank, equal in every size but the axis's.
+    """One or more inputs of one element type and rank, of equal sizes except along the axis.
 
-    int8 inputs share the output's scale and zero point; uint8 inputs may differ,
-    they are requantized. No fused activation.
+    int8 inputs share the output's scale and zero point; uint8 inputs may have others and are then
+    requantized. No fused activation.
     """
     require_arity(view, max(len(view.inputs), 1))
     output = view.output()
@@ -61,7 +61,7 @@ def check_concatenation(view: LayerView) -> None:
 
 
 def concatenation(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """A copy, except for uint8 inputs with parameters of their own."""
+    """Copies inputs, and requantizes uint8 inputs with parameters of their own."""
     if rule.method not in ("reference", "exact", "float32_half_even"):
         raise ModelError(f"{view}: {rule.method!r} is not defined for this op")
     output = view.output()

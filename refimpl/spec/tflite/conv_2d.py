@@ -35,7 +35,7 @@ def check_conv_2d(view: LayerView) -> None:
     require(
         view,
         channels % group_channels == 0,
-        f"{channels} input channels are no multiple of the filter's {group_channels}",
+        f"{channels} input channels must be a multiple of the filter's {group_channels}",
     )
     groups = channels // group_channels
     require(view, out_channels % groups == 0, f"{out_channels} output channels for {groups} groups")
@@ -44,7 +44,7 @@ def check_conv_2d(view: LayerView) -> None:
 
 
 def conv_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """Sums of products, requantized; of float32 data scaled (``hybrid``)."""
+    """Sums of products, requantized; for float32 data scaled (``hybrid``)."""
     if is_hybrid(view):
         return hybrid(view, values, rule, _products)
     input_, filter_ = view.input(0), view.input(1)

@@ -24,7 +24,7 @@ def check_depth_to_space(view: LayerView) -> None:
     require(
         view,
         channels % (block * block) == 0,
-        f"{channels} channels are no multiple of the squared block size {block * block}",
+        f"{channels} channels must be a multiple of the squared block size {block * block}",
     )
     require_shape(view, view.output(), (batch, height * block, width * block, channels // (block * block)))
 
@@ -36,7 +36,7 @@ def check_space_to_depth(view: LayerView) -> None:
     require(
         view,
         height % block == 0 and width % block == 0,
-        f"height {height} or width {width} is no multiple of the block size {block}",
+        f"height {height} and width {width} must be multiples of the block size {block}",
     )
     require_shape(view, view.output(), (batch, height // block, width // block, channels * block * block))
 

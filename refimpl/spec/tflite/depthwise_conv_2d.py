@@ -1,4 +1,4 @@
-"""DEPTHWISE_CONV_2D: every input channel has ``depth_multiplier`` filters of its own."""
+"""DEPTHWISE_CONV_2D: each input channel has ``depth_multiplier`` filters of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_depthwise_conv_2d(view: LayerView) -> None:
 
 
 def depthwise_conv_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """Sums of products, requantized; of float32 data scaled (``hybrid``)."""
+    """Sums of products, requantized; for float32 data scaled (``hybrid``)."""
     if is_hybrid(view):
         return hybrid(view, values, rule, _products)
     input_, filter_ = view.input(0), view.input(1)
@@ -51,7 +51,7 @@ def depthwise_conv_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult
 
 
 def _products(view: LayerView, data: Array, weights: Array) -> Array:
-    """Output channel ``c * depth_multiplier + m`` is input channel ``c`` under its filter ``m``."""
+    """Output channel ``c * depth_multiplier + m`` is input channel ``c`` under the channel's filter ``m``."""
     input_, filter_, output = view.input(0), view.input(1), view.output()
     _, filter_height, filter_width, out_channels = filter_.shape
     data = np.repeat(data, out_channels // input_.shape[3], axis=3)

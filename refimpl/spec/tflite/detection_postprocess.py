@@ -34,7 +34,7 @@ EXPONENTIAL = Context(prec=40)
 """Enough decimal digits to round an exponential to float64."""
 
 MAX_VALUES = 2**20
-"""Values in each output at most: real models have some hundred."""
+"""The most values in each output; real models have some hundred."""
 
 
 def check_detection_postprocess(view: LayerView) -> None:
@@ -70,7 +70,7 @@ def check_detection_postprocess(view: LayerView) -> None:
         and options.places <= MAX_VALUES,
         f"{options.detections} detections of {options.per_box} classes, {options.per_class} per class",
     )
-    require(view, 0 < options.overlap <= 1, f"nms_iou_threshold is {options.overlap}; 0 to 1 makes sense")
+    require(view, 0 < options.overlap <= 1, f"nms_iou_threshold is {options.overlap}, not in (0, 1]")
     require(view, min(options.scales) > 0, f"the scales of boxes are {options.scales}")
     shapes = (1, options.places, 4), (1, options.places), (1, options.places), (1,)
     for tensor, shape in zip(view.outputs, shapes, strict=True):
@@ -79,10 +79,10 @@ def check_detection_postprocess(view: LayerView) -> None:
 
 
 def defined(view: LayerView, outputs: Sequence[Array]) -> tuple[Array, ...]:
-    """Which values the kernel writes, given all outputs: what it does not is as memory was before.
+    """Which values of the outputs the kernel writes; the others are as memory was before.
 
-    The regular way fills ``max_detections`` places, with zeros behind the detections; the other way writes
-    the detections only.
+    Regular suppression fills ``max_detections`` places, with zeros after the detections; fast suppression
+    only writes the detections.
     """
     options = options_of(view)
     place = np.arange(options.places)
@@ -96,9 +96,9 @@ def defined(view: LayerView, outputs: Sequence[Array]) -> tuple[Array, ...]:
 
 
 def detection_postprocess(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """TFLite_Detection_PostProcess; places nobody writes hold zeros.
+    """TFLite_Detection_PostProcess; places that are not written hold zeros.
 
-    Raises ModelError for a box that is empty or scores that are no numbers: runtimes stop or have no order.
+    Raises ModelError for an empty box, at which runtimes stop, and for scores of NaN, which have no order.
     """
     options = options_of(view)
     encoded, scores, anchors = (
@@ -127,7 +127,7 @@ def detection_postprocess(view: LayerView, values: Values, rule: Rule) -> SpecRe
 
 
 def _real(tensor: Tensor | None, stored: Array) -> Array:
-    """float32 values; of uint8 ``scale * (q - zero_point)``."""
+    """The input's float32 values, ``scale * (q - zero_point)`` for uint8."""
     if tensor is None or tensor.dtype == "float32":
         return stored
     return np.float32(tensor.scale) * (stored.astype(np.float32) - np.float32(tensor.zero_point))
@@ -150,16 +150,16 @@ def _decoded(encoded: Array, anchors: Array, scales: tuple[float, ...]) -> Array
 
 
 def _exp(value: float) -> float:
-    """e to the power of ``value``, rounded to float64. A C library's errs by less than one unit in its last
-    place, of which float32 shows nothing in all but one of 2^28 values."""
+    """e to the power of ``value``, rounded to float64. A C library's result is less than one unit in the last
+    place away, which changes the float32 result of about one in 2^28 values."""
     if math.isnan(value) or abs(value) > 750:
         return math.nan if math.isnan(value) else math.inf if value > 0 else 0.0
     return float(EXPONENTIAL.exp(Decimal(value)))
 
 
 def _fast(boxes: Array, scores: Array, options: Options) -> tuple[dict[int, tuple[int, int]], int]:
-    """Places to (box, class), and how many boxes there are: those whose best scores win, each with its
-    ``per_box`` best classes."""
+    """Fast suppression: (box, class) of each place, and the number of boxes. Boxes are chosen by their best
+    score; each gives its ``per_box`` best classes."""
     selected = _not_suppressed(boxes, scores.max(axis=1), options, options.detections)
     found = {}
     for number, box in enumerate(selected):
@@ -169,15 +169,16 @@ def _fast(boxes: Array, scores: Array, options: Options) -> tuple[dict[int, tupl
 
 
 def _best_classes(scores: list[float], count: int) -> list[int]:
-    """The classes of the ``count`` highest scores: a search for the first maximum, or a partial sort."""
+    """The classes of the ``count`` highest scores: the first maximum for one, else by a partial sort."""
     return [scores.index(max(scores))] if count == 1 else largest_first(scores, count)
 
 
 def _regular(
     boxes: Array, scores: Array, options: Options, later_first: bool
 ) -> tuple[dict[int, tuple[int, int]], int]:
-    """Places to (box, class), and how many there are: the best of all classes, each suppressed by itself.
-    Of equal scores those of earlier classes come first, or those of later ones."""
+    """Regular suppression: (box, class) of each place, and their number. Each class is suppressed by itself,
+    and the best of all classes are kept. Of equal scores those of earlier classes come first, or those of
+    later ones."""
     best: list[tuple[int, int]] = []
     for class_ in range(options.classes):
         limit = min(options.per_class, options.detections)
@@ -189,7 +190,7 @@ def _regular(
 
 
 def _not_suppressed(boxes: Array, scores: Array, options: Options, limit: int) -> list[int]:
-    """At most ``limit`` boxes by falling score, the first of equal ones first, none of which overlaps a
+    """At most ``limit`` boxes by falling score, of equal scores the first box first, none of which overlaps a
     better one by more than the threshold."""
     order = np.argsort(-scores, kind="stable")
     active = order[scores[order] >= np.float32(options.score)]

@@ -29,7 +29,7 @@ from karat24.refimpl.spec.tflite.quantized_div import quantized_div, require_quo
 
 def check_div(view: LayerView) -> None:
     """Two inputs, broadcast, of float32, int32, int8, uint8 or int16. Attribute
-    ``fused_activation_function``. A constant divisor has no value that stands for 0."""
+    ``fused_activation_function``. No value of a constant divisor may stand for 0."""
     _check_pair(view, "float32", "int32", *QUANTIZED)
     activation = require_activation(view, ACTIVATION_BOUNDS)
     divisor, output = view.input(1), view.output()
@@ -47,7 +47,7 @@ def check_div(view: LayerView) -> None:
 
 
 def div(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """The quotient; that of int32 is cut off toward zero.
+    """The quotient; of int32 rounded toward zero.
 
     Raises ModelError for an integer divisor of 0, and for -2^31 over -1, which ends the runtime's process.
     """
@@ -74,7 +74,7 @@ def floor_div(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noq
 
 
 def floor_mod(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - integers
-    """What FLOOR_DIV leaves: it has the divisor's sign. Raises ModelError for a divisor of 0."""
+    """The remainder of FLOOR_DIV, which has the divisor's sign. Raises ModelError for a divisor of 0."""
     left, right = _integers(view, values)
     return SpecResult((np.asarray(left % right, np.int32),))
 

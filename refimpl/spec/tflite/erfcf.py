@@ -1,8 +1,8 @@
-"""The C library's float32 ``erfc``, which is not correctly rounded: GELU tables are made with it.
+"""The C library's float32 ``erfc``, with which GELU tables are made; it is not correctly rounded.
 
-This is glibc's up to 2.40, fdlibm's ``s_erff.c``: five ranges, a quotient of two polynomials in each. glibc
-2.41 took CORE-MATH's, which rounds correctly: every seventh float32 up to 10.2 was compared with float64's
-``erfc``, rounded once, and no value differs, while fdlibm's differ in 4 of 100.
+glibc up to 2.40 has fdlibm's ``s_erff.c``: five ranges with a quotient of two polynomials in each. glibc 2.41
+and later have CORE-MATH's function, which rounds correctly: for every seventh float32 up to 10.2 it was
+compared with float64's ``erfc``, rounded once, and no value differs; fdlibm's differs for 4 of 100.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _about_zero(x: np.float32, size: np.float32) -> np.float32:
 
 
 def _tail(size: np.float32) -> np.float32:
-    """``x erfc(x)`` from 1.25 on, by ``exp(-x^2)`` in two factors: of x cut short, and of the rest."""
+    """``x erfc(x)`` from 1.25 on; ``exp(-x^2)`` has two factors: of a truncated x, and of the rest."""
     s = f32(1.0) / (size * size)
     near = int(size.view(np.uint32)) < 0x4036DB6D  # 2.857142
     quotient = _value(RA, s) / _value(SA, s) if near else _value(RB, s) / _value(SB, s)

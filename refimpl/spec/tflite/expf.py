@@ -1,10 +1,10 @@
-"""The C library's float32 ``exp`` and ``log``, with which tables are made; not always correctly rounded.
+"""The C library's float32 ``exp`` and ``log``, with which tables are made; they are not correctly rounded.
 
-Both are computed in float64 and rounded once, as Arm's optimized routines do it, from which glibc (2.27 and
-later) and musl (1.2 and later) took them: ``expf``: ``2^(k/32) p(r)``, with ``k`` the integer nearest to
-``32 x / ln2`` and ``r`` the rest; ``logf``: ``k ln2 + log(c) + p(z / c - 1)`` for ``x = 2^k z``. Held against
-glibc 2.36 and 2.41, which agree, with every seventh float32: 0 of 320 and of 306 million differ, whether
-products and sums are fused or not. From the nearest float32 about 3 in 10,000 values are one step away.
+Both are computed in float64 and rounded once, as in Arm's optimized routines, which glibc (2.27 and later)
+and musl (1.2 and later) use. ``expf`` is ``2^(k/32) p(r)``, with ``k`` the integer nearest to ``32 x / ln2``
+and ``r`` the rest; ``logf`` is ``k ln2 + log(c) + p(z / c - 1)`` for ``x = 2^k z``. Both were compared with
+glibc 2.36 and 2.41, which agree, for every seventh float32: 0 of 320 and of 306 million values differ,
+whether products and sums are fused or not. About 3 in 10,000 values are one step from the nearest float32.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ C1 = hexadecimal("0x1.ebfce50fac4f3p-3") / STEPS**2
 C2 = hexadecimal("0x1.62e42ff0c52d6p-1") / STEPS
 
 LEAST = 0x3F330000
-"""The bits of 0.69921875: z lies between it and its double."""
+"""The bits of 0.69921875; z lies between this number and its double."""
 
 CENTRES = tuple(
     (hexadecimal(inverse), hexadecimal(logarithm))
@@ -53,7 +53,7 @@ A2 = hexadecimal("-0x1.ffffef20a4123p-2")
 
 
 def expf(x: np.float32) -> np.float32:
-    """``exp(x)`` of a float32; infinite where that is beyond float32, 0 where it is below."""
+    """``exp(x)`` of a float32; infinite where that overflows float32, 0 where it underflows."""
     if x > f32(89.0):
         return f32(np.inf)
     if x < f32(-104.0):
@@ -69,7 +69,7 @@ def expf(x: np.float32) -> np.float32:
 def logf(x: np.float32) -> np.float32:
     """``log(x)`` of a finite float32 above 0."""
     bits, added = int(x.view(np.uint32)), 0
-    if bits < 0x00800000:  # below the normal numbers
+    if bits < 0x00800000:  # x is subnormal
         bits, added = int((x * f32(2.0**23)).view(np.uint32)), -23
     from_least = bits - LEAST
     k = from_least >> 23

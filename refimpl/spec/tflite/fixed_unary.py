@@ -20,11 +20,11 @@ from karat24.refimpl.spec.tflite.float_table import check_table
 from karat24.refimpl.spec.tflite.l2_normalization import inverse_square_root
 
 MORE_BITS = 20
-"""Bits behind the point of a reciprocal root."""
+"""Fractional bits of a reciprocal root."""
 
 
 def check_fixed_unary(view: LayerView) -> None:
-    """One int8 input; the output has its shape and any parameters whose ratio int32 holds."""
+    """One int8 input; the output has its shape, and any parameters whose ratio does not overflow int32."""
     check_table(view, ("int8",))
     shift = {"ABS": _abs_multiplier, "RSQRT": _rsqrt_multiplier}.get(view.op, lambda _: (0, 0))(view)[1]
     if shift > 22:
@@ -40,10 +40,10 @@ def fixed_unary(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """The function the op names, of ``x = q - zero_point``.
 
     ABS ``gemmlowp``: the ratio of scales as a fixed-point multiplier, left out where the scales are equal.
-    RSQRT ``gemmlowp``: the reciprocal root by Newton's method, 20 bits behind the point; 0 gives 127.
-    SQRT ``truncates``: ``trunc(sqrt(x * s_in) / s_out)`` in float32, so that -0.9 LSB is usual.
-    NEG ``ignores_parameters``: ``-q`` modulo 256, whatever scales and zero points are.
-    Raises ModelError for a negative value under a root, at which the runtimes stop.
+    RSQRT ``gemmlowp``: the reciprocal root by Newton's method, with 20 fractional bits; 0 gives 127.
+    SQRT ``truncates``: ``trunc(sqrt(x * s_in) / s_out)`` in float32, so that errors of -0.9 LSB are usual.
+    NEG ``ignores_parameters``: ``-q`` modulo 256, whatever the scales and zero points.
+    Raises ModelError for a root of a negative value, at which the runtimes stop.
     """
     data, output = operand(values, 0).astype(np.int64), view.output()
     if view.op == "NEG":

@@ -1,9 +1,8 @@
-"""EXP, LOG and ELU of int8, GELU of int8 and uint8: tables of functions of the C library.
+"""EXP, LOG and ELU of int8, GELU of int8 and uint8: tables made with functions of the C library.
 
 Source: LiteRT 2.3 and TensorFlow Lite 2.14 ``kernels/elementwise.cc``, ``kernels/activations.cc``,
-``kernels/gelu.cc`` and ``internal/reference/gelu.h``. ELU calls ``expm1f``, GELU
-``erfcf`` or ``tanhf``: glibc's are fdlibm's up to 2.40 and rounded correctly from 2.41 on, and ``rule.libm``
-says which.
+``kernels/gelu.cc`` and ``internal/reference/gelu.h``. ELU calls ``expm1f``, GELU ``erfcf`` or ``tanhf``.
+glibc has fdlibm's functions up to 2.40 and correctly rounded ones from 2.41 on; ``rule.libm`` names them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from karat24.refimpl.spec.tflite.tanhf import expm1f, tanhf
 
 
 def check_int8_function(view: LayerView) -> None:
-    """One int8 input. uint8 is refused by every kernel of the runtimes."""
+    """One int8 input; every kernel of the runtimes refuses uint8."""
     check_table(view, ("int8",))
 
 
@@ -40,12 +39,12 @@ def exp(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def log(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """LOG, by ``logf``. Of 0 and below the kernel takes the least value of the output."""
+    """LOG, by ``logf``. For 0 and below the kernel gives the least value of the output's type."""
     return look_up(view, values, rule, lambda x: logf(x) if x > 0 else np.float32(-math.inf))
 
 
 def elu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """ELU: ``x``, and ``exp(x) - 1`` below 0, by the C library's ``expm1f``."""
+    """ELU: ``x`` from 0 on, ``exp(x) - 1`` below 0 by the C library's ``expm1f``."""
     rule = _settled(rule)
     below = expm1f if rule.libm == "fdlibm" else _rounded_expm1f
     return look_up(view, values, rule, lambda x: below(x) if x < 0 else x)
@@ -63,7 +62,7 @@ def gelu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def _settled(rule: Rule) -> Rule:
-    """``unspecified`` (an unknown library): rounded correctly, and never compared."""
+    """``unspecified`` stands for an unknown library: results are rounded correctly and never compared."""
     return replace(rule, method="float_table") if rule.method == "unspecified" else rule
 
 

@@ -1,4 +1,4 @@
-"""Ops on int8 and uint8 that are a table of all 256 inputs, computed in floating point."""
+"""Ops on int8 and uint8 by a table of all 256 inputs, which is computed in floating point."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from karat24.refimpl.spec.shared.requirements import (
 )
 
 LARGEST = 2.0**127
-"""float32 values below it stay finite when they are rounded."""
+"""float64 values below this stay finite when they are rounded to float32."""
 
 Function = Callable[[np.float32], np.float32]
 
 
 def check_table(view: LayerView, dtypes: tuple[str, ...] = QUANTIZED_8) -> None:
-    """One 8-bit input; the output has its shape and any parameters with which no value is infinite."""
+    """One 8-bit input; the output has its shape, and any parameters with which all values are finite."""
     require_arity(view, 1)
     data, output = view.input(0), view.output()
     require_dtype(view, output, dtypes)
@@ -38,12 +38,12 @@ def check_table(view: LayerView, dtypes: tuple[str, ...] = QUANTIZED_8) -> None:
     if 255 * data.scale >= LARGEST or 1 / output.scale >= LARGEST:
         raise UnsupportedOp(
             f"{view}: input scale {data.scale:.6g} and output scale {output.scale:.6g} make infinite values, "
-            "of which no runtime defines an integer; check the scales"
+            "for which no runtime defines an integer; check the scales"
         )
 
 
 def look_up(view: LayerView, values: Values, rule: Rule, function: Function) -> SpecResult:
-    """Each stored value through the table of ``function``, of which only the entries it needs are made."""
+    """Each stored value through the table of ``function``; only the entries that occur are computed."""
     data = operand(values, 0)
     stored, place = np.unique(data, return_inverse=True)
     entries = np.array([_entry(view, rule, function, int(q)) for q in stored], data.dtype)
@@ -51,8 +51,8 @@ def look_up(view: LayerView, values: Values, rule: Rule, function: Function) -> 
 
 
 def _entry(view: LayerView, rule: Rule, function: Function, q: int) -> int:
-    """The output for the stored input value ``q``. ``zero_point`` is added after rounding by
-    TFLite's table, before it by XNNPACK's; ``rule.overflow`` says what steps beyond int32 become."""
+    """The output for the stored input value ``q``. TFLite's table adds ``zero_point`` after rounding,
+    XNNPACK's before; ``rule.overflow`` says what steps beyond int32 become."""
     source, output = view.input(0), view.output()
     real = function(np.float32(source.scale) * np.float32(q - source.zero_point))
     with np.errstate(over="ignore", invalid="ignore"):

@@ -54,8 +54,8 @@ def check_float_unary(view: LayerView) -> None:
 
 
 def round_half_even(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001
-    """ROUND, ties to even. ``reference``: from the floor upwards, so that -0.25 gives +0.0 where
-    IEEE 754 (``exact``) gives -0.0."""
+    """ROUND, ties to even. ``reference`` computes from the floor, so that -0.25 gives +0.0 where IEEE 754
+    (``exact``) gives -0.0."""
     data = operand(values, 0)
     rounded = np.rint(data)
     if rule.method == "reference":
@@ -66,8 +66,8 @@ def round_half_even(view: LayerView, values: Values, rule: Rule) -> SpecResult: 
 def float_unary(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """The function the op names.
 
-    XNNPACK's NEG is ``0 - x``, which is +0.0 for +0.0. CEIL and FLOOR give no -0.0 where
-    the rule says ``optimized``.
+    XNNPACK's NEG is ``0 - x``, which is +0.0 for +0.0. By ``optimized``, CEIL and FLOOR give +0.0 in place
+    of -0.0.
     """
     data = operand(values, 0)
     if view.op == "NEG" and rule.method == "xnnpack":

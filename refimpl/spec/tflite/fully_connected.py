@@ -22,7 +22,7 @@ from karat24.refimpl.spec.tflite.weights import finish, require_weighted, zero_p
 
 
 def check_fully_connected(view: LayerView) -> None:
-    """Inputs: input of any rank, filter ``[O, I]`` of any zero point, computed or constant, optional bias
+    """Inputs: input of any rank, filter ``[O, I]`` with any zero point, computed or constant, optional bias
     ``[O]``.
 
     The input is read as rows of I values. The output is ``[rows, O]``, or with
@@ -55,7 +55,7 @@ def check_fully_connected(view: LayerView) -> None:
 
 
 def fully_connected(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """One matrix product, requantized; of float32 data scaled (``hybrid``)."""
+    """One matrix product, requantized; for float32 data scaled (``hybrid``)."""
     if is_hybrid(view):
         return hybrid(view, values, rule, _products)
     input_, filter_ = view.input(0), view.input(1)

@@ -1,4 +1,4 @@
-"""GATHER: slices of the input picked by index along one axis."""
+"""GATHER: slices of the input, chosen by index along one axis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from karat24.refimpl.spec.shared.requirements import (
 
 def check_gather(view: LayerView) -> None:
     """Inputs: data, positions (int32 or int64). Attributes ``axis`` and ``batch_dims``:
-    that many leading dimensions are walked in step."""
+    that many leading dimensions belong to both inputs."""
     require_arity(view, 2)
     data, positions, output = view.input(0), view.input(1), view.output()
     require_same_dtype(view, data, output)

@@ -29,7 +29,7 @@ from karat24.refimpl.spec.shared.requirements import (
 
 INT16_MIN, INT16_MAX = -(2**15), 2**15 - 1
 SHIFT_LIMIT = 15
-"""An int16 shifted further is undefined behaviour in C."""
+"""The most bits an int16 is shifted by; shifts by more are undefined in C."""
 
 
 def check_hard_swish(view: LayerView) -> None:
@@ -56,8 +56,8 @@ def check_hard_swish(view: LayerView) -> None:
 def _multipliers(view: LayerView) -> tuple[tuple[int, int], tuple[int, int]]:
     """Q0.15 ``(multiplier, shift)`` of the output and of the gate ``relu6(x + 3) / 6``.
 
-    Both from ``s_in / 128``, the scale of the input shifted left by 7; the gate's
-    unit is ``3 / 2^15``.
+    Both follow from ``s_in / 128``, the scale of the input shifted left by 7; the gate's unit is
+    ``3 / 2^15``.
     """
     fine = np.float32(1 / 128) * np.float32(view.input(0).scale)
     with np.errstate(over="ignore"):
@@ -79,9 +79,9 @@ def hard_swish(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def _by(view: LayerView, values: Values, method: Method) -> Array:
-    """``gate`` goes from 0 to 2^15 as x goes from -3 to 3.
+    """HARD_SWISH in fixed point; ``gate`` rises from 0 to 2^15 as x rises from -3 to 3.
 
-    ``fixed_point_neon``: the optimised kernel on Arm, whose last high multiply rounds down and whose shifts
+    ``fixed_point_neon`` is the optimised kernel on Arm: its last high multiply rounds down, and its shifts
     round half up.
     """
     neon = method == "fixed_point_neon"

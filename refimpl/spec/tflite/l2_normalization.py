@@ -1,4 +1,4 @@
-"""L2_NORMALIZATION: each innermost row divided by its Euclidean length.
+"""L2_NORMALIZATION: each innermost row is divided by its Euclidean length.
 
 Source: TensorFlow Lite ``reference_integer_ops::L2Normalization`` and
 ``GetInvSqrtQuantizedMultiplierExp``.
@@ -28,7 +28,7 @@ from karat24.refimpl.spec.shared.requirements import (
 
 OUTPUT_SCALE = 1 / 128
 MAX_DEPTH = 2**31 // 255**2
-"""Longer rows could overflow the int32 sum of squares."""
+"""The longest rows; the int32 sum of squares of longer ones could overflow."""
 
 
 def check_l2_normalization(view: LayerView) -> None:
@@ -53,7 +53,7 @@ def check_l2_normalization(view: LayerView) -> None:
 
 
 def l2_normalization(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one form
-    """``128 * x / sqrt(sum of x^2)``, the reciprocal root by Newton's method."""
+    """``128 * x / sqrt(sum of x^2)``, with the reciprocal root by Newton's method."""
     input_, output = view.input(0), view.output()
     centred = operand(values, 0).astype(np.int64) - input_.zero_point
     rows = centred.reshape(-1, input_.shape[-1])
@@ -102,7 +102,7 @@ def _high_mul(a: int, b: int) -> int:
 
 
 def _times_power_of_two(x: int, exponent: int) -> int:
-    """``x * 2^exponent``: saturating to the left, rounding half away from zero to the right."""
+    """``x * 2^exponent``; a left shift saturates, a right shift rounds half away from zero."""
     if exponent >= 0:
         return max(-(2**31), min(x << exponent, 2**31 - 1))
     half = 1 << (-exponent - 1)

@@ -1,4 +1,4 @@
-"""LEAKY_RELU: the identity above zero, ``alpha`` times it below."""
+"""LEAKY_RELU: ``x`` above zero, ``alpha * x`` below."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_leaky_relu(view: LayerView) -> None:
 
 
 def leaky_relu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """Each sign has a multiplier of its own."""
+    """LEAKY_RELU, with a multiplier for each sign."""
     input_, output = view.input(0), view.output()
     centred = operand(values, 0).astype(np.int64) - input_.zero_point
     alpha = np.float32(view.real("alpha"))
@@ -69,7 +69,7 @@ def _scaled(view: LayerView, rule: Rule, centred: Array, slope: np.float32) -> A
 
 
 def _xnnpack(view: LayerView, centred: Array, alpha: np.float32) -> Array:
-    """XNNPACK: multipliers of 8 fractional bits, the product rounded half up."""
+    """XNNPACK: multipliers have 8 fractional bits, and the product is rounded half up."""
     above = np.float32(view.input(0).scale) / np.float32(view.output().scale)
     below = above * alpha
     multiplier_above = int(np.rint(np.float32(256) * above))

@@ -15,14 +15,14 @@ SQRT_HALF = 1518500250
 FOURTH_ROOT_OF_HALF = 1805811301
 ONE_QUARTER = 1 << 29
 ALPHA_N, ALPHA_D, ALPHA_I, ALPHA_F = 117049297, 127690142, 1057819769, 638450708
-"""The coefficients of a quotient of polynomials about sqrt(sqrt(1/2)). All constants are Q0.31."""
+"""Coefficients of a quotient of polynomials around sqrt(sqrt(1/2)). All constants are Q0.31."""
 
 
 def log_of_sum(total: int) -> int:
     """``log(total)`` in Q5.26 of a Q12.19 ``total`` of at least 1.
 
-    ``total = 2^z * r`` with r near sqrt(sqrt(1/2)), so that the logarithm is ``z log 2`` and the logarithm of
-    r: of two such r, half an octave apart, the smaller is taken, with the larger z (moved by a quarter).
+    ``total = 2^z * r`` with r near sqrt(sqrt(1/2)), so that the result is ``z log 2 + log r``. Of two such r,
+    half an octave apart, the smaller is taken, with the larger z (moved by a quarter).
     """
     quarter = ONE_QUARTER >> OUTPUT_INTEGER_BITS
     zeros = _leading_zeros(total)
@@ -44,7 +44,7 @@ def log_of_sum(total: int) -> int:
 
 
 def _leading_zeros(x: int) -> int:
-    """The leading zeros of a 32-bit word."""
+    """The number of leading zeros of a 32-bit word."""
     return 32 - x.bit_length()
 
 

@@ -30,11 +30,11 @@ from karat24.refimpl.spec.tflite.softmax import (
 OUTPUT_SCALE = 16 / 256
 OUTPUT_INTEGER_BITS = 4
 MAX_DEPTH = 2**12
-"""As many exponentials as a Q12.19 sum is sure to hold."""
+"""A Q12.19 sum of fewer exponentials cannot overflow."""
 
 
 def check_log_softmax(view: LayerView) -> None:
-    """Input of 1 to 4 dimensions; the output's scale is 16/256 and its zero point the type's maximum."""
+    """An input of 1 to 4 dimensions; the output has scale 16/256 and the type's maximum as zero point."""
     check_table(view)
     data, output = view.input(0), view.output()
     require_rank(view, data, 1, 4)
@@ -68,7 +68,7 @@ def log_softmax(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def _fixed_point_row(view: LayerView, row: Array) -> Array:
-    """Exponentials in Q5.26, their sum in Q12.19, its logarithm in Q5.26.
+    """Exponentials are Q5.26 numbers, their sum Q12.19, its logarithm Q5.26.
 
     Source: TFLite ``reference_integer_ops::LogSoftmax``; scales: ``PreprocessLogSoftmaxScalingExp``.
     """

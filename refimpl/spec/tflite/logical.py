@@ -1,4 +1,4 @@
-"""LOGICAL_AND, LOGICAL_OR, LOGICAL_NOT and SELECT: what graphs do with comparisons."""
+"""LOGICAL_AND, LOGICAL_OR, LOGICAL_NOT and SELECT, which use the results of comparisons."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def check_select_v2(view: LayerView) -> None:
 
 
 def check_select(view: LayerView) -> None:
-    """As SELECT_V2 but both values have the output's shape, and the condition that shape, none,
-    or only its first dimension: then it picks whole slices."""
+    """As SELECT_V2, but both values have the output's shape, and the condition has that shape, is a scalar,
+    or has only the first dimension and then selects whole slices."""
     require_arity(view, 3)
     condition, output = view.input(0), view.output()
     require_dtype(view, condition, ("bool",))

@@ -1,5 +1,5 @@
-"""LOGISTIC and TANH: of int8 and uint8 a table of all 256 inputs, computed in floating point; of int16 a
-table with interpolation, or fixed point."""
+"""LOGISTIC and TANH: of int8 and uint8 by a table of all 256 inputs, computed in floating point; of int16
+by a table with interpolation, or in fixed point."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from karat24.refimpl.spec.tflite.tanhf import tanhf
 def check_logistic(view: LayerView) -> None:
     """One int8, uint8 or int16 input; the output has its shape and any parameters.
 
-    int16 outputs are in steps of 2^-15, whatever scale they have: runtimes refuse any other.
+    int16 outputs are in steps of 2^-15, whatever their scale: runtimes refuse other scales.
     """
     check_table(view, QUANTIZED)
     require_symmetric(view, view.input(0), view.output())
@@ -42,7 +42,7 @@ def logistic(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 def tanh(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """TANH, by the C library's ``tanhf``, which ``rule.libm`` names.
 
-    ``unspecified`` (an unknown library): rounded correctly, and never compared.
+    ``unspecified`` stands for an unknown library: results are rounded correctly and never compared.
     """
     if view.output().dtype == "int16":
         return _of_int16(view, values, rule, sigmoid.tanh_by_table, fixed_point.tanh)

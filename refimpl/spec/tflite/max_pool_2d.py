@@ -26,6 +26,6 @@ def max_pool_2d(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     activation = view.text("fused_activation_function", "NONE")
     if activation != "NONE":
         low, high = activation_range(activation, output.scale, output.zero_point, output.dtype, rule.clamp)
-        # The runtimes take the minimum with the high bound first, then the maximum with the low one.
+        # The runtimes first take the minimum with the high bound, then the maximum with the low one.
         result = np.maximum(np.minimum(result.astype(np.int64), high), low).astype(data.dtype)
     return SpecResult((result,))

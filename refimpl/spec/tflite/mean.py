@@ -33,7 +33,7 @@ from karat24.refimpl.spec.shared.requirements import (
 from karat24.refimpl.spec.tflite.mean_by_multiplier import mean_by_multiplier
 
 MAX_COUNT = 2**23
-"""As many 8-bit values as an int32 sum is sure to hold."""
+"""An int32 sum of fewer 8-bit values cannot overflow."""
 
 
 def check_mean(view: LayerView) -> None:
@@ -57,7 +57,7 @@ def check_mean(view: LayerView) -> None:
 
 
 def reduced_axes(view: LayerView) -> tuple[int, ...]:
-    """The axes summed over, from the front, each once, in order."""
+    """The axes of the sum, counted from the front, each once, in order."""
     given = constant_integers(view, 1, "the list of axes")
     return tuple(sorted({resolve_axis(view, axis, len(view.input(0).shape)) for axis in given}))
 
@@ -94,7 +94,7 @@ def mean(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def _reference(view: LayerView, total: Array, count: int) -> Array:
-    """The division by ``count`` goes into the multiplier, with as many more bits as fit.
+    """The division by ``count`` is put into the multiplier, with as many more bits as fit.
 
     Source: TFLite ``reference_ops::QuantizedMeanOrSum``.
     """
@@ -118,7 +118,7 @@ def _spatial(view: LayerView, total: Array, count: int, method: Method) -> Array
 
 
 def _xnnpack(view: LayerView, total: Array, count: int, fused: bool) -> Array:
-    """float32, zero points folded into one addend, rounded half to even; on Arm both sums are fused."""
+    """In float32, zero points folded into one addend, rounded half to even; on Arm both sums are fused."""
     data, output = view.input(0), view.output()
     ratio = np.float32(data.scale) / np.float32(output.scale)
     scale = ratio * (np.float32(1.0) / np.float32(count))

@@ -35,7 +35,7 @@ def check_mirror_pad(view: LayerView) -> None:
 
 
 def _edge(view: LayerView) -> int:
-    """1 where the outermost element is not repeated."""
+    """1 where the outermost element is not repeated (REFLECT), else 0."""
     mode = view.text("mode")
     if mode not in ("REFLECT", "SYMMETRIC"):
         raise UnsupportedOp(f"{view}: mode {mode!r}; implemented are REFLECT, SYMMETRIC")

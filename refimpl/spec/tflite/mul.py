@@ -57,9 +57,10 @@ def mul(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def _sse(view: LayerView, products: Array, effective: float) -> Array:
-    """LiteRT's NEON body: rounded as gemmlowp, narrowed to int16, the zero point added modulo 2^16.
+    """LiteRT's NEON body: the product is rounded as by gemmlowp and narrowed to int16; then the zero point is
+    added modulo 2^16.
 
-    The narrowing saturates, but for a uint8 tensor times a single value, where it wraps.
+    The narrowing saturates, except for a uint8 tensor times a single value, where it wraps.
     """
     scaled = multiply_gemmlowp(products, *quantize_multiplier(effective))
     wraps = view.output().dtype == "uint8" and inner_loop(view).kind == "scalar"

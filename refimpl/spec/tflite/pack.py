@@ -48,7 +48,9 @@ def check_unpack(view: LayerView) -> None:
     require_arity(view, 1, outputs=count)
     data = view.input(0)
     axis = resolve_axis(view, view.integer("axis", 0), len(data.shape))
-    require(view, data.shape[axis] == count, f"num is {count}, dimension {axis} of {data.shape} is not")
+    require(
+        view, data.shape[axis] == count, f"num is {count}, not the size of dimension {axis} of {data.shape}"
+    )
     for output in view.outputs:
         require_same_dtype(view, data, output)
         require_shape(view, output, (*data.shape[:axis], *data.shape[axis + 1 :]))

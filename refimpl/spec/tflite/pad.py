@@ -52,7 +52,7 @@ def paddings(view: LayerView) -> tuple[tuple[int, int], ...]:
 
 
 def pad_value(view: LayerView) -> int:
-    """What PAD writes: the quantized zero, which is 0 where the output is not quantized."""
+    """The value of PAD's border: the quantized zero, or 0 where the output is not quantized."""
     output = view.output()
     if output.dtype in QUANTIZED_RANGE and output.quantization is not None:
         return output.quantization.zero_point[0]

@@ -1,7 +1,7 @@
-"""The order in which libstdc++'s ``std::partial_sort`` leaves values, equal ones among them.
+"""The order of libstdc++'s ``std::partial_sort``, also among equal values.
 
-The C++ standard leaves the order of equal values open; TFLite's wheels and microcontrollers' toolchains are
-built with GCC's library, whose order follows from its heap. Source: GCC 13, ``bits/stl_heap.h`` and
+The C++ standard leaves the order of equal values open. TFLite's wheels and microcontrollers' toolchains use
+GCC's library, whose order follows from its heap. Source: GCC 13, ``bits/stl_heap.h`` and
 ``bits/stl_algo.h``, in which a heap's root is the value that comes last.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 
 def largest_first(values: Sequence[float], count: int) -> list[int]:
-    """Positions of the ``count`` largest values, falling. ``count`` is 1 to the number of values."""
+    """Positions of the ``count`` (1 to all) largest values, the largest first."""
     heap = list(range(count))
     for place in reversed(range(count // 2)):
         _put(values, heap, place, count, heap[place])
@@ -25,8 +25,8 @@ def largest_first(values: Sequence[float], count: int) -> list[int]:
 
 
 def _put(values: Sequence[float], heap: list[int], place: int, size: int, position: int) -> None:
-    """Fills the free ``place`` of a heap: it sinks to a leaf along the smaller children, the right one of
-    equal ones, and then ``position`` rises from there as far as its parents are larger."""
+    """Fills the free ``place`` of a heap. The place sinks to a leaf along the smaller children, the right one
+    of equal children; ``position`` then rises from there while its parents are larger."""
     top = place
     while (right := 2 * place + 2) < size:
         child = right - 1 if values[heap[right]] > values[heap[right - 1]] else right

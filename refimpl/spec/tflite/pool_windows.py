@@ -1,4 +1,4 @@
-"""What both 2-D poolings share: the check, and the valid taps of each output."""
+"""The check of both 2-D pools, and the valid taps of each output."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from karat24.refimpl.spec.shared.requirements import (
 )
 
 MAX_TAPS = 2**23
-"""As many 8-bit values as an int32 sum is sure to hold."""
+"""An int32 sum of fewer 8-bit values cannot overflow."""
 
 
 def check_pool(view: LayerView) -> None:
     """Input ``[batch, y, x, channel]`` int8, uint8 or int16; attributes ``padding``, ``filter_height``,
     ``filter_width``, ``stride_h``, ``stride_w``, ``fused_activation_function``.
 
-    The runtimes do not compare the quantization of input and output: values pass as stored.
+    The runtimes do not compare the quantization of input and output: stored values are used as they are.
     """
     require_arity(view, 1)
     data, output = view.input(0), view.output()
@@ -41,7 +41,7 @@ def check_pool(view: LayerView) -> None:
 
 
 def valid_taps(view: LayerView) -> tuple[list[range], list[range]]:
-    """Input rows under each output row, and input columns under each output column.
+    """The input rows of each output row, and the input columns of each output column.
 
     Taps outside the input are left out, not counted as zeros.
     """

@@ -1,4 +1,4 @@
-"""PRELU: the identity above zero, ``alpha`` (a tensor) times it below."""
+"""PRELU: ``x`` above zero, ``alpha * x`` below; ``alpha`` is a tensor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_BROADCAST_RANK = 4
 
 
 def check_prelu(view: LayerView) -> None:
-    """Inputs: data, alpha; both and the output int8, uint8 or int16, alpha of int16 data int8, too.
+    """Inputs: data and alpha. Both and the output are int8, uint8 or int16; alpha of int16 data may be int8.
 
     Alpha broadcasts to the data's shape.
     """
@@ -56,8 +56,8 @@ def check_prelu(view: LayerView) -> None:
 def prelu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``requantize(x)`` at and above zero, ``requantize(x * alpha)`` below.
 
-    ``reads_int8``: LiteRT's kernel of int16 data takes alpha for int8 values, so that of int16 ones it reads
-    the bytes of the first half, one after another.
+    ``reads_int8``: LiteRT's kernel of int16 data reads alpha as int8 values, so that of an int16 alpha it
+    reads the bytes of the first half, one after another.
     """
     data, alpha, output = view.input(0), view.input(1), view.output()
     slopes = operand(values, 1)

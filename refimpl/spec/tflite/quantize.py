@@ -1,4 +1,4 @@
-"""QUANTIZE: float32 to 8 or 16 bits, or 8 and 16 bits to another scale, zero point or type."""
+"""QUANTIZE: from float32 to 8 or 16 bits, or from 8 or 16 bits to another scale, zero point or type."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def quantize(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def _steps(view: LayerView, method: Method, data: Array) -> Array:
-    """Quantization steps from real zero, rounded to whole numbers, still in floating point."""
+    """Quantization steps from real zero, rounded to whole numbers, as floating-point values."""
     scale = np.float32(view.output().scale)
     with np.errstate(over="ignore"):
         if method == "divide_float32":
@@ -86,7 +86,7 @@ def _steps(view: LayerView, method: Method, data: Array) -> Array:
 
 
 def _xnnpack(view: LayerView, centred: Array) -> Array:
-    """XNNPACK: a multiplier of 8 fractional bits, the product rounded half up."""
+    """XNNPACK: the multiplier has 8 fractional bits, and the product is rounded half up."""
     ratio = np.float32(view.input(0).scale) / np.float32(view.output().scale)
     multiplier = int(np.rint(np.float32(256) * ratio))
     return (centred * multiplier + 128) >> 8

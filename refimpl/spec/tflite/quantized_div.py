@@ -19,7 +19,7 @@ from karat24.refimpl.spec.tflite.softmax import one_over_one_plus
 
 
 def require_quotient(view: LayerView) -> None:
-    """A multiplier of three scales that is finite, in float32 too."""
+    """Requires a multiplier of the three scales that is finite, also in float32."""
     for multiplier in ("float32", "float64"):
         require_multiplier(view, _quotient_of_scales(view, multiplier), "s_left / (s_right * s_out)")
 
@@ -27,8 +27,9 @@ def require_quotient(view: LayerView) -> None:
 def quantized_div(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """The quotient of both operands without zero points, times ``s_left / (s_right * s_out)``.
 
-    Source: TFLite ``DivElementwise``. Its last shift is by more places than C allows where a small numerator
-    meets a large divisor, more often in int16: the runtimes then give wrong quotients, and so does this.
+    Source: TFLite ``DivElementwise``. Where a small numerator meets a large divisor, more often in int16, its
+    last shift is larger than C allows: the runtimes then give wrong quotients, and this function gives them,
+    too.
     Raises ModelError for a divisor that stands for 0, which the runtimes refuse.
     """
     if rule.method != "gemmlowp":
@@ -41,7 +42,7 @@ def quantized_div(view: LayerView, values: Values, rule: Rule) -> SpecResult:
 
 
 def _quotient_of_scales(view: LayerView, multiplier: str) -> float:
-    """In float64, or each operation in float32."""
+    """The multiplier, in float64 or with each operation in float32."""
     left, right, output = (tensor.scale for tensor in (view.input(0), view.input(1), view.output()))
     if multiplier == "float64":
         return left / (right * output)
@@ -62,13 +63,13 @@ def _by_reciprocal(left: Array, right: Array, scale: float) -> Array:
 
 
 def _bits(values: Array) -> Array:
-    """The number of bits that each value from 0 to 2^16 takes."""
+    """The bit length of each value from 0 to 2^16."""
     return np.asarray(np.frexp(values.astype(np.float64))[1], np.int64)
 
 
 def _divided_by_power(x: Array, places: Array) -> Array:
-    """``x / 2^places`` rounded half away from zero, for 0 to 31 places. Beyond, C leaves the shifts
-    undefined; this is what x86-64, which takes counts modulo 64 and 32, makes of gemmlowp's code."""
+    """``x / 2^places`` rounded half away from zero, for 0 to 31 places. C leaves larger shifts undefined;
+    they give the results of gemmlowp's code on x86-64, which takes counts modulo 64 and 32."""
     mask = wrap32((np.int64(1) << (places & 63)) - 1)
     threshold = (mask >> 1) + (x < 0)
     return wrap32((x >> (places & 31)) + ((x & mask) > threshold))

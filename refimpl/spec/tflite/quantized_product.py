@@ -19,7 +19,7 @@ MAX_SHIFT = 14
 
 
 def require_quantized_product(view: LayerView, axes: tuple[int, ...]) -> None:
-    """Parameters of both tensors, and a multiplier that can be applied."""
+    """Requires parameters of both tensors, and a multiplier that can be applied."""
     data, output = view.input(0), view.output()
     require_quantized(view, data, output)
     require_symmetric(view, data, output)
@@ -28,11 +28,11 @@ def require_quantized_product(view: LayerView, axes: tuple[int, ...]) -> None:
 
 
 def quantized_product(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """The product of n values; after each the result is multiplied by ``s_in / s_out^(1/n)``.
+    """The product of n values, multiplied by ``s_in / s_out^(1/n)`` after each factor.
 
-    All but the first are multiplied to the int32 before; the last rescaling is followed by the zero point.
-    ``q15``: TFLite ``reference_ops::QuantizedReduceProd``, whose multiplication is that of an int64.
-    ``ignores_parameters``: LiteRT's optimised kernels copy where n is 1.
+    The zero point is added after the last multiplication. ``q15``: TFLite
+    ``reference_ops::QuantizedReduceProd``, which multiplies in int64. ``ignores_parameters``: LiteRT's
+    optimised kernels copy where n is 1.
     """
     if rule.method == "ignores_parameters":
         return SpecResult((operand(values, 0).reshape(view.output().shape),))

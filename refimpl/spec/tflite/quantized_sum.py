@@ -27,7 +27,7 @@ from karat24.refimpl.spec.tflite.mean import MAX_COUNT, reduced_axes
 
 
 def require_quantized_sum(view: LayerView, axes: tuple[int, ...]) -> None:
-    """Parameters of both tensors, and so few values that int32 holds the rescaled sum."""
+    """Requires parameters of both tensors, and a rescaled sum that cannot overflow int32."""
     data, output = view.input(0), view.output()
     require_quantized(view, data, output)
     require_symmetric(view, data, output)
@@ -43,10 +43,11 @@ def quantized_sum(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``(sum - n * z_in) * s_in / s_out + z_out`` by the rule's method.
 
     ``gemmlowp``: as MEAN's reference, without the division (TFLite ``reference_ops::QuantizedMeanOrSum``).
-    ``reads_uint8``: LiteRT's reference kernel calls that on the bytes of int8 tensors as if they were uint8,
-    and stores uint8 values (google-ai-edge/LiteRT#4079). ``optimized``: float32, the zero point in an addend
-    of its own, rounded half away from zero. ``xnnpack``: as XNNPACK's MEAN. On Arm products and sums of both
-    are fused. ``exact``: tflite-runtime 2.14 adds int16 values of one scale in 16 bits, which wrap.
+    ``reads_uint8``: LiteRT's reference kernel reads the bytes of int8 tensors as uint8 values, does the same
+    arithmetic and stores uint8 values (google-ai-edge/LiteRT#4079). ``optimized``: float32, with the zero
+    point in an addend of its own, rounded half away from zero. ``xnnpack``: as XNNPACK's MEAN. On Arm the
+    products and sums of these two are fused. ``exact``: tflite-runtime 2.14 adds int16 values of one scale
+    in 16 bits, which wrap.
     """
     data, output = operand(values, 0), view.output()
     axes = reduced_axes(view)

@@ -1,8 +1,8 @@
-"""ADD as the Edge TPU's compiler prepares it: operands times integers, their sum times one float32.
+"""ADD as the Edge TPU's compiler prepares it: integer factors for both operands, a float32 one for their sum.
 
-``A / B`` is the fraction nearest to ``s_left / s_right`` with neither integer above 32,767, and the
-multiplier ``f32(f32(s_left / A) * f32(1 / s_out))``. Both are read off compiled files (compilers of 2019 to
-2021); that the device rounds the product half to even is assumed.
+``A / B`` is the fraction nearest to ``s_left / s_right`` with both integers at most 32,767, and the
+multiplier is ``f32(f32(s_left / A) * f32(1 / s_out))``. Both were found in compiled files (compilers of 2019
+to 2021). It is assumed that the device rounds the product half to even.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 
 MAX_FACTOR = 32767
-"""The largest integer an operand is multiplied by."""
+"""The largest factor of an operand."""
 
 
 def operand_factors(left: float, right: float) -> tuple[int, int]:
@@ -36,7 +36,7 @@ def rational_sum(view: LayerView, left: Array, right: Array) -> Array:
     if not first * second:
         raise UnsupportedOp(
             f"{view}: input scales {view.input(0).scale:.6g} and {view.input(1).scale:.6g} are further apart "
-            "than any the Edge TPU's compiler has been seen to add; quantize the operands more alike"
+            "than in any known compiled file; quantize the operands with scales that differ less"
         )
     reciprocal = np.float32(1) / np.float32(view.output().scale)
     multiplier = np.float32(view.input(0).scale) / np.float32(first) * reciprocal

@@ -69,7 +69,7 @@ def check_reduce(view: LayerView) -> None:
 
 
 def reduce(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """The reduction the op names; sums and products of int32 and int64 wrap as these do."""
+    """The reduction that the op names; sums and products of int32 and int64 wrap."""
     data = operand(values, 0)
     if view.op == "SUM" and view.output().dtype in QUANTIZED:
         return quantized_sum(view, values, rule)

@@ -42,9 +42,9 @@ def check_relu(view: LayerView) -> None:
 
 
 def relu(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """Requantizes to the output's scale, then clamps at the quantized bounds.
+    """Requantizes to the output's scale, then clamps to the quantized bounds.
 
-    ``exact`` clamps only: input and output then share their parameters.
+    ``exact`` only clamps: input and output then share their parameters.
     """
     input_, output = view.input(0), view.output()
     data = operand(values, 0)

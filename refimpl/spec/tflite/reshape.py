@@ -1,4 +1,4 @@
-"""RESHAPE, SQUEEZE and EXPAND_DIMS: the same values in the same order under another shape."""
+"""RESHAPE, SQUEEZE and EXPAND_DIMS: values and their order stay, the shape changes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from karat24.refimpl.spec.shared.requirements import (
 def check_reshape(view: LayerView) -> None:
     """Inputs: data, and optionally the new shape, int32 ``[rank]``; else attribute ``new_shape``.
 
-    A computed shape leaves only the number of elements to check before it runs.
+    Where the shape is computed, only the number of elements is checked before the run.
     """
     require_arity(view, 1, optional=1)
     data, output = view.input(0), view.output()
@@ -50,7 +50,7 @@ def check_reshape(view: LayerView) -> None:
 
 
 def _stretch(view: LayerView, data: Tensor, wanted: tuple[int, ...]) -> tuple[int, ...]:
-    """``wanted`` with its one -1, if any, replaced by what keeps the number of elements."""
+    """``wanted`` with its -1, if any, replaced by the size that keeps the number of elements."""
     elements = math.prod(data.shape)
     known = math.prod(size for size in wanted if size != -1)
     if any(size < -1 for size in wanted) or wanted.count(-1) > 1:
@@ -59,7 +59,7 @@ def _stretch(view: LayerView, data: Tensor, wanted: tuple[int, ...]) -> tuple[in
         require(
             view,
             known > 0 and elements % known == 0,
-            f"shape {data.shape} cannot become {wanted}: {elements} elements are no multiple of {known}",
+            f"shape {data.shape} cannot become {wanted}: {elements} elements are not a multiple of {known}",
         )
         wanted = tuple(elements // known if size == -1 else size for size in wanted)
     require(
@@ -106,5 +106,5 @@ def check_expand_dims(view: LayerView) -> None:
 
 
 def same_values(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - a copy
-    """SQUEEZE and EXPAND_DIMS: the output's shape is all there is to it."""
+    """SQUEEZE and EXPAND_DIMS, which only give the values the output's shape."""
     return SpecResult((np.array(operand(values, 0)).reshape(view.output().shape),))

@@ -26,9 +26,9 @@ from karat24.refimpl.spec.tflite.resize_nearest_neighbor import check_size
 def check_resize_bilinear(view: LayerView) -> None:
     """Inputs: image ``[batch, y, x, channel]`` int8, uint8 or int16, size (int32 constant: height, width).
 
-    Attributes ``align_corners``, ``half_pixel_centers``: not both. Sizes for which 10-bit
-    coordinates run past the image have a variant of their own, so that no profile that uses
-    such coordinates has a rule for them.
+    Attributes ``align_corners`` and ``half_pixel_centers``: at most one is set. Sizes for which 10-bit
+    coordinates run past the image are a variant of their own, for which no profile that uses such
+    coordinates has a rule.
     """
     require_arity(view, 2)
     require_dtype(view, view.output(), QUANTIZED)
@@ -45,7 +45,7 @@ def check_resize_bilinear(view: LayerView) -> None:
 def ten_bit_position(
     index: int, size: int, outputs: int, align_corners: bool, half_pixel_centers: bool
 ) -> int:
-    """Where output ``index`` lies in the input, in 1/1024 pixel.
+    """The position of output ``index`` in the input, in 1/1024 pixel.
 
     Source: TFLite ``ComputeInterpolationValuesInteger``.
     """
@@ -70,7 +70,7 @@ def ten_bit_positions(
 
 
 def _divide_1024(x: Array) -> Array:
-    """C division: toward zero."""
+    """Division as in C, rounded toward zero."""
     return np.where(x >= 0, x // 1024, -(-x // 1024))
 
 
@@ -145,7 +145,7 @@ def _corners(image: Array, y0: Array, y1: Array, x0: Array, x1: Array) -> tuple[
 def _ten_bit(
     image: Array, vertical: tuple[Array, Array, Array], horizontal: tuple[Array, Array, Array]
 ) -> Array:
-    """Products of 10-bit weights, summed in 1/2^20 and rounded half away from zero."""
+    """Sums of pixels times products of two 10-bit weights, in 1/2^20, rounded half away from zero."""
     (y, y0, y1), (x, x0, x1) = vertical, horizontal
     dy = (y - 1024 * y0)[None, :, None, None]
     dx = (x - 1024 * x0)[None, None, :, None]
@@ -166,7 +166,7 @@ def _float(
     horizontal: tuple[Array, Array, Array],
     method: Method,
 ) -> Array:
-    """float32, ``+ 0.5`` and truncated; the optimised kernels multiply the two weights first."""
+    """In float32, ``+ 0.5`` and truncated; the optimised kernels first multiply the two weights."""
     (y, y0, y1), (x, x0, x1) = vertical, horizontal
     one, half = np.float32(1.0), np.float32(0.5)
     dy = (y - y0.astype(np.float32))[None, :, None, None]
@@ -195,7 +195,7 @@ def _float_fused(
     horizontal: tuple[Array, Array, Array],
     method: Method,
 ) -> Array:
-    """As the compiler fuses it on Arm: the second product is rounded, and the others are added."""
+    """The sum as the compiler fuses it on Arm: the second product is rounded, the other ones are fused."""
     (y, y0, y1), (x, x0, x1) = vertical, horizontal
     one = np.float32(1.0)
     dy = (y - y0.astype(np.float32))[None, :, None, None]

@@ -33,7 +33,7 @@ def check_resize_nearest_neighbor(view: LayerView) -> None:
 
 
 def check_size(view: LayerView) -> None:
-    """What both resizes demand of their image, size and output."""
+    """The check of image, size and output of both resizes."""
     image, output = view.input(0), view.output()
     require_rank(view, image, 4)
     require_elements(view, image)
@@ -45,7 +45,7 @@ def check_size(view: LayerView) -> None:
 
 
 def nearest_indices(size: int, outputs: int, align_corners: bool, half_pixel_centers: bool) -> Array:
-    """The input index behind each of ``outputs`` positions, int64; all in float32.
+    """The input index of each of ``outputs`` positions, int64, computed in float32.
 
     Source: TFLite ``GetNearestNeighbor``.
     """
@@ -60,9 +60,10 @@ def nearest_indices(size: int, outputs: int, align_corners: bool, half_pixel_cen
 
 
 def fixed_point_indices(size: int, outputs: int) -> Array:
-    """Input indices by a step of 1/65536 pixel, one unit too large so that it is never 0: exact multiples,
-    which float32 can miss from below, come out right. It is the mode with neither ``align_corners`` nor
-    ``half_pixel_centers``.
+    """Input indices by a step in 1/65536 pixel, one unit too large so that it is never 0.
+
+    Exact multiples, which float32 can miss from below, are therefore right. This is the mode with neither
+    ``align_corners`` nor ``half_pixel_centers``.
 
     Source: TFLite ``optimized_ops::ResizeNearestNeighbor``.
     """
@@ -71,7 +72,7 @@ def fixed_point_indices(size: int, outputs: int) -> Array:
 
 
 def resize_nearest_neighbor(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """RESIZE_NEAREST_NEIGHBOR by the rule's method; ``optimized`` differs in the plain mode only."""
+    """RESIZE_NEAREST_NEIGHBOR by the rule's method; ``optimized`` only differs in the plain mode."""
     image = operand(values, 0)
     _, out_height, out_width, _ = view.output().shape
     modes = view.flag("align_corners"), view.flag("half_pixel_centers")

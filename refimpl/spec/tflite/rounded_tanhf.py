@@ -1,7 +1,7 @@
 """The float32 nearest to tanh(x): the C library's ``tanhf`` from glibc 2.41 on.
 
-glibc 2.41 took CORE-MATH's correctly rounded functions. Its ``tanhf`` was compared with the nearest float32
-for all 1,093,664,513 positive arguments up to 11, where the result has become 1: no value differs.
+glibc 2.41 has CORE-MATH's correctly rounded functions. Its ``tanhf`` was compared with the nearest float32
+for all 1,093,664,513 positive arguments up to 11, from where on the result is 1: no value differs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ DIGITS = 60
 def rounded_tanhf(x: np.float32) -> np.float32:
     """``tanh(x)`` of a finite float32, rounded once, to nearest.
 
-    Below 2^-12 the cubic term ``x^3 / 3`` is less than a quarter of the distance to the next float32,
-    and 20 is far behind the last argument whose result is not 1.
+    Below 2^-12 the cubic term ``x^3 / 3`` is less than a quarter of the distance to the next float32; 20 is
+    far above the last argument whose result is not 1.
     """
     size = np.abs(x)
     if size < f32(2.0**-12):

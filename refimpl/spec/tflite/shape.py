@@ -1,4 +1,4 @@
-"""SHAPE and RANK: the input's sizes, or how many there are, as a tensor."""
+"""SHAPE and RANK: the input's sizes, or their number, as a tensor."""
 
 from __future__ import annotations
 

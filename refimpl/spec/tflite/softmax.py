@@ -40,10 +40,10 @@ from karat24.refimpl.spec.tflite.expf import expf
 from karat24.refimpl.spec.tflite.int16.softmax import softmax_rows
 
 INPUT_INTEGER_BITS = 5
-"""Differences from the row's maximum are Q5.26: below -32 the exponential counts as 0."""
+"""Differences from the row's maximum are Q5.26 numbers; below -32 the exponential is 0."""
 
 SUM_INTEGER_BITS = 12
-"""The sum of exponentials is Q12.19."""
+"""The sum of exponentials is a Q12.19 number."""
 
 
 def check_softmax(view: LayerView) -> None:
@@ -137,8 +137,8 @@ def _row_of_16_bits(view: LayerView, table: Array, row: Array) -> Array:
 def _fixed_point_row(view: LayerView, row: Array) -> Array:
     """One row through gemmlowp's exponential and reciprocal.
 
-    From a sum of 512 on (512 equal values give it) LiteRT's reference kernel aborts its process, since its
-    last shift would exceed 31. Here the formula goes on.
+    From a sum of 512 on, which 512 equal values give, LiteRT's reference kernel aborts its process, since its
+    last shift would exceed 31. Here the formula is continued.
     """
     low, high = QUANTIZED_RANGE[view.output().dtype]
     real = float(np.float32(view.real("beta"))) * view.input(0).scale * 2.0 ** (31 - INPUT_INTEGER_BITS)
@@ -168,8 +168,8 @@ def saturating_shift(x: Array | int, exponent: int) -> Array:
 def exp_on_negative_values(x: Array) -> Array:
     """``exp(x)`` for Q5.26 ``x <= 0``, as Q0.31. gemmlowp ``exp_on_negative_values``.
 
-    x is cut into a multiple of 1/4 and a remainder in [-1/4, 0): the remainder
-    goes through a polynomial, each set bit of the multiple multiplies by its
+    x is split into a multiple of 1/4 and a remainder in [-1/4, 0). A polynomial gives the
+    exponential of the remainder, which each set bit of the multiple multiplies by its
     own constant ``exp(-2^k)``.
     """
     fractional_bits = 31 - INPUT_INTEGER_BITS
@@ -201,8 +201,8 @@ def _exp_between_minus_quarter_and_0(a: Array) -> Array:
 
 
 def reciprocal_of_sum(total: int) -> tuple[int, int]:
-    """``1 / total`` for a Q12.19 ``total`` (read as unsigned): a Q0.31 value of
-    ``2^-bits / total`` and those bits. TFLite ``GetReciprocal``."""
+    """``1 / total`` for a Q12.19 ``total`` (read as unsigned): ``2^-bits / total`` as a Q0.31 value, and
+    ``bits``. TFLite ``GetReciprocal``."""
     headroom = 32 - total.bit_length()
     shifted_minus_one = ((total << headroom) & 0xFFFFFFFF) - 2**31
     return int(one_over_one_plus(shifted_minus_one)), SUM_INTEGER_BITS - headroom

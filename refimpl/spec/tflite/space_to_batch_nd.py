@@ -35,20 +35,20 @@ def check_space_to_batch_nd(view: LayerView) -> None:
     require(
         view,
         all(size % factor == 0 for size, factor in zip(padded, block, strict=True)),
-        f"padded sizes {padded} are no multiples of the block {block}",
+        f"padded sizes {padded} must be multiples of the block {block}",
     )
     sizes = (size // factor for size, factor in zip(padded, block, strict=True))
     require_shape(view, view.output(), (data.shape[0] * math.prod(block), *sizes, data.shape[-1]))
 
 
 def check_batch_to_space_nd(view: LayerView) -> None:
-    """Inputs as SPACE_TO_BATCH_ND, with crops instead of paddings."""
+    """Inputs as of SPACE_TO_BATCH_ND, with crops in place of paddings."""
     block, crops = _block_and_borders(view, "the list of crops")
     data = view.input(0)
     require(
         view,
         data.shape[0] % math.prod(block) == 0,
-        f"a batch of {data.shape[0]} is no multiple of the block {block}",
+        f"a batch of {data.shape[0]} must be a multiple of the block {block}",
     )
     sizes = [n * k - a - b for n, k, (a, b) in zip(data.shape[1:-1], block, crops, strict=True)]
     require(view, all(size >= 0 for size in sizes), f"crops {crops} exceed the image")
@@ -85,7 +85,7 @@ def space_to_batch_nd(view: LayerView, values: Values, rule: Rule) -> SpecResult
 
 
 def batch_to_space_nd(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - a copy
-    """The reverse of SPACE_TO_BATCH_ND, then the crops."""
+    """The inverse of SPACE_TO_BATCH_ND, then the crops."""
     data = operand(values, 0)
     block, crops = _block_and_borders(view, "the list of crops")
     batch = data.shape[0] // math.prod(block)

@@ -1,4 +1,4 @@
-"""SPLIT and SPLIT_V: the input cut along one axis, into equal parts or parts of given sizes."""
+"""SPLIT and SPLIT_V: the input is cut along one axis into equal parts, or parts of given sizes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_split(view: LayerView) -> None:
     require_arity(view, 2, outputs=_splits(view))
     data, axis = view.input(1), _axis(view, 0, 1)
     size, parts = data.shape[axis], len(view.outputs)
-    require(view, size % parts == 0, f"dimension {axis} of shape {data.shape} is no multiple of {parts}")
+    require(view, size % parts == 0, f"dimension {axis} of shape {data.shape} must be a multiple of {parts}")
     _check_parts(view, 1, axis, (size // parts,) * parts)
 
 

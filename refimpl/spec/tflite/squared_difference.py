@@ -1,4 +1,4 @@
-"""SQUARED_DIFFERENCE of int8: both operands brought to one scale, subtracted, squared and rescaled."""
+"""SQUARED_DIFFERENCE of int8: operands are brought to one scale, subtracted, squared and rescaled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from karat24.refimpl.spec.shared.requirements import (
 from karat24.refimpl.spec.tflite.binary import BROADCAST_RANK, stored, zero_points_removed
 
 LEFT_SHIFT = 7
-"""Bits behind the point of a scaled operand."""
+"""Fractional bits of a scaled operand."""
 
 
 def check_squared_difference(view: LayerView) -> None:
@@ -56,9 +56,9 @@ def _output_ratio(view: LayerView) -> float:
 
 
 def squared_difference(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - one form
-    """``rescale((rescale(a * 2^7) - rescale(b * 2^7))^2) + z_out``, each rescaling by gemmlowp.
+    """``rescale((rescale(a * 2^7) - rescale(b * 2^7))^2) + z_out``, with gemmlowp's rescaling.
 
-    The operands take half their scale over the larger one as multiplier. Source: TFLite
+    The multiplier of an operand is half its scale over the larger one. Source: TFLite
     ``kernels/squared_difference.cc``.
     """
     scaled = [

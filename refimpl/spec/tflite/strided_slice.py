@@ -22,7 +22,7 @@ from karat24.refimpl.spec.shared.requirements import (
 
 @dataclass(frozen=True)
 class SlicedAxis:
-    """One dimension of the input, or an inserted one of ``size`` 1: the indices taken, and
+    """One dimension of the input, or an inserted one of ``size`` 1: the indices that are taken, and
     whether the dimension disappears from the output."""
 
     size: int
@@ -34,7 +34,7 @@ def check_strided_slice(view: LayerView) -> None:
     """Inputs: data, begin, end, strides (int32 constants of equal length).
 
     Attributes: ``begin_mask``, ``end_mask``, ``ellipsis_mask``, ``new_axis_mask``,
-    ``shrink_axis_mask`` (bit i speaks of position i of begin) and ``offset``
+    ``shrink_axis_mask`` (bit i belongs to position i of begin) and ``offset``
     (end counts from begin).
     """
     require_arity(view, 4)
@@ -44,7 +44,7 @@ def check_strided_slice(view: LayerView) -> None:
 
 
 def sliced_axes(view: LayerView) -> tuple[SlicedAxis, ...]:
-    """What each dimension of the input, with the inserted ones, contributes; checked."""
+    """The checked slice of each dimension of the input and of the inserted ones."""
     shape = view.input(0).shape
     begin = constant_integers(view, 1, "begin")
     end = constant_integers(view, 2, "end", (len(begin),))
@@ -53,7 +53,7 @@ def sliced_axes(view: LayerView) -> tuple[SlicedAxis, ...]:
     ellipsis_mask, new_axis_mask = view.integer("ellipsis_mask", 0), view.integer("new_axis_mask", 0)
     ellipsis = [i for i in range(len(begin)) if ellipsis_mask >> i & 1]
     require(view, len(ellipsis) <= 1, f"ellipsis mask {ellipsis_mask:#b} names more than one position")
-    # A position that is both is an ellipsis.
+    # A position of both masks is an ellipsis.
     new = [i for i in range(len(begin)) if new_axis_mask >> i & 1 and i not in ellipsis]
     consuming = len(begin) - len(new) - len(ellipsis)
     require(
@@ -63,7 +63,7 @@ def sliced_axes(view: LayerView) -> tuple[SlicedAxis, ...]:
     )
     if ellipsis and consuming == len(shape) and ellipsis[0] != len(begin) - 1:
         raise UnsupportedOp(
-            f"{view}: the ellipsis stands for no dimension, but the runtimes let it take one; leave it out"
+            f"{view}: the ellipsis covers no dimension, but the runtimes let it take one; leave it out"
         )
     axes: list[SlicedAxis] = []
     remaining = list(shape)
@@ -109,7 +109,7 @@ def _slice(view: LayerView, position: int, size: int, begin: int, end: int, stri
 
 
 def _clamp(index: int, size: int, stride: int) -> int:
-    """Counts a negative index from the back, once, then clamps it to where a walk can start or stop."""
+    """Counts a negative index once from the back, then clamps it to a possible start or stop."""
     if index < 0:
         index += size
     return min(max(index, 0), size) if stride > 0 else min(max(index, -1), size - 1)

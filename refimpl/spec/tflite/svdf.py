@@ -26,7 +26,7 @@ from karat24.refimpl.spec.shared.scales import require_multiplier
 from karat24.refimpl.spec.shared.variables import require_variable, state_of
 
 MAX_INPUTS = 2**15
-"""As many products of 8-bit values as an int32 sum is sure to hold."""
+"""An int32 sum of fewer products of 8-bit values cannot overflow."""
 
 
 def check_svdf(view: LayerView) -> None:
@@ -45,7 +45,7 @@ def check_svdf(view: LayerView) -> None:
     require_quantized(view, data, features, times, state, output)
     symmetric = features.zero_point == times.zero_point == state.zero_point == 0
     if not symmetric:
-        raise UnsupportedOp(f"{view}: weights or a state with a zero point, which runtimes take for 0")
+        raise UnsupportedOp(f"{view}: weights or a state with a zero point, which the runtimes ignore")
     batch, depth = data.shape
     filters, memory = times.shape
     require(view, rank > 0 and filters % rank == 0, f"{filters} filters of rank {rank}")
@@ -74,7 +74,7 @@ def svdf_state(view: LayerView, values: Values, rule: Rule) -> tuple[Array]:
 
 
 def svdf_step(view: LayerView, values: Values, rule: Rule) -> tuple[Array, Array]:
-    """One run: its output, and the state it leaves. RELU does nothing that the clamp to int8 does not."""
+    """The output of one run, and the new state. RELU changes nothing that the clamp to int8 leaves."""
     data, output, rank = view.input(0), view.output(), view.integer("rank")
     centred = operand(values, 0).astype(np.int64) - data.zero_point
     features, times = operand(values, 1).astype(np.int64), operand(values, 2).astype(np.int64)

@@ -1,8 +1,8 @@
-"""The C library's float32 ``tanh``, which is not correctly rounded: TANH tables are made with it.
+"""The C library's float32 ``tanh``, with which TANH tables are made; it is not correctly rounded.
 
-LiteRT calls the ``tanhf`` of the machine it runs on. This is glibc's up to 2.40, which is
-fdlibm's (``s_tanhf.c``, ``s_expm1f.c``), equal to glibc 2.36 bit for bit; glibc's from 2.41 on is in
-``rounded_tanhf.py``. Another one moves a table entry that lies within 1e-5 of a tie by one.
+LiteRT calls the ``tanhf`` of the machine it runs on. glibc up to 2.40 has fdlibm's (``s_tanhf.c``,
+``s_expm1f.c``), which is here; it equals glibc 2.36 bit for bit. glibc's from 2.41 on is in
+``rounded_tanhf.py``. Another function can change a table entry within 1e-5 of a tie by one.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def tanhf(x: np.float32) -> np.float32:
 
 
 def expm1f(x: np.float32) -> np.float32:
-    """``exp(x) - 1`` for x < 0, and for 2 <= x < 44, where tanh asks for it.
+    """``exp(x) - 1`` for x < 0 and for 2 <= x < 44, the ranges that tanh needs.
 
-    ``x = k ln2 + r`` with ``r`` in float32 and ``c`` what rounding r lost;
-    a rational function of r, then ``2^k (expm1(r) + 1) - 1`` in the order that
-    loses least.
+    ``x = k ln2 + r`` with ``r`` in float32 and ``c`` its rounding error. A rational function
+    of r gives ``expm1(r)``; ``2^k (expm1(r) + 1) - 1`` is then computed in the order with the
+    smallest error.
     """
     if np.abs(x) < f32(2.0**-25):
         return x
@@ -67,7 +67,7 @@ def expm1f(x: np.float32) -> np.float32:
 
 
 def _reduce(x: np.float32) -> tuple[int, np.float32, np.float32]:
-    """``(k, r, c)``; no reduction up to ln2 / 2, k = -1 up to 3 ln2 / 2, the nearest k beyond."""
+    """``(k, r, c)``: no reduction up to ln2 / 2, k = -1 up to 3 ln2 / 2, the nearest k beyond."""
     size = np.abs(x)
     if size <= f32(0.34657359):
         return 0, x, f32(0.0)

@@ -1,4 +1,4 @@
-"""TOPK_V2: the largest values of the last dimension and where they stand."""
+"""TOPK_V2: the largest values of the last dimension and their positions."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_top_k(view: LayerView) -> None:
 
 
 def top_k(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - a comparison
-    """The k largest, from the largest down; of equal values the first comes first."""
+    """The k largest values, the largest first; of equal values the first comes first."""
     data = operand(values, 0)
     k = view.output(0).shape[-1]
     positions = np.argsort(-data.astype(np.int64), axis=-1, kind="stable")[..., :k]

@@ -31,7 +31,7 @@ def permutation(view: LayerView) -> tuple[int, ...]:
     rank = len(view.input(0).shape)
     axes = constant_integers(view, 1, "the permutation", (rank,))
     axes = tuple(resolve_axis(view, axis, rank) for axis in axes)
-    require(view, sorted(axes) == list(range(rank)), f"{axes} is no permutation of {rank} axes")
+    require(view, sorted(axes) == list(range(rank)), f"{axes} must be a permutation of {rank} axes")
     return axes
 
 

@@ -1,4 +1,4 @@
-"""TRANSPOSE_CONV: every input position adds its filter, scaled, to the output it covers."""
+"""TRANSPOSE_CONV: each input value adds the filter times itself to the outputs it covers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def check_transpose_conv(view: LayerView) -> None:
     """Inputs: output shape (int32 ``[4]``, constant), filter OHWI, input ``[batch, y, x, channel]``,
     optional bias ``[O]``.
 
-    The layer is the transpose of a convolution with the same window: one over the
-    output must give exactly the input's size.
+    The layer is the transpose of a convolution with an equal window, which must give exactly
+    the input's size for an image of the output's size.
     """
     require_arity(view, 3, optional=1)
     filter_, input_, output = view.input(1), view.input(2), view.output()
@@ -47,8 +47,8 @@ def check_transpose_conv(view: LayerView) -> None:
 def transpose_conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``acc[n, in_y * stride - pad + filter_y, ...] += input[n, in_y, ...] @ filter[:, filter_y, ...]``.
 
-    The padding is that of the convolution over the output (see the check), whose
-    outputs are this layer's inputs.
+    The padding is that of the convolution (see the check), whose outputs are this layer's
+    inputs.
     """
     filter_, input_, output = view.input(1), view.input(2), view.output()
     weights = zero_point_removed(filter_, operand(values, 1))

@@ -1,4 +1,4 @@
-"""What convolutions and fully connected layers share: filter, bias, accumulator, requantization."""
+"""Filter, bias, accumulator and requantization of convolutions and fully connected layers."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from karat24.refimpl.spec.shared.requirements import (
 from karat24.refimpl.spec.shared.scales import require_bounds, require_inside_int32, require_multiplier
 
 UNNAMED_BIAS = "float32"
-"""The default of attribute ``quantized_bias_type``, which names no type."""
+"""The default of attribute ``quantized_bias_type``, which means that no type is given."""
 
 FILTERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"int8": ("int8", "int4"), "uint8": ("uint8",), "int16": ("int8",)}
 )
-"""Element types of filters, by that of the input."""
+"""Element type of the input to those of the filter."""
 
 MOST_TAPS = 2**16
-"""Products of two int8 values without zero points, 255 * 128 at most each, whose sum an int32 holds."""
+"""The most products of two int8 values, each at most 255 * 128, whose sum cannot overflow int32."""
 
 UNBOUNDED: tuple[Method, ...] = ("q15", "float64_half_away", "float64_saturating")
 """Methods that take accumulators of 64 bits."""
@@ -62,9 +62,9 @@ def require_weighted(
     is int8 then and the bias int32 or int64. The filter is quantized per tensor, or (int8 and int4
     only) per channel along ``channel_axis``; such a filter's zero points are 0. With ``any_filter`` an 8-bit
     filter of 8-bit data that is quantized per tensor may be computed and have any zero point. The bias has
-    one value per output channel. Behind float32 data the filter is int8 and the bias float32. Every
-    multiplier ``s_in * s_filter / s_out`` is one a runtime defines, and no zero point carries a result
-    beyond int32. The fused activation is known.
+    one value per output channel. For float32 data the filter is int8 and the bias float32. Runtimes must
+    define every multiplier ``s_in * s_filter / s_out``, no result plus zero point may overflow int32, and the
+    fused activation must be known.
     """
     output = view.output()
     if input_.dtype == "float32":
@@ -94,7 +94,7 @@ def _require_hybrid(view: LayerView, filter_: Tensor, bias: Tensor | None, chann
         require_elements(view, tensor)
     _require_filter(view, filter_, channel_axis, False)
     taps = math.prod(filter_.shape) // filter_.shape[channel_axis]
-    require(view, taps <= MOST_TAPS, f"sums of {taps} products; int32 is sure to hold {MOST_TAPS}")
+    require(view, taps <= MOST_TAPS, f"sums of {taps} products; more than {MOST_TAPS} can overflow int32")
     require_activation(view, ACTIVATION_BOUNDS)
     if bias is not None:
         require_dtype(view, bias, ("float32",))
@@ -154,7 +154,7 @@ def _require_constant(view: LayerView, tensor: Tensor, label: str) -> None:
 
 
 def scales_of(filter_: Tensor) -> tuple[float, ...]:
-    """The filter's scales: one, or one per output channel."""
+    """The filter's scales: a single one, or one per output channel."""
     assert filter_.quantization is not None
     return filter_.quantization.scale
 
@@ -170,8 +170,8 @@ def finish(
 ) -> SpecResult:
     """Bias, requantization and fused activation over ``products`` ``[..., out_channel]``, int64 sums.
 
-    ``acc = wrap32(products + bias)``, the value an int32 accumulator holds whatever
-    the order of additions; of int16 without an int32 bias it has 64 bits, where the method takes them.
+    ``acc = wrap32(products + bias)``, the value of an int32 accumulator in any order of additions. For int16
+    without an int32 bias the accumulator has 64 bits, where the method takes them.
     """
     if bias is not None:
         products = products + bias.astype(np.int64)
@@ -192,6 +192,6 @@ def requantized(view: LayerView, input_: Tensor, filter_: Tensor, acc: Array, ru
 
 
 def effective_multipliers(input_: Tensor, filter_: Tensor, output: Tensor, rule: Rule) -> Array:
-    """``s_in * s_filter / s_out``: one, or one per output channel."""
+    """``s_in * s_filter / s_out``: a single one, or one per output channel."""
     scales = np.array(scales_of(filter_), np.float32)
     return effective_multiplier(rule.multiplier, input_.scale, scales, output.scale)

@@ -115,8 +115,8 @@ def test_a_map_is_read_as_flatbuffers_writes_it() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "0 bytes are no FlexBuffer"),
-        (b"\1\4\1", "root is no map"),
+        (b"", "0 bytes are not a FlexBuffer"),
+        (b"\1\4\1", "root must be a map"),
         (b"\0" * 40 + b"\x24\1", "refers to byte|keys are 0 bytes wide"),
         (flex(lambda b: b.VectorFromElements("v", [1, "two"])), "type 5, no whole number"),
         (flex(lambda b: b.TypedVectorFromElements("v", [7] * MAX_VALUES)), f"more than {MAX_VALUES} values"),
@@ -132,7 +132,7 @@ def test_executables_the_driver_does_not_know_are_refused() -> None:
     one = edgetpu_standin.executable("EXECUTION_ONLY", 1, [], b"", [], [])
     with pytest.raises(UnsupportedOp, match="the driver knows one, or one and its cache"):
         read_package(edgetpu_standin.package([one, one]))
-    with pytest.raises(ModelError, match="at most 16 make sense"):
+    with pytest.raises(ModelError, match="at most 16 are read"):
         read_package(edgetpu_standin.package([one] * 17))
     with pytest.raises(ModelError, match="identifier 'DWN1'"):
         read_package(b"\0" * 64)

@@ -78,7 +78,7 @@ def test_a_pair_gives_what_quant_does(domain: str) -> None:
         ({"b": np.float32(4)}, "quantizes to 0 … 15"),
         ({"b": np.float32(9)}, "9.0.* bits"),
         ({"rounding": "FLOOR"}, "rounds by 'FLOOR'"),
-        ({"wz": np.float32(0.5)}, "no integers"),
+        ({"wz": np.float32(0.5)}, "must be integers"),
         ({"ws": np.ones((8, 6), np.float32)}, "one axis is read"),
     ],
 )

@@ -108,7 +108,7 @@ def test_the_halves_of_a_wide_filter() -> None:
         low, high = two_int8(every, split_of(every))
         assert low.dtype == high.dtype == np.int8
         assert np.array_equal(low + high.astype(np.int64) * 2 ** split_of(every), every)
-    with pytest.raises(ValueError, match="no two int8 parts"):
+    with pytest.raises(ValueError, match="do not fit two int8 parts"):
         two_int8(np.array([1, 2**15]), 8)
 
 

@@ -91,7 +91,7 @@ def test_spans_over_six_run_as_two_convolutions(ort: Delegate) -> None:
     wide = [t.name for t in quantized.tensors if t.dtype == "int16"]
     assert "bottom/conv/filter" in wide
     assert "mix/filter" not in wide
-    with pytest.raises(UnsupportedOp, match=r"no \.tflite holds the int16 filter"):
+    with pytest.raises(UnsupportedOp, match=r"a \.tflite file cannot hold the int16 filter"):
         write_tflite(quantized)
     with pytest.raises(UnsupportedOp, match="use the flavour qoperator"):
         write_quantized_onnx(quantized, "qdq")

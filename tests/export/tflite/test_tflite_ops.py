@@ -201,7 +201,7 @@ def test_lowest_versions_leave_custom_layers_alone() -> None:
     [
         ({"axes": 1}, "no field 'axes'"),
         ({"axis": "1"}, "not an integer"),
-        ({"axis": 2**31}, "no int32"),
+        ({"axis": 2**31}, "is not an int32"),
         ({"fused_activation_function": "GELU"}, "RELU_N1_TO_1"),
     ],
 )

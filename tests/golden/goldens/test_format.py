@@ -108,7 +108,7 @@ def test_every_flipped_character_is_damage(small: SmallGolden) -> None:
 
 
 HOSTILE = {
-    "no JSON": "{]",
+    "not JSON": "{]",
     "deep": "[" * 100_000,
     "a list": "[]",
     "NaN": '{"kind": "karat24 golden", "version": NaN}',

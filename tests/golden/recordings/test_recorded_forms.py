@@ -249,7 +249,7 @@ def test_a_dump_of_another_model_cannot_be_compared() -> None:
 
 def test_names_that_mean_nothing_are_refused() -> None:
     _, values = output()
-    with pytest.raises(FeedError, match=r"'out77' is no tensor of the model.*closest name is 'out7'"):
+    with pytest.raises(FeedError, match=r"'out77' is not a tensor of the model.*closest name is 'out7'"):
         judged({"out77": values})
     with pytest.raises(FeedError, match="both mean"):
         judged({"out7": values, str(output()[0]): values})

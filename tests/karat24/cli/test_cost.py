@@ -95,7 +95,7 @@ def test_a_computed_filter_has_no_cost_of_data_access() -> None:
         fused_activation_function="NONE",
     )  # fmt: skip
     content = cost.describe(builder.build([y]))
-    assert "'filter' is no constant" in content["data_access"]["problem"]
+    assert "'filter' is not a constant" in content["data_access"]["problem"]
     assert any(line.startswith("energy of data access: not counted") for line in cost.lines(content))
 
 

@@ -131,15 +131,15 @@ def test_values_in_a_file_beside_the_model(tmp_path: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("missing", "is no file inside the folder of the model"),
+        ("missing", "is not a file inside the folder of the model"),
         ("short", "which has 4"),
-        ("outside", "is no file inside the folder of the model"),
-        ("absolute", "is no file inside the folder of the model"),
-        ("link", "is no file inside the folder of the model"),
+        ("outside", "is not a file inside the folder of the model"),
+        ("absolute", "is not a file inside the folder of the model"),
+        ("link", "is not a file inside the folder of the model"),
         ("offset", "bytes -8 to"),
         ("number", "are not numbers"),
         ("length", "its shape needs"),
-        ("sizes", "makes no sense"),
+        ("sizes", "is not possible"),
     ],
 )
 def test_damaged_values_beside_the_model(
@@ -208,4 +208,4 @@ def test_declared_sizes_of_more_than_two_gigabytes(
     assert main(["run", str(path)]) == 2
     errors = capsys.readouterr().err
     assert errors.count("\n") == 1
-    assert "makes no sense" in errors
+    assert "is not possible" in errors

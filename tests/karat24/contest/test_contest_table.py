@@ -146,7 +146,7 @@ def test_cells_say_ratio_difference_and_stop() -> None:
     assert "| a | 2 s | 3 s (1.50×) | stopped |" in text
     assert "| b |  | differs |  |" in text
     assert "| c |" not in text
-    assert "the oracle does not run them: c." in text
+    assert "Models that the oracle does not run: c." in text
     assert "| a | 1.50×, 12 GMAC/s, 50% |" in text
     assert "a processor, 2 cores, 2 threads; karat24 0.1.0; 2026-01-02" in text
     assert "No contest" in markdown({"schema": SCHEMA, "contests": {}, "skipped": {}})

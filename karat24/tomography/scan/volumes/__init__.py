@@ -33,8 +33,8 @@ WITH_DATASET: tuple[Callable[[Source], Volume], ...] = (open_hdf5, open_zarr)
 def open_volume(source: Source) -> Volume:
     """Opens a folder of TIFF files, a Zarr store, or a file of :data:`READERS`.
 
-    Raises UsageError for a path or option that cannot be used, and FeedError for content that is no volume of
-    slices: raw projections, a gap in the numbering, files of two sizes, a truncated file.
+    Raises UsageError for a path or option that cannot be used, and FeedError for content that is not a whole
+    volume: raw projections, a gap in the numbering, files of two sizes, a truncated file.
     """
     path = source.path
     opener: Callable[[Source], Volume]

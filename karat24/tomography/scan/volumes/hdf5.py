@@ -74,7 +74,7 @@ class Hdf5Volume:
 
 
 def refuse_projections(path: Path, file: Any) -> None:
-    """Raises FeedError for a raw scan: its arrays hold projections, which are no slices."""
+    """Raises FeedError for a raw scan: its arrays hold projections, not slices."""
     if (sign := raw_sign(file)) is not None:
         raise FeedError(
             f"{path}: holds projections, not slices ({sign}); reconstruct it first: "

@@ -13,7 +13,7 @@ from karat24.refimpl.errors import FeedError, UsageError
 from karat24.refimpl.graph import Array
 
 MOST_PIXELS = 1 << 28
-"""The largest slice that is taken for one, 16384 × 16384: what is larger is no slice, or a hostile header."""
+"""The largest slice that is read, 16384 × 16384; a header that says more is wrong or hostile."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class WinogradConvolution(AccumulatingKernel):
         return replace(self, pooled=maxima)
 
     def reading_inside(self, border: Border) -> WinogradConvolution | None:
-        """This kernel reading the image inside ``border`` in place of the padded one"""
+        """This kernel on the image inside ``border`` in place of the padded one; None for another image."""
         g = self.grid
         if (g.in_height, g.in_width, g.in_channels) != border.outer:
             return None

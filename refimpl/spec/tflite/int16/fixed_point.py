@@ -11,7 +11,7 @@ from karat24.refimpl.graph import Array
 from karat24.refimpl.spec.shared.primitives import rounding_divide_by_pot, wrap16
 
 ONE = 2**15 - 1
-"""1 in Q0.15, as near as it comes."""
+"""The Q0.15 value nearest to 1."""
 
 
 def logistic(data: Array) -> Array:
@@ -40,7 +40,7 @@ def _high_mul(a: Array | int, b: Array | int) -> Array:
 
 
 def _constant(raw: int) -> int:
-    """A constant that gemmlowp states in 32 bits, rounded to 16."""
+    """A constant of gemmlowp's, given in 32 bits, rounded to 16."""
     return (raw + 2**15) >> 16
 
 

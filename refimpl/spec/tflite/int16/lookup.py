@@ -15,8 +15,8 @@ STEPS = 512
 def function_table(function: Callable[[float], float], low: float, high: float) -> Array:
     """``2^15 * function`` at 513 places from ``low`` to ``high``, int64 [513].
 
-    Each entry but the last is moved by half of the error a line to its neighbour makes in the middle
-    (TFLite ``LUTPopulateInt16``).
+    Each entry but the last is corrected by half of the error that linear interpolation to the next entry has
+    in the middle (TFLite ``LUTPopulateInt16``).
     """
     step = (high - low) / STEPS
     table = np.empty(STEPS + 1, np.int64)
@@ -39,5 +39,5 @@ def look_up(table: Array, value: Array) -> Array:
 
 
 def _round(value: float) -> float:
-    """To the nearest whole number, ties away from zero."""
+    """Rounds to the nearest whole number, ties away from zero."""
     return math.copysign(math.floor(abs(value) + 0.5), value)

@@ -1,4 +1,4 @@
-"""ADD and SUB of int16 tensors whose scales are powers of two: one operand is shifted, the other ready.
+"""ADD and SUB of int16 tensors whose scales are powers of two: the finer operand is shifted right.
 
 Source: TFLite ``reference_ops::Add`` and ``Sub16`` for ``int16_t``.
 """
@@ -14,7 +14,7 @@ from karat24.refimpl.spec.shared.primitives import rounding_divide_by_pot
 
 
 def check_shifts(view: LayerView) -> None:
-    """One operand has the output's scale, the other's is not coarser; UnsupportedOp otherwise."""
+    """Raises UnsupportedOp unless one operand has the output's scale and the other's is not coarser."""
     left, right = _shifts(view)
     if max(left, right) != 0 or min(left, right) < -15:
         raise UnsupportedOp(
@@ -25,7 +25,7 @@ def check_shifts(view: LayerView) -> None:
 
 
 def _shifts(view: LayerView) -> tuple[int, int]:
-    """Left shifts that bring the operands to the output's scale; 0 or negative."""
+    """The left shifts, 0 or negative, that bring the operands to the output's scale."""
     to, _ = nearest_power(view.output().scale)
     return nearest_power(view.input(0).scale)[0] - to, nearest_power(view.input(1).scale)[0] - to
 

@@ -1,4 +1,4 @@
-"""LOGISTIC and TANH of int16: by a table of 256 entries, or in gemmlowp's 16-bit fixed point."""
+"""LOGISTIC and TANH of int16, by a table of 256 entries or in gemmlowp's 16-bit fixed point."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ INPUT_INTEGER_BITS = 3
 
 
 def input_shift(scale: float) -> int:
-    """Bits that inputs of a scale near a power of two are shifted left by to be of scale 2^-12."""
+    """Left shift in bits that brings inputs whose scale is near a power of two to scale 2^-12."""
     return 15 - INPUT_INTEGER_BITS + nearest_power(scale)[0]
 
 
 def input_multiplier(op: str, scale: float) -> tuple[int, int]:
-    """``(multiplier, right shift)`` that bring inputs of ``scale`` to steps of 1 / (3 * 4096).
+    """The multiplier and right shift that bring inputs of ``scale`` to steps of 1 / (3 * 4096).
 
     Source: TFLite ``SigmoidPrepare`` and ``TanhPrepare``.
     """
@@ -36,8 +36,8 @@ def input_multiplier(op: str, scale: float) -> tuple[int, int]:
 def sigmoid_table() -> Array:
     """``2^16 / (1 + exp(-i / 24))`` for i = 0 .. 255, int64 [256].
 
-    Each entry is moved by half of the error a line to its neighbour makes in the middle, but for the last,
-    which is 65535. Source: TFLite ``sigmoid_table_uint16``.
+    Each entry but the last is corrected by half of the error that linear interpolation to the next entry has
+    in the middle; the last entry is 65535. Source: TFLite ``sigmoid_table_uint16``.
     """
 
     def sigmoid(x: float) -> float:
@@ -58,7 +58,7 @@ def _scaled_input(op: str, data: Array, scale: float) -> Array:
 
 
 def _interpolated(magnitude: Array, fraction_bits: int, saturated: int) -> Array:
-    """``table << fraction_bits`` along the line between two entries; from entry 255 on ``saturated``."""
+    """``table << fraction_bits``, interpolated linearly; ``saturated`` from entry 255 on."""
     table = sigmoid_table()
     entry = magnitude >> fraction_bits
     inside = np.minimum(entry, 254)

@@ -1,4 +1,4 @@
-"""SOFTMAX of int16: exponential and reciprocal by tables of 513 entries.
+"""SOFTMAX of int16, with tables of 513 entries for the exponential and the reciprocal.
 
 Source: TFLite ``reference_ops::SoftmaxInt16``, LiteRT 2.3.0.
 """
@@ -14,7 +14,7 @@ from karat24.refimpl.spec.shared.primitives import multiply_gemmlowp, quantize_m
 from karat24.refimpl.spec.tflite.int16.lookup import function_table, look_up
 
 RANGE = 10.0
-"""Differences from the maximum count down to -10, in 65535 steps."""
+"""Differences from the maximum are clamped at -10, which is 65535 steps."""
 
 
 def softmax_rows(rows: Array, scale: float, beta: float) -> Array:
@@ -30,7 +30,7 @@ def _row(row: Array, scale: float, beta: float, exponential_table: Array, recipr
     exponentials = look_up(exponential_table, np.clip(difference + 32767, -32768, 32767))
     total = int(exponentials.sum())
     bits = total.bit_length()
-    mantissa = ((total << (31 - bits)) + (1 << 13)) >> 14  # of 17 bits, the first of which is 1
+    mantissa = ((total << (31 - bits)) + (1 << 13)) >> 14  # 17 bits, of which the first is 1
     reciprocal = look_up(reciprocal_table, np.clip(np.array(mantissa - 2**15 - 2**16), -32768, 32767))
     right_shift = bits - 1
     half = (1 << right_shift) >> 1
