@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeAlias
 
 from karat24.export.edgetpu.instructions import InstructionStream, Stage
@@ -243,7 +244,8 @@ def _opaque(layers: Sequence[Paired]) -> list[Opaque]:
         if layer.view.op in OPAQUE or not layer.ways:
             before = [other.stages[-1].instruction for other in layers[:position] if other.stages]
             behind = [other.stages[0].instruction for other in layers[position + 1 :] if other.stages]
-            output = {} if layer.view.op in SAME_NUMBERS else output_numbers(layer.view)
+            own = layer.view.op not in SAME_NUMBERS
+            output = output_numbers(layer.view) if own else MappingProxyType({})
             found.append(Opaque(max(before, default=-1), min(behind, default=ANYWHERE), output))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -75,13 +76,14 @@ def out_of_order(layers: Sequence[Evidence]) -> list[tuple[Evidence, Evidence]]:
     """
     last: dict[int, dict[int, Evidence]] = {}
     found = []
+    owners = Counter(layer.places[0] for layer in layers if layer.proved["weights"])
     for layer in layers:
         before: dict[int, Evidence] = {}
         for index in layer.view.layer.inputs:
             for blob, other in last.get(index, {}).items():
                 if blob not in before or other.places[0].start > before[blob].places[0].start:
                     before[blob] = other
-        if layer.view.op in WEIGHTED and layer.proved["weights"]:
+        if layer.view.op in WEIGHTED and layer.proved["weights"] and owners[layer.places[0]] == 1:
             place = layer.places[0]
             other = before.get(place.blob, layer)
             if other.places[0].start > place.start:

@@ -55,6 +55,7 @@ class Blob:
         self.number, self.kind, self.content = number, kind, content
         self.explained: Array = np.zeros(len(content), bool)
         self.cursor = 0
+        self.claims: set[tuple[int, int]] = set()
 
     def free(self, start: int, size: int) -> bool:
         """Whether these bytes exist and are not explained yet."""
@@ -63,6 +64,7 @@ class Blob:
     def claim(self, start: int, size: int) -> Place:
         """Marks bytes as explained; what is looked for next is looked for behind them."""
         self.explained[start : start + size] = True
+        self.claims.add((start, start + size))
         self.cursor = -(-(start + size) // ALIGNMENT) * ALIGNMENT
         return Place(self.number, start, start + size)
 
@@ -96,13 +98,29 @@ def place_bytes(blobs: list[Blob], content: bytes) -> Place | None:
 
 
 def place_weights(blobs: list[Blob], weights: Weights) -> Place | None:
-    """Claims the place that holds a layer's weights to the last bit; None where there is none."""
+    """Claims the place that holds a layer's weights to the last bit; None where there is none.
+
+    A layer whose every number is another's, too, may lie where that one lies.
+    """
     for form in forms(weights):
         for tile in tiles(weights):
             place = place_bytes(blobs, _whole(weights, form, tile))
             if place is not None:
                 return place
-    return _place_mixed(blobs, weights) if len(tiles(weights)) > 1 else None
+    mixed = _place_mixed(blobs, weights) if len(tiles(weights)) > 1 else None
+    return mixed or _shared(blobs, weights)
+
+
+def _shared(blobs: list[Blob], weights: Weights) -> Place | None:
+    """The place of another layer that holds the same bytes."""
+    for form in forms(weights):
+        for tile in tiles(weights):
+            content = _whole(weights, form, tile)
+            for blob in blobs:
+                for start, stop in sorted(blob.claims):
+                    if stop - start == len(content) and blob.content.startswith(content, start):
+                        return Place(blob.number, start, stop)
+    return None
 
 
 def _place_mixed(blobs: list[Blob], weights: Weights) -> Place | None:

@@ -15,6 +15,7 @@ from karat24.cli.npz import write_npz
 if TYPE_CHECKING:
     from karat24.refimpl.engine import Program
     from karat24.refimpl.graph import Array, Graph
+    from karat24.refimpl.trace import Trace
 
 HELP = "run a model on the oracle under a named arithmetic profile"
 EPILOG = """examples:
@@ -67,9 +68,9 @@ def run(options: argparse.Namespace) -> int:
     graph = graph_under(graph, profile)
     program = compile_graph(graph, profile, options.threads, options.implementation)
     bar = shared.progress(options)
+    trace: Trace | None = None
     if options.tiles:
         outputs: tuple[Array, ...] = (tiled_run.run(options, graph, program),)
-        trace = None
     else:
         result = program.run(
             shared.feeds_of(graph, options), options.trace is not None, options.accumulators, bar

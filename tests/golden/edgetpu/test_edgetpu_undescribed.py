@@ -194,6 +194,23 @@ def test_layers_of_one_form_that_changed_their_weights_are_told_apart() -> None:
     assert verdicts(prove(source, [read_compiled(compiled(source))])) == ["proved", "proved"]
 
 
+def test_layers_of_the_same_numbers_may_lie_in_one_place() -> None:
+    """One set of weights for two layers, kept once; kept twice it is as well."""
+    source = network()
+    first, last = source.view(0), source.view(1)
+    again = replace(last.layer, inputs=(last.layer.inputs[0], *first.layer.inputs[1:]))
+    source = replace(source, layers=(first.layer, again))
+    twice = read_compiled(compiled(source))
+    assert prove(source, [twice]).verdict == "proved"
+    (op,) = twice.ops
+    main, cache = op.package.executables
+    half = replace(cache, parameters=cache.parameters[: len(cache.parameters) // 2])
+    once = replace(twice, ops=(replace(op, package=replace(op.package, executables=(main, half))),))
+    proof = prove(source, [once])
+    assert proof.verdict == "proved"
+    assert proof.layers[0].parameters == proof.layers[1].parameters
+
+
 # ---- constants
 
 
