@@ -59,9 +59,9 @@ def _plain(graph: Graph, image: Array, network: Callable[[Array], Array]) -> Arr
     from karat24.tomography.exact_tiles import tile_of
     from karat24.tomography.tiles import TileGrid
 
-    tile = tile_of(graph)
-    grid = TileGrid(*image.shape[:2], *tile)
-    cost = grid.count * tile[0] * tile[1] / (image.shape[0] * image.shape[1])
+    tile, (height, width) = tile_of(graph), image.shape[:2]
+    grid = TileGrid(height, width, *tile)
+    cost = grid.count * tile[0] * tile[1] / (height * width)
     _print_cost("plain", grid.count, tile, cost)
     return grid.map(network, image)
 
@@ -92,5 +92,7 @@ def _image(options: argparse.Namespace, graph: Graph) -> Array:
     if len(whole.shape) != 4 or whole.shape[3:] != tensor.shape[3:] or 0 in whole.shape:
         raise FeedError(f"{path}: an image of shape {shape}, and the network takes {tensor.shape}")
     # A graph of nothing but the image: it says what may be fed.
+    fed: Array
     (fed,) = shared.feeds_of(AnyGraph((whole,), (), (0,), (0,)), options).values()
-    return np.asarray(fed)[0]
+    only: Array = fed[0]
+    return only
