@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from karat24.export.edgetpu import CompiledModel
+from karat24.export.edgetpu.instructions import FACTOR_PLACES
 from karat24.golden.edgetpu import Proof
 from karat24.refimpl.graph import Array, Graph, LayerView, Tensor
 
 NUMBERS = ("filter scale", "filter zero point", "scale", "zero point")
-KINDS = ("weight", "bias", *NUMBERS, "parameters", "stage")
+KINDS = ("weight", "bias", *NUMBERS, "parameters", "stage", "factor")
 
 STAGE_FIELDS = {
+    "one multiplier per channel": (0, 0, 1),
     "multiplier": (0, 29, 32),
     "upper": (0, 61, 32),
     "lower": (0, 93, 32),
@@ -47,6 +49,8 @@ def draw(rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proo
             return in_parameters(rng, source, compiled, proof)
         if kind == "stage":
             flip = in_stage(rng, source, compiled, proof)
+        elif kind == "factor":
+            flip = in_factor(rng, source, compiled, proof)
         elif kind in ("weight", "bias"):
             return in_constant(rng, kind, source, compiled, proof)
         else:
@@ -177,15 +181,34 @@ def in_stage(rng: random.Random, source: Graph, compiled: CompiledModel, proof: 
         return None
     offset, first, count = STAGE_FIELDS[name]
     bit = 128 * (instruction + offset) + first + rng.randrange(count)
+    layers = frozenset(other.layer for other in proof.layers if instruction in other.stages)
+    about = f"bit {bit % 128} near instruction {instruction}, {name} of layer {layer.layer} ({layer.op})"
+    changed = with_bit(compiled, bit)
+    return Flip(source, changed, layers, "stage", f"instruction {instruction}", about)
+
+
+def in_factor(rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip | None:
+    """A bit of one of the integers an addition scales its operands by; None where the pair has none."""
+    additions = [layer for layer in proof.layers if layer.proved.get("operand factors")]
+    if not additions:
+        return None
+    layer = rng.choice(additions)
+    first = min(layer.stages)
+    offset, place = rng.choice([place for places in FACTOR_PLACES for place in places])
+    bit = 128 * (first + offset) + place + rng.randrange(16)
+    about = f"bit {bit % 128} of instruction {first + offset}, a factor of layer {layer.layer}"
+    layers = frozenset({layer.layer})
+    return Flip(source, with_bit(compiled, bit), layers, "factor", f"before instruction {first}", about)
+
+
+def with_bit(compiled: CompiledModel, bit: int) -> CompiledModel:
+    """One bit of the instructions changed."""
     (op,) = compiled.ops
     number = next(n for n, e in enumerate(op.package.executables) if e.type != "PARAMETER_CACHING")
     (stream,) = op.package.executables[number].instructions
     content = bytearray(stream)
     content[bit // 8] ^= 1 << bit % 8
-    layers = frozenset(other.layer for other in proof.layers if instruction in other.stages)
-    about = f"bit {bit % 128} near instruction {instruction}, {name} of layer {layer.layer} ({layer.op})"
-    changed = with_executable(compiled, number, instructions=(bytes(content),))
-    return Flip(source, changed, layers, "stage", f"instruction {instruction}", about)
+    return with_executable(compiled, number, instructions=(bytes(content),))
 
 
 def with_executable(compiled: CompiledModel, number: int, **changes: object) -> CompiledModel:

@@ -30,6 +30,9 @@ def not_located(flip: Flip, proof: Proof) -> str:
     """Empty where the proof differs, and a finding is of a layer the change touches and names its place."""
     if proof.exit_code != 1:
         return f"not caught: {proof.verdict}"
+    if not flip.layers:  # a byte that fills up to the next layer
+        left = any(part.unexplained for part in proof.parameters)
+        return "" if left else "no byte is said to belong to no layer"
     touched = [layer for layer in proof.layers if layer.layer in flip.layers and layer.verdict == "differs"]
     findings = [finding for layer in touched for finding in layer.findings]
     if flip.kind in ("scale", "zero point"):
