@@ -70,6 +70,7 @@ UNSPECIFIED_ONNXRUNTIME = tuple(
         "FusedMatMul",
         "Gelu",
         "MatMulNBits",
+        "QAttention",
         "QuickGelu",
         "SkipLayerNormalization",
     )
@@ -90,6 +91,7 @@ CLAMPED_BEFORE = Rule("divide_float32", overflow="saturates", clamp="half_even")
 
 FILTER_ZERO_POINTS: Mapping[str, int] = {
     "MatMulInteger": 3,
+    f"{MICROSOFT}QAttention": 7,
     f"{MICROSOFT}DynamicQuantizeMatMul": 3,
     f"{MICROSOFT}MatMulIntegerToFloat": 5,
 }
@@ -204,6 +206,7 @@ NOT_REQUANTIZED: Mapping[str, Rule] = {
     "MatMulInteger": EXACT,
     f"{MICROSOFT}DynamicQuantizeMatMul": REFERENCE,
     f"{MICROSOFT}MatMulIntegerToFloat": REFERENCE,
+    f"{MICROSOFT}QAttention": Rule("unspecified"),
 }
 UNSIGNED_BY_SIGNED = ("uint8_int8", "uint8_int8_computed")
 
