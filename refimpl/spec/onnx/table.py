@@ -103,7 +103,7 @@ _OPS: Mapping[str, Op] = MappingProxyType(
         ),
         "QuantizeLinear": _QUANTIZE,
         "RMSNormalization": _LAYER_NORMALIZATION,
-        "Reciprocal": _ROUNDING,
+        "Reciprocal": Op(elementwise.check_float_unary, elementwise.reciprocal),
         "ReduceMax": _EXTREME,
         "ReduceMean": Op(reductions.check_reduction, reductions.reduce_mean),
         "ReduceMin": _EXTREME,
