@@ -13,6 +13,7 @@ from karat24.refimpl.graph import Format, Graph, LayerView
 from karat24.refimpl.profiles import refusals
 from karat24.refimpl.profiles.established import Established
 from karat24.refimpl.profiles.file import read_profile
+from karat24.refimpl.profiles.onnx import refusals as onnx_refusals
 from karat24.refimpl.profiles.onnx import table as onnx
 from karat24.refimpl.profiles.rules import METHODS, Libm, Rule, RuleTable
 from karat24.refimpl.profiles.tflite import arm64, edgetpu
@@ -141,9 +142,7 @@ _AVX2 = "x86-64 with AVX2 and without VNNI"
 _ARM = "64-bit Arm (emulated)"
 
 _LITERT = Established("ai-edge-litert", ("2.3",), (_VNNI, _AVX2))
-_LITERT_REF = replace(_LITERT, processors=(*_LITERT.processors, _ARM))
 _TFLITE = Established("tflite-runtime", ("2.14.0",), (_VNNI, _AVX2))
-_TFLM = Established("tflite-micro", ("0.dev20261023182759",), (_VNNI,))
 _ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI,))
 
 _CALLING_LIBM = (
@@ -151,7 +150,7 @@ _CALLING_LIBM = (
         CANONICAL,
         "LiteRT 2.3.0, BUILTIN_REF kernels",
         tflite.LITERT_2_3_REF,
-        established=_LITERT_REF,
+        established=replace(_LITERT, processors=(*_LITERT.processors, _ARM)),
         refuses=refusals.LITERT_REF,
     ),
     Profile(
@@ -238,6 +237,47 @@ _OTHER_LIBC: tuple[str, Libm, str, str] = (
     "the C library's tanhf or erfcf is not glibc's: TANH, ELU and GELU are not compared on this machine",
 )  # fmt: skip
 
+_ORT_VNNI = Profile(
+    CANONICAL_ONNX,
+    "ONNX Runtime 1.31 and 1.32, integer kernels, CPU with VNNI",
+    onnx.ORT_1_31,
+    format="onnx",
+    fuses_qdq=True,
+    here="sums of u8s8 products are exact here",
+    established=_ORT,
+    refuses=onnx_refusals.ORT,
+    silent=onnx_refusals.ORT_SILENT,
+)
+_ORT_AVX2 = replace(
+    _ORT_VNNI,
+    name="ort-1.31-avx2",
+    runtime="ONNX Runtime 1.31 and 1.32, integer kernels, x86-64 with AVX2 but no VNNI",
+    table=onnx.ORT_1_31_AVX2,
+    variant_of=CANONICAL_ONNX,
+    here="u8s8 pairs saturate at 16 bits here",
+    established=replace(_ORT, processors=(_AVX2,)),
+)
+_ORT_1_31 = (
+    _ORT_VNNI,
+    _ORT_AVX2,
+    replace(
+        _ORT_AVX2,
+        name="ort-1.31-avx2-precise",
+        runtime="ONNX Runtime 1.31 and 1.32 with session.x64quantprecision, x86-64 with AVX2 but no VNNI",
+        table=onnx.ORT_1_31_AVX2_PRECISE,
+        here="u8s8 pairs saturate at 16 bits here, in QLinearMatMul only",
+    ),
+    replace(
+        _ORT_VNNI,
+        name="ort-1.31-arm64",
+        runtime="ONNX Runtime 1.32, integer kernels, 64-bit Arm",
+        table=onnx.ORT_1_31_ARM64,
+        variant_of=CANONICAL_ONNX,
+        here=_HERE_ARM64,
+        established=Established("onnxruntime", ("1.32",), (_ARM,)),
+    ),
+)
+
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         profile.name: profile
@@ -249,7 +289,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 "tflm",
                 "TensorFlow Lite Micro reference kernels, double rounding",
                 tflite.TFLM,
-                established=_TFLM,
+                established=Established("tflite-micro", ("0.dev20261023182759",), (_VNNI,)),
                 refuses=refusals.TFLM,
                 silent=refusals.TFLM_SILENT,
             ),
@@ -263,45 +303,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 silent=edgetpu.SILENT,
                 caveat=edgetpu.CAVEAT,
             ),
-            Profile(
-                CANONICAL_ONNX,
-                "ONNX Runtime 1.31 and 1.32, integer kernels, CPU with VNNI",
-                onnx.ORT_1_31,
-                format="onnx",
-                fuses_qdq=True,
-                here="sums of u8s8 products are exact here",
-                established=_ORT,
-            ),
-            Profile(
-                "ort-1.31-avx2",
-                "ONNX Runtime 1.31 and 1.32, integer kernels, x86-64 with AVX2 but no VNNI",
-                onnx.ORT_1_31_AVX2,
-                format="onnx",
-                fuses_qdq=True,
-                variant_of=CANONICAL_ONNX,
-                here="u8s8 pairs saturate at 16 bits here",
-                established=replace(_ORT, processors=(_AVX2,)),
-            ),
-            Profile(
-                "ort-1.31-avx2-precise",
-                "ONNX Runtime 1.31 and 1.32 with session.x64quantprecision, x86-64 with AVX2 but no VNNI",
-                onnx.ORT_1_31_AVX2_PRECISE,
-                format="onnx",
-                fuses_qdq=True,
-                variant_of=CANONICAL_ONNX,
-                here="u8s8 pairs saturate at 16 bits here, in QLinearMatMul only",
-                established=replace(_ORT, processors=(_AVX2,)),
-            ),
-            Profile(
-                "ort-1.31-arm64",
-                "ONNX Runtime 1.32, integer kernels, 64-bit Arm",
-                onnx.ORT_1_31_ARM64,
-                format="onnx",
-                fuses_qdq=True,
-                variant_of=CANONICAL_ONNX,
-                here=_HERE_ARM64,
-                established=Established("onnxruntime", ("1.32",), (_ARM,)),
-            ),
+            *_ORT_1_31,
             Profile(
                 "onnx-spec",
                 "onnx.reference 1.23",

@@ -46,6 +46,7 @@ Method: TypeAlias = Literal[
     "float64_zero_point_first",
     "float32_zero_point_first",
     "float32_fused",
+    "int32_half_away",
     "rational",
     "sign_only",
     "ignores_parameters",
@@ -100,6 +101,8 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float64_zero_point_first": "float64 product plus zero point, rounded half to even",
         "float32_zero_point_first": "float32 product plus zero point, rounded half to even",
         "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
+        "int32_half_away": "operands times ratios of scales of 22 bits, added in int32 and shifted once, "
+        "rounded half away from zero",
         "rational": "operands times the integers below 2^15 whose ratio is nearest to that of their scales, "
         "added, times a float32, rounded half to even",
         "sign_only": "a scale of 1 or more keeps only the sign of 8-bit values: a shift by a negative count, "
@@ -189,6 +192,7 @@ WITHOUT_KERNEL: frozenset[Method] = frozenset(
         "affine_fused",
         "fixed_point_neon",
         "float64_saturating",
+        "int32_half_away",
         "optimized_fused",
         "reference_fused",
         "rows_affine",

@@ -160,6 +160,13 @@ def test_a_lane_without_an_op_is_not_asked_about_it() -> None:
     assert asked == {"CONV_2D", "QUANTIZE", "TANH", "GELU", "EXP"}
 
 
+@pytest.mark.parametrize("name", [name for name in PROFILES if name.startswith("ort-")])
+def test_the_variant_onnx_runtime_computes_as_is_taken(name: str) -> None:
+    """On Arm too, whose sums of QLinearAdd are rounded away from zero."""
+    pytest.importorskip("onnx")
+    assert fitting("ort-1.31", answered_under(name)) == Fit(name, PROFILES[name].here)
+
+
 def test_arithmetic_nobody_wrote_down_has_no_profile() -> None:
     """Sums that saturate to the end of int16 instead of pair by pair: neither variant."""
     pytest.importorskip("onnx")
