@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from karat24.refimpl.graph import LayerView
+from karat24.refimpl.profiles.refusal import Refusal, Refusals
 from karat24.refimpl.profiles.rules import EXACT, Rule, RuleTable
 from karat24.refimpl.profiles.tflite.table import (
     FLOAT64,
@@ -26,6 +27,7 @@ from karat24.refimpl.profiles.tflite.table import (
 )
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS
 from karat24.refimpl.profiles.tflite.variants import variant_of as family_variant
+from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
 
 VECTOR_DEPTH, VECTOR_CHANNELS = 8, 4
 """Products per output and output channels from which on one pixel, or one row, has a kernel of its own.
@@ -180,3 +182,37 @@ LITERT_2_3_XNNPACK_ARM64: RuleTable = {
         for variant, rule in LITERT_2_3_XNNPACK["QUANTIZE"].items()
     },
 }
+
+
+def _compared_from_1(view: LayerView) -> bool:
+    return family_variant(view) == "bool_scale_from_1"
+
+
+def _3x3_from_1(view: LayerView) -> bool:
+    return variant_of(view) == "int8_3x3_from_1"
+
+
+_COMPARED = Refusal(
+    COMPARISONS,
+    _compared_from_1,
+    "an input scale of 1 or more makes it shift by a negative count, which C leaves undefined, and what Arm "
+    "gives is not known; quantize the input with a scale below 1",
+)
+_FROM_1 = Refusal(
+    frozenset({"DEPTHWISE_CONV_2D"}),
+    _3x3_from_1,
+    "its kernel of 3x3 taps for int8 has its own way with multipliers of 1 or more, which is not known; "
+    "check the output's range",
+)
+_INT4 = Refusal(
+    frozenset({"FULLY_CONNECTED"}),
+    lambda view: view.input(1).dtype == "int4" and xnnpack_takes(view),
+    "XNNPACK takes it, and how it rounds products of int4 filters is not known",
+)
+
+SILENT: Mapping[str, Refusals] = {
+    "litert-2.3-ref": (_COMPARED,),
+    "litert-2.3-builtin": (_COMPARED, _FROM_1),
+    "litert-2.3-xnnpack": (_COMPARED, _FROM_1, _INT4),
+}
+"""What is not known of each lane, and so is not compared, by the lane's profile on x86-64."""
