@@ -208,7 +208,7 @@ def _on_arm64(profile: Profile, table: RuleTable, delegated: RuleTable | None = 
 
 
 _ARM64_CALLING_LIBM = (
-    replace(_on_arm64(_CALLING_LIBM[0], arm64.LITERT_2_3_REF_ARM64), own_variants=None),
+    replace(_on_arm64(_CALLING_LIBM[0], arm64.LITERT_2_3_REF_ARM64), own_variants=arm64.reference_variant_of),
     _on_arm64(_CALLING_LIBM[1], arm64.LITERT_2_3_BUILTIN_ARM64),
     _on_arm64(_CALLING_LIBM[2], arm64.LITERT_2_3_BUILTIN_ARM64, arm64.LITERT_2_3_XNNPACK_ARM64),
 )

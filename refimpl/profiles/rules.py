@@ -59,6 +59,8 @@ Method: TypeAlias = Literal[
     "row_step_first_fused",
     "row_filter_first",
     "row_terms",
+    "row_terms_fused",
+    "signed_zeros",
     "unspecified",
     "given",
 ]
@@ -119,6 +121,8 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "then the bias",
         "row_terms": "each product of quantized float32 rows times the filter's scale, then the row's step, "
         "added in float32 in the input's order; then the bias",
+        "row_terms_fused": "row_terms, the row's step and the addition in one fused multiply-add",
+        "signed_zeros": "float32 compared as IEEE 754-2019 does: -0 is below 0, and a NaN wins",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
         "given": "the oracle lacks the layer and goes on with values it is given",
     }
@@ -141,13 +145,14 @@ Rows: TypeAlias = Literal[
     "affine",
     "affine_half_added",
     "affine_zero_point_first",
-    "affine_half_even",
+    "xnnpack_half_even",
+    "xnnpack_half_away",
 ]
 """How float32 rows become int8: in steps of ``max|x| / 127`` (``symmetric``) or with a zero point, in steps
 of ``(max - min) / 255`` (``affine``), rounded half away from zero. ``half_added``: 0.5 is added to the
 magnitude in float32 and the fraction cut off, in whole blocks of eight values. ``zero_point_first``:
-``max - min`` is not rounded, and the zero point is added in float32 before rounding. ``affine_half_even``:
-XNNPACK's, whose steps and zero point come from a float32 reciprocal."""
+``max - min`` is not rounded, and the zero point is added in float32 before rounding. ``xnnpack``: affine, but
+steps and zero point come from a float32 reciprocal, and values are rounded half to even or away from zero."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,8 @@ WITHOUT_KERNEL: frozenset[Method] = frozenset(
         "row_step_first",
         "row_step_first_fused",
         "row_terms",
+        "row_terms_fused",
+        "signed_zeros",
         "uint16_table",
         "xnnpack_fused",
     }

@@ -19,7 +19,6 @@ from tests.cases.quantized import f32, seeded
 
 OPTIMISED = ("litert-builtin", "litert-xnnpack", "tflite-2.14-builtin")
 UNLISTED = dict.fromkeys(("tflite-2.14-ref", "tflite-2.14-builtin"), "it does not list the version")
-SIGN_LOST = dict.fromkeys(("litert-ref", "litert-builtin"), "it takes the negative of -128 for -128")
 BIAS_ALONE = dict.fromkeys(UNLISTED, "it takes 0 for the only scale")
 EVERY_LANE = ("litert-ref", *OPTIMISED, "tflite-2.14-ref")
 
@@ -30,7 +29,7 @@ def cases() -> list[Case]:
     return [case for kind in kinds for case in kind()]
 
 
-def _layer(
+def hybrid_layer(
     name: str,
     edge: str,
     op: str,
@@ -43,6 +42,7 @@ def _layer(
     equal: bool = False,
     **attributes: AttributeValue,
 ) -> Case:
+    """One layer with random scales, and a random bias unless told otherwise."""
     rng = seeded(name + " parameters")
     axis = 3 if op == "DEPTHWISE_CONV_2D" else 0
     channels = filter_.shape[axis]
@@ -80,7 +80,7 @@ def _matrices() -> Iterator[Case]:
     sizes = ((5, 7), (16, 64), (4, 33))
     for (outputs, depth), per_channel, bias, asymmetric in itertools.product(sizes, *[(True, False)] * 3):
         name = f"hybrid_matrix_{outputs}x{depth}_{per_channel}_{bias}_{asymmetric}"
-        yield _layer(
+        yield hybrid_layer(
             name,
             "rows",
             "FULLY_CONNECTED",
@@ -93,7 +93,7 @@ def _matrices() -> Iterator[Case]:
             fused_activation_function="RELU6" if depth == 7 else "NONE",
             asymmetric_quantize_inputs=asymmetric,
         )
-    yield _layer(
+    yield hybrid_layer(
         "hybrid_matrix_rank3",
         "rows of three dimensions",
         "FULLY_CONNECTED",
@@ -127,7 +127,7 @@ def _convolutions() -> Iterator[Case]:
                 continue
             name = f"hybrid_conv_{label}_{per_channel}_{groups}_{bias}"
             broken = {} if bias else dict.fromkeys(EVERY_LANE, "it takes no convolution without a bias")
-            yield _layer(
+            yield hybrid_layer(
                 name,
                 "images",
                 "CONV_2D",
@@ -154,7 +154,7 @@ def _depthwise() -> Iterator[Case]:
             continue
         name = f"hybrid_depthwise_{label}_{multiplier}_{bias}"
         broken = {} if bias else dict.fromkeys(OPTIMISED, "it dies of a filter without a bias")
-        yield _layer(
+        yield hybrid_layer(
             name,
             "images",
             "DEPTHWISE_CONV_2D",
@@ -183,7 +183,7 @@ def _rows() -> Iterator[Case]:
     rows = [np.zeros_like(halves), halves, np.abs(halves) + 128, halves * np.float32(1 / 3), shifted]
     data = np.stack([*rows, shifted * np.float32(1 / 3)])
     for asymmetric, per_channel in itertools.product((True, False), repeat=2):
-        yield _layer(
+        yield hybrid_layer(
             f"hybrid_rows_{asymmetric}_{per_channel}",
             "zeros, ties, no zero within",
             "FULLY_CONNECTED",
@@ -215,7 +215,7 @@ def _just_below_a_half() -> Iterator[Case]:
         row[8:] = BELOW_A_HALF, -BELOW_A_HALF, 1.5
     for asymmetric in (True, False):
         name = f"hybrid_below_a_half_{asymmetric}"
-        yield _layer(
+        yield hybrid_layer(
             name,
             "the largest value below a tie",
             "FULLY_CONNECTED",
@@ -227,11 +227,26 @@ def _just_below_a_half() -> Iterator[Case]:
             fused_activation_function="NONE",
             asymmetric_quantize_inputs=asymmetric,
         )
+    yield hybrid_layer(
+        "hybrid_below_a_half_pixels",
+        "the largest value below a tie",
+        "CONV_2D",
+        data.reshape(2, 1, len(ends) // 2, 11),
+        np.eye(11, dtype=np.int8)[:, None, None, :] * np.int8(100),
+        (2, 1, len(ends) // 2, 11),
+        True,
+        padding="SAME",
+        stride_w=1,
+        stride_h=1,
+        dilation_w_factor=1,
+        dilation_h_factor=1,
+        fused_activation_function="NONE",
+    )
     for op, filter_ in (
         ("CONV_2D", np.array([[[[100]]], [[[-100]]]], np.int8)),
         ("DEPTHWISE_CONV_2D", np.array([[[[100, -100]]]], np.int8)),
     ):
-        yield _layer(
+        yield hybrid_layer(
             f"hybrid_below_a_half_{op}",
             "the largest value below a tie",
             op,
@@ -258,7 +273,7 @@ def _deep() -> Iterator[Case]:
     data[1] -= seeded("deep data").integers(0, 2, depth)
     data[2, :3] = -1, -128, 126.5
     for asymmetric in (True, False):
-        yield _layer(
+        yield hybrid_layer(
             f"hybrid_deep_{asymmetric}",
             "sums beyond 2^24",
             "FULLY_CONNECTED",
@@ -280,7 +295,7 @@ def _lowest() -> Iterator[Case]:
     filter_ = np.full((6, 48), -128, np.int8)
     filter_[1, ::2], filter_[2, ::3], filter_[3], filter_[4] = 127, -127, 127, -127
     for asymmetric in (True, False):
-        yield _layer(
+        yield hybrid_layer(
             f"hybrid_lowest_{asymmetric}",
             "-128 times -128",
             "FULLY_CONNECTED",
@@ -288,13 +303,23 @@ def _lowest() -> Iterator[Case]:
             filter_,
             (4, 6),
             False,
-            broken_in=SIGN_LOST,
             fused_activation_function="NONE",
             asymmetric_quantize_inputs=asymmetric,
         )
+    yield hybrid_layer(
+        "hybrid_lowest_three_rows",
+        "-128 times -128",
+        "FULLY_CONNECTED",
+        data[1:],
+        filter_,
+        (3, 6),
+        False,
+        fused_activation_function="NONE",
+        asymmetric_quantize_inputs=True,
+    )
     behind = np.full((2, 47), 127, np.int8)
     behind[:, 32:] = -128
-    yield _layer(
+    yield hybrid_layer(
         "hybrid_lowest_behind",
         "-128 behind the last 16 weights",
         "FULLY_CONNECTED",
@@ -309,7 +334,7 @@ def _lowest() -> Iterator[Case]:
         ("DEPTHWISE_CONV_2D", (1, 3, 3, 4), True),
     ):  # fmt: skip
         channels = shape[0] if op == "CONV_2D" else 4
-        yield _layer(
+        yield hybrid_layer(
             f"hybrid_lowest_{op}_{per_channel}",
             "-128 times -128",
             op,
@@ -317,7 +342,6 @@ def _lowest() -> Iterator[Case]:
             np.full(shape, -128, np.int8),
             (4, 3, 4, channels),
             per_channel,
-            broken_in={} if per_channel else SIGN_LOST,
             padding="SAME",
             stride_w=1,
             stride_h=1,
@@ -331,7 +355,7 @@ def _lowest() -> Iterator[Case]:
 def _scales() -> Iterator[Case]:
     """A convolution whose scales are all the same; a depthwise one of a single channel."""
     name = "hybrid_conv_equal_scales"
-    yield _layer(
+    yield hybrid_layer(
         name,
         "one scale, stored for each channel",
         "CONV_2D",
@@ -349,7 +373,7 @@ def _scales() -> Iterator[Case]:
         fused_activation_function="NONE",
     )
     name = "hybrid_depthwise_one_channel"
-    yield _layer(
+    yield hybrid_layer(
         name,
         "one channel",
         "DEPTHWISE_CONV_2D",

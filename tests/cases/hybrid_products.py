@@ -11,13 +11,13 @@ from karat24.export.tflite import with_lowest_versions
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.graph import Array, Quantization
 from tests.cases.case import Case
-from tests.cases.hybrid import BELOW_A_HALF
+from tests.cases.hybrid import BELOW_A_HALF, hybrid_layer
 from tests.cases.quantized import f32, seeded
 
 
 def cases() -> list[Case]:
     """All of them, names unique."""
-    return [*_transposed(), *_products()]
+    return [*_transposed(), *_products(), *_batches(), *_eights()]
 
 
 def _ranges(name: str, shape: tuple[int, ...], axis: int) -> Array:
@@ -153,4 +153,52 @@ def _products() -> Iterator[Case]:
             False,
             (False, False),
             asymmetric,
+        )
+
+
+BATCHES = (
+    (4, 6, 48), (4, 5, 48), (4, 6, 40), (4, 2, 48), (3, 130, 128), (3, 126, 128), (1, 130, 128), (8, 8, 16),
+    (16, 16, 16), (16, 18, 16), (16, 68, 16), (32, 68, 16), (16, 16, 64), (3, 6, 48),
+)  # fmt: skip
+"""Rows, channels and depth on both sides of what has kernels of its own on Arm."""
+
+
+def _batches() -> Iterator[Case]:
+    for (rows, channels, depth), asymmetric in itertools.product(BATCHES, (True, False)):
+        name = f"hybrid_batch_{rows}_{channels}x{depth}_{asymmetric}"
+        yield hybrid_layer(
+            name,
+            "numbers of rows",
+            "FULLY_CONNECTED",
+            _ranges(name, (rows, depth), 0),
+            _integers(name, (channels, depth)),
+            (rows, channels),
+            per_channel=False,
+            fused_activation_function="NONE",
+            asymmetric_quantize_inputs=asymmetric,
+        )
+
+
+def _eights() -> Iterator[Case]:
+    """3x3 taps over channels in eights, one filter of -128."""
+    sizes = {(1, "SAME"): (5, 6), (1, "VALID"): (3, 4), (2, "VALID"): (2, 2), (2, "SAME"): (3, 3)}
+    for (stride, padding), size in sizes.items():
+        name = f"hybrid_eights_{stride}_{padding}"
+        filter_ = _integers(name, (1, 3, 3, 8))
+        filter_[..., 3] = -128
+        yield hybrid_layer(
+            name,
+            "channels in eights",
+            "DEPTHWISE_CONV_2D",
+            _ranges(name, (3, 5, 6, 8), 0),
+            filter_,
+            (3, *size, 8),
+            per_channel=True,
+            padding=padding,
+            stride_w=stride,
+            stride_h=stride,
+            dilation_w_factor=1,
+            dilation_h_factor=1,
+            depth_multiplier=1,
+            fused_activation_function="NONE",
         )

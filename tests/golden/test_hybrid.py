@@ -59,10 +59,19 @@ def test_a_search_for_the_cause_finds_none_and_says_so() -> None:
 
 
 def test_nothing_is_claimed_where_no_rule_was_held_against_a_runtime() -> None:
-    view = CASES[CONVOLUTION].graph.view(0)
-    for name in ("litert-2.3-builtin-arm64", "litert-2.3-xnnpack-arm64", "edgetpu"):
-        with pytest.raises(UnsupportedOp):
-            check_layer(view, profile_named(name))
+    with pytest.raises(UnsupportedOp):
+        check_layer(CASES[CONVOLUTION].graph.view(0), profile_named("edgetpu"))
+
+
+def test_on_arm_pairs_of_products_of_the_lowest_weight_can_wrap() -> None:
+    """With zero points only, and not where dot products add them in 32 bits."""
+    three, four = (CASES[f"hybrid_lowest_{rows}"].graph.view(0) for rows in ("three_rows", "True"))
+    for lane in ("ref", "builtin"):
+        with pytest.raises(UnsupportedOp, match="16 bits"):
+            check_layer(three, profile_named(f"litert-2.3-{lane}-arm64"))
+        check_layer(four, profile_named(f"litert-2.3-{lane}-arm64"))
+        check_layer(CASES["hybrid_lowest_False"].graph.view(0), profile_named(f"litert-2.3-{lane}-arm64"))
+    check_layer(three, profile_named("litert-2.3-xnnpack-arm64"))
 
 
 def test_what_a_runtime_refuses_or_dies_of_is_refused_with_the_remedy() -> None:

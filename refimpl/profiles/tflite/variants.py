@@ -78,6 +78,12 @@ def _hybrid(view: LayerView) -> str:
     )
 
 
+def has_one_tap(view: LayerView) -> bool:
+    """Whether a CONV_2D without groups takes each pixel of its input once, by itself."""
+    strides = view.integer("stride_h"), view.integer("stride_w")
+    return view.input(1).shape[1:] == (1, 1, view.input(0).shape[3]) and strides == (1, 1)
+
+
 def _bias(view: LayerView) -> str:
     """The bias type of an int16 layer, or that it has no bias; for FULLY_CONNECTED whether per channel."""
     bias = view.optional_input(3 if view.op == "TRANSPOSE_CONV" else 2)

@@ -126,7 +126,7 @@ def _hybrid(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     steps, zero_points = (part.reshape(*data.shape[:-1], 1) for part in (rows.steps, rows.zero_points))
     acc = centred @ right
     sums = acc.astype(np.float32)
-    if rule.rows != "affine_half_even":
+    if not rule.rows.startswith("xnnpack"):
         offset = right.sum(axis=-2, keepdims=True).astype(np.float32) * zero_points.astype(np.float32)
         sums = ((centred + zero_points) @ right).astype(np.float32) - offset
     scales = np.array(scales_of(view.input(1)), np.float32)

@@ -18,6 +18,7 @@ from karat24.refimpl.contract import SpecResult, Values, accumulator_dtype
 from karat24.refimpl.errors import ModelError, UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Method, Rows, Rule
+from karat24.refimpl.profiles.tflite.variants import has_one_tap
 from karat24.refimpl.spec.shared.fused import fused_multiply_add
 from karat24.refimpl.spec.shared.primitives import ACTIVATION_BOUNDS, in_blocks, round_half_away
 from karat24.refimpl.spec.shared.requirements import operand
@@ -85,13 +86,7 @@ def _row_count(view: LayerView, shape: tuple[int, ...], rows: Rows) -> int:
     if view.op == "FULLY_CONNECTED":
         return math.prod(shape) // view.input(1).shape[1]
     one_tap = view.op == "CONV_2D" and has_one_tap(view)
-    return math.prod(shape[:-1]) if rows == "affine_half_even" and one_tap else shape[0]
-
-
-def has_one_tap(view: LayerView) -> bool:
-    """Whether a CONV_2D without groups takes each pixel of its input once, by itself."""
-    strides = view.integer("stride_h"), view.integer("stride_w")
-    return view.input(1).shape[1:] == (1, 1, view.input(0).shape[3]) and strides == (1, 1)
+    return math.prod(shape[:-1]) if rows.startswith("xnnpack") and one_tap else shape[0]
 
 
 def scaled(sums: Array, steps: Array, scales: Array, bias: Array | None, method: Method) -> Array:
@@ -125,8 +120,8 @@ class QuantizedRows:
 def quantized_rows(view: LayerView, values: Array, rows: Rows) -> QuantizedRows:
     """Rows ``[row, value]`` of float32 values in steps of their own. Raises ModelError as ``hybrid`` does."""
     _require_steps(view, values)
-    if rows == "affine_half_even":
-        quantized = [_xnnpack(row) for row in values]
+    if rows.startswith("xnnpack"):
+        quantized = [_xnnpack(row, rows) for row in values]
     elif rows.startswith("symmetric"):
         quantized = [_symmetric(row, rows) for row in values]
     else:
@@ -169,7 +164,7 @@ def _affine(row: Array, rows: Rows) -> tuple[Array, np.float32, int]:
     return np.clip(steps, -128, 127).astype(np.int64) - zero, np.float32(step), zero
 
 
-def _xnnpack(row: Array) -> tuple[Array, np.float32, int]:
+def _xnnpack(row: Array, rows: Rows) -> tuple[Array, np.float32, int]:
     low, high = min(row.min(), np.float32(0)), max(row.max(), np.float32(0))
     per_unit = np.float32(1) if low == high else np.float32(255) / (high - low)
     from_low, from_high = np.float32(-128) - low * per_unit, np.float32(127) - high * per_unit
@@ -177,5 +172,6 @@ def _xnnpack(row: Array) -> tuple[Array, np.float32, int]:
     zero = int(
         np.rint(min(max(from_low if sum_of_errors > 0 else from_high, np.float32(-128)), np.float32(127)))
     )
-    steps = np.rint(row * per_unit) + zero
+    nearest = np.rint if rows == "xnnpack_half_even" else round_half_away
+    steps = nearest(row * per_unit) + zero
     return np.clip(steps, -128, 127).astype(np.int64) - zero, np.float32(1) / per_unit, zero

@@ -7,6 +7,7 @@ import numpy as np
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.spec.shared.fused import fused_multiply_add
 from karat24.refimpl.spec.shared.geometry import windows
 from karat24.refimpl.spec.shared.requirements import (
     constant_integers,
@@ -48,7 +49,7 @@ def check_transpose_conv(view: LayerView) -> None:
 def transpose_conv(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """Sums of products, requantized; of float32 data scaled (``hybrid``), or added up in float32."""
     if is_hybrid(view, data=2):
-        if rule.method == "row_terms":
+        if rule.method.startswith("row_terms"):
             return _added_in_float32(view, values, rule)
         return hybrid(view, values, rule, _products, data=2, bias=3)
     filter_, input_ = view.input(1), view.input(2)
@@ -78,7 +79,8 @@ def _products(view: LayerView, data: Array, weights: Array) -> Array:
 
 
 def _added_in_float32(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """Each product times the filter's scale, then times its image's step, is added to the output in float32.
+    """Each product times the filter's scale, then times its image's step, is added to the output in float32;
+    with ``row_terms_fused`` the last two are one fused multiply-add.
 
     The kernel walks over the input in its order of storage: an output pixel meets the taps from the last to
     the first, and for each of them the input channels. Source: TFLite ``HybridTransposeConv``.
@@ -99,5 +101,10 @@ def _added_in_float32(view: LayerView, values: Values, rule: Rule) -> SpecResult
             for channel in range(channels):
                 seen = centred[:, in_y][:, :, in_x][..., channel, None]
                 terms = (seen * weights[:, filter_y, filter_x, channel]).astype(np.float32)
-                total[:, out_y[:, None], out_x] += terms * scales * steps
+                before = total[:, out_y[:, None], out_x]
+                if rule.method == "row_terms_fused":
+                    after = fused_multiply_add(terms * scales, np.broadcast_to(steps, terms.shape), before)
+                else:
+                    after = before + terms * scales * steps
+                total[:, out_y[:, None], out_x] = after
     return finished(view, total, values[3] if len(values) > 3 else None, _products(view, centred, weights))
