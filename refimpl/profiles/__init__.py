@@ -15,6 +15,7 @@ from karat24.refimpl.profiles.established import Established
 from karat24.refimpl.profiles.file import read_profile
 from karat24.refimpl.profiles.onnx import refusals as onnx_refusals
 from karat24.refimpl.profiles.onnx import table as onnx
+from karat24.refimpl.profiles.refusal import Refusals
 from karat24.refimpl.profiles.rules import METHODS, Libm, Rule, RuleTable
 from karat24.refimpl.profiles.tflite import arm64, edgetpu
 from karat24.refimpl.profiles.tflite import table as tflite
@@ -66,9 +67,9 @@ class Profile:
     variant_of: str = ""
     here: str = ""
     established: Established | None = None
-    refuses: refusals.Refusals = ()
-    delegated_refuses: refusals.Refusals = ()
-    silent: refusals.Refusals = ()
+    refuses: Refusals = ()
+    delegated_refuses: Refusals = ()
+    silent: Refusals = ()
     caveat: str = ""
     own_variants: Callable[[LayerView], str] | None = None
 
@@ -84,13 +85,9 @@ class Profile:
                 + self._elsewhere(view)
             )
         rule = self.known_rule(view)
-        if rule is None and (self.caveat or self._silence(view)):
-            unseen = (
-                f"nobody has described how its runtime computes variant {self._variant(view)!r} of the op"
-            )
-            raise UnsupportedOp(
-                f"profile {self.name} says nothing of {view}: {self._silence(view) or unseen}"
-            )
+        if rule is None and (self.caveat or self.silence(view)):
+            unseen = f"nobody described how its runtime computes variant {self._variant(view)!r} of the op"
+            raise UnsupportedOp(f"profile {self.name} says nothing of {view}: {self.silence(view) or unseen}")
         if rule is None:
             raise UnsupportedOp(
                 f"profile {self.name} has no rule for {view}, variant {self._variant(view)!r}: karat24 lacks "
@@ -106,12 +103,13 @@ class Profile:
     def known_rule(self, view: LayerView) -> Rule | None:
         """The table's rule, whether the runtime refuses the layer or not; None where karat24 has none."""
         table = self.delegated if self.delegated is not None and self._delegates(view) else self.table
-        if self._silence(view):
+        if self.silence(view):
             return None
         rules, variant = table.get(view.op, {}), self._variant(view)
         return rules.get(variant, None if variant.startswith("hybrid") else rules.get("*"))
 
-    def _silence(self, view: LayerView) -> str:
+    def silence(self, view: LayerView) -> str:
+        """Why the profile says nothing of a layer; '' where it speaks, or just lacks a rule."""
         return next((silence.reason for silence in self.silent if silence.covers(view)), "")
 
     def _delegates(self, view: LayerView) -> bool:
@@ -152,6 +150,7 @@ _CALLING_LIBM = (
         tflite.LITERT_2_3_REF,
         established=replace(_LITERT, processors=(*_LITERT.processors, _ARM)),
         refuses=refusals.LITERT_REF,
+        silent=refusals.LITERT_SILENT,
     ),
     Profile(
         "litert-2.3-builtin",
@@ -159,6 +158,7 @@ _CALLING_LIBM = (
         tflite.LITERT_2_3_BUILTIN,
         established=_LITERT,
         refuses=refusals.LITERT,
+        silent=refusals.LITERT_SILENT,
     ),
     Profile(
         "litert-2.3-xnnpack",
@@ -200,14 +200,14 @@ def _on_arm64(profile: Profile, table: RuleTable, delegated: RuleTable | None = 
         delegated=delegated,
         variant_of=profile.name,
         here=_HERE_ARM64,
-        silent=arm64.SILENT,
+        silent=arm64.SILENT[profile.name],
         established=replace(_LITERT, processors=(_ARM,)),
         own_variants=arm64.variant_of,
     )
 
 
 _ARM64_CALLING_LIBM = (
-    replace(_on_arm64(_CALLING_LIBM[0], arm64.LITERT_2_3_REF_ARM64), own_variants=None),
+    replace(_on_arm64(_CALLING_LIBM[0], arm64.LITERT_2_3_REF_ARM64), own_variants=arm64.reference_variant_of),
     _on_arm64(_CALLING_LIBM[1], arm64.LITERT_2_3_BUILTIN_ARM64),
     _on_arm64(_CALLING_LIBM[2], arm64.LITERT_2_3_BUILTIN_ARM64, arm64.LITERT_2_3_XNNPACK_ARM64),
 )
@@ -346,10 +346,9 @@ def profile_named(name: str) -> Profile:
     """The profile called ``name``, or that of a file ``NAME.json``; UsageError where there is none."""
     if name.endswith(".json"):
         return _from_file(Path(name))
-    try:
-        return PROFILES[name]
-    except KeyError:
-        raise UsageError(f"no profile {name!r}; known: {', '.join(PROFILES)}") from None
+    if name not in PROFILES:
+        raise UsageError(f"no profile {name!r}; known: {', '.join(PROFILES)}")
+    return PROFILES[name]
 
 
 def _from_file(path: Path) -> Profile:

@@ -15,7 +15,7 @@ from karat24.export.tflite import write_tflite
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import profile_named
-from tests.cases import onnx_arm64, onnx_ops, small_products
+from tests.cases import hybrid, hybrid_products, onnx_arm64, onnx_ops, small_products
 from tests.cases.case import Case
 from tests.cases.onnx_ops import OnnxCase
 from tests.support.arm_runtime import arm_python
@@ -36,9 +36,13 @@ def spec(case: Case, profile: str) -> bytes:
 def test_lanes_take_their_profile_and_equal_it_on_ties(lane: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every sixth case; `tests/parity/test_single_ops.py` runs all where LITERT_PYTHON names the machine."""
     monkeypatch.setenv(LITERT_PYTHON, arm_python(monkeypatch))
-    some = small_products.cases()[::6]
     with delegate_named(lane) as delegate:
         assert delegate.profile.startswith(f"litert-2.3-{lane.removeprefix('litert-')}-arm64")
+        some = small_products.cases()[::6]
+        for case in (*hybrid.cases(), *hybrid_products.cases()[::3]):
+            view = case.graph.view(0)
+            if lane not in case.broken_in and not profile_named(delegate.profile).silence(view):
+                some.append(case)
         answers = delegate.run_many([(write_tflite(case.graph), case.feeds) for case in some])
         for case, answer in zip(some, answers, strict=True):
             assert not isinstance(answer, Exception), f"{case}: {answer}"
