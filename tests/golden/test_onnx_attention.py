@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from karat24.delegates import delegate_named
 from karat24.export.onnx import read_onnx
 from karat24.golden.verify import verify
 from karat24.refimpl.errors import ModelError
+from tests.support.runtimes import Runtimes, available
 
 ROWS, WIDTH, HEADS = 6, 16, 2
 
@@ -55,12 +55,9 @@ def test_heads_that_do_not_divide_the_weights_are_refused(heads: int) -> None:
         read_onnx(model(heads))
 
 
-def test_it_is_not_compared_by_name_and_the_others_are() -> None:
+def test_it_is_not_compared_by_name_and_the_others_are(runtimes: Runtimes) -> None:
     feeds = {"x": np.random.default_rng(1).normal(size=(1, ROWS, WIDTH)).astype(np.float32)}
-    with delegate_named("ort", time_limit=60.0) as delegate:
-        if not delegate.probe().available:
-            pytest.skip(delegate.probe().reason)
-        report = verify(model(), read_onnx(model()), delegate, [feeds])
+    report = verify(model(), read_onnx(model()), available(runtimes("ort")), [feeds])
     verdicts = {layer.op: (layer.verdict, layer.reason) for layer in report.layers}
     assert verdicts["DynamicQuantizeLinear"][0] == verdicts["Relu"][0] == "bit_exact"
     verdict, reason = verdicts["com.microsoft:QAttention"]
