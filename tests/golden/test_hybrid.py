@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from karat24.cli import main
-from karat24.delegates import delegate_named
+from karat24.delegates import Delegate
 from karat24.export.tflite import read_tflite, write_tflite
 from karat24.feeds import random_feeds
 from karat24.golden.attribution import Search
@@ -22,16 +22,16 @@ from karat24.refimpl.step import check_layer
 from tests.cases import hybrid
 from tests.cases.xnnpack_hybrid import products
 from tests.shared_models import require_case
+from tests.support.runtimes import Runtimes
 
 CASES = {case.name: case for case in hybrid.cases()}
 CONVOLUTION = "hybrid_conv_3x3_True_1_True"
 DEPTHWISE = "hybrid_depthwise_3x3_1_True"
 
 
-def _verdict(name: str, lane: str, profile: str | None = None) -> tuple[str, str]:
+def _verdict(name: str, runtime: Delegate, profile: str | None = None) -> tuple[str, str]:
     graph = read_tflite(write_tflite(CASES[name].graph))
-    with delegate_named(lane) as delegate:
-        report = verify(write_tflite(graph), graph, delegate, [random_feeds(graph, 1)], profile=profile)
+    report = verify(write_tflite(graph), graph, runtime, [random_feeds(graph, 1)], profile=profile)
     return report.layers[0].verdict, report.layers[0].reason
 
 
@@ -42,8 +42,8 @@ def test_a_reported_file_is_bit_exact(lane: str, capsys: pytest.CaptureFixture[s
     assert "BIT_EXACT" in capsys.readouterr().out
 
 
-def test_the_order_of_factors_explains_a_difference() -> None:
-    status, reason = _verdict(CONVOLUTION, "litert-builtin", "litert-2.3-ref")
+def test_the_order_of_factors_explains_a_difference(runtimes: Runtimes) -> None:
+    status, reason = _verdict(CONVOLUTION, runtimes("litert-builtin"), "litert-2.3-ref")
     assert status == "explained"
     assert "litert-2.3-builtin: row_product, rows affine" in reason
 

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
-from karat24.delegates import Delegate, delegate_named
+from karat24.delegates import Delegate
 from karat24.export.onnx import read_onnx
 from karat24.refimpl.bounds import Interval, bound_for
 from karat24.refimpl.bounds.interval import Either
 from karat24.refimpl.graph import Array
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.quantized import seeded
-from tests.support.avx2_runtime import emulated_runtime
+from tests.support.runtimes import Runtimes, available
 
 DEEP, WIDE, BLOCK = 100, 9, 32
 
 
 @pytest.fixture(scope="module", params=["this processor", "emulated AVX2"])
-def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delegate]:
-    if request.param == "emulated AVX2":
-        with emulated_runtime("ort", tmp_path_factory.mktemp("avx2")) as delegate:
-            yield delegate
-        return
-    with delegate_named("ort", time_limit=60.0) as delegate:
-        if not delegate.probe().available:
-            pytest.skip(delegate.probe().reason)
-        yield delegate
+def runtime(request: pytest.FixtureRequest, runtimes: Runtimes, emulated_runtimes: Runtimes) -> Delegate:
+    return available(runtimes("ort")) if request.param == "this processor" else emulated_runtimes("ort")
 
 
 def layer(bits: int, level: int, ties: bool = True) -> tuple[bytes, Array]:

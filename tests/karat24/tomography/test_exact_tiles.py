@@ -157,8 +157,10 @@ def test_our_networks_are_stitched_exactly(title: str, size: tuple[int, int]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("title", ["tomogan bilinear", "tomogan transposed", "chained"])
-@pytest.mark.parametrize("size", [(1024, 1024), (1003, 517)])
+@pytest.mark.parametrize(
+    ("title", "size"),
+    [("tomogan bilinear", (1024, 1024)), ("tomogan transposed", (1024, 1024)), ("chained", (1003, 517))],
+)
 def test_whole_slices_are_stitched_exactly(title: str, size: tuple[int, int]) -> None:
     check(title, size, 256)
 

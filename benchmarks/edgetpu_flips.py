@@ -1,16 +1,37 @@
-"""Single bits changed in a source, or in what the Edge TPU's compiler made of it."""
+"""The negative control of ``karat24 prove``: ``python -m benchmarks.edgetpu_flips`` changes single bits.
+
+Each of 1,000 bits is changed in a public model, or in what the Edge TPU's compiler made of it, and the proof
+must differ, with a finding that names the place. The tests do it for a tenth as many.
+"""
 
 from __future__ import annotations
 
+import argparse
 import random
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from karat24.export.edgetpu import CompiledModel
+from benchmarks.models import public_folder
+from karat24.export.edgetpu import CompiledModel, read_compiled
 from karat24.export.edgetpu.instructions import FACTOR_PLACES
-from karat24.golden.edgetpu import Proof
+from karat24.export.tflite import read_tflite
+from karat24.golden.edgetpu import Proof, prove
+from karat24.refimpl.errors import KaratError
 from karat24.refimpl.graph import Array, Graph, LayerView, Tensor
+
+Pair = tuple[Graph, CompiledModel]
+
+PAIRS = (
+    "mobilenet_v1_0.25_128_quant",
+    "posenet_mobilenet_v1_075_353_481_16_quant_decoder",
+    "deeplabv3_mnv2_dm05_pascal_quant",
+)
+"""Public models whose compiled form is public, too."""
 
 NUMBERS = ("filter scale", "filter zero point", "scale", "zero point")
 KINDS = ("weight", "bias", *NUMBERS, "parameters", "stage", "factor")
@@ -41,35 +62,78 @@ class Flip:
     about: str
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A flip, and why the proof of it is wrong: empty where it is caught and located."""
+
+    flip: Flip
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.flip.kind}: {self.flip.about}: {self.problem}"
+
+
+def flipped(pairs: Sequence[Pair], count: int, seed: int) -> Iterator[Outcome]:
+    """``count`` flips of pairs at random, each proved anew."""
+    rng = random.Random(seed)
+    known = [(source, compiled, prove(source, [compiled])) for source, compiled in pairs]
+    for _ in range(count):
+        flip = draw(rng, *rng.choice(known))
+        yield Outcome(flip, not_located(flip, prove(flip.source, [flip.compiled])))
+
+
+def not_located(flip: Flip, proof: Proof) -> str:
+    """Empty where the proof differs, and a finding is of a layer the change touches and names its place."""
+    if proof.exit_code != 1:
+        return f"not caught: {proof.verdict}"
+    if not flip.layers:  # a byte that fills up to the next layer
+        left = any(part.unexplained for part in proof.parameters)
+        return "" if left else "no byte is said to belong to no layer"
+    touched = [layer for layer in proof.layers if layer.layer in flip.layers and layer.verdict == "differs"]
+    findings = [finding for layer in touched for finding in layer.findings]
+    if flip.kind in ("scale", "zero point"):
+        findings += list(proof.io)
+    elsewhere = [layer.layer for layer in proof.layers if layer.verdict == "differs" and layer not in touched]
+    if not findings:
+        return f"located in layers {elsewhere} rather than {sorted(flip.layers)}"
+    if elsewhere and flip.kind not in ("scale", "zero point"):
+        return f"layers {elsewhere} differ as well"
+    if any(repr(finding.source) == repr(finding.compiled) for finding in findings):  # 0.0 is not -0.0
+        return "a difference between equal values"
+    if not any(flip.words in finding.where for finding in findings):
+        return f"no finding names {flip.words!r}: {[str(finding) for finding in findings]}"
+    return ""
+
+
 def draw(rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip:
     """One change, at random, that something in the pair must show."""
     while True:
         kind = rng.choice(KINDS)
         if kind == "parameters":
-            return in_parameters(rng, source, compiled, proof)
+            return _in_parameters(rng, source, compiled, proof)
         if kind == "stage":
-            flip = in_stage(rng, source, compiled, proof)
+            flip = _in_stage(rng, source, compiled, proof)
         elif kind == "factor":
-            flip = in_factor(rng, source, compiled, proof)
+            flip = _in_factor(rng, source, compiled, proof)
         elif kind in ("weight", "bias"):
-            return in_constant(rng, kind, source, compiled, proof)
+            return _in_constant(rng, kind, source, compiled, proof)
         else:
-            flip = in_numbers(rng, kind, source, compiled, proof)
+            flip = _in_numbers(rng, kind, source, compiled, proof)
         if flip is not None:
             return flip
 
 
-def weighted(source: Graph, proof: Proof) -> list[LayerView]:
+def _weighted(source: Graph, proof: Proof) -> list[LayerView]:
     views = [source.view(layer.layer) for layer in proof.layers if layer.verdict != "on_cpu"]
     return [view for view in views if view.op in ("CONV_2D", "DEPTHWISE_CONV_2D")]
 
 
-def with_tensor(graph: Graph, tensor: Tensor) -> Graph:
+def _with_tensor(graph: Graph, tensor: Tensor) -> Graph:
     return replace(graph, tensors=tuple(tensor if t.index == tensor.index else t for t in graph.tensors))
 
 
-def in_constant(rng: random.Random, kind: str, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip:
-    view = rng.choice(weighted(source, proof))
+def _in_constant(rng: random.Random, kind: str, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip:
+    view = rng.choice(_weighted(source, proof))
     tensor = view.input(1 if kind == "weight" else 2)
     values: Array = tensor.data.copy().reshape(-1)
     bits = values.view(f"u{values.itemsize}")
@@ -79,7 +143,7 @@ def in_constant(rng: random.Random, kind: str, source: Graph, compiled: Compiled
     channel = np.unravel_index(place, tensor.shape)[-1 if view.op == "DEPTHWISE_CONV_2D" else 0]
     about = f"bit {bit} of item {place} of {tensor.name!r}"
     return Flip(
-        with_tensor(source, changed),
+        _with_tensor(source, changed),
         compiled,
         frozenset({view.layer.index}),
         kind,
@@ -88,13 +152,13 @@ def in_constant(rng: random.Random, kind: str, source: Graph, compiled: Compiled
     )
 
 
-def in_numbers(
+def _in_numbers(
     rng: random.Random, kind: str, source: Graph, compiled: CompiledModel, proof: Proof
 ) -> Flip | None:
     """A scale or zero point; None where the value cannot be one, or nothing that is compiled follows from
     it: float32 rounding may swallow the last bit of a scale."""
     if kind.startswith("filter"):
-        view = rng.choice(weighted(source, proof))
+        view = rng.choice(_weighted(source, proof))
         tensor = view.input(1)
     else:
         view = source.view(rng.choice([layer.layer for layer in proof.layers if layer.verdict != "on_cpu"]))
@@ -122,8 +186,8 @@ def in_numbers(
         points = list(quantization.zero_point)
         points[item] = int(zero_point.view(tensor.dtype))
         quantization = replace(quantization, zero_point=tuple(points))
-    changed = with_tensor(source, replace(tensor, quantization=quantization))
-    if kind.endswith("scale") and consequences(changed) == consequences(source):
+    changed = _with_tensor(source, replace(tensor, quantization=quantization))
+    if kind.endswith("scale") and _consequences(changed) == _consequences(source):
         return None
     layers = {w.layer.index for w in source.views() if tensor in w.inputs or tensor in w.outputs}
     about = f"bit {bit} of {kind} {item} of {tensor.name!r}"
@@ -131,7 +195,7 @@ def in_numbers(
 
 
 @np.errstate(over="ignore")
-def consequences(graph: Graph) -> list[bytes]:
+def _consequences(graph: Graph) -> list[bytes]:
     """All a compiled file can hold of a graph's scales: multipliers, ratios, clamps, and the ends' own."""
     found = [np.array(graph.tensors[i].quantization.scale, "f4").tobytes() for i in graph.inputs]
     for view in graph.views():
@@ -152,7 +216,7 @@ def consequences(graph: Graph) -> list[bytes]:
     return found
 
 
-def in_parameters(rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip:
+def _in_parameters(rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip:
     (op,) = compiled.ops
     number = next(n for n, e in enumerate(op.package.executables) if e.parameters)
     content = bytearray(op.package.executables[number].parameters)
@@ -164,11 +228,11 @@ def in_parameters(rng: random.Random, source: Graph, compiled: CompiledModel, pr
         if any(p.blob == number and p.start <= place < p.stop for p in layer.parameters)
     )
     about = f"bit {bit} of parameter byte {place}"
-    changed = with_executable(compiled, number, parameters=bytes(content))
+    changed = _with_executable(compiled, number, parameters=bytes(content))
     return Flip(source, changed, layers, "parameters", "byte", about)
 
 
-def in_stage(rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip | None:
+def _in_stage(rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip | None:
     """A bit of a stage's field; None for the second zero point where the layer predicts none."""
     layer = rng.choice([layer for layer in proof.layers if layer.stages])
     instruction = rng.choice(layer.stages)
@@ -183,11 +247,11 @@ def in_stage(rng: random.Random, source: Graph, compiled: CompiledModel, proof: 
     bit = 128 * (instruction + offset) + first + rng.randrange(count)
     layers = frozenset(other.layer for other in proof.layers if instruction in other.stages)
     about = f"bit {bit % 128} near instruction {instruction}, {name} of layer {layer.layer} ({layer.op})"
-    changed = with_bit(compiled, bit)
+    changed = _with_bit(compiled, bit)
     return Flip(source, changed, layers, "stage", f"instruction {instruction}", about)
 
 
-def in_factor(rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip | None:
+def _in_factor(rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip | None:
     """A bit of one of the integers an addition scales its operands by; None where the pair has none."""
     additions = [layer for layer in proof.layers if layer.proved.get("operand factors")]
     if not additions:
@@ -198,22 +262,56 @@ def in_factor(rng: random.Random, source: Graph, compiled: CompiledModel, proof:
     bit = 128 * (first + offset) + place + rng.randrange(16)
     about = f"bit {bit % 128} of instruction {first + offset}, a factor of layer {layer.layer}"
     layers = frozenset({layer.layer})
-    return Flip(source, with_bit(compiled, bit), layers, "factor", f"before instruction {first}", about)
+    return Flip(source, _with_bit(compiled, bit), layers, "factor", f"before instruction {first}", about)
 
 
-def with_bit(compiled: CompiledModel, bit: int) -> CompiledModel:
+def _with_bit(compiled: CompiledModel, bit: int) -> CompiledModel:
     """One bit of the instructions changed."""
     (op,) = compiled.ops
     number = next(n for n, e in enumerate(op.package.executables) if e.type != "PARAMETER_CACHING")
     (stream,) = op.package.executables[number].instructions
     content = bytearray(stream)
     content[bit // 8] ^= 1 << bit % 8
-    return with_executable(compiled, number, instructions=(bytes(content),))
+    return _with_executable(compiled, number, instructions=(bytes(content),))
 
 
-def with_executable(compiled: CompiledModel, number: int, **changes: object) -> CompiledModel:
+def _with_executable(compiled: CompiledModel, number: int, **changes: object) -> CompiledModel:
     (op,) = compiled.ops
     executables = list(op.package.executables)
     executables[number] = replace(executables[number], **changes)
     package = replace(op.package, executables=tuple(executables))
     return replace(compiled, ops=(replace(op, package=package),))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints how many flips of each kind were caught and located; 1 where one was not, 2 without models."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.edgetpu_flips", description=__doc__)
+    parser.add_argument("--flips", type=int, default=1000, help="how many bits (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--models", type=Path, default=public_folder(), help="folder of public models")
+    options = parser.parse_args(arguments)
+    try:
+        pairs = [read_pair(options.models, name) for name in PAIRS]
+    except KaratError as error:
+        print(error, file=sys.stderr)
+        return 2
+    kinds: Counter[str] = Counter()
+    missed = []
+    for outcome in flipped(pairs, options.flips, options.seed):
+        kinds[outcome.flip.kind] += 1
+        if outcome.problem:
+            missed.append(outcome)
+            print(outcome, file=sys.stderr)
+    print(f"{options.flips - len(missed)} of {options.flips} flipped bits are caught and located:")
+    print(", ".join(f"{count} of a {kind}" for kind, count in sorted(kinds.items())))
+    return 1 if missed else 0
+
+
+def read_pair(folder: Path, name: str) -> Pair:
+    """Source and compiled model. Raises UsageError and ModelError."""
+    place = folder / "coral" / f"{name}.tflite"
+    return read_tflite(place), read_compiled(place.with_name(f"{name}_edgetpu.tflite"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
