@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from karat24.delegates import Delegate
+from karat24.delegates import Delegate, delegate_named
 from karat24.golden.undefined import cleared
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array

@@ -57,7 +57,11 @@ def joined(graphs: Sequence[Graph]) -> Graph:
 
         tensors += [replace(t, index=first + t.index, name=f"{number}/{t.name}") for t in graph.tensors]
         for layer in graph.layers:
-            ends = {"inputs": moved(layer.inputs), "outputs": moved(layer.outputs)}
+            ends = {
+                "inputs": moved(layer.inputs),
+                "outputs": moved(layer.outputs),
+                "intermediates": moved(layer.intermediates),
+            }
             layers.append(replace(layer, index=len(layers), **ends))
         inputs += moved(graph.inputs)
         outputs += moved(graph.outputs)
