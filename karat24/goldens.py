@@ -142,10 +142,10 @@ def write_new(proposal: Proposal) -> Golden:
     """Writes a golden where none lies, or the same one. Raises UsageError where another one does."""
     if proposal.old is None:
         return proposal.write()
-    if proposal.changes:
+    if count := len(proposal.changes):
         raise UsageError(
-            f"{proposal.path}: a golden lies there, and {len(proposal.changes)} things differ from it; "
-            "`karat24 golden accept` shows and replaces it"
+            f"{proposal.path}: a golden lies there, and this one would change {count} "
+            f"thing{'s' if count > 1 else ''} in it; `karat24 golden accept` shows and replaces it"
         )
     return proposal.old
 
