@@ -10,8 +10,10 @@ from karat24.refimpl.contract import Kernel, Prepare, Target
 from karat24.refimpl.graph import LayerView
 from karat24.refimpl.kernels.convolution.conv_2d import prepare_convolution
 from karat24.refimpl.kernels.convolution.fully_connected import prepare_fully_connected
+from karat24.refimpl.kernels.convolution.hybrid import prepare_hybrid
 from karat24.refimpl.kernels.convolution.transposed import prepare_transposed
 from karat24.refimpl.kernels.convolution.wide import prepare_wide_convolution
+from karat24.refimpl.kernels.convolution.wide_taps import prepare_wide_taps
 from karat24.refimpl.kernels.depthwise.convolution import prepare_depthwise
 from karat24.refimpl.kernels.elementwise.activations import (
     prepare_hard_swish,
@@ -90,10 +92,23 @@ def _of_bytes(prepare: Prepare) -> Prepare:
     return prepared
 
 
-def _convolution(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
-    """CONV_2D: of bytes, or of int16."""
-    prepare = prepare_wide_convolution if view.output().dtype == "int16" else _of_bytes(prepare_convolution)
-    return prepare(view, rule, target)
+def _filtered(of_bytes: Prepare) -> Prepare:
+    """Of a layer that multiplies by a filter: ``of_bytes``, or the kernel for outputs of its other types."""
+
+    def prepared(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+        prepare = _OF_OTHERS.get(view.output().dtype, _of_bytes(of_bytes))
+        return prepare(view, rule, target)
+
+    return prepared
+
+
+def _wide(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+    """Of int16: a CONV_2D by one matrix product where it can be."""
+    product = prepare_wide_convolution(view, rule, target) if view.op == "CONV_2D" else None
+    return product or prepare_wide_taps(view, rule, target)
+
+
+_OF_OTHERS: Mapping[str, Prepare] = {"int16": _wide, "float32": prepare_hybrid}
 
 
 KERNELS: Mapping[str, Prepare] = MappingProxyType(
@@ -105,13 +120,13 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "BROADCAST_TO": prepare_broadcast_to,
         "CAST": prepare_cast,
         "CONCATENATION": prepare_concatenation,
-        "CONV_2D": _convolution,
-        "DEPTHWISE_CONV_2D": _of_bytes(prepare_depthwise),
+        "CONV_2D": _filtered(prepare_convolution),
+        "DEPTHWISE_CONV_2D": _filtered(prepare_depthwise),
         "DEPTH_TO_SPACE": prepare_depth_to_space,
         "DEQUANTIZE": prepare_dequantize,
         "EXPAND_DIMS": prepare_reshape,
         "FILL": prepare_broadcast_to,
-        "FULLY_CONNECTED": _of_bytes(prepare_fully_connected),
+        "FULLY_CONNECTED": _filtered(prepare_fully_connected),
         "GATHER": prepare_gather,
         "HARD_SWISH": prepare_hard_swish,
         "L2_NORMALIZATION": prepare_l2_normalization,
@@ -147,7 +162,7 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "TANH": _of_bytes(prepare_tanh),
         "TILE": prepare_tile,
         "TRANSPOSE": prepare_transpose,
-        "TRANSPOSE_CONV": _of_bytes(prepare_transposed),
+        "TRANSPOSE_CONV": _filtered(prepare_transposed),
         "UNPACK": prepare_unpack,
         "Concat": prepare_concat,
         "ConvInteger": prepare_conv_integer,

@@ -190,17 +190,11 @@ WITHOUT_KERNEL: frozenset[Method] = frozenset(
         "float64_saturating",
         "optimized_fused",
         "reference_fused",
-        "rows_affine",
-        "rows_affine_filter_first",
-        "rows_affine_step_first",
-        "rows_half_away",
-        "rows_symmetric",
-        "rows_xnnpack",
         "uint16_table",
         "xnnpack_fused",
     }
 )
-"""Methods that have a slow definition only: those of Arm, and those of float32 data with int8 filters."""
+"""Methods that have a slow definition only: those of Arm."""
 
 OF_ARM: frozenset[Overflow] = frozenset({"arm_wraps", "arm_saturates"})
 """Conversions from float32 that have a slow definition only."""

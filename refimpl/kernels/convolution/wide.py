@@ -90,13 +90,16 @@ class WideConvolution:
 
 
 def prepare_wide_convolution(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
-    """The kernel of an int16 CONV_2D that TFLite multiplies by 16 bits; None for groups and other rules.
+    """The kernel of an int16 CONV_2D that TFLite multiplies by 16 bits; None for groups, other rules and an
+    int32 bias, whose sums wrap.
 
     The BLAS library that NumPy is linked with decides on its threads itself.
     """
     image, filter_, output = view.input(0), view.input(1), view.output()
     bias = view.optional_input(2)
     if rule.method != "q15" or image.shape[3] != filter_.shape[3] or filter_.dtype != "int8":
+        return None
+    if bias is not None and bias.dtype == "int32":
         return None
     assert filter_.data is not None
     assert filter_.quantization is not None

@@ -25,6 +25,11 @@ Products = Callable[[LayerView, Array, Array], Array]
 """An op's sums of products of int64 data and filter: ``[..., out_channel]``, int64."""
 
 
+LEAST_LARGEST = 2.0**-110
+"""Below, the reciprocal of a row's step leaves float32, and a value of 0 times it is no number. C leaves its
+conversion to an integer undefined."""
+
+
 def is_hybrid(view: LayerView) -> bool:
     """Whether the data is float32 and the filter is not."""
     return view.input(0).dtype == "float32" != view.input(1).dtype
@@ -39,12 +44,18 @@ def hybrid(view: LayerView, values: Values, rule: Rule, products: Products) -> S
     row's step and the filter's scale; ``rows_affine_filter_first`` by the filter's scale and then by the
     row's step, ``rows_affine_step_first`` in the other order. ``rows_xnnpack``: other roundings of step and
     zero point; the sum times the step, and a fused multiplication by the filter's scale and addition of the
-    bias. Raises ModelError for data that is not finite.
+    bias. Raises ModelError for data that is not finite, and for rows too small to be quantized.
     """
     data = operand(values, 0)
     if not np.isfinite(data).all():
         raise ModelError(f"{view}: the data has values that are not finite, which cannot be quantized")
     rows = data.reshape(_row_count(view, rule.method), -1)
+    largest = np.abs(rows).max(axis=1)
+    if np.any((largest > 0) & (largest < LEAST_LARGEST)):
+        raise ModelError(
+            f"{view}: a row of the data has no value of {LEAST_LARGEST:.1g} or more, which is too little to "
+            "be quantized in float32"
+        )
     centred, steps = zip(*(_QUANTIZE[rule.method](row) for row in rows), strict=True)
     weights = operand(values, 1).astype(np.int64)
     whole = products(view, np.stack(centred).reshape(data.shape), weights)
