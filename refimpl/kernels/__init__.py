@@ -13,7 +13,6 @@ from karat24.refimpl.kernels.convolution.fully_connected import prepare_fully_co
 from karat24.refimpl.kernels.convolution.hybrid import prepare_hybrid
 from karat24.refimpl.kernels.convolution.transposed import prepare_transposed
 from karat24.refimpl.kernels.convolution.wide import prepare_wide_convolution
-from karat24.refimpl.kernels.convolution.wide_taps import prepare_wide_taps
 from karat24.refimpl.kernels.depthwise.convolution import prepare_depthwise
 from karat24.refimpl.kernels.elementwise.activations import (
     prepare_hard_swish,
@@ -102,13 +101,7 @@ def _filtered(of_bytes: Prepare) -> Prepare:
     return prepared
 
 
-def _wide(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
-    """Of int16: a CONV_2D by one matrix product where it can be."""
-    product = prepare_wide_convolution(view, rule, target) if view.op == "CONV_2D" else None
-    return product or prepare_wide_taps(view, rule, target)
-
-
-_OF_OTHERS: Mapping[str, Prepare] = {"int16": _wide, "float32": prepare_hybrid}
+_OF_OTHERS: Mapping[str, Prepare] = {"int16": prepare_wide_convolution, "float32": prepare_hybrid}
 
 
 KERNELS: Mapping[str, Prepare] = MappingProxyType(

@@ -1,6 +1,6 @@
 """Layers of float32 data with int8 filters: rows quantized as they come, whole sums, float32 factors.
 
-Quantized values less their zero point lie within ±255, so the loop of int16 images (``wide_taps``) gives the
+Quantized values less their zero point lie within ±255, so the loop of int16 images (``wide``) gives the
 sums; what is before and behind them are a few passes over arrays. A row is one of a FULLY_CONNECTED, one
 image of a convolution; XNNPACK takes each pixel of a convolution with a single tap for a row.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from karat24.refimpl.contract import Kernel, Target, Values
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import Array, LayerView
-from karat24.refimpl.kernels.convolution.wide_taps import WideTaps, wide_taps
+from karat24.refimpl.kernels.convolution.wide import WideConvolution, wide_convolution
 from karat24.refimpl.kernels.jit.operands import operand
 from karat24.refimpl.kernels.rounding.fused_multiply_add import fma
 from karat24.refimpl.kernels.rounding.wide_requantize import WideRequantization
@@ -41,7 +41,7 @@ class HybridLayer:
     """A prepared layer. ``rows``: rows of its data; ``method`` is for channels before ``body``."""
 
     view: LayerView
-    sums: WideTaps
+    sums: WideConvolution
     rows: int
     method: Method
     tail: Method
@@ -112,7 +112,7 @@ def prepare_hybrid(view: LayerView, rule: Rule, target: Target) -> Kernel | None
     nothing, none = np.zeros(channels, np.int64), np.zeros(channels)
     unused = WideRequantization(False, 0, 0, channels, nothing, nothing, none, 0, 0)
     return HybridLayer(
-        view, wide_taps(view, 0, None, unused), rows, rule.method, rule.tail or rule.method,
+        view, wide_convolution(view, 0, None, unused), rows, rule.method, rule.tail or rule.method,
         channels if rule.tail is None else channels // rule.block * rule.block, scales,
     )  # fmt: skip
 

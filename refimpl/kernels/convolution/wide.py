@@ -1,10 +1,8 @@
-"""Sums of products of int16 images and int8 filters tap by tap: depthwise, grouped, transposed, of any bias.
+"""Convolutions of int16 images and int8 filters, tap by tap: of any kind and with any bias.
 
 A product of int16 and int8 is at most 2^22 in magnitude, so 511 of them are less than 2^31: they are added up
-in 32 bits, along the output channels, and carried over into 64 bits. (``wide`` multiplies by a BLAS library,
-which takes one product for all taps and channels, and no groups.)
-
-Output channels are innermost everywhere, so that the inner loops run along vectors.
+in 32 bits and carried over into 64 bits. Output channels are innermost everywhere, so that the inner loops
+run along vectors; a layer is as fast as by a BLAS library's float64 products, which are exact as well.
 """
 
 from __future__ import annotations
@@ -35,6 +33,9 @@ from karat24.refimpl.profiles.rules import Rule
 
 PRODUCTS_IN_32_BITS = 511
 """Products whose sum an int32 holds."""
+
+TOGETHER = 4
+"""Input channels whose products are added up before they are written to memory."""
 
 PRODUCTS_PER_STEP = 8
 """Products that take as long as an elementary step of other loops."""
@@ -84,6 +85,8 @@ class WideGeometry(NamedTuple):
     """Columns of the filter."""
     depth: int
     """Input channels of a group."""
+    packed_depth: int
+    """Those of the weights: a multiple of ``TOGETHER``, or 1."""
     group_filters: int
     """Output channels of a group."""
 
@@ -97,14 +100,14 @@ class WideLayer(NamedTuple):
     columns: NDArray[np.int64]
     """What each output column reads."""
     weights: NDArray[np.int8]
-    """Flat ``[tap y, tap x, depth, out_channel]``."""
+    """Flat ``[tap y, tap x, packed_depth, out_channel]``."""
     bias: NDArray[np.int64]
     """One per output channel."""
     requantization: WideRequantization
 
 
 @dataclass(frozen=True)
-class WideTaps(TaskKernel):
+class WideConvolution(TaskKernel):
     """A prepared layer; its tasks are output pixels. Input ``position`` is its image."""
 
     position: int
@@ -129,7 +132,7 @@ class WideTaps(TaskKernel):
         return Tasks((self.wide, image, outputs[0].reshape(-1), sums), self.pixels, self.work)
 
 
-def prepare_wide_taps(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+def prepare_wide_convolution(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
     """The kernel of an int16 layer that multiplies by a filter; None for rounding it lacks."""
     transposed = view.op == "TRANSPOSE_CONV"
     position, of_bias = (2, 3) if transposed else (0, 2)
@@ -137,12 +140,12 @@ def prepare_wide_taps(view: LayerView, rule: Rule, target: Target) -> Kernel | N
     requantization = prepare_wide_requantization(view, rule, view.input(position), view.input(1), bias)
     if requantization is None:
         return None
-    return wide_taps(view, position, None if bias is None else bias.data, requantization)
+    return wide_convolution(view, position, None if bias is None else bias.data, requantization)
 
 
-def wide_taps(
+def wide_convolution(
     view: LayerView, position: int, bias: Array | None, requantization: WideRequantization
-) -> WideTaps:
+) -> WideConvolution:
     """The loop over a layer's sums: of input ``position``, which has int16 values when it runs, and input 1.
 
     The layer is CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV or FULLY_CONNECTED; its filter is int8.
@@ -150,20 +153,29 @@ def wide_taps(
     filters, (data, taps, output) = view.input(1), _image_shapes(view, position)
     assert filters.data is not None
     depthwise = view.op == "DEPTHWISE_CONV_2D"
-    weights = filters.data if depthwise else filters.data.reshape(taps).transpose(1, 2, 3, 0)
     depth, channels = 1 if depthwise else taps[3], output[3]
+    packed_depth = 1 if depth == 1 else -(-depth // TOGETHER) * TOGETHER
+    weights = np.zeros((*taps[1:3], packed_depth, channels), np.int8)
+    weights[:, :, :depth] = (
+        filters.data.reshape(*taps[1:3], 1, channels)
+        if depthwise
+        else filters.data.reshape(taps).transpose(1, 2, 3, 0)
+    )
     rows, columns = (
         taps_read(phases, output[axis], data[axis])
         for axis, phases in enumerate(_phases(view, data, taps, output), 1)
     )
-    geometry = WideGeometry(*data[1:], *output[1:], taps[2], depth, channels * depth // data[3])
+    groups = data[3] // depth
+    geometry = WideGeometry(*data[1:], *output[1:], taps[2], depth, packed_depth, channels // groups)
     layer = WideLayer(
-        geometry, rows, columns, np.array(weights, np.int8, order="C").reshape(-1),
+        geometry, rows, columns, weights.reshape(-1),
         np.zeros(channels, np.int64) if bias is None else np.array(bias, np.int64), requantization,
     )  # fmt: skip
     pixels = math.prod(output[:3])
     read = output[0] * int(rows[:, _COUNT].sum()) * int(columns[:, _COUNT].sum())
-    return WideTaps(position, layer, pixels, read * depth * channels // PRODUCTS_PER_STEP + pixels * channels)
+    return WideConvolution(
+        position, layer, pixels, read * depth * channels // PRODUCTS_PER_STEP + pixels * channels
+    )
 
 
 _Shape: TypeAlias = tuple[int, ...]
@@ -229,24 +241,48 @@ def _accumulate(layer: WideLayer, memory: WideMemory, batch: int, y: int, x: int
             tap_x, in_x = column[_TAP] + j * column[_TAP_STEP], column[_PLACE] + j * column[_PLACE_STEP]
             at = ((batch * g.in_height + in_y) * g.in_width + in_x) * g.in_channels
             pixel = image[at : at + g.in_channels]
-            first = (tap_y * g.taps_x + tap_x) * g.depth
-            for c in range(g.depth):
-                if pending == PRODUCTS_IN_32_BITS:
+            first = (tap_y * g.taps_x + tap_x) * g.packed_depth
+            for c in range(0, g.depth, TOGETHER):
+                if pending > PRODUCTS_IN_32_BITS - TOGETHER:
                     _carry(memory)
                     pending = 0
+                if g.depth > 1:
+                    _add_together(g, c, pixel, weights[(first + c) * g.channels :], part)
+                    pending += TOGETHER
+                    continue
                 pending += 1
-                factors = weights[(first + c) * g.channels : (first + c + 1) * g.channels]
-                if g.channels == g.in_channels and g.depth == 1:
+                factors = weights[first * g.channels : (first + 1) * g.channels]
+                if g.channels == g.in_channels:
                     for o in range(g.channels):
                         part[o] += np.int32(pixel[o]) * np.int32(factors[o])
                     continue
-                for group in range(g.in_channels // g.depth):
-                    value = np.int32(pixel[group * g.depth + c])
-                    begin, end = group * g.group_filters, (group + 1) * g.group_filters
-                    of_group, by = part[begin:end], factors[begin:end]
+                for channel in range(g.in_channels):
+                    value, begin = np.int32(pixel[channel]), channel * g.group_filters
+                    of_group, by = part[begin:], factors[begin:]
                     for o in range(g.group_filters):
                         of_group[o] += value * np.int32(by[o])
     _carry(memory)
+
+
+@no_refcount_once
+def _add_together(g: WideGeometry, c: int, pixel: Array, weights: Array, part: Array) -> None:
+    """Products of ``TOGETHER`` channels of each group, from its channel ``c`` on, which is once the last but
+    some: those behind it count as 0."""
+    for group in range(g.in_channels // g.depth):
+        at, begin, end = group * g.depth + c, group * g.group_filters, (group + 1) * g.group_filters
+        left = g.depth - c
+        v0 = np.int32(pixel[at])
+        v1 = np.int32(pixel[at + 1]) if left > 1 else np.int32(0)
+        v2 = np.int32(pixel[at + 2]) if left > 2 else np.int32(0)
+        v3 = np.int32(pixel[at + 3]) if left > 3 else np.int32(0)
+        w0, w1 = weights[begin:end], weights[g.channels + begin : g.channels + end]
+        w2 = weights[2 * g.channels + begin : 2 * g.channels + end]
+        w3 = weights[3 * g.channels + begin : 3 * g.channels + end]
+        of_group = part[begin:end]
+        for o in range(g.group_filters):
+            of_group[o] += (
+                v0 * np.int32(w0[o]) + v1 * np.int32(w1[o]) + v2 * np.int32(w2[o]) + v3 * np.int32(w3[o])
+            )
 
 
 @no_refcount_inlined

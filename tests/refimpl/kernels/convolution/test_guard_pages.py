@@ -17,7 +17,7 @@ from karat24.refimpl.profiles.rules import Rule
 from tests.cases.weighted_layer import WeightedShape
 from tests.cases.weighted_layer import weighted_layer as layer
 from tests.refimpl.kernels.convolution.test_dense import EDGES
-from tests.refimpl.kernels.convolution.test_wide_taps import EDGES as INT16
+from tests.refimpl.kernels.convolution.test_wide import EDGES as INT16
 from tests.refimpl.kernels.convolution.test_winograd import SHAPES, seed_where_taken
 from tests.refimpl.kernels.depthwise.test_depthwise import EDGES as DEPTHWISE
 from tests.refimpl.kernels.depthwise.test_depthwise import IN_A_ROW
