@@ -8,7 +8,7 @@ image of a convolution; XNNPACK takes each pixel of a convolution with a single 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,10 +191,10 @@ def _half_away(values: Array) -> Array:
     """To the nearest whole number, ties away from zero, exactly."""
     magnitude = np.abs(values)
     whole = np.floor(magnitude)
-    return np.copysign(whole + (magnitude - whole >= 0.5), values)
+    return np.asarray(np.copysign(whole + (magnitude - whole >= 0.5), values))
 
 
-_QUANTIZERS: dict[Method, Any] = {
+_QUANTIZERS: dict[Method, Callable[[Floats], tuple[Floats, Floats]]] = {
     "rows_half_away": _symmetric_half_away,
     "rows_symmetric": _symmetric,
     "rows_affine": _affine,

@@ -165,14 +165,18 @@ def wide_convolution(
         taps_read(phases, output[axis], data[axis])
         for axis, phases in enumerate(_phases(view, data, taps, output), 1)
     )
-    groups = data[3] // depth
-    geometry = WideGeometry(*data[1:], *output[1:], taps[2], depth, packed_depth, channels // groups)
+    _, in_height, in_width, in_channels = data
+    batches, out_height, out_width, _ = output
+    geometry = WideGeometry(
+        in_height, in_width, in_channels, out_height, out_width, channels, taps[2], depth, packed_depth,
+        channels * depth // in_channels,
+    )  # fmt: skip
     layer = WideLayer(
         geometry, rows, columns, weights.reshape(-1),
         np.zeros(channels, np.int64) if bias is None else np.array(bias, np.int64), requantization,
     )  # fmt: skip
-    pixels = math.prod(output[:3])
-    read = output[0] * int(rows[:, _COUNT].sum()) * int(columns[:, _COUNT].sum())
+    pixels = batches * out_height * out_width
+    read = batches * int(rows[:, _COUNT].sum()) * int(columns[:, _COUNT].sum())
     return WideConvolution(
         position, layer, pixels, read * depth * channels // PRODUCTS_PER_STEP + pixels * channels
     )
