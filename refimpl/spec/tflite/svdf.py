@@ -26,7 +26,7 @@ from karat24.refimpl.spec.shared.scales import require_multiplier
 from karat24.refimpl.spec.shared.variables import require_variable, state_of
 
 MAX_INPUTS = 2**15
-"""As many products of 8-bit values as an int32 sum is sure to hold."""
+"""An int32 sum of fewer products of 8-bit values cannot overflow."""
 
 
 def check_svdf(view: LayerView) -> None:

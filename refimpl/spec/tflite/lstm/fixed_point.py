@@ -89,7 +89,7 @@ def _weighted(
     stored: Array,
     bias: Array | np.int64,
 ) -> Array:
-    """Products of what stands at ``source`` with the weights at ``place``, summed, in steps of ``scale``."""
+    """Sums of products of the values at ``source`` with the weights at ``place``, in steps of ``scale``."""
     tensor, weights = view.input(source), operand(values, place).astype(np.int64)
     sums = wrap32((stored - tensor.zero_point) @ weights.T + bias)
     effective = effective_multiplier("float32", tensor.scale, view.input(place).scale, scale)

@@ -34,7 +34,7 @@ def normalized(view: LayerView, values: Values, rule: Rule, gate: Gate, sums: Ar
 def _row(row: Array, coefficients: Array, bias: Array, guard: int, widens: bool) -> Array:
     """One row in steps of the coefficients' scale. ``guard`` is the variance of rows that have none.
 
-    Of a count that is no power of two the variance comes out too small, and products can leave int32, which
+    For a count that is not a power of two the variance is too small, and products can leave int32, which
     C leaves undefined: LiteRT 2.3 as compiled for x86-64 keeps 64 bits of them, tflite-runtime 2.14 keeps 32.
     """
     count = len(row)

@@ -1,4 +1,4 @@
-"""Where the tensors of an LSTM stand, and what is demanded of them.
+"""The positions of an LSTM's tensors, and the check of them.
 
 Source: LiteRT 2.3.0 ``kernels/lstm_shared.h``, and ``Prepare`` of ``kernels/lstm.cc`` and
 ``kernels/unidirectional_sequence_lstm.cc``.
@@ -43,16 +43,16 @@ CELL, OUTPUT = Gate(3, 7, None, 14, 22, 2), Gate(4, 8, 11, 15, 23, 3)
 
 DATA, PEEPHOLE, PROJECTION, PROJECTION_BIAS, OUTPUT_STATE, CELL_STATE = 0, 11, 16, 17, 18, 19
 HIDDEN = 4
-"""The intermediate with the scale and zero point of what is projected, or else of the output."""
+"""The intermediate with the parameters of the hidden tensor, which is the output without a projection."""
 
 GATE_SCALE = 2.0**-12
 """Steps of a gate's sum, of Q3.12, unless it is normalized."""
 
 CELL_EXPONENTS = range(-15, -8)
-"""Powers of two that a cell's scale may be: tanh is defined for 0 to 6 integer bits."""
+"""The exponents that the scale of a cell state may have: tanh is defined for 0 to 6 integer bits."""
 
 MAX_DEPTH = 2**15
-"""As many products of 8-bit values as an int32 sum is sure to hold."""
+"""An int32 sum of fewer products of 8-bit values cannot overflow."""
 
 
 class Sizes(NamedTuple):
@@ -110,7 +110,7 @@ def check_lstm(view: LayerView) -> None:
 
 
 def _check_kind(view: LayerView) -> None:
-    """The layer is an LSTM of int8 whose gates have 16 bits."""
+    """Raises UnsupportedOp unless the layer is an LSTM of int8 whose gates have 16 bits."""
     data, weights = view.input(DATA), view.input(OUTPUT.from_data)
     if data.dtype == "float32":
         kind = "float32" if weights.dtype == "float32" else f"float32 data and {weights.dtype} weights"
@@ -173,7 +173,7 @@ def _check_shapes(view: LayerView) -> None:
 
 
 def _check_constant(view: LayerView, position: int, dtype: str, shape: tuple[int, ...], there: bool) -> None:
-    """Input ``position`` is a constant of that type and shape, or left out."""
+    """Requires that input ``position`` is a constant of that type and shape, or left out."""
     if not there:
         require(view, view.optional_input(position) is None, f"input {position}, which this LSTM cannot have")
         return

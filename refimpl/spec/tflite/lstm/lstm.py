@@ -1,4 +1,4 @@
-"""LSTM of int8, run step by step; a step is that of the runtime the rule is of."""
+"""LSTM of int8, run step by step; the rule chooses the runtime's form of a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an LSTM knows between two time steps."""
+"""The state of an LSTM between two time steps."""
 
 from __future__ import annotations
 
