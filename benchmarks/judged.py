@@ -20,10 +20,11 @@ from benchmarks.onnx_node_tests import as_model, node_tests
 from benchmarks.results import ROOT
 from karat24.export import read_model
 from karat24.export.onnx import lower_qdq, read_onnx
-from karat24.refimpl.bounds import bound_for
+from karat24.refimpl.bounds import bounds_for
 from karat24.refimpl.errors import KaratError, ModelError, RefusedByRuntime
 from karat24.refimpl.graph import Graph, LayerView
 from karat24.refimpl.profiles import PROFILES, Profile
+from karat24.refimpl.profiles.rules import GIVEN
 from karat24.refimpl.step import check_layer
 
 PAGE = ROOT / "benchmarks" / "results" / "judged.md"
@@ -59,9 +60,11 @@ class Counted:
 
 
 def answer(view: LayerView, profile: Profile) -> Answer:
-    """The profile's answer about one layer."""
+    """The answer of the profile about one layer."""
+    rule = GIVEN
     try:
-        if check_layer(view, profile).method != "unspecified":
+        rule = check_layer(view, profile)
+        if rule.method != "unspecified":
             return Answer("judged")
         reason, outcome = "float32 in an order that no document fixes", "lacking"
     except RefusedByRuntime as error:
@@ -69,7 +72,7 @@ def answer(view: LayerView, profile: Profile) -> Answer:
     except ModelError as error:
         reason, outcome = _without_layer(error, view), "lacking"
     try:
-        bound_for(view)
+        bounds_for(view, rule)
     except ModelError:
         return Answer(outcome, reason)
     return Answer("bound")

@@ -51,12 +51,17 @@ class Model:
         return Model(f"{self.family}-{size}", size)
 
 
+def public_folder() -> Path:
+    """The folder of public models: ``KARAT24_MODELS``, else ``../shared/models``."""
+    return Path(os.environ.get("KARAT24_MODELS", ROOT.parent / "shared" / "models"))
+
+
 def all_models(sizes: Sequence[int]) -> Iterator[Model]:
     """The flagships at ``sizes``, then the public models of ``KARAT24_MODELS`` (``../shared/models``)."""
     for size in sizes:
         for family in FLAGSHIPS:
             yield Model(f"{family}-{size}", size)
-    folder = Path(os.environ.get("KARAT24_MODELS", ROOT.parent / "shared" / "models"))
+    folder = public_folder()
     for path in sorted(folder.glob("*/*.tflite")):
         yield Model(path.relative_to(folder).with_suffix("").as_posix(), path=path)
 

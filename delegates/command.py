@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import platform
 import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from typing import IO
 from karat24.delegates.by_files import ByFiles, write_inputs
 from karat24.delegates.child import TIME_LIMIT
 from karat24.delegates.fitting import Fit
+from karat24.delegates.programs import run_program
 from karat24.delegates.protocol import Model, Probe, Tensors
 from karat24.refimpl.errors import (
     DelegateCrashed,
@@ -114,20 +113,14 @@ class CommandDelegate(ByFiles):
             words = [word.replace(place, path) for word in words]
         with tempfile.TemporaryFile() as log:
             try:
-                process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
+                code = run_program(words, self.time_limit, log)
             except OSError as error:
                 raise DelegateUnavailable(f"{self.name}: cannot start {words[0]}: {error.strerror}") from None
-            try:
-                code = process.wait(self.time_limit)
             except subprocess.TimeoutExpired:
                 raise DelegateTimeout(
                     f"{self.name}: did not end within {self.time_limit:g} s, so it was stopped; raise the "
                     "time limit if the model is merely large"
                 ) from None
-            finally:
-                _end(process)
             if code:
                 raise self._failure(code, log)
 
@@ -138,12 +131,3 @@ class CommandDelegate(ByFiles):
         if code < 0:
             return DelegateCrashed(f"{self.name}: died of signal {-code}{said}")
         return DelegateError(f"{self.name}: ended with exit code {code}{said}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the process and whatever it started and left in its group."""
-    if os.name == "posix":
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
 import platform
 import shutil
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from karat24.delegates.edgetpu_log import CompilerLog, parse_log
+from karat24.delegates.programs import run_program
 from karat24.refimpl.errors import DelegateError, DelegateTimeout, DelegateUnavailable, UsageError
 
 EDGETPU_COMPILER = "KARAT24_EDGETPU_COMPILER"
@@ -27,7 +28,7 @@ WHERE = (
 )
 TIME_LIMIT = 600.0
 OUTPUT_KEPT = 1 << 20
-"""Bytes of the compiler's output that are read: a broken one may print without end."""
+"""Bytes of the compiler's output that are read."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,22 @@ class CompilerOptions:
 
 
 def find_compiler() -> Path:
-    """The compiler's path. Raises DelegateUnavailable, saying what it is and where its maker has it."""
+    """The compiler's absolute path, since it is started in another folder.
+
+    Raises DelegateUnavailable, saying what it is and where its maker has it.
+    """
     named = os.environ.get(EDGETPU_COMPILER)
     if named:
         path = shutil.which(named)
         if path is None:
             raise DelegateUnavailable(f"{EDGETPU_COMPILER} names {named!r}, which is not a program; {WHERE}")
-        return Path(path)
+        return Path(path).absolute()
     path = shutil.which(PROGRAM)
     if path is None:
         machine = platform.machine()
         here = "" if machine in ("x86_64", "AMD64") else f" (this machine is {machine})"
         raise DelegateUnavailable(f"the Edge TPU compiler is not installed{here}: {WHERE}")
-    return Path(path)
+    return Path(path).absolute()
 
 
 def compile_model(
@@ -93,8 +97,8 @@ def compile_model(
     DelegateUnavailable without a compiler, DelegateTimeout, and DelegateError with the compiler's reason.
     """
     options = options or CompilerOptions()
-    if time_limit <= 0:
-        raise UsageError(f"a time limit of {time_limit:g} s; give more than 0")
+    if not 0 < time_limit < math.inf:
+        raise UsageError(f"a time limit of {time_limit:g} s; give more than 0, and an end")
     program = find_compiler()
     with tempfile.TemporaryDirectory(prefix="karat24-edgetpu-") as scratch:
         folder = Path(scratch)
@@ -122,34 +126,18 @@ def _run(command: list[str], folder: Path, time_limit: float) -> tuple[int, str]
     printed = folder / "printed.txt"
     with printed.open("wb") as output:
         try:
-            process = subprocess.Popen(
-                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )  # fmt: skip
+            code = run_program(command, time_limit, output, folder)
         except OSError as error:
             raise DelegateUnavailable(
                 f"{command[0]}: cannot be started ({error.strerror}); {WHERE}"
             ) from None
-        try:
-            code = process.wait(timeout=time_limit)
         except subprocess.TimeoutExpired:
             raise DelegateTimeout(
                 f"{Path(command[0]).name}: no result within {time_limit:g} s, so it was stopped; "
                 "give it more time, or a smaller model"
             ) from None
-        finally:
-            _end(process)
     with printed.open("rb") as output:
         return code, output.read(OUTPUT_KEPT).decode("utf-8", "replace")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends whatever is left of the compiler's own session."""
-    if os.name == "posix":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.wait()
 
 
 def _reason(log: CompilerLog, code: int, missing: list[str], text: str) -> str:

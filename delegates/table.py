@@ -76,7 +76,8 @@ EDGETPU_LANE = TfliteLane(
     resolver="BUILTIN",
     remedy="install Google's Edge TPU runtime (the package libedgetpu1-std of "
     "https://packages.cloud.google.com/apt coral-edgetpu-stable, or a build from "
-    "https://github.com/google-coral/libedgetpu that matches your TFLite runtime)",
+    "https://github.com/google-coral/libedgetpu that matches your TFLite runtime) and a TFLite runtime "
+    "(pip install 'ai-edge-litert==2.3.*')",
 )
 """Any installed runtime interprets the model; layers that the compiler mapped run on the device."""
 

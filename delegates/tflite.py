@@ -30,6 +30,10 @@ TFLITE_PYTHON = "KARAT24_TFLITE_PYTHON"
 """Environment variable naming the interpreter of an environment that has tflite-runtime."""
 
 
+GOOGLES = "pycoral"
+"""A package of a name that another project's has on PyPI, so that its being here says nothing. Google's needs
+tflite-runtime beside it."""
+
 LITERT_PYTHON = "KARAT24_LITERT_PYTHON"
 """Environment variable naming the interpreter of an environment that has another version of LiteRT."""
 
@@ -199,7 +203,7 @@ def python_for(lane: TfliteLane) -> str:
     named for tflite-runtime."""
     if lane.packages == ("ai_edge_litert",) and os.environ.get(LITERT_PYTHON):
         return os.environ[LITERT_PYTHON]
-    if any(importlib.util.find_spec(package) for package in lane.packages):
+    if any(importlib.util.find_spec(package) for package in lane.packages if package != GOOGLES):
         return sys.executable
     if "tflite_runtime" in lane.packages:
         return os.environ.get(TFLITE_PYTHON) or sys.executable

@@ -64,6 +64,8 @@ class Record:
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
             subject, answers = content["subject"], dict(content["answers"])
+            if not {"right", "wrong"}.issuperset(answers.values()):
+                raise ValueError("an answer nobody gives")
         except (ValueError, KeyError, TypeError, OSError):
             raise UsageError(f"{self._path}: no record of a search; remove it to begin anew") from None
         if subject != self._subject:

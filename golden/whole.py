@@ -17,7 +17,7 @@ from karat24.golden.diff import diff_arrays
 from karat24.golden.explain_whole import WholeExplainer
 from karat24.golden.layer_record import Gathered, OutputRecord
 from karat24.golden.undefined import cleared, unchanged
-from karat24.refimpl.bounds import Interval, bound_for
+from karat24.refimpl.bounds import Interval, bounds_for
 from karat24.refimpl.bounds.chain import interval_of
 from karat24.refimpl.engine import Feeds, Program, Progress
 from karat24.refimpl.errors import (
@@ -192,7 +192,7 @@ class WholeModel:
         shown = {} if isinstance(run, DelegateError) or run.capture_changed else run.trace.tensors
         values = {**{i: v for i, v in result.trace.tensors.items() if i not in unknown}, **shown}
         intervals = {
-            index: interval_of_step(step, values, unknown.get(index, ""))
+            index: interval_of_step(step, index, values, unknown.get(index, ""))
             for index, step in self._given.items()
         }
         for index in unknown.keys() & shown.keys() - self._given.keys():
@@ -322,14 +322,14 @@ class WholeModel:
         }
 
 
-def interval_of_step(step: Step, values: Mapping[int, Array], absent: str) -> Interval | str:
-    """The interval of a layer's outputs over all orders of float32 operations, or why it is not known.
+def interval_of_step(step: Step, output: int, values: Mapping[int, Array], absent: str) -> Interval | str:
+    """The interval of tensor ``output`` over all orders of float32 operations, or why it is not known.
 
     ``absent`` says why the runtime's values are not known, where they are not.
     """
     view = step.view
     try:
-        bound = bound_for(view)
+        bounds = bounds_for(view, step.rule)
     except ModelError:
         return reason_to_give(step)
     inputs = []
@@ -339,7 +339,7 @@ def interval_of_step(step: Step, values: Mapping[int, Array], absent: str) -> In
             return f"{reason_to_give(step)}; the runtime does not show what the layer reads"
         inputs.append(value)
     try:
-        return absent or bound(inputs)
+        return absent or bounds(inputs)[[tensor.index for tensor in view.outputs].index(output)]
     except CannotCompare as error:
         return str(error)
 

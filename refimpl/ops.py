@@ -244,7 +244,7 @@ def check_supported(view: LayerView) -> None:
     OPS[view.op].check(view)
 
 
-ATTENTION = ("com.microsoft:Attention", "com.microsoft:QAttention")
+ATTENTION = "com.microsoft:Attention"
 
 
 def why_unsupported(op: str) -> str:
@@ -258,7 +258,7 @@ def why_unsupported(op: str) -> str:
             "karat24 computes no control flow; the graphs it enters can be judged one by one, with "
             "--subgraph and a number that karat24 inspect shows"
         )
-    if op in ATTENTION:
+    if op == ATTENTION:
         return (
             "scores and their softmax are summed in float32 inside it, in an order that no document fixes; "
             "what lies before and behind it is compared"

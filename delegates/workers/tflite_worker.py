@@ -38,6 +38,9 @@ def find_runtime(wanted: list[str]) -> tuple[Any, str, str]:
     """(module, package name, version) of the first importable runtime among ``wanted``."""
     problems = []
     for package in wanted:
+        if package == "pycoral" and is_foreign_pycoral():
+            problems.append("pycoral: the package of this name here is another project's, not Google's")
+            continue
         try:
             if package == "ai_edge_litert":
                 from ai_edge_litert import interpreter as module

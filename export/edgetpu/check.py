@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from karat24.export.edgetpu.constraints import GENERAL, LIMITS, message
+from karat24.export.edgetpu.read import is_compiled
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Graph, LayerView
 
@@ -28,11 +29,13 @@ class LayerCheck:
 
 
 def check_graph(graph: Graph) -> tuple[LayerCheck, ...]:
-    """Checks every layer, in order. Raises UsageError for a graph that is no .tflite."""
+    """Checks every layer, in order. Raises UsageError for a graph that is no .tflite, or compiled already."""
     if graph.format != "tflite":
         raise UsageError(
             "the Edge TPU's compiler takes .tflite files only; give the int8 .tflite of this model"
         )
+    if is_compiled(graph):
+        raise UsageError("this model is compiled for the Edge TPU already; give the .tflite it was made from")
     lost: dict[int, LayerView] = {}
     checks = []
     for view in graph.views():
@@ -57,4 +60,4 @@ def _check(view: LayerView) -> LayerCheck:
     broken = tuple(f"{message(constraint)}; here {wrong}" for constraint, wrong in found if wrong)
     outcome: Outcome = "stays" if broken else "may_stay" if limits.doubt else "maps"
     reasons = broken or ((limits.doubt,) if limits.doubt else ())
-    return LayerCheck(view.layer.index, view.op, name, outcome, reasons, limits.runtime)
+    return LayerCheck(view.layer.index, view.op, name, outcome, reasons, limits.needs(view))

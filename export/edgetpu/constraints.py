@@ -24,6 +24,11 @@ Constraint: TypeAlias = Callable[[LayerView], str]
 
 EIGHT_BITS = ("int8", "uint8")
 MAX_SOFTMAX = 16_000
+INNER = 3
+"""The dimensions y, x and channel; what stands before them counts as the batch."""
+
+NEWER = 13
+"""The runtime from which on variants of older ops are taken, too."""
 
 
 def _activations(view: LayerView) -> list[Tensor]:
@@ -87,7 +92,7 @@ def one_dimensional_output(view: LayerView) -> str:
 def short_softmax(view: LayerView) -> str:
     """Softmax takes one vector of at most 16,000 values: leave a larger one, or one per pixel, to the CPU."""
     image = view.input(0)
-    wrong = math.prod(image.shape[:-1]) > 1 or image.shape[-1] > MAX_SOFTMAX
+    wrong = math.prod(image.shape[:-1]) > 1 or _last_size(image) > MAX_SOFTMAX
     return _shown(image) if wrong else ""
 
 
@@ -102,18 +107,52 @@ def _is_zero(tensor: Tensor) -> bool:
     return bool((np.asarray(tensor.data) == zero).all())
 
 
-def over_x_and_y(view: LayerView) -> str:
-    """The mean must be over x and y: reduce other dimensions on the CPU, or as an average pooling."""
-    axes, rank = _constant_integers(view, 1), len(view.input(0).shape)
-    if axes is None:
-        return "its axes are computed"
-    found = sorted(axis % rank for axis in axes) if rank else []
-    return "" if found == [rank - 3, rank - 2] else f"axes {found} of {rank}"
+def two_inputs_with_a_constant(view: LayerView) -> str:
+    """A concatenation with a constant must have only two inputs: join the others in a layer of their own."""
+    constants = sum(t is not None and t.is_constant for t in view.inputs)
+    return f"{len(view.inputs)} inputs" if constants and len(view.inputs) != 2 else ""
+
+
+def constant_axes(view: LayerView) -> str:
+    """The dimensions to reduce must be constants: give them as numbers when the model is built."""
+    return "its axes are computed" if _axes(view) is None else ""
+
+
+def no_reduction_of_the_batch(view: LayerView) -> str:
+    """The batch must not be reduced: leave it out of the dimensions."""
+    axes, rank = _axes(view) or [], len(view.input(0).shape)
+    return f"axes {axes} of {rank}" if any(axis < rank - INNER for axis in axes) else ""
+
+
+def channels_in_fours(view: LayerView) -> str:
+    """A mean over channels needs a multiple of 4 channels: add channels, or average over x and y."""
+    channels = _last_size(view.input(0))
+    return f"{channels} channels" if _is_over_channels(view) and channels % 4 else ""
 
 
 def known_padding(view: LayerView) -> str:
     """Amounts of padding must be constants: give them as numbers when the model is built."""
     return "its amounts are computed" if _constant_integers(view, 1) is None else ""
+
+
+def no_padding_of_the_batch(view: LayerView) -> str:
+    """The batch must not be padded: pad x, y or channels."""
+    amounts = _padding(view)
+    outer = amounts[: max(len(amounts) - INNER, 0)]
+    return f"amounts {outer} before the inner {INNER} dimensions" if any(map(any, outer)) else ""
+
+
+def not_along_the_batch(view: LayerView) -> str:
+    """Tensors must not be packed along the batch: pack along x, y or channels."""
+    rank = len(view.output().shape)
+    axis = view.integer("axis", 0) % max(rank, 1)
+    return f"along dimension 0 of {rank}" if rank > INNER and axis == 0 else ""
+
+
+def no_masks(view: LayerView) -> str:
+    """A strided slice must not add or skip dimensions: slice every dimension, and reshape the result."""
+    masks = [name for name in ("ellipsis_mask", "new_axis_mask") if view.integer(name, 0)]
+    return " and ".join(masks)
 
 
 def not_over_batch(view: LayerView) -> str:
@@ -139,6 +178,34 @@ def one_alpha_per_channel(view: LayerView) -> str:
     return "" if math.prod(alpha.shape) == (alpha.shape or (1,))[-1] else _shown(alpha)
 
 
+def _last_size(tensor: Tensor) -> int:
+    return tensor.shape[-1] if tensor.shape else 1
+
+
+def _axes(view: LayerView) -> list[int] | None:
+    """Dimensions that a reduction takes away, counted from the front; None where they are computed."""
+    axes, rank = _constant_integers(view, 1), len(view.input(0).shape)
+    return None if axes is None else sorted({axis % rank for axis in axes}) if rank else []
+
+
+def _padding(view: LayerView) -> list[tuple[int, int]]:
+    """Amounts before and behind each dimension; none where they are computed."""
+    amounts = _constant_integers(view, 1) or []
+    return list(zip(amounts[::2], amounts[1::2], strict=False))
+
+
+def _is_over_channels(view: LayerView) -> bool:
+    return len(view.input(0).shape) - 1 in (_axes(view) or [])
+
+
+def _pads_channels(view: LayerView) -> bool:
+    return any(any(pair) for pair in _padding(view)[-1:])
+
+
+def _is_dilated(view: LayerView) -> bool:
+    return max(view.integer("dilation_w_factor", 1), view.integer("dilation_h_factor", 1)) > 1
+
+
 def _constant_integers(view: LayerView, position: int) -> list[int] | None:
     tensor = view.optional_input(position)
     if tensor is None or tensor.data is None:
@@ -149,40 +216,48 @@ def _constant_integers(view: LayerView, position: int) -> list[int] | None:
 @dataclass(frozen=True)
 class Limits:
     """What holds for one op: the lowest runtime that takes it, its constraints beside those of all ops, and
-    why it may stay on the CPU though it keeps them."""
+    why it may stay on the CPU though it keeps them. ``newer`` tells variants that runtimes take from
+    :data:`NEWER` on."""
 
     constraints: tuple[Constraint, ...] = ()
     runtime: int = 10
     doubt: str = ""
+    newer: Callable[[LayerView], bool] | None = None
+
+    def needs(self, view: LayerView) -> int:
+        """The lowest runtime that takes this layer."""
+        return max(self.runtime, NEWER) if self.newer is not None and self.newer(view) else self.runtime
 
 
 GENERAL: tuple[Constraint, ...] = (eight_bit_tensors, fixed_sizes, three_inner_dimensions)
 """Limits of every op."""
 
 _CONVOLUTION = (constant_parameters, equal_dilation)
+_REDUCTION = (constant_axes, no_reduction_of_the_batch)
 _RESIZE = Limits(doubt="depending on its sizes the compiler leaves it on the CPU, to avoid losing precision")
 
 LIMITS: Mapping[str, Limits] = MappingProxyType(
     {
         "ADD": Limits(),
         "AVERAGE_POOL_2D": Limits((no_fused_activation,)),
-        "CONCATENATION": Limits((no_fused_activation, zero_constants)),
+        "CONCATENATION": Limits((no_fused_activation, zero_constants, two_inputs_with_a_constant)),
         "CONV_2D": Limits(_CONVOLUTION),
-        "DEPTHWISE_CONV_2D": Limits(_CONVOLUTION),
+        "DEPTHWISE_CONV_2D": Limits(_CONVOLUTION, newer=_is_dilated),
         "EXPAND_DIMS": Limits(runtime=13),
         "FULLY_CONNECTED": Limits((constant_parameters, default_weights_format, one_dimensional_output)),
         "L2_NORMALIZATION": Limits(),
         "LOGISTIC": Limits(),
         "MAXIMUM": Limits(),
         "MAX_POOL_2D": Limits((no_fused_activation,)),
-        "MEAN": Limits((over_x_and_y,)),
+        "MEAN": Limits((*_REDUCTION, channels_in_fours), newer=_is_over_channels),
         "MINIMUM": Limits(),
         "MUL": Limits(),
-        "PAD": Limits((known_padding,)),
+        "PACK": Limits((not_along_the_batch,), runtime=13),
+        "PAD": Limits((known_padding, no_padding_of_the_batch), newer=_pads_channels),
         "PRELU": Limits((one_alpha_per_channel,), runtime=13),
         "QUANTIZE": Limits(runtime=13),
-        "REDUCE_MAX": Limits(runtime=14),
-        "REDUCE_MIN": Limits(runtime=14),
+        "REDUCE_MAX": Limits(_REDUCTION, runtime=14),
+        "REDUCE_MIN": Limits(_REDUCTION, runtime=14),
         "RELU": Limits(),
         "RELU6": Limits(),
         "RELU_N1_TO_1": Limits(),
@@ -196,9 +271,9 @@ LIMITS: Mapping[str, Limits] = MappingProxyType(
         "SPLIT": Limits((not_over_batch,)),
         "SQUARED_DIFFERENCE": Limits(runtime=14),
         "SQUEEZE": Limits(runtime=13),
-        "STRIDED_SLICE": Limits((unit_strides,)),
+        "STRIDED_SLICE": Limits((unit_strides, no_masks)),
         "SUB": Limits(),
-        "SUM": Limits(runtime=13),
+        "SUM": Limits(_REDUCTION, runtime=13),
         "TANH": Limits(),
         "TRANSPOSE": Limits(runtime=14),
         "TRANSPOSE_CONV": Limits(

@@ -8,6 +8,7 @@ from typing import Any
 from karat24.export.edgetpu.instructions import InstructionStream
 from karat24.export.edgetpu.package import Executable, Package
 from karat24.export.edgetpu.read import CompiledModel, compiled_from, is_compiled
+from karat24.refimpl.flexbuffer import FlexValue
 from karat24.refimpl.graph import Graph
 
 ON_CHIP_BYTES = 8 << 20
@@ -22,6 +23,7 @@ def describe(model: CompiledModel) -> dict[str, Any]:
                 "layer": op.view.layer.index,
                 "inputs": [tensor.name for tensor in op.view.inputs if tensor is not None],
                 "outputs": [tensor.name for tensor in op.view.outputs],
+                "options": {name: _plain(value) for name, value in op.options.items()},
                 **_package(op.package),
             }
             for op in model.ops
@@ -39,12 +41,19 @@ def describe_graph(graph: Graph) -> dict[str, Any] | None:
     return describe(compiled_from(graph)) if is_compiled(graph) else None
 
 
+def _plain(value: FlexValue) -> int | float | str | list[int] | None:
+    """A value as JSON has it."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
 def _package(package: Package) -> dict[str, Any]:
     return {
         "min_runtime_version": package.min_runtime_version,
         "compiler_version": package.compiler_version,
         "model_identifier": package.model_identifier,
         "signature_bytes": package.signature_bytes,
+        "keypair_version": package.keypair_version,
+        "virtual_chip_id": package.virtual_chip_id,
         "executables": [_executable(executable) for executable in package.executables],
     }
 
@@ -53,6 +62,7 @@ def _executable(executable: Executable) -> dict[str, Any]:
     stream = InstructionStream(executable.instructions)
     return {
         "type": executable.type,
+        "version": executable.version,
         "name": executable.name,
         "chip": executable.chip,
         "batch_size": executable.batch_size,
@@ -61,7 +71,8 @@ def _executable(executable: Executable) -> dict[str, Any]:
         "narrow_memory_bytes_per_tile": executable.narrow_memory_bytes_per_tile,
         "caching_token": f"{executable.caching_token:016x}",
         "instructions": len(stream),
-        "output_stages": len(stream.stages()),
+        "bitstream_bytes": [len(bitstream) for bitstream in executable.instructions],
+        "output_stages": stream.stage_count(),
         "relocations": dict(executable.relocations),
         "dma_bytes": dict(executable.dma_bytes),
         "dma_hints": dict(executable.dma_hints),

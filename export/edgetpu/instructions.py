@@ -36,7 +36,11 @@ from types import MappingProxyType
 
 import numpy as np
 
+from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import Array
+
+MAX_STAGES = 50_000
+"""A made-up file may be nothing but stages; known ones have some hundred."""
 
 UNITS: Mapping[int, str] = MappingProxyType(
     {0x18: "multiply", 0x38: "multiply", 0x30: "move", 0x70: "pool", 0xB0: "add"}
@@ -88,14 +92,26 @@ class InstructionStream:
         return value >> first & (1 << count) - 1
 
     def stages(self) -> tuple[Stage, ...]:
-        """Every output stage, in order."""
+        """Every output stage, in order. Raises ModelError for more than any model has."""
+        places = self._places()
+        if places.size > MAX_STAGES:
+            raise ModelError(f"{places.size} output stages in one executable; models have some hundred")
+        return tuple(self._stage(place) for place in places.tolist())
+
+    def stage_count(self) -> int:
+        """How many output stages there are."""
+        return self._places().size
+
+    def _places(self) -> Array:
+        """The instructions that hold an output stage."""
         low, high = self._words[:, 0], self._words[:, 1]
         unit_bit, below_unit = np.uint64(1 << 52), np.uint64((1 << 48) - 1)
         if len(low) < 4:
-            return ()
+            return np.empty(0, np.int64)
         empty = (low[:-3] == 0) & (high[:-3] == 0)
         selected = (low[1:-2] & unit_bit != 0) & (low[1:-2] & below_unit == 0)
-        return tuple(self._stage(int(before) + 2) for before in np.flatnonzero(empty & selected))
+        places: Array = np.flatnonzero(empty & selected) + 2
+        return places
 
     def holding(self, multiplier: int, lower: int, upper: int) -> list[Stage]:
         """Every instruction with these float32 bits where a stage has them, whatever stands around it."""
@@ -104,7 +120,7 @@ class InstructionStream:
         found = (low >> np.uint64(29) & mask == np.uint64(multiplier)) & (
             high >> np.uint64(29) & mask == np.uint64(lower)
         )
-        places = np.flatnonzero(found[1:-1]) + 1
+        places = np.flatnonzero(found[1:-1])[:MAX_STAGES] + 1
         return [stage for at in places if (stage := self._stage(int(at))).upper == upper]
 
     def _stage(self, at: int) -> Stage:

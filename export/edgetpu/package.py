@@ -63,6 +63,7 @@ class Executable:
     fills in; ``dma_bytes`` sums what is transferred by kind; ``dma_hints`` counts the hints.
     """
 
+    version: int
     name: str
     type: str
     chip: str
@@ -90,6 +91,7 @@ class Package:
     compiler_version: str
     model_identifier: str
     signature_bytes: int
+    keypair_version: int
     virtual_chip_id: int
     executables: tuple[Executable, ...]
 
@@ -129,6 +131,7 @@ def read_package(content: bytes) -> Package:
         table.text(PackageField.COMPILER_VERSION),
         table.text(PackageField.MODEL_IDENTIFIER),
         len(table.data(PackageField.SIGNATURE) or b""),
+        table.integer(PackageField.KEYPAIR_VERSION),
         table.integer(PackageField.VIRTUAL_CHIP_ID),
         executables,
     )
@@ -148,6 +151,7 @@ def _executable(content: bytes) -> Executable:
             relocations[_meta(place.table(FieldOffsetField.META))] += 1
     moved, hints, deterministic = _dma(table.table(ExecutableField.DMA_HINTS))
     return Executable(
+        version=table.integer(ExecutableField.VERSION),
         name=table.text(ExecutableField.NAME),
         type=EXECUTABLE_TYPES[number],
         chip=table.text(ExecutableField.CHIP),

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from karat24.export.edgetpu.package import Package, read_package
-from karat24.export.edgetpu.schema import CUSTOM_OP, PACKAGE_KEY
+from karat24.export.edgetpu.schema import CUSTOM_OP, FURTHER_EXECUTABLES_KEY, OPTIONS, PACKAGE_KEY
 from karat24.export.tflite import read_tflite
 from karat24.export.tflite.schema import CUSTOM, CUSTOM_OPTIONS
-from karat24.refimpl.errors import ModelError
-from karat24.refimpl.flexbuffer import read_flexbuffer_map
+from karat24.refimpl.errors import ModelError, UnsupportedOp
+from karat24.refimpl.flexbuffer import FlexValue, read_flexbuffer_map
 from karat24.refimpl.graph import Graph, LayerView
 
 
 @dataclass(frozen=True)
 class CompiledOp:
-    """One custom op of the graph and the package it carries."""
+    """One custom op of the graph and the package it carries; ``options`` are those beside it, by their names
+    in :data:`OPTIONS`."""
 
     view: LayerView
     package: Package
+    options: Mapping[str, FlexValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,17 +77,22 @@ def compiled_from(graph: Graph) -> CompiledModel:
     for view in graph.views():
         if view.op == CUSTOM + CUSTOM_OP:
             try:
-                ops.append(CompiledOp(view, _package(view)))
+                ops.append(CompiledOp(view, *_package(view)))
             except ModelError as error:
                 raise type(error)(f"layer {view.layer.index} ({CUSTOM_OP}): {error}") from None
     return CompiledModel(graph, tuple(ops))
 
 
-def _package(view: LayerView) -> Package:
+def _package(view: LayerView) -> tuple[Package, Mapping[str, FlexValue]]:
     options = view.layer.attributes.get(CUSTOM_OPTIONS, b"")
     if not isinstance(options, bytes):
         raise ModelError("its options are not a vector of bytes")
-    package = read_flexbuffer_map(options).get(PACKAGE_KEY)
+    stored = read_flexbuffer_map(options)
+    if stored.get(FURTHER_EXECUTABLES_KEY):
+        raise UnsupportedOp(
+            "its options hold further executables beside the package; none are known, nor read"
+        )
+    package = stored.get(PACKAGE_KEY)
     if not isinstance(package, bytes):
         raise ModelError("its options hold no package")
-    return read_package(package)
+    return read_package(package), {name: stored[key] for key, name in OPTIONS.items() if key in stored}

@@ -19,6 +19,12 @@ IDENTIFIER = b"DWN1"
 PACKAGE_KEY = "4"
 """The key of the package in the custom op's FlexBuffer map."""
 
+FURTHER_EXECUTABLES_KEY = "7"
+"""The key of a vector of further executables; it is empty in every known file."""
+
+OPTIONS: Mapping[str, str] = MappingProxyType({"1": "version", "5": "preference", "6": "chips"})
+"""The other keys of that map, and what stands there."""
+
 
 class PackageField(IntEnum):
     """Fields of ``table Package``."""

@@ -98,7 +98,7 @@ BUILTINS: Mapping[str, Builtin] = MappingProxyType(
         "ARG_MAX": _op("ArgMaxOptions", (_type("output_type"),), v.by_type(int8=2, bool=3)),
         "ARG_MIN": _op("ArgMinOptions", (_type("output_type"),), v.by_type(int8=2, bool=3)),
         "AVERAGE_POOL_2D": _op("Pool2DOptions", _pool, _int16),
-        "BATCH_MATMUL": _op("BatchMatMulOptions", (_flag("adj_x"), _flag("adj_y"), _hybrid), _int16),
+        "BATCH_MATMUL": _op("BatchMatMulOptions", (_flag("adj_x"), _flag("adj_y"), _hybrid), v.batch_matmul),
         "BATCH_TO_SPACE_ND": _op("BatchToSpaceNDOptions", (), v.space_batch),
         "BROADCAST_TO": _op(
             "BroadcastToOptions", (), lambda view: 3 if view.input(0).dtype in ("int8", "int16") else 2

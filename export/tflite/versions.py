@@ -82,6 +82,13 @@ def depthwise(view: LayerView) -> int:
     return {"int16": 5, "int8": 3}.get(view.input(0).dtype, 2 if dilated else 1)
 
 
+def batch_matmul(view: LayerView) -> int:
+    """BATCH_MATMUL: int8 is 2, int16 is 3, hybrid is 1 or (asymmetric) 4."""
+    if _hybrid(view):
+        return 4 if view.flag("asymmetric_quantize_inputs") else 1
+    return {"int8": 2, "int16": 3}.get(view.input(0).dtype, 1)
+
+
 def svdf(view: LayerView) -> int:
     """SVDF: int8 is 3, hybrid is 2 or (asymmetric) 4."""
     if view.input(0).dtype == "int8":

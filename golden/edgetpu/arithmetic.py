@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView, Tensor
 from karat24.refimpl.spec.tflite.rational_sum import operand_factors
 
@@ -34,9 +35,13 @@ def reciprocal(tensor: Tensor) -> np.float32:
 
 
 def multipliers(view: LayerView) -> Array:
-    """``(s_in * s_filter[channel]) * (1 / s_out)`` of a layer with a filter, float32 ``[scale]``."""
+    """``(s_in * s_filter[channel]) * (1 / s_out)`` of a layer with a filter, float32 ``[scale]``.
+
+    Raises UnsupportedOp for a filter without scales.
+    """
     filter_ = view.input(1).quantization
-    assert filter_ is not None
+    if filter_ is None:
+        raise UnsupportedOp(f"{view}: its filter has no quantization parameters")
     products = np.float32(view.input(0).scale) * np.array(filter_.scale, np.float32)
     result: Array = products * reciprocal(view.output())
     return result

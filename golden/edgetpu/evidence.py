@@ -23,6 +23,8 @@ class Evidence:
     def __init__(self, view: LayerView) -> None:
         self.view = view
         self.on_cpu = False
+        self.may_hold_more = False
+        """Whether bytes that no layer explains may be its: how its op keeps parameters is not known."""
         self.proved: Counter[str] = Counter()
         self.places: list[Place] = []
         self.stages: list[int] = []

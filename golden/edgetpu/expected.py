@@ -26,6 +26,8 @@ from karat24.golden.edgetpu.arithmetic import (
     reciprocal,
     unsigned_zero_point,
 )
+from karat24.golden.edgetpu.structure import last_size, require_filter, require_images
+from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import LayerView, Tensor
 
 ONE = bits(1.0)
@@ -53,9 +55,26 @@ class Expected:
 
 
 def expected_stages(view: LayerView) -> tuple[Expected, ...]:
-    """Every way the layer's stage may be; none where it is not known how the layer is compiled."""
+    """Every way the layer's stage may be; none where it is not known how the layer is compiled.
+
+    Raises ModelError where the layer's tensors lack the numbers to predict from.
+    """
     describe = STAGES.get(view.op)
-    return () if describe is None else tuple(describe(view))
+    if describe is None:
+        return ()
+    require_images(view)
+    return tuple(describe(view))
+
+
+def output_numbers(view: LayerView) -> Mapping[str, int | str | bool]:
+    """Clamps and zero point that the last stage of any op must have that gives this output; empty where the
+    layer's tensors do not say."""
+    try:
+        require_images(view)
+        activation = view.op if view.op in ("RELU", "RELU6", "RELU_N1_TO_1") else None
+        return _output(view, activation)
+    except ModelError:
+        return {}
 
 
 def needs_stage(view: LayerView) -> bool:
@@ -92,10 +111,11 @@ def _blocks(channels: int) -> frozenset[tuple[int, int]]:
 
 
 def _weighted(view: LayerView) -> list[Expected]:
+    require_filter(view)
     filter_ = view.input(1)
     factors = multipliers(view)
     depthwise = view.op == "DEPTHWISE_CONV_2D" and not (view.input(0).shape[-1] == 1 < filter_.shape[-1])
-    channels = 4 if depthwise else view.output().shape[-1]
+    channels = 4 if depthwise else last_size(view.output())
     values = {
         "unit": "multiply",
         "first_zero_point": unsigned_zero_point(view.input(0)),
@@ -125,7 +145,7 @@ def _added(view: LayerView) -> list[Expected]:
     }
     if (a, b) != (1, 1):
         values["constant"] = -(a * unsigned_zero_point(first) + b * unsigned_zero_point(second))
-    return [Expected(values, _blocks(view.output().shape[-1]) | {(4, 4)})]
+    return [Expected(values, _blocks(last_size(view.output())) | {(4, 4)})]
 
 
 def _multiplied(view: LayerView) -> list[Expected]:
@@ -137,6 +157,8 @@ def _multiplied(view: LayerView) -> list[Expected]:
 def _averaged(view: LayerView) -> list[Expected]:
     image = view.input(0)
     if view.op == "MEAN":
+        if not _is_over_the_image(view):
+            return []
         window = math.prod(image.shape) // math.prod(view.output().shape)
         output = _output(view, "NONE")
     else:
@@ -150,9 +172,16 @@ def _averaged(view: LayerView) -> list[Expected]:
         **output,
     }
     return [
-        Expected(values, _blocks(image.shape[-1]) | {(4, 4)}),
+        Expected(values, _blocks(last_size(image)) | {(4, 4)}),
         Expected({**values, "lower": INFINITE[0], "upper": INFINITE[1]}),
     ]
+
+
+def _is_over_the_image(view: LayerView) -> bool:
+    """Whether a mean is over y and x, as in every pair with one."""
+    axes, rank = view.input(1).data, len(view.input(0).shape)
+    found = () if axes is None or rank < 3 else sorted({int(axis) % rank for axis in axes.reshape(-1)})
+    return list(found) == [rank - 3, rank - 2]
 
 
 def _largest(view: LayerView) -> list[Expected]:

@@ -13,6 +13,13 @@ Verdict: TypeAlias = Literal["proved", "differs", "on_cpu", "not_provable"]
 Value: TypeAlias = int | float | str | None
 
 
+NOT_COVERED = (
+    "what no known field of a compiled file shows, which is strides, dilation, padding and windows, which of "
+    "several images an operation reads, and how the device adds and rounds"
+)
+"""What a proof does not say, whatever its verdict."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One value of the compiled file that is not the source's.
@@ -56,7 +63,10 @@ class LayerProof:
 @dataclass(frozen=True)
 class ParameterBytes:
     """How the bytes of one executable's parameters are explained: by layers, as zeros between them, as
-    0/1 matrices that only move channels, or not at all (first byte and end of each run)."""
+    0/1 matrices that only move channels, or not at all (first byte and end of each run).
+
+    ``undescribed`` are runs that may be those of a layer whose parameters nobody has described; where there
+    is no such layer, what is left is ``unexplained``."""
 
     kind: str
     size: int
@@ -64,6 +74,7 @@ class ParameterBytes:
     zeros: int
     routing: int
     unexplained: tuple[tuple[int, int], ...]
+    undescribed: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ class Proof:
         verdicts = {layer.verdict for layer in self.layers}
         if self.io or "differs" in verdicts or any(part.unexplained for part in self.parameters):
             return "differs"
-        unknown = self.stages or any(part.routing for part in self.parameters)
+        unknown = self.stages or any(part.routing or part.undescribed for part in self.parameters)
         if unknown or "not_provable" in verdicts or "proved" not in verdicts:
             return "not_provable"
         return "proved"
@@ -117,6 +128,7 @@ class Proof:
             "inputs_and_outputs": {"proved": self.io_proved, "findings": [vars(item) for item in self.io]},
             "parameters": [vars(part) for part in self.parameters],
             "stages_of_no_layer": list(self.stages),
+            "not_covered": NOT_COVERED,
         }
 
 

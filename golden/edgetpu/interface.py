@@ -88,7 +88,8 @@ def _layer(tensor: Tensor, layer: IoLayer) -> Iterator[Checked]:
     if math.prod(tensor.shape) not in (elements, batched):
         yield "shape", where, str(tensor.shape), str(layer.shape)
     yield "type", where, tensor.dtype, layer.dtype
-    if tensor.quantization is not None and layer.scale is not None:
+    numbers = tensor.quantization
+    if numbers is not None and not numbers.per_channel:
         yield "scale", where, tensor.scale, layer.scale
         offset = ZERO_POINT_OFFSET.get(layer.dtype, 0)
         yield "zero point", where, tensor.zero_point + offset, layer.zero_point
@@ -102,6 +103,7 @@ def check_cpu_layer(wanted: LayerView, found: LayerView) -> tuple[int, list[Find
         stored = [repr(view.layer.attributes.get(name)) for view in (wanted, found)]
         checked.append((f"attribute {name}", "", stored[0], stored[1]))
     checked.append(("number of inputs", "", len(wanted.inputs), len(found.inputs)))
+    checked.append(("number of outputs", "", len(wanted.outputs), len(found.outputs)))
     pairs = [
         *zip(wanted.inputs, found.inputs, strict=False),
         *zip(wanted.outputs, found.outputs, strict=False),
@@ -110,6 +112,7 @@ def check_cpu_layer(wanted: LayerView, found: LayerView) -> tuple[int, list[Find
         if a is None or b is None:
             checked.append(("input", "", None if a is None else a.name, None if b is None else b.name))
             continue
+        checked.append(("name of an input or output", "", a.name, b.name))
         checked += _tensor(a, b)
         checked += _constants(a, b)
     findings = [Finding(field, where, a, b) for field, where, a, b in checked if a != b]

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from karat24.golden.edgetpu.arithmetic import multipliers
-from karat24.refimpl.errors import UnsupportedOp
+from karat24.golden.edgetpu.structure import require_filter
 from karat24.refimpl.graph import Array, LayerView
 
 UNSIGNED_INT8_ZERO = 128
@@ -99,11 +99,11 @@ def layer_weights(view: LayerView) -> Weights:
     """The weights of CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED.
 
     A depthwise filter over a single input channel is laid out as an ordinary one. Raises UnsupportedOp
-    where the filter is not a constant of 8-bit integers.
+    for tensors of other kinds and sizes than pairs show (``structure.py``).
     """
+    require_filter(view)
     filter_, bias = view.input(1), view.optional_input(2)
-    if filter_.data is None or filter_.dtype not in ("int8", "uint8") or filter_.quantization is None:
-        raise UnsupportedOp(f"{view}: its filter must be a constant of 8-bit integers")
+    assert filter_.quantization is not None
     values: Array = np.asarray(filter_.data).view(np.uint8)
     zero_point = filter_.quantization.zero_point[0]
     if filter_.dtype == "int8":

@@ -7,20 +7,23 @@ most; where it resembles none, it may be a step inside an op that is not underst
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeAlias
 
 from karat24.export.edgetpu.instructions import InstructionStream, Stage
+from karat24.golden.edgetpu.consistency import SAME_NUMBERS
 from karat24.golden.edgetpu.expected import (
     INFINITE,
     ONE,
     OPAQUE,
-    STAGES,
     Expected,
     expected_stages,
     needs_stage,
+    output_numbers,
 )
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import LayerView
@@ -45,9 +48,6 @@ ANYWHERE = 1 << 62
 Changed: TypeAlias = tuple[Stage, Expected, tuple[str, ...]]
 """A stage, what it should be, and the fields in which it is not."""
 
-Span: TypeAlias = tuple[int, int]
-"""Instructions, without the first and the last."""
-
 
 @dataclass
 class Paired:
@@ -55,6 +55,9 @@ class Paired:
 
     view: LayerView
     ways: tuple[Expected, ...]
+    reason: str = ""
+    """Why there are no ways, where the layer's own tensors are it."""
+
     stages: list[Stage] = field(default_factory=list)
     changed: list[Changed] = field(default_factory=list)
     shared: list[int] = field(default_factory=list)
@@ -89,7 +92,7 @@ class Paired:
     @property
     def missing(self) -> bool:
         """Whether the layer must have a stage and has none."""
-        return needs_stage(self.view) and not self.stages and not self.changed
+        return bool(self.ways) and needs_stage(self.view) and not self.stages and not self.changed
 
 
 def pair(
@@ -98,7 +101,7 @@ def pair(
     """Every layer with its stages, in the order of ``views``, the stages that belong to none, and the
     fields that stand elsewhere in this stream, which are not compared."""
     stages = stream.stages()
-    layers = [Paired(view, _ways(view)) for view in views]
+    layers = [_paired(view) for view in views]
     known = [layer for layer in layers if layer.ways]
     elsewhere = _fields_elsewhere(known, stages)
     for layer in known:
@@ -115,7 +118,7 @@ def pair(
             layer.shared += [other.view.layer.index for other in owners if other is not layer]
         if not owners:
             left.append(stage)
-    spans = _opaque_spans(layers)
+    spans = _opaque(layers)
     left = _one_field_off(known, left, spans)
     recognised = frozenset(stage.instruction for stage in stages)
     for layer in known:
@@ -125,12 +128,12 @@ def pair(
     return layers, [stage for stage in left if _must_belong(stage, spans)], elsewhere
 
 
-def _ways(view: LayerView) -> tuple[Expected, ...]:
-    """None for a layer whose tensors lack the numbers to predict from."""
+def _paired(view: LayerView) -> Paired:
+    """Without ways where the layer's tensors lack the numbers to predict from."""
     try:
-        return expected_stages(view)
-    except ModelError:
-        return ()
+        return Paired(view, expected_stages(view))
+    except ModelError as error:
+        return Paired(view, (), str(error))
 
 
 def _fields_elsewhere(known: Sequence[Paired], stages: Sequence[Stage]) -> frozenset[str]:
@@ -152,11 +155,15 @@ def _fields_elsewhere(known: Sequence[Paired], stages: Sequence[Stage]) -> froze
     return frozenset(name for name in seen if 2 * right[name] < seen[name])
 
 
-def _one_field_off(known: Sequence[Paired], left: Sequence[Stage], spans: Sequence[Span]) -> list[Stage]:
+def _one_field_off(known: Sequence[Paired], left: Sequence[Stage], spans: Sequence[Opaque]) -> list[Stage]:
     """Stages that differ from a layer's in a single field are that layer's; inside an op that is
-    not understood only beside the layer's others, since its own steps have the most common values."""
+    not understood only beside the layer's others, since its own steps have the most common values, and
+    not where it is that op's own output that the stage gives."""
     still = list(left[MAX_LEFT:])
     for stage in left[:MAX_LEFT]:
+        if any(opaque.gives(stage) for opaque in spans):
+            still.append(stage)
+            continue
         reach = NEARBY if _inside(stage, spans) else ANYWHERE
         near = [
             layer
@@ -202,25 +209,52 @@ def _between_neighbours(known: Sequence[Paired], layer: Paired, stages: Sequence
 
 
 def _distance(layer: Paired, stage: Stage) -> int:
-    return min((abs(own.instruction - stage.instruction) for own in layer.stages), default=0)
+    """To the nearest of the layer's stages, which stand in order."""
+    place = bisect_left(layer.stages, stage.instruction, key=lambda own: own.instruction)
+    beside = layer.stages[max(place - 1, 0) : place + 1]
+    return min((abs(own.instruction - stage.instruction) for own in beside), default=0)
 
 
-def _opaque_spans(layers: Sequence[Paired]) -> list[Span]:
-    """Instructions between the stages around each op whose inner stages are not understood."""
-    spans = []
+@dataclass(frozen=True)
+class Opaque:
+    """An op whose inner stages are not understood: the instructions that it may lie in, first and last
+    not among them, and the numbers of its output, where it gives some of its own."""
+
+    first: int
+    last: int
+    output: Mapping[str, int | str | bool]
+
+    def holds(self, stage: Stage) -> bool:
+        """Whether the stage stands where the op's may."""
+        return self.first < stage.instruction < self.last
+
+    def gives(self, stage: Stage) -> bool:
+        """Whether the stage gives the op's output."""
+        return (
+            self.holds(stage)
+            and bool(self.output)
+            and all(getattr(stage, name) == value for name, value in self.output.items())
+        )
+
+
+def _opaque(layers: Sequence[Paired]) -> list[Opaque]:
+    """Each op whose inner stages are not understood, between the stages of the layers around it."""
+    found = []
     for position, layer in enumerate(layers):
-        if layer.view.op in OPAQUE or layer.view.op not in STAGES:
-            before = [own.instruction for other in layers[:position] for own in other.stages]
-            behind = [own.instruction for other in layers[position + 1 :] for own in other.stages]
-            spans.append((max(before, default=-1), min(behind, default=ANYWHERE)))
-    return spans
+        if layer.view.op in OPAQUE or not layer.ways:
+            before = [other.stages[-1].instruction for other in layers[:position] if other.stages]
+            behind = [other.stages[0].instruction for other in layers[position + 1 :] if other.stages]
+            own = layer.view.op not in SAME_NUMBERS
+            output = output_numbers(layer.view) if own else MappingProxyType({})
+            found.append(Opaque(max(before, default=-1), min(behind, default=ANYWHERE), output))
+    return found
 
 
-def _inside(stage: Stage, spans: Sequence[Span]) -> bool:
-    return any(first < stage.instruction < last for first, last in spans)
+def _inside(stage: Stage, spans: Sequence[Opaque]) -> bool:
+    return any(opaque.holds(stage) for opaque in spans)
 
 
-def _must_belong(stage: Stage, spans: Sequence[Span]) -> bool:
+def _must_belong(stage: Stage, spans: Sequence[Opaque]) -> bool:
     """Whether a stage that belongs to no layer is worth a remark: it is neither inside an op that is not
     understood nor a plain copy."""
     if stage.unit not in UNDERSTOOD or _inside(stage, spans):

@@ -16,11 +16,17 @@ from karat24.golden.edgetpu.layout import Form, Weights, block_fields, encoded, 
 from karat24.refimpl.graph import Array
 
 ALIGNMENT = 64
-SAMPLE = 1024
-"""Bytes by which every place is judged before the best is compared in full."""
+PROBES = 64
+"""Bytes by which places are judged before some are compared in full."""
+
+CANDIDATES = 8
+"""Places compared in full."""
 
 MAX_OCCURRENCES = 256
 """Places tried for one run of bytes; only made-up files repeat a layer more often."""
+
+FEW = 16
+"""Places that are as well compared in full as by another byte."""
 
 ALIKE = 0.5
 """From this share of equal bytes on, a place holds the layer with differences, not something else."""
@@ -55,14 +61,26 @@ class Blob:
         self.number, self.kind, self.content = number, kind, content
         self.explained: Array = np.zeros(len(content), bool)
         self.cursor = 0
+        self.claims: set[tuple[int, int]] = set()
+        self._before: Array | None = None
 
     def free(self, start: int, size: int) -> bool:
         """Whether these bytes exist and are not explained yet."""
         return 0 <= start <= len(self.content) - size and not self.explained[start : start + size].any()
 
+    def free_places(self, size: int) -> Array:
+        """Of every multiple of 64 with room for ``size`` bytes behind it, whether these are free, bool."""
+        if self._before is None:  # how many bytes are explained before each
+            self._before = np.concatenate([np.zeros(1, np.int32), np.cumsum(self.explained, dtype=np.int32)])
+        starts = slice(0, max(len(self.content) - size + 1, 0), ALIGNMENT)
+        free: Array = self._before[starts] == self._before[size:][starts]
+        return free
+
     def claim(self, start: int, size: int) -> Place:
         """Marks bytes as explained; what is looked for next is looked for behind them."""
         self.explained[start : start + size] = True
+        self.claims.add((start, start + size))
+        self._before = None
         self.cursor = -(-(start + size) // ALIGNMENT) * ALIGNMENT
         return Place(self.number, start, start + size)
 
@@ -70,13 +88,15 @@ class Blob:
         """Where the bytes occur, from a multiple of 64 on, the place behind the last found first."""
         if self.content.startswith(pattern, self.cursor):
             yield self.cursor
-        at = -1
-        for _ in range(MAX_OCCURRENCES):
-            at = self.content.find(pattern, (at // ALIGNMENT + 1) * ALIGNMENT if at >= 0 else 0)
-            if at < 0:
-                return
-            if at % ALIGNMENT == 0:
-                yield at
+        wanted, there = np.frombuffer(pattern, np.uint8), np.frombuffer(self.content, np.uint8)
+        places = np.arange(0, max(len(self.content) - len(pattern) + 1, 0), ALIGNMENT)
+        for probe in _telling(wanted):
+            if places.size <= FEW:
+                break
+            places = places[there[places + probe] == wanted[probe]]
+        for place in places[:MAX_OCCURRENCES].tolist():
+            if self.content.startswith(pattern, place):
+                yield place
 
     def left_over(self) -> list[tuple[int, int]]:
         """Runs of bytes that are not explained and not all zero, as first byte and end."""
@@ -84,6 +104,15 @@ class Blob:
         edges = np.flatnonzero(np.diff(np.concatenate([[0], (~self.explained).view(np.int8), [0]])))
         runs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
         return [(start, stop) for start, stop in runs if nonzero[start:stop].any()]
+
+
+def _telling(content: Array) -> list[int]:
+    """Some of the content's bytes, all over it; none that are 0, as long as there are others: a record is
+    mostly 0, like much of a blob."""
+    nonzero = np.flatnonzero(content)
+    chosen = nonzero if nonzero.size else np.arange(content.size)
+    probes: list[int] = chosen[np.linspace(0, chosen.size - 1, PROBES).astype(np.int64)].tolist()
+    return probes
 
 
 def place_bytes(blobs: list[Blob], content: bytes) -> Place | None:
@@ -96,13 +125,29 @@ def place_bytes(blobs: list[Blob], content: bytes) -> Place | None:
 
 
 def place_weights(blobs: list[Blob], weights: Weights) -> Place | None:
-    """Claims the place that holds a layer's weights to the last bit; None where there is none."""
+    """Claims the place that holds a layer's weights to the last bit; None where there is none.
+
+    A layer whose every number is another's, too, may lie where that one lies.
+    """
     for form in forms(weights):
         for tile in tiles(weights):
             place = place_bytes(blobs, _whole(weights, form, tile))
             if place is not None:
                 return place
-    return _place_mixed(blobs, weights) if len(tiles(weights)) > 1 else None
+    mixed = _place_mixed(blobs, weights) if len(tiles(weights)) > 1 else None
+    return mixed or _shared(blobs, weights)
+
+
+def _shared(blobs: list[Blob], weights: Weights) -> Place | None:
+    """The place of another layer that holds the same bytes."""
+    for form in forms(weights):
+        for tile in tiles(weights):
+            content = _whole(weights, form, tile)
+            for blob in blobs:
+                for start, stop in sorted(blob.claims):
+                    if stop - start == len(content) and blob.content.startswith(content, start):
+                        return Place(blob.number, start, stop)
+    return None
 
 
 def _place_mixed(blobs: list[Blob], weights: Weights) -> Place | None:
@@ -131,10 +176,15 @@ def _continues(blob: Blob, start: int, blocks: list[list[bytes]]) -> bool:
 def differences(blobs: list[Blob], weights: Weights) -> tuple[Place, list[Difference]] | None:
     """What differs where the layer most likely lies, and claims it; None where nothing is like it."""
     best: tuple[int, Blob, int, Form, int] | None = None
+    places: dict[tuple[bool, int, int], tuple[Blob, int] | None] = {}
     for form in forms(weights):
         for tile in tiles(weights):
             content = _whole(weights, form, tile)
-            found = closest(blobs, content)
+            # What fills up moves no byte: forms that differ in it alone lie in one place.
+            key = form.bias, form.block, tile
+            if key not in places:
+                places[key] = closest(blobs, content)
+            found = places[key]
             if found is not None:
                 blob, start = found
                 equal = _equal(blob, start, content)
@@ -151,8 +201,7 @@ def closest(blobs: list[Blob], content: bytes) -> tuple[Blob, int] | None:
     """The free place most like the bytes; None where none is at least half like them."""
     best: tuple[int, Blob, int] | None = None
     for blob in blobs:
-        start = _candidate(blob, np.frombuffer(content, np.uint8))
-        if start is not None:
+        for start in _candidates(blob, np.frombuffer(content, np.uint8)):
             equal = _equal(blob, start, content)
             if equal >= ALIKE * len(content) and (best is None or equal > best[0]):
                 best = equal, blob, start
@@ -169,19 +218,17 @@ def _whole(weights: Weights, form: Form, tile: int) -> bytes:
     return b"".join(encoded(block_fields(weights, form, first, tile)) for first in starts)
 
 
-def _candidate(blob: Blob, content: Array) -> int | None:
-    """The free place whose first bytes are most like the content's, if there is room for it anywhere."""
-    taken = np.concatenate([[0], np.cumsum(blob.explained)])
-    starts = np.arange(0, len(blob.content) - content.size + 1, ALIGNMENT)
-    starts = starts[taken[starts + content.size] == taken[starts]]
-    if not starts.size:
-        return None
-    sample = content[:SAMPLE]
-    windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(blob.content, np.uint8), sample.size)
-    alike = [
-        (windows[some] == sample).sum(axis=1) for some in np.array_split(starts, starts.size // 4096 + 1)
-    ]
-    return int(starts[int(np.argmax(np.concatenate(alike)))])
+def _candidates(blob: Blob, content: Array) -> list[int]:
+    """The free places that agree with the content in most of its bytes here and there, best first."""
+    free = blob.free_places(content.size)
+    there = np.frombuffer(blob.content, np.uint8)
+    alike = np.zeros(free.size, np.int16)
+    if not free.any():
+        return []
+    for probe in _telling(content):
+        alike += there[probe::ALIGNMENT][: free.size] == content[probe]
+    likeliest = np.argsort(np.where(free, -alike, 1), kind="stable")[:CANDIDATES]
+    return [ALIGNMENT * int(place) for place in likeliest if free[place]]
 
 
 def _compare(blob: Blob, start: int, weights: Weights, form: Form, tile: int) -> Iterator[Difference]:

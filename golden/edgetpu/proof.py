@@ -2,8 +2,8 @@
 
 The proof of a layer covers every number of the source that the compiled file holds: weights, biases,
 multipliers and zero points bit for bit, the clamps its activation leaves, its channels, and that it stands
-behind the layers it reads. It does not cover what the device computes with them: its accumulation and
-rounding, and where it keeps intermediate images.
+behind the layers it reads. It does not cover strides, dilation, padding and windows, which of several images
+a layer reads, and what the device computes: its accumulation and rounding, and where it keeps images.
 """
 
 from __future__ import annotations

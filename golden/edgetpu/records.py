@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from karat24.golden.edgetpu.arithmetic import reciprocal
+from karat24.golden.edgetpu.structure import last_size
 from karat24.refimpl.graph import Array, LayerView, Tensor
 
 CHANNELS_PER_RECORD = 4
@@ -18,7 +19,7 @@ CHANNELS_PER_RECORD = 4
 
 def softmax_records(view: LayerView) -> bytes:
     """The records of SOFTMAX as compilers of 2020 and 2021 write them; others keep none."""
-    classes, scale = view.input(0).shape[-1], np.float32(view.input(0).scale)
+    classes, scale = last_size(view.input(0)), np.float32(view.input(0).scale)
     zeros = _records(np.zeros(classes, "<f4"), -0.0)
     beyond = scale * np.finfo(np.float32).max
     scales = _records(np.full(classes, scale, "<f4"), float(beyond))

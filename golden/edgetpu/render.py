@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from karat24.golden.edgetpu.finding import LayerProof, ParameterBytes, Proof, Verdict
+from karat24.golden.edgetpu.finding import NOT_COVERED, LayerProof, ParameterBytes, Proof, Verdict
 
 WORDS: dict[Verdict, str] = {
     "proved": "proved",
@@ -36,6 +36,8 @@ def lines(proof: Proof) -> Iterator[str]:
         yield _bytes(part)
     yield ", ".join(f"{proof.count(verdict)} {word}" for verdict, word in WORDS.items())
     yield conclusion(proof)
+    if proof.verdict != "differs":
+        yield f"Not covered: {NOT_COVERED}."
 
 
 def conclusion(proof: Proof) -> str:
@@ -51,7 +53,11 @@ def conclusion(proof: Proof) -> str:
 
 def _detail(layer: LayerProof) -> str:
     proved = ", ".join(f"{count:,} {what}" for what, count in layer.proved.items() if count)
-    return "; ".join(part for part in (proved if layer.verdict == "proved" else "", *layer.reasons) if part)
+    if layer.verdict == "not_provable" and proved:
+        proved = f"proved are {proved}"
+    elif layer.verdict != "proved":
+        proved = ""
+    return "; ".join(part for part in (proved, *layer.reasons) if part)
 
 
 def _bytes(part: ParameterBytes) -> str:
@@ -61,4 +67,6 @@ def _bytes(part: ParameterBytes) -> str:
         text += f", {part.routing:,} matrices that move channels, which are not compared"
     for start, stop in part.unexplained:
         text += f"; bytes {start:,} to {stop:,} belong to no layer"
+    for start, stop in part.undescribed:
+        text += f"; bytes {start:,} to {stop:,} may be those of a layer whose parameters are not described"
     return text

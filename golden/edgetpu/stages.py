@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from karat24.export.edgetpu.instructions import InstructionStream, Stage
 from karat24.golden.edgetpu.arithmetic import (
@@ -61,14 +62,18 @@ def _conclude(layer: Evidence, found: Paired, stream: InstructionStream) -> None
     if found.stages:
         way, _ = found.closest(found.stages[0])
         layer.proved["output stage values"] = (len(way.values) + bool(way.blocks)) * len(found.stages)
-    if found.missing and found.ways:
+    if found.missing:
         layer.cannot(NO_STAGE)
     if found.view.op == "ADD" and found.stages:
         layer.differs(_factors(layer, found, stream))
     if found.view.op == "SOFTMAX":
-        _softmax(layer, stream)
+        layer.attempt(partial(_softmax, layer, stream))
     elif found.view.op not in STAGES:
         layer.cannot(UNDESCRIBED.get(found.view.op, f"how {found.view.op} is compiled is not described"))
+    elif not found.ways and not layer.reasons:
+        layer.cannot(found.reason or f"how such a {found.view.op} is compiled is not described")
+    elif found.view.op == "LOGISTIC" and found.view.input(0).scale == 1:
+        layer.cannot("its input's scale is 1, which stages of other layers have, too")
 
 
 def _difference(stage: Stage, way: Expected, name: str) -> Finding:
@@ -129,9 +134,11 @@ def _usual(copies: tuple[int, ...]) -> int:
 
 def _softmax(layer: Evidence, stream: InstructionStream) -> None:
     """A compiler that writes no records keeps the input's scale in an instruction."""
-    if "softmax records" in layer.proved or layer.places:
+    if "softmax records" in layer.proved or layer.places or layer.reasons:
         return
-    if stream.has_immediate(bits(layer.view.input(0).scale)):
+    if layer.view.input(0).scale == 1:
+        layer.cannot("its input's scale is 1, an immediate value that instructions hold anyway")
+    elif stream.has_immediate(bits(layer.view.input(0).scale)):
         layer.proved["softmax scale"] = 1
     else:
         layer.cannot("its input's scale is neither among the parameters nor in the instructions")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
@@ -73,6 +74,7 @@ class Search:
         return f"{self.wrong[nearest]} of {self.values} values, nearest {nearest}: {example}"
 
 
+@cache
 def _plain(rule: Rule, method: str) -> Rule:
     return replace(rule, method=method, tail=None, block=0, block_axis="none")  # type: ignore[arg-type]
 

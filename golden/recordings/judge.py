@@ -237,7 +237,7 @@ class _Judge:
         """Compares a float layer that no rule fixes with the bounds of its values."""
         index = record.tensor.index
         others = {i: value for i, value in self._values.items() if i != index}
-        interval = interval_of_step(step, others, "") if not step.missing else why
+        interval = interval_of_step(step, index, others, "") if not step.missing else why
         if isinstance(interval, str):
             record.refuse(interval)
             return

@@ -25,7 +25,8 @@ EPILOG = """examples:
   karat24 bisect model.tflite --check './on-device.sh {model} {inputs} {expected}'
   karat24 bisect model.tflite --delegate edgetpu --each
 
-The command is run once per part of the model, without a shell. {model} is a .tflite,
+The command is run once per part of the model, without a shell (--check 'sh -c "a {model} | b"'
+has one), and all it started is ended with it. {model} is a .tflite,
 {inputs} and {expected} are .npz files with arrays by tensor name. It says right with exit
 code 0, wrong with 1; anything else is undecided, and other parts are tried instead.
 
@@ -171,7 +172,13 @@ def _delegate(options: argparse.Namespace, running: ExitStack) -> Check:
 
 
 def _command(options: argparse.Namespace, folder: Path) -> Check:
+    from karat24.delegates.programs import run_program
     from karat24.refimpl.errors import UsageError
+
+    try:
+        command = shlex.split(options.check)
+    except ValueError as error:
+        raise UsageError(f"--check {options.check!r}: {error}") from None
 
     def check(part: Part) -> Answer:
         paths = {"model": folder / "part.tflite", "inputs": folder / "part-inputs.npz"}
@@ -179,11 +186,11 @@ def _command(options: argparse.Namespace, folder: Path) -> Check:
         paths["model"].write_bytes(part.model)
         paths["inputs"].write_bytes(_npz(part.inputs))
         paths["expected"].write_bytes(_npz(part.expected))
-        words = shlex.split(options.check)
+        words = command
         for name, path in paths.items():
             words = [word.replace("{" + name + "}", str(path)) for word in words]
         try:
-            code = subprocess.run(words, stdin=subprocess.DEVNULL, timeout=options.time_limit).returncode
+            code = run_program(words, options.time_limit)
         except subprocess.TimeoutExpired:
             print(f"{part.name}: no answer within {options.time_limit:g} s")
             return "undecided"

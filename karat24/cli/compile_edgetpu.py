@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from karat24.delegates.edgetpu_compiler import Compilation
+    from karat24.export.edgetpu import CompiledModel
     from karat24.golden.edgetpu import Proof
 
 HELP = "compile a .tflite with Google's edgetpu_compiler, and prove that the result carries its source"
@@ -24,6 +25,10 @@ unless it succeeds.
 
 exit codes: 0 compiled and nothing differs from the source, 1 something differs, 2 usage or input
 error, 3 the compiler is absent, failed or took too long"""
+
+
+REASONS_SHOWN = 3
+"""Rows of the compiler's table in a message."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,13 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compiles, proves, writes."""
     from karat24.delegates.edgetpu_compiler import CompilerOptions, compile_model, find_compiler
-    from karat24.export.edgetpu import read_compiled
+    from karat24.export.edgetpu import is_compiled
     from karat24.golden.edgetpu import prove
     from karat24.refimpl.errors import UsageError
 
     if options.model.suffix.lower() != ".tflite":
         raise UsageError(f"{options.model}: the Edge TPU's compiler takes .tflite files only")
     source = shared.read_graph(options.model)
+    if is_compiled(source):
+        raise UsageError(f"{options.model}: is compiled for the Edge TPU already")
     outputs = [shared.writable(path) for path in _outputs(options)]
     find_compiler()
     switches = CompilerOptions(
@@ -76,10 +83,30 @@ def run(options: argparse.Namespace) -> int:
         tuple(options.intermediate),
     )
     made = compile_model(options.model.read_bytes(), switches, options.time_limit)
-    proof = prove(source, [read_compiled(content) for content in made.files])
+    proof = prove(source, _read(made))
     _write(outputs, made.files)
     _print(made, proof, outputs, options.json)
     return 1 if proof.verdict == "differs" else 0
+
+
+def _read(made: Compilation) -> list[CompiledModel]:
+    """What the compiler wrote. Raises DelegateError where nothing of it is for the device, or unreadable."""
+    from karat24.export.edgetpu import compiled_from, is_compiled
+    from karat24.export.tflite import read_tflite
+    from karat24.refimpl.errors import DelegateError, ModelError
+
+    try:
+        graphs = [read_tflite(content) for content in made.files]
+        if not any(map(is_compiled, graphs)):
+            why = "; ".join(f"{row.op}: {row.status}" for row in made.log.operations[:REASONS_SHOWN])
+            raise DelegateError(
+                "the compiler leaves all of the model on the CPU, so nothing was written"
+                + (f" ({why})" if why else "")
+                + "; karat24 check-edgetpu says what to change"
+            )
+        return [compiled_from(graph) for graph in graphs]
+    except ModelError as error:
+        raise DelegateError(f"what the compiler wrote cannot be read, so it was not kept: {error}") from None
 
 
 def _outputs(options: argparse.Namespace) -> list[Path]:
@@ -90,13 +117,15 @@ def _outputs(options: argparse.Namespace) -> list[Path]:
 
 
 def _write(paths: Sequence[Path], contents: Sequence[bytes]) -> None:
-    """Each file appears whole or not at all."""
-    for path, content in zip(paths, contents, strict=True):
-        part = path.with_name(path.name + ".part")
-        try:
+    """Each file appears whole, and none where there is no room for all."""
+    parts = [path.with_name(path.name + ".part") for path in paths]
+    try:
+        for part, content in zip(parts, contents, strict=True):
             part.write_bytes(content)
+        for part, path in zip(parts, paths, strict=True):
             part.replace(path)
-        finally:
+    finally:
+        for part in parts:
             part.unlink(missing_ok=True)
 
 

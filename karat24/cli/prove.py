@@ -18,7 +18,8 @@ EPILOG = """examples:
   karat24 prove repair.onnx
 
 For the Edge TPU each layer is proved, differs (which field, both values), is on
-the CPU, or is not provable (why); every byte of the parameters is explained.
+the CPU, or is not provable (why); every byte of the parameters is explained. Strides,
+paddings, windows and the device's own arithmetic are in no known field of a compiled file.
 
 For TensorRT the verdicts come from the builder's own layer report: int8, float (with
 the kernel), or not found, when no kernel is that convolution's own.

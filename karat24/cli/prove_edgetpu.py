@@ -6,6 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
+NO_TOKEN = 0
+"""The caching token of an executable that keeps nothing on the device."""
+
 
 def run(options: argparse.Namespace) -> int:
     """Prints one verdict per layer; 0 only if everything on the device is proved."""
@@ -31,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
     if len(sources) > 1:
         groups = [(source, [model]) for source, model in zip(sources, models, strict=True)]
     proofs = [(source, prove(read_tflite(source), group)) for source, group in groups]
-    tokens = {token for model in models for token in model.caching_tokens if token}
-    together = len(tokens) == 1
+    tokens = {model.caching_tokens - {NO_TOKEN} for model in models}
+    together = len(tokens) == 1 and len(next(iter(tokens))) == 1
     if options.json:
         content = [{"source": str(source), **proof.as_dict()} for source, proof in proofs]
         print(json.dumps({"compiled_together": together, "proofs": content}, indent=1))

@@ -49,10 +49,17 @@ def reach(graph: Graph) -> tuple[Reach, Reach]:
 
     Raises UnsupportedOp for a layer whose window is not known, and UsageError for another kind of graph.
     """
+    tile_of(graph)
+    return _along(graph, 1), _along(graph, 2)
+
+
+def tile_of(graph: Graph) -> tuple[int, int]:
+    """Height and width of the tiles that a network takes. Raises UsageError as :func:`reach` does."""
     image, output = _ends(graph)
     if image != output:
         raise UsageError(f"tiles are stitched where output and input have one size, not {image} and {output}")
-    return _along(graph, 1), _along(graph, 2)
+    height, width = image
+    return height, width
 
 
 def _ends(graph: Graph) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -204,8 +211,7 @@ class ExactTiling:
     @property
     def tile(self) -> tuple[int, int]:
         """Height and width of the network's input."""
-        height, width = _ends(self.graph)[0]
-        return height, width
+        return tile_of(self.graph)
 
     @property
     def whole(self) -> tuple[int, int]:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from karat24.refimpl.bounds import functions, fused, matmul_nbits, normalization, onnx, tflite
+from karat24.refimpl.bounds import attention, functions, fused, matmul_nbits, normalization, onnx, tflite
 from karat24.refimpl.bounds.interval import Interval, Use
 from karat24.refimpl.contract import Check, Values
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import LayerView
 from karat24.refimpl.ops import OPS
+from karat24.refimpl.profiles.rules import Rule
 
-__all__ = ["BOUNDS", "Bound", "Interval", "Use", "bound_for"]
+__all__ = ["BOUNDS", "BY_RULE", "Bound", "Interval", "Use", "bound_for", "bounds_for"]
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,19 @@ def bound_for(view: LayerView) -> Callable[[Values], Interval]:
         raise UnsupportedOp(f"{view}: no bound is known for a float32 {view.op}")
     bound.check(view)
     return lambda values: bound.interval(view, values)
+
+
+BY_RULE: Mapping[str, Callable[[LayerView, Values, Rule], tuple[Interval, ...]]] = MappingProxyType(
+    {"com.microsoft:QAttention": attention.qattention}
+)
+"""Ops with several outputs, or with integer sums that the rule says how to form."""
+
+
+def bounds_for(view: LayerView, rule: Rule) -> Callable[[Values], tuple[Interval, ...]]:
+    """As :func:`bound_for`, one interval per output."""
+    by_rule = BY_RULE.get(view.op)
+    if by_rule is None:
+        bound = bound_for(view)
+        return lambda values: (bound(values),)
+    OPS[view.op].check(view)
+    return lambda values: by_rule(view, values, rule)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from karat24.refimpl.bounds import bound_for
+from karat24.refimpl.bounds import bounds_for
 from karat24.refimpl.bounds.interval import Interval
 from karat24.refimpl.engine import Program
 from karat24.refimpl.errors import CannotCompare, ModelError
@@ -68,7 +68,7 @@ def output_intervals(program: Program, step: Step, inputs: Inputs) -> tuple[Inte
         if len(exact) < len(inputs):
             raise CannotCompare(f"{step.view} reads what is only known within a bound")
         try:
-            return (bound_for(step.view)(exact),)
+            return bounds_for(step.view, step.rule)(exact)
         except ModelError as error:
             raise CannotCompare(step.missing or str(error)) from None
     if len(exact) == len(inputs):

@@ -133,3 +133,38 @@ class Interval:
             median_width=float(np.median((high - low) / step)),
             unit=unit,
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Either(Interval):
+    """What one of several kernels gives: a whole tensor lies in one of ``forms``.
+
+    ``low`` and ``high`` are around all of them.
+    """
+
+    forms: tuple[Interval, ...] = ()
+
+    @classmethod
+    def of(cls, *forms: Interval) -> Either:
+        """Of one or more intervals of one tensor."""
+        low = np.minimum.reduce([form.low for form in forms])
+        return cls(low, np.maximum.reduce([form.high for form in forms]), forms)
+
+    def nearest(self, found: Array) -> Array:
+        """``found`` where the form that fits it best allows it, else that form's nearest value."""
+        return self._fitting(found).nearest(found)
+
+    def reshaped(self, shape: tuple[int, ...]) -> Interval:
+        """The same values in another shape."""
+        return Either.of(*(form.reshaped(shape) for form in self.forms))
+
+    def use(self, found: Array) -> Use:
+        """How ``found`` lies in the form that fits it best. Raises CannotCompare as each of them."""
+        return self._fitting(found).use(found)
+
+    def _fitting(self, found: Array) -> Interval:
+        def unfitness(form: Interval) -> tuple[int, float]:
+            use = form.use(found)
+            return use.outside, use.median_width
+
+        return min(self.forms, key=unfitness)

@@ -3,18 +3,20 @@
 ``accuracy_level`` says in what the product may be computed. Up to 3 it is float32: weights
 ``scale (raw - zp)``, or the sums of ``raw`` and ``zp`` apart, so that a term's magnitude is
 ``|a| scale (raw + zp)``. At 4, which a session gives to those it makes of DequantizeLinear and MatMul, MLAS
-first makes 8-bit integers of each block of the data: ``q = rint(127 a / max|a|)``; sums of ``q (raw - zp)``
-are exact and scaled in float32, and on processors without that kernel the product is float32 after all. The
-interval reaches from the one to the other. A quotient so near a tie that float32 may round it either way
-counts both ways. Source: MLAS of ONNX Runtime 1.31.1, ``sqnbitgemm``; of its Arm kernels those of KleidiAI,
-which take a range per row, are not covered.
+first makes 8-bit integers of each block of the data: ``q = rint(127 a / max|a|)``. A quotient so near a tie
+that float32 may round it either way counts both ways. Products ``q raw`` are added as integers, piece by
+piece of a block, in the lanes of a vector; each piece is scaled and added in float32, and so is ``zp`` times
+the sum of q per block; the lanes are added up last. So a term goes through one rounding per piece and block
+and one per lane at most. On processors without that kernel the product is float32 after all: one
+kernel or the other computes the whole layer. Source: MLAS of ONNX Runtime 1.31.1, ``sqnbitgemm``; of its Arm
+kernels those of KleidiAI, which take a range per row, are not covered.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from karat24.refimpl.bounds.interval import TINY, UNIT, Interval
+from karat24.refimpl.bounds.interval import TINY, UNIT, Either, Interval
 from karat24.refimpl.bounds.sums import rounded_sum
 from karat24.refimpl.contract import Values
 from karat24.refimpl.errors import CannotCompare
@@ -24,6 +26,12 @@ from karat24.refimpl.spec.shared.requirements import operand
 
 BY_INTEGERS = 4
 """The ``accuracy_level`` that lets a runtime make integers of the data."""
+
+OVERFLOWING = 2.0**-120
+"""Where the largest value of a block is less, ``127 / max|a|`` may be no float32: its integers are any."""
+
+PIECE, LANES = 8, 16
+"""The fewest values a vector takes of a block at once, and the most lanes it has; kernels take 16 or more."""
 
 
 def matmul_nbits(view: LayerView, values: Values) -> Interval:
@@ -37,11 +45,10 @@ def matmul_nbits(view: LayerView, values: Values) -> Interval:
     filled[:, :deep] = data
     rows = filled.reshape(-1, blocks, block)
     bias = np.zeros(wide) if bias_of(values) is None else np.asarray(bias_of(values), np.float64)
-    interval = _product(rows, np.zeros(rows.shape), weights, bias)
+    interval = _product(rows, np.zeros(rows.shape), weights, bias, blocks * block)
     if view.integer("accuracy_level", 0) >= BY_INTEGERS:
-        other = _product(*_by_integers(rows), weights, bias)
-        ends = np.minimum(interval.low, other.low), np.maximum(interval.high, other.high)
-        interval = Interval(*ends)
+        sums = blocks * (block // PIECE + 1) + LANES
+        interval = Either.of(interval, _product(*_by_integers(rows), weights, bias, sums))
     return interval.reshaped(view.output().shape)
 
 
@@ -51,16 +58,20 @@ def _by_integers(rows: Array) -> tuple[Array, Array]:
     steps = 127 * rows / np.where(largest > 0, largest, 1)
     ends = np.rint(steps * (1 - 4 * UNIT)), np.rint(steps * (1 + 4 * UNIT))
     unit = largest / 127
-    return (ends[0] + ends[1]) / 2 * unit, np.abs(ends[1] - ends[0]) / 2 * unit
+    doubt = np.abs(ends[1] - ends[0]) / 2 * unit
+    return (ends[0] + ends[1]) / 2 * unit, np.where(largest < OVERFLOWING, 3 * largest, doubt)
 
 
-def _product(rows: Array, doubt: Array, weights: Blocks, bias: Array) -> Interval:
-    """``rows``, ``[row, block, value]``, each up to ``doubt`` away, times the weights, plus the bias."""
+def _product(rows: Array, doubt: Array, weights: Blocks, bias: Array, sums: int) -> Interval:
+    """``rows``, ``[row, block, value]``, each up to ``doubt`` away, times the weights, plus the bias.
+
+    ``sums`` float32 values are added up for each result.
+    """
     matrix = weights.centred * weights.scale
     size = np.abs(weights.raw + weights.zero_point) * np.abs(weights.scale)
     centre = _by_columns(rows, matrix) + bias
     magnitude = _by_columns(np.abs(rows), size) + np.abs(bias)
-    roundings = rows.shape[1] * rows.shape[2] + 8
+    roundings = sums + 8
     lost = 2 * roundings * TINY * (1 + size.max()) * (1 + np.abs(rows).max())
     either = _by_columns(doubt, np.abs(matrix)) * (1 + 2.0**-10)
     return rounded_sum(centre, magnitude, roundings, lost + either)

@@ -13,7 +13,9 @@ from karat24.refimpl.graph import Format, Graph, LayerView
 from karat24.refimpl.profiles import refusals
 from karat24.refimpl.profiles.established import Established
 from karat24.refimpl.profiles.file import read_profile
+from karat24.refimpl.profiles.onnx import refusals as onnx_refusals
 from karat24.refimpl.profiles.onnx import table as onnx
+from karat24.refimpl.profiles.refusal import Refusals
 from karat24.refimpl.profiles.rules import METHODS, Libm, Rule, RuleTable
 from karat24.refimpl.profiles.tflite import arm64, edgetpu
 from karat24.refimpl.profiles.tflite import table as tflite
@@ -65,9 +67,9 @@ class Profile:
     variant_of: str = ""
     here: str = ""
     established: Established | None = None
-    refuses: refusals.Refusals = ()
-    delegated_refuses: refusals.Refusals = ()
-    silent: refusals.Refusals = ()
+    refuses: Refusals = ()
+    delegated_refuses: Refusals = ()
+    silent: Refusals = ()
     caveat: str = ""
     own_variants: Callable[[LayerView], str] | None = None
 
@@ -83,13 +85,9 @@ class Profile:
                 + self._elsewhere(view)
             )
         rule = self.known_rule(view)
-        if rule is None and (self.caveat or self._silence(view)):
-            unseen = (
-                f"nobody has described how its runtime computes variant {self._variant(view)!r} of the op"
-            )
-            raise UnsupportedOp(
-                f"profile {self.name} says nothing of {view}: {self._silence(view) or unseen}"
-            )
+        if rule is None and (self.caveat or self.silence(view)):
+            unseen = f"nobody described how its runtime computes variant {self._variant(view)!r} of the op"
+            raise UnsupportedOp(f"profile {self.name} says nothing of {view}: {self.silence(view) or unseen}")
         if rule is None:
             raise UnsupportedOp(
                 f"profile {self.name} has no rule for {view}, variant {self._variant(view)!r}: karat24 lacks "
@@ -105,12 +103,13 @@ class Profile:
     def known_rule(self, view: LayerView) -> Rule | None:
         """The table's rule, whether the runtime refuses the layer or not; None where karat24 has none."""
         table = self.delegated if self.delegated is not None and self._delegates(view) else self.table
-        if self._silence(view):
+        if self.silence(view):
             return None
         rules, variant = table.get(view.op, {}), self._variant(view)
         return rules.get(variant, None if variant.startswith("hybrid") else rules.get("*"))
 
-    def _silence(self, view: LayerView) -> str:
+    def silence(self, view: LayerView) -> str:
+        """Why the profile says nothing of a layer; '' where it speaks, or just lacks a rule."""
         return next((silence.reason for silence in self.silent if silence.covers(view)), "")
 
     def _delegates(self, view: LayerView) -> bool:
@@ -141,9 +140,7 @@ _AVX2 = "x86-64 with AVX2 and without VNNI"
 _ARM = "64-bit Arm (emulated)"
 
 _LITERT = Established("ai-edge-litert", ("2.3",), (_VNNI, _AVX2))
-_LITERT_REF = replace(_LITERT, processors=(*_LITERT.processors, _ARM))
 _TFLITE = Established("tflite-runtime", ("2.14.0",), (_VNNI, _AVX2))
-_TFLM = Established("tflite-micro", ("0.dev20261023182759",), (_VNNI,))
 _ORT = Established("onnxruntime", ("1.31", "1.32"), (_VNNI,))
 
 _CALLING_LIBM = (
@@ -151,8 +148,9 @@ _CALLING_LIBM = (
         CANONICAL,
         "LiteRT 2.3.0, BUILTIN_REF kernels",
         tflite.LITERT_2_3_REF,
-        established=_LITERT_REF,
+        established=replace(_LITERT, processors=(*_LITERT.processors, _ARM)),
         refuses=refusals.LITERT_REF,
+        silent=refusals.LITERT_SILENT,
     ),
     Profile(
         "litert-2.3-builtin",
@@ -160,6 +158,7 @@ _CALLING_LIBM = (
         tflite.LITERT_2_3_BUILTIN,
         established=_LITERT,
         refuses=refusals.LITERT,
+        silent=refusals.LITERT_SILENT,
     ),
     Profile(
         "litert-2.3-xnnpack",
@@ -201,14 +200,14 @@ def _on_arm64(profile: Profile, table: RuleTable, delegated: RuleTable | None = 
         delegated=delegated,
         variant_of=profile.name,
         here=_HERE_ARM64,
-        silent=arm64.SILENT,
+        silent=arm64.SILENT[profile.name],
         established=replace(_LITERT, processors=(_ARM,)),
         own_variants=arm64.variant_of,
     )
 
 
 _ARM64_CALLING_LIBM = (
-    replace(_on_arm64(_CALLING_LIBM[0], arm64.LITERT_2_3_REF_ARM64), own_variants=None),
+    replace(_on_arm64(_CALLING_LIBM[0], arm64.LITERT_2_3_REF_ARM64), own_variants=arm64.reference_variant_of),
     _on_arm64(_CALLING_LIBM[1], arm64.LITERT_2_3_BUILTIN_ARM64),
     _on_arm64(_CALLING_LIBM[2], arm64.LITERT_2_3_BUILTIN_ARM64, arm64.LITERT_2_3_XNNPACK_ARM64),
 )
@@ -238,6 +237,47 @@ _OTHER_LIBC: tuple[str, Libm, str, str] = (
     "the C library's tanhf or erfcf is not glibc's: TANH, ELU and GELU are not compared on this machine",
 )  # fmt: skip
 
+_ORT_VNNI = Profile(
+    CANONICAL_ONNX,
+    "ONNX Runtime 1.31 and 1.32, integer kernels, CPU with VNNI",
+    onnx.ORT_1_31,
+    format="onnx",
+    fuses_qdq=True,
+    here="sums of u8s8 products are exact here",
+    established=_ORT,
+    refuses=onnx_refusals.ORT,
+    silent=onnx_refusals.ORT_SILENT,
+)
+_ORT_AVX2 = replace(
+    _ORT_VNNI,
+    name="ort-1.31-avx2",
+    runtime="ONNX Runtime 1.31 and 1.32, integer kernels, x86-64 with AVX2 but no VNNI",
+    table=onnx.ORT_1_31_AVX2,
+    variant_of=CANONICAL_ONNX,
+    here="u8s8 pairs saturate at 16 bits here",
+    established=replace(_ORT, processors=(_AVX2,)),
+)
+_ORT_1_31 = (
+    _ORT_VNNI,
+    _ORT_AVX2,
+    replace(
+        _ORT_AVX2,
+        name="ort-1.31-avx2-precise",
+        runtime="ONNX Runtime 1.31 and 1.32 with session.x64quantprecision, x86-64 with AVX2 but no VNNI",
+        table=onnx.ORT_1_31_AVX2_PRECISE,
+        here="u8s8 pairs saturate at 16 bits here, in QLinearMatMul only",
+    ),
+    replace(
+        _ORT_VNNI,
+        name="ort-1.31-arm64",
+        runtime="ONNX Runtime 1.32, integer kernels, 64-bit Arm",
+        table=onnx.ORT_1_31_ARM64,
+        variant_of=CANONICAL_ONNX,
+        here=_HERE_ARM64,
+        established=Established("onnxruntime", ("1.32",), (_ARM,)),
+    ),
+)
+
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
         profile.name: profile
@@ -249,7 +289,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 "tflm",
                 "TensorFlow Lite Micro reference kernels, double rounding",
                 tflite.TFLM,
-                established=_TFLM,
+                established=Established("tflite-micro", ("0.dev20261023182759",), (_VNNI,)),
                 refuses=refusals.TFLM,
                 silent=refusals.TFLM_SILENT,
             ),
@@ -263,45 +303,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                 silent=edgetpu.SILENT,
                 caveat=edgetpu.CAVEAT,
             ),
-            Profile(
-                CANONICAL_ONNX,
-                "ONNX Runtime 1.31 and 1.32, integer kernels, CPU with VNNI",
-                onnx.ORT_1_31,
-                format="onnx",
-                fuses_qdq=True,
-                here="sums of u8s8 products are exact here",
-                established=_ORT,
-            ),
-            Profile(
-                "ort-1.31-avx2",
-                "ONNX Runtime 1.31 and 1.32, integer kernels, x86-64 with AVX2 but no VNNI",
-                onnx.ORT_1_31_AVX2,
-                format="onnx",
-                fuses_qdq=True,
-                variant_of=CANONICAL_ONNX,
-                here="u8s8 pairs saturate at 16 bits here",
-                established=replace(_ORT, processors=(_AVX2,)),
-            ),
-            Profile(
-                "ort-1.31-avx2-precise",
-                "ONNX Runtime 1.31 and 1.32 with session.x64quantprecision, x86-64 with AVX2 but no VNNI",
-                onnx.ORT_1_31_AVX2_PRECISE,
-                format="onnx",
-                fuses_qdq=True,
-                variant_of=CANONICAL_ONNX,
-                here="u8s8 pairs saturate at 16 bits here, in QLinearMatMul only",
-                established=replace(_ORT, processors=(_AVX2,)),
-            ),
-            Profile(
-                "ort-1.31-arm64",
-                "ONNX Runtime 1.32, integer kernels, 64-bit Arm",
-                onnx.ORT_1_31_ARM64,
-                format="onnx",
-                fuses_qdq=True,
-                variant_of=CANONICAL_ONNX,
-                here=_HERE_ARM64,
-                established=Established("onnxruntime", ("1.32",), (_ARM,)),
-            ),
+            *_ORT_1_31,
             Profile(
                 "onnx-spec",
                 "onnx.reference 1.23",
@@ -344,10 +346,9 @@ def profile_named(name: str) -> Profile:
     """The profile called ``name``, or that of a file ``NAME.json``; UsageError where there is none."""
     if name.endswith(".json"):
         return _from_file(Path(name))
-    try:
-        return PROFILES[name]
-    except KeyError:
-        raise UsageError(f"no profile {name!r}; known: {', '.join(PROFILES)}") from None
+    if name not in PROFILES:
+        raise UsageError(f"no profile {name!r}; known: {', '.join(PROFILES)}")
+    return PROFILES[name]
 
 
 def _from_file(path: Path) -> Profile:

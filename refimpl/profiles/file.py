@@ -33,6 +33,7 @@ _WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "overflow": get_args(rules.Overflow),
         "accumulation": get_args(rules.Accumulation),
         "libm": get_args(rules.Libm),
+        "rows": get_args(rules.Rows),
     }
 )
 """What each field of a rule may say."""

@@ -6,10 +6,11 @@ Established by giving models on both sides of every condition to LiteRT 2.3.0, t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 from karat24.refimpl.graph import LayerView, Tensor
+from karat24.refimpl.profiles.refusal import Refusal, Refusals
+from karat24.refimpl.profiles.tflite import hybrid_refusals as hybrid
 from karat24.refimpl.profiles.tflite.beyond_int32 import WEIGHTED, wraps_below
 from karat24.refimpl.profiles.tflite.detection_options import options_of
 from karat24.refimpl.profiles.tflite.lstm_variants import ALL_GATES_AND_NO_MORE, is_varied
@@ -17,25 +18,6 @@ from karat24.refimpl.profiles.tflite.powers_of_two import nearest_power
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS, comparison_scales, variant_of
 from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
 from karat24.refimpl.profiles.tflite.xnnpack_tensors import product, ratio, same_parameters
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """One thing a runtime refuses: layers of ``ops`` (every op where it is empty) that ``applies`` to.
-
-    ``reason`` completes the sentence "the runtime refuses the layer: ..." and says what helps.
-    """
-
-    ops: frozenset[str]
-    applies: Callable[[LayerView], bool]
-    reason: str
-
-    def covers(self, view: LayerView) -> bool:
-        """True when the runtime refuses this layer for this reason."""
-        return (not self.ops or view.op in self.ops) and self.applies(view)
-
-
-Refusals = tuple[Refusal, ...]
 
 
 def axis_outside(view: LayerView) -> bool:
@@ -122,18 +104,6 @@ def _sums_others(view: LayerView) -> bool:
     return view.output().dtype in ("int32", "int64", "uint8")
 
 
-def _one_scale_of_hybrid(view: LayerView) -> bool:
-    return variant_of(view) == "hybrid"
-
-
-def _unbiased_hybrid(view: LayerView) -> bool:
-    return variant_of(view).startswith("hybrid") and view.optional_input(2) is None
-
-
-def _hybrid(view: LayerView) -> bool:
-    return variant_of(view).startswith("hybrid")
-
-
 def _is_int16(view: LayerView) -> bool:
     return view.output().dtype == "int16"
 
@@ -153,12 +123,6 @@ def _shifted(view: LayerView) -> bool:
 def _int16_to_uint8(view: LayerView) -> bool:
     return view.input(0).dtype == "int16" and view.output().dtype == "uint8"
 
-
-_NO_UNBIASED_CONVOLUTION = Refusal(
-    frozenset({"CONV_2D"}),
-    _unbiased_hybrid,
-    "behind float32 data its CONV_2D takes no layer without a bias; store a bias of zeros",
-)
 
 _TFLITE: Refusals = (
     Refusal(
@@ -198,13 +162,7 @@ _TFLITE: Refusals = (
         _int16_to_uint8,
         "it quantizes int16 values to int8, int16 and int32 only",
     ),
-    Refusal(
-        frozenset({"DEPTHWISE_CONV_2D"}),
-        _one_scale_of_hybrid,
-        "behind float32 data its kernel reads one scale per channel, past the end of this filter's only one; "
-        "quantize the filter per channel",
-    ),
-    _NO_UNBIASED_CONVOLUTION,
+    *hybrid.TFLITE,
     Refusal(
         COMPARISONS,
         _scale_of_one,
@@ -230,11 +188,7 @@ _READS_PAST_BIAS = Refusal(frozenset({"CONV_2D", "TRANSPOSE_CONV"}), _unnamed_in
 
 LITERT: Refusals = (
     *_TFLITE,
-    Refusal(
-        frozenset({"DEPTHWISE_CONV_2D"}),
-        _unbiased_hybrid,
-        "behind float32 data its optimised DEPTHWISE_CONV_2D dies where there is no bias; store one of zeros",
-    ),
+    hybrid.UNBIASED_DEPTHWISE,
     _READS_PAST_BIAS,
 )
 """LiteRT 2.3, where no delegate takes the layer."""
@@ -253,8 +207,9 @@ LITERT_REF: Refusals = (
 )
 """LiteRT 2.3's reference kernels."""
 
-TFLITE_2_14: Refusals = (
+_TFLITE_2_14: Refusals = (
     *_TFLITE,
+    *hybrid.TFLITE_2_14,
     Refusal(
         frozenset({"CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"}),
         _named_bias,
@@ -291,9 +246,11 @@ TFLITE_2_14: Refusals = (
         "its kernel takes float32 only; put a DEQUANTIZE before and a QUANTIZE behind, or run LiteRT",
     ),
 )
+
+TFLITE_2_14: Refusals = (*_TFLITE_2_14, hybrid.UNBIASED_DEPTHWISE)
 """tflite-runtime 2.14's builtin kernels."""
 
-TFLITE_2_14_REF: Refusals = (*TFLITE_2_14, _NO_ELU)
+TFLITE_2_14_REF: Refusals = (*_TFLITE_2_14, _NO_ELU, hybrid.TFLITE_2_14_REF)
 """tflite-runtime 2.14's reference kernels."""
 
 XNNPACK: Refusals = (
@@ -313,7 +270,11 @@ XNNPACK: Refusals = (
 )
 """LiteRT 2.3, layers that its XNNPACK delegate takes: the whole model does not load then."""
 
+LITERT_SILENT: Refusals = (hybrid.LOST_SIGN,)
+"""LiteRT 2.3 on x86-64, where no delegate takes the layer."""
+
 XNNPACK_SILENT: Refusals = (
+    replace(hybrid.LOST_SIGN, applies=lambda view: not xnnpack_takes(view) and hybrid.loses_a_sign(view)),
     Refusal(
         WEIGHTED,
         lambda view: xnnpack_takes(view) and wraps_below(view),
@@ -322,7 +283,7 @@ XNNPACK_SILENT: Refusals = (
         "in 16 bits, which saturate; check the scales, or run without XNNPACK",
     ),
 )
-"""LiteRT 2.3 on x86-64, layers that its XNNPACK delegate takes."""
+"""LiteRT 2.3 with its XNNPACK delegate on x86-64."""
 
 
 def _unbiased_svdf(view: LayerView) -> bool:
@@ -369,11 +330,7 @@ TFLM: Refusals = (
         _on_int8,
         "its kernel takes float32 only; put a DEQUANTIZE before and a QUANTIZE behind",
     ),
-    Refusal(
-        frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}),
-        _hybrid,
-        "it runs no float32 data with an int8 filter; quantize activations, too",
-    ),
+    hybrid.ANY,
     Refusal(frozenset({"GELU", "LSTM", "REDUCE_PROD"}), lambda _: True, "it lacks the op"),
     Refusal(frozenset({"UNIDIRECTIONAL_SEQUENCE_LSTM"}), is_varied, ALL_GATES_AND_NO_MORE),
     Refusal(

@@ -46,6 +46,7 @@ Method: TypeAlias = Literal[
     "float64_zero_point_first",
     "float32_zero_point_first",
     "float32_fused",
+    "int32_half_away",
     "rational",
     "sign_only",
     "ignores_parameters",
@@ -53,12 +54,14 @@ Method: TypeAlias = Literal[
     "reads_uint8",
     "later_class_first",
     "reads_int8",
-    "rows_symmetric",
-    "rows_half_away",
-    "rows_affine",
-    "rows_affine_filter_first",
-    "rows_affine_step_first",
-    "rows_xnnpack",
+    "row_product",
+    "row_product_fused",
+    "row_step_first",
+    "row_step_first_fused",
+    "row_filter_first",
+    "row_terms",
+    "row_terms_fused",
+    "signed_zeros",
     "unspecified",
     "given",
 ]
@@ -100,6 +103,8 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "float64_zero_point_first": "float64 product plus zero point, rounded half to even",
         "float32_zero_point_first": "float32 product plus zero point, rounded half to even",
         "float32_fused": "float32 fused multiply-adds, zero point inside, rounded half to even",
+        "int32_half_away": "operands times ratios of scales of 22 bits, added in int32 and shifted once, "
+        "rounded half away from zero",
         "rational": "operands times the integers below 2^15 whose ratio is nearest to that of their scales, "
         "added, times a float32, rounded half to even",
         "sign_only": "a scale of 1 or more keeps only the sign of 8-bit values: a shift by a negative count, "
@@ -109,15 +114,18 @@ METHODS: Mapping[Method, str] = MappingProxyType(
         "reads_uint8": "gemmlowp on int8 bytes taken for uint8 ones, in and out: a fault",
         "truncates": "float32 quotient, rounded toward zero",
         "later_class_first": "the reference formula, but of equal scores that of the later class comes first",
-        "rows_symmetric": "float32 rows quantized by their largest magnitude, sums times both scales",
-        "rows_half_away": "float32 rows quantized by their largest magnitude, half away from zero exactly",
-        "rows_affine": "float32 rows quantized by their range; sums times the product of both scales",
-        "rows_affine_filter_first": "float32 rows quantized by their range; sums times the filter's scale, "
-        "then the row's",
-        "rows_affine_step_first": "float32 rows quantized by their range; sums times the row's scale, then "
-        "the filter's",
-        "rows_xnnpack": "float32 rows quantized by their range; sums times the row's scale, then one fused "
-        "multiply-add of the filter's scale and the bias",
+        "row_product": "sums of quantized float32 rows times the product of the row's step and the filter's "
+        "scale, then the bias",
+        "row_product_fused": "row_product, the bias added in one fused multiply-add",
+        "row_step_first": "sums of quantized float32 rows times the row's step, then the filter's scale, "
+        "then the bias",
+        "row_step_first_fused": "row_step_first, the filter's scale and the bias in one fused multiply-add",
+        "row_filter_first": "sums of quantized float32 rows times the filter's scale, then the row's step, "
+        "then the bias",
+        "row_terms": "each product of quantized float32 rows times the filter's scale, then the row's step, "
+        "added in float32 in the input's order; then the bias",
+        "row_terms_fused": "row_terms, the row's step and the addition in one fused multiply-add",
+        "signed_zeros": "float32 compared as IEEE 754-2019 does: -0 is below 0, and a NaN wins",
         "unspecified": "float32 in an order, or by functions, that nobody documents: never compared",
         "given": "the oracle lacks the layer and goes on with values it is given",
     }
@@ -133,6 +141,21 @@ Clamp: TypeAlias = Literal["half_away", "half_even", "reciprocal"]
 Overflow: TypeAlias = Literal["wraps", "saturates", "widens", "arm_wraps", "arm_saturates"]
 Accumulation: TypeAlias = Literal["exact", "saturating_pairs"]
 Libm: TypeAlias = Literal["none", "fdlibm", "correctly_rounded"]
+Rows: TypeAlias = Literal[
+    "none",
+    "symmetric",
+    "symmetric_half_added",
+    "affine",
+    "affine_half_added",
+    "affine_zero_point_first",
+    "xnnpack_half_even",
+    "xnnpack_half_away",
+]
+"""How float32 rows become int8: in steps of ``max|x| / 127`` (``symmetric``) or with a zero point, in steps
+of ``(max - min) / 255`` (``affine``), rounded half away from zero. ``half_added``: 0.5 is added to the
+magnitude in float32 and the fraction cut off, in whole blocks of eight values. ``zero_point_first``:
+``max - min`` is not rounded, and the zero point is added in float32 before rounding. ``xnnpack``: affine, but
+steps and zero point come from a float32 reciprocal, and values are rounded half to even or away from zero."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +177,8 @@ class Rule:
     ``accumulation`` is ``saturating_pairs`` where the products of two neighbouring uint8 and int8
     values are added in 16 bits that saturate (``vpmaddubsw``), along (tap_y, tap_x, channel). ``libm`` is the
     C library whose float32 tanh, expm1 or erfc a table is made with: ``fdlibm`` is glibc's up to 2.40,
-    ``correctly_rounded`` glibc's from 2.41 on.
+    ``correctly_rounded`` glibc's from 2.41 on. ``rows`` says how float32 data is quantized
+    before int8 filters.
     """
 
     method: Method
@@ -166,6 +190,7 @@ class Rule:
     overflow: Overflow = "wraps"
     accumulation: Accumulation = "exact"
     libm: Libm = "none"
+    rows: Rows = "none"
 
     def __str__(self) -> str:
         text: str = self.method
@@ -177,6 +202,8 @@ class Rule:
             text += ", pairs of products saturating at 16 bits"
         if self.libm != "none":
             text += f", C library {self.libm.replace('_', ' ')}"
+        if self.rows != "none":
+            text += f", rows {self.rows}"
         return text
 
 
@@ -189,14 +216,17 @@ WITHOUT_KERNEL: frozenset[Method] = frozenset(
         "affine_fused",
         "fixed_point_neon",
         "float64_saturating",
+        "int32_half_away",
         "optimized_fused",
         "reference_fused",
-        "rows_affine",
-        "rows_affine_filter_first",
-        "rows_affine_step_first",
-        "rows_half_away",
-        "rows_symmetric",
-        "rows_xnnpack",
+        "row_filter_first",
+        "row_product",
+        "row_product_fused",
+        "row_step_first",
+        "row_step_first_fused",
+        "row_terms",
+        "row_terms_fused",
+        "signed_zeros",
         "uint16_table",
         "xnnpack_fused",
     }

@@ -175,7 +175,10 @@ _ONNX: Mapping[str, Space] = {
     "ConvInteger": _INTEGERS,
     "MatMulInteger": _INTEGERS,
     f"{MICROSOFT}MatMulIntegerToFloat": Space(
-        (Rule("reference"), Rule("reference", accumulation="saturating_pairs"))
+        (
+            *_plain("reference", "reference_fused"),
+            Rule("reference", accumulation="saturating_pairs"),
+        )
     ),
     "QuantizeLinear": Space(
         tuple(
@@ -185,10 +188,13 @@ _ONNX: Mapping[str, Space] = {
     ),
     "DequantizeLinear": Space(_plain("reference")),
     f"{MICROSOFT}QLinearAdd": Space(
-        _plain("float32_fused", "float32_zero_point_first", multiplier="float32")
+        _plain("float32_fused", "float32_zero_point_first", "int32_half_away", multiplier="float32")
     ),
     f"{MICROSOFT}QLinearMul": Space(
-        _multiplied((*_REQUANTIZED, "float32_zero_point_first", "float64_zero_point_first"))
+        (
+            *_multiplied((*_REQUANTIZED, "float32_zero_point_first", "float64_zero_point_first")),
+            Rule("float32_fused", "float32"),
+        )
     ),
     f"{MICROSOFT}QLinearGlobalAveragePool": Space(
         _plain(*_REQUANTIZED, "float32_zero_point_first", "float64_zero_point_first", multiplier="float32")
@@ -200,7 +206,7 @@ _ONNX: Mapping[str, Space] = {
     f"{MICROSOFT}QLinearLeakyRelu": Space(_plain("float_table")),
     f"{MICROSOFT}QLinearSigmoid": Space(_plain("float_table", "reference")),
     f"{MICROSOFT}QLinearSoftmax": Space(_plain("float_table")),
-    "Resize": Space(_plain("reference")),
+    "Resize": Space(_plain("reference", "reference_fused")),
     "Sigmoid": Space(_plain("float32_fused", multiplier="float32")),
     "MaxPool": Space(_plain("exact")),
 }

@@ -230,18 +230,19 @@ def pairs() -> Iterator[OnnxCase]:
     """QLinearAdd and QLinearMul of all 65,536 pairs, and broadcasting from both sides."""
     for op, dtype in itertools.product(("QLinearAdd", "QLinearMul"), ("uint8", "int8")):
         for number, scales in enumerate(BINARY_SCALES):
-            yield _binary(f"{op}_{dtype}_{number}", op, *every_pair(dtype), scales, "every pair of values")
+            yield binary(f"{op}_{dtype}_{number}", op, *every_pair(dtype), scales, "every pair of values")
         x = some_values(seeded(dtype), dtype, (2, 3, 4, 17))
         for number, shape in enumerate(BROADCASTS):
             y = some_values(seeded(f"{dtype}{number}"), dtype, shape)
             for side, (left, right) in {"right": (x, y), "left": (y, x)}.items():
                 edge = f"single values on the {side} of the inner loop swap the operands"
-                yield _binary(
+                yield binary(
                     f"{op}_{dtype}_broadcast_{number}_{side}", op, left, right, BINARY_SCALES[3], edge
                 )
 
 
-def _binary(name: str, op: str, a: Array, b: Array, scales: tuple[float, ...], edge: str) -> OnnxCase:
+def binary(name: str, op: str, a: Array, b: Array, scales: tuple[float, ...], edge: str) -> OnnxCase:
+    """A QLinearAdd or QLinearMul; ``scales`` as those of BINARY_SCALES."""
     dtype = a.dtype.name
     low = QUANTIZED_RANGE[dtype][0]
     constants = {}

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from karat24.refimpl.graph import AttributeValue, Graph
+from tests.cases.xnnpack_hybrid import products, transposed
 from tests.cases.xnnpack_weighted import convolutions, fully_connecteds, transposed_convolutions
 from tests.support.layer_graphs import Constant, Named, Value, filled, ints, layer, q8
 
@@ -251,4 +252,5 @@ def all_cases() -> dict[str, Graph]:
         for dtype in (*DTYPES, "int32", "float32") if family == "copy" else DTYPES:
             for name, graph in make(dtype):
                 cases[f"{family} {dtype}: {name}"] = graph
-    return cases
+    cases |= {f"hybrid product: {name}": graph for name, graph in products()}
+    return cases | {f"hybrid tconv: {name}": graph for name, graph in transposed()}

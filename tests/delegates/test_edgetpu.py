@@ -3,14 +3,16 @@ computes compiled models in the real TFLite runtime, and fails as the real one d
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from karat24.delegates import delegate_named
-from karat24.delegates.edgetpu import EDGETPU_DEVICE, EDGETPU_LIBRARY
+from karat24.delegates.edgetpu import EDGETPU_DEVICE, EDGETPU_LIBRARY, EdgeTpuDelegate
 from karat24.delegates.edgetpu_compiler import EDGETPU_COMPILER
+from karat24.delegates.table import EDGETPU_LANE
 from karat24.export.tflite import write_tflite
 from karat24.refimpl.errors import (
     DelegateCrashed,
@@ -228,6 +230,18 @@ def test_a_package_called_pycoral_is_told_from_google_s(
         probe = delegate.probe()
     assert probe.available
     assert ("another project's" in probe.reason) is not google
+
+
+def test_a_foreign_pycoral_is_no_runtime(library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing else is there, the reason is the package's name, not an import that fails inside it."""
+    (tmp_path / "pycoral").mkdir()
+    (tmp_path / "pycoral" / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with EdgeTpuDelegate(replace(EDGETPU_LANE, packages=("pycoral",))) as delegate:
+        probe = delegate.probe()
+    assert not probe.available
+    assert probe.reason == "pycoral: the package of this name here is another project's, not Google's"
+    assert "pip install 'ai-edge-litert==2.3.*'" in probe.remedy
 
 
 def test_a_compiled_model_without_its_device_is_refused() -> None:

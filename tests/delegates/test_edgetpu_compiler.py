@@ -13,10 +13,11 @@ from karat24.cli import main
 from karat24.delegates.edgetpu_compiler import EDGETPU_COMPILER, CompilerOptions, compile_model, find_compiler
 from karat24.delegates.edgetpu_log import parse_log
 from karat24.export.tflite import write_tflite
-from karat24.refimpl.errors import DelegateError, DelegateTimeout, DelegateUnavailable
+from karat24.refimpl.errors import DelegateError, DelegateTimeout, DelegateUnavailable, UsageError
 from tests.support.edgetpu_chain import chain
 from tests.support.edgetpu_compiler import STARTED, SUCCEEDED, VERSION, StandIn
 from tests.support.edgetpu_standin import compiled
+from tests.support.processes import runs
 
 LARGE = """ERROR: Restored original execution plan after delegate application failure.
 Compilation failed: Compilation failed due to large activation tensors in model.
@@ -125,16 +126,6 @@ def test_a_compiler_that_hangs_is_ended_with_its_children(standin: StandIn) -> N
         time.sleep(0.05)
 
 
-def runs(process: int) -> bool:
-    """Whether a process exists and is more than an entry its parent has not read."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{process}/stat")
-    return not (status.is_file() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z")
-
-
 def test_an_absent_compiler_says_what_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(EDGETPU_COMPILER, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -168,6 +159,80 @@ def test_the_command_says_when_the_result_is_of_another_model(
     standin.does(SUCCEEDED, {"model_edgetpu.tflite": compiled(chain(channels=(6, 9, 70)))})
     assert main(["compile", str(path), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["proof"]["verdict"] == "differs"
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (lambda source: source, "the compiler leaves all of the model on the CPU, so nothing was written"),
+        (
+            lambda source: compiled(chain())[:400],
+            "what the compiler wrote cannot be read, so it was not kept",
+        ),
+    ],
+)
+def test_the_command_keeps_no_result_that_is_none(
+    standin: StandIn, tmp_path, result, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "chain.tflite"
+    path.write_bytes(write_tflite(chain()))
+    standin.does(SUCCEEDED, {"model_edgetpu.tflite": result(path.read_bytes())})
+    assert main(["compile", str(path)]) == 3
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.glob("*_edgetpu*"))
+
+
+def test_the_command_takes_no_compiled_model(
+    standin: StandIn, tmp_path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "chain_edgetpu.tflite"
+    path.write_bytes(compiled(chain()))
+    assert main(["compile", str(path)]) == 2
+    assert "is compiled for the Edge TPU already" in capsys.readouterr().err
+
+
+def test_a_compiler_named_by_a_relative_path_is_found(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is started in another folder, where the path would lead nowhere."""
+    standin.does(SUCCEEDED, {"model_edgetpu.tflite": b"the result"})
+    monkeypatch.chdir(standin.folder.parent)
+    monkeypatch.setenv(EDGETPU_COMPILER, f"./{standin.folder.name}/{standin.path.name}")
+    assert compile_model(b"the model").files == (b"the result",)
+
+
+def test_a_compiler_that_prints_without_end_is_ended(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("karat24.delegates.programs.MOST_PRINTED", 1 << 20)
+    standin.does("words " * (1 << 18), sleeps=True)
+    with pytest.raises(DelegateError, match="edgetpu_compiler: printed more than 1 MiB, so it was stopped"):
+        compile_model(b"the model")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1"])
+def test_a_time_limit_ends(standin: StandIn, seconds: str) -> None:
+    with pytest.raises(UsageError, match="give more than 0, and an end"):
+        compile_model(b"the model", time_limit=float(seconds))
+
+
+def test_segments_appear_all_or_none(standin: StandIn, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for the second: the first is not left behind."""
+    from karat24.cli import compile_edgetpu
+
+    paths = [tmp_path / "one.tflite", tmp_path / "two.tflite"]
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name.startswith("two"):
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        compile_edgetpu._write(paths, [b"1", b"2"])
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_the_command_leaves_nothing_when_it_fails(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +17,15 @@ from karat24.golden.verify import verify
 from karat24.refimpl.errors import ModelError
 from karat24.refimpl.graph import Tensor
 from tests.cases.qdq_kinds import KINDS, image
+from tests.support.runtimes import Runtimes
 from tests.support.small_network import small_graph
 
 pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def ort() -> Iterator[Delegate]:
-    with delegate_named("ort", time_limit=60.0) as delegate:
-        yield delegate
+def ort(runtimes: Runtimes) -> Delegate:
+    return runtimes("ort")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -44,19 +43,17 @@ def test_tensors_of_the_file_keep_their_indices_and_names(kind: str, ort: Delega
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_optimizations_off_is_the_file(kind: str) -> None:
+def test_optimizations_off_is_the_file(kind: str, runtimes: Runtimes) -> None:
     content = KINDS[kind]()
     file = read_onnx(content)
-    with delegate_named("ort-disable-all", time_limit=60.0) as delegate:
-        executed = delegate.executed_graph(content, file).graph
+    executed = runtimes("ort-disable-all").executed_graph(content, file).graph
     assert differing_layers(file, executed) == ((), ())
 
 
 @pytest.mark.parametrize(("lane", "dtype"), [("ort", "uint8"), ("ort-qdqisint8allowed", "int8")])
-def test_a_session_option_is_another_graph(lane: str, dtype: str) -> None:
+def test_a_session_option_is_another_graph(lane: str, dtype: str, runtimes: Runtimes) -> None:
     content = KINDS["signed_activations"]()
-    with delegate_named(lane, time_limit=60.0) as delegate:
-        graph = delegate.executed_graph(content, read_onnx(content)).graph
+    graph = runtimes(lane).executed_graph(content, read_onnx(content)).graph
     integers = [view for view in graph.views() if view.op == "QLinearConv"]
     assert {view.input(0).dtype for view in integers} == {dtype}
     assert len(integers) == 2

@@ -6,7 +6,6 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ from karat24.refimpl.spec.tflite.erfcf import erfcf, rounded_erfcf
 from karat24.refimpl.spec.tflite.expf import expf
 from karat24.refimpl.spec.tflite.rounded_tanhf import rounded_tanhf
 from karat24.refimpl.spec.tflite.tanhf import expm1f, tanhf
-from tests.support.avx2_runtime import emulated_runtime
+from tests.support.runtimes import Runtimes
 
 CALLING_LIBM = [name for name, known in PROFILES.items() if known.name.startswith(("litert", "tflite"))]
 BASES = [name for name in CALLING_LIBM if not PROFILES[name].variant_of]
@@ -160,6 +159,13 @@ def test_a_lane_without_an_op_is_not_asked_about_it() -> None:
     assert asked == {"CONV_2D", "QUANTIZE", "TANH", "GELU", "EXP"}
 
 
+@pytest.mark.parametrize("name", [name for name in PROFILES if name.startswith("ort-")])
+def test_the_variant_onnx_runtime_computes_as_is_taken(name: str) -> None:
+    """On Arm too, whose sums of QLinearAdd are rounded away from zero."""
+    pytest.importorskip("onnx")
+    assert fitting("ort-1.31", answered_under(name)) == Fit(name, PROFILES[name].here)
+
+
 def test_arithmetic_nobody_wrote_down_has_no_profile() -> None:
     """Sums that saturate to the end of int16 instead of pair by pair: neither variant."""
     pytest.importorskip("onnx")
@@ -194,10 +200,9 @@ def test_this_machines_c_library_is_recognized() -> None:
             assert delegate.profile.endswith("-glibc-2.41") == new, delegate.fit
 
 
-def test_an_emulated_processor_without_vnni_is_recognized(tmp_path: Path) -> None:
+def test_an_emulated_processor_without_vnni_is_recognized(emulated_runtimes: Runtimes) -> None:
     for lane in ("ort", "ort-disable-all"):
-        with emulated_runtime(lane, tmp_path) as delegate:
-            assert delegate.fit == Fit("ort-1.31-avx2", "u8s8 pairs saturate at 16 bits here")
+        assert emulated_runtimes(lane).fit == Fit("ort-1.31-avx2", "u8s8 pairs saturate at 16 bits here")
 
 
 def test_making_a_delegate_asks_nothing() -> None:

@@ -17,14 +17,14 @@ from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import DelegateError, DelegateUnavailable, FeedError, ModelError, UsageError
 from tests.cases.onnx_models import qdq_pair, quantized_relu_chain
 from tests.cases.qdq_kinds import bias_of_another_scale
-from tests.support.avx2_runtime import emulated_runtime
+from tests.support.runtimes import Runtimes
 
 CPU_LANES = (
     "ort", "ort-qdqisint8allowed", "ort-x64quantprecision", "ort-disable-all", "onnx-reference"
 )  # fmt: skip
 
 
-@pytest.fixture(params=CPU_LANES)
+@pytest.fixture(scope="module", params=CPU_LANES)
 def delegate(request: pytest.FixtureRequest) -> Iterator[Delegate]:
     pytest.importorskip("onnxruntime")
     with delegate_named(request.param, time_limit=60.0) as found:
@@ -156,13 +156,12 @@ def test_precise_sums_change_nothing_without_saturation() -> None:
         assert np.array_equal(left, right) or plain.profile == "ort-1.31-avx2"
 
 
-def test_precise_sums_do_not_saturate_without_vnni(tmp_path: Path) -> None:
+def test_precise_sums_do_not_saturate_without_vnni(emulated_runtimes: Runtimes) -> None:
     content = quantized_relu_chain()
-    with emulated_runtime("ort", tmp_path) as plain:
-        assert np.array_equal(plain.run(content, [image()]).outputs[0], by_the_oracle(content, plain.profile))
-    with emulated_runtime("ort-x64quantprecision", tmp_path) as precise:
-        exact = by_the_oracle(content, "ort-1.31")
-        assert np.array_equal(precise.run(content, [image()]).outputs[0], exact)
+    plain, precise = (emulated_runtimes(lane) for lane in ("ort", "ort-x64quantprecision"))
+    assert np.array_equal(plain.run(content, [image()]).outputs[0], by_the_oracle(content, plain.profile))
+    exact = by_the_oracle(content, "ort-1.31")
+    assert np.array_equal(precise.run(content, [image()]).outputs[0], exact)
     assert not np.array_equal(exact, by_the_oracle(content, "ort-1.31-avx2")), "the model must saturate"
 
 

@@ -7,13 +7,14 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from karat24.delegates import DelegateRun, delegate_named
+from karat24.delegates import DelegateRun
 from karat24.export.tflite import read_tflite, write_tflite
 from karat24.refimpl.errors import DelegateError
 from karat24.refimpl.graph import Array, Graph
 from karat24.refimpl.profiles.tflite.xnnpack import xnnpack_takes
 from tests.cases.xnnpack_cases import all_cases
 from tests.shared_models import CUT_BEFORE_CUSTOM, NOT_RUNNABLE, model_names, require
+from tests.support.runtimes import Runtimes, available
 
 CASES = all_cases()
 REFUSAL = "TfLiteXNNPackDelegate"
@@ -34,14 +35,10 @@ def feeds_for(graph: Graph) -> list[Array]:
 
 
 @pytest.fixture(scope="module")
-def taken() -> dict[str, bool | str]:
+def taken(runtimes: Runtimes) -> dict[str, bool | str]:
     """What LiteRT does with each case: delegates it or not, or the error it raises."""
-    with delegate_named("litert-xnnpack") as delegate:
-        probe = delegate.probe()
-        if not probe.available:
-            pytest.skip(f"{probe.reason}; {probe.remedy}")
-        jobs = ((write_tflite(graph), feeds_for(graph)) for graph in CASES.values())
-        answers = list(delegate.run_many(jobs))
+    jobs = ((write_tflite(graph), feeds_for(graph)) for graph in CASES.values())
+    answers = list(available(runtimes("litert-xnnpack")).run_many(jobs))
     found: dict[str, bool | str] = {}
     for name, answer in zip(CASES, answers, strict=True):
         if isinstance(answer, DelegateRun):
@@ -68,22 +65,19 @@ def test_the_cases_lie_on_both_sides(taken: dict[str, bool | str]) -> None:
     assert one_sided == always
 
 
-def test_a_layer_refused_after_being_taken_refuses_the_model() -> None:
+def test_a_layer_refused_after_being_taken_refuses_the_model(runtimes: Runtimes) -> None:
     """A max-pool between different parameters: LiteRT fails instead of falling back."""
     graph = CASES["pool int8: MAX_POOL_2D to another scale"]
-    with delegate_named("litert-xnnpack") as delegate:
-        if not delegate.probe().available:
-            pytest.skip(delegate.probe().reason)
-        with pytest.raises(DelegateError, match=REFUSAL):
-            delegate.run(write_tflite(graph), feeds_for(graph))
+    runtime = available(runtimes("litert-xnnpack"))
+    with pytest.raises(DelegateError, match=REFUSAL):
+        runtime.run(write_tflite(graph), feeds_for(graph))
 
 
 @pytest.mark.parametrize("name", [n for n in model_names() if n not in {**NOT_RUNNABLE, **CUT_BEFORE_CUSTOM}])
-def test_every_layer_of_a_public_model(name: str) -> None:
+def test_every_layer_of_a_public_model(name: str, runtimes: Runtimes) -> None:
     path = require(name)
     graph = read_tflite(path)
-    with delegate_named("litert-xnnpack") as delegate:
-        run = delegate.run(path, feeds_for(graph))
+    run = runtimes("litert-xnnpack").run(path, feeds_for(graph))
     predicted = {layer.index for layer in graph.layers if xnnpack_takes(graph.view(layer))}
     assert run.delegated == predicted
     assert not run.capture_changed

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from karat24.cli.main import main
-from karat24.delegates import DELEGATES, delegate_named
+from karat24.delegates import DELEGATES
 from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import DelegateRun, Job
 from karat24.golden.establish import establish as establishing
@@ -23,8 +23,8 @@ from karat24.refimpl.errors import DelegateError, KaratError, UsageError
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import PROFILES, Established, Profile, Rule, profile_named
 from karat24.refimpl.profiles.space import SPACES
-from tests.support.avx2_runtime import emulated_runtime
 from tests.support.folder_device import run_device
+from tests.support.runtimes import Runtimes, available
 
 MICROSOFT = "com.microsoft:"
 FEW: Mapping[str, tuple[Kind, ...]] = {
@@ -221,18 +221,15 @@ clamps it. Everything else of these layers is as the profile says."""
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lane", [lane for lane in LANES if lane not in ("ort-qdqisint8allowed",)])
-def test_a_real_runtime_is_recovered(lane: str) -> None:
+def test_a_real_runtime_is_recovered(lane: str, runtimes: Runtimes) -> None:
     """Every kind it runs has a rule, and its profile gives every value.
 
     A lane is asked about every fourth kind, its neighbours about the others; benchmarks/results/establish.md
     holds all kinds of all lanes.
     """
-    with delegate_named(lane) as delegate:
-        probe = delegate.probe()
-        if not probe.available:
-            pytest.skip(f"{lane}: {probe.reason}; {probe.remedy}")
-        found = establish(delegate, KINDS[delegate.format][LANES.index(lane) % 4 :: 4])
-        own = delegate.profile
+    runtime = available(runtimes(lane))
+    found = establish(runtime, KINDS[runtime.format][LANES.index(lane) % 4 :: 4])
+    own = runtime.profile
     profile = profile_named(own)
     for finding in found.findings:
         described = profile.known_rule(made_once(finding.kind)[0].graph.view(0))
@@ -246,12 +243,11 @@ def test_a_real_runtime_is_recovered(lane: str) -> None:
 
 
 @pytest.mark.slow
-def test_pairs_that_saturate_are_found_on_a_processor_without_vnni(tmp_path: Path) -> None:
+def test_pairs_that_saturate_are_found_on_a_processor_without_vnni(emulated_runtimes: Runtimes) -> None:
     """uint8 by int8 saturates there in all products but ConvInteger's; nothing else changes."""
     products = ("QLinearMatMul", "MatMulInteger", "QLinearConv")
     kinds = [k for k in KINDS["onnx"] if k.op in products and k.dtype == "uint8" and not k.form]
-    with emulated_runtime("ort", tmp_path) as delegate:
-        found = establish(delegate, kinds)
+    found = establish(emulated_runtimes("ort"), kinds)
     for finding in found.findings:
         saturates = finding.kind.filter == "int8"
         assert finding.rules[0].accumulation == ("saturating_pairs" if saturates else "exact"), finding

@@ -13,7 +13,6 @@ from functools import partial
 import numpy as np
 import pytest
 
-from karat24.delegates import delegate_named
 from karat24.delegates.protocol import Delegate, DelegateRun, ExecutedGraph, Job, Model
 from karat24.export.quantize import PRESETS, quantize_model
 from karat24.export.tflite import read_tflite, write_tflite
@@ -24,6 +23,7 @@ from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import DelegateError
 from karat24.refimpl.graph import Graph, Layer, LayerView, Quantization, Tensor
 from karat24.refimpl.networks import network
+from tests.support.runtimes import Runtimes
 
 Fault = Callable[[Graph, LayerView], Graph]
 
@@ -129,9 +129,8 @@ def sound() -> Graph:
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Delegate]:
-    with delegate_named("litert-ref") as delegate:
-        yield delegate
+def runtime(runtimes: Runtimes) -> Delegate:
+    return runtimes("litert-ref")
 
 
 def convolutions(graph: Graph) -> list[LayerView]:
@@ -176,12 +175,10 @@ def test_fault_is_caught_at_its_layer(
     assert cause in [found.kind for found in first.attribution.causes], first.reason
 
 
-def test_another_rounding_rule_is_caught_and_named(sound: Graph) -> None:
+def test_another_rounding_rule_is_caught_and_named(sound: Graph, runtimes: Runtimes) -> None:
     """XNNPACK rounds once, the reference kernels twice: layers differ by 1 LSB and the rule is named."""
-    with delegate_named("litert-xnnpack") as delegate:
-        report = verify(
-            write_tflite(sound), sound, delegate, [random_feeds(sound, 1)], profile="litert-2.3-ref"
-        )
+    xnnpack = runtimes("litert-xnnpack")
+    report = verify(write_tflite(sound), sound, xnnpack, [random_feeds(sound, 1)], profile="litert-2.3-ref")
     differing = [v for v in report.layers if v.verdict != "bit_exact"]
     assert differing
     assert report.verdict == "explained"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from karat24.cli import main
-from karat24.delegates import delegate_named
+from karat24.delegates import Delegate
 from karat24.export.tflite import read_tflite, write_tflite
 from karat24.feeds import random_feeds
 from karat24.golden.attribution import Search
@@ -16,20 +16,22 @@ from karat24.golden.verify import verify
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import ModelError, RefusedByRuntime, UnsupportedOp
 from karat24.refimpl.graph import Graph, Quantization
+from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import profile_named
 from karat24.refimpl.step import check_layer
 from tests.cases import hybrid
+from tests.cases.xnnpack_hybrid import products
 from tests.shared_models import require_case
+from tests.support.runtimes import Runtimes
 
 CASES = {case.name: case for case in hybrid.cases()}
 CONVOLUTION = "hybrid_conv_3x3_True_1_True"
 DEPTHWISE = "hybrid_depthwise_3x3_1_True"
 
 
-def _verdict(name: str, lane: str, profile: str | None = None) -> tuple[str, str]:
+def _verdict(name: str, runtime: Delegate, profile: str | None = None) -> tuple[str, str]:
     graph = read_tflite(write_tflite(CASES[name].graph))
-    with delegate_named(lane) as delegate:
-        report = verify(write_tflite(graph), graph, delegate, [random_feeds(graph, 1)], profile=profile)
+    report = verify(write_tflite(graph), graph, runtime, [random_feeds(graph, 1)], profile=profile)
     return report.layers[0].verdict, report.layers[0].reason
 
 
@@ -40,10 +42,10 @@ def test_a_reported_file_is_bit_exact(lane: str, capsys: pytest.CaptureFixture[s
     assert "BIT_EXACT" in capsys.readouterr().out
 
 
-def test_the_order_of_factors_explains_a_difference() -> None:
-    status, reason = _verdict(CONVOLUTION, "litert-builtin", "litert-2.3-ref")
+def test_the_order_of_factors_explains_a_difference(runtimes: Runtimes) -> None:
+    status, reason = _verdict(CONVOLUTION, runtimes("litert-builtin"), "litert-2.3-ref")
     assert status == "explained"
-    assert "litert-2.3-builtin: rows_affine" in reason
+    assert "litert-2.3-builtin: row_product, rows affine" in reason
 
 
 def test_a_search_for_the_cause_finds_none_and_says_so() -> None:
@@ -57,10 +59,19 @@ def test_a_search_for_the_cause_finds_none_and_says_so() -> None:
 
 
 def test_nothing_is_claimed_where_no_rule_was_held_against_a_runtime() -> None:
-    view = CASES[CONVOLUTION].graph.view(0)
-    for name in ("tflite-2.14-ref", "litert-2.3-builtin-arm64", "litert-2.3-xnnpack-arm64", "edgetpu"):
-        with pytest.raises(UnsupportedOp):
-            check_layer(view, profile_named(name))
+    with pytest.raises(UnsupportedOp):
+        check_layer(CASES[CONVOLUTION].graph.view(0), profile_named("edgetpu"))
+
+
+def test_on_arm_pairs_of_products_of_the_lowest_weight_can_wrap() -> None:
+    """With zero points only, and not where dot products add them in 32 bits."""
+    three, four = (CASES[f"hybrid_lowest_{rows}"].graph.view(0) for rows in ("three_rows", "True"))
+    for lane in ("ref", "builtin"):
+        with pytest.raises(UnsupportedOp, match="16 bits"):
+            check_layer(three, profile_named(f"litert-2.3-{lane}-arm64"))
+        check_layer(four, profile_named(f"litert-2.3-{lane}-arm64"))
+        check_layer(CASES["hybrid_lowest_False"].graph.view(0), profile_named(f"litert-2.3-{lane}-arm64"))
+    check_layer(three, profile_named("litert-2.3-xnnpack-arm64"))
 
 
 def test_what_a_runtime_refuses_or_dies_of_is_refused_with_the_remedy() -> None:
@@ -69,9 +80,55 @@ def test_what_a_runtime_refuses_or_dies_of_is_refused_with_the_remedy() -> None:
         with pytest.raises(RefusedByRuntime, match=message):
             check_layer(per_tensor.view(0), profile_named(name))
     unbiased = CASES["hybrid_depthwise_3x3_1_False"].graph.view(0)
-    check_layer(unbiased, profile_named("litert-2.3-ref"))
-    with pytest.raises(RefusedByRuntime, match="no bias"):
-        check_layer(unbiased, profile_named("litert-2.3-builtin"))
+    for name in ("litert-2.3", "tflite-2.14"):
+        check_layer(unbiased, profile_named(f"{name}-ref"))
+        with pytest.raises(RefusedByRuntime, match="no bias"):
+            check_layer(unbiased, profile_named(f"{name}-builtin"))
+
+
+def test_what_the_older_runtime_gets_wrong_is_said() -> None:
+    for name, message in (
+        ("hybrid_conv_equal_scales", "the bias alone"),
+        ("hybrid_matrix_5x7_True_True_True", "no FULLY_CONNECTED with a scale per channel"),
+    ):
+        for lane in ("ref", "builtin"):
+            check_layer(CASES[name].graph.view(0), profile_named(f"litert-2.3-{lane}"))
+            with pytest.raises(RefusedByRuntime, match=message):
+                check_layer(CASES[name].graph.view(0), profile_named(f"tflite-2.14-{lane}"))
+
+
+def test_nothing_is_claimed_of_a_weight_that_loses_its_sign() -> None:
+    """But where XNNPACK takes the layer; and -128 behind the last whole vector is multiplied rightly."""
+    for name in ("hybrid_lowest_True", "hybrid_lowest_CONV_2D_False"):
+        view = CASES[name].graph.view(0)
+        check_layer(view, profile_named("litert-2.3-xnnpack"))
+        check_layer(view, profile_named("tflite-2.14-builtin"))
+        for lane in ("ref", "builtin"):
+            with pytest.raises(UnsupportedOp, match="takes the negative"):
+                check_layer(view, profile_named(f"litert-2.3-{lane}"))
+    graph = CASES["hybrid_below_a_half_True"].graph
+    tensors = list(graph.tensors)
+    lowest = np.full((9, 11), -128, np.int8)
+    tensors[graph.view(0).input(1).index] = replace(graph.view(0).input(1), data=lowest)
+    check_layer(replace(graph, tensors=tuple(tensors)).view(0), profile_named("litert-2.3-ref"))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("computed", UnsupportedOp, "only constants"),
+        ("two batches", UnsupportedOp, "one dimension above 1"),
+        ("two batches both", UnsupportedOp, "one dimension above 1"),
+        ("per row", ModelError, "axis 1 is needed"),
+        ("zero point", ModelError, "zero point that is not 0"),
+    ],
+)
+def test_products_that_no_kernel_computes_by_rows_of_their_own_are_refused(
+    name: str, error: type[Exception], message: str
+) -> None:
+    graph = dict(products())[name]
+    with pytest.raises(error, match=message):
+        OPS["BATCH_MATMUL"].check(graph.view(0))
 
 
 def _with_filter_scale(graph: Graph) -> Graph:
@@ -87,4 +144,13 @@ def test_data_that_is_not_finite_cannot_be_quantized(value: float) -> None:
     data = case.feeds[0].copy()
     data[2, 1] = value
     with pytest.raises(ModelError, match="not finite"):
+        compile_graph(case.graph, "litert-2.3-ref", 1).run([data])
+
+
+@pytest.mark.parametrize("row", [(2.0**-119, 0.0), (3e38, -3e38)])
+def test_rows_whose_steps_float32_does_not_hold_cannot_be_quantized(row: tuple[float, float]) -> None:
+    case = CASES["hybrid_rows_True_True"]
+    data = np.zeros_like(case.feeds[0])
+    data[2, :2] = row
+    with pytest.raises(ModelError, match="float32 does not hold"):
         compile_graph(case.graph, "litert-2.3-ref", 1).run([data])

@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from karat24.delegates.onnx_lanes import ONNX_LANES
 from karat24.delegates.onnxruntime import OnnxDelegate
 from karat24.delegates.protocol import ExecutedGraph
 from karat24.export.onnx import lower_qdq, read_onnx
@@ -22,6 +21,7 @@ from karat24.golden.report import Mode, Report
 from karat24.golden.verify import verify
 from karat24.refimpl.graph import Array, AttributeValue, Graph, Layer, Tensor
 from tests.cases.qdq_kinds import KINDS, image, many_integer_ops
+from tests.support.runtimes import Runtimes
 
 pytest.importorskip("onnxruntime")
 
@@ -29,20 +29,26 @@ Fault = Callable[[Graph], Graph]
 
 
 class Misled(OnnxDelegate):
-    """A default session that is believed to run a faulty graph."""
+    """A default session that is believed to run a faulty graph. It asks the process of a ``sound`` one."""
 
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(ONNX_LANES[0], time_limit=60.0)
-        self._fault = fault
+    def __init__(self, sound: OnnxDelegate, fault: Fault) -> None:
+        super().__init__(sound.lane)
+        self._child, self._fault = sound._child, fault
 
     def _layers_of(self, placed: object, graph: Graph) -> ExecutedGraph:
         executed = super()._layers_of(placed, graph)  # type: ignore[arg-type]
         return replace(executed, graph=self._fault(executed.graph))
 
 
-def judged(content: bytes, fault: Fault, mode: Mode) -> Report:
-    with Misled(fault) as delegate:
-        return verify(content, read_onnx(content), delegate, [{"x": image()}], mode=mode, threads=1)
+@pytest.fixture
+def ort(runtimes: Runtimes) -> OnnxDelegate:
+    found = runtimes("ort")
+    assert isinstance(found, OnnxDelegate)
+    return found
+
+
+def judged(ort: OnnxDelegate, content: bytes, fault: Fault, mode: Mode) -> Report:
+    return verify(content, read_onnx(content), Misled(ort, fault), [{"x": image()}], mode=mode, threads=1)
 
 
 def the_layer(graph: Graph, op: str, number: int = 0) -> Layer:
@@ -131,9 +137,9 @@ FAULTS = (
 @pytest.mark.parametrize("mode", ["isolated", "cumulative"])
 @pytest.mark.parametrize("float_tail", [False, True])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_faulty_layer_never_passes(fault: Fault, float_tail: bool, mode: Mode) -> None:
+def test_a_faulty_layer_never_passes(ort: OnnxDelegate, fault: Fault, float_tail: bool, mode: Mode) -> None:
     """With a float tail, which goes on with the runtime's own values, the outputs themselves agree."""
-    report = judged(many_integer_ops(float_tail), fault, mode)
+    report = judged(ort, many_integer_ops(float_tail), fault, mode)
     assert report.exit_code() == report.exit_code(accept_explained=True) == 1
     (output,) = report.outputs
     assert output.verdict == "mismatch"
@@ -148,8 +154,8 @@ def test_a_faulty_layer_never_passes(fault: Fault, float_tail: bool, mode: Mode)
 
 @pytest.mark.parametrize("mode", ["isolated", "cumulative"])
 @pytest.mark.parametrize("float_tail", [False, True])
-def test_the_sound_graph_passes(float_tail: bool, mode: Mode) -> None:
-    report = judged(many_integer_ops(float_tail), lambda graph: graph, mode)
+def test_the_sound_graph_passes(ort: OnnxDelegate, float_tail: bool, mode: Mode) -> None:
+    report = judged(ort, many_integer_ops(float_tail), lambda graph: graph, mode)
     assert {found.verdict for found in report.outputs} == {"bit_exact"}
     assert not any(layer.differs for layer in report.layers)
 
@@ -204,6 +210,7 @@ def _signed_stays_signed_with_the_zero_point_of_unsigned(monkeypatch: pytest.Mon
     ],
 )
 def test_a_faulty_lowering_never_passes(
+    ort: OnnxDelegate,
     kind: str,
     break_lowering: Callable[[pytest.MonkeyPatch], None],
     mode: Mode,
@@ -215,4 +222,4 @@ def test_a_faulty_lowering_never_passes(
     break_lowering(monkeypatch)
     faulty = lower_qdq(read_onnx(content))
     assert faulty.layers != sound.layers
-    assert judged(content, lambda _: faulty, mode).exit_code() in (1, 3)
+    assert judged(ort, content, lambda _: faulty, mode).exit_code() in (1, 3)

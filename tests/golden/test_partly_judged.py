@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from karat24.delegates import Delegate, delegate_named
+from karat24.delegates import Delegate
 from karat24.delegates.protocol import DelegateRun, ExecutedGraph, Model
 from karat24.export.tflite import read_tflite, tflite_subgraphs, with_lowest_versions, write_tflite
 from karat24.feeds import random_feeds
@@ -20,21 +19,20 @@ from karat24.refimpl.graph import Graph, Quantization
 from karat24.refimpl.trace import Trace
 from tests.cases import detections
 from tests.shared_models import require_case
+from tests.support.runtimes import Runtimes
 from tests.support.tflite_control_flow import branching
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 
 
 @pytest.fixture(scope="module", params=LANES)
-def lane(request: pytest.FixtureRequest) -> Iterator[Delegate]:
-    with delegate_named(request.param, time_limit=60.0) as delegate:
-        yield delegate
+def lane(request: pytest.FixtureRequest, runtimes: Runtimes) -> Delegate:
+    return runtimes(request.param)
 
 
 @pytest.fixture(scope="module")
-def reference() -> Iterator[Delegate]:
-    with delegate_named("litert-ref", time_limit=60.0) as delegate:
-        yield delegate
+def reference(runtimes: Runtimes) -> Delegate:
+    return runtimes("litert-ref")
 
 
 def judged(content: bytes, delegate: Delegate, mode: Mode = "isolated", count: int = 2) -> Report:

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from karat24.delegates import delegate_named
 from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import DelegateRun
 from karat24.delegates.selective import SelectiveNetwork, branch_of, run_selective
@@ -18,6 +17,7 @@ from karat24.golden.selective import SelectiveReport, verify_selective
 from karat24.refimpl.errors import FeedError, ModelError
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.networks import resnet50, selector, vgg16
+from tests.support.runtimes import Runtimes
 
 pytest.importorskip("onnxruntime")
 
@@ -80,9 +80,8 @@ def test_branches() -> None:
     assert branch_of(np.array([-128, 127], np.int8)) == "distorted"
 
 
-def test_every_part_is_exact_on_litert(network: SelectiveNetwork) -> None:
-    with delegate_named("litert-xnnpack") as delegate:
-        report = verify_selective(network, delegate, images(4))
+def test_every_part_is_exact_on_litert(network: SelectiveNetwork, runtimes: Runtimes) -> None:
+    report = verify_selective(network, runtimes("litert-xnnpack"), images(4))
     assert report.expected == ("clean", "distorted") * 2
     assert report.exit_code == EXIT_MATCH, report.summary()
     assert [part.verdict for part in report.parts.values() if part] == ["bit_exact"] * 3
@@ -139,13 +138,12 @@ def test_networks_that_do_not_belong_together_are_refused(network: SelectiveNetw
         verify_selective(network, OracleDelegate(), [])
 
 
-def test_a_quarter_of_resnet50_is_exact_in_int8() -> None:
+def test_a_quarter_of_resnet50_is_exact_in_int8(runtimes: Runtimes) -> None:
     """Bottlenecks, projections with stride 2, sums and the global mean."""
     from karat24.export.tflite import read_tflite
     from karat24.golden.verify import verify
 
     content = quantized(resnet50(0.25))
-    with delegate_named("litert-xnnpack") as delegate:
-        report = verify(content, read_tflite(content), delegate, [[images(1)[0]]])
+    report = verify(content, read_tflite(content), runtimes("litert-xnnpack"), [[images(1)[0]]])
     assert report.verdict == "bit_exact", report.table()
     assert len(report.layers) == 71

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.shared_models import MODELS
@@ -156,12 +157,15 @@ def test_the_workflow_s_check_runs(workflow: Any, tmp_path: Path, environment: d
             check=False,
         )  # fmt: skip
 
+    for number in (0, 1):
+        slices = np.random.default_rng(number).random((2, 32, 32, 1), np.float32)
+        np.save(tmp_path / f"slices{number}.npy", slices)
     quantize = "karat24 quantize fine-tune --height 32 --width 32 --output repair.tflite"
-    assert run(quantize).returncode == 0
+    assert run(f"{quantize} --calibration slices0.npy").returncode == 0
     assert run(command).returncode == 3, "a model without a golden"
     assert run("karat24 golden record repair.tflite").returncode == 0
     assert run(command).returncode == 0
     assert (tmp_path / "goldens.xml").is_file()
     assert (tmp_path / "goldens.html").is_file()
-    assert run(f"{quantize} --seed 1").returncode == 0
+    assert run(f"{quantize} --calibration slices1.npy").returncode == 0
     assert run(command).returncode == 3, "a stale golden"

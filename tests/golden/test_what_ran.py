@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -17,14 +15,14 @@ from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.graph import Array
 from tests.cases.qdq_kinds import KINDS, image
 from tests.shared_models import CASES, require_case
+from tests.support.runtimes import Runtimes
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def ort() -> Iterator[Delegate]:
-    with delegate_named("ort", time_limit=60.0) as delegate:
-        yield delegate
+def ort(runtimes: Runtimes) -> Delegate:
+    return runtimes("ort")
 
 
 def feeds_for(content: bytes, seed: int = 1) -> dict[str, Array]:
@@ -121,14 +119,16 @@ def test_a_prediction_that_is_wrong_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("mode", ["isolated", "cumulative"])
-def test_two_lanes_that_run_other_layers_differ_in_their_outputs(mode: Mode, ort: Delegate) -> None:
+def test_two_lanes_that_run_other_layers_differ_in_their_outputs(
+    mode: Mode, ort: Delegate, runtimes: Runtimes
+) -> None:
     """Each layer of the first is computed alike by the second, which runs other layers of the file."""
     from karat24.golden.against import compare_runtimes
 
     content = KINDS["sum_of_two"]()
     graph, feeds = read_onnx(content), feeds_for(content)
-    with delegate_named("ort-disable-all", time_limit=60.0) as other:
-        report = compare_runtimes(content, graph, ort, other, [feeds], mode=mode, threads=1)
+    other = runtimes("ort-disable-all")
+    report = compare_runtimes(content, graph, ort, other, [feeds], mode=mode, threads=1)
     assert report.exit_code() == 1
     (output,) = report.outputs
     assert output.verdict == "explained"

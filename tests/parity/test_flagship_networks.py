@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from karat24.delegates import delegate_named
 from karat24.export.tflite import write_tflite
 from karat24.feeds import random_feeds
 from karat24.golden.diff import diff_arrays
 from karat24.golden.verify import verify
 from karat24.refimpl.engine import compile_graph
 from tests.support.flagships import TITLES, quantized
+from tests.support.runtimes import Runtimes
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 
@@ -18,25 +18,23 @@ LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["int8", "int8-mobile", "uint8-2019"])
 @pytest.mark.parametrize("title", TITLES)
-def test_every_layer_is_bit_exact_at_64(title: str, scheme: str) -> None:
+def test_every_layer_is_bit_exact_at_64(title: str, scheme: str, runtimes: Runtimes) -> None:
     graph = quantized(title, 64, scheme)
     model = write_tflite(graph)
     samples = [random_feeds(graph, seed) for seed in range(2)]
     for lane in LANES:
-        with delegate_named(lane) as delegate:
-            for mode in ("isolated", "cumulative"):
-                report = verify(model, graph, delegate, samples, mode=mode, implementation="kernels")  # type: ignore[arg-type]
-                assert report.verdict == "bit_exact", f"{title} {scheme} {report.table()}"
+        for mode in ("isolated", "cumulative"):
+            report = verify(model, graph, runtimes(lane), samples, mode=mode, implementation="kernels")  # type: ignore[arg-type]
+            assert report.verdict == "bit_exact", f"{title} {scheme} {report.table()}"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", ["tomogan bilinear", "tomogan transposed", "fine-tune"])
-def test_end_to_end_at_1024_on_xnnpack(title: str) -> None:
+def test_end_to_end_at_1024_on_xnnpack(title: str, runtimes: Runtimes) -> None:
     graph = quantized(title, 1024)
     feeds = random_feeds(graph, 0)
     expected = compile_graph(graph, "litert-2.3-xnnpack").run(feeds).outputs
-    with delegate_named("litert-xnnpack") as delegate:
-        found = delegate.run(write_tflite(graph), feeds, tensors="outputs").outputs
+    found = runtimes("litert-xnnpack").run(write_tflite(graph), feeds, tensors="outputs").outputs
     for ours, theirs in zip(expected, found, strict=True):
         assert diff_arrays(ours, theirs).equal
 

@@ -10,6 +10,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from karat24.refimpl.bounds import BOUNDS, Interval, bound_for
+from karat24.refimpl.bounds.interval import Either
 from karat24.refimpl.graph import Array
 from tests.cases.float_layers import VALUES, FloatLayer, float_layers
 
@@ -62,14 +63,15 @@ def test_runtimes_lie_inside_and_one_unit_beyond_does_not(layer: FloatLayer) -> 
         use = interval.use(found)
         assert use.outside == 0, use
         assert use.largest <= 1
-    for end, way in ((interval.low, -np.inf), (interval.high, np.inf)):
-        moved = end.copy()
-        assert interval.use(moved).outside == 0
-        last = np.unravel_index(moved.size - 1, moved.shape)
-        moved[last] = np.nextafter(moved[last], np.float32(way))
-        use = interval.use(moved)
-        assert use.outside == 1
-        assert use.largest > 1 - 1e-6
+    for form in interval.forms if isinstance(interval, Either) else [interval]:
+        for end, way in ((form.low, -np.inf), (form.high, np.inf)):
+            moved = end.copy()
+            assert interval.use(moved).outside == 0
+            last = np.unravel_index(moved.size - 1, moved.shape)
+            moved[last] = np.nextafter(moved[last], np.float32(way))
+            use = form.use(moved)
+            assert use.outside == 1
+            assert use.largest > 1 - 1e-6
 
 
 def test_every_bound_is_tried_with_every_kind_of_values() -> None:

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
-from karat24.delegates import Delegate, delegate_named
+from karat24.delegates import Delegate
 from karat24.export.onnx import read_onnx
 from karat24.refimpl.bounds import Interval, bound_for
+from karat24.refimpl.bounds.interval import Either
 from karat24.refimpl.graph import Array
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.quantized import seeded
-from tests.support.avx2_runtime import emulated_runtime
+from tests.support.runtimes import Runtimes, available
 
 DEEP, WIDE, BLOCK = 100, 9, 32
 
 
 @pytest.fixture(scope="module", params=["this processor", "emulated AVX2"])
-def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delegate]:
-    if request.param == "emulated AVX2":
-        with emulated_runtime("ort", tmp_path_factory.mktemp("avx2")) as delegate:
-            yield delegate
-        return
-    with delegate_named("ort", time_limit=60.0) as delegate:
-        if not delegate.probe().available:
-            pytest.skip(delegate.probe().reason)
-        yield delegate
+def runtime(request: pytest.FixtureRequest, runtimes: Runtimes, emulated_runtimes: Runtimes) -> Delegate:
+    return available(runtimes("ort")) if request.param == "this processor" else emulated_runtimes("ort")
 
 
-def layer(bits: int, level: int) -> tuple[bytes, Array]:
-    """Data whose blocks reach 127, so that halves between integers are ties."""
+def layer(bits: int, level: int, ties: bool = True) -> tuple[bytes, Array]:
+    """Data whose blocks reach 127, so that halves between integers are ties, or without any near a tie."""
     rng = seeded(f"blocks {bits}")
     blocks = -(-DEEP // BLOCK)
     x = (rng.integers(-254, 255, (4, DEEP)) / 2).astype(np.float32)
+    if not ties:
+        x = np.trunc(x) + rng.uniform(-0.4, 0.4, x.shape).astype(np.float32)
     x[:, ::BLOCK] = 127
     constants = {
         "w": rng.integers(0, 256, (WIDE, blocks, BLOCK * bits // 8)).astype(np.uint8),
@@ -60,16 +54,36 @@ def test_the_runtime_lies_inside(runtime: Delegate, bits: int, level: int) -> No
     assert interval(content, x).use(found).outside == 0
 
 
+@pytest.mark.parametrize("level", [0, 4])
 @pytest.mark.parametrize("bits", [4, 8])
-def test_one_wrong_weight_lies_outside(bits: int) -> None:
-    """Of the float32 product. By integers the interval is wider, since the data may be rounded."""
-    content, x = layer(bits, 0)
+def test_without_ties_one_wrong_weight_lies_outside(runtime: Delegate, bits: int, level: int) -> None:
+    """By floats and by integers: what one of the kernels gives is not held to a bound around both."""
+    content, x = layer(bits, level, ties=False)
     (view,) = read_onnx(content).views()
     values = [x, *(tensor.data for tensor in view.inputs[1:] if tensor is not None)]
+    (found,) = runtime.run(content, {"x": x}, tensors="outputs").outputs
     allowed, changed = interval(content, x), values[1].copy()
+    assert allowed.use(found).outside == 0
     changed[0, 0, 0] ^= 1
     moved = bound_for(view)([values[0], changed, *values[2:]])
-    assert allowed.use(((moved.low + moved.high) / 2).astype(np.float32)).outside == len(x)
+    for form in forms(moved):
+        assert allowed.use(((form.low + form.high) / 2).astype(np.float32)).outside == len(x)
+
+
+def test_a_layer_is_computed_by_one_kernel() -> None:
+    """Rows that lie in the bounds of two kernels by turns lie in the bounds of none."""
+    content, x = layer(8, 4, ties=False)
+    allowed = interval(content, x)
+    by_floats, by_integers = ((form.low + form.high) / 2 for form in forms(allowed))
+    assert allowed.use(by_floats).outside == allowed.use(by_integers).outside == 0
+    mixed = by_floats.copy()
+    mixed[0] = by_integers[0]
+    assert allowed.use(mixed).outside > WIDE // 2
+    assert np.count_nonzero(allowed.nearest(mixed) != mixed) == allowed.use(mixed).outside
+
+
+def forms(found: Interval) -> tuple[Interval, ...]:
+    return found.forms if isinstance(found, Either) else (found,)
 
 
 def test_integers_of_the_data_are_needed(runtime: Delegate) -> None:

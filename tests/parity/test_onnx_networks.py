@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 
-from karat24.delegates import Delegate, delegate_named
+from karat24.delegates import Delegate
 from karat24.export.onnx import (
     FLAVOURS,
     Flavour,
@@ -35,6 +34,7 @@ from tests.cases.onnx_models import (
 from tests.cases.quantized import seeded
 from tests.support.onnx_sketches import MODELS, Sketch, feed_of
 from tests.support.onnx_sketches import quantized as quantized_sketch
+from tests.support.runtimes import Runtimes
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -43,10 +43,9 @@ FORMS = [(form, activations) for form in ("QDQ", "QOperator") for activations in
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Delegate]:
+def runtime(runtimes: Runtimes) -> Delegate:
     """The session in which int8 stays int8, so that both types are tried."""
-    with delegate_named("ort-qdqisint8allowed", time_limit=60.0) as delegate:
-        yield delegate
+    return runtimes("ort-qdqisint8allowed")
 
 
 def verdicts(
@@ -75,14 +74,14 @@ def input_scale(content: bytes) -> float:
 @pytest.mark.parametrize(("form", "activations"), FORMS)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_layer_of_an_architecture_is_exact(
-    runtime: Delegate, name: str, form: str, activations: str, mode: Literal["isolated", "cumulative"]
-) -> None:
+    runtimes: Runtimes, runtime: Delegate, name: str, form: str, activations: str,
+    mode: Literal["isolated", "cumulative"],
+) -> None:  # fmt: skip
     """Random values, a photograph, and halves of the input's own scale, which tie when quantized."""
     content = quantized(float_network(name), form, activations, [{"x": images(i)} for i in range(3)])
     samples = [{"x": images(9)}, {"x": photograph()}, {"x": on_the_grid(input_scale(content))}]
     assert set(verdicts(content, runtime, samples, mode)) == {"bit_exact"}
-    with delegate_named("ort", time_limit=60.0) as default:
-        assert set(verdicts(content, default, samples, mode)) <= {"bit_exact", "within_bound"}
+    assert set(verdicts(content, runtimes("ort"), samples, mode)) <= {"bit_exact", "within_bound"}
 
 
 MODES: tuple[Literal["isolated", "cumulative"], ...] = ("isolated", "cumulative")
@@ -138,7 +137,7 @@ SUMS_IN_FLOAT = {"Conv", "ConvTranspose", "Resize"}
 
 @pytest.mark.parametrize(("name", "upsampling"), RESTORERS)
 def test_the_reference_runs_what_this_project_writes(
-    name: str, upsampling: Literal["bilinear", "transposed"]
+    name: str, upsampling: Literal["bilinear", "transposed"], runtimes: Runtimes
 ) -> None:
     """The written operator set is older than the oldest DequantizeLinear the reference has."""
     source = network(name, 16, 24, upsampling, None, 0)
@@ -148,14 +147,8 @@ def test_the_reference_runs_what_this_project_writes(
     graph = read_onnx(content)
     (index,) = graph.inputs
     random = np.random.default_rng(5).integers(-128, 128, shape).astype(graph.tensors[index].dtype)
-    with delegate_named("onnx-reference", time_limit=60.0) as reference:
-        report = verify(
-            content,
-            graph,
-            reference,
-            [{index: random.reshape(graph.tensors[index].shape)}],
-            implementation="kernels",
-        )
+    feeds = {index: random.reshape(graph.tensors[index].shape)}
+    report = verify(content, graph, runtimes("onnx-reference"), [feeds], implementation="kernels")
     found = {(layer.verdict, layer.op) for layer in report.layers}
     assert {op for verdict, op in found if verdict == "bit_exact"} >= {"QuantizeLinear", "DequantizeLinear"}
     assert {op for verdict, op in found if verdict != "bit_exact"} <= SUMS_IN_FLOAT

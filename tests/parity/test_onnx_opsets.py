@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
-from karat24.delegates import Delegate, delegate_named
+from karat24.delegates import Delegate
 from karat24.export.onnx import lower_qdq, read_onnx
 from karat24.export.onnx.schema import IR_VERSIONS
 from karat24.refimpl.engine import compile_graph
@@ -29,6 +28,7 @@ from onnx import TensorProto, helper
 from karat24.export.onnx.reading.shapes import RULES
 from tests.cases.onnx_models import node, onnx_model
 from tests.support.onnx_sketches import Sketch
+from tests.support.runtimes import Runtimes
 
 LAST_THAT_RUNS = 27
 """ONNX Runtime 1.32 has no QuantizeLinear of operator set 28, whose definition is that of 25."""
@@ -92,9 +92,8 @@ def outputs(opset: int, profile: str, implementation: Implementation) -> tuple[b
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Delegate]:
-    with delegate_named("ort", time_limit=60.0) as delegate:
-        yield delegate
+def runtime(runtimes: Runtimes) -> Delegate:
+    return runtimes("ort")
 
 
 @pytest.mark.parametrize("opset", OPSETS[1:])

@@ -5,13 +5,10 @@ On this machine's processor, and on an emulated one whose sums of u8s8 products 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from karat24.delegates import Delegate, delegate_named
+from karat24.delegates import Delegate
 from karat24.export.onnx import read_onnx
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.graph import Array
@@ -20,22 +17,14 @@ from tests.cases import onnx_dynamic, onnx_float_ops, onnx_ops
 from tests.cases.onnx_models import node, onnx_model
 from tests.cases.onnx_ops import OnnxCase
 from tests.cases.quantized import seeded
-from tests.support.avx2_runtime import emulated_runtime
+from tests.support.runtimes import Runtimes, available
 
 CASES = onnx_ops.cases() + onnx_float_ops.cases() + onnx_dynamic.cases()
 
 
 @pytest.fixture(scope="module", params=["this processor", "emulated AVX2"])
-def runtime(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Delegate]:
-    if request.param == "emulated AVX2":
-        with emulated_runtime("ort", tmp_path_factory.mktemp("avx2")) as delegate:
-            yield delegate
-        return
-    with delegate_named("ort", time_limit=60.0) as delegate:
-        probe = delegate.probe()
-        if not probe.available:
-            pytest.skip(f"{probe.reason}; {probe.remedy}")
-        yield delegate
+def runtime(request: pytest.FixtureRequest, runtimes: Runtimes, emulated_runtimes: Runtimes) -> Delegate:
+    return available(runtimes("ort")) if request.param == "this processor" else emulated_runtimes("ort")
 
 
 def outputs(case: OnnxCase, profile: str, implementation: Implementation) -> tuple[Array, ...]:
@@ -56,16 +45,16 @@ def test_spec_and_kernel_equal_the_runtime(runtime: Delegate, case: OnnxCase) ->
             assert same(found, value), f"{case.edge}: {np.count_nonzero(found != value)} differ"
 
 
-def test_precise_sums_saturate_in_one_op_only_without_vnni(tmp_path: Path) -> None:
+def test_precise_sums_saturate_in_one_op_only_without_vnni(emulated_runtimes: Runtimes) -> None:
     """``session.x64quantprecision`` makes uint8 of int8 factors, but not of QLinearMatMul's."""
     kinds = ("uint8_int8", "dynamic_matmul_int8")
     cases = [case for case in CASES if any(kind in case.name for kind in kinds)]
-    with emulated_runtime("ort-x64quantprecision", tmp_path) as delegate:
-        assert delegate.profile == "ort-1.31-avx2-precise"
-        for case in cases:
-            (expected,) = delegate.run(case.model, case.feeds, tensors="outputs").outputs
-            (found,) = outputs(case, delegate.profile, "kernels")
-            assert same(found, expected), f"{case}: {np.count_nonzero(found != expected)} differ"
+    precise = emulated_runtimes("ort-x64quantprecision")
+    assert precise.profile == "ort-1.31-avx2-precise"
+    for case in cases:
+        (expected,) = precise.run(case.model, case.feeds, tensors="outputs").outputs
+        (found,) = outputs(case, precise.profile, "kernels")
+        assert same(found, expected), f"{case}: {np.count_nonzero(found != expected)} differ"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])

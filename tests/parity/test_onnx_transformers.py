@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from karat24.delegates import Delegate, delegate_named
+from karat24.delegates import Delegate
 from karat24.export.onnx import read_onnx
 from karat24.golden.report import Mode
 from karat24.golden.verify import verify
 from tests.cases.onnx_transformers import NETWORKS, Way, feed, quantized
+from tests.support.runtimes import Runtimes
 
 pytest.importorskip("onnxruntime")
 
@@ -25,9 +24,8 @@ IN_FLOAT = {
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Delegate]:
-    with delegate_named("ort", time_limit=60.0) as delegate:
-        yield delegate
+def runtime(runtimes: Runtimes) -> Delegate:
+    return runtimes("ort")
 
 
 @pytest.mark.parametrize("mode", ["isolated", "cumulative"])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from karat24.delegates import delegate_named
 from karat24.export import read_model
 from karat24.export.cut import up_to
 from karat24.export.tflite import write_tflite
@@ -15,6 +12,7 @@ from karat24.golden.report import Mode, Report
 from karat24.golden.verify import verify
 from karat24.refimpl.graph import Array, Graph
 from tests.shared_models import CUT_BEFORE_CUSTOM, MODELS, NOT_RUNNABLE, model_names, require, runnable_models
+from tests.support.runtimes import Runtimes, available
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 PICTURES = ("coral/grace_hopper.bmp", "coral/cat.bmp")
@@ -33,13 +31,13 @@ def load(name: str) -> tuple[bytes, Graph]:
 
 
 def samples_for(graph: Graph) -> list[dict[int, Array]]:
-    """Two random inputs, and a photograph where the model takes an image."""
+    """Random values, and a photograph where the model takes an image, else random values again."""
     samples = [random_feeds(graph, seed) for seed in range(2)]
     shape = graph.tensors[graph.inputs[0]].shape
     if len(graph.inputs) == 1 and len(shape) == 4 and shape[3] in (1, 3) and min(shape[1:3]) >= 28:
         picture = next((MODELS / p for p in PICTURES if (MODELS / p).is_file()), None)
         if picture is not None:
-            samples.append({graph.inputs[0]: image_feed(graph.tensors[graph.inputs[0]], picture)})
+            samples[1] = {graph.inputs[0]: image_feed(graph.tensors[graph.inputs[0]], picture)}
     return samples
 
 
@@ -49,34 +47,30 @@ def failures(report: Report) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", runnable_models() or ["folder of public models"])
-def test_every_layer_is_bit_exact(name: str) -> None:
+def test_every_layer_is_bit_exact(name: str, runtimes: Runtimes) -> None:
     """The values of a whole run are those of its layers: one input shows what whole runs add."""
     model, graph = load(name)
     samples = samples_for(graph)
     modes: dict[Mode, list[dict[int, Array]]] = {"isolated": samples, "cumulative": samples[-1:]}
     for lane in LANES:
-        with delegate_named(lane) as delegate:
-            for mode, given in modes.items():
-                report = verify(model, graph, delegate, given, mode=mode, implementation="kernels")
-                assert report.verdict == "bit_exact", f"{name}\n{failures(report)}"
-                assert len(report.layers) == sum(len(layer.outputs) for layer in graph.layers)
+        for mode, given in modes.items():
+            report = verify(model, graph, runtimes(lane), given, mode=mode, implementation="kernels")
+            assert report.verdict == "bit_exact", f"{name}\n{failures(report)}"
+            assert len(report.layers) == sum(len(layer.outputs) for layer in graph.layers)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lane", ["tflite-2.14-ref", "tflite-2.14-builtin"])
-def test_every_layer_is_bit_exact_on_tflite_2_14(lane: str) -> None:
+def test_every_layer_is_bit_exact_on_tflite_2_14(lane: str, runtimes: Runtimes) -> None:
     """Isolated only: this runtime computes some layers in place, so a whole run hides their inputs."""
     names = runnable_models()
     if not names:
         require("folder of public models")
-    with delegate_named(lane) as delegate:
-        probe = delegate.probe()
-        if not probe.available:
-            pytest.skip(f"{lane}: {probe.reason}; {probe.remedy}")
-        for name in names:
-            model, graph = load(name)
-            report = verify(model, graph, delegate, samples_for(graph)[-1:], implementation="kernels")
-            assert report.verdict == "bit_exact", f"{name}\n{failures(report)}"
+    runtime = available(runtimes(lane))
+    for name in names:
+        model, graph = load(name)
+        report = verify(model, graph, runtime, samples_for(graph)[-1:], implementation="kernels")
+        assert report.verdict == "bit_exact", f"{name}\n{failures(report)}"
 
 
 def test_out_of_scope_models_are_named_with_a_reason() -> None:
@@ -89,18 +83,17 @@ def test_out_of_scope_models_are_named_with_a_reason() -> None:
     assert set(runnable_models()) | set(NOT_RUNNABLE) == set(names)
 
 
-def test_a_different_profile_is_told_apart(tmp_path: Path) -> None:
+def test_a_different_profile_is_told_apart(runtimes: Runtimes) -> None:
     """XNNPACK held to the reference kernels' arithmetic differs, and the difference gets its name."""
     model, graph = load("mlperf_tiny/pretrainedResnet_quant.tflite")
-    with delegate_named("litert-xnnpack") as delegate:
-        report = verify(
-            model,
-            graph,
-            delegate,
-            [random_feeds(graph, 0)],
-            profile="litert-2.3-ref",
-            implementation="kernels",
-        )
+    report = verify(
+        model,
+        graph,
+        runtimes("litert-xnnpack"),
+        [random_feeds(graph, 0)],
+        profile="litert-2.3-ref",
+        implementation="kernels",
+    )
     assert report.verdict == "explained"
     assert report.exit_code() == 1
     assert report.exit_code(accept_explained=True) == 0

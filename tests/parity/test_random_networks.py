@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from karat24.delegates import Delegate, delegate_named
+from karat24.delegates import Delegate
 from karat24.export import graph_under
 from karat24.export.onnx import read_onnx
 from karat24.golden.verify import verify
@@ -31,6 +31,7 @@ pytest.importorskip("onnxruntime")
 import onnxruntime
 
 from tests.cases import float_networks, qdq_networks
+from tests.support.runtimes import Runtimes
 
 Build = Callable[[int], bytes]
 
@@ -50,9 +51,8 @@ MOST_WITHIN_A_BOUND = 0.1
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Delegate]:
-    with delegate_named("ort", time_limit=120.0) as delegate:
-        yield delegate
+def runtime(runtimes: Runtimes) -> Delegate:
+    return runtimes("ort")
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from karat24.delegates import delegate_named
 from karat24.export.tflite import read_tflite
 from karat24.feeds import random_feeds
 from karat24.golden.verify import verify
 from karat24.refimpl.engine import compile_graph
 from tests.shared_models import require_case
+from tests.support.runtimes import Runtimes
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 
@@ -29,15 +29,14 @@ EXACT = (
 
 
 @pytest.mark.parametrize("lane", LANES)
-def test_reported_models_are_exact(lane: str) -> None:
+def test_reported_models_are_exact(lane: str, runtimes: Runtimes) -> None:
     wrong = []
-    with delegate_named(lane) as delegate:
-        for name in EXACT:
-            path = require_case(f"tflite/{name}.tflite")
-            graph = read_tflite(path)
-            report = verify(path, graph, delegate, [random_feeds(graph, 7)])
-            if report.verdict != "bit_exact":
-                wrong.append(f"{name}: {report.summary()}")
+    for name in EXACT:
+        path = require_case(f"tflite/{name}.tflite")
+        graph = read_tflite(path)
+        report = verify(path, graph, runtimes(lane), [random_feeds(graph, 7)])
+        if report.verdict != "bit_exact":
+            wrong.append(f"{name}: {report.summary()}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -1,4 +1,4 @@
-"""One layer at a time: the slow definition of each op against every lane of the runtimes it describes.
+"""Single layers: the slow definition of each op against every lane of the runtimes it describes.
 
 The cases are placed on ties, saturation, odd zero points and tail sizes; one value that differs fails.
 """
@@ -12,13 +12,12 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from karat24.delegates import delegate_named
-from karat24.export.tflite import write_tflite
+from karat24.delegates import Delegate, delegate_named
 from karat24.golden.undefined import cleared
 from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import Array
 from karat24.refimpl.ops import OPS
-from karat24.refimpl.profiles import Rule, profile_named
+from karat24.refimpl.profiles import Profile, Rule, profile_named
 from tests.cases import (
     activations,
     convolution,
@@ -27,6 +26,7 @@ from tests.cases import (
     elementwise,
     glue,
     hybrid,
+    hybrid_products,
     int4_filters,
     int16_layers,
     int16_weighted,
@@ -44,6 +44,8 @@ from tests.cases import (
     unary,
 )
 from tests.cases.case import Case
+from tests.support.runtimes import Runtimes, available
+from tests.support.together import run_together
 
 MODULES: Mapping[str, Callable[[], Sequence[Case]]] = {
     "activations": activations.cases,
@@ -53,6 +55,7 @@ MODULES: Mapping[str, Callable[[], Sequence[Case]]] = {
     "elementwise": elementwise.cases,
     "glue": glue.cases,
     "hybrid": hybrid.cases,
+    "hybrid_products": hybrid_products.cases,
     "lstm": lstm.cases,
     "matrices": matrices.cases,
     "int16_layers": int16_layers.cases,
@@ -72,6 +75,9 @@ MODULES: Mapping[str, Callable[[], Sequence[Case]]] = {
 
 LANES = ("litert-ref", "litert-builtin", "litert-xnnpack")
 OLD_LANES = ("tflite-2.14-ref", "tflite-2.14-builtin")
+
+AT_ONCE = 24
+"""Cases in one model: its layers are run one after the other, each on inputs of its own."""
 
 NOT_IN_OLD = "Didn't find op for builtin opcode"
 """What tflite-runtime 2.14 says of an op, or a version of one, that a lane of it does not list."""
@@ -99,19 +105,19 @@ def test_cases_are_told_apart(module: str) -> None:
 
 @pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("module", MODULES)
-def test_spec_equals_runtime(module: str, lane: str) -> None:
+def test_spec_equals_runtime(module: str, lane: str, runtimes: Runtimes) -> None:
     cases = [case for case in _cases(module) if _excuse(case, lane) is None]
-    differences = [found for found in _differences(cases, lane).values() if found]
+    differences = [found for found in _differences(cases, runtimes(lane)).values() if found]
     assert not differences, f"{len(differences)} of {len(cases)} cases\n" + "\n".join(differences[:20])
 
 
 @pytest.mark.parametrize("lane", OLD_LANES)
 @pytest.mark.parametrize("module", MODULES)
-def test_spec_equals_older_runtime(module: str, lane: str) -> None:
+def test_spec_equals_older_runtime(module: str, lane: str, runtimes: Runtimes) -> None:
     """A lane may not list an op's version; of the cases it runs, every value is the same."""
-    _need(lane)
+    runtime = available(runtimes(lane))
     cases = [case for case in _cases(module) if _excuse(case, lane) is None]
-    found = _differences(cases, lane)
+    found = _differences(cases, runtime)
     unlisted = [name for name, difference in found.items() if NOT_IN_OLD in difference]
     differences = [text for name, text in found.items() if text and name not in unlisted]
     assert not differences, f"{len(differences)} of {len(cases)} cases\n" + "\n".join(differences[:20])
@@ -137,13 +143,13 @@ FAULTS_OF_TFLM = {
 }
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module != "hybrid"])
-def test_spec_equals_micro_runtime(module: str) -> None:
+@pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("hybrid")])
+def test_spec_equals_micro_runtime(module: str, runtimes: Runtimes) -> None:
     """TensorFlow Lite Micro runs fewer ops and types, none of float32 data with an int8 filter; of the cases
     it runs, every value is the same."""
-    _need("tflm")
+    runtime = available(runtimes("tflm"))
     cases = [case for case in _cases(module) if str(case) not in FAULTS_OF_TFLM]
-    found = _differences(cases, "tflm")
+    found = _differences(cases, runtime, at_once=1)  # it refuses most models, and dies of some
     ran = {name: text for name, text in found.items() if not any(words in text for words in REFUSED_BY_TFLM)}
     differences = [text for text in ran.values() if text]
     assert not differences, f"{len(differences)} of {len(cases)} cases\n" + "\n".join(differences[:20])
@@ -151,11 +157,12 @@ def test_spec_equals_micro_runtime(module: str) -> None:
 
 
 @pytest.mark.parametrize("lane", LANES + OLD_LANES)
-def test_what_is_called_broken_is(lane: str) -> None:
+def test_what_is_called_broken_is(lane: str, runtimes: Runtimes) -> None:
     """A case excused from a lane, with its reason, really fails there: no excuse outlives its cause."""
-    _need(lane)
+    runtime = available(runtimes(lane))
     excused = [case for module in MODULES for case in _cases(module) if _excuse(case, lane) is not None]
-    assert [name for name, difference in _differences(excused, lane).items() if not difference] == []
+    found = _differences(excused, runtime, at_once=1)  # what writes behind its outputs may not spoil others
+    assert [name for name, difference in found.items() if not difference] == []
 
 
 def test_ties_tell_roundings_apart() -> None:
@@ -170,41 +177,35 @@ def test_ties_tell_roundings_apart() -> None:
     assert not pairs
 
 
-def _need(lane: str) -> None:
-    with delegate_named(lane) as delegate:
-        probe = delegate.probe()
-    if not probe.available:
-        pytest.skip(f"{lane}: {probe.reason}; {probe.remedy}")
-
-
 def _excuse(case: Case, lane: str) -> str | None:
-    return case.broken_in.get(lane) or (OLD_FAULTS.get(str(case)) if lane in OLD_LANES else None)
+    """Why a lane is not held to a case: its fault, or what its profile says that nobody knows."""
+    fault = case.broken_in.get(lane) or (OLD_FAULTS.get(str(case)) if lane in OLD_LANES else None)
+    return fault or _profile(lane).silence(case.graph.view(0)) or None
 
 
-def _differences(cases: Sequence[Case], lane: str) -> dict[str, str]:
-    """How each case's definition differs from the runtime, or what the runtime says; empty where equal."""
-    jobs = [(_model(case), case.feeds) for case in cases]
-    found = {}
+@cache
+def _profile(lane: str) -> Profile:
     with delegate_named(lane) as delegate:
-        for case, answer in zip(cases, delegate.run_many(jobs), strict=True):
-            found[str(case)] = ""
-            if isinstance(answer, Exception):
-                found[str(case)] = f"{case}: {answer}"
-                continue
-            try:
-                outputs = _spec(case, delegate.profile)
-            except UnsupportedOp as error:
-                found[str(case)] = f"{case}: {error}"
-                continue
-            for ours, theirs in zip(outputs, cleared(case.graph, answer).outputs, strict=True):
-                if not _identical(ours, theirs):
-                    found[str(case)] = f"{case}: {_describe(ours, theirs)}"
+        return profile_named(delegate.profile)
+
+
+def _differences(cases: Sequence[Case], runtime: Delegate, at_once: int = AT_ONCE) -> dict[str, str]:
+    """How each case's definition differs from the runtime, or what the runtime says; empty where equal."""
+    found = {}
+    for case, answer in zip(cases, run_together(runtime, cases, at_once), strict=True):
+        found[str(case)] = ""
+        if isinstance(answer, Exception):
+            found[str(case)] = f"{case}: {answer}"
+            continue
+        try:
+            outputs = _spec(case, runtime.profile)
+        except UnsupportedOp as error:
+            found[str(case)] = f"{case}: {error}"
+            continue
+        for ours, theirs in zip(outputs, cleared(case.graph, answer).outputs, strict=True):
+            if not _identical(ours, theirs):
+                found[str(case)] = f"{case}: {_describe(ours, theirs)}"
     return found
-
-
-@cache  # each lane runs the same files
-def _model(case: Case) -> bytes:
-    return write_tflite(case.graph)
 
 
 def _spec(case: Case, profile: str) -> tuple[Array, ...]:

@@ -25,6 +25,7 @@ from tests.cases import (
     elementwise,
     glue,
     hybrid,
+    hybrid_products,
     lstm,
     matrices,
     pooling,
@@ -40,8 +41,8 @@ from tests.cases import (
 from tests.cases.case import Case
 
 MODULES = (
-    activations, copies, detections, elementwise, glue, hybrid, lstm, matrices, pooling, quantization,
-    quotients, recurrent, resize_bilinear, slicing, sums, tables, unary,
+    activations, copies, detections, elementwise, glue, hybrid, hybrid_products, lstm, matrices, pooling,
+    quantization, quotients, recurrent, resize_bilinear, slicing, sums, tables, unary,
 )  # fmt: skip
 PER_OP = 200
 SMALL = 40_000

@@ -290,7 +290,7 @@ def silent_layers() -> dict[str, Graph]:
         "between pixels": one(
             "RESIZE_BILINEAR", [image], ((1, 8, 8, 2), 0.5, 3), sizes=[8, 8], half_pixel_centers=True
         ),
-        "nobody has described how its runtime computes variant": one("SUB", [image] * 2, same),
+        "nobody described how its runtime computes variant": one("SUB", [image] * 2, same),
         "further apart": one("ADD", [image, ((1, 4, 4, 2), 2.0**-17, 3)], same),
     }  # fmt: skip
 

@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -40,9 +41,8 @@ SHAPES = [
 ]
 
 
-def outputs_by_staircase(view: LayerView, profile: Profile, accumulator: Array) -> Array:
+def outputs_by_staircase(view: LayerView, rule: Rule, accumulator: Array) -> Array:
     """The layer's outputs from its accumulators alone."""
-    rule = profile.rule(view)
     rounding, within = requantization(view, rule), reach(view)
     assert rounding is not None
     assert within is not None
@@ -64,22 +64,38 @@ def test_staircases_give_what_the_specs_give(profile: Profile) -> None:
     """Blocks with other rounding than their tails, odd zero points, ties (half the scales are powers of
     two), both saturations, fused activations."""
     judged = 0
-    for seed, shape in enumerate(SHAPES * 4):
-        view, values = weighted_layer(shape, seed)
+    for seed in range(4 * len(SHAPES)):
+        view, _ = layer_number(seed)
         try:
             rule = profile.rule(view)
         except UnsupportedOp:
-            assert profile.caveat, shape
+            assert profile.caveat, view
             continue
-        expected = OPS[view.op].spec(view, values, rule)
-        assert expected.accumulator is not None
-        found = outputs_by_staircase(view, profile, expected.accumulator)
-        np.testing.assert_array_equal(found, expected.outputs[0], err_msg=f"{shape}, seed {seed}")
+        assert differing(seed, rule) == 0, f"{SHAPES[seed % len(SHAPES)]}, seed {seed}, {rule}"
         judged += 1
     assert judged >= len(SHAPES)
 
 
-def onnx_layers() -> Iterator[tuple[LayerView, list[Array | None]]]:
+@cache
+def layer_number(seed: int) -> tuple[LayerView, list[Array | None]]:
+    return weighted_layer(SHAPES[seed % len(SHAPES)], seed)
+
+
+@cache  # many profiles have one rule
+def differing(seed: int, rule: Rule) -> int:
+    """Outputs that the staircases give otherwise than the spec."""
+    view, values = layer_number(seed)
+    expected = OPS[view.op].spec(view, values, rule)
+    assert expected.accumulator is not None
+    return int((outputs_by_staircase(view, rule, expected.accumulator) != expected.outputs[0]).sum())
+
+
+@cache
+def onnx_layers() -> tuple[tuple[LayerView, list[Array | None]], ...]:
+    return tuple(_onnx_layers())
+
+
+def _onnx_layers() -> Iterator[tuple[LayerView, list[Array | None]]]:
     for case in onnx_ops.cases():
         graph = read_onnx(case.model)
         (view,) = graph.views()
@@ -96,19 +112,25 @@ def onnx_layers() -> Iterator[tuple[LayerView, list[Array | None]]]:
 @pytest.mark.parametrize("profile", ONNX, ids=lambda profile: profile.name)
 def test_onnx_staircases_give_what_the_specs_give(profile: Profile) -> None:
     seen = set()
-    for view, values in onnx_layers():
+    for number, (view, _) in enumerate(onnx_layers()):
         try:
             rule = profile.rule(view)
         except KaratError:
             continue
         if reach(view) is None:
             continue
-        expected = OPS[view.op].spec(view, values, rule)
-        assert expected.accumulator is not None
-        found = outputs_by_staircase(view, profile, expected.accumulator)
-        np.testing.assert_array_equal(found, expected.outputs[0], err_msg=str(view))
+        assert onnx_differing(number, rule) == 0, f"{view}, {rule}"
         seen.add(view.op)
     assert {"QLinearConv", "QLinearMatMul"} <= seen
+
+
+@cache  # many profiles have one rule
+def onnx_differing(number: int, rule: Rule) -> int:
+    """Outputs that the staircases give otherwise than the spec."""
+    view, values = onnx_layers()[number]
+    expected = OPS[view.op].spec(view, values, rule)
+    assert expected.accumulator is not None
+    return int((outputs_by_staircase(view, rule, expected.accumulator) != expected.outputs[0]).sum())
 
 
 def test_a_left_shift_that_wraps_is_no_staircase() -> None:

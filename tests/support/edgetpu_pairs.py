@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from functools import cache
 
-from karat24.export.edgetpu import CompiledModel, read_compiled
-from karat24.export.tflite import read_tflite
-from karat24.refimpl.graph import Graph
-from tests.shared_models import require
+from benchmarks.edgetpu_flips import PAIRS, Pair, read_pair
+from tests.shared_models import MODELS, require
 
-PAIRS = (
-    "mobilenet_v1_0.25_128_quant",
-    "posenet_mobilenet_v1_075_353_481_16_quant_decoder",
-    "deeplabv3_mnv2_dm05_pascal_quant",
-)
+__all__ = ["PAIRS", "pair"]
 
 
 @cache
-def pair(name: str) -> tuple[Graph, CompiledModel]:
+def pair(name: str) -> Pair:
     """Source and compiled model; skips where they are absent."""
-    source, compiled = require(f"coral/{name}.tflite"), require(f"coral/{name}_edgetpu.tflite")
-    return read_tflite(source), read_compiled(compiled)
+    for end in ("", "_edgetpu"):
+        require(f"coral/{name}{end}.tflite")
+    return read_pair(MODELS, name)

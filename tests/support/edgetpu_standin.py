@@ -34,14 +34,19 @@ def compiled(source: Graph, first: int = 0, last: int | None = None, token: int 
     return file_of(package(executables), inputs, outputs)
 
 
-def file_of(package: bytes, inputs: list[Tensor], outputs: list[Tensor]) -> bytes:
-    """The .tflite around a package."""
+def file_of(
+    package: bytes, inputs: list[Tensor], outputs: list[Tensor], further: tuple[int, ...] = ()
+) -> bytes:
+    """The .tflite around a package; ``further`` stands where further executables would."""
     options = flexbuffers.Builder()
     with options.Map():
         options.Int("1", 0)
         options.Key("4")
         options.Blob(package)
         options.Int("5", -1)
+        options.TypedVectorFromElements("6", [18, 300])
+        if further:
+            options.TypedVectorFromElements("7", list(further))
     builder = GraphBuilder()
     given = [builder.input(t.name, t.shape, t.dtype, t.quantization) for t in inputs]
     made = [builder.tensor(t.name, t.shape, t.dtype, t.quantization) for t in outputs]

@@ -162,13 +162,15 @@ def _attention(past: int) -> Rule:
 
     def types(view: LayerView) -> list[Type]:
         given, weights, heads = view.input(0), view.input(1), view.integer("num_heads", 0)
-        sizes = view.integers("qkv_hidden_sizes", (weights.shape[-1] // 3,) * 3)
+        kept = view.input(past).shape if has_input(view, past) else (2, 1, 1, 0, 1)
+        if len(weights.shape) != 2 or len(kept) != 5:
+            raise ModelError(f"{view}: weights of {weights.shape} and a past of {kept} have other axes")
+        sizes = view.integers("qkv_hidden_sizes", (weights.shape[1] // 3,) * 3)
         if len(given.shape) != 3 or heads < 1 or len(sizes) != 3 or sizes[0] % heads:
             raise ModelError(f"{view}: {heads} heads of sizes {sizes} for data of {given.shape}")
         batch, steps, _ = given.shape
-        before = view.input(past).shape[-2] if has_input(view, past) else 0
         dtype = view.input(3).dtype if view.op.endswith("QAttention") else given.dtype
-        kept = (2, batch, heads, before + steps, sizes[0] // heads)
+        kept = (2, batch, heads, kept[3] + steps, sizes[0] // heads)
         return [Type((batch, steps, sizes[2]), dtype), Type(kept, dtype)]
 
     return types

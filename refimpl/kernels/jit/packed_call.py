@@ -7,6 +7,7 @@ converted once and kept, and a call passes one address.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numba
@@ -105,8 +106,8 @@ def enter(_: Any, entry: Any, packed: Any, begin: Any, end: Any) -> Any:
 class _Layout:
     """What all calls of one function with arguments of certain types share."""
 
-    def __init__(self, function: Any, kinds: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
-        self._packed = PackedType(numba.typeof(arguments))
+    def __init__(self, function: Any, kinds: tuple[Any, ...]) -> None:
+        self._packed = PackedType(types.BaseTuple.from_types(kinds[:-2], tuple))
         self._function = Code(function, kinds).address
         signature = (self._packed, types.int64, types.int64)
         self.run, self.entry = _run.compile(signature), Code(_run, signature).address
@@ -118,6 +119,11 @@ class _Layout:
         memory[0] = self._function
         self._packing.pack_into(memory, _HEAD, arguments)
         return Packed(self._packed, memory, arguments)
+
+
+@cache  # many layers have arguments of equal types
+def _layout_of(function: Any, kinds: tuple[Any, ...]) -> _Layout:
+    return _Layout(function, kinds)
 
 
 class TaskLoop:
@@ -143,7 +149,7 @@ class TaskLoop:
         """The layout of these arguments. Raises whatever compiling the function raises."""
         key = _kinds_of_arrays(arguments)
         if key not in self._layouts:
-            self._layouts[key] = _Layout(self.function, self.kinds(arguments), arguments)
+            self._layouts[key] = _layout_of(self.function, self.kinds(arguments))
         return self._layouts[key]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from karat24.refimpl.contract import Kernel, Target
@@ -14,16 +16,29 @@ from karat24.refimpl.kernels.moves.concatenation import Concatenation
 from karat24.refimpl.kernels.moves.image_layout import TO_NHWC
 from karat24.refimpl.kernels.onnx.images import ImageKernel, elementwise
 from karat24.refimpl.kernels.onnx.parameters import Parameters, parameters
+from karat24.refimpl.kernels.rounding.fused_multiply_add import fma
 from karat24.refimpl.profiles.rules import Rule
 
 
 def prepare_qlinear_mul(view: LayerView, rule: Rule, target: Target) -> Kernel:
-    """QLinearMul: float32, the zero point added before rounding."""
+    """QLinearMul: float32, the zero point added before rounding, by ``float32_fused`` in one step."""
     left, right, output = parameters(view, 1, 2), parameters(view, 4, 5), parameters(view, 6, 7)
     ratio = np.float32(left.scales[0]) * np.float32(right.scales[0]) / np.float32(output.scales[0])
     values = byte_values(view.output().dtype)
-    products = (values - left.zero_points[0])[:, None] * (values - right.zero_points[0])
-    return _pairs(view, products.astype(np.float32) * ratio + np.float32(output.zero_points[0]))
+    products = ((values - left.zero_points[0])[:, None] * (values - right.zero_points[0])).astype(np.float32)
+    zero_point = np.float32(output.zero_points[0])
+    if rule.method == "float32_fused":
+        return _pairs(view, _fused(products.reshape(-1), ratio, zero_point).reshape(products.shape))
+    return _pairs(view, products * ratio + zero_point)
+
+
+@njit(cache=True, nogil=True)
+def _fused(products: Any, ratio: Any, zero_point: Any) -> Any:
+    """``products * ratio + zero_point``, each rounded once."""
+    reals = np.empty_like(products)
+    for i in range(products.size):
+        reals[i] = fma(products[i], ratio, zero_point)
+    return reals
 
 
 def _pairs(view: LayerView, reals: NDArray[np.float32]) -> Kernel:

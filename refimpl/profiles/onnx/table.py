@@ -70,6 +70,7 @@ UNSPECIFIED_ONNXRUNTIME = tuple(
         "FusedMatMul",
         "Gelu",
         "MatMulNBits",
+        "QAttention",
         "QuickGelu",
         "SkipLayerNormalization",
     )
@@ -90,6 +91,7 @@ CLAMPED_BEFORE = Rule("divide_float32", overflow="saturates", clamp="half_even")
 
 FILTER_ZERO_POINTS: Mapping[str, int] = {
     "MatMulInteger": 3,
+    f"{MICROSOFT}QAttention": 7,
     f"{MICROSOFT}DynamicQuantizeMatMul": 3,
     f"{MICROSOFT}MatMulIntegerToFloat": 5,
 }
@@ -204,6 +206,7 @@ NOT_REQUANTIZED: Mapping[str, Rule] = {
     "MatMulInteger": EXACT,
     f"{MICROSOFT}DynamicQuantizeMatMul": REFERENCE,
     f"{MICROSOFT}MatMulIntegerToFloat": REFERENCE,
+    f"{MICROSOFT}QAttention": Rule("unspecified"),
 }
 UNSIGNED_BY_SIGNED = ("uint8_int8", "uint8_int8_computed")
 
@@ -252,12 +255,21 @@ TENSORRT: RuleTable = {
 }
 """Documented only. An exact tie in a fused convolution is decided by the kernel that timing chose."""
 
+ARM64_FUSED = Rule("reference_fused")
+
 ORT_1_31_ARM64: RuleTable = {
     **ORT_1_31,
-    "Resize": {**ORT_1_31["Resize"], "linear_uint8": Rule("unspecified"), "linear_int8": Rule("unspecified")},
-    **{
-        f"{MICROSOFT}{op}": _any(Rule("unspecified"))
-        for op in ("MatMulIntegerToFloat", "QLinearAdd", "QLinearMul")
+    **{op: _any(ARM64_FUSED) for op in ("HardSigmoid", "HardSwish", f"{MICROSOFT}MatMulIntegerToFloat")},
+    "Resize": {
+        **ORT_1_31["Resize"],
+        **{f"linear_{dtype}": ARM64_FUSED for dtype in ("int8", "uint8", "float32")},
     },
+    "DynamicQuantizeLinear": _any(replace(CLAMPED_BEFORE, overflow="arm_saturates")),
+    "Reciprocal": _any(Rule("optimized_fused")),
+    f"{MICROSOFT}DynamicQuantizeMatMul": _any(replace(ARM64_FUSED, overflow="arm_saturates")),
+    f"{MICROSOFT}QLinearAdd": _any(Rule("int32_half_away", "float32")),
+    f"{MICROSOFT}QLinearMul": _any(FUSED),
 }
-"""64-bit Arm: sums of products as with VNNI; the four ops left unspecified round otherwise there."""
+"""64-bit Arm: sums of products as with VNNI. The compiler fused float32 products with sums behind them,
+QLinearAdd computes in integers, ranges are found in another order where a value is no number, and a
+Reciprocal is refined from an estimate."""

@@ -13,7 +13,7 @@ import math
 from types import MappingProxyType
 
 from karat24.refimpl.graph import LayerView, Tensor
-from karat24.refimpl.profiles.refusals import Refusal, Refusals
+from karat24.refimpl.profiles.refusal import Refusal, Refusals
 from karat24.refimpl.profiles.rules import EXACT, Rule, RuleTable
 
 CAVEAT = (

@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from karat24.refimpl.profiles.rules import EXACT, Libm, Rule, RuleTable
+from karat24.refimpl.profiles.tflite import hybrid_rules as hybrid
 from karat24.refimpl.profiles.tflite.lstm_variants import LSTMS
 from karat24.refimpl.profiles.tflite.variants import COMPARISONS
 
@@ -104,27 +105,8 @@ _COMMON: RuleTable = {
     },
 }
 
-ROWS_SYMMETRIC, ROWS_HALF_AWAY = Rule("rows_symmetric"), Rule("rows_half_away")
-ROWS_AFFINE = Rule("rows_affine")
-FILTER_FIRST, ROWS_XNNPACK = Rule("rows_affine_filter_first"), Rule("rows_xnnpack")
-_FILTER_FIRST_IN_BLOCKS = replace(FILTER_FIRST, tail="rows_affine_step_first", block=4, block_axis="channel")
-
-_HYBRID: RuleTable = {
-    "CONV_2D": {
-        "hybrid": ROWS_SYMMETRIC,
-        **dict.fromkeys(("hybrid_per_channel", "hybrid_per_channel_grouped"), FILTER_FIRST),
-    },
-    "DEPTHWISE_CONV_2D": {"hybrid_per_channel": ROWS_AFFINE},
-    "FULLY_CONNECTED": {
-        **dict.fromkeys(("hybrid", "hybrid_per_channel"), ROWS_SYMMETRIC),
-        **dict.fromkeys(("hybrid_asymmetric", "hybrid_per_channel_asymmetric"), ROWS_AFFINE),
-    },
-}
-"""Float32 data with int8 filters in the reference kernels of LiteRT 2.3."""
-
 _GEMMLOWP_CONVOLUTIONS: RuleTable = {
     op: {
-        **({"hybrid": ROWS_HALF_AWAY} if op == "CONV_2D" else {}),
         "int16_bias64": Q15,
         "int16_bias32": GEMMLOWP_64,
         "int16_unbiased": Q15,
@@ -153,7 +135,12 @@ TFLITE_2_14_REF: RuleTable = {
     **_COMMON,
     "SUM": {**_COMMON["SUM"], "int16": EXACT},
     "REVERSE_V2": {"one_axis": EXACT},
+    "BATCH_MATMUL": {**_COMMON["BATCH_MATMUL"], **hybrid.TFLITE_2_14_REF["BATCH_MATMUL"]},
     **_GEMMLOWP_CONVOLUTIONS,
+    **{
+        op: {**_GEMMLOWP_CONVOLUTIONS[op], **hybrid.TFLITE_2_14_REF[op]}
+        for op in ("CONV_2D", "DEPTHWISE_CONV_2D")
+    },
     "CUSTOM:TFLite_Detection_PostProcess": _any(Rule("later_class_first")),
     "LEAKY_RELU": {
         "int8_negative": GEMMLOWP_SIGNED_32,
@@ -163,7 +150,7 @@ TFLITE_2_14_REF: RuleTable = {
     },
     "TRANSPOSE_CONV": {**_GEMMLOWP_CONVOLUTIONS["TRANSPOSE_CONV"], "int16_unbiased": GEMMLOWP_64},
     "FULLY_CONNECTED": {
-        "hybrid": ROWS_HALF_AWAY,
+        **hybrid.TFLITE_2_14_REF["FULLY_CONNECTED"],
         **_fully_connected_16(Q15, GEMMLOWP_64),
         "int8_per_channel": GEMMLOWP_64,
         "int8": GEMMLOWP_32P,
@@ -195,9 +182,12 @@ LITERT_2_3_REF: RuleTable = {
     **_GEMMLOWP_CONVOLUTIONS,
     **_SINCE_LITERT,
     "CAST": _any(Rule("saturating")),
-    "CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["CONV_2D"], **_HYBRID["CONV_2D"]},
-    "DEPTHWISE_CONV_2D": {**_GEMMLOWP_CONVOLUTIONS["DEPTHWISE_CONV_2D"], **_HYBRID["DEPTHWISE_CONV_2D"]},
-    "FULLY_CONNECTED": {**_HYBRID["FULLY_CONNECTED"], "*": FLOAT64},
+    "BATCH_MATMUL": {**_COMMON["BATCH_MATMUL"], **hybrid.LITERT_REF["BATCH_MATMUL"]},
+    **{
+        op: {**_GEMMLOWP_CONVOLUTIONS[op], **hybrid.LITERT_REF[op]}
+        for op in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+    },
+    "FULLY_CONNECTED": {**hybrid.LITERT_REF["FULLY_CONNECTED"], "*": FLOAT64},
 }
 
 TFLITE_2_14_BUILTIN: RuleTable = {
@@ -207,17 +197,22 @@ TFLITE_2_14_BUILTIN: RuleTable = {
     "CEIL": _any(OPTIMIZED),
     "FLOOR": _any(OPTIMIZED),
     "SUM": {**_SUM_OF_INTEGERS, "int8": OPTIMIZED, "uint8": OPTIMIZED, "int16": EXACT},
-    "BATCH_MATMUL": {"int8": RUY_32P},
+    "BATCH_MATMUL": {**TFLITE_2_14_REF["BATCH_MATMUL"], "int8": RUY_32P},
     "LOG_SOFTMAX": {"int8": FLOAT_TABLE, "uint8": FLOAT_TABLE},
     "ELU": {"int8": replace(FLOAT_TABLE, libm="fdlibm")},
     "CONV_2D": {
-        **_GEMMLOWP_CONVOLUTIONS["CONV_2D"],
+        **TFLITE_2_14_REF["CONV_2D"],
+        **hybrid.TFLITE_2_14_BUILTIN["CONV_2D"],
         "int8": RUY_64,
         "uint8": GEMMLOWP_SATURATING_32P,
         "int16_bias32": RUY_64,
     },
+    "DEPTHWISE_CONV_2D": {
+        **TFLITE_2_14_REF["DEPTHWISE_CONV_2D"],
+        **hybrid.TFLITE_2_14_BUILTIN["DEPTHWISE_CONV_2D"],
+    },
     "FULLY_CONNECTED": {
-        "hybrid": ROWS_HALF_AWAY,
+        **hybrid.TFLITE_2_14_REF["FULLY_CONNECTED"],
         **_fully_connected_16(Q15, RUY_64),
         "int8_per_channel": RUY_64,
         "int8": RUY_32P,
@@ -250,7 +245,7 @@ LITERT_2_3_BUILTIN: RuleTable = {
     },
     "SUM": {**TFLITE_2_14_BUILTIN["SUM"], "int16": OPTIMIZED},
     "ELU": {"int8": replace(SATURATING_TABLE, libm="fdlibm")},
-    "BATCH_MATMUL": {"int8": GEMMLOWP_32P},
+    "BATCH_MATMUL": LITERT_2_3_REF["BATCH_MATMUL"],
     "RESIZE_NEAREST_NEIGHBOR": {"int8": OPTIMIZED, "uint8": OPTIMIZED, "*": EXACT},
     "CEIL": _any(EXACT),
     "FLOOR": _any(EXACT),
@@ -258,19 +253,18 @@ LITERT_2_3_BUILTIN: RuleTable = {
     "CAST": _any(Rule("saturating")),
     "CONV_2D": {
         **TFLITE_2_14_BUILTIN["CONV_2D"],
-        **_HYBRID["CONV_2D"],
-        "hybrid_per_channel": ROWS_AFFINE,
+        **hybrid.LITERT_BUILTIN["CONV_2D"],
         "uint8": RUY_32P,
     },
     "DEPTHWISE_CONV_2D": {
-        "hybrid_per_channel": _FILTER_FIRST_IN_BLOCKS,
+        **hybrid.LITERT_BUILTIN["DEPTHWISE_CONV_2D"],
         "int8": RUY_THEN_GEMMLOWP_8,
         "uint8": GEMMLOWP_32P,
         "int16_bias64": Q15,
         "int16_unbiased": Q15,
     },
     "FULLY_CONNECTED": {
-        **_HYBRID["FULLY_CONNECTED"],
+        **hybrid.LITERT_BUILTIN["FULLY_CONNECTED"],
         **_fully_connected_16(FLOAT64, RUY_64),
         "int16_bias64": FLOAT64,
         "int8_per_channel": RUY_64,
@@ -278,6 +272,7 @@ LITERT_2_3_BUILTIN: RuleTable = {
         "*": RUY_32P,
     },
     "TRANSPOSE_CONV": {
+        **hybrid.LITERT_BUILTIN["TRANSPOSE_CONV"],
         "int8": RUY_THEN_GEMMLOWP_8,
         "uint8": RUY_THEN_GEMMLOWP_16,
         "int16_bias64": Q15,
@@ -326,10 +321,10 @@ LITERT_2_3_XNNPACK: RuleTable = {
     "NEG": {"float32": XNNPACK},
     "ELU": {"int8": replace(XNNPACK, libm="fdlibm")},
     "CONCATENATION": _any(REFERENCE),
-    **{op: _any(FP32) for op in ("DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "BATCH_MATMUL", "MUL")},
-    "CONV_2D": {**dict.fromkeys(_HYBRID["CONV_2D"], ROWS_XNNPACK), "*": FP32},
+    **{op: _any(FP32) for op in ("DEPTHWISE_CONV_2D", "MUL")},
+    **{op: {**hybrid.XNNPACK[op], "*": FP32} for op in ("BATCH_MATMUL", "CONV_2D", "TRANSPOSE_CONV")},
     "FULLY_CONNECTED": {
-        **dict.fromkeys(_HYBRID["FULLY_CONNECTED"], ROWS_XNNPACK),
+        **hybrid.XNNPACK["FULLY_CONNECTED"],
         "int8": FP32,
         "int8_per_channel": FP32,
         "uint8": FP32,

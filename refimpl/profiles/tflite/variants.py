@@ -22,7 +22,7 @@ def variant_of(view: LayerView) -> str:
     """The table key of a layer's variant; the output's element type unless the op needs more."""
     if view.outputs and view.output().dtype == "int16" and view.op in _OF_INT16:
         return "int16" + _OF_INT16[view.op](view)
-    if view.op in _FILTERED and view.input(0).dtype == "float32" != view.input(1).dtype:
+    if view.op in _DATA and view.input(_DATA[view.op]).dtype == "float32" != view.input(1).dtype:
         return _hybrid(view)
     if view.op in ("ADD", "MUL"):
         return _broadcast(view)
@@ -53,18 +53,38 @@ def variant_of(view: LayerView) -> str:
     return view.output().dtype
 
 
-_FILTERED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_DATA: Mapping[str, int] = MappingProxyType(
+    {"BATCH_MATMUL": 0, "CONV_2D": 0, "DEPTHWISE_CONV_2D": 0, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 2}
+)
+"""The position of the data of ops whose input 1 is a filter, or can be one."""
 
 
 def _hybrid(view: LayerView) -> str:
-    """Of float32 data with an int8 filter: whether that has a scale per channel; groups, or zero points."""
+    """Of float32 data with an int8 filter: whether that has a scale per channel; groups, or zero points.
+
+    A DEPTHWISE_CONV_2D of one channel has its scale, and a CONV_2D without groups whose scales are all the
+    same is taken for one with a single scale.
+    """
     filter_ = view.input(1)
-    variant = "hybrid"
-    if filter_.quantization is not None and filter_.quantization.per_channel:
-        variant += "_per_channel"
-    if view.op == "CONV_2D" and conv_groups(view) > 1:
-        variant += "_grouped"
-    return variant + ("_asymmetric" if view.flag("asymmetric_quantize_inputs") else "")
+    scales = () if filter_.quantization is None else filter_.quantization.scale
+    grouped = view.op == "CONV_2D" and conv_groups(view) > 1
+    per_channel = len(scales) > 1
+    if view.op == "CONV_2D" and not grouped:
+        per_channel = len(set(scales)) > 1
+    elif view.op == "DEPTHWISE_CONV_2D":
+        per_channel = per_channel or filter_.shape[-1:] == (1,)
+    return (
+        "hybrid"
+        + ("_per_channel" if per_channel else "")
+        + ("_grouped" if grouped else "")
+        + ("_asymmetric" if view.flag("asymmetric_quantize_inputs") else "")
+    )
+
+
+def has_one_tap(view: LayerView) -> bool:
+    """Whether a CONV_2D without groups takes each pixel of its input once, by itself."""
+    strides = view.integer("stride_h"), view.integer("stride_w")
+    return view.input(1).shape[1:] == (1, 1, view.input(0).shape[3]) and strides == (1, 1)
 
 
 def _bias(view: LayerView) -> str:

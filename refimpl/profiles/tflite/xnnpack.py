@@ -119,10 +119,21 @@ def _fully_connected(view: LayerView) -> bool:
 
 
 def _batch_matmul(view: LayerView) -> bool:
-    """BATCH_MATMUL: of int8 only where the second operand's zero point is 0."""
+    """BATCH_MATMUL: of int8 only where the second operand's zero point is 0; of float32 and int8."""
+    if _hybrid_product(view):
+        return True
     if not _two_tensors(view):
         return False
     return is_float(view.output()) or is_symmetric(view.input(1))
+
+
+def _hybrid_product(view: LayerView) -> bool:
+    """Of float32 and int8, the second operand with one scale or one per column."""
+    filter_ = view.input(1)
+    if not is_float(view.input(0), view.output()) or filter_.dtype != "int8" or filter_.quantization is None:
+        return False
+    columns = len(filter_.shape) - (2 if view.flag("adj_y") else 1)
+    return not filter_.quantization.per_channel or filter_.quantization.axis == columns
 
 
 def _two_tensors(view: LayerView) -> bool:

@@ -1,7 +1,8 @@
 """DynamicQuantizeLinear: float32 values as uint8, with the scale and zero point that their range asks for.
 
 Source: ONNX Runtime 1.31.1, ``GetQuantizationParameter`` in ``core/util/qmath.h``, and MLAS's
-``MlasReduceMinimumMaximumF32KernelAvx``; the definition of the op in onnx 1.23 and ``onnx.reference``.
+``MlasReduceMinimumMaximumF32KernelAvx``; 1.32.0, run on 64-bit Arm; the definition of the op in onnx 1.23 and
+``onnx.reference``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import QUANTIZED_RANGE, Array, LayerView
-from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.profiles.rules import OF_ARM, Rule
 from karat24.refimpl.spec.onnx.arithmetic import quantize
 from karat24.refimpl.spec.onnx.parameters import Affine
 from karat24.refimpl.spec.shared.requirements import (
@@ -44,16 +45,27 @@ def dynamic_quantize_linear(view: LayerView, values: Values, rule: Rule) -> Spec
     All in float32. Values that are all 0 have the scale 1, by ``reference`` (onnx.reference) 1 / 255.
     """
     del view
-    stored, parameters = quantized_to_its_range(operand(values, 0), rule.method == "reference")
+    stored, parameters = quantized_to_its_range(
+        operand(values, 0), rule.method == "reference", rule.overflow in OF_ARM
+    )
     zero_point = parameters.zero_point.astype(np.uint8).reshape(())
     return SpecResult((stored, parameters.scale.reshape(()), zero_point))
 
 
 def _extremes(data: Array) -> tuple[Array, Array]:
-    """The least and the greatest value, as x86-64's AVX instructions find them where some are NaN;
-    other processors were not held against it."""
+    """The least and the greatest value, as x86-64's AVX instructions find them where some are NaN."""
     most = np.finfo(np.float32).max
     return _reduced(data, _lesser, most), _reduced(data, _greater, -most)
+
+
+def _extremes_on_arm(data: Array) -> tuple[Array, Array]:
+    """The same on 64-bit Arm: four values at once, of which one that is no number stays, and the rest one by
+    one, which is passed over where it is no number."""
+    most, fours = np.finfo(np.float32).max, data.size // 4 * 4
+    low, high = data[:fours].min(initial=most), data[:fours].max(initial=-most)
+    for value in data[fours:]:
+        low, high = np.where(value < low, value, low), np.where(high < value, value, high)
+    return low, high
 
 
 def _lesser(left: Array, right: Array) -> Array:
@@ -86,13 +98,18 @@ def _reduced(data: Array, extreme: Callable[[Array, Array], Array], first: np.fl
     return found
 
 
-def quantized_to_its_range(data: Array, by_reference: bool = False) -> tuple[Array, Affine]:
+def quantized_to_its_range(
+    data: Array, by_reference: bool = False, on_arm: bool = False
+) -> tuple[Array, Affine]:
     """The values as uint8, and their parameters; as onnx.reference computes them, or ONNX Runtime.
 
     Where the range is infinite or NaN, a zero point that is NaN is 255.
     """
     flat = data.reshape(-1)
-    low, high = (flat.min(), flat.max()) if by_reference or not np.isnan(flat).any() else _extremes(flat)
+    if by_reference or not np.isnan(flat).any():
+        low, high = flat.min(), flat.max()
+    else:
+        low, high = _extremes_on_arm(flat) if on_arm else _extremes(flat)
     low, high = np.where(low > 0, np.float32(0), low), np.where(high < 0, np.float32(0), high)
     range_of_zeros = 1 if by_reference else HIGH
     with np.errstate(all="ignore"):

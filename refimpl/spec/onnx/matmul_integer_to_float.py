@@ -10,11 +10,12 @@ import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
 from karat24.refimpl.graph import Array, LayerView
-from karat24.refimpl.profiles.rules import Rule
+from karat24.refimpl.profiles.rules import OF_ARM, Rule
 from karat24.refimpl.spec.onnx.dynamic_quantize_linear import quantized_to_its_range
 from karat24.refimpl.spec.onnx.parameters import Affine, affine_of, require_parameters
 from karat24.refimpl.spec.onnx.qlinear_matmul import check_matrices
 from karat24.refimpl.spec.onnx.sums import products, zero_of
+from karat24.refimpl.spec.shared.fused import fused_multiply_add
 from karat24.refimpl.spec.shared.primitives import wrap32
 from karat24.refimpl.spec.shared.requirements import (
     QUANTIZED_8,
@@ -58,7 +59,8 @@ def _check_bias(view: LayerView, position: int, columns: int) -> None:
 
 
 def matmul_integer_to_float(view: LayerView, values: Values, rule: Rule) -> SpecResult:
-    """``f32(acc) * f32(s_a * s_b) + bias``, each step rounded to float32."""
+    """``f32(acc) * f32(s_a * s_b) + bias``, each step rounded to float32; by ``reference_fused`` the last
+    product and the sum are rounded once."""
     left = affine_of(view, values, 2, 4, view.input(0).dtype)
     right = affine_of(view, values, 3, 5, view.input(1).dtype)
     bias = values[6] if len(values) > 6 else None
@@ -67,7 +69,7 @@ def matmul_integer_to_float(view: LayerView, values: Values, rule: Rule) -> Spec
 
 def dynamic_quantize_matmul(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """``a`` quantized as by DynamicQuantizeLinear, then as :func:`matmul_integer_to_float`."""
-    left = quantized_to_its_range(operand(values, 0))
+    left = quantized_to_its_range(operand(values, 0), on_arm=rule.overflow in OF_ARM)
     right = affine_of(view, values, 2, 3, view.input(1).dtype)
     bias = values[4] if len(values) > 4 else None
     return _scaled_product(rule, left, (operand(values, 1), right), bias)
@@ -80,6 +82,11 @@ def _scaled_product(
     a, b = left[0].astype(np.int64), right[0].astype(np.int64)
     acc = wrap32(products(rule, a, zero_of(left[1]), b, right[1].zero_point))
     with np.errstate(over="ignore", invalid="ignore"):
-        result = acc.astype(np.float32) * (left[1].scale * right[1].scale)
-        result = result if bias is None else result + bias
+        scale = left[1].scale * right[1].scale
+        if bias is not None and rule.method == "reference_fused":
+            scale, bias = (np.broadcast_to(factor, acc.shape) for factor in (scale, bias))
+            result = fused_multiply_add(acc.astype(np.float32), scale, bias)
+        else:
+            result = acc.astype(np.float32) * scale
+            result = result if bias is None else result + bias
     return SpecResult((result,), acc.astype(np.int32))

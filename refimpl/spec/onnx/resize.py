@@ -9,6 +9,7 @@ from karat24.refimpl.errors import UnsupportedOp
 from karat24.refimpl.graph import DTYPES, Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.onnx.parameters import constant
+from karat24.refimpl.spec.shared.fused import fused_multiply_add
 from karat24.refimpl.spec.shared.requirements import (
     operand,
     require,
@@ -112,11 +113,12 @@ def _nearest(view: LayerView, axis: int) -> Array:
     return np.clip(chosen, 0, view.input(0).shape[axis] - 1).astype(np.int64)
 
 
-def resize(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - the mode decides
+def resize(view: LayerView, values: Values, rule: Rule) -> SpecResult:
     """Copies the nearest pixel, or adds up four in float32 in ONNX Runtime's order.
 
     ``dx2*dy2*X11 + dx1*dy2*X21 + dx2*dy1*X12 + dx1*dy1*X22``; for int8 and uint8 the stored values are
-    interpolated and the sum is truncated toward zero.
+    interpolated and the sum is truncated toward zero. By ``reference_fused`` each product with a pixel but
+    the second one's is added as it is: ``fma(w22, X22, fma(w12, X12, fma(w11, X11, f32(w21 * X21))))``.
     """
     image = operand(values, 0)
     if view.text("mode", "nearest") == "nearest":
@@ -126,12 +128,17 @@ def resize(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: 
     dy1, dy2 = dy1[:, None], dy2[:, None]
     reals = image.astype(np.float32)
     upper, lower = reals[:, :, y1], reals[:, :, y2]
-    total = dx2 * dy2 * upper[..., x1] + dx1 * dy2 * upper[..., x2]
-    total = total + dx2 * dy1 * lower[..., x1]
-    total = total + dx1 * dy1 * lower[..., x2]
+    add = fused_multiply_add if rule.method == "reference_fused" else _multiply_and_add
+    total = add(upper[..., x1], dx2 * dy2, dx1 * dy2 * upper[..., x2])
+    total = add(lower[..., x1], dx2 * dy1, total)
+    total = add(lower[..., x2], dx1 * dy1, total)
     return SpecResult(
         (np.trunc(total).astype(DTYPES[image.dtype.name]) if image.dtype != np.float32 else total,)
     )
+
+
+def _multiply_and_add(pixels: Array, weights: Array, rest: Array) -> Array:
+    return np.asarray(pixels * weights + rest)
 
 
 def _corners(view: LayerView, axis: int) -> tuple[Array, Array, Array, Array]:

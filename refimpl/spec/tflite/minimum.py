@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from karat24.refimpl.contract import SpecResult, Values
-from karat24.refimpl.graph import LayerView
+from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.profiles.rules import Rule
 from karat24.refimpl.spec.shared.requirements import (
     broadcast_shape,
@@ -26,13 +26,24 @@ def check_minimum(view: LayerView) -> None:
     require_shape(view, output, broadcast_shape(view, left, right))
 
 
-def minimum(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - a comparison
-    """``a if a < b else b``."""
+def minimum(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - the op's signature
+    """``a if a < b else b``, or by ``signed_zeros``."""
     left, right = operand(values, 0), operand(values, 1)
+    if rule.method == "signed_zeros":
+        return SpecResult((-_larger(-left, -right),))
     return SpecResult((np.where(left < right, left, right),))
 
 
-def maximum(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - a comparison
-    """``a if a > b else b``."""
+def maximum(view: LayerView, values: Values, rule: Rule) -> SpecResult:  # noqa: ARG001 - the op's signature
+    """``a if a > b else b``, or by ``signed_zeros``."""
     left, right = operand(values, 0), operand(values, 1)
+    if rule.method == "signed_zeros":
+        return SpecResult((_larger(left, right),))
     return SpecResult((np.where(left > right, left, right),))
+
+
+def _larger(left: Array, right: Array) -> Array:
+    """Arm's ``fmax``: zeros of different signs give 0, and a NaN is passed on, the first of two."""
+    larger = np.where((left > right) | np.isnan(left), left, right)
+    with np.errstate(invalid="ignore"):
+        return np.where((left == 0) & (right == 0), left + right, larger)

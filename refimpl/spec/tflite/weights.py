@@ -68,7 +68,7 @@ def require_weighted(
     """
     output = view.output()
     if input_.dtype == "float32":
-        _require_hybrid(view, filter_, bias, channel_axis)
+        _require_hybrid(view, input_, filter_, bias, channel_axis)
         return
     require_dtype(view, input_, QUANTIZED)
     require_dtype(view, output, (input_.dtype,))
@@ -87,10 +87,12 @@ def require_weighted(
     require_inside_int32(view)
 
 
-def _require_hybrid(view: LayerView, filter_: Tensor, bias: Tensor | None, channel_axis: int) -> None:
+def _require_hybrid(
+    view: LayerView, input_: Tensor, filter_: Tensor, bias: Tensor | None, channel_axis: int
+) -> None:
     require_dtype(view, view.output(), ("float32",))
     require_dtype(view, filter_, ("int8",))
-    for tensor in (view.input(0), filter_, view.output()):
+    for tensor in (input_, filter_, view.output()):
         require_elements(view, tensor)
     _require_filter(view, filter_, channel_axis, False)
     taps = math.prod(filter_.shape) // filter_.shape[channel_axis]

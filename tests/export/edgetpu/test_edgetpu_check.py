@@ -17,7 +17,9 @@ from karat24.golden.edgetpu.mapping import map_layers
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Array, Graph, Quantization
+from tests.support.edgetpu_chain import chain
 from tests.support.edgetpu_pairs import PAIRS, pair
+from tests.support.edgetpu_standin import compiled
 from tests.support.flagships import TITLES, quantized
 
 Q = Quantization.per_tensor(0.5, 3)
@@ -67,6 +69,16 @@ def dynamic() -> Graph:
     return replace(graph, tensors=tensors)
 
 
+def padded(*amounts: tuple[int, int]) -> Graph:
+    output = tuple(n + a + b for n, (a, b) in zip((1, 4, 4, 2), amounts, strict=True))
+    return one_layer("PAD", (1, 4, 4, 2), output, np.array(amounts, np.int32))
+
+
+def sliced(**masks: int) -> Graph:
+    sizes = i32(0, 0, 0, 0), i32(1, 4, 4, 2), i32(1, 1, 1, 1)
+    return one_layer("STRIDED_SLICE", (1, 4, 4, 2), (1, 4, 4, 2), *sizes, **masks)
+
+
 BROKEN: dict[str, Callable[[], Graph]] = {
     "eight_bit_tensors": lambda: one_layer("ADD", (1, 4), (1, 4), np.ones(4, np.float32), dtype="float32"),
     "fixed_sizes": dynamic,
@@ -84,8 +96,16 @@ BROKEN: dict[str, Callable[[], Graph]] = {
     "one_dimensional_output": lambda: one_layer("FULLY_CONNECTED", (3, 4), (3, 2), u8(2, 4)),
     "short_softmax": lambda: one_layer("SOFTMAX", (1, 16_001), (1, 16_001)),
     "zero_constants": lambda: one_layer("CONCATENATION", (1, 4), (1, 8), u8(1, 4) + np.uint8(1), axis=1),
-    "over_x_and_y": lambda: one_layer("MEAN", (1, 4, 4, 2), (1, 4, 4), i32(3)),
+    "two_inputs_with_a_constant": lambda: one_layer(
+        "CONCATENATION", (1, 4), (1, 12), u8(1, 4), u8(1, 4), axis=1
+    ),
+    "constant_axes": lambda: one_layer("SUM", (1, 4, 4, 2), (1, 4, 4, 2)),
+    "no_reduction_of_the_batch": lambda: one_layer("REDUCE_MAX", (1, 4, 4, 2), (4, 4, 2), i32(0)),
+    "channels_in_fours": lambda: one_layer("MEAN", (1, 4, 4, 6), (1, 4, 4), i32(-1)),
     "known_padding": lambda: one_layer("PAD", (1, 4, 4, 2), (1, 4, 4, 2)),
+    "no_padding_of_the_batch": lambda: padded((0, 1), (0, 0), (0, 0), (0, 0)),
+    "not_along_the_batch": lambda: one_layer("PACK", (4, 4, 2), (1, 4, 4, 2), axis=0),
+    "no_masks": lambda: sliced(new_axis_mask=1),
     "not_over_batch": lambda: one_layer("SPLIT", (1, 4, 4, 2), (1, 4, 4, 2), i32(0)),
     "unit_strides": lambda: one_layer(
         "STRIDED_SLICE", (1, 4, 4, 2), (1, 2, 4, 2), i32(0, 0, 0, 0), i32(1, 4, 4, 2), i32(1, 2, 1, 1)
@@ -122,6 +142,12 @@ def test_a_limit_says_what_to_change(name: str) -> None:
     [
         one_layer("MEAN", (1, 4, 4, 2), (1, 2), i32(2, 1)),
         one_layer("MEAN", (1, 4, 4, 2), (1, 2), i32(-3, -2)),
+        one_layer("MEAN", (1, 4, 4, 2), (1, 4, 2), i32(2)),
+        one_layer("MEAN", (1, 4, 4, 8), (1, 4, 4), i32(3)),
+        one_layer("SUM", (4, 4, 2), (4, 2), i32(0)),
+        one_layer("PACK", (4, 2), (4, 1, 2), axis=-2),
+        padded((0, 0), (0, 1), (1, 0), (2, 3)),
+        sliced(begin_mask=15, shrink_axis_mask=0),
         one_layer("SPLIT", (1, 4, 4, 2), (1, 4, 4, 2), i32(-1)),
         one_layer("SOFTMAX", (1, 16_000), (1, 16_000)),
         one_layer("CONCATENATION", (1, 4), (1, 8), u8(1, 4), axis=1),
@@ -133,11 +159,43 @@ def test_the_edge_of_a_limit_is_inside(graph: Graph) -> None:
     assert [check.outcome for check in check_graph(graph)] == ["maps"]
 
 
+@pytest.mark.parametrize(
+    ("graph", "runtime"),
+    [
+        (one_layer("MEAN", (1, 4, 4, 8), (1, 8), i32(1, 2)), 10),
+        (one_layer("MEAN", (1, 4, 4, 8), (1, 4, 4), i32(3)), 13),
+        (padded((0, 0), (0, 1), (1, 0), (0, 0)), 10),
+        (padded((0, 0), (0, 0), (0, 0), (0, 4)), 13),
+        (one_layer("DEPTHWISE_CONV_2D", (1, 4, 4, 2), (1, 4, 4, 2), u8(1, 1, 1, 2)), 10),
+        (
+            one_layer(
+                "DEPTHWISE_CONV_2D", (1, 4, 4, 2), (1, 4, 4, 2), u8(1, 1, 1, 2), dilation_w_factor=2,
+                dilation_h_factor=2,
+            ),
+            13,
+        ),
+    ],
+)  # fmt: skip
+def test_a_variant_may_need_a_newer_runtime(graph: Graph, runtime: int) -> None:
+    (check,) = check_graph(graph)
+    assert (check.outcome, check.runtime) == ("maps", runtime)
+
+
+def test_a_scalar_breaks_no_check() -> None:
+    (check,) = check_graph(one_layer("SOFTMAX", (), ()))
+    assert check.outcome == "maps"
+
+
+def test_a_compiled_model_is_not_checked_again() -> None:
+    with pytest.raises(UsageError, match="compiled for the Edge TPU already"):
+        check_graph(read_tflite(compiled(chain())))
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_checker_agrees_with_what_was_mapped(name: str) -> None:
     """Exactly the layers a public compiled file left on the CPU are those not sure to be mapped."""
-    source, compiled = pair(name)
-    mapping = map_layers(source, [compiled])
+    source, model = pair(name)
+    mapping = map_layers(source, [model])
     checks = check_graph(source)
     assert {check.layer for check in checks if check.outcome != "maps"} == set(mapping.cpu)
     assert {check.layer for check in checks if check.outcome == "maps"} == set(mapping.device)

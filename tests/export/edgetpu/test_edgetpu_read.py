@@ -62,6 +62,9 @@ def test_inspect_shows_a_compiled_model(tmp_path: Path, capsys: pytest.CaptureFi
     assert "no layer on the CPU" in out
     assert main(["inspect", str(path), "--json"]) == 0
     (op,) = json.loads(capsys.readouterr().out)["edgetpu"]["ops"]
+    assert op["options"] == {"version": 0, "preference": -1, "chips": [18, 300]}
+    assert {"keypair_version", "virtual_chip_id", "signature_bytes"} <= set(op)
+    assert op["executables"][0]["bitstream_bytes"] == [16 * op["executables"][0]["instructions"]]
     assert [executable["type"] for executable in op["executables"]] == ["EXECUTION_ONLY", "PARAMETER_CACHING"]
 
 
@@ -136,6 +139,16 @@ def test_executables_the_driver_does_not_know_are_refused() -> None:
         read_package(edgetpu_standin.package([one] * 17))
     with pytest.raises(ModelError, match="identifier 'DWN1'"):
         read_package(b"\0" * 64)
+
+
+def test_executables_beside_the_package_are_refused() -> None:
+    """They would run, and nothing here has read them."""
+    one = edgetpu_standin.executable("STAND_ALONE", 1, [], b"", [], [])
+    ends = [small_graph().tensors[0]], [small_graph().tensors[-1]]
+    sound = edgetpu_standin.file_of(edgetpu_standin.package([one]), *ends)
+    assert read_compiled(sound).ops[0].options == {"version": 0, "preference": -1, "chips": [18, 300]}
+    with pytest.raises(UnsupportedOp, match="further executables beside the package"):
+        read_compiled(edgetpu_standin.file_of(edgetpu_standin.package([one]), *ends, further=(1,)))
 
 
 def test_a_custom_op_without_a_package_is_refused() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
-from karat24.delegates import Delegate, delegate_named
+from karat24.delegates import Delegate
 from karat24.export.onnx import read_onnx, write_quantized_onnx
 from karat24.export.quantize import MOBILE_INT8, PER_TENSOR_UINT8, QuantizationScheme, Range
 from karat24.export.quantize.powers_of_two import (
@@ -25,21 +23,20 @@ from karat24.refimpl.errors import ModelError, UnsupportedOp, UsageError
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.networks import fine_tune, tomogan, trained_weights
 from tests.support.one_convolution import by_name, conv_graph
+from tests.support.runtimes import Runtimes
 from tests.support.smooth_samples import smooth_samples
 
 pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def litert() -> Iterator[Delegate]:
-    with delegate_named("litert-xnnpack") as delegate:
-        yield delegate
+def litert(runtimes: Runtimes) -> Delegate:
+    return runtimes("litert-xnnpack")
 
 
 @pytest.fixture(scope="module")
-def ort() -> Iterator[Delegate]:
-    with delegate_named("ort") as delegate:
-        yield delegate
+def ort(runtimes: Runtimes) -> Delegate:
+    return runtimes("ort")
 
 
 def trained_tomogan() -> Graph:

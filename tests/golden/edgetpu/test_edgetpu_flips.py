@@ -1,55 +1,52 @@
-"""Negative control of the Edge TPU proof: each bit changed on either side is caught, and said where."""
+"""Negative control of the Edge TPU proof; ``python -m benchmarks.edgetpu_flips`` flips 1,000 bits."""
 
 from __future__ import annotations
 
-import random
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from karat24.golden.edgetpu import Proof, prove
-from tests.support.edgetpu_flips import Flip, draw
+from benchmarks import edgetpu_flips
+from benchmarks.edgetpu_flips import KINDS, flipped, main, not_located
+from karat24.golden.edgetpu import prove
+from karat24.refimpl.graph import Graph
 from tests.support.edgetpu_pairs import PAIRS, pair
 
-SEED = 20190827
 
-
-def check(seed: int, flips: int) -> None:
-    rng = random.Random(seed)
-    known = [(*pair(name), prove(pair(name)[0], [pair(name)[1]])) for name in PAIRS]
-    missed = []
-    for _ in range(flips):
-        source, compiled, before = rng.choice(known)
-        flip = draw(rng, source, compiled, before)
-        problem = not_located(flip, prove(flip.source, [flip.compiled]))
-        if problem:
-            missed.append(f"{flip.kind}: {flip.about}: {problem}")
-    assert not missed, "\n".join(missed)
-
-
-def not_located(flip: Flip, proof: Proof) -> str:
-    """Empty where the proof differs, and a finding is of a layer the change touches and names its place."""
-    if proof.exit_code != 1:
-        return f"not caught: {proof.verdict}"
-    touched = [layer for layer in proof.layers if layer.layer in flip.layers and layer.verdict == "differs"]
-    findings = [finding for layer in touched for finding in layer.findings]
-    if flip.kind in ("scale", "zero point"):
-        findings += list(proof.io)
-    elsewhere = [layer.layer for layer in proof.layers if layer.verdict == "differs" and layer not in touched]
-    if not findings:
-        return f"located in layers {elsewhere} rather than {sorted(flip.layers)}"
-    if elsewhere and flip.kind not in ("scale", "zero point"):
-        return f"layers {elsewhere} differ as well"
-    if any(repr(finding.source) == repr(finding.compiled) for finding in findings):  # 0.0 is not -0.0
-        return "a difference between equal values"
-    if not any(flip.words in finding.where for finding in findings):
-        return f"no finding names {flip.words!r}: {[str(finding) for finding in findings]}"
-    return ""
+def outputs(graph: Graph) -> tuple[str, ...]:
+    """What tells the sources apart."""
+    return tuple(graph.tensors[index].name for index in graph.outputs)
 
 
 def test_every_flipped_bit_is_caught_and_located() -> None:
-    check(SEED, 64)
+    """Of each kind, on either side, in each public pair."""
+    pairs = [pair(name) for name in PAIRS]
+    outcomes = list(flipped(pairs, 100, seed=20190829))
+    assert [str(outcome) for outcome in outcomes if outcome.problem] == []
+    assert {outcome.flip.kind for outcome in outcomes} == set(KINDS)
+    assert {outputs(outcome.flip.source) for outcome in outcomes} == {outputs(source) for source, _ in pairs}
 
 
-@pytest.mark.slow
-def test_a_thousand_flipped_bits_are_caught_and_located() -> None:
-    check(SEED + 1, 1000)
+def test_a_flip_that_is_missed_or_misplaced_is_told() -> None:
+    """A proof that saw nothing, and one that saw another layer."""
+    source, compiled = pair(PAIRS[0])
+    (outcome,) = flipped([(source, compiled)], 1, seed=1)
+    assert not_located(outcome.flip, prove(source, [compiled])).startswith("not caught")
+    elsewhere = replace(outcome.flip, layers=frozenset({len(source.layers) - 1} - outcome.flip.layers))
+    found = prove(outcome.flip.source, [outcome.flip.compiled])
+    assert "rather than" in not_located(elsewhere, found)
+
+
+def test_the_program_says_what_was_caught_and_what_was_not(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source, compiled = pair(PAIRS[0])
+    monkeypatch.setattr(edgetpu_flips, "PAIRS", PAIRS[:1])
+    assert main(["--flips", "2"]) == 0
+    assert "2 of 2 flipped bits are caught" in capsys.readouterr().out
+    sound = prove(source, [compiled])
+    monkeypatch.setattr(edgetpu_flips, "prove", lambda *_: sound)
+    assert main(["--flips", "1"]) == 1
+    assert "not caught" in capsys.readouterr().err
+    assert main(["--flips", "1", "--models", str(tmp_path)]) == 2

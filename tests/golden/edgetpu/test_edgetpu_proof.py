@@ -177,11 +177,11 @@ def test_the_command_needs_a_source_and_a_compiled_file(files, capsys: pytest.Ca
 
 
 def test_files_compiled_together_share_a_token(files, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two models of one set prove; with another token they prove each, but not as a set."""
+    """Two models of one set prove; with another token, or none, they prove each, but not as a set."""
     one, two = chain(), chain(channels=(6, 9, 70))
     paths = [files("one.tflite", write_tflite(one)), files("two.tflite", write_tflite(two))]
     first = files("one_edgetpu.tflite", compiled(one, token=5))
-    for token, code, word in ((5, 0, "share one"), (6, 1, "do not share one")):
+    for token, code, word in ((5, 0, "share one"), (6, 1, "do not share one"), (0, 1, "do not share one")):
         second = files("two_edgetpu.tflite", compiled(two, token=token))
         arguments = ["prove", first, second, "--source", paths[0], "--source", paths[1]]
         assert main(arguments) == code

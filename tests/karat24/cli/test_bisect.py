@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Graph
 from karat24.refimpl.trace import Trace
+from tests.support.processes import runs
 from tests.support.small_network import small_graph
 
 
@@ -185,6 +187,30 @@ def test_another_check_is_another_search(command, capsys: pytest.CaptureFixture[
     assert json.loads((command.folder / "answers.json").read_text())["answers"]
 
 
+def test_a_command_that_hangs_is_ended_with_its_children(command, tmp_path: Path) -> None:
+    """What it left running would keep the device from the next part."""
+    child = tmp_path / "child"
+    words = f"sh -c 'sleep 600 & echo $! >> {child}; wait' {{model}}"
+    assert main(["bisect", command(0)[1], "--check", words, "--time-limit", "5"]) == 3
+    started = child.read_text().split()
+    assert len(started) == 1
+    while runs(int(started[0])):
+        time.sleep(0.05)
+
+
+def test_a_shell_may_be_the_command(command, capsys: pytest.CaptureFixture[str]) -> None:
+    words = 'sh -c "cat {model} | grep -q second && exit 1 || exit 0"'
+    assert main(["bisect", command(0)[1], "--check", words]) == 1
+    assert "the first wrong layer is layer 1" in capsys.readouterr().out
+
+
+def test_answers_nobody_gives_are_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({"subject": "x", "answers": {"layer 1": "maybe"}}))
+    with pytest.raises(UsageError, match="no record of a search"):
+        Record(path, "x")
+
+
 def test_a_runtime_is_asked_by_its_name(command, capsys: pytest.CaptureFixture[str]) -> None:
     model = command(0)[1]
     assert main(["bisect", model, "--delegate", "litert-ref", "--each"]) == 0
@@ -196,6 +222,7 @@ def test_a_runtime_is_asked_by_its_name(command, capsys: pytest.CaptureFixture[s
     [
         (["--check", "true"], "must say where the model goes"),
         (["--check", "no-such-program {model}"], "cannot be run"),
+        (["--check", "run 'it {model}"], "No closing quotation"),
     ],
 )
 def test_a_check_that_cannot_be_run_is_refused(

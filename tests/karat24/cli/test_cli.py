@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from karat24.cli import main
-from karat24.cli.main import COMMANDS
+from karat24.cli.main import COMMANDS, build_parser
 from karat24.delegates import delegate_named
 from karat24.export.tflite import read_tflite, write_tflite
 from karat24.refimpl.builder import GraphBuilder
@@ -51,10 +51,14 @@ def test_help_needs_no_heavy_import() -> None:
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By itself and among all commands, which are offered to a shell that completes words, alike."""
+    (commands,) = (action.choices for action in build_parser()._actions if action.dest == "command")
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
     assert stop.value.code == 0
-    assert "usage: karat24" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printed == commands[command].format_help()
+    assert "usage: karat24" in printed
 
 
 @pytest.mark.parametrize(

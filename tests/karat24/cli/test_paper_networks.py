@@ -27,6 +27,7 @@ def test_each_name_is_its_network(name: str, weights: int) -> None:
     assert counted(network(name, size, size), "executed").weights == weights
 
 
+@pytest.mark.usefixtures("simulated_once")
 @pytest.mark.parametrize(
     ("name", "shape"), [("vgg16-0.25", (1, 32, 32, 3)), ("slice-selector", (1, 64, 64, 3))]
 )

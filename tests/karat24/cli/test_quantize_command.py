@@ -109,6 +109,7 @@ def test_wrong_use_is_one_line(
     assert errors.count("\n") == 1
 
 
+@pytest.mark.usefixtures("simulated_once")
 def test_aware_weights_are_quantized_in_the_ranges_they_learnt(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +133,7 @@ def test_aware_weights_are_quantized_in_the_ranges_they_learnt(
         assert "learnt" in capsys.readouterr().err or "--aware" in more
 
 
+@pytest.mark.usefixtures("simulated_once")
 @pytest.mark.parametrize("scheme", ["int8", "int8-mobile", "uint8-2019"])
 @pytest.mark.parametrize("network", ["tomogan", "fine-tune"])
 def test_shipped_weights_trained_to_be_quantized(network: str, scheme: str, tmp_path: Path) -> None:

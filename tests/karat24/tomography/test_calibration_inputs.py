@@ -10,6 +10,7 @@ import pytest
 from karat24.export.quantize import PRESETS, quantize_model
 from karat24.refimpl.errors import FeedError
 from karat24.refimpl.networks import fine_tune, tomogan
+from karat24.tomography import calibration_inputs
 from karat24.tomography.calibration_inputs import calibration_samples, signal_to_noise, tiles_of
 
 
@@ -23,7 +24,8 @@ def test_a_file_is_cut_into_tiles_of_the_network(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples[0][0], images[0, :16, :32])
 
 
-def test_simulated_samples_repeat() -> None:
+def test_simulated_samples_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration_inputs, "SLICES", 2)
     first, second = (calibration_samples(fine_tune(64, 64), None, 1) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)

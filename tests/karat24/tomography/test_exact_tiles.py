@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from karat24.cli import main
+from karat24.export.tflite import write_tflite
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import FeedError, UnsupportedOp, UsageError
@@ -154,8 +157,10 @@ def test_our_networks_are_stitched_exactly(title: str, size: tuple[int, int]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("title", ["tomogan bilinear", "tomogan transposed", "chained"])
-@pytest.mark.parametrize("size", [(1024, 1024), (1003, 517)])
+@pytest.mark.parametrize(
+    ("title", "size"),
+    [("tomogan bilinear", (1024, 1024)), ("tomogan transposed", (1024, 1024)), ("chained", (1003, 517))],
+)
 def test_whole_slices_are_stitched_exactly(title: str, size: tuple[int, int]) -> None:
     check(title, size, 256)
 
@@ -186,6 +191,55 @@ def resized(title: str, size: tuple[int, int]) -> Graph:
     else:
         graph = tomogan(*size, "transposed" if title.endswith("transposed") else "bilinear")
     return quantize_graph(graph, ranges, scheme)
+
+
+def test_the_command_runs_an_image_of_any_size_in_tiles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exact tiles give the whole image's output, plain ones do not; both say what they cost."""
+    chain = CHAINS["pooled and doubled"]
+    model, given, saved = tmp_path / "tile.tflite", tmp_path / "image.npy", tmp_path / "made.npz"
+    model.write_bytes(write_tflite(layers((32, 32), *chain)))
+    np.save(given, picture(61, 47))
+    tiling = ExactTiling(layers((32, 32), *chain), 61, 47)
+    whole = runner(layers(tiling.whole, *chain))(tiling.enlarged(picture(61, 47))[np.newaxis])
+    for way, equal, words in (
+        ("exact", True, f"exact tiles: {tiling.count} of 32×32, {tiling.cost:.2f} pixels computed"),
+        ("plain", False, "plain tiles: 4 of 32×32, 1.43 pixels computed for each pixel of the image"),
+    ):
+        assert main(["run", str(model), "--input", str(given), "--tiles", way, "--save", str(saved)]) == 0
+        out = capsys.readouterr().out
+        assert words in out
+        assert ("enlarged to 62×48" in out) is equal
+        (made,) = np.load(saved).values()
+        assert np.array_equal(made, whole[:, :61, :47]) is equal
+
+
+@pytest.mark.parametrize(
+    ("shape", "more", "words"),
+    [
+        ((40, 40, 3), [], "an image of shape (40, 40, 3), and the network takes (1, 32, 32, 1)"),
+        ((40,), [], "an image of shape (40,)"),
+        ((40, 40, 1), ["--trace", "t.npz"], "--trace is of one run"),
+        ((16, 40, 1), [], "a tile of 32 is larger than the image of 16"),
+        (None, [], "--tiles takes one image"),
+    ],
+)
+def test_the_command_says_what_cannot_be_tiled(
+    tmp_path: Path,
+    shape: tuple[int, ...] | None,
+    more: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, given = tmp_path / "tile.tflite", tmp_path / "image.npy"
+    model.write_bytes(write_tflite(layers((32, 32), *CHAINS["one window"])))
+    arguments = ["run", str(model), "--tiles", "exact", *more]
+    if shape is not None:
+        np.save(given, np.zeros(shape, np.int8))
+        arguments += ["--input", str(given)]
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_what_cannot_be_exact_is_refused() -> None:

@@ -43,7 +43,7 @@ CELL, OUTPUT = Gate(3, 7, None, 14, 22, 2), Gate(4, 8, 11, 15, 23, 3)
 
 DATA, PEEPHOLE, PROJECTION, PROJECTION_BIAS, OUTPUT_STATE, CELL_STATE = 0, 11, 16, 17, 18, 19
 HIDDEN = 4
-"""The intermediate with the parameters of the hidden tensor, which is the output without a projection."""
+"""The intermediate with the scale and zero point of the hidden tensor: the output, without a projection."""
 
 GATE_SCALE = 2.0**-12
 """Steps of a gate's sum, of Q3.12, unless it is normalized."""

@@ -132,6 +132,23 @@ def test_a_loop_knows_arrays_of_every_kind_apart() -> None:
         np.testing.assert_array_equal(target, source)
 
 
+def test_layers_with_arguments_of_equal_types_share_what_was_made_of_them() -> None:
+    """Not with arrays of another type, nor with another function of the same ones."""
+    values, others = ((np.arange(size), np.zeros(size, int)) for size in (3, 5))
+    shared = TaskLoop(copy).layout(values)
+    assert TaskLoop(copy).layout(others) is shared
+    assert TaskLoop(copy).layout((np.arange(3.0), np.zeros(3))) is not shared
+    assert TaskLoop(add).layout(values) is not shared
+    for loop, expected in ((copy, [0, 1, 2]), (add, [0, 2, 4])):
+        PackedCall(loop, values)(0, 3)
+        assert values[1].tolist() == expected
+
+
+@njit
+def add(source: Any, target: Any, begin: int, end: int) -> None:
+    target[begin:end] += source[begin:end]
+
+
 @njit
 def refuse(values: Any, begin: int, end: int) -> None:
     for i in range(begin, end):
