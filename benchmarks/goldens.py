@@ -19,7 +19,8 @@ from typing import TypeVar
 from benchmarks.models import Model, all_models
 from karat24.export import read_model, write_model
 from karat24.feeds import random_feeds
-from karat24.goldens import check_golden, golden_path, record_golden
+from karat24.golden_places import golden_path
+from karat24.goldens import check_golden, record_golden
 from karat24.refimpl.engine import compile_graph
 
 T = TypeVar("T")

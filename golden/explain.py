@@ -10,7 +10,7 @@ import numpy as np
 from karat24.refimpl.engine import Program
 from karat24.refimpl.errors import KaratError
 from karat24.refimpl.graph import Array, LayerView
-from karat24.refimpl.profiles import PROFILES
+from karat24.refimpl.profiles import PROFILES, Profile
 from karat24.refimpl.step import Implementation, Step, prepare_step
 
 FILTER_AND_DATA = {
@@ -74,6 +74,15 @@ def differs_in_ties(view: LayerView, accumulator: Array | None, expected: Array,
     differing = expected != found
     step = np.abs(found[differing].astype(np.int64) - expected[differing].astype(np.int64))
     return tie_distance(view, accumulator, differing) == 0 and bool((step == 1).all())
+
+
+def open_ties_reason(
+    profile: Profile, view: LayerView, accumulator: Array | None, expected: Array, found: Array
+) -> str:
+    """What explains differences in exact ties where ``profile`` leaves them open, else ''."""
+    if profile.open_ties and differs_in_ties(view, accumulator, expected, found):
+        return "exact ties, which the runtime's choice of kernel decides"
+    return ""
 
 
 def _same(first: Array, second: Array) -> bool:

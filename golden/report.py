@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -164,11 +165,16 @@ class Report:
 
     def to_json(self) -> str:
         """:meth:`to_dict` as text."""
-        return json.dumps(self.to_dict(), indent=1, default=_plain)
+        return json_text(self.to_dict())
 
     def _repr_html_(self) -> str:
-        """The table of all layers, in a notebook."""
-        return f"<pre>{html.escape(self.table(True))}</pre>"
+        """All layers and outputs in a notebook: a table with verdicts in colour, and what explains each."""
+        headings = "".join(f"<th>{heading}</th>" for heading in (*_HEADINGS, "reason"))
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return (
+            f"<p>{html.escape(self.summary())}</p>" + (f"<ul>{notes}</ul>" if notes else "") + "<table>"
+            f"<thead><tr>{headings}</tr></thead><tbody>{''.join(map(_html_row, self.judged))}</tbody></table>"
+        )
 
     def table(self, all_layers: bool = False) -> str:
         """A table a person can read: differing layers, or all of them, and a summary."""
@@ -241,6 +247,20 @@ def _row(verdict: LayerVerdict | OutputVerdict) -> tuple[str, ...]:
     )
 
 
+_BACKGROUNDS: Mapping[Verdict, str] = {
+    "certified": "#bfe3c4", "bit_exact": "#d5eed8", "within_bound": "#e6f5e8",
+    "explained": "#f7e3a8", "mismatch": "#f5b5b0", "not_compared": "#c5dcf5",
+}  # fmt: skip
+"""Behind black text, so that they can be read in light and dark notebooks."""
+
+
+def _html_row(verdict: LayerVerdict | OutputVerdict) -> str:
+    cells = [f"<td>{html.escape(cell)}</td>" for cell in (*_row(verdict), verdict.reason)]
+    colour = _BACKGROUNDS[verdict.verdict]
+    cells[3] = f'<td style="background: {colour}; color: black">{verdict.verdict}</td>'
+    return f"<tr>{''.join(cells)}</tr>"
+
+
 def histogram_text(histogram: Mapping[int, int], most: int = 4) -> str:
     """``-1:12 +1:3``: the most common differences, without zero."""
     steps = sorted(((n, d) for d, n in histogram.items() if d != 0), reverse=True)
@@ -248,7 +268,18 @@ def histogram_text(histogram: Mapping[int, int], most: int = 4) -> str:
     return shown + (" …" if len(steps) > most else "") if steps else "-"
 
 
-def _plain(value: object) -> object:
+def json_text(content: object) -> str:
+    """A report, or a list of them, as JSON of RFC 8259, which has no number that is not finite: in its place
+    stands the text ``NaN``, ``Infinity`` or ``-Infinity``."""
+    return json.dumps(_finite(content), indent=1, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """JSON's own types of what a report holds."""
     if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} does not go into JSON")
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -13,7 +13,7 @@ from karat24.export.onnx import remarks_on
 from karat24.golden.attribution import Attribution, Search
 from karat24.golden.certify.judging import certify_records
 from karat24.golden.diff import diff_arrays
-from karat24.golden.explain import Explainer, tie_distance
+from karat24.golden.explain import Explainer, open_ties_reason, tie_distance
 from karat24.golden.layer_record import LayerRecord, OutputRecord
 from karat24.golden.left_in_float import why_left_in_float
 from karat24.golden.provenance import (
@@ -222,8 +222,9 @@ class _Isolated:
         tie = None
         if accumulator is not None:
             tie = tie_distance(record.view, accumulator, expected.tensors[index] != found[index])
-        if not reason and self._program.profile.open_ties and tie == 0 and diff.max_abs_diff_lsb == 1:
-            reason = "exact ties, which the runtime's choice of kernel decides"
+        reason = reason or open_ties_reason(
+            self._program.profile, record.view, accumulator, expected.tensors[index], found[index]
+        )
         inputs = _inputs(record, expected)
         cause = None if reason else self._search.attribute(record.layer, inputs, outputs)
         record.add(diff, reason, "introduced", tie, cause)
@@ -299,12 +300,18 @@ class _Cumulative:
             outputs = [run.trace.tensors[tensor.index] for tensor in record.view.outputs]
         except KeyError:
             return "", "", None, None
-        own = self._program.run_layer(record.layer, inputs)
+        own = self._program.run_layer(record.layer, inputs, accumulator=True)
         if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(own.outputs, outputs, strict=True)):
             return "inherited: exact on the inputs the runtime had", "inherited", None, None
-        if reason := record.explainer.explain(inputs, outputs):
-            return reason, "introduced", None, None
-        return "", "introduced", None, self._search.attribute(record.layer, inputs, outputs)
+        right, wrong, tie = own.outputs[record.position], outputs[record.position], None
+        if own.accumulator is not None:
+            tie = tie_distance(record.view, own.accumulator, right != wrong)
+        reason = record.explainer.explain(inputs, outputs) or open_ties_reason(
+            self._program.profile, record.view, own.accumulator, right, wrong
+        )
+        if reason:
+            return reason, "introduced", tie, None
+        return "", "introduced", tie, self._search.attribute(record.layer, inputs, outputs)
 
     def _value(self, tensor: Tensor, run: DelegateRun) -> Array:
         """The runtime's values of a tensor: the ones it shows, or values computed from those.

@@ -206,7 +206,10 @@ def pixels_as(pixels: Array, tensor: Tensor) -> Array:
 
 def random_feeds(graph: Graph, seed: int) -> dict[int, Array]:
     """Seeded random values for every input: the whole range of an integer type; for a
-    float32 input the range its QUANTIZE layer can represent, else [0, 1)."""
+    float32 input the range its QUANTIZE layer can represent, else [0, 1). Raises UsageError for a negative
+    seed."""
+    if seed < 0:
+        raise UsageError(f"seed {seed}: give a whole number of at least 0")
     generator = np.random.default_rng(seed)
     return {index: _random(graph, graph.tensors[index], generator) for index in graph.inputs}
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from karat24.golden.goldens import GoldenCheck
 
 FIXTURE, MARKER, FOLDER = "karat24_golden", "karat24", "goldens"
+ARGUMENTS = ("model", "delegate", "profile", "seed", "files")
+"""What the marker says, in this order, or by name."""
+
 SUFFIX = ".golden.json"
 """As in ``karat24.golden.goldens.files``, which would import NumPy here."""
 
@@ -49,16 +52,30 @@ class StaleGoldens:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._stale: set[str] = set()
+        self._modules: set[Path] = set()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Takes note of modules that were read: one may have no test any more."""
+        report = yield
+        if isinstance(collector, pytest.Module) and report.passed:
+            self._modules.add(collector.path)
+        return report
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Looks before -k and -m leave tests out. A module named in part (``a.py::test``) is not judged."""
+        """Looks before -k and -m leave tests out. A module named in part (``a.py::test``) is not judged, nor
+        is any with --last-failed, which collects some tests of a module only."""
         for item in items:
             if item.get_closest_marker(MARKER) and FIXTURE not in getattr(item, "fixturenames", ()):
                 item.fixturenames.append(FIXTURE)  # type: ignore[attr-defined]
+        if self._config.getoption("lf", False):
+            return
         in_part = {argument.split("::")[0] for argument in self._config.args if "::" in argument}
         partial = {(self._config.invocation_params.dir / path).resolve() for path in in_part}
-        stems: dict[Path, set[str]] = {}
+        stems: dict[Path, set[str]] = {module: set() for module in self._modules}
         for item in items:
             stems.setdefault(item.path, set()).add(_stem(item))
         for module, known in stems.items():
@@ -103,7 +120,7 @@ class GoldenOfTest:
         self._config = request.config
         self._item: pytest.Item = request.node
         marker = self._item.get_closest_marker(MARKER)
-        self._marked: dict[str, Any] = {} if marker is None else dict(marker.kwargs)
+        self._marked: dict[str, Any] = {} if marker is None else _named(marker)
         self.checked = 0
 
     def path(self, name: str = "") -> Path:
@@ -126,8 +143,9 @@ class GoldenOfTest:
         """Checks the golden of this test, or writes it where the command line or its absence says so.
 
         What is not given is taken from the marker. A relative model is looked for beside the test.
-        ``delegate`` is the runtime to check, and to record by. Returns the check, None where the golden was
-        written. Fails the test where the golden is missing, differs or cannot be compared.
+        ``delegate`` is the runtime to check, and to record by, the oracle by default. Returns the check, None
+        where the golden was written. Fails the test where the golden is missing, differs or cannot be
+        compared, so also where it is of another model, input or profile than the test names.
         """
         from karat24.goldens import check_golden, propose_golden
         from karat24.refimpl.errors import KaratError
@@ -140,18 +158,22 @@ class GoldenOfTest:
                 f"name a model: @pytest.mark.{MARKER}(model=...) or {FIXTURE}.check(model)", pytrace=False
             )
         delegate = delegate or marked.get("delegate")
+        profile = profile or marked.get("profile")
+        seed = marked.get("seed", 0) if seed is None else seed
         given = [self._beside(file) for file in files or marked.get("files", ())]
         path = self.path(name)
         try:
             if self._config.getoption("--karat24-regen-all") or not path.is_file() or self._forced:
                 proposal = propose_golden(
-                    self._beside(model), path, files=given, feeds=feeds, delegate=delegate,
-                    seed=marked.get("seed", 0) if seed is None else seed,
-                    profile=profile or marked.get("profile"),
+                    self._beside(model), path, files=given, feeds=feeds, delegate=delegate, seed=seed,
+                    profile=profile,
                 )  # fmt: skip
                 self._write(proposal)
                 return None
-            found = check_golden(path, delegate=delegate, files=given, feeds=feeds)
+            found = check_golden(
+                path, model=self._beside(model), profile=profile, seed=seed, delegate=delegate or "oracle",
+                files=given, feeds=feeds,
+            )  # fmt: skip
         except KaratError as error:
             pytest.fail(f"{path}: {error}", pytrace=False)
         if not found.passed:
@@ -191,6 +213,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if isinstance(golden, GoldenOfTest) and not golden.checked:
         pytest.fail(f"this test checks no golden: call {FIXTURE}.check()", pytrace=False)
     return result
+
+
+def _named(marker: pytest.Mark) -> dict[str, Any]:
+    """The marker's arguments by name. Fails the test for one that is unknown, which would say nothing."""
+    named = dict(zip(ARGUMENTS, marker.args, strict=False)) | dict(marker.kwargs)
+    unknown = [*marker.args[len(ARGUMENTS) :], *(named.keys() - {*ARGUMENTS})]
+    if unknown:
+        pytest.fail(f"@pytest.mark.{MARKER} takes {', '.join(ARGUMENTS)}; not {unknown[0]!r}", pytrace=False)
+    return named
 
 
 def _stem(item: pytest.Item) -> str:

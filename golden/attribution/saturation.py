@@ -40,31 +40,39 @@ def saturation(suspect: Suspect) -> Iterator[Hypothesis | Cut]:
     for place, changed in ends.items():
         yield Hypothesis(place, outputs=sums.outputs(changed))
     windowed = sums.windowed
-    if windowed is None or windowed.groups != 1:  # a depthwise filter has no matrix
+    if windowed is None:
         return
     stored = windowed.weights.reshape(windowed.weights.shape[0], -1).astype(np.int64)
     weights = (stored - windowed.weight_zero[:, None]).T
     pixels = acc.size // acc.shape[-1]
-    if weights.size * pixels > MOST_PRODUCTS or weights.shape[0] * pixels > MOST_ROWS:
+    alone = windowed.groups != 1  # each channel, or each group of them, reads other values
+    rows = weights.size if alone else weights.shape[0]
+    if weights.size * pixels > MOST_PRODUCTS or rows * pixels > MOST_ROWS:
         yield Cut("sums that saturate on the way were not tried")
         return
-    seen = windowed.rows(0, np.arange(pixels))
+    channels = range(weights.shape[1]) if alone else (0,)
+    seen = np.stack([windowed.rows(channel, np.arange(pixels)) for channel in channels], axis=-1)
     start = np.broadcast_to(bias, (pixels, weights.shape[1]))
     running = {
         "every step saturates at 16 bits, from 0": _running(seen, weights, np.zeros_like(start)) + bias,
         "every step saturates at 16 bits, from the bias": _running(seen, weights, start),
     }
-    if windowed.weights.dtype == np.int8 and not windowed.weight_zero.any():
+    if windowed.weights.dtype == np.int8 and not windowed.weight_zero.any() and not alone:
         zero_point = windowed.zero_point + (128 if windowed.image.dtype == np.int8 else 0)
-        running["pairs of u8s8 products saturate at 16 bits"] = _pairs(seen, weights, zero_point) + bias
+        running["pairs of u8s8 products saturate at 16 bits"] = (
+            _pairs(seen[..., 0], weights, zero_point) + bias
+        )
     for place, changed in running.items():
         yield Hypothesis(place, outputs=sums.outputs(changed.reshape(acc.shape)))
 
 
 def _running(seen: Array, weights: Array, total: Array) -> Array:
-    """Sums ``[pixel, channel]`` held in 16 bits, one tap after the other."""
-    for values, factors in zip(seen.T, weights, strict=True):
-        total = np.clip(total + values[:, None] * factors, _LOW, _HIGH)
+    """Sums ``[pixel, channel]`` held in 16 bits, one tap after the other.
+
+    ``seen`` is ``[pixel, tap, channel]``, or ``[pixel, tap, 1]`` where all channels read the same.
+    """
+    for tap, factors in enumerate(weights):
+        total = np.clip(total + seen[:, tap] * factors, _LOW, _HIGH)
     return np.asarray(total)
 
 

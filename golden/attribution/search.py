@@ -13,6 +13,7 @@ from karat24.golden.attribution.hypothesis import Cut, Kind
 from karat24.golden.attribution.result import Attribution, Cause, WorstValue
 from karat24.golden.attribution.saturation import saturation
 from karat24.golden.attribution.suspect import Suspect
+from karat24.golden.attribution.threads import thread_count
 from karat24.golden.attribution.weight_bit import weight_bit
 from karat24.refimpl.contract import Values
 from karat24.refimpl.engine import Program
@@ -39,6 +40,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "windows off by one": padding.offset,
         "wrong fused activation": parameters.activations,
         "narrow accumulator": saturation,
+        "other thread count": thread_count,
     }
 )
 """Every kind of mistake, in the order they are tried: the smaller first."""

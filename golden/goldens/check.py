@@ -54,8 +54,8 @@ class GoldenCheck:
         return f"{self.path}\n{self.report.table(all_layers)}"
 
     def _repr_html_(self) -> str:
-        """The table, in a notebook."""
-        return f"<pre>{html.escape(self.table(True))}</pre>"
+        """The golden's path and the report, in a notebook."""
+        return f"<p>{html.escape(str(self.path))}</p>{self.report._repr_html_()}"
 
 
 def check(
@@ -98,19 +98,21 @@ def check_recorded(
     dump: Dump,
     *,
     tensor: str | None = None,
+    only_recorded: bool = False,
 ) -> GoldenCheck:
     """Compares ``dump``, values that another run of the model gave, with ``golden``.
 
     ``dump`` and ``tensor`` are those of :func:`~karat24.golden.recordings.read.read_dump`. What the recording
-    does not hold is not compared. Raises CannotCompare as :func:`check` does and for a recording of another
-    input or model, FeedError for one that cannot be read; the caller vouches for the runtime that gave it.
+    does not hold is not compared, or with ``only_recorded``, outputs excepted, left out. Raises CannotCompare
+    as :func:`check` does and for a recording of another input or model, FeedError for one that cannot be
+    read; the caller vouches for the runtime that gave it.
     """
     require_comparable(
         golden, str(path), model_digest(model), feeds_digest(graph, [feeds]), golden.profile, "recording", ""
     )
     recording = read_recording(graph, golden, dump, feeds, tensor)
     observed = observe_recorded(graph, golden.profile, recording.values, recording.unreadable)
-    return _compared(path, golden, model, observed, feeds, {}, None, recording)
+    return _compared(path, golden, model, observed, feeds, {}, None, recording, only_recorded)
 
 
 def _oracle(
@@ -166,10 +168,15 @@ def _compared(
     versions: Mapping[str, str],
     threads: int | None,
     recording: Recording | None = None,
+    only_recorded: bool = False,
 ) -> GoldenCheck:
     mishaps = {} if recording is None else recording.mishaps
     wrong_machine = require_machine(golden, observed.producer)
-    held = [tensor for tensor in golden.tensors if tensor.sha256]
+    everything = [tensor for tensor in golden.tensors if tensor.sha256]
+    held = everything
+    if recording is not None and only_recorded:
+        there = {*recording.values, *recording.unreadable}
+        held = [tensor for tensor in everything if tensor.tensor in there]
     loose = {tensor.tensor for tensor in golden.tensors if not tensor.fixed}
     differing = [index for index in _differing(golden, observed) if not (wrong_machine and index in loose)]
     differences = Differences(path, golden, observed, feeds, differing, threads)
@@ -194,6 +201,8 @@ def _compared(
     hidden = [tensor for tensor in golden.tensors if not tensor.sha256]
     notes = [] if recording is None else [*recording.notes]
     notes += [f"the golden holds no values of {tensor.name!r}: {tensor.note}" for tensor in hidden]
+    if left_out := len(everything) - len(held):
+        notes.append(f"{left_out} of {len(everything)} layer outputs have no recording and were left out")
     if strangers or unwritten:
         notes.append(_other_layers(golden, observed, len(unwritten), outputs))
     return GoldenCheck(

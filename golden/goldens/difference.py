@@ -11,7 +11,7 @@ import numpy as np
 
 from karat24.golden.attribution import Attribution, Search
 from karat24.golden.diff import ArrayDiff, diff_arrays
-from karat24.golden.explain import Explainer, tie_distance
+from karat24.golden.explain import Explainer, open_ties_reason, tie_distance
 from karat24.golden.goldens.files import stored_arrays, values_digest
 from karat24.golden.goldens.manifest import Golden, GoldenTensor
 from karat24.golden.goldens.observe import Observed, observe_oracle
@@ -130,9 +130,12 @@ class Differences:
     def _arisen(self, tensor: GoldenTensor) -> Found:
         """Where a difference arose, and why: does the layer give that on the inputs the run had?"""
         program, unknown = self._program, Found("mismatch")
-        if program is None or tensor.layer >= len(program.steps):
+        if program is None or not 0 <= tensor.layer < len(program.steps):
             return unknown
         view = program.steps[tensor.layer].view
+        if tensor.tensor not in view.layer.outputs:
+            return unknown
+        position = view.layer.outputs.index(tensor.tensor)
         try:
             inputs = [None if t is None else self._value(t.index, t.data) for t in view.inputs]
             outputs = [self._observed.tensors[output.index] for output in view.outputs]
@@ -148,11 +151,13 @@ class Differences:
             return Found("mismatch", reason="inherited: exact on the inputs the run had", origin="inherited")
         if same:  # the oracle itself has changed: nothing of ours gives the golden's values
             return Found("mismatch", origin="introduced")
-        position = next(i for i, output in enumerate(view.outputs) if output.index == tensor.tensor)
         tie = None
         if own.accumulator is not None:
             tie = tie_distance(view, own.accumulator, own.outputs[position] != outputs[position])
-        if reason := Explainer(program, tensor.layer).explain(inputs, outputs):
+        reason = Explainer(program, tensor.layer).explain(inputs, outputs) or open_ties_reason(
+            program.profile, view, own.accumulator, own.outputs[position], outputs[position]
+        )
+        if reason:
             return Found("explained", reason=reason, origin="introduced", tie=tie)
         cause = self._search.attribute(tensor.layer, inputs, outputs)
         return Found("mismatch", reason=str(cause), origin="introduced", tie=tie, attribution=cause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import os
@@ -48,16 +49,20 @@ def write_golden(path: Path, golden: Golden, arrays: Mapping[int, Array] | None 
     one and its arrays stay valid. Arrays of the old one are removed last.
     """
     before = _arrays_of(path)
-    golden = replace(golden, arrays="")
+    golden = replace(golden, arrays=arrays_name(path, arrays or {}))
     if arrays:
-        golden = replace(golden, arrays=f"{_stem(path)}.{_content_name(arrays)}.npz")
-        target = path.with_name(golden.arrays)
-        if not target.is_file():
-            write_whole(target, _packed(arrays))
+        target, content = path.with_name(golden.arrays), _packed(arrays)
+        if not target.is_file() or target.read_bytes() != content:  # one that is there may be damaged
+            write_whole(target, content)
     write_whole(path, to_text(golden).encode())
     if before not in ("", golden.arrays):
         path.with_name(before).unlink(missing_ok=True)
     return golden
+
+
+def arrays_name(path: Path, arrays: Mapping[int, Array]) -> str:
+    """The name of the file beside a golden that holds ``arrays``, made of their content; '' for none."""
+    return f"{_stem(path)}.{_content_name(arrays)}.npz" if arrays else ""
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -94,16 +99,31 @@ def _mask() -> int:
 
 def find_goldens(folder: Path) -> list[Path]:
     """Every golden in a folder and below it, in order."""
-    return sorted(path for path in folder.rglob(f"*{SUFFIX}") if not path.name.startswith("."))
+    return sorted(
+        path for path in folder.rglob(f"*{SUFFIX}") if not path.name.startswith(".") and not path.is_dir()
+    )
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
-    """What killed processes left behind: temporary files, and arrays that no golden names."""
+    """What killed processes left behind: temporary files, and arrays that no golden names.
+
+    Arrays of a golden that cannot be read, a damaged one or one of a newer version, are its own.
+    """
     yield from sorted(folder.rglob(f".*{TEMPORARY}"))
-    named = {path.parent / _arrays_of(path) for path in find_goldens(folder)}
+    named: set[Path] = set()
+    for golden in find_goldens(folder):
+        try:
+            named.add(golden.parent / read_golden(golden).arrays)
+        except (UsageError, CannotCompare):
+            named.update(arrays_beside(golden))
     for path in sorted(folder.rglob("*.golden.*.npz")):
         if path not in named and _is_content_name(path):
             yield path
+
+
+def arrays_beside(path: Path) -> list[Path]:
+    """Every file beside a golden that has its name and holds arrays, of this golden or of an older one."""
+    return list(path.parent.glob(f"{glob.escape(_stem(path))}.*.npz"))
 
 
 def _arrays_of(path: Path) -> str:
@@ -179,9 +199,20 @@ def stored_arrays(path: Path, golden: Golden, wanted: Collection[int]) -> dict[i
                         raise ValueError(f"tensor {tensor.tensor} has other values than the golden says")
     except UNREADABLE as error:
         raise DamagedGolden(
-            f"{source}: the arrays of a golden cannot be read: {error}; take the file from git, or record it"
+            f"{source}: the arrays of a golden cannot be read: {error}; take the file from git, or see "
+            "`karat24 golden accept`"
         ) from None
     return found
+
+
+def require_arrays(path: Path, golden: Golden) -> None:
+    """Raises DamagedGolden unless the arrays beside a golden are all there, as they were written."""
+    found = stored_arrays(path, golden, {tensor.tensor for tensor in golden.tensors})
+    if golden.arrays != arrays_name(path, found):
+        raise DamagedGolden(
+            f"{path.with_name(golden.arrays)}: arrays of the golden are missing in it; take the file from "
+            "git, or see `karat24 golden accept`"
+        )
 
 
 def _stored(archive: zipfile.ZipFile, entry: str, size: int, dtype: str, shape: tuple[int, ...]) -> Array:

@@ -6,6 +6,15 @@ from karat24.golden.goldens.manifest import ORACLE, Golden, Producer
 from karat24.refimpl.errors import CannotCompare
 
 
+def require_model(golden: Golden, where: str, model_sha256: str) -> None:
+    """Raises CannotCompare unless the golden at ``where`` is of the model with this SHA-256."""
+    if golden.model.sha256 != model_sha256:
+        raise CannotCompare(
+            f"{where}: stale: recorded of {golden.model.path} with SHA-256 {golden.model.sha256[:16]}, and "
+            f"the model has {model_sha256[:16]} now; `karat24 golden accept` shows what that changes"
+        )
+
+
 def require_comparable(
     golden: Golden, where: str, model_sha256: str, input_sha256: str, profile: str, name: str, runtime: str
 ) -> None:
@@ -14,11 +23,7 @@ def require_comparable(
     ``name`` says what computes now (the oracle, a delegate or a recording), ``runtime`` its library and
     version. Another runtime is comparable when both are held to one profile.
     """
-    if golden.model.sha256 != model_sha256:
-        raise CannotCompare(
-            f"{where}: stale: recorded of {golden.model.path} with SHA-256 {golden.model.sha256[:16]}, and "
-            f"the model has {model_sha256[:16]} now; `karat24 golden accept` shows what that changes"
-        )
+    require_model(golden, where, model_sha256)
     if golden.input.sha256 != input_sha256:
         raise CannotCompare(
             f"{where}: recorded for input values with SHA-256 {golden.input.sha256[:16]}, and those given "

@@ -143,13 +143,17 @@ def observe_delegate(
 
 
 def observe_recorded(
-    graph: Graph, profile: str, found: Mapping[int, Array], unreadable: Mapping[int, str]
+    graph: Graph,
+    profile: str,
+    found: Mapping[int, Array],
+    unreadable: Mapping[int, str],
+    counted: bool = False,
 ) -> Observed:
     """Values of a run elsewhere, by tensor index, as a run of the layers of ``graph``."""
     every = frozenset(index for layer in graph.layers for index in layer.outputs)
     tensors = {index: values for index, values in found.items() if index in every}
     outputs = {index: tensors[index] for index in graph.outputs if index in tensors}
-    shown = show_all(tensors, counted=False)
+    shown = show_all(tensors, counted)
     return Observed(
         graph=graph,
         profile=profile,

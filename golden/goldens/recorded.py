@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from karat24.golden.goldens.files import values_digest
 from karat24.golden.goldens.manifest import Golden
 from karat24.golden.recordings.judge import fed_as_recorded, require_this_model
@@ -74,6 +76,30 @@ def read_recording(
         for said, indices in assumed.items()
     )
     return Recording(values, mishaps, unreadable, notes)
+
+
+def read_to_keep(graph: Graph, dump: Dump, feeds: Feeds, tensor: str | None = None) -> dict[int, Array]:
+    """Values of a dump to make a golden of, by tensor index: nothing but their form says how to read them.
+
+    So a file that says its form must have the tensor's, and one that does not, raw bytes or text, must hold
+    the tensor's own numbers. Raises CannotCompare for others, and what :func:`read_recording` raises.
+    """
+    recorded = read_dump(graph, dump, tensor)
+    fed_as_recorded(graph, recorded, feeds)
+    require_this_model(graph, recorded)
+    written = {index for layer in graph.layers for index in layer.outputs}
+    values: dict[int, Array] = {}
+    for index in sorted(recorded.keys() & written):
+        meant, found = graph.tensors[index], recorded[index].values
+        reading = best_reading(recorded[index], meant, graph.format, None)
+        same_numbers = not recorded[index].formed and np.array_equal(reading.values.reshape(-1), found)
+        if not (fits(recorded[index], meant) or same_numbers):
+            raise CannotCompare(
+                f"{graph.label(index)} is {meant.dtype} {meant.shape}, and the recording {found.dtype} "
+                f"{found.shape}: {reading}? Write it in the tensor's own form to keep it as a golden"
+            )
+        values[index] = reading.values
+    return values
 
 
 def _reading(recorded: Recorded, graph: Graph, index: int, sha256: str) -> Reading:

@@ -9,7 +9,7 @@ from karat24.delegates.protocol import Model
 from karat24.export import graph_under
 from karat24.golden.attribution import Attribution, Search
 from karat24.golden.diff import diff_arrays
-from karat24.golden.explain import Explainer, tie_distance
+from karat24.golden.explain import Explainer, open_ties_reason, tie_distance
 from karat24.golden.layer_record import LayerRecord, OutputRecord
 from karat24.golden.provenance import feeds_digest, machine, model_digest, model_label
 from karat24.golden.recordings.read import Dump, read_dump
@@ -56,13 +56,14 @@ def verify_recorded(
     program = compile_graph(graph, chosen, threads, missing="given")
     recorded = read_dump(graph, dump, tensor)
     fed = fed_as_recorded(graph, recorded, feeds)
+    assumed = [] if feeds is not None else assumed_of_inputs(graph, recorded)
     require_this_model(graph, recorded)
     judge = _Judge(program, recorded, fed, Search(program, others))
     for step in program.steps:
         judge.take(step)
     kept = [record for record in judge.records if not only_recorded or record.tensor.index in recorded]
     layers = tuple(record.verdict() for record in kept)
-    notes = [*judge.notes()]
+    notes = [*assumed, *judge.notes()]
     if len(kept) < len(judge.records):
         notes.append(
             f"{len(judge.records) - len(kept)} of {len(judge.records)} layer outputs have no recording and "
@@ -109,6 +110,19 @@ def fed_as_recorded(graph: Graph, recorded: Mapping[int, Recorded], feeds: Feeds
                 "recording are not those given: another input was recorded, or the runtime was fed otherwise"
             )
     return fed
+
+
+def assumed_of_inputs(graph: Graph, recorded: Mapping[int, Recorded]) -> list[str]:
+    """What was assumed of recorded inputs where nothing else says what the model was fed."""
+    readings = {
+        index: best_reading(recorded[index], graph.tensors[index], graph.format, None)
+        for index in graph.inputs
+    }
+    return [
+        f"assumed of input {graph.label(index)}: {reading}; give what was fed with --input to be sure"
+        for index, reading in readings.items()
+        if reading.assumed
+    ]
 
 
 def require_this_model(graph: Graph, recorded: Mapping[int, Recorded]) -> None:
@@ -252,7 +266,9 @@ class _Judge:
         expected, found = own.outputs[record.position], self._values[index]
         inputs = [None if t is None else self._values[t.index] for t in step.view.inputs]
         outputs = [self._values[t.index] for t in step.view.outputs]
-        reason = Explainer(self._program, record.layer).explain(inputs, outputs)
+        reason = Explainer(self._program, record.layer).explain(inputs, outputs) or open_ties_reason(
+            self._program.profile, record.view, own.accumulator, expected, found
+        )
         tie = None
         if own.accumulator is not None:
             tie = tie_distance(record.view, own.accumulator, expected != found)

@@ -6,6 +6,7 @@ Source: GitHub Docs, "Workflow commands for GitHub Actions", setting an error me
 from __future__ import annotations
 
 from karat24.golden.report import LayerVerdict, Report
+from karat24.golden.reports.refusal import Refusal
 
 MOST = 10
 """GitHub shows no more annotations of one kind per step."""
@@ -29,6 +30,11 @@ def annotation_lines(report: Report, file: str) -> list[str]:
     if not found and report.exit_code() != 0:
         lines.append(_error(file, report.verdict, report.summary()))
     return lines
+
+
+def refusal_line(refusal: Refusal) -> str:
+    """An error at a golden that could not be compared at all."""
+    return _error(refusal.name, "not_compared", refusal.reason)
 
 
 def _error(file: str, title: str, message: str) -> str:

@@ -7,16 +7,19 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 
 from karat24.golden.report import LayerVerdict, OutputVerdict, Report, histogram_text
+from karat24.golden.reports.refusal import Refusal
 
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 (section 2.2) has not."""
 
 
-def junit_xml(reports: Sequence[Report], names: Sequence[str] | None = None) -> str:
+def junit_xml(
+    reports: Sequence[Report], names: Sequence[str] | None = None, refusals: Sequence[Refusal] = ()
+) -> str:
     """The reports as JUnit XML; ``names`` are those of the suites, the models' paths by default.
 
-    A mismatch, explained or not, is a failure. What could not be compared is an error, so that no reader
-    counts it as passed or skipped.
+    A mismatch, explained or not, is a failure. What could not be compared, a layer or a whole golden, is an
+    error, so that no reader counts it as passed or skipped.
     """
     root = ElementTree.Element("testsuites", name="karat24")
     total = [0, 0, 0]
@@ -38,6 +41,12 @@ def junit_xml(reports: Sequence[Report], names: Sequence[str] | None = None) -> 
         for key, count in zip(("tests", "failures", "errors"), counts, strict=True):
             suite.set(key, str(count))
         total = [a + b for a, b in zip(total, counts, strict=True)]
+    for refusal in refusals:
+        suite = ElementTree.SubElement(root, "testsuite", name=_text(refusal.name), tests="1", failures="0")
+        suite.set("errors", "1")
+        case = ElementTree.SubElement(suite, "testcase", classname=_text(refusal.name), name="golden")
+        ElementTree.SubElement(case, "error", type="not_compared", message=_text(refusal.reason))
+        total = [total[0] + 1, total[1], total[2] + 1]
     for key, count in zip(("tests", "failures", "errors"), total, strict=True):
         root.set(key, str(count))
     ElementTree.indent(root, " ")

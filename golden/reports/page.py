@@ -15,6 +15,7 @@ from karat24.golden.reports.pictures import (
     png_uri,
     similarity,
 )
+from karat24.golden.reports.refusal import Refusal
 from karat24.refimpl import __version__
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -41,17 +42,19 @@ LONG_NAME = 64
 Judged = LayerVerdict | OutputVerdict
 
 
-def page(reports: Sequence[Report], names: Sequence[str]) -> str:
-    """Reports as an HTML page; ``names`` are the headings, goldens or models."""
+def page(reports: Sequence[Report], names: Sequence[str], refusals: Sequence[Refusal] = ()) -> str:
+    """Reports as an HTML page; ``names`` are the headings, goldens or models. ``refusals`` come first."""
     here = Path(__file__)
     style = here.with_name("page.css").read_text(encoding="utf-8")
     script = here.with_name("page.js").read_text(encoding="utf-8")
-    body = "".join(_section(report, name) for report, name in zip(reports, names, strict=True))
+    body = "".join(map(_refusal, refusals))
+    body += "".join(_section(report, name) for report, name in zip(reports, names, strict=True))
+    title = html.escape(", ".join([*(refusal.name for refusal in refusals), *names]))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>karat24: {html.escape(', '.join(names))}</title><style>{style}</style></head>"
+        f"<title>karat24: {title}</title><style>{style}</style></head>"
         f"<body><header><h1>karat24 {__version__}</h1>{_filters()}</header><main>{body}</main>"
         f"<script>{script}</script></body></html>\n"
     )
@@ -88,6 +91,11 @@ def _section(report: Report, name: str) -> str:
         f'<thead role="rowgroup"><tr role="row">{_headings()}</tr></thead>'
         f'<tbody role="rowgroup">{rows}</tbody></table></div></section>'
     )
+
+
+def _refusal(refusal: Refusal) -> str:
+    heading = f"{_badge('not_compared')} {html.escape(refusal.name)}"
+    return f"<section><h2>{heading}</h2><p>{html.escape(refusal.reason)}</p></section>"
 
 
 def _badge(verdict: str) -> str:

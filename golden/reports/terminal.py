@@ -21,6 +21,11 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LEAST_WIDTH = 40
 
 
+def printable(text: str) -> str:
+    """The text without control characters but line feeds and tabs: names of a model file may hold some."""
+    return _CONTROL.sub("?", text)
+
+
 def wants_colour(environment: Mapping[str, str], is_terminal: bool) -> bool:
     """Whether to colour: NO_COLOR forbids it, FORCE_COLOR asks for it, else a terminal decides.
 
@@ -39,7 +44,7 @@ def terminal_text(report: Report, all_layers: bool, colour: bool, width: int | N
     ``width`` None, as where the text goes into a file, cuts nothing. Control characters, which a name in a
     model file may hold, are replaced.
     """
-    text = _CONTROL.sub("?", report.table(all_layers))
+    text = printable(report.table(all_layers))
     lines = [piece for line in text.splitlines() for piece in _fitted(line, width)]
     if colour:
         lines = [

@@ -65,6 +65,10 @@ COMMANDS = {
 EXIT_CODES = "exit codes: 0 match, 1 mismatch, 2 usage or input error, 3 cannot compare"
 
 
+READER_LEFT = 141
+"""What a shell says of a program that a closed pipe ended: 128 and the number of SIGPIPE."""
+
+
 EXAMPLES = """karat24 judges a quantized model on a real runtime against exact arithmetic. To try it:
 
   karat24 quantize fine-tune --aware --height 32 --width 32 --output repair.tflite
@@ -127,9 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"karat24 {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # The reader (head, less) left: not an error. Keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # The reader (head, less) left: no error to print, but nothing that a script may take for a match.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain at exit
+        return READER_LEFT
     except KeyboardInterrupt:
         print(f"karat24 {options.command}: interrupted", file=sys.stderr)
         return 130

@@ -90,10 +90,14 @@ def _of_bytes(prepare: Prepare) -> Prepare:
     return prepared
 
 
-def _convolution(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
-    """CONV_2D: of bytes, or of int16."""
-    prepare = prepare_wide_convolution if view.output().dtype == "int16" else _of_bytes(prepare_convolution)
-    return prepare(view, rule, target)
+def _filtered(of_bytes: Prepare) -> Prepare:
+    """Of a layer that multiplies by a filter: ``of_bytes``, or the kernel for int16 activations."""
+
+    def prepared(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
+        is_wide = view.output().dtype == "int16"
+        return (prepare_wide_convolution if is_wide else _of_bytes(of_bytes))(view, rule, target)
+
+    return prepared
 
 
 KERNELS: Mapping[str, Prepare] = MappingProxyType(
@@ -105,13 +109,13 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "BROADCAST_TO": prepare_broadcast_to,
         "CAST": prepare_cast,
         "CONCATENATION": prepare_concatenation,
-        "CONV_2D": _convolution,
-        "DEPTHWISE_CONV_2D": _of_bytes(prepare_depthwise),
+        "CONV_2D": _filtered(prepare_convolution),
+        "DEPTHWISE_CONV_2D": _filtered(prepare_depthwise),
         "DEPTH_TO_SPACE": prepare_depth_to_space,
         "DEQUANTIZE": prepare_dequantize,
         "EXPAND_DIMS": prepare_reshape,
         "FILL": prepare_broadcast_to,
-        "FULLY_CONNECTED": _of_bytes(prepare_fully_connected),
+        "FULLY_CONNECTED": _filtered(prepare_fully_connected),
         "GATHER": prepare_gather,
         "HARD_SWISH": prepare_hard_swish,
         "L2_NORMALIZATION": prepare_l2_normalization,
@@ -147,7 +151,7 @@ KERNELS: Mapping[str, Prepare] = MappingProxyType(
         "TANH": _of_bytes(prepare_tanh),
         "TILE": prepare_tile,
         "TRANSPOSE": prepare_transpose,
-        "TRANSPOSE_CONV": _of_bytes(prepare_transposed),
+        "TRANSPOSE_CONV": _filtered(prepare_transposed),
         "UNPACK": prepare_unpack,
         "Concat": prepare_concat,
         "ConvInteger": prepare_conv_integer,

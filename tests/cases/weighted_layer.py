@@ -29,6 +29,7 @@ class WeightedShape:
     multiplier: int = 1
     per_channel: bool = True
     bias: bool = True
+    bias_type: str = "int32"
     activation: str = "NONE"
     extra: tuple[int, int] = (0, 0)
     """TRANSPOSE_CONV: outputs beyond (SAME: short of) the usual size, fewer than a stride."""
@@ -75,6 +76,12 @@ def random_values(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) 
     return np.where(rng.random(shape) < 0.2, extremes, values).astype(dtype)
 
 
+def _zero_point(rng: np.random.Generator, dtype: str, choices: list[int]) -> int:
+    """One of the choices; that of int16 is always 0."""
+    chosen = int(rng.choice(choices))
+    return 0 if dtype == "int16" else chosen
+
+
 def weighted_layer(
     shape: WeightedShape, seed: int, bias: Array | None = None, weights: Array | None = None
 ) -> tuple[LayerView, list[Array | None]]:
@@ -84,20 +91,21 @@ def weighted_layer(
     output_shape = shape.output_shape()
     assert output_shape is not None
     channels = output_shape[-1]
-    per_channel = shape.per_channel and shape.dtype == "int8" and channels > 1
+    filter_type = "int8" if shape.dtype == "int16" else shape.dtype
+    per_channel = shape.per_channel and filter_type == "int8" and channels > 1
     # Half of the scales are powers of two, where roundings tie.
     scales = np.float32(0.01) * rng.uniform(0.5, 2, channels if per_channel else 1).astype(np.float32)
     if rng.random() < 0.5:
         scales = np.exp2(np.rint(np.log2(scales))).astype(np.float32)
     axis = 3 if shape.op == "DEPTHWISE_CONV_2D" else 0
-    zero_point = 0 if shape.dtype == "int8" else int(rng.choice([0, 1, 127, 128, 255]))
+    zero_point = 0 if filter_type == "int8" else int(rng.choice([0, 1, 127, 128, 255]))
     builder = GraphBuilder()
     data = builder.input(
         "data", shape.input_shape(), shape.dtype,
-        Quantization.per_tensor(2.0**-4, int(rng.choice([low, low + 1, 3, high]))),
+        Quantization.per_tensor(2.0**-4, _zero_point(rng, shape.dtype, [low, low + 1, 3, high])),
     )  # fmt: skip
     if weights is None:
-        weights = random_values(rng, shape.dtype, shape.filter_shape())
+        weights = random_values(rng, filter_type, shape.filter_shape())
     filters = builder.constant(
         "filter", weights, Quantization(tuple(map(float, scales)), (zero_point,) * len(scales), axis)
     )
@@ -107,13 +115,13 @@ def weighted_layer(
     if shape.bias:
         if bias is None:
             bias = rng.integers(-3000, 3000, channels)
-        inputs.append(builder.constant("bias", bias.astype(np.int32)))
+        inputs.append(builder.constant("bias", bias.astype(shape.bias_type)))
     output_scale = float(rng.choice([2.0**-3, 0.37, 2.0]))
     output = builder.tensor(
         "output",
         output_shape,
         shape.dtype,
-        Quantization.per_tensor(output_scale, int(rng.choice([low, 5, high]))),
+        Quantization.per_tensor(output_scale, _zero_point(rng, shape.dtype, [low, 5, high])),
     )
     attributes: dict[str, str | int] = {"fused_activation_function": shape.activation}
     if shape.op != "FULLY_CONNECTED":

@@ -22,19 +22,7 @@ from karat24.refimpl.errors import (
     DelegateUnavailable,
     UsageError,
 )
-
-RUNNER = """
-import pathlib, sys
-import numpy as np
-model, inputs, outputs = map(pathlib.Path, sys.argv[1:4])
-x = np.load(inputs / "input_0.npy")
-pooled = x.reshape(1, 2, 2, 3, 2, 2).max(axis=(2, 4))
-padded = np.pad(pooled, ((0, 0), (1, 1), (2, 0), (0, 0)), constant_values=3)
-acc = (padded.astype(int) - 3) @ np.array([[1, 0, 2], [0, -1, 1]]) + [5, -7, 0]
-np.save(outputs / "pooled.npy", pooled)
-np.save(outputs / "output_0.npy", np.clip(acc + 3, -128, 127).astype(np.int8))
-"""
-"""Computes ``conformance_models.chain``, whatever model it is given."""
+from tests.support.command_runner import RUNNER, command
 
 
 @pytest.fixture
@@ -42,10 +30,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "runner.py").write_text(RUNNER)
     (tmp_path / "chain.tflite").write_bytes(write_tflite(conformance_models.chain()))
     return tmp_path
-
-
-def command(script: Path | str) -> str:
-    return f"'{sys.executable}' '{script}' {{model}} {{inputs}} {{outputs}}"
 
 
 def inline(code: str) -> str:

@@ -173,6 +173,8 @@ def test_fault_is_caught_at_its_layer(
     assert introduced == [target.layer.index], "only the faulty layer introduced a difference"
     assert first.attribution is not None
     assert cause in [found.kind for found in first.attribution.causes], first.reason
+    assert first.tie_distance is not None
+    assert 0 <= first.tie_distance <= 0.5
 
 
 def test_another_rounding_rule_is_caught_and_named(sound: Graph, runtimes: Runtimes) -> None:

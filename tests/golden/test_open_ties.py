@@ -10,6 +10,7 @@ import pytest
 from karat24.delegates.oracle import OracleDelegate
 from karat24.delegates.protocol import DelegateRun, Job
 from karat24.export.onnx import read_onnx
+from karat24.golden.recordings.judge import verify_recorded
 from karat24.golden.verify import verify
 from karat24.refimpl.errors import DelegateError
 from karat24.refimpl.graph import Array
@@ -42,7 +43,7 @@ def some_ties(beside: int) -> Array:
     return at
 
 
-@pytest.mark.parametrize(
+VERDICTS = pytest.mark.parametrize(
     ("profile", "beside", "step", "verdict"),
     [
         ("tensorrt", 0, -1, "explained"),
@@ -51,6 +52,20 @@ def some_ties(beside: int) -> Array:
         ("ort-1.31", 0, -1, "mismatch"),
     ],
 )
+
+
+@VERDICTS
+def test_a_recording_is_judged_likewise(profile: str, beside: int, step: int, verdict: str) -> None:
+    given = case()
+    graph = read_onnx(given.model)
+    output = OracleDelegate(profile).run(given.model, given.feeds).outputs[0].copy()
+    output[some_ties(beside)] += output.dtype.type(step)
+    dump = {graph.outputs[0]: output}
+    report = verify_recorded(given.model, graph, dump, given.feeds, profile=profile, threads=1)
+    assert [layer.verdict for layer in report.layers] == [verdict]
+
+
+@VERDICTS
 def test_only_one_step_on_exact_ties_is_excused(profile: str, beside: int, step: int, verdict: str) -> None:
     """Sums 2 and 10 are 0.5 and 2.5: ties. Beside them, two steps off, or elsewhere is a mismatch."""
     given = case()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from karat24.export.tflite import write_tflite
+from tests.support.inner_pytest import load_kernels
 from tests.support.small_network import small_graph
 
 pytest_plugins = ["pytester"]
@@ -23,6 +24,11 @@ import pytest
 def test_model(karat24_golden):
     karat24_golden.check()
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    load_kernels()
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ from karat24.refimpl.errors import CannotCompare, KaratError, UnsupportedOp
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.ops import OPS
 from karat24.refimpl.profiles import PROFILES, Profile, Rule
+from karat24.refimpl.profiles.rules import Method
 from karat24.refimpl.staircase import reach, requantization, staircase, table
 from karat24.refimpl.staircase.linear_form import biases, data_range, data_zero_point, inputs_for, window_of
 from karat24.refimpl.staircase.regions import regions
-from karat24.refimpl.staircase.requantization import ACCUMULATING
+from karat24.refimpl.staircase.requantization import ACCUMULATING, Requantization
 from karat24.refimpl.staircase.tables import PAIRS
 from tests.cases import activations, elementwise, onnx_ops
 from tests.cases.weighted_layer import WeightedShape, weighted_layer
@@ -107,6 +108,43 @@ def _onnx_layers() -> Iterator[tuple[LayerView, list[Array | None]]]:
                     for t in view.inputs
                 ],
             )
+
+
+@pytest.mark.parametrize("method", ["gemmlowp", "ruy", "single_rounding", "float32_half_even"])
+@pytest.mark.parametrize("seed", range(8))
+def test_thresholds_are_those_of_every_accumulator(method: Method, seed: int) -> None:
+    """Every accumulator of each channel is rounded: steps none reach, all reach and one skips among them."""
+    shape = WeightedShape("FULLY_CONNECTED", channels=2, filters=7, activation=("NONE", "RELU6")[seed % 2])
+    view, _ = weighted_layer(shape, seed)
+    within = reach(view)
+    rounding = requantization(view, Rule(method, "float64" if method != "float32_half_even" else "float32"))
+    assert within is not None
+    assert rounding is not None
+    found = staircase(rounding, method, within.first, within.last)
+    every = within.first + np.arange((within.last - within.first).max() + 1)[:, np.newaxis]
+    outputs = rounding(np.minimum(every, within.last), method)
+    for step, thresholds in enumerate(found.thresholds, rounding.low + 1):
+        short = ((outputs < step) & (every <= within.last)).sum(axis=0)
+        np.testing.assert_array_equal(thresholds, within.first + short)
+
+
+def test_a_guess_spares_most_of_the_bisection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps of all channels are rounded a few times, however many accumulators there are."""
+    view, _ = weighted_layer(WeightedShape("FULLY_CONNECTED", channels=300, filters=19), 1)
+    rule, within, passes = Rule("gemmlowp", "float64"), reach(view), []
+    assert within is not None
+    rounding = requantization(view, rule)
+    assert rounding is not None
+    whole = Requantization.__call__
+
+    def counted(self: Requantization, acc: Array, method: Method) -> Array:
+        passes.append(len(acc))
+        return whole(self, acc, method)
+
+    monkeypatch.setattr(Requantization, "__call__", counted)
+    staircase(rounding, rule.method, within.first, within.last)
+    assert (within.last - within.first).min() > 2**20
+    assert passes.count(255) <= 5
 
 
 @pytest.mark.parametrize("profile", ONNX, ids=lambda profile: profile.name)

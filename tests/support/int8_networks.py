@@ -16,14 +16,18 @@ SPREAD = 40.0
 
 
 class Network:
-    """Layers one behind the other; ``x`` is the last one's output."""
+    """Layers one behind the other; ``x`` is the last one's output.
 
-    def __init__(self, seed: int) -> None:
+    With ``ties`` all scales are powers of two and weights are small, so that one real result in 8 or 16 lies
+    exactly between two integers: roundings, last bits of scales and single units of biases then show.
+    """
+
+    def __init__(self, seed: int, ties: bool = False) -> None:
         self.builder = GraphBuilder("network")
-        self.random = np.random.default_rng(seed)
-        quantization = Quantization.per_tensor(0.021, INPUT_ZERO_POINT)
+        self.random, self.ties = np.random.default_rng(seed), ties
+        self.scale, self.spread, self.count = 0.25 if ties else 0.021, 74.0, 0
+        quantization = Quantization.per_tensor(self.scale, INPUT_ZERO_POINT)
         self.x = self.builder.input("image", (1, SIZE, SIZE, CHANNELS), "int8", quantization)
-        self.scale, self.spread, self.count = 0.021, 74.0, 0
 
     def _named(self, part: str) -> str:
         return f"{part}{self.count}"
@@ -31,7 +35,8 @@ class Network:
     def _output(self, shape: tuple[int, ...], deviation: float, activation: str) -> int:
         """A tensor of values with this standard deviation, in real numbers."""
         zero_point = int(self.random.integers(-9, 10)) if activation == "NONE" else -17
-        self.scale, self.spread = float(np.float32(deviation / SPREAD)), SPREAD
+        if not self.ties:
+            self.scale, self.spread = float(np.float32(deviation / SPREAD)), SPREAD
         quantization = Quantization.per_tensor(self.scale, zero_point)
         return self.builder.tensor(self._named("out"), shape, "int8", quantization)
 
@@ -39,12 +44,15 @@ class Network:
         """Filter and bias, per-channel scales, and the standard deviation of the sums."""
         channels = shape[axis]
         scales = tuple(float(np.float32(value)) for value in self.random.uniform(0.002, 0.003, channels))
+        largest, widest = 127, 4000
+        if self.ties:
+            scales, largest, widest = (2.0**-4 if taps > 16 else 2.0**-3,) * channels, 2, 300
         filter_ = self.builder.constant(
             self._named("filter"),
-            self.random.integers(-127, 128, shape, np.int8),
+            self.random.integers(-largest, largest + 1, shape, np.int8),
             Quantization(scales, (0,) * channels, axis),
         )
-        bias = self.random.integers(-4000, 4001, channels, np.int32)
+        bias = self.random.integers(-widest, widest + 1, channels, np.int32)
         deviation = math.sqrt(taps) * 73 * self.spread * 0.0025 * self.scale
         return [filter_, self.builder.constant(self._named("bias"), bias)], deviation
 
@@ -84,17 +92,17 @@ class Network:
         return self.builder.build([self.x])
 
 
-def plain(seed: int = 0) -> Graph:
+def plain(seed: int = 0, ties: bool = False) -> Graph:
     """Convolutions only, with and without activations."""
-    network = Network(seed)
+    network = Network(seed, ties)
     for activation in ("NONE", "RELU", "NONE", "RELU6", "NONE"):
         network.conv(activation=activation)
     return network.build()
 
 
-def residual(seed: int = 1) -> Graph:
+def residual(seed: int = 1, ties: bool = False) -> Graph:
     """Two blocks whose input is added to their output."""
-    network = Network(seed)
+    network = Network(seed, ties)
     network.conv()
     for _ in range(2):
         shortcut, scale = network.x, network.scale
@@ -104,9 +112,9 @@ def residual(seed: int = 1) -> Graph:
     return network.build()
 
 
-def mobile(seed: int = 2) -> Graph:
+def mobile(seed: int = 2, ties: bool = False) -> Graph:
     """Depthwise convolutions with 1x1 convolutions behind them."""
-    network = Network(seed)
+    network = Network(seed, ties)
     network.conv(8, "RELU")
     for channels in (8, 6):
         network.depthwise()

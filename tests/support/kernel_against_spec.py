@@ -7,7 +7,7 @@ import math
 import numpy as np
 from hypothesis import HealthCheck, settings
 
-from karat24.refimpl.contract import Target
+from karat24.refimpl.contract import Target, accumulator_dtype
 from karat24.refimpl.graph import Array, LayerView
 from karat24.refimpl.kernels import KERNELS
 from karat24.refimpl.kernels.jit.isa import FEATURES, why_not
@@ -63,18 +63,22 @@ RANDOM_SHAPES = settings(
 
 
 def assert_kernel_equals_spec(
-    view: LayerView, values: list[Array | None], rule: Rule, threads: tuple[int, ...] = (1, 2)
+    view: LayerView,
+    values: list[Array | None],
+    rule: Rule,
+    threads: tuple[int, ...] = (1, 2),
+    isas: tuple[str, ...] = ISAS,
 ) -> None:
     """Outputs and accumulators, every instruction set, one thread and two; nothing else is written."""
     check, spec = SPECS[view.op]
     check(view)
     expected = spec(view, values, rule)
     assert expected.accumulator is not None
-    for target in targets(threads):
+    for target in targets(threads, isas):
         kernel = KERNELS[view.op](view, rule, target)
         held = [None if v is None else Margins(v.shape, v.dtype.name, v) for v in values]
         output = Margins(view.output().shape, view.output().dtype)
-        acc = Margins(view.output().shape, "int32")
+        acc = Margins(view.output().shape, accumulator_dtype(view).name)
         kernel([None if h is None else h.array for h in held], [output.array], acc.array)
         np.testing.assert_array_equal(acc.array, expected.accumulator, err_msg=f"{view} acc, {target}")
         np.testing.assert_array_equal(output.array, expected.outputs[0], err_msg=f"{view} {rule}, {target}")
@@ -87,9 +91,9 @@ def assert_kernel_equals_spec(
         np.testing.assert_array_equal(without, output.array)
 
 
-def targets(threads: tuple[int, ...] = (1, 2)) -> list[Target]:
+def targets(threads: tuple[int, ...] = (1, 2), isas: tuple[str, ...] = ISAS) -> list[Target]:
     """Every instruction set this machine can run, with so many threads."""
-    return [Target(isa, count) for isa in ISAS for count in threads]
+    return [Target(isa, count) for isa in isas for count in threads]
 
 
 def assert_all_rules(shape: WeightedShape, seed: int = 0) -> None:

@@ -57,8 +57,8 @@ def assert_sound_runs_have_no_cause(run: Run, profile: str, seeds: range) -> Non
 
 
 @cache
-def sound(name: str) -> Run:
-    graph = NETWORKS[name]()
+def sound(name: str, ties: bool = False) -> Run:
+    graph = NETWORKS[name](ties=ties)
     return sound_run(graph, write_tflite(graph), PROFILE, 5)
 
 
@@ -185,8 +185,8 @@ def step_by_step(terms: Array) -> Array:
     return total
 
 
-def judged(name: str, layer: int, mistake: Mistake) -> Report:
-    run = sound(name)
+def judged(name: str, layer: int, mistake: Mistake, ties: bool = False) -> Report:
+    run = sound(name, ties)
     view = run.graph.view(layer)
     inputs = [run.tensors[t.index] if t.data is None else t.data for t in view.inputs if t is not None]
     wrong = mistake(run.graph, view, inputs)

@@ -9,7 +9,8 @@ import numpy as np
 
 from karat24.export.tflite import write_tflite
 from karat24.golden.goldens import Golden
-from karat24.goldens import golden_path, record_golden
+from karat24.golden_places import golden_path
+from karat24.goldens import record_golden
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.graph import Graph, Quantization
 from tests.support.small_network import small_graph

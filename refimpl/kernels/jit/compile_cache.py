@@ -205,6 +205,33 @@ def _name_data_by_process() -> None:
     file._data_name = named
 
 
+def _pass_over_unreadable_indices() -> None:
+    """Makes an index that cannot be read count as empty: its codes are compiled again, and it is written
+    anew.
+
+    The stamp in its name says nothing of the types in it where a function takes arguments of any types, as
+    the caller of packed arguments does: an index from before a type moved to another file names a module that
+    is gone. A damaged file cannot be read either.
+    """
+    file = getattr(caching, "IndexDataCacheFile", None)
+    loaded = getattr(file, "_load_index", None)
+    if file is None or loaded is None:
+        return
+
+    def readable(self: Any) -> Mapping[Any, str]:
+        try:
+            overloads: Mapping[Any, str] = loaded(self)
+        except Exception as error:
+            # Unpickling raises anything.
+            if self._cache_path != str(cache_directory()):
+                raise
+            _LOG.info("%s cannot be read: %s", self._index_path, error)
+            return {}
+        return overloads
+
+    file._load_index = readable
+
+
 def _install() -> None:
     implementation = getattr(caching, "CacheImpl", None) or getattr(caching, "_CacheImpl", None)
     locators = getattr(implementation, "_locator_classes", None)
@@ -213,6 +240,7 @@ def _install() -> None:
     elif KernelCacheLocator not in locators:
         locators.insert(0, KernelCacheLocator)
         _name_data_by_process()
+        _pass_over_unreadable_indices()
 
 
 _install()

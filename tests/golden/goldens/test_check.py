@@ -15,14 +15,8 @@ from karat24.golden.goldens import GoldenCheck, changes, check_recorded, write_g
 from karat24.golden.goldens import check as check_of
 from karat24.golden.goldens.guard import require_machine
 from karat24.golden.goldens.manifest import Golden, Producer
-from karat24.goldens import (
-    accept_golden,
-    check_golden,
-    golden_path,
-    propose_again,
-    record_golden,
-    state_of,
-)
+from karat24.golden_places import golden_path, state_of
+from karat24.goldens import accept_golden, check_golden, propose_again, record_golden
 from karat24.refimpl.engine import compile_graph
 from karat24.refimpl.errors import CannotCompare, DamagedGolden, UsageError
 from karat24.refimpl.graph import Array

@@ -229,6 +229,9 @@ def test_inputs_are_those_of_the_dump_or_those_given() -> None:
     graph, model, _, tensors = sound()
     by_index = dict(tensors)
     assert verify_recorded(model, graph, by_index, profile=PROFILE, threads=1).verdict == "bit_exact"
+    unsigned = {**by_index, 0: tensors[0].view(np.uint8)}
+    noted = verify_recorded(model, graph, unsigned, profile=PROFILE, threads=1)
+    assert noted.notes[0].startswith("assumed of input tensor 0"), "nobody says what was fed: a guess is told"
     with pytest.raises(UsageError, match="holds no values of input tensor 0"):
         verify_recorded(model, graph, dict([output()]), profile=PROFILE, threads=1)
     other = {0: tensors[0].copy()}

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 
 from karat24.golden import report as report_module
+from karat24.golden.attribution import Attribution, Cause, WorstValue
+from karat24.golden.certify.certificate import Certificate
 from karat24.golden.diff import diff_arrays
 from karat24.golden.located import MOST_BLOCKS, locate
 from karat24.golden.report import LayerVerdict, OutputVerdict, Report, Verdict
 from karat24.golden.reports.github import MOST, annotation_lines
 from karat24.golden.reports.junit import junit_xml
 from karat24.golden.reports.overlay import overlay_json
+from karat24.golden.reports.refusal import Refusal
 from karat24.golden.reports.terminal import LEAST_WIDTH, terminal_text, wants_colour
+from karat24.refimpl.bounds.interval import Use
 from tests.support.small_report import layer, small_report
 
 VERDICTS: tuple[Verdict, ...] = ("bit_exact", "within_bound", "explained", "mismatch", "not_compared")
@@ -38,6 +42,14 @@ def test_junit_of_nothing_judged_is_an_error() -> None:
     report = replace(small_report(("bit_exact",)), outputs=())
     suite = ElementTree.fromstring(junit_xml([report]))[0]
     assert suite.get("errors") == "1"
+
+
+def test_junit_of_a_golden_that_cannot_be_compared_is_an_error() -> None:
+    refusal = Refusal("\x00<a>", "it is damaged & gone", 3)
+    root = ElementTree.fromstring(junit_xml([small_report(("bit_exact",))], ["a"], [refusal]))
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("3", "0", "1")
+    (error,) = root[1].iter("error")
+    assert error.get("message") == "it is damaged & gone"
 
 
 def test_junit_survives_any_name() -> None:
@@ -69,8 +81,8 @@ def test_the_overlay_has_the_worst_of_each_layer() -> None:
         small_report(()), layers=(layer(0, "bit_exact"), layer(1, "mismatch"), layer(1, "bit_exact"))
     )
     content = json.loads(overlay_json(report))
-    assert content["main"]["results"] == {"0": {"value": 1}, "1": {"value": 5}}
-    assert [step["value"] for step in content["main"]["thresholds"]] == [0, 1, 2, 3, 4, 5]
+    assert content["results"] == {"0": {"value": 1}, "1": {"value": 5}}
+    assert [step["value"] for step in content["thresholds"]] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +138,44 @@ def test_the_json_schema_describes_a_report() -> None:
         assert list(validator.iter_errors({k: v for k, v in content.items() if k != key})), key
     content["verdict"] = "passed"
     assert list(validator.iter_errors(content))
+
+
+def test_the_schema_describes_all_that_a_layer_may_have() -> None:
+    """A cause, the worst values, a bound, a certificate, and numbers that JSON has not."""
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    path = Path(report_module.__file__).parent / "reports" / "report.schema.json"
+    validator = jsonschema.Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
+    values = np.array([np.nan, np.inf, -np.inf, 1.0], np.float32)
+    diff = diff_arrays(np.zeros(4, np.float32), values)
+    worst = WorstValue((0, 1), 3.0, float("nan"), 17, None, (1.0, 2.0))
+    found = Attribution(
+        (Cause("bias missing", ("that of every channel",)),), ("bias missing",), ("cut",), (worst,)
+    )
+    bound = Use(4, 1, float("inf"), 2.0, "steps")
+    whole = replace(
+        layer(0, "mismatch"), diff=diff, attribution=found, bound=bound, tie_distance=0.25,
+        certificate=Certificate("table", 256, 255, 1, 0, ("one",)),
+    )  # fmt: skip
+    text = replace(small_report(()), layers=(whole,)).to_json()
+    content = json.loads(text, parse_constant=pytest.fail)
+    assert list(validator.iter_errors(content)) == []
+    assert content["layers"][0]["diff"]["first_divergence"]["found"] == "NaN"
+    assert content["layers"][0]["bound"]["largest"] == "Infinity"
+    for part in ("attribution", "bound", "certificate", "diff"):
+        spoilt = {**content["layers"][0], part: {**content["layers"][0][part], "more": 1}}
+        assert list(validator.iter_errors({**content, "layers": [spoilt]})), part
+
+
+def test_a_notebook_shows_every_verdict_and_no_markup_of_a_name() -> None:
+    bad = replace(layer(0, "mismatch"), name="<script>", reason="because <b>")
+    report = small_report(VERDICTS)
+    shown = replace(report, layers=(*report.layers, bad))._repr_html_()
+    assert shown.count("<tr>") == len(VERDICTS) + 3
+    for verdict in VERDICTS:
+        assert f'color: black">{verdict}</td>' in shown
+    assert "why it is explained" in shown
+    assert "<script>" not in shown
+    assert "<b>" not in shown
 
 
 def test_places_and_channels_are_found_in_either_layout() -> None:

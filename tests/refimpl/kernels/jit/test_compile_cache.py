@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,34 @@ def test_an_index_of_other_sources_is_not_opened(monkeypatch: pytest.MonkeyPatch
     now = locator.get_disambiguator()
     monkeypatch.setattr(compile_cache, "_stamp_once", lambda _: "0" * 64)
     assert locator.get_disambiguator() != now
+
+
+@pytest.mark.parametrize("damage", ["a type's module is gone", "a type is gone", "cut short", "empty"])
+def test_an_index_that_cannot_be_read_counts_as_empty(
+    damage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is compiled then is kept as ever. Numba's own caches stay as they are."""
+    monkeypatch.setattr(compile_cache, "cache_directory", lambda: tmp_path)
+    module = types.ModuleType("module_that_moves")
+    module.Key = type("Key", (), {"__module__": module.__name__})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    caching.IndexDataCacheFile(str(tmp_path), "loop", "stamp").save(module.Key(), "code")
+    (index,) = tmp_path.glob("*.nbi")
+    if damage == "a type's module is gone":
+        monkeypatch.delitem(sys.modules, module.__name__)
+    elif damage == "a type is gone":
+        del module.Key
+    else:
+        index.write_bytes(index.read_bytes()[: 40 if damage == "cut short" else 0])
+    file = caching.IndexDataCacheFile(str(tmp_path), "loop", "stamp")
+    assert file.load("b") is None
+    file.save("b", "code of b")
+    assert file.load("b") == "code of b"
+
+    index.write_bytes(b"")
+    monkeypatch.setattr(compile_cache, "cache_directory", lambda: tmp_path / "another")
+    with pytest.raises(EOFError):
+        file.load("b")
 
 
 def test_the_locator_serves_every_folder() -> None:
