@@ -15,7 +15,7 @@ from karat24.golden.edgetpu.layout import (
     tiles,
     windowed,
 )
-from karat24.golden.edgetpu.placing import Blob, differences, place_bytes, place_weights
+from karat24.golden.edgetpu.placing import Blob, closest, differences, place_bytes, place_weights
 from karat24.golden.edgetpu.records import factor_records, softmax_records, summand_records
 from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.graph import Array, Graph, Quantization, Tensor
@@ -119,6 +119,31 @@ def test_claimed_bytes_are_not_found_again() -> None:
     assert place is not None
     assert place.start == 64
     assert place_bytes([blob], b"ab" * 32) is None
+
+
+def test_every_place_of_some_bytes_is_found() -> None:
+    """Bytes of few values, so that places differ in one byte or in none; the naive search is the judge."""
+    rng = np.random.default_rng(6)
+    for density in (0.0, 0.001, 0.02, 0.5):
+        content = bytes((rng.random(64 * 90) < density).astype(np.uint8))
+        blob = Blob(0, "", content)
+        for size in (1, 7, 64, 200):
+            pattern = content[64 * 40 : 64 * 40 + size]
+            places = range(0, len(content) - size + 1, 64)
+            assert set(blob.occurrences(pattern)) == {at for at in places if content.startswith(pattern, at)}
+    assert list(Blob(0, "", b"ab").occurrences(b"abc")) == []
+
+
+def test_the_place_most_like_a_layer_is_found_among_many_that_are_somewhat() -> None:
+    """Records that are mostly 0, in a blob of such: one value of sixteen differs where the record lies."""
+    rng = np.random.default_rng(7)
+    records = np.zeros((400, 16), "<i4")
+    records[:, :4] = rng.integers(-500, 500, (400, 4))
+    wanted = records[300:304].copy()
+    records[302, 1] += 1
+    found = closest([Blob(0, "", records.tobytes())], wanted.tobytes())
+    assert found is not None
+    assert found[1] == 64 * 300
 
 
 def layer_graph(op: str, filter_: Array, image: tuple[int, ...], output: tuple[int, ...]) -> Graph:
