@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from karat24.export.onnx import read_onnx
 from karat24.refimpl.engine import compile_graph
@@ -70,6 +71,43 @@ def test_a_product_is_not_rounded_before_the_bias() -> None:
     content = onnx_model(nodes, {"a": a}, {"y": "float32"}, constants)
     assert only(content, {"a": a}, ARM).item() == 2.0**-25
     assert only(content, {"a": a}, X86).item() == 0
+
+
+SEEN = {
+    "Reciprocal": (
+        (0xC1C770A4, 0xBD244CD0), (0xC189AE14, 0xBD6E004E), (0x402D70A4, 0x3EBCEE0C),
+        (0x41C770A4, 0x3D244CD0), (0x80000000, 0xFF800000), (0x7F800000, 0x00000000),
+        (0x000116C2, 0xFF800000), (0x0020AAC8, 0x7F7AC5A7), (0x3FF30866, 0x3F06D45C),
+        (0xBFA4C179, 0xBF46E36B),
+    ),
+    "HardSigmoid": ((0xC01F5C29, 0x3B031247), (0xBFB70A3D, 0x3E5B22D1), (0x401EB852, 0x3F7EF9DB)),
+    "HardSwish": ((0xC03F5C29, 0xBBA34AD1), (0xC01147AE, 0xBE8D67E6), (0x3FFEB852, 0x3FD3D796)),
+}  # fmt: skip
+"""Bits given and found on the emulated processor. Of Reciprocal the last two lie behind vectors of four,
+where it divides."""
+
+
+@pytest.mark.parametrize("op", SEEN)
+def test_values_seen_on_arm(op: str) -> None:
+    """The first three of each are other ones on x86-64."""
+    given, expected = np.array(SEEN[op], np.uint32).T
+    x = np.ascontiguousarray(given).view(np.float32)
+    content = onnx_model([node(op, "x")], {"x": x}, {"y": "float32"}, {})
+    found, other = (only(content, {"x": x}, profile).view(np.uint32) for profile in (ARM, X86))
+    assert found.tolist() == expected.tolist()
+    assert (found != other)[:3].all()
+
+
+@pytest.mark.parametrize(("place", "zero_point"), [(1, 255), (4, 85)])
+def test_a_range_is_lost_in_a_vector_of_four_only(place: int, zero_point: int) -> None:
+    """From -1 to 2 otherwise: what is no number is passed over behind the last vector."""
+    x = np.array([-1, 0, 2, 1, 0], np.float32)
+    x[place] = np.nan
+    nodes = [helper.make_node("DynamicQuantizeLinear", ["x"], ["y", "s", "z"])]
+    content = onnx_model(nodes, {"x": x}, {"y": "uint8", "s": "float32", "z": "uint8"}, {})
+    outputs = compile_graph(read_onnx(content), ARM, 1, "spec").run({"x": x}).outputs
+    assert outputs[2] == zero_point
+    assert np.isnan(outputs[1]) == (zero_point == 255)
 
 
 def test_the_kernel_of_products_equals_the_spec() -> None:
