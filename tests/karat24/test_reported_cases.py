@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from karat24 import delegates
 from karat24.cli import main
 from tests.shared_models import MODELS
+from tests.support.runtimes import Runtimes
 
 CASES = MODELS.parent / "cases"
 FILES = sorted(path.relative_to(CASES).as_posix() for path in CASES.glob("*/*.*"))
@@ -83,10 +86,17 @@ def test_a_comparison_of_scales_from_one_on_is_what_litert_computes(
     assert "BIT_EXACT" in capsys.readouterr().out
 
 
+@pytest.fixture
+def started_before(runtimes: Runtimes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands find their runtime started, and leave it running."""
+    monkeypatch.setattr(delegates, "delegate_named", lambda name, **_: nullcontext(runtimes(name)))
+
+
 def _verify(name: str, *options: str) -> int:
     return main(["verify", str(found(f"onnx/{name}.onnx")), "--delegate", "ort", "--all", *options])
 
 
+@pytest.mark.usefixtures("started_before")
 @pytest.mark.parametrize("mode", [(), ("--cumulative",)], ids=["isolated", "cumulative"])
 @pytest.mark.parametrize("name", sorted(JUDGED))
 def test_onnx_files_get_the_verdict_that_is_right(
