@@ -120,6 +120,11 @@ class WideConvolution(TaskKernel):
         """The compiled loop."""
         return wide_tasks
 
+    @property
+    def compile_seconds(self) -> float:
+        """An estimate for the loop, as in :class:`TaskKernel`: as long as that of dense convolutions."""
+        return 2.0
+
     def tasks(self, inputs: Values, outputs: Sequence[Array], accumulator: Array | None) -> Tasks:
         """The tasks on these arrays, and on ``accumulator`` unless it is None."""
         image = operand(inputs, self.position).reshape(-1)
