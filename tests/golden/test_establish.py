@@ -271,7 +271,7 @@ def departing(rule: str, op: str = "ADD") -> str:
             "ruy is not defined for ADD; known: gemmlowp, rational, sse, xnnpack",
         ),
         (departing('{"method": "exact"}', "RESHAPE"), "no choice of rules for RESHAPE"),
-        (departing('{"method": "ruy"}', "QLinearConv"), "no op of .tflite files"),
+        (departing('{"method": "ruy"}', "QLinearConv"), "QLinearConv is not an op of .tflite files"),
         ('{"name": "x", "base": "tflm", "established": {"package": "p"}}', 'a "package", "versions"'),
         ('{"name": "x", "base": "tflm", "established": 3}', 'a "package", "versions"'),
     ],

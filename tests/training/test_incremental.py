@@ -183,7 +183,7 @@ def test_an_ensemble_averages_probabilities() -> None:
     assert torch.allclose(Ensemble(members)(x), mean)
     maps = Ensemble(members[:2], torch.sigmoid)(x)
     assert torch.allclose(maps, (torch.sigmoid(members[0](x)) + torch.sigmoid(members[1](x))) / 2)
-    with pytest.raises(UsageError, match="ensemble of 1"):
+    with pytest.raises(UsageError, match="two members or more, not 1"):
         Ensemble(members[:1])
 
 
