@@ -359,7 +359,7 @@ def _from_file(path: Path) -> Profile:
     known = PROFILES[found.base]
     for op in found.rules:
         if (op.isupper()) != (known.format == "tflite"):
-            raise UsageError(f"{path}: {op} is not an op of .{known.format} files, which {found.base} describes")
+            raise UsageError(f"{path}: {op} is not an op of .{known.format} files, of which {found.base} is")
 
     def departing(table: RuleTable) -> RuleTable:
         return MappingProxyType(
