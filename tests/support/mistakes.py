@@ -98,6 +98,11 @@ def quantized(role: int | str, scale: Callable[[float], float], zero_point: int 
     return changed(change)
 
 
+def next_above(value: float) -> float:
+    """The next float32."""
+    return float(np.nextafter(np.float32(value), np.float32(np.inf)))
+
+
 def constant(position: int, change: Callable[[Array], Array]) -> Mistake:
     """Other values in the constant at ``position``."""
 
