@@ -1,7 +1,7 @@
 """Layers ONNX Runtime refuses by itself, or computes otherwise than their definition, each with its reason.
 
-Established by giving models on both sides of every condition to ONNX Runtime 1.31.1 and 1.32.0 on x86-64; dilated
-pools padded by SAME to 1.32.0 only.
+Established by giving models on both sides of every condition to ONNX Runtime 1.31.1 and 1.32.0 on x86-64;
+dilated pools padded by SAME to 1.32.0 only.
 """
 
 from __future__ import annotations
