@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -85,7 +86,13 @@ def flipped(pairs: Sequence[Pair], count: int, seed: int) -> Iterator[Outcome]:
 
 
 def not_located(flip: Flip, proof: Proof) -> str:
-    """Empty where the proof differs, and a finding is of a layer the change touches and names its place."""
+    """Empty where the proof differs, and a finding is of a layer the change touches and names its place; or
+    where such a layer is no longer proved, with a reason that names the place."""
+    touched_reasons = (r for layer in proof.layers if layer.layer in flip.layers for r in layer.reasons)
+    if flip.kind == "stage":
+        place = flip.words.split()[-1]
+        if any(place in re.findall(r"\d+", reason) for reason in touched_reasons):
+            return ""
     if proof.exit_code != 1:
         return f"not caught: {proof.verdict}"
     if not flip.layers:  # a byte that fills up to the next layer

@@ -101,7 +101,7 @@ def _output(view: LayerView, activation: str | None = None) -> dict[str, int | s
     return {"lower": lower, "upper": upper, "output_zero_point": unsigned_zero_point(view.output())}
 
 
-def _blocks(channels: int) -> frozenset[tuple[int, int]]:
+def blocks_of(channels: int) -> frozenset[tuple[int, int]]:
     """Blocks of 64 and a last one, which may have a stage of its own; counts are multiples of 4."""
     filled = -(-channels // 4) * 4
     last = filled % 64 or 64
@@ -129,7 +129,7 @@ def _weighted(view: LayerView) -> list[Expected]:
         if filter_.quantization is not None and not filter_.quantization.per_channel:
             zero_point = filter_.quantization.zero_point[0]
             values["second_zero_point"] = zero_point + (128 if filter_.dtype == "int8" else 0)
-    return [Expected(values, _blocks(channels))]
+    return [Expected(values, blocks_of(channels))]
 
 
 def _added(view: LayerView) -> list[Expected]:
@@ -145,7 +145,7 @@ def _added(view: LayerView) -> list[Expected]:
     }
     if (a, b) != (1, 1):
         values["constant"] = -(a * unsigned_zero_point(first) + b * unsigned_zero_point(second))
-    return [Expected(values, _blocks(last_size(view.output())) | {(4, 4)})]
+    return [Expected(values, blocks_of(last_size(view.output())) | {(4, 4)})]
 
 
 def _multiplied(view: LayerView) -> list[Expected]:
@@ -168,11 +168,13 @@ def _averaged(view: LayerView) -> list[Expected]:
         "unit": "pool",
         "multiplier": bits(pool_multiplier(view, window)),
         "per_channel": False,
+        "first_zero_point": 0,
         "second_zero_point": unsigned_zero_point(image),
+        "constant": 0,
         **output,
     }
     return [
-        Expected(values, _blocks(last_size(image)) | {(4, 4)}),
+        Expected(values, blocks_of(last_size(image)) | {(4, 4)}),
         Expected({**values, "lower": INFINITE[0], "upper": INFINITE[1]}),
     ]
 

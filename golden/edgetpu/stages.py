@@ -13,6 +13,7 @@ from karat24.golden.edgetpu.arithmetic import (
     from_bits,
     unsigned_zero_point,
 )
+from karat24.golden.edgetpu.blocks import unseen_blocks
 from karat24.golden.edgetpu.evidence import Evidence
 from karat24.golden.edgetpu.expected import STAGES, UNDESCRIBED, Expected
 from karat24.golden.edgetpu.finding import Finding, Value
@@ -41,6 +42,8 @@ def prove_stages(layers: Sequence[Evidence], stream: InstructionStream) -> list[
     paired, left, elsewhere = pair([layer.view for layer in layers], stream)
     for layer, found in zip(layers, paired, strict=True):
         _conclude(layer, found, stream)
+        if "channels" not in elsewhere and (unseen := unseen_blocks(found)):
+            layer.cannot(unseen)
         if found.ways:
             for name in sorted(elsewhere):
                 layer.cannot(f"the {NAMES.get(name, name)} does not stand where known compilers put it")
