@@ -44,6 +44,7 @@ def write_report(
     value = {
         "command": manifest.told["command"],
         "fingerprint": manifest.fingerprint,
+        "voxel_size_micrometers": plan.volume.about.voxel,
         "terms": manifest.judged(),
         "warnings": list(plan.warnings),
         "sha256_of_all_values": digest_of_all(outcome.records),

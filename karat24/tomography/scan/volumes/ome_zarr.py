@@ -10,7 +10,15 @@ from typing import Any
 from karat24.refimpl.errors import FeedError, UsageError
 from karat24.refimpl.graph import Array
 from karat24.tomography.scan.files import digest
-from karat24.tomography.scan.volumes.volume import About, Source, checked, native, numbered, shape_along
+from karat24.tomography.scan.volumes.volume import (
+    About,
+    Source,
+    checked,
+    file_identity,
+    native,
+    numbered,
+    shape_along,
+)
 
 MOST_COUNTED = 20_000
 MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -58,7 +66,11 @@ class ZarrVolume:
                 shape=shape,
                 dtype=array.dtype.newbyteorder("="),
                 names=numbered(shape[0]),
-                identity={"metadata": _metadata_digest(source.path, array.path), "array": array.path},
+                identity={
+                    "metadata": _metadata_digest(source.path, array.path),
+                    "array": array.path,
+                    **({"chunks": _chunks_digest(source.path / array.path)} if counted else {}),
+                },
                 voxel=voxel,
                 remarks=remarks if absent else (),
             ),
@@ -132,6 +144,13 @@ def _metadata_digest(root: Path, array: str) -> str:
     folders = (root, root / array)
     found = [folder / mark for folder in folders for mark in MARKS if (folder / mark).is_file()]
     return digest(b"".join(path.name.encode() + path.read_bytes() for path in found))
+
+
+def _chunks_digest(folder: Path) -> str:
+    """Of names, sizes and times of the files that hold an array: a chunk that was written again tells."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    listed = sorted(f"{path.relative_to(folder).as_posix()} {file_identity(path)}" for path in found)
+    return digest("\n".join(listed).encode("utf-8", "surrogateescape"))
 
 
 def open_zarr(source: Source) -> ZarrVolume:
