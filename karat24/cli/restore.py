@@ -175,6 +175,10 @@ def _restore(plan: Plan, options: argparse.Namespace) -> int:
             f"resumed  {outcome.done_before} slices were finished before; {outcome.removed} stray parts "
             f"removed"
         )
+    if outcome.redone:
+        print(
+            f"redone   {len(outcome.redone)} slices that were damaged or missing, first {outcome.redone[0]}"
+        )
     checked = []
     if options.check:
         for found in check(plan.manifest, options.check, options.delegate):

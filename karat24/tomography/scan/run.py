@@ -27,11 +27,13 @@ Progress = Callable[[Iterable[Record], int], Iterable[Record]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Records by slice, the chosen ones all there; ``done_before`` slices were found finished."""
+    """Records by slice, the chosen ones all there; ``done_before`` slices were found finished. ``redone`` are
+    names of slices that were recorded under equal terms, but are not there as they were written."""
 
     records: dict[int, Record]
     done_before: int
     removed: int
+    redone: tuple[str, ...] = ()
 
 
 def carry_out(
@@ -63,7 +65,7 @@ def carry_out(
         removed = remove_partials(manifest.state) + remove_partials(store.root)
         if store.root != manifest.out:
             removed += _remove_beside(manifest)
-        records = _finished_before(manifest, store, verify)
+        records, redone = _finished_before(manifest, store, verify)
         chosen = range(manifest.first, manifest.first + manifest.count)
         todo = [index for index in chosen if index not in records]
         done_before = len(records)
@@ -79,12 +81,14 @@ def carry_out(
             _export(manifest, about, store)
         if format_of(manifest.out) in EXPORTS:
             shutil.rmtree(manifest.state / "slices", ignore_errors=True)
-        return Outcome(records, done_before, removed)
+        return Outcome(records, done_before, removed, redone)
 
 
-def _finished_before(manifest: Manifest, store: SliceStore, verify: bool) -> dict[int, Record]:
-    """The slices that need not be restored again."""
-    found = {}
+def _finished_before(
+    manifest: Manifest, store: SliceStore, verify: bool
+) -> tuple[dict[int, Record], tuple[str, ...]]:
+    """The slices that need not be restored again, and names of those that must although they are recorded."""
+    found, redone = {}, []
     whole = format_of(manifest.out) in EXPORTS and _exported(manifest, verify)
     for index in range(manifest.first, manifest.first + manifest.count):
         record = read_record(manifest.state, index)
@@ -94,7 +98,9 @@ def _finished_before(manifest: Manifest, store: SliceStore, verify: bool) -> dic
             record, manifest.fingerprint, store.path(index - manifest.first), verify
         ):
             found[index] = record
-    return found
+        elif record.fingerprint == manifest.fingerprint:
+            redone.append(record.name)
+    return found, tuple(redone)
 
 
 def _forget(manifest: Manifest) -> None:

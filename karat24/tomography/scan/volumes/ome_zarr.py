@@ -24,8 +24,8 @@ MOST_COUNTED = 20_000
 MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 UNREADABLE = (
-    OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, NotImplementedError, MemoryError,
-    zlib.error,
+    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RuntimeError,
+    MemoryError, zlib.error,
 )  # fmt: skip
 
 
@@ -98,10 +98,11 @@ def _array_and_image(source: Source, opened: Any) -> tuple[Any, Mapping[str, Any
         return opened, {}
     attributes = dict(opened.attrs)
     images = attributes.get("ome", attributes).get("multiscales", [])
+    first = images[0]["datasets"][0]["path"] if images else None
     if source.dataset is not None:
-        return _named(source, opened), {}
-    if images:
-        return opened[images[0]["datasets"][0]["path"]], images[0]
+        return _named(source, opened), images[0] if source.dataset.strip("/") == first else {}
+    if first is not None:
+        return opened[first], images[0]
     arrays = [array for _, array in opened.arrays() if sum(size > 1 for size in array.shape) >= 2]
     if len(arrays) != 1:
         raise UsageError(

@@ -253,3 +253,16 @@ def test_a_single_file_that_no_longer_fits(
     monkeypatch.undo()
     assert restored(plan).done_before == 2
     assert open_volume(Source(tmp_path / name)).about.shape == (2, 64, 64)
+
+
+def test_what_was_done_again_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["restore", str(saved(tmp_path, noisy_volume(3))), str(tmp_path / "o"), "--workers", "1"]
+    assert main(arguments) == 0
+    assert "redone" not in capsys.readouterr().out
+    (tmp_path / "o" / "slice_00001.tif").write_bytes(b"short")
+    assert main(arguments) == 0
+    assert "redone   1 slices that were damaged or missing, first slice_00001" in capsys.readouterr().out
+    report = json.loads((state_folder(tmp_path / "o") / "report.json").read_bytes())
+    assert (report["finished_before"], report["done_again"]) == (2, ["slice_00001"])
+    page = (state_folder(tmp_path / "o") / "report.html").read_text(encoding="utf-8")
+    assert "damaged or missing: slice_00001." in page
