@@ -141,6 +141,10 @@ def run(options: argparse.Namespace) -> int:
             command=["karat24", *sys.argv[1:]],
         ),
     )
+    if options.delegate:
+        from karat24.tomography.scan.check import require_usable
+
+        require_usable(options.delegate, plan.manifest)
     print("\n".join(plan.lines()), flush=True)
     for warning in plan.warnings:
         print(f"karat24 restore: warning: {warning}", file=sys.stderr)
@@ -171,6 +175,10 @@ def _restore(plan: Plan, options: argparse.Namespace) -> int:
             f"resumed  {outcome.done_before} slices were finished before; {outcome.removed} stray parts "
             f"removed"
         )
+    if outcome.redone:
+        print(
+            f"redone   {len(outcome.redone)} slices that were damaged or missing, first {outcome.redone[0]}"
+        )
     checked = []
     if options.check:
         for found in check(plan.manifest, options.check, options.delegate):
@@ -194,6 +202,13 @@ def _tell_losses(records: Iterable[Record]) -> int:
     told = f", {blind} cannot be judged" if blind else ""
     noise = len(records) - len(marked) - blind - skipped
     print(f"removed  noise from {noise} slices, more than noise from {len(marked)}{told}")
+    constant = [record.name for record in records if record.constant]
+    if constant:
+        print(
+            f"karat24 restore: warning: {len(constant)} slices hold one value only, first {constant[0]}: was "
+            "the volume reconstructed to its end?",
+            file=sys.stderr,
+        )
     if skipped:
         print(f"skipped  {skipped} slices that looked clean")
     if marked:

@@ -78,6 +78,8 @@ class Hostile:
         (pickle.dumps({b"data": np.zeros((1, 9), np.uint8), b"fine_labels": [0]}), r"uint8 \[1, 9\] for 1"),
         (pickle.dumps({b"data": 1}), "not a pickle of CIFAR-100: KeyError"),
         (b"nonsense", "not a pickle of CIFAR-100"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [0.5]}), "labels are float64"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [[1]]}), r"int64 \[1, 1\]"),
         (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"fine_labels": [100]}), "from 100 to 100"),
     ],
 )
@@ -127,6 +129,19 @@ def test_glands_in_the_order_of_their_numbers(inner: str, tmp_path: Path) -> Non
         read_glands(tmp_path, "train")
 
 
+def test_glands_in_colours_of_a_palette(tmp_path: Path) -> None:
+    """A gland's number counts, not how bright the palette paints it: 1 may be as black as 0."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    bmp(tmp_path / "train_1.bmp", np.zeros((2, 3, 3), np.uint8))
+    numbers = np.array([[0, 1, 2], [0, 0, 1]], np.uint8)
+    mask = image.fromarray(numbers).convert("P")
+    mask.putpalette([0, 0, 0, 0, 0, 0, 255, 0, 0] + [9] * 759)
+    mask.putdata(numbers.reshape(-1).tolist())
+    mask.save(tmp_path / "train_1_anno.bmp")
+    ((_, found),) = read_glands(tmp_path, "train")
+    assert np.array_equal(found, numbers > 0)
+
+
 # ---- ImageNet ----
 
 
@@ -153,12 +168,35 @@ def test_imagenet_as_released(tmp_path: Path) -> None:
 
 
 def test_imagenet_sorted_into_classes(tmp_path: Path) -> None:
-    for name in ("n02000000", "n01440764"):
+    names = [f"n{number:08}" for number in range(1000, 2000)]
+    for name in names:
+        (tmp_path / name).mkdir()
+    for name in (names[7], names[3]):
         bmp(tmp_path / name / "ILSVRC2012_val_00000293.JPEG", np.zeros((8, 8, 3), np.uint8))
     found = read_imagenet(tmp_path)
-    assert [path.parent.name for path in found.paths] == ["n01440764", "n02000000"]
-    assert found.labels == (0, 1)
+    assert [path.parent.name for path in found.paths] == [names[3], names[7]]
+    assert found.labels == (3, 7)
     assert not found.kit_numbers
+    # A part of the classes would be counted from 0 as well, and every label be wrong.
+    (tmp_path / names[0]).rmdir()
+    with pytest.raises(UsageError, match="holds 999 folders of classes, and ImageNet has 1000"):
+        read_imagenet(tmp_path)
+
+
+def test_imagenet_twice_or_with_other_names(tmp_path: Path) -> None:
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n361\n")
+    for name in ("a", "b"):
+        bmp(tmp_path / name / "ILSVRC2012_val_00000002.JPEG", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UsageError, match="holds image 2 2 times"):
+        read_imagenet(tmp_path)
+    (tmp_path / "b" / "ILSVRC2012_val_00000002.JPEG").rename(tmp_path / "b" / "ILSVRC2012_val_copy.JPEG")
+    assert read_imagenet(tmp_path).labels == (361,)
+    bmp(tmp_path / "b" / "ILSVRC2012_val_00000000.JPEG", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UsageError, match="counted from 1"):  # not the last label
+        read_imagenet(tmp_path)
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n²\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="something else than numbers"):  # a digit that int() refuses
+        read_imagenet(tmp_path)
 
 
 # ---- TIMIT ----
@@ -170,7 +208,19 @@ def sphere(samples: np.ndarray, **changes: str) -> bytes:
         "sample_n_bytes": "-i 2", "sample_byte_format": "-s2 01", "speaker_id": "-s4 cjf0",
     } | changes  # fmt: skip
     lines = "".join(f"{name} {value}\n" for name, value in fields.items())
-    return f"NIST_1A\n   1024\n{lines}end_head\n".encode().ljust(1024) + samples.astype("<i2").tobytes()
+    return (
+        f"NIST_1A\n   1024\n{lines}end_head\n".encode("latin-1").ljust(1024) + samples.astype("<i2").tobytes()
+    )
+
+
+def riff(samples: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16000)
+        sound.writeframes(samples.astype("<i2").tobytes())
+    return stream.getvalue()
 
 
 SAMPLES = RANDOM.integers(-3000, 3000, 100).astype(np.int16)
@@ -198,15 +248,9 @@ def test_timit_with_sphere_headers(tmp_path: Path) -> None:
 
 def test_timit_converted_to_riff_and_in_small_letters(tmp_path: Path) -> None:
     place = sentence(tmp_path, (".wav.x", ".phn", ".wrd"))
-    stream = io.BytesIO()
-    with wave.open(stream, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(16000)
-        sound.writeframes(SAMPLES.astype("<i2").tobytes())
     with pytest.raises(UsageError, match=r"SA1\.phn: no SA1\.WAV beside it"):
         read_timit(tmp_path, "TRAIN")
-    (place / "SA1.WAV.wav").write_bytes(stream.getvalue())
+    (place / "SA1.WAV.wav").write_bytes(riff(SAMPLES))
     (found,) = read_timit(tmp_path, "TRAIN")
     assert np.array_equal(found.samples, SAMPLES)
 
@@ -227,6 +271,9 @@ def test_big_endian_sound(tmp_path: Path) -> None:
         (sphere(SAMPLES, sample_rate="-i 8000"), "'sample_rate': '8000'"),
         (sphere(SAMPLES)[:-2], "198 bytes of sound, and the header says 100 samples"),
         (b"RIFF\0\0\0\0", "SA1.WAV"),
+        (riff(SAMPLES)[:-2], "198 bytes of sound, and the header says 100 samples"),
+        (riff(SAMPLES)[:-1], "199 bytes of sound, and the header says 100 samples"),
+        (sphere(SAMPLES, sample_count="-i ²"), "the header says ² samples"),
     ],
 )
 def test_other_sound_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
@@ -236,8 +283,8 @@ def test_other_sound_is_refused(content: bytes, said: str, tmp_path: Path) -> No
         read_timit(tmp_path, "TRAIN")
 
 
-@pytest.mark.parametrize("line", ["0 40", "a 40 sh", "40 40 sh", "200 300 sh"])
+@pytest.mark.parametrize("line", ["0 40", "a 40 sh", "40 40 sh", "200 300 sh", "0 ² sh"])
 def test_damaged_marks_are_refused(line: str, tmp_path: Path) -> None:
-    (sentence(tmp_path) / "SA1.PHN").write_text(line + "\n")
+    (sentence(tmp_path) / "SA1.PHN").write_text(line + "\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"SA1\.PHN"):
         read_timit(tmp_path, "TRAIN")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from karat24.refimpl.errors import UsageError
-from training.data_sets.files import missing
+from training.data_sets.files import missing, read_bytes
 
 SIDE, CLASSES = 32, 100
 PIXELS = 3 * SIDE * SIDE
@@ -51,7 +51,7 @@ def read_cifar100(
 
 
 def _records(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    content = path.read_bytes()
+    content = read_bytes(path)
     if not content or len(content) % RECORD:
         raise UsageError(f"{path}: {len(content)} bytes are not a whole number of records of {RECORD}")
     records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
@@ -60,9 +60,14 @@ def _records(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _pickled(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     try:
-        found = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        found = _ArraysOnly(io.BytesIO(read_bytes(path)), encoding="bytes").load()
         pixels = np.asarray(found[b"data"])
-        labels = np.asarray(found[b"fine_labels"], np.int64)
+        labels = np.asarray(found[b"fine_labels"])
+        if labels.dtype.kind not in "ui" or labels.ndim != 1:
+            raise TypeError(f"its labels are {labels.dtype} {list(labels.shape)}")
+        labels = labels.astype(np.int64)
+    except UsageError:
+        raise
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything
         raise UsageError(f"{path}: not a pickle of CIFAR-100: {type(error).__name__}: {error}") from None
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):

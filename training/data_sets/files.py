@@ -23,14 +23,25 @@ def read_text(path: Path) -> str:
         raise UsageError(f"{path}: {error}") from None
 
 
+def read_bytes(path: Path) -> bytes:
+    """A file's content. Raises UsageError naming it."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
 def read_picture(path: Path, mode: str) -> NDArray[np.uint8]:
-    """A picture in a mode of Pillow. Raises UsageError for any other file, or without Pillow."""
+    """A picture in a mode of Pillow. In mode ``L`` a picture with a palette gives the numbers that its pixels
+    have in that, not the brightness of their colours. Raises UsageError for any other file, or
+    without Pillow."""
     try:
         from PIL import Image
     except ImportError:
         raise UsageError("pictures need Pillow: pip install 'karat24[image]'") from None
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert(mode) if picture.mode != mode else picture, np.uint8)
+            as_it_is = picture.mode == mode or (picture.mode == "P" and mode == "L")
+            return np.asarray(picture if as_it_is else picture.convert(mode), np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(f"{path}: not a readable picture: {error}") from None

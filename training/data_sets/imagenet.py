@@ -9,6 +9,7 @@ the order of their names, as in networks of torchvision and Keras.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from training.data_sets.files import missing, read_picture, read_text
 
 SOURCE = "https://image-net.org/download-images (registration is required)"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+CLASSES = 1000
+NAME = re.compile(r"ILSVRC2012_val_[0-9]{8}\.JPEG")
 SHORTER, SIDE = 256, 224
 MEANS = np.array([103.939, 116.779, 123.68], np.float32)
 """Means of blue, green and red with which VGG-16 was trained (Simonyan and Zisserman 2014)."""
@@ -61,25 +64,36 @@ def vgg_input(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
 def read_imagenet(folder: Path) -> ImageNetValidation:
     """The validation set in ``folder`` in either layout; images are opened when they are asked for.
 
-    Raises UsageError for a missing data set, and where the numbers of images and labels differ.
+    Raises UsageError for a data set that is missing, for a part of the classes' folders only, for an image
+    that is there twice, and for fewer labels than images.
     """
     classes = sorted(
         path for path in folder.glob("n*") if path.is_dir() and re.fullmatch(r"n\d{8}", path.name)
     )
     if classes:
+        if len(classes) != CLASSES:
+            raise UsageError(
+                f"{folder}: holds {len(classes)} folders of classes, and ImageNet has {CLASSES}; counted in "
+                "part, their numbers would not be those of a network"
+            )
         pairs = [(path, n) for n, place in enumerate(classes) for path in sorted(place.glob("*.JPEG"))]
         if pairs:
             return ImageNetValidation(tuple(p for p, _ in pairs), tuple(n for _, n in pairs), False)
-    images = sorted(folder.rglob("ILSVRC2012_val_*.JPEG"))
+    images = sorted(path for path in folder.rglob("ILSVRC2012_val_*.JPEG") if NAME.fullmatch(path.name))
     if not images:
         raise missing("ImageNet", folder, "ILSVRC2012_val_*.JPEG", SOURCE)
     truths = sorted(folder.rglob(TRUTH))
     if not truths:
         raise missing("ImageNet", folder, f"{TRUTH}, which is in the development kit", SOURCE)
     words = read_text(truths[0]).split()
-    if not all(word.isdigit() and 1 <= int(word) <= 1000 for word in words):
-        raise UsageError(f"{truths[0]}: holds other words than numbers from 1 to 1000")
+    if not all(word.isdecimal() and 1 <= int(word) <= CLASSES for word in words):
+        raise UsageError(f"{truths[0]}: holds other words than numbers from 1 to {CLASSES}")
     numbers = [int(path.stem.rpartition("_")[2]) for path in images]
+    if len(set(numbers)) < len(numbers):
+        (twice,) = Counter(numbers).most_common(1)
+        raise UsageError(f"{folder}: holds image {twice[0]} {twice[1]} times; keep one copy")
+    if min(numbers) < 1:
+        raise UsageError(f"{folder}: images are counted from 1, and {images[numbers.index(0)].name} is 0")
     if max(numbers) > len(words):
         raise UsageError(f"{truths[0]}: {len(words)} labels, and {images[-1].name} has none")
     return ImageNetValidation(tuple(images), tuple(int(words[n - 1]) for n in numbers), True)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from karat24.refimpl.errors import UsageError
-from training.data_sets.files import missing, read_text
+from training.data_sets.files import missing, read_bytes, read_text
 
 SOURCE = "https://catalog.ldc.upenn.edu/LDC93S1 (a licence is required)"
 RATE = 16_000
@@ -39,9 +39,9 @@ class Utterance:
 
 
 def read_timit(folder: Path, part: Literal["TRAIN", "TEST"]) -> list[Utterance]:
-    """Every sentence of a part, in order of dialect, speaker and sentence. ``folder`` holds ``TRAIN`` and
-    ``TEST``, or the corpus' ``TIMIT``. Raises UsageError for a missing corpus and for damaged files."""
-    roots = [path for path in folder.rglob("*") if path.is_dir() and path.name.upper() == part]
+    """Every sentence of a part, in order of dialect, speaker and sentence. ``folder`` holds ``TRAIN`` and ``TEST``, or
+    the corpus' ``TIMIT``. Raises UsageError for a missing corpus and for damaged files."""
+    roots = sorted(path for path in folder.rglob("*") if path.is_dir() and path.name.upper() == part)
     if not roots:
         raise missing("TIMIT", folder, f"folder {part}", SOURCE)
     marked = sorted(path for path in roots[0].rglob("*") if path.suffix.upper() == ".PHN")
@@ -70,7 +70,7 @@ def read_marks(path: Path, samples: int) -> tuple[Mark, ...]:
     marks = []
     for line in read_text(path).splitlines():
         parts = line.split(maxsplit=2)
-        if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit()):
+        if len(parts) != 3 or not (parts[0].isdecimal() and parts[1].isdecimal()):
             raise UsageError(f"{path}: not a line of first sample, last sample and text: {line!r}")
         first, last = int(parts[0]), min(int(parts[1]), samples)
         if not first < last:
@@ -84,7 +84,7 @@ def read_sound(path: Path) -> NDArray[np.int16]:
 
     Raises UsageError for other files, such as compressed SPHERE files.
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
     if content[:4] == b"RIFF":
         return _riff(path)
     if content[:8] != b"NIST_1A\n":
@@ -105,7 +105,7 @@ def read_sound(path: Path) -> NDArray[np.int16]:
         raise UsageError(f"{path}: {found}, where {_SPHERE} is supported (decompress with NIST's w_decode)")
     sound = content[int(size) :]
     count = fields.get("sample_count", "")
-    if not count.isdigit() or 2 * int(count) != len(sound):
+    if not count.isdecimal() or 2 * int(count) != len(sound):
         raise UsageError(f"{path}: {len(sound)} bytes of sound, and the header says {count or 'no'} samples")
     order = "<i2" if found["sample_byte_format"] == "01" else ">i2"
     return np.frombuffer(sound, order).astype(np.int16)
@@ -124,6 +124,11 @@ def _riff(path: Path) -> NDArray[np.int16]:
             form = sound.getnchannels(), sound.getsampwidth(), sound.getframerate()
             if form != (1, 2, RATE):
                 raise UsageError(f"{path}: {form} channels, bytes and samples a second, not (1, 2, {RATE})")
-            return np.frombuffer(sound.readframes(sound.getnframes()), "<i2").astype(np.int16)
+            content = sound.readframes(sound.getnframes())
+            if len(content) != 2 * sound.getnframes():
+                raise UsageError(
+                    f"{path}: {len(content)} bytes of sound, and the header says {sound.getnframes()} samples"
+                )
+            return np.frombuffer(content, "<i2").astype(np.int16)
     except (wave.Error, EOFError) as error:
         raise UsageError(f"{path}: {error}") from None

@@ -60,7 +60,7 @@ def opened_scan(path: Path) -> Iterator[RawScan]:
 def _dxchange(path: Path, file: Any) -> RawScan:
     group = file["exchange"]
     frames = _three_dimensional(path, group["data"])
-    degrees = group["theta"][()] if "theta" in group else np.arange(len(frames)) * 180.0 / len(frames)
+    degrees = _degrees(group["theta"]) if "theta" in group else np.arange(len(frames)) * 180.0 / len(frames)
     return _checked(
         path, "DXchange", frames, np.arange(len(frames)), _mean(path, group["data_white"], frames),
         _mean(path, group["data_dark"], frames), np.asarray(degrees, np.float64),
@@ -73,7 +73,7 @@ def _nxtomo(path: Path, file: Any) -> RawScan:
     frames = _three_dimensional(path, file[f"{key_path.rsplit('/', 1)[0]}/data"])
     if keys.shape != (len(frames),):
         raise FeedError(f"{path}: image_key has shape {keys.shape} for {len(frames)} frames")
-    angles = np.asarray(entry["sample/rotation_angle"][()], np.float64)
+    angles = _degrees(entry["sample/rotation_angle"])
     views = np.flatnonzero(keys == PROJECTION)
     flat, dark = (_mean(path, frames, frames, keys == key) for key in (FLAT, DARK))
     return _checked(path, "NXtomo", frames, views, flat, dark, angles[views])
@@ -83,6 +83,14 @@ def _three_dimensional(path: Path, data: Any) -> Any:
     if len(data.shape) != 3 or 0 in data.shape:
         raise FeedError(f"{path}: the data have shape {data.shape}; expected [view, y, x]")
     return data
+
+
+def _degrees(angles: Any) -> Array:
+    """Angles in degrees, float64; radians where the array's ``units`` say so, as both formats allow."""
+    units = angles.attrs.get("units", "")
+    text = units.decode("utf-8", "replace") if isinstance(units, bytes) else str(units)
+    values = np.asarray(angles[()], np.float64)
+    return np.rad2deg(values) if text.strip().lower().startswith("rad") else values
 
 
 def _mean(path: Path, data: Any, frames: Any, chosen: Array | None = None) -> Array:

@@ -15,6 +15,7 @@ from karat24.refimpl.profiles import profile_for
 from karat24.tomography.restoration import Network
 from karat24.tomography.scan.manifest import Manifest
 from karat24.tomography.scan.outputs import EXPORTS, format_of
+from karat24.tomography.scan.recipe import networks_for
 from karat24.tomography.scan.records import read_record
 from karat24.tomography.scan.restorer import MakeNetwork
 from karat24.tomography.scan.volumes import Source, open_volume
@@ -66,6 +67,15 @@ def check(manifest: Manifest, count: int, delegate: str | None = None) -> Iterat
                 pixels_digest(there) == restored,
                 record is not None and record.pixels == restored,
             )
+
+
+def require_usable(delegate: str, manifest: Manifest) -> None:
+    """Raises UsageError for a runtime that is unknown, not here, or of another arithmetic: before hours of
+    work that it should check."""
+    recipe = manifest.recipe
+    with _networks_on(delegate, manifest) as make:
+        for graph in networks_for(recipe.tile, recipe.repair) if make else ():
+            make(graph)
 
 
 @contextmanager

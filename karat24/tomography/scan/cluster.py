@@ -97,12 +97,13 @@ def finish_slice(path: str, terms: Terms, index: int) -> dict[str, Any]:
     """
     place = Path(path)
     key = (place, terms)
-    if key not in _workers:
+    worker = _workers.get(key)
+    if worker is None:
         manifest = read_manifest(place)
         if terms_of(manifest) != terms:
             raise UsageError(
                 f"{path}: is another run's by now, or karat24 is of another version on this worker"
             )
         _workers.clear()
-        _workers[key] = Worker(manifest, threads=1)
-    return vars(_workers[key].finish(index))
+        worker = _workers[key] = Worker(manifest, threads=1)
+    return vars(worker.finish(index))

@@ -81,7 +81,7 @@ def choose(ordered: Array, given: tuple[float, float] | None = None) -> Chosen:
         raise FeedError(f"{value}: there is nothing to restore; name the array or --mask that is meant")
     fill = _at(ordered, 500)
     if given is not None:
-        scale = Greyscale(*given, fill)
+        scale = _usable(Greyscale(*given, fill))
         return Chosen(scale, tuple(_warnings(ordered, scale)))
     background, rest = _without_constant(ordered)
     inside = _inside_fences(rest)
@@ -90,7 +90,7 @@ def choose(ordered: Array, given: tuple[float, float] | None = None) -> Chosen:
         low, high = min(low, background), max(high, background)
     if not high > low:
         low, high = float(ordered[0]), float(ordered[-1])
-    scale = Greyscale(low, high, fill)
+    scale = _usable(Greyscale(low, high, fill))
     warnings = []
     if (left := rest.size - inside.size) > 0:
         warnings.append(
@@ -99,6 +99,19 @@ def choose(ordered: Array, given: tuple[float, float] | None = None) -> Chosen:
             "HIGH"
         )
     return Chosen(scale, (*warnings, *_warnings(ordered, scale)))
+
+
+def _usable(scale: Greyscale) -> Greyscale:
+    """The scale, once float64 holds its factors. Raises FeedError."""
+    span = scale.high - scale.low
+    with np.errstate(over="ignore"):
+        factors = np.float64(GREY_SPAN) / span, *scale.black_and_white
+    if not np.isfinite(factors).all():
+        raise FeedError(
+            f"values from {scale.low:.6g} to {scale.high:.6g} cannot be scaled in float64; write the volume "
+            "in another unit"
+        )
+    return scale
 
 
 def _at(ordered: Array, permille: int) -> float:

@@ -7,13 +7,14 @@ process is gone from this machine, takes it over. Ages are measured by the file 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from karat24.refimpl.errors import UsageError
 HEARTBEAT = 10.0
 STALE = 180.0
 """Seconds between two touches, and after which silence means death."""
+WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+"""What file systems say that have no hard links, such as exFAT and some network shares."""
 
 
 @contextmanager
@@ -47,11 +50,26 @@ def _created(path: Path, content: str) -> bool:
     own = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     own.write_text(content)
     try:
-        os.link(own, path)
-    except FileExistsError:
-        return False
+        return _linked(own, path)
     finally:
         own.unlink()
+
+
+def _linked(source: Path, path: Path) -> bool:
+    """Makes ``path`` a link to ``source`` unless it is there. A file system without links gets an exclusive
+    copy, which is empty for a moment: an empty lock counts as that of a living process."""
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        try:
+            with path.open("x") as file:
+                file.write(source.read_text())
+        except FileExistsError:
+            return False
     return True
 
 
@@ -74,8 +92,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if _text(aside) != content:
-        with suppress(FileExistsError):
-            os.link(aside, path)
+        _linked(aside, path)
     aside.unlink()
 
 
@@ -88,9 +105,10 @@ def _owner(content: str) -> dict[str, Any]:
 
 
 def _alive(owner: dict[str, Any]) -> bool:
-    """Whether the owner's process may live; of another machine nothing is known."""
+    """Whether the owner's process may live; of another machine, or of a lock that cannot be read, nothing is
+    known."""
     if owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int):
-        return bool(owner)
+        return True
     try:
         os.kill(owner["pid"], 0)
     except ProcessLookupError:
@@ -114,7 +132,7 @@ def _age(path: Path) -> float:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except FileNotFoundError:
         return None
 

@@ -16,7 +16,7 @@ from karat24.tomography.honesty.noise import NoiseModel
 from karat24.tomography.scan.files import digest, write_json
 from karat24.tomography.scan.greyscale import Greyscale
 from karat24.tomography.scan.masks import Mask
-from karat24.tomography.scan.outputs import SliceStore, state_folder, store_for
+from karat24.tomography.scan.outputs import SliceStore, format_of, state_folder, store_for
 from karat24.tomography.scan.outputs.encoding import Encoding
 from karat24.tomography.scan.recipe import Recipe
 from karat24.tomography.scan.volumes import Source
@@ -52,12 +52,16 @@ class Manifest:
         """The folder beside the output."""
         return state_folder(self.out)
 
+    @property
+    def _is_folder(self) -> bool:
+        return format_of(self.out) == "tiff"
+
     def judged(self) -> dict[str, str]:
         """Everything the restored bytes depend on, flat, as text."""
         found = {
             "format of the manifest": str(FORMAT),
             "version of karat24": self.version,
-            "kind of output": self.out.suffix.lower() if self.out.suffix else "tiff folder",
+            "kind of output": "tiff folder" if self._is_folder else self.out.suffix.lower(),
             **{f"input: {name}": value for name, value in self.input.items()},
             # Only a recipe with a selector names it: volumes begun before there was one are gone on with.
             **{f"recipe: {name}": str(value) for name, value in asdict(self.recipe).items() if value != ""},
@@ -67,7 +71,7 @@ class Manifest:
             **{f"volume: noise {name}": repr(value) for name, value in asdict(self.noise).items()},
             "strength": repr(self.strength),
         }
-        if self.out.suffix:
+        if not self._is_folder:
             # A folder of slices may grow: a trial's slices are part of the whole. A single array may not.
             found["slices"] = f"{self.first}:{self.first + self.count}"
         return found

@@ -136,6 +136,7 @@ def make_plan(source: Source, out: Path, options: Options) -> Plan:
     first, count = _chosen_slices(options.slices, about.shape[0])
     sample = take_sample(volume, options.mask, options.span is None or options.mask is None)
     chosen = choose(sample.ordered, options.span)
+    warnings = (*chosen.warnings, *_constant_slices(sample.constant))
     shape = (about.shape[1], about.shape[2])
     memory = options.max_memory or _available_memory()
     per_process = None if memory is None else memory // (options.workers or 1)
@@ -164,11 +165,20 @@ def make_plan(source: Source, out: Path, options: Options) -> Plan:
         strength=options.strength,
         first=first,
         count=count,
-        told={"command": shlex.join(options.command), "warnings": list(chosen.warnings)},
+        told={"command": shlex.join(options.command), "warnings": list(warnings)},
     )
     # NUMBA_NUM_THREADS in the environment bounds what a process may take.
     threads = max(1, min(processors // workers, int(vars(numba.config)["NUMBA_NUM_THREADS"])))
-    return Plan(manifest, volume, sample, workers, threads, needed, chosen.warnings)
+    return Plan(manifest, volume, sample, workers, threads, needed, warnings)
+
+
+def _constant_slices(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"{len(names)} of the sampled slices hold one value only, first {names[0]}: was the volume "
+        "reconstructed to its end?"
+    ]
 
 
 def _for_noise(depth: int) -> list[int]:

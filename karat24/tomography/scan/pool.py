@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -63,6 +64,8 @@ def in_processes(manifest: Manifest, todo: Sequence[int], workers: int, threads:
 def _begin(path: Path, threads: int) -> None:
     """Prepares a process of the pool: it ends when its parent does, however that ends."""
     global _worker
+    # Ctrl-C reaches every process of the group; the parent says so and lets what is at work be finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _worker = Worker(read_manifest(path), threads)
     parent = multiprocessing.parent_process()
     if parent is not None:

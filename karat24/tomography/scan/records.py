@@ -22,7 +22,7 @@ class Record:
     tell noise from structure, ``structured`` that what was taken away is more than noise, and
     ``removed`` what it is (see :mod:`karat24.tomography.honesty.residual`). ``score`` is how much noisier
     than clean the slice looked to the selector, None where none was asked; ``skipped`` says that the slice
-    was found clean and is stored as it was measured.
+    was found clean and is stored as it was measured; ``constant`` that it holds one value only.
     """
 
     index: int
@@ -41,6 +41,7 @@ class Record:
     host: str
     score: float | None = None
     skipped: bool = False
+    constant: bool = False
 
     def write(self, state: Path) -> None:
         """Writes the record, whole. The slice must be on the disk before."""

@@ -44,11 +44,13 @@ def write_report(
     value = {
         "command": manifest.told["command"],
         "fingerprint": manifest.fingerprint,
+        "voxel_size_micrometers": plan.volume.about.voxel,
         "terms": manifest.judged(),
         "warnings": list(plan.warnings),
         "sha256_of_all_values": digest_of_all(outcome.records),
         "finished_before": outcome.done_before,
         "stray_parts_removed": outcome.removed,
+        "done_again": list(outcome.redone),
         "histogram": {"low": low, "high": high, "counts": [int(count) for count in counts]},
         "masked_share_of_sample": plan.sample.masked,
         "more_than_noise_removed": [
@@ -90,6 +92,7 @@ def _page(plan: Plan, outcome: Outcome, value: dict[str, Any]) -> str:
         f"<p>{len(records)} slices, {outcome.done_before} of them finished by an earlier run; "
         f"{outcome.removed} stray parts were removed. SHA-256 of all values: "
         f"<code>{value['sha256_of_all_values']}</code></p>",
+        *_done_again(outcome.redone),
         "<h2>Values in the sample</h2>",
         f"<p>{histogram['low']:.6g} to {histogram['high']:.6g}; the marks are the range of the network's "
         f"scale.</p>",
@@ -113,6 +116,11 @@ def _page(plan: Plan, outcome: Outcome, value: dict[str, Any]) -> str:
         f"charset='utf-8'><title>{html.escape(manifest.out.name)}</title>"
         f"<style>{STYLE}</style>{''.join(parts)}</html>"
     )
+
+
+def _done_again(names: Sequence[str]) -> list[str]:
+    listed = html.escape(", ".join(names))
+    return [f"<p>Done again, because they were damaged or missing: {listed}.</p>"] if names else []
 
 
 def _losses(plan: Plan, records: Sequence[Record]) -> list[str]:

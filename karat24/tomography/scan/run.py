@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from karat24.tomography.scan.manifest import Manifest, earlier_terms
 from karat24.tomography.scan.outputs import EXPORTS, SliceStore, export, format_of
 from karat24.tomography.scan.plan import Plan, require_space
 from karat24.tomography.scan.records import Record, finished, read_record
+from karat24.tomography.scan.volumes.tiff import SUFFIXES
 from karat24.tomography.scan.volumes.volume import About
 
 Finish = Callable[[Manifest, Sequence[int]], Iterator[Record]]
@@ -25,11 +27,13 @@ Progress = Callable[[Iterable[Record], int], Iterable[Record]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Records by slice, the chosen ones all there; ``done_before`` slices were found finished."""
+    """Records by slice, the chosen ones all there; ``done_before`` slices were found finished. ``redone`` are
+    names of slices that were recorded under equal terms, but are not there as they were written."""
 
     records: dict[int, Record]
     done_before: int
     removed: int
+    redone: tuple[str, ...] = ()
 
 
 def carry_out(
@@ -45,6 +49,8 @@ def carry_out(
     the output holds files without records, or when the disk is full; ``overwrite`` begins again instead.
     """
     manifest, about = plan.manifest, plan.volume.about
+    if not overwrite and earlier_terms(manifest.state) is None:
+        _require_unused(manifest)
     manifest.state.mkdir(exist_ok=True)
     (manifest.state / "done").mkdir(exist_ok=True)
     with locked(manifest.state / "lock"):
@@ -59,7 +65,7 @@ def carry_out(
         removed = remove_partials(manifest.state) + remove_partials(store.root)
         if store.root != manifest.out:
             removed += _remove_beside(manifest)
-        records = _finished_before(manifest, store, verify)
+        records, redone = _finished_before(manifest, store, verify)
         chosen = range(manifest.first, manifest.first + manifest.count)
         todo = [index for index in chosen if index not in records]
         done_before = len(records)
@@ -73,12 +79,16 @@ def carry_out(
             manifest.write()
         if format_of(manifest.out) in EXPORTS and (todo or not _exported(manifest)):
             _export(manifest, about, store)
-        return Outcome(records, done_before, removed)
+        if format_of(manifest.out) in EXPORTS:
+            shutil.rmtree(manifest.state / "slices", ignore_errors=True)
+        return Outcome(records, done_before, removed, redone)
 
 
-def _finished_before(manifest: Manifest, store: SliceStore, verify: bool) -> dict[int, Record]:
-    """The slices that need not be restored again."""
-    found = {}
+def _finished_before(
+    manifest: Manifest, store: SliceStore, verify: bool
+) -> tuple[dict[int, Record], tuple[str, ...]]:
+    """The slices that need not be restored again, and names of those that must although they are recorded."""
+    found, redone = {}, []
     whole = format_of(manifest.out) in EXPORTS and _exported(manifest, verify)
     for index in range(manifest.first, manifest.first + manifest.count):
         record = read_record(manifest.state, index)
@@ -88,11 +98,17 @@ def _finished_before(manifest: Manifest, store: SliceStore, verify: bool) -> dic
             record, manifest.fingerprint, store.path(index - manifest.first), verify
         ):
             found[index] = record
-    return found
+        elif record.fingerprint == manifest.fingerprint:
+            redone.append(record.name)
+    return found, tuple(redone)
 
 
 def _forget(manifest: Manifest) -> None:
-    """Removes what an earlier run recorded, and a single file it made. Slices are overwritten one by one."""
+    """Removes what an earlier run recorded, and the slices that it wrote: those which this run does not write
+    again would stand among others of its own, on another scale."""
+    if format_of(manifest.out) == "tiff":
+        for path in _recorded(manifest):
+            path.unlink(missing_ok=True)
     shutil.rmtree(manifest.state / "done")
     (manifest.state / "done").mkdir()
     shutil.rmtree(manifest.state / "slices", ignore_errors=True)
@@ -100,6 +116,15 @@ def _forget(manifest: Manifest) -> None:
         path.unlink(missing_ok=True)
     if format_of(manifest.out) == "ome-zarr" and (manifest.out / "0" / "c").is_dir():
         shutil.rmtree(manifest.out / "0")
+
+
+def _recorded(manifest: Manifest) -> Iterator[Path]:
+    """The files in a folder of slices that have a record, and no others: a user's own files stay."""
+    for place in (manifest.state / "done").glob("*.json"):
+        record = read_record(manifest.state, int(place.stem)) if place.stem.isdecimal() else None
+        if record is None or Path(record.name).name != record.name:
+            continue
+        yield from (manifest.out / f"{record.name}{suffix}" for suffix in SUFFIXES)
 
 
 def _require_unused(manifest: Manifest) -> None:
@@ -131,7 +156,7 @@ def _exported(manifest: Manifest, verify: bool = False) -> bool:
 
 
 def _export(manifest: Manifest, about: About, store: SliceStore) -> None:
-    """Makes the single file, records it, and removes the slices that it was made of."""
+    """Makes the single file and records it."""
     if manifest.out.is_dir():
         raise FeedError(f"{manifest.out}: is a folder; name another file")
     attributes = {
@@ -140,14 +165,13 @@ def _export(manifest: Manifest, about: About, store: SliceStore) -> None:
         "slope": repr(manifest.encoding.slope),
         "offset": repr(manifest.encoding.offset),
     }
-    if about.voxel is not None:
-        attributes["voxel_size_micrometers"] = " ".join(map(repr, about.voxel))
     export(
         manifest.out,
         (manifest.count, about.shape[1], about.shape[2]),
         np.dtype(manifest.encoding.dtype),
         (store.read(index) for index in range(manifest.count)),
         attributes,
+        about.voxel,
     )
     write_json(
         manifest.state / "exported.json",
@@ -157,4 +181,3 @@ def _export(manifest: Manifest, about: About, store: SliceStore) -> None:
             "file": file_digest(manifest.out),
         },
     )
-    shutil.rmtree(manifest.state / "slices")

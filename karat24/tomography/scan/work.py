@@ -21,6 +21,7 @@ from karat24.tomography.scan.outputs import SliceStore
 from karat24.tomography.scan.recipe import digest_of, recipe_for
 from karat24.tomography.scan.records import Record
 from karat24.tomography.scan.restorer import MakeNetwork, Restorer, network_maker
+from karat24.tomography.scan.sampling import is_constant
 from karat24.tomography.scan.volumes import Volume, open_volume
 from karat24.tomography.scan.window import Window, window_of
 from karat24.tomography.selection import SliceSelector, quantized_selector
@@ -41,6 +42,7 @@ class RestoredSlice:
     deviation: float
     removed: Residual | None
     score: float | None = None
+    constant: bool = False
 
 
 class Worker:
@@ -98,12 +100,14 @@ class Worker:
         mean, deviation = difference_of(seen[~masked], grey[~masked])
         unit = (scale.high - scale.low) / 0.8
         removed = judge_residual(window.grey, grey, noise.views, masked)
-        return RestoredSlice(stored, clipped, mean * unit, deviation * unit, removed, score)
+        constant = is_constant(window.measured, masked)
+        return RestoredSlice(stored, clipped, mean * unit, deviation * unit, removed, score, constant)
 
     def _skipped(self, window: Window, score: float) -> RestoredSlice:
         """The slice as it was measured, in the output's type."""
         stored = self.manifest.encoding.encode(window.measured.astype(np.float64))
-        return RestoredSlice(stored, 0, 0.0, 0.0, None, score)
+        constant = is_constant(window.measured, window.masked)
+        return RestoredSlice(stored, 0, 0.0, 0.0, None, score, constant)
 
     def finish(self, index: int) -> Record:
         """Restores slice ``index``, writes it, then its record."""
@@ -128,6 +132,7 @@ class Worker:
             host=socket.gethostname(),
             score=result.score,
             skipped=result.removed is None,
+            constant=result.constant,
         )
         record.write(self.manifest.state)
         return record

@@ -16,6 +16,10 @@ from karat24.tomography.scan.outputs.tiff import TiffStore
 __all__ = ["EXPORTS", "SliceStore", "export", "format_of", "state_folder", "store_for"]
 
 
+READ_ONLY = (".hdf", ".nxs", ".nx", ".mrc", ".rec")
+"""Suffixes of volumes that are read only: a folder of such a name would be taken for one."""
+
+
 def format_of(out: Path) -> str:
     """``tiff`` (a folder), ``ome-zarr``, or the suffix of a single file. Raises UsageError for other
     names."""
@@ -24,6 +28,11 @@ def format_of(out: Path) -> str:
         return "ome-zarr"
     if suffix in EXPORTS:
         return suffix
+    if suffix in READ_ONLY:
+        raise UsageError(
+            f"{out}: {suffix} is read, not written; name a folder, NAME.zarr, or a file ending in "
+            f"{', '.join(EXPORTS)}"
+        )
     if out.is_file():
         raise UsageError(f"{out}: is a file; name a folder, or a file ending in {', '.join(EXPORTS)}")
     return "tiff"

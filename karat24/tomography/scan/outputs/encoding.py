@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Array
 from karat24.tomography.scan.greyscale import Greyscale
 
 DTYPES = ("float32", "uint16", "uint8")
+
+FEWEST_STEPS = 256
+"""A type that tells fewer values than this between black and white apart tells less than the network does."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,16 @@ class Encoding:
 
     @staticmethod
     def of(dtype: str, measured: np.dtype, scale: Greyscale) -> Encoding:
-        """float32 and integers of the volume's own type keep its unit; other integers span black to white."""
+        """float32 and integers of the volume's own type keep its unit; other integers span black to white.
+
+        Raises UsageError for a unit in which float32 cannot hold the volume: beyond its range, or where a
+        small contrast stands on a large offset.
+        """
+        black, white = scale.black_and_white
+        if dtype == "float32":
+            _require_steps(black, white)
         if dtype == "float32" or np.dtype(dtype) == measured:
             return Encoding(dtype)
-        black, white = scale.black_and_white
         return Encoding(dtype, (white - black) / float(np.iinfo(dtype).max), black)
 
     def encode(self, values: Array) -> Array:
@@ -38,6 +48,16 @@ class Encoding:
         steps = np.rint((np.nan_to_num(values, nan=self.offset) - self.offset) / self.slope)
         stored: Array = np.clip(steps, float(limits.min), float(limits.max)).astype(self.dtype)
         return stored
+
+
+def _require_steps(black: float, white: float) -> None:
+    largest = max(abs(black), abs(white))
+    step = float(np.spacing(np.float32(largest))) if largest < float(np.finfo(np.float32).max) else largest
+    if (white - black) / step < FEWEST_STEPS:
+        raise UsageError(
+            f"float32 cannot tell values from {black:.9g} to {white:.9g} apart: its steps there are "
+            f"{step:.3g}. Give --dtype uint16, which keeps offset and slope, or subtract the offset first"
+        )
 
 
 def shown(stored: Array, encoding: Encoding) -> Array:

@@ -6,19 +6,28 @@ first page). So it is made at the end under another name, and renamed.
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Array
 from karat24.tomography.scan.files import build_whole
-from karat24.tomography.scan.volumes.hdf5 import h5py
+from karat24.tomography.scan.outputs.tiff import resolution_of
+from karat24.tomography.scan.volumes.hdf5 import VOXEL_ATTRIBUTES, h5py
 from karat24.tomography.scan.volumes.tiff import tifffile
 
-Build: TypeAlias = Callable[[Path, tuple[int, int, int], np.dtype, Iterator[Array], Mapping[str, str]], None]
+Voxel: TypeAlias = tuple[float, float, float] | None
+Build: TypeAlias = Callable[
+    [Path, tuple[int, int, int], np.dtype, Iterator[Array], Mapping[str, str], Voxel], None
+]
 
+FORMATS_OWN = 1 << 16
+"""Room for headers and indices, at least."""
 DATASET = "exchange/data"
 
 
@@ -28,10 +37,24 @@ def export(
     dtype: np.dtype,
     slices: Iterator[Array],
     attributes: Mapping[str, str],
+    voxel: Voxel = None,
 ) -> None:
-    """Writes slices ``[y, x]`` as one file, whole or not at all. ``attributes`` are text kept in HDF5."""
+    """Writes slices ``[y, x]`` as one file, whole or not at all. ``attributes`` are text kept in HDF5;
+    ``voxel`` is a voxel's size along z, y and x in micrometres, which .npy has no place for."""
+    _require_room(out.parent, math.prod(shape) * dtype.itemsize + FORMATS_OWN)
     build = EXPORTS[out.suffix.lower()]
-    build_whole(out, lambda temporary: build(temporary, shape, dtype, slices, attributes))
+    build_whole(out, lambda temporary: build(temporary, shape, dtype, slices, attributes, voxel))
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    """Raises UsageError where a file does not fit. On a full disk HDF5's library cannot close its file, and
+    ends the process."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UsageError(
+            f"{folder}: a single file takes {needed / 1e9:.3g} GB and {free / 1e9:.3g} GB are free; free "
+            "some space and give the same command again (finished slices are kept)"
+        )
 
 
 def _hdf5(
@@ -40,7 +63,10 @@ def _hdf5(
     dtype: np.dtype,
     slices: Iterator[Array],
     attributes: Mapping[str, str],
+    voxel: Voxel,
 ) -> None:
+    if voxel is not None:
+        attributes = {**attributes, VOXEL_ATTRIBUTES[0]: " ".join(map(repr, voxel))}
     with h5py().File(path, "w", track_order=True) as file:
         array = file.create_dataset(
             DATASET, shape, dtype, chunks=(1, *shape[1:]), track_times=False, fillvalue=0
@@ -57,11 +83,12 @@ def _tiff(
     dtype: np.dtype,
     slices: Iterator[Array],
     attributes: Mapping[str, str],  # noqa: ARG001
+    voxel: Voxel,
 ) -> None:
     # BigTIFF, whatever the size: the limit of 4 GB would show on the last page only.
     tifffile().imwrite(
         path, slices, shape=shape, dtype=dtype, bigtiff=True, byteorder="<", software=False, metadata=None,
-        photometric="minisblack", rowsperstrip=shape[1],
+        photometric="minisblack", rowsperstrip=shape[1], **resolution_of(voxel),
     )  # fmt: skip
 
 
@@ -71,6 +98,7 @@ def _npy(
     dtype: np.dtype,
     slices: Iterator[Array],
     attributes: Mapping[str, str],  # noqa: ARG001
+    voxel: Voxel,  # noqa: ARG001
 ) -> None:
     with path.open("xb") as file:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,14 @@ from karat24.tomography.scan.volumes.tiff import opened, tifffile
 from karat24.tomography.scan.volumes.volume import native
 
 PER_CENTIMETRE = 10000.0
+
+
+def resolution_of(voxel: tuple[float, float, float] | None) -> dict[str, Any]:
+    """tifffile's options that keep a voxel's size along y and x; TIFF has no place for that along z."""
+    if voxel is None or not (voxel[1] > 0 and voxel[2] > 0):
+        return {}
+    across = (PER_CENTIMETRE / voxel[2], PER_CENTIMETRE / voxel[1])
+    return {"resolution": across, "resolutionunit": "CENTIMETER"}
 
 
 class TiffStore:
@@ -40,16 +49,9 @@ class TiffStore:
     def content(self, values: Array) -> bytes:
         """A TIFF file of ``[y, x]``."""
         buffer = io.BytesIO()
-        options = {}
-        if self._voxel is not None:
-            _, along_y, along_x = self._voxel
-            options = {
-                "resolution": (PER_CENTIMETRE / along_x, PER_CENTIMETRE / along_y),
-                "resolutionunit": "CENTIMETER",
-            }
         tifffile().imwrite(
             buffer, values, byteorder="<", software=False, metadata=None, photometric="minisblack",
-            rowsperstrip=values.shape[0], **options,
+            rowsperstrip=values.shape[0], **resolution_of(self._voxel),
         )  # fmt: skip
         return buffer.getvalue()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,11 @@ from karat24.tomography.scan.volumes.volume import (
     shape_along,
     taken_along,
 )
+
+UNREADABLE = (
+    OSError, ValueError, TypeError, EOFError, SyntaxError, TokenError, ArithmeticError, MemoryError
+)  # fmt: skip
+"""What readers raise for damaged headers; that of .npy is read as Python."""
 
 ANGSTROMS = 1e-4
 """Micrometres in an ångström, MRC's unit of length."""
@@ -52,7 +58,7 @@ def open_npy(source: Source) -> MappedArray:
     """A .npy file ``[z, y, x]``. Raises FeedError for a damaged one."""
     try:
         array = np.load(source.path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise FeedError(f"{source.path}: not a whole .npy file ({error}); write it again") from error
     return MappedArray(source, array, ".npy file", None)
 
@@ -65,7 +71,7 @@ def open_mrc(source: Source) -> MappedArray:
         raise UsageError("MRC files need mrcfile: pip install 'karat24[scan]'") from error
     try:
         file = mrcfile.mmap(source.path, mode="r")
-    except (OSError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise FeedError(f"{source.path}: not a whole MRC file ({error}); copy it again") from error
     if file.data is None:
         raise FeedError(f"{source.path}: not a whole MRC file (no data); copy it again")

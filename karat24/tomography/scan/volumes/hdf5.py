@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from karat24.tomography.scan.volumes.volume import (
     shape_along,
     taken_along,
 )
+
+VOXEL_ATTRIBUTES = ("voxel_size_micrometers", "element_size_um")
+"""Attributes of an array with its voxel's size along each axis, in micrometres."""
 
 
 def h5py() -> Any:
@@ -58,6 +62,7 @@ class Hdf5Volume:
                 dtype=self._array.dtype.newbyteorder("="),
                 names=numbered(shape[0]),
                 identity=identity,
+                voxel=_voxel(self._array, source.axis),
             ),
         )
 
@@ -135,6 +140,23 @@ def _listed(file: Any) -> str:
         lambda name, item: names.append(f"{name} {item.shape}") if isinstance(item, dataset_type) else None
     )
     return ", ".join(names[:12]) or "no array"
+
+
+def _voxel(array: Any, axis: int) -> tuple[float, float, float] | None:
+    """Micrometres along the volume's z, y and x, from an attribute in which karat24 or ilastik keeps them."""
+    for name in VOXEL_ATTRIBUTES:
+        found = array.attrs.get(name)
+        if found is None:
+            continue
+        text = found.decode("utf-8", "replace") if isinstance(found, bytes) else found
+        try:
+            sizes = [float(size) for size in (text.split() if isinstance(text, str) else text)]
+        except (TypeError, ValueError):
+            continue
+        if len(sizes) == 3 and all(0 <= size < math.inf for size in sizes) and any(sizes):
+            first = sizes.pop(axis)
+            return first, sizes[0], sizes[1]
+    return None
 
 
 def _virtual_parts(path: Path, array: Any) -> dict[str, str]:

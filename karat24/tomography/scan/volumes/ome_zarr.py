@@ -10,14 +10,22 @@ from typing import Any
 from karat24.refimpl.errors import FeedError, UsageError
 from karat24.refimpl.graph import Array
 from karat24.tomography.scan.files import digest
-from karat24.tomography.scan.volumes.volume import About, Source, checked, native, numbered, shape_along
+from karat24.tomography.scan.volumes.volume import (
+    About,
+    Source,
+    checked,
+    file_identity,
+    native,
+    numbered,
+    shape_along,
+)
 
 MOST_COUNTED = 20_000
 MARKS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 UNREADABLE = (
-    OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, NotImplementedError, MemoryError,
-    zlib.error,
+    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RuntimeError,
+    MemoryError, zlib.error,
 )  # fmt: skip
 
 
@@ -58,7 +66,11 @@ class ZarrVolume:
                 shape=shape,
                 dtype=array.dtype.newbyteorder("="),
                 names=numbered(shape[0]),
-                identity={"metadata": _metadata_digest(source.path, array.path), "array": array.path},
+                identity={
+                    "metadata": _metadata_digest(source.path, array.path),
+                    "array": array.path,
+                    **({"chunks": _chunks_digest(source.path / array.path)} if counted else {}),
+                },
                 voxel=voxel,
                 remarks=remarks if absent else (),
             ),
@@ -86,10 +98,11 @@ def _array_and_image(source: Source, opened: Any) -> tuple[Any, Mapping[str, Any
         return opened, {}
     attributes = dict(opened.attrs)
     images = attributes.get("ome", attributes).get("multiscales", [])
+    first = images[0]["datasets"][0]["path"] if images else None
     if source.dataset is not None:
-        return _named(source, opened), {}
-    if images:
-        return opened[images[0]["datasets"][0]["path"]], images[0]
+        return _named(source, opened), images[0] if source.dataset.strip("/") == first else {}
+    if first is not None:
+        return opened[first], images[0]
     arrays = [array for _, array in opened.arrays() if sum(size > 1 for size in array.shape) >= 2]
     if len(arrays) != 1:
         raise UsageError(
@@ -132,6 +145,13 @@ def _metadata_digest(root: Path, array: str) -> str:
     folders = (root, root / array)
     found = [folder / mark for folder in folders for mark in MARKS if (folder / mark).is_file()]
     return digest(b"".join(path.name.encode() + path.read_bytes() for path in found))
+
+
+def _chunks_digest(folder: Path) -> str:
+    """Of names, sizes and times of the files that hold an array: a chunk that was written again tells."""
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    listed = sorted(f"{path.relative_to(folder).as_posix()} {file_identity(path)}" for path in found)
+    return digest("\n".join(listed).encode("utf-8", "surrogateescape"))
 
 
 def open_zarr(source: Source) -> ZarrVolume:

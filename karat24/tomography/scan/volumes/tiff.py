@@ -33,7 +33,7 @@ IMAGEJ_UNITS = {"um": 1.0, "µm": 1.0, "\\u00b5m": 1.0, "micron": 1.0, "nm": 1e-
 
 UNREADABLE = (
     OSError, ValueError, KeyError, IndexError, TypeError, ArithmeticError, RuntimeError, MemoryError,
-    struct.error, zlib.error,
+    AssertionError, AttributeError, struct.error, zlib.error,
 )  # fmt: skip
 """What decoders raise for damaged files, beside errors of their own."""
 

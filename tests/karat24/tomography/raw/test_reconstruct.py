@@ -11,6 +11,7 @@ from karat24.cli import main
 from karat24.refimpl.errors import FeedError
 from karat24.tomography.raw.axis import centred, find_axis
 from karat24.tomography.raw.correction import line_integrals, without_rings
+from karat24.tomography.raw.scan import opened_scan
 from tests.shared_models import require_scan
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed")
@@ -109,6 +110,19 @@ def test_both_layouts_give_the_disc(tmp_path: Path, write: object) -> None:
     inside = found[BINS // 2 - 5 : BINS // 2 + 6, BINS // 2 + 7 : BINS // 2 + 18]
     assert inside.mean() == pytest.approx(ATTENUATION, rel=0.02)
     assert abs(found[BINS // 2 - 5 : BINS // 2 + 6, 10:30].mean()) < 0.05 * ATTENUATION
+
+
+@pytest.mark.parametrize("name", ["exchange/theta", "entry/sample/rotation_angle"])
+def test_angles_in_radians(tmp_path: Path, name: str) -> None:
+    """Read as degrees, half a turn would be three of them, and the slices would be smears."""
+    raw = (write_dxchange if name.startswith("exchange") else write_nxtomo)(tmp_path / "raw.h5")
+    with opened_scan(raw) as scan:
+        degrees = scan.degrees
+    with h5py.File(raw, "a") as file:
+        file[name][:] = np.deg2rad(file[name][:])
+        file[name].attrs["units"] = np.bytes_(b"radians") if name.startswith("exchange") else "rad"
+    with opened_scan(raw) as scan:
+        np.testing.assert_allclose(scan.degrees, degrees, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -220,3 +220,43 @@ def test_options_that_do_not_go_with_a_format(tmp_path: Path) -> None:
     for source in (Source(folder, "data"), Source(folder, None, 1)):
         with pytest.raises(UsageError):
             open_volume(source)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"ome": []},
+        {
+            "ome": {
+                "multiscales": [{"datasets": [{"path": "0", "coordinateTransformations": [[]]}], "axes": []}]
+            }
+        },
+        {"ome": {"multiscales": [None]}},
+        {"ome": {"multiscales": 7}},
+    ],
+)
+def test_an_image_of_zarr_described_wrongly(tmp_path: Path, attributes: dict[str, object]) -> None:
+    group = zarr.open_group(tmp_path / "v.zarr", mode="w")
+    group.create_array("0", data=noisy_volume(2, 8))
+    group.attrs.update(attributes)
+    assert "not a readable Zarr store" in refusal(tmp_path / "v.zarr")
+
+
+def test_the_voxel_of_a_level_that_is_named(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "v.zarr", mode="w")
+    for name in ("0", "1"):
+        group.create_array(name, data=noisy_volume(2, 8))
+    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "zyx"]
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [3.0, 2.0, 1.5]}]}
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [level]}]}
+    for dataset in (None, "0", "/0"):
+        assert open_volume(Source(tmp_path / "v.zarr", dataset)).about.voxel == (3.0, 2.0, 1.5)
+    assert open_volume(Source(tmp_path / "v.zarr", "1")).about.voxel is None  # the scale is not that one's
+
+
+def test_a_header_of_npy_that_python_cannot_read(tmp_path: Path) -> None:
+    """It is read as an expression: an open bracket is an error of the tokenizer, which is no ValueError."""
+    header = b"{'descr': ((('<f4', "
+    header += b" " * (117 - len(header)) + b"\n"
+    (tmp_path / "v.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    assert "not a whole .npy file" in refusal(tmp_path / "v.npy")
