@@ -10,6 +10,7 @@ from karat24.refimpl.contract import Kernel, Prepare, Target
 from karat24.refimpl.graph import LayerView
 from karat24.refimpl.kernels.convolution.conv_2d import prepare_convolution
 from karat24.refimpl.kernels.convolution.fully_connected import prepare_fully_connected
+from karat24.refimpl.kernels.convolution.hybrid import prepare_hybrid
 from karat24.refimpl.kernels.convolution.transposed import prepare_transposed
 from karat24.refimpl.kernels.convolution.wide import prepare_wide_convolution
 from karat24.refimpl.kernels.depthwise.convolution import prepare_depthwise
@@ -91,13 +92,16 @@ def _of_bytes(prepare: Prepare) -> Prepare:
 
 
 def _filtered(of_bytes: Prepare) -> Prepare:
-    """Of a layer that multiplies by a filter: ``of_bytes``, or the kernel for int16 activations."""
+    """Of a layer that multiplies by a filter: ``of_bytes``, or the kernel for outputs of its other types."""
 
     def prepared(view: LayerView, rule: Rule, target: Target) -> Kernel | None:
-        is_wide = view.output().dtype == "int16"
-        return (prepare_wide_convolution if is_wide else _of_bytes(of_bytes))(view, rule, target)
+        prepare = _OF_OTHERS.get(view.output().dtype, _of_bytes(of_bytes))
+        return prepare(view, rule, target)
 
     return prepared
+
+
+_OF_OTHERS: Mapping[str, Prepare] = {"int16": prepare_wide_convolution, "float32": prepare_hybrid}
 
 
 KERNELS: Mapping[str, Prepare] = MappingProxyType(

@@ -219,11 +219,7 @@ WITHOUT_KERNEL: frozenset[Method] = frozenset(
         "int32_half_away",
         "optimized_fused",
         "reference_fused",
-        "row_filter_first",
-        "row_product",
         "row_product_fused",
-        "row_step_first",
-        "row_step_first_fused",
         "row_terms",
         "row_terms_fused",
         "signed_zeros",
@@ -231,7 +227,7 @@ WITHOUT_KERNEL: frozenset[Method] = frozenset(
         "xnnpack_fused",
     }
 )
-"""Methods that have a slow definition only: those of Arm, and those of float32 data with int8 filters."""
+"""Methods that have a slow definition only: those of Arm, and float32 sums of scaled products."""
 
 OF_ARM: frozenset[Overflow] = frozenset({"arm_wraps", "arm_saturates"})
 """Conversions from float32 that have a slow definition only."""
