@@ -195,7 +195,7 @@ def test_imagenet_twice_or_with_other_names(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="counted from 1"):  # not the last label
         read_imagenet(tmp_path)
     (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n²\n", encoding="utf-8")
-    with pytest.raises(UsageError, match="something else than numbers"):  # a digit that int() refuses
+    with pytest.raises(UsageError, match="other words than numbers"):  # a digit that int() refuses
         read_imagenet(tmp_path)
 
 

@@ -39,8 +39,8 @@ class Utterance:
 
 
 def read_timit(folder: Path, part: Literal["TRAIN", "TEST"]) -> list[Utterance]:
-    """Every sentence of a part, in order of dialect, speaker and sentence. ``folder`` holds ``TRAIN`` and ``TEST``, or
-    the corpus' ``TIMIT``. Raises UsageError for a missing corpus and for damaged files."""
+    """Every sentence of a part, in order of dialect, speaker and sentence. ``folder`` holds ``TRAIN`` and
+    ``TEST``, or the corpus' ``TIMIT``. Raises UsageError for a missing corpus and for damaged files."""
     roots = sorted(path for path in folder.rglob("*") if path.is_dir() and path.name.upper() == part)
     if not roots:
         raise missing("TIMIT", folder, f"folder {part}", SOURCE)
