@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,11 @@ OPTIMISED = ("litert-builtin", "litert-xnnpack", "tflite-2.14-builtin")
 UNLISTED = dict.fromkeys(("tflite-2.14-ref", "tflite-2.14-builtin"), "it does not list the version")
 BIAS_ALONE = dict.fromkeys(UNLISTED, "it takes 0 for the only scale")
 EVERY_LANE = ("litert-ref", *OPTIMISED, "tflite-2.14-ref")
+ONE_STEP: dict[str, Any] = {
+    "padding": "SAME", "stride_w": 1, "stride_h": 1, "dilation_w_factor": 1, "dilation_h_factor": 1,
+    "fused_activation_function": "NONE",
+}  # fmt: skip
+"""Attributes of a convolution whose filter takes every pixel."""
 
 
 def cases() -> list[Case]:
@@ -235,12 +241,7 @@ def _just_below_a_half() -> Iterator[Case]:
         np.eye(11, dtype=np.int8)[:, None, None, :] * np.int8(100),
         (2, 1, len(ends) // 2, 11),
         True,
-        padding="SAME",
-        stride_w=1,
-        stride_h=1,
-        dilation_w_factor=1,
-        dilation_h_factor=1,
-        fused_activation_function="NONE",
+        **ONE_STEP,
     )
     for op, filter_ in (
         ("CONV_2D", np.array([[[[100]]], [[[-100]]]], np.int8)),
@@ -254,12 +255,7 @@ def _just_below_a_half() -> Iterator[Case]:
             filter_,
             (len(ends), 1, 11, 2),
             True,
-            padding="SAME",
-            stride_w=1,
-            stride_h=1,
-            dilation_w_factor=1,
-            dilation_h_factor=1,
-            fused_activation_function="NONE",
+            **ONE_STEP,
             **({} if op == "CONV_2D" else {"depth_multiplier": 2}),
         )
 
@@ -342,12 +338,7 @@ def _lowest() -> Iterator[Case]:
             np.full(shape, -128, np.int8),
             (4, 3, 4, channels),
             per_channel,
-            padding="SAME",
-            stride_w=1,
-            stride_h=1,
-            dilation_w_factor=1,
-            dilation_h_factor=1,
-            fused_activation_function="NONE",
+            **ONE_STEP,
             **({} if op == "CONV_2D" else {"depth_multiplier": 1}),
         )
 
@@ -365,12 +356,7 @@ def _scales() -> Iterator[Case]:
         True,
         equal=True,
         broken_in=BIAS_ALONE,
-        padding="SAME",
-        stride_w=1,
-        stride_h=1,
-        dilation_w_factor=1,
-        dilation_h_factor=1,
-        fused_activation_function="NONE",
+        **ONE_STEP,
     )
     name = "hybrid_depthwise_one_channel"
     yield hybrid_layer(
@@ -381,11 +367,6 @@ def _scales() -> Iterator[Case]:
         _filter(name, (1, 3, 3, 1)),
         (2, 3, 4, 1),
         True,
-        padding="SAME",
-        stride_w=1,
-        stride_h=1,
-        dilation_w_factor=1,
-        dilation_h_factor=1,
         depth_multiplier=1,
-        fused_activation_function="NONE",
+        **ONE_STEP,
     )
