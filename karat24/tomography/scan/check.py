@@ -74,7 +74,8 @@ def require_usable(delegate: str, manifest: Manifest) -> None:
     work that it should check."""
     recipe = manifest.recipe
     with _networks_on(delegate, manifest) as make:
-        for graph in networks_for(recipe.tile, recipe.repair) if make else ():
+        assert make is not None  # there is a delegate
+        for graph in networks_for(recipe.tile, recipe.repair):
             make(graph)
 
 
