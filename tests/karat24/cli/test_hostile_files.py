@@ -11,7 +11,7 @@ from karat24.export.tflite import write_tflite
 from tests.support.damaged_files import mutations
 from tests.support.small_network import small_graph
 
-FILES = 1000
+FILES = 600
 
 
 @pytest.mark.slow
