@@ -28,7 +28,6 @@ from training.fake_quantization import FakeQuantization, observed  # noqa: E402
 from training.losses import lost_structure, ssim  # noqa: E402
 from training.model import FineTune, TomoGAN  # noqa: E402
 from training.patches import patches, taught  # noqa: E402
-from training.perceptual import PerceptualLoss  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -330,34 +329,6 @@ def test_patches_keep_their_grey_where_they_must() -> None:
     kept, changed = (next(patches(noisy, noisy[..., 1], 16, 1, 0, vary)) for vary in (False, True))
     assert sorted(kept[1].flatten().tolist()) == sorted(noisy[..., 1].flatten().tolist())
     assert sorted(changed[1].flatten().tolist()) != sorted(noisy[..., 1].flatten().tolist())
-
-
-def test_perceptual_loss_takes_torchvisions_names(tmp_path: Path) -> None:
-    path = tmp_path / "vgg19.pth"
-    with pytest.raises(UsageError, match="vgg19"):
-        PerceptualLoss(path)
-    torch.save({"features.0.weight": torch.zeros(1)}, path)
-    with pytest.raises(UsageError, match="vgg19"):
-        PerceptualLoss(path)
-    shapes = vgg_shapes()
-    torch.manual_seed(0)
-    torch.save({name: torch.randn(shape) * 0.02 for name, shape in shapes.items()}, path)
-    loss, image = PerceptualLoss(path), torch.rand(1, 1, 32, 32, requires_grad=True)
-    assert loss(image, image).item() == 0.0
-    loss(image, torch.rand(1, 1, 32, 32)).backward()
-    assert image.grad is not None
-    assert float(image.grad.abs().sum()) > 0
-
-
-def vgg_shapes() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the convolutions in torchvision's ``vgg19().features``, up to conv5_4."""
-    places = [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34]
-    widths = [64, 64, 128, 128, *[256] * 4, *[512] * 8]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for place, inputs, outputs in zip(places, [3, *widths], widths, strict=False):
-        shapes[f"features.{place}.weight"] = (outputs, inputs, 3, 3)
-        shapes[f"features.{place}.bias"] = (outputs,)
-    return shapes
 
 
 def test_published_layout_is_training_data(tmp_path: Path) -> None:
