@@ -21,7 +21,7 @@ from benchmarks.models import public_folder
 from karat24.export.edgetpu import CompiledModel, read_compiled
 from karat24.export.edgetpu.instructions import FACTOR_PLACES
 from karat24.export.tflite import read_tflite
-from karat24.golden.edgetpu import Proof, prove
+from karat24.golden.edgetpu import LayerProof, Proof, prove
 from karat24.refimpl.errors import KaratError
 from karat24.refimpl.graph import Array, Graph, LayerView, Tensor
 
@@ -242,10 +242,15 @@ def _in_parameters(rng: random.Random, source: Graph, compiled: CompiledModel, p
 
 
 def _in_stage(rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proof) -> Flip | None:
-    """A bit of a stage's field; None for the second zero point where the layer predicts none."""
     layer = rng.choice([layer for layer in proof.layers if layer.stages])
+    return in_field(rng, source, compiled, proof, layer, rng.choice(list(STAGE_FIELDS)))
+
+
+def in_field(
+    rng: random.Random, source: Graph, compiled: CompiledModel, proof: Proof, layer: LayerProof, name: str
+) -> Flip | None:
+    """A bit of a field of one of the layer's stages; None for a zero point that is not predicted."""
     instruction = rng.choice(layer.stages)
-    name = rng.choice(list(STAGE_FIELDS))
     if name == "filter zero point":
         filter_ = source.view(layer.layer).optional_input(1)
         if layer.op not in ("CONV_2D", "DEPTHWISE_CONV_2D") or filter_.quantization.per_channel:
