@@ -217,3 +217,20 @@ def test_verify_exit_codes(model: Path, tmp_path: Path, capsys: pytest.CaptureFi
 def test_small_graph_is_worth_testing() -> None:
     graph: Graph = small_graph()
     assert {layer.op for layer in graph.layers} >= {"CONV_2D", "ADD", "MAX_POOL_2D"}
+
+
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (["--frob"], "karat24"),
+        (["inspect", "m.tflite", "--frob"], "karat24 inspect"),
+        (["golden", "check", "m.golden.json", "--frob"], "karat24 golden check"),
+    ],
+)
+def test_an_unknown_option_names_the_help_that_lists_the_known(
+    words: list[str], where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"{where}: unrecognized arguments: --frob; see `{where} --help`\n"
