@@ -261,7 +261,7 @@ def in_field(
     bit = 128 * (instruction + offset) + first + rng.randrange(count)
     layers = frozenset(other.layer for other in proof.layers if instruction in other.stages)
     about = f"bit {bit % 128} near instruction {instruction}, {name} of layer {layer.layer} ({layer.op})"
-    changed = _with_bit(compiled, bit)
+    changed = with_bit(compiled, bit)
     return Flip(source, changed, layers, "stage", f"instruction {instruction}", about)
 
 
@@ -276,10 +276,10 @@ def _in_factor(rng: random.Random, source: Graph, compiled: CompiledModel, proof
     bit = 128 * (first + offset) + place + rng.randrange(16)
     about = f"bit {bit % 128} of instruction {first + offset}, a factor of layer {layer.layer}"
     layers = frozenset({layer.layer})
-    return Flip(source, _with_bit(compiled, bit), layers, "factor", f"before instruction {first}", about)
+    return Flip(source, with_bit(compiled, bit), layers, "factor", f"before instruction {first}", about)
 
 
-def _with_bit(compiled: CompiledModel, bit: int) -> CompiledModel:
+def with_bit(compiled: CompiledModel, bit: int) -> CompiledModel:
     """One bit of the instructions changed."""
     (op,) = compiled.ops
     number = next(n for n, e in enumerate(op.package.executables) if e.type != "PARAMETER_CACHING")

@@ -25,7 +25,8 @@ def unseen_blocks(found: Paired) -> str:
     if found.shared or not found.stages or any("output_zero_point" not in way.values for way in found.ways):
         return ""
     stages = sorted(found.stages, key=lambda stage: stage.instruction)
-    odd = _mixed(stages) if all(way.blocks for way in found.ways) else _unknown(found.view, stages)
+    predicted = all(found.closest(stage)[0].blocks for stage in stages)
+    odd = _mixed(stages) if predicted else _unknown(found.view, stages)
     if not odd:
         return ""
     shown = ", ".join(str(stage.instruction) for stage in odd[:4])

@@ -173,11 +173,19 @@ def _one_field_off(known: Sequence[Paired], left: Sequence[Stage], spans: Sequen
             and _distance(layer, stage) <= reach
         ]
         if near:
-            layer = min(near, key=lambda layer: (bool(layer.stages), _distance(layer, stage)))
+            layer = min(near, key=lambda layer: (_claim(layer), _distance(layer, stage)))
             layer.changed.append((stage, *layer.closest(stage)))
         else:
             still.append(stage)
     return still
+
+
+def _claim(layer: Paired) -> int:
+    """Least for the layer that a changed stage is most likely of: one whose stages have all changed, then one
+    that has others, and last one that needs none."""
+    if layer.stages:
+        return 1
+    return 0 if needs_stage(layer.view) else 2
 
 
 def _of_layers_without(

@@ -68,6 +68,13 @@ def test_a_copy_moves_fours_or_the_blocks_of_its_channels(blocks: Blocks, odd: s
     assert reason.endswith(f"at instruction {odd}") if odd else not reason
 
 
+def test_a_pool_s_blocks_are_those_of_its_output_way() -> None:
+    """It has a second way, for an output without clamps, which predicts no blocks."""
+    layer = found_in("deeplabv3_mnv2_dm05_pascal_quant", "AVERAGE_POOL_2D", 160)
+    assert unseen_blocks(with_blocks(layer, [WHOLE, LAST])) == ""
+    assert unseen_blocks(with_blocks(layer, [LOOP, LAST])).endswith("at instruction 100, 200")
+
+
 def test_stages_that_other_layers_share_are_not_compared_with_one_another() -> None:
     layer = found_in("deeplabv3_mnv2_dm05_pascal_quant", "CONV_2D", 96)
     shared = replace(with_blocks(layer, [LOOP, WHOLE, LOOP]), shared=[1])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import edgetpu_flips
-from benchmarks.edgetpu_flips import KINDS, SEED, STAGE_FIELDS, flipped, in_field, main, not_located
+from benchmarks.edgetpu_flips import KINDS, SEED, STAGE_FIELDS, flipped, in_field, main, not_located, with_bit
 from karat24.golden.edgetpu import prove
 from karat24.refimpl.graph import Graph
 from tests.support.edgetpu_pairs import PAIRS, pair
@@ -68,3 +68,14 @@ def test_the_program_says_what_was_caught_and_what_was_not(
     assert main(["--flips", "1"]) == 1
     assert "not caught" in capsys.readouterr().err
     assert main(["--flips", "1", "--models", str(tmp_path)]) == 2
+
+
+def test_a_stage_among_a_layer_s_others_is_that_layer_s() -> None:
+    """A copy that needs no stage has one field less in common with it than the convolution, or as many."""
+    source, compiled = pair("posenet_mobilenet_v1_075_353_481_16_quant_decoder")
+    sound = prove(source, [compiled])
+    (layer,) = [layer for layer in sound.layers if layer.layer == 35]
+    changed = with_bit(compiled, 128 * layer.stages[2])  # one multiplier per channel
+    differing = [found for found in prove(source, [changed]).layers if found.verdict == "differs"]
+    assert [found.layer for found in differing] == [35]
+    assert [finding.where for finding in differing[0].findings] == [f"instruction {layer.stages[2]}"]
