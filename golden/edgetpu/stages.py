@@ -42,12 +42,13 @@ def prove_stages(layers: Sequence[Evidence], stream: InstructionStream) -> list[
     paired, left, elsewhere = pair([layer.view for layer in layers], stream)
     for layer, found in zip(layers, paired, strict=True):
         _conclude(layer, found, stream)
-        if "channels" not in elsewhere and (unseen := unseen_blocks(found)):
-            layer.cannot(unseen)
         if found.ways:
             for name in sorted(elsewhere):
                 layer.cannot(f"the {NAMES.get(name, name)} does not stand where known compilers put it")
     by_index = {layer.view.layer.index: layer for layer in layers}
+    if "channels" not in elsewhere:
+        for index, reason in unseen_blocks(paired).items():
+            by_index[index].cannot(reason)
     for before, behind in out_of_order(paired):
         where = f"layer {before.layer.index} must come before it"
         by_index[behind.layer.index].differs([Finding("order of operations", where, "behind", "before")])
