@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from karat24.export.quantize import PRESETS, output_range
 from karat24.refimpl.errors import KaratError, UsageError
 from karat24.refimpl.networks import learnt_ranges, load_weights
+from karat24.tomography.imaging.field.samples import TRAINING_KINDS
 from karat24.tomography.tiles import TileGrid
 from training import data
 from training.blending import BlendedFineTune, blocks
@@ -32,6 +32,8 @@ from training.loop import Schedule, train
 from training.model import FineTune, NamedConvolutions, TomoGAN
 from training.patches import patches, taught
 from training.perceptual import PerceptualLoss
+from training.planting import Planting
+from training.storage import stored
 
 
 def main() -> int:
@@ -52,9 +54,19 @@ def main() -> int:
     field.add_argument("--output", type=Path, required=True)
     field.add_argument("--count", type=int, default=600, help="windows")
     field.add_argument("--crop", type=int, default=256, help="their side")
+    field.add_argument("--kinds", nargs="+", default=TRAINING_KINDS, help="of samples (default: all)")
     field.add_argument("--seed", type=int, default=0)
     tomogan = commands.add_parser("tomogan", help="train TomoGAN")
     tomogan.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
+    tomogan.add_argument("--plant", action="store_true", help="add faint patterns to patches and targets")
+    tomogan.add_argument("--twins", type=int, default=0, help="patches of a batch that differ by a pattern")
+    tomogan.add_argument("--response", type=float, default=0.0, help="weight of the pattern that is missed")
+    tomogan.add_argument(
+        "--repeated",
+        type=float,
+        default=0.0,
+        help="share of patches whose neighbours are copies",
+    )
     repair = commands.add_parser("fine-tune", help="train Fine-Tune on the output of the quantized TomoGAN")
     repair.add_argument("--tomogan", type=Path, required=True, help="TomoGAN's weights")
     repair.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
@@ -83,6 +95,7 @@ def main() -> int:
         )  # fmt: skip
         command.add_argument("--folder", type=Path, required=True, help="checkpoint, log and weights.npz")
         command.add_argument("--steps", type=int, default=6000)
+        command.add_argument("--stop-after", type=int, metavar="STEPS", help="end before the schedule does")
         command.add_argument("--batch", type=int, default=8)
         command.add_argument("--patch", type=int, default=96)
         command.add_argument("--learning-rate", type=float, default=1e-3)
@@ -91,6 +104,7 @@ def main() -> int:
         command.add_argument("--perceptual", type=float, default=0.0, help="weight of the VGG-19 distance")
         command.add_argument("--squared", type=float, default=0.0, help="weight of the mean squared error")
         command.add_argument("--structure", type=float, default=0.0, help="weight of lost faint structure")
+        command.add_argument("--structure-scales", type=int, default=1, help="sizes it is looked for at")
         command.add_argument("--similarity", type=float, default=0.2, help="weight of 1 - SSIM beside L1")
         command.add_argument("--vgg", type=Path, help="torchvision's vgg19 weights, for --perceptual")
         command.add_argument("--start-from", type=Path, help="weights to start with, where names agree")
@@ -111,7 +125,9 @@ def main() -> int:
         elif options.command == "slice-selector":
             make_slice_selector(options)
         elif options.command == "field":
-            data.simulate_field_windows(options.count, options.crop, options.seed, options.output)
+            data.simulate_field_windows(
+                options.count, options.crop, options.seed, options.output, options.kinds
+            )
         else:
             make_weights(options)
     except KaratError as error:
@@ -133,6 +149,8 @@ def make_weights(options: argparse.Namespace) -> None:
     """Trains one network and writes ``weights.npz`` into its folder."""
     if options.every < 1:
         raise UsageError(f"--every is {options.every}; at least 1 is needed")
+    if getattr(options, "response", 0.0) and not options.twins:
+        raise UsageError("--response needs --twins, the patches whose patterns are looked for")
     if options.ranges and not options.aware:
         raise UsageError("--ranges needs --aware")
     torch.manual_seed(options.seed)
@@ -153,6 +171,9 @@ def make_weights(options: argparse.Namespace) -> None:
         squared=options.squared,
         similarity=options.similarity,
         structure=options.structure,
+        structure_scales=options.structure_scales,
+        twins=getattr(options, "twins", 0),
+        response=getattr(options, "response", 0.0),
         checkpoint_every=options.checkpoint_every,
     )
     perceptual = None
@@ -164,8 +185,9 @@ def make_weights(options: argparse.Namespace) -> None:
         ranges = learnt_ranges(load_weights(options.ranges) if options.ranges else start)
         ranges = ranges or observed(model, batches)
         model.rounding = FakeQuantization(ranges, options.aware == "int8", fixed)
-    model = train(model, batches, schedule, options.folder, torch.device(options.device), perceptual)
-    np.savez(options.folder / "weights.npz", **stored(model))
+    device = torch.device(options.device)
+    model = train(model, batches, schedule, options.folder, device, perceptual, options.stop_after)
+    np.savez_compressed(options.folder / "weights.npz", **stored(model))
     print(f"wrote {options.folder / 'weights.npz'}")
 
 
@@ -176,8 +198,8 @@ def make_slice_selector(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     slices = stacks(options.samples, options.size, options.seed, options.folder / "slices.npz")
     model = train_selector(slices, options.steps, options.seed)
-    weights = stored(model)
-    np.savez(options.folder / "weights.npz", **weights, **observed_ranges(weights))
+    weights = model.weights()
+    np.savez_compressed(options.folder / "weights.npz", **stored(model), **observed_ranges(weights))
     print(f"wrote {options.folder / 'weights.npz'}")
 
 
@@ -188,7 +210,11 @@ Lesson = tuple[NamedConvolutions, Iterator[tuple[Tensor, Tensor]], dict[str, tup
 def tomogan_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.Float) -> Lesson:
     """TomoGAN, and patches of noisy slices with the clean slices or a teacher's output as targets."""
     model = TomoGAN(options.upsampling)
-    batches = patches(noisy, clean, options.patch, options.batch, options.seed)
+    planting = Planting(options.seed) if options.plant else None
+    batches = patches(
+        noisy, clean, options.patch, options.batch, options.seed,
+        planting=planting, repeated=options.repeated, twins=options.twins,
+    )  # fmt: skip
     if options.teacher:
         teacher = TomoGAN(options.upsampling)
         teacher.load(load_weights(options.teacher))
@@ -214,12 +240,6 @@ def repair_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.Fl
     # Restored values lie on the grid of 8 bits; varying the brightness would move them off it.
     batches = patches(restored, clean, options.patch, options.batch, options.seed, vary_grey=False)
     return FineTune(), batches, fixed
-
-
-def stored(model: NamedConvolutions) -> dict[str, NDArray[np.float16 | np.float32]]:
-    """The content of a weight file: filters and biases in float16, which is eight times as fine as 8 bits,
-    and learnt ranges in float32."""
-    return {name: values.astype(np.float16) for name, values in model.weights().items()} | model.ranges()
 
 
 if __name__ == "__main__":

@@ -43,13 +43,15 @@ def simulate(lots: list[tuple[int, int]], crop: int, seed: int, path: Path) -> N
     np.savez(path, noisy=np.stack(noisy), clean=np.stack(clean))
 
 
-def simulate_field_windows(count: int, size: int, seed: int, path: Path) -> None:
+def simulate_field_windows(
+    count: int, size: int, seed: int, path: Path, kinds: Sequence[str] = TRAINING_KINDS
+) -> None:
     """Simulates ``count`` windows of ``size`` × ``size`` under the conditions of the field. Every third
-    window is of one of the older families, the others are of the field's kinds. Writes the arrays of
+    window is of one of the older families, the others are of ``kinds`` in turn. Writes the arrays of
     :func:`simulate`."""
     noisy, clean = [], []
     for number in range(count):
-        names = TRAINING_FAMILIES if number % 3 == 2 else TRAINING_KINDS
+        names = TRAINING_FAMILIES if number % 3 == 2 else kinds
         family = names[number // 3 % len(names)]
         scan = simulate_field(family, size, FIRST_SEED + seed + number, vary_grey=True)
         noisy.append(scan.noisy[0].astype(np.float16))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from karat24.refimpl.errors import UsageError
-from training.losses import critic_loss, lost_structure, pixel_loss
+from training.losses import critic_loss, lost_pattern, lost_structure, pixel_loss
 from training.model import Discriminator, NamedConvolutions
 
 
@@ -23,10 +23,11 @@ class Schedule:
 
     The pixel loss is ``L1 + similarity (1 - SSIM)``. The other numbers are weights relative to it:
     ``adversarial`` of the critic's score, ``perceptual`` of the distance in VGG features, ``squared`` of the
-    mean squared error, which keeps learnt ranges from clipping rare bright values, and ``structure`` of the
-    loss of faint structure. The critic is used after ``adversarial_from`` steps, in every
-    ``adversarial_every``-th step, with its weight multiplied by that number, since it costs three times as
-    much as the generator.
+    mean squared error, which keeps learnt ranges from clipping rare bright values, ``structure`` of the loss
+    of faint structure, at ``structure_scales`` sizes, and ``response`` of the missed patterns by which the
+    last ``twins`` patches of a batch differ from the first ones. The critic is used after
+    ``adversarial_from`` steps, in every ``adversarial_every``-th step, with its weight multiplied by that
+    number, since it costs three times as much as the generator.
     """
 
     steps: int
@@ -38,6 +39,9 @@ class Schedule:
     squared: float = 0.0
     similarity: float = 0.2
     structure: float = 0.0
+    structure_scales: int = 1
+    twins: int = 0
+    response: float = 0.0
     checkpoint_every: int = 500
     average: float = 0.999
 
@@ -95,11 +99,13 @@ def train(
     folder: Path,
     device: torch.device,
     perceptual: nn.Module | None = None,
+    stop_after: int | None = None,
 ) -> NamedConvolutions:
     """Trains, keeping a checkpoint and ``log.jsonl`` in ``folder``; continues from them when they exist.
 
     Returns a model holding the exponential average of the weights. bfloat16 is used for the forward
-    pass (not in quantization-aware training), float32 for weights and losses.
+    pass (not in quantization-aware training), float32 for weights and losses. ``stop_after`` ends a run
+    before its schedule does.
 
     Raises UsageError if the folder holds a run with another schedule.
     """
@@ -111,7 +117,8 @@ def train(
     for _ in range(start):
         next(batches)
     began = time.monotonic()
-    for step in range(start, schedule.steps):
+    last = min(schedule.steps, stop_after or schedule.steps)
+    for step in range(start, last):
         for group in state.optimizer.param_groups:
             group["lr"] = cosine(step, schedule)
         noisy, clean = (t.to(device, memory_format=torch.channels_last) for t in next(batches))
@@ -123,15 +130,29 @@ def train(
         with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(entry) + "\n")
         if (step + 1) % 50 == 0:
-            left = (time.monotonic() - began) / (step + 1 - start) * (schedule.steps - step - 1)
+            left = (time.monotonic() - began) / (step + 1 - start) * (last - step - 1)
             print(
-                f"step {step + 1}/{schedule.steps} loss {entry['loss']:.5f} {left / 60:.1f} min left",
+                f"step {step + 1}/{last} loss {entry['loss']:.5f} {left / 60:.1f} min left",
                 flush=True,
             )
-        if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == schedule.steps:
+        if (step + 1) % schedule.checkpoint_every == 0 or step + 1 == last:
             state.save(folder / "checkpoint.pt", step + 1)
     model.load_state_dict(state.average)
     return model
+
+
+def faint_loss(restored: Tensor, clean: Tensor, schedule: Schedule, losses: dict[str, float]) -> Tensor:
+    """The weighted terms for faint structure and for patterns; each is noted in ``losses``, for the log."""
+    loss = torch.zeros((), device=restored.device)
+    if schedule.structure:
+        lost = lost_structure(restored, clean, schedule.structure_scales)
+        losses["lost"] = float(lost.detach())
+        loss = loss + schedule.structure * lost
+    if schedule.response:
+        missed = lost_pattern(restored, clean, schedule.twins)
+        losses["missed"] = float(missed.detach())
+        loss = loss + schedule.response * missed
+    return loss
 
 
 def one_step(
@@ -146,10 +167,8 @@ def one_step(
     losses = {"loss": float(loss.detach())}
     if schedule.squared:
         loss = loss + schedule.squared * nn.functional.mse_loss(restored, clean)
-    if schedule.structure:
-        lost = lost_structure(restored, clean)
-        loss = loss + schedule.structure * lost
-        losses["lost"] = float(lost.detach())
+    if schedule.structure or schedule.response:
+        loss = loss + faint_loss(restored, clean, schedule, losses)
     turn = step >= schedule.adversarial_from and step % schedule.adversarial_every == 0
     if schedule.adversarial and turn:
         with torch.autocast(noisy.device.type, torch.bfloat16):

@@ -26,11 +26,28 @@ def ssim(first: Tensor, second: Tensor, data_range: float = 1.0) -> Tensor:
     return (numerator / denominator).mean()
 
 
-def lost_structure(found: Tensor, wanted: Tensor) -> Tensor:
+def lost_structure(found: Tensor, wanted: Tensor, scales: int = 1) -> Tensor:
     """One minus the mean of SSIM's structure and contrast terms, with a smaller constant: to lose detail of
-    1 % of the grey range costs nearly as much as to lose an edge."""
-    _, _, shared, both = _moments(found, wanted, FAINT**2)
-    return 1 - (shared / both).mean()
+    1 % of the grey range costs nearly as much as to lose an edge.
+
+    The mean is over ``scales`` sizes of the images, each half of the one before: the window of 11 pixels then
+    sees structure of up to ``11 · 2 ** (scales - 1)``.
+    """
+    lost = []
+    for scale in range(scales):
+        if scale:
+            found, wanted = F.avg_pool2d(found, 2), F.avg_pool2d(wanted, 2)
+        _, _, shared, both = _moments(found, wanted, FAINT**2)
+        lost.append(1 - (shared / both).mean())
+    return torch.stack(lost).mean()
+
+
+def lost_pattern(found: Tensor, wanted: Tensor, twins: int) -> Tensor:
+    """How far the patterns by which the last ``twins`` images differ from the first ones are missed: mean
+    magnitude of the error over that of the pattern."""
+    response, pattern = found[-twins:] - found[:twins], wanted[-twins:] - wanted[:twins]
+    missed = (response - pattern).abs().mean(dim=(1, 2, 3))
+    return (missed / pattern.abs().mean(dim=(1, 2, 3)).clamp_min(1e-3)).mean()
 
 
 def _moments(first: Tensor, second: Tensor, constant: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

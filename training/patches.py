@@ -9,6 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from karat24.refimpl.errors import UsageError
+from training.planting import Planting
+
 Float = NDArray[np.float32]
 
 
@@ -24,19 +27,31 @@ def taught(
 
 
 def patches(
-    noisy: Float, clean: Float, size: int, batch: int, seed: int, vary_grey: bool = True
+    noisy: Float,
+    clean: Float,
+    size: int,
+    batch: int,
+    seed: int,
+    vary_grey: bool = True,
+    planting: Planting | None = None,
+    repeated: float = 0.0,
+    twins: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of ``(noisy [batch, 3, size, size], clean [batch, 1, size, size])``.
 
     ``noisy`` is ``[slice, y, x, 3]``, ``clean`` ``[slice, y, x]``. Each patch is turned and mirrored; every
     second patch has its neighbours swapped, because a stack of slices has no preferred direction. With
-    ``vary_grey`` brightness and contrast are changed a little.
+    ``vary_grey`` brightness and contrast are changed a little. ``planting`` adds faint patterns to both.
+    In a share ``repeated`` of the patches the middle slice stands for its neighbours. The last ``twins``
+    patches of a batch are its first ones with a faint pattern added, which needs ``planting``.
     """
+    if twins and (planting is None or 2 * twins > batch):
+        raise UsageError(f"{twins} twins need planting, and a batch of at least {2 * twins}")
     generator = np.random.default_rng(seed)
     slices, height, width = clean.shape
     while True:
         inputs, targets = [], []
-        for _ in range(batch):
+        for _ in range(batch - twins):
             n = generator.integers(slices)
             y, x = generator.integers(height - size + 1), generator.integers(width - size + 1)
             source = noisy[n, y : y + size, x : x + size]
@@ -51,8 +66,17 @@ def patches(
             if vary_grey:
                 source = source * np.float32(gain) + np.float32(offset)
                 target = target * np.float32(gain) + np.float32(offset)
+            if repeated and generator.random() < repeated:
+                source = source[:, :, 1:2].repeat(3, axis=2)
+            if planting is not None:
+                pattern = planting.draw(generator, size)
+                source, target = source + pattern[..., np.newaxis], target + pattern
             inputs.append(source)
             targets.append(target)
+        for number in range(twins):
+            pattern = planting.draw_any(generator, size)
+            inputs.append(inputs[number] + pattern[..., np.newaxis])
+            targets.append(targets[number] + pattern)
         yield (
             torch.from_numpy(np.stack(inputs).transpose(0, 3, 1, 2).copy()),
             torch.from_numpy(np.stack(targets)[:, None].copy()),

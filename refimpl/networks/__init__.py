@@ -13,10 +13,11 @@ from karat24.refimpl.networks.selector import SelectorLayers, selector
 from karat24.refimpl.networks.slice_selector import slice_selector
 from karat24.refimpl.networks.tomogan import Upsampling, tomogan
 from karat24.refimpl.networks.vgg16 import vgg16
-from karat24.refimpl.networks.weights import learnt_ranges, load_weights, parted, trained_weights
+from karat24.refimpl.networks.weights import SCALE, learnt_ranges, load_weights, parted, trained_weights
 
 __all__ = [
     "NETWORKS",
+    "SCALE",
     "SelectorLayers",
     "Upsampling",
     "chain",

@@ -4,6 +4,8 @@ Names are the constants' names in the graph (``box1/conv1/filter``); filters are
 laid out OHWI, ``[out_channel, y, x, in_channel]``, biases ``[out_channel]``, computed with in float32.
 Weights of quantization-aware training come with ``<activation>/range``, ``[low, high]``: the ranges the
 network was trained to be rounded in. The quantizer uses them; float networks ignore them.
+A file may hold a filter as integers, with ``<filter>/scale``, ``[out_channel]`` or ``[]``: their product is
+the filter.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ REPAIR = "fine-tune/"
 RANGE = "/range"
 """How the names of learnt ranges end."""
 
+SCALE = "/filter/scale"
+"""How the names of the scales of integer filters end."""
+
 UNREADABLE = (
     OSError, ValueError, EOFError, RuntimeError, MemoryError, KeyError, struct.error,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError,
@@ -38,7 +43,8 @@ UNREADABLE = (
 
 
 def load_weights(path: str | Path) -> dict[str, Array]:
-    """Every array of an .npz file, by name. Raises UsageError naming the file when it cannot be read.
+    """Every array of an .npz file, by name, integer filters multiplied with their scales. Raises UsageError
+    naming the file when it cannot be read.
 
     Whether the names and shapes suit a network is checked by the network.
     """
@@ -48,9 +54,23 @@ def load_weights(path: str | Path) -> dict[str, Array]:
         if not zipfile.is_zipfile(path):
             raise ValueError("no archive of named arrays")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return _scaled({name: archive[name] for name in archive.files})
     except UNREADABLE as failure:
         raise UsageError(f"weights file {path} cannot be read as .npz: {failure}") from failure
+
+
+def _scaled(arrays: dict[str, Array]) -> dict[str, Array]:
+    found = {name: values for name, values in arrays.items() if not name.endswith(SCALE)}
+    for name in arrays.keys() - found.keys():
+        filter_name, scale = name.removesuffix("/scale"), arrays[name]
+        values = found.get(filter_name)
+        if values is None or values.dtype.kind != "i" or scale.dtype.kind != "f":
+            raise ValueError(f"{name!r} must be the scale of an array of integers, {filter_name!r}")
+        if scale.shape not in ((), values.shape[:1]):
+            raise ValueError(f"{name!r} has shape {scale.shape}, {filter_name!r} {values.shape}")
+        by_channel = scale.astype(np.float32).reshape(scale.shape + (1,) * (values.ndim - scale.ndim))
+        found[filter_name] = values.astype(np.float32) * by_channel
+    return found
 
 
 def learnt_ranges(weights: Mapping[str, Array] | None) -> dict[str, tuple[float, float]]:

@@ -172,6 +172,33 @@ def test_unreadable_weight_files_are_named(tmp_path) -> None:
         load_weights(tmp_path)
 
 
+def test_integer_filters_are_multiplied_with_their_scales(tmp_path) -> None:
+    """One scale for each output channel, or one for all."""
+    steps = np.arange(-6, 6, dtype=np.int8).reshape(2, 1, 1, 6)
+    by_channel, whole = np.array([0.5, 0.25], np.float32), np.float32(0.125)
+    for scale, wanted in ((by_channel, steps * by_channel.reshape(2, 1, 1, 1)), (whole, steps * whole)):
+        np.savez(tmp_path / "w.npz", **{"a/filter": steps, "a/filter/scale": scale, "a/bias": np.ones(2)})
+        found = load_weights(tmp_path / "w.npz")
+        assert found.keys() == {"a/filter", "a/bias"}
+        assert found["a/filter"].dtype == np.float32
+        assert np.array_equal(found["a/filter"], wanted)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"a/filter/scale": np.ones(2, np.float32)},  # of no filter
+        {"a/filter": np.ones((2, 1, 1, 1), np.float32), "a/filter/scale": np.ones(2, np.float32)},
+        {"a/filter": np.ones((2, 1, 1, 1), np.int8), "a/filter/scale": np.ones(3, np.float32)},
+        {"a/filter": np.ones((2, 1, 1, 1), np.int8), "a/filter/scale": np.ones(2, np.int8)},
+    ],
+)
+def test_scales_that_fit_no_filter_are_named(arrays, tmp_path) -> None:
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(UsageError, match="a/filter/scale"):
+        load_weights(tmp_path / "w.npz")
+
+
 def test_damaged_weight_files_end_in_one_line(tmp_path) -> None:
     """Random bytes changed anywhere: the file is read, or refused by name; nothing else is raised."""
     np.savez_compressed(tmp_path / "whole.npz", a=np.zeros((3, 4), np.float32), b=np.ones(7))

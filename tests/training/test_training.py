@@ -18,16 +18,17 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip insta
 
 from karat24.export.quantize import PRESETS, quantize_learnt  # noqa: E402
 from karat24.refimpl.errors import FeedError, UsageError  # noqa: E402
-from karat24.refimpl.networks import fine_tune, learnt_ranges, tomogan  # noqa: E402
+from karat24.refimpl.networks import fine_tune, learnt_ranges, load_weights, tomogan  # noqa: E402
 from karat24.tomography.imaging.dataset import write_dataset  # noqa: E402
 from karat24.tomography.imaging.simulate import simulate_stack  # noqa: E402
 from karat24.tomography.restoration import on_onnx_runtime, on_oracle  # noqa: E402
 from training import data  # noqa: E402
-from training.__main__ import main, repair_lesson, stored  # noqa: E402
+from training.__main__ import main, repair_lesson  # noqa: E402
 from training.fake_quantization import FakeQuantization, observed  # noqa: E402
 from training.losses import lost_structure, ssim  # noqa: E402
 from training.model import FineTune, TomoGAN  # noqa: E402
 from training.patches import patches, taught  # noqa: E402
+from training.storage import stored  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -245,14 +246,14 @@ def test_aware_training_writes_weights(windows: Path, weights: Path, tmp_path: P
     train(
         *command(windows, tmp_path / "aware", steps=3), "--start-from", str(weights), "--aware", "uint8-2019"
     )
-    trained = dict(np.load(tmp_path / "aware" / "weights.npz"))
+    trained = load_weights(tmp_path / "aware" / "weights.npz")
     graph = tomogan(32, 32, "bilinear", trained)
-    assert {name for name in trained if not name.endswith("/range")} == set(np.load(weights).files)
+    assert {name for name in trained if not name.endswith("/range")} == set(load_weights(weights))
     assert quantize_learnt(graph, learnt_ranges(trained), PRESETS["uint8-2019"]).inputs
     # Ranges that come with the weights are gone on with, not observed anew.
     more = ("--start-from", str(tmp_path / "aware" / "weights.npz"), "--learning-rate", "0")
     train(*command(windows, tmp_path / "more", steps=1), *more, "--aware", "uint8-2019", "--squared", "10")
-    again = dict(np.load(tmp_path / "more" / "weights.npz"))
+    again = load_weights(tmp_path / "more" / "weights.npz")
     for name, ends in learnt_ranges(trained).items():
         assert learnt_ranges(again)[name] == pytest.approx(ends, rel=1e-6)
 
@@ -268,7 +269,7 @@ def test_a_teacher_gives_the_target(windows: Path, weights: Path, tmp_path: Path
     plain, rounded = (losses(tmp_path / name)[0]["loss"] for name in ("plain", "rounded"))
     assert plain < 0.02  # bfloat16 in the student, none in the teacher
     assert rounded > 0
-    first, second = (dict(np.load(tmp_path / name / "weights.npz")) for name in ("rounded", "ranged"))
+    first, second = (load_weights(tmp_path / name / "weights.npz") for name in ("rounded", "ranged"))
     for name, ends in learnt_ranges(first).items():
         assert learnt_ranges(second)[name] == pytest.approx(ends, rel=1e-6)
 
@@ -312,13 +313,13 @@ def test_fine_tune_reads_what_tomogan_gives(windows: Path, weights: Path, tmp_pa
     """Its input's range is TomoGAN's output's, so that nothing is rounded twice between the two."""
     start = str(weights)
     train(*command(windows, tmp_path / "aware", steps=2), "--start-from", start, "--aware", "int8")
-    first = dict(np.load(tmp_path / "aware" / "weights.npz"))
+    first = load_weights(tmp_path / "aware" / "weights.npz")
     train(
         "fine-tune", "--data", str(windows), "--tomogan", str(tmp_path / "aware" / "weights.npz"),
         "--folder", str(tmp_path / "repair"), "--steps", "2", "--patch", "32", "--batch", "2",
         "--aware", "int8",
     )  # fmt: skip
-    second = dict(np.load(tmp_path / "repair" / "weights.npz"))
+    second = load_weights(tmp_path / "repair" / "weights.npz")
     one = quantize_learnt(tomogan(32, 32, "bilinear", first), learnt_ranges(first))
     two = quantize_learnt(fine_tune(32, 32, second), learnt_ranges(second))
     assert one.tensors[one.outputs[0]].quantization == two.tensors[two.inputs[0]].quantization

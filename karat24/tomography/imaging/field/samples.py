@@ -176,6 +176,33 @@ def build_electrode(rng: np.random.Generator, size: int, heights: Array) -> list
     return _stack(density, texture, body, heights)
 
 
+def build_dense(rng: np.random.Generator, size: int, heights: Array) -> list[Array]:
+    """Fine structure that fills the sample: mats of fibres, or granules, from 4 pixels on, of any
+    contrast."""
+    _, canvas, body = _body(rng, size)
+    period = math.exp(rng.uniform(math.log(4.0), math.log(0.08 * size + 4.0)))
+    layers = [
+        Field(
+            rng, canvas, period=period * rng.uniform(0.8, 1.25), spread=rng.uniform(0.2, 0.6),
+            stretch=rng.uniform(1.0, 5.0), direction=rng.uniform(0.0, math.pi),
+        )
+        for _ in range(int(rng.integers(1, 5)))
+    ]  # fmt: skip
+    crowding = Field(rng, canvas, length=size * rng.uniform(0.1, 0.4), roughness=4.0)
+    level, uneven = rng.uniform(0.0, 0.6) + 0.35 * (len(layers) - 1), rng.uniform(0.0, 0.6)
+    matrix, filling = rng.uniform(0.0, 0.9), 1.0
+    if rng.random() < 0.5:
+        matrix, filling = filling, matrix
+    texture = FaintTexture(rng, canvas)
+
+    def density(z: float) -> Array:
+        highest = np.max([layer.at(z) for layer in layers], axis=0)
+        share = level_set(highest - np.float32(uneven) * crowding.at(z), level)
+        return body * (np.float32(matrix) + np.float32(filling - matrix) * share)
+
+    return _stack(density, texture, body, heights)
+
+
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "concrete": Kind(101, build_concrete),
@@ -184,6 +211,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "struts": Kind(104, build_struts),
         "wood": Kind(105, build_wood, held_out=True),
         "electrode": Kind(106, build_electrode, held_out=True),
+        "dense": Kind(107, build_dense),
     }
 )
 """Every kind by name. The family ``bone`` stands for the field beside those held out here."""
