@@ -58,7 +58,9 @@ def main() -> int:
     field.add_argument("--seed", type=int, default=0)
     tomogan = commands.add_parser("tomogan", help="train TomoGAN")
     tomogan.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
-    tomogan.add_argument("--plant", action="store_true", help="add faint patterns to patches and targets")
+    tomogan.add_argument(
+        "--plant", type=float, metavar="PERIOD", help="add faint patterns of at least this period, pixels"
+    )
     tomogan.add_argument("--twins", type=int, default=0, help="patches of a batch that differ by a pattern")
     tomogan.add_argument("--response", type=float, default=0.0, help="weight of the pattern that is missed")
     tomogan.add_argument(
@@ -210,7 +212,7 @@ Lesson = tuple[NamedConvolutions, Iterator[tuple[Tensor, Tensor]], dict[str, tup
 def tomogan_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.Float) -> Lesson:
     """TomoGAN, and patches of noisy slices with the clean slices or a teacher's output as targets."""
     model = TomoGAN(options.upsampling)
-    planting = Planting(options.seed) if options.plant else None
+    planting = Planting(options.seed, options.plant) if options.plant is not None else None
     batches = patches(
         noisy, clean, options.patch, options.batch, options.seed,
         planting=planting, repeated=options.repeated, twins=options.twins,

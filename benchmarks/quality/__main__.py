@@ -48,6 +48,10 @@ def parser() -> argparse.ArgumentParser:
         help="real: the tooth as tomopy ships it (default: %(default)s)",
     )  # fmt: skip
     made.add_argument("--seed", type=int, default=7, help="field: of the samples")
+    made.add_argument(
+        "--before", type=Path, metavar="FILE.json",
+        help="field: figures of the same seed, from which the classical filters' are taken",
+    )  # fmt: skip
     made.add_argument("--rounds", type=int, default=7, help="latency: interleaved rounds")
     made.add_argument("--threads", type=int, help="latency: threads per runtime (default: all cores)")
     return made
@@ -123,7 +127,8 @@ def run_field(options: argparse.Namespace) -> int:
     """Measures on simulated scans of the field; ``--weights NAME=FILE`` adds float networks."""
     from benchmarks.quality import field
 
-    found = field.measure(options.seed, weight_files(options.weights).given, say)
+    before = field.kept(options.before) if options.before else ()
+    found = field.measure(options.seed, weight_files(options.weights).given, say, before)
     output = options.output or RESULTS / f"field-{datetime.now(UTC):%Y-%m-%d}.json"
     field.keep(found, output)
     for text in field.tables(found).values():

@@ -21,6 +21,7 @@ from benchmarks.markdown import table
 from benchmarks.quality.metrics import ssim
 from benchmarks.quality.peers import non_local_means
 from benchmarks.quality.total_variation import converged_total_variation
+from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Array
 from karat24.refimpl.networks import load_weights, tomogan, trained_weights
 from karat24.refimpl.profiles import CANONICAL
@@ -45,6 +46,9 @@ TV = (0.05, 0.1, 0.2, 0.3, 0.45)
 PLANTED, GRAIN = 0.02, 24.0
 """Contrast of the aggregate, a share of the grey span of 0.8, and its period, pixels."""
 
+SAME = 1e-6
+"""The similarity of equal inputs on two machines differs by less."""
+
 Restore = Callable[[Array], Array]
 
 
@@ -59,9 +63,13 @@ class Found:
     removed: str = ""
 
 
-def measure(seed: int, weights: Mapping[str, Path], say: Callable[[str], None]) -> list[Found]:
-    """All figures; ``weights`` are further float networks, bilinear, by name."""
+def measure(
+    seed: int, weights: Mapping[str, Path], say: Callable[[str], None], before: Iterable[Found] = ()
+) -> list[Found]:
+    """All figures; ``weights`` are further float networks, bilinear, by name. ``before`` are figures of the
+    same seed: those of the classical filters, which depend on no network, are taken from there."""
     methods = networks(weights)
+    known = {(one.scan, one.method): one.value for one in before if one.what == "similarity"}
     found: list[Found] = []
 
     def add(what: str, scan: str, method: str, value: float, removed: str = "") -> None:
@@ -71,12 +79,18 @@ def measure(seed: int, weights: Mapping[str, Path], say: Callable[[str], None]) 
     for kind, views, dose in product(KINDS_SEEN, VIEWS, DOSES):
         name = f"{kind}, {views} views, {dose} photons"
         window, clean = scan_of(kind, seed, views, dose)
-        add("similarity", name, "input", ssim(clean, window[..., 1]))
+        given = ssim(clean, window[..., 1])
+        if abs(known.get((name, "input"), given) - given) > SAME:
+            raise UsageError(f"{name}: the earlier figures are of other samples; give their --seed")
+        add("similarity", name, "input", given)
         for title, method, strengths in (
             ("non-local means, tuned", non_local_means, NLM),
             ("total variation, converged, tuned", converged_total_variation, TV),
         ):
-            add("similarity", name, title, max(ssim(clean, method(window[..., 1], s)) for s in strengths))
+            best = known.get((name, title))
+            if best is None:
+                best = max(ssim(clean, method(window[..., 1], strength)) for strength in strengths)
+            add("similarity", name, title, best)
         counted = measure_noise([window])
         repeated = np.repeat(window[..., 1:2], 3, axis=2)
         for title, restore in methods.items():
@@ -136,6 +150,14 @@ def aggregate() -> Array:
 def keep(found: Iterable[Found], path: Path) -> None:
     """Writes the figures."""
     path.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
+
+
+def kept(path: Path) -> list[Found]:
+    """The figures that :func:`keep` wrote. Raises UsageError for another file."""
+    try:
+        return [Found(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path}: no figures of a field run ({error})") from error
 
 
 def tables(found: list[Found]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from benchmarks.quality import field, real
 from benchmarks.quality.corrected import References
 from benchmarks.quality.metrics import ssim
 from benchmarks.quality.total_variation import converged_total_variation, energy
+from karat24.refimpl.errors import UsageError
 from karat24.refimpl.graph import Array
 
 SIDE = 192
@@ -95,3 +97,26 @@ def test_the_tooth_reconstructs_to_two_rows_that_agree(tmp_path: Path) -> None:
     assert "| 46 | input | **0.350** | 0.1000 | 100 % | 8 / 2 / 3 |" in table
     real.keep([real.Row(46, "input", 0.35, 0.1, 1.0, 10, 2, 3)], tmp_path / "r.json")
     assert '"views": 46' in (tmp_path / "r.json").read_text()
+
+
+def test_earlier_figures_stand_for_the_classical_filters(monkeypatch, tmp_path) -> None:
+    """They are read from the file of an earlier run; those of other samples are refused, as is another
+    file."""
+    window = np.random.default_rng(0).random((32, 32, 3), dtype=np.float32)
+    monkeypatch.setattr(field, "networks", lambda _: {})
+    monkeypatch.setattr(field, "scan_of", lambda *_: (window, window[..., 0]))
+    monkeypatch.setattr(field, "non_local_means", lambda image, _: image)
+    monkeypatch.setattr(field, "converged_total_variation", lambda image, _: image)
+    monkeypatch.setattr(field, "aggregate", lambda: window[..., 0])
+    first = field.measure(0, {}, lambda _: None)
+    changed = [replace(one, value=0.125) if one.method == "non-local means, tuned" else one for one in first]
+    field.keep(changed, tmp_path / "field.json")
+    again = field.measure(0, {}, lambda _: None, field.kept(tmp_path / "field.json"))
+    assert again == changed != first
+    window = window[::-1].copy()
+    monkeypatch.setattr(field, "scan_of", lambda *_: (window, window[..., 1] ** 2))
+    with pytest.raises(UsageError, match="other samples"):
+        field.measure(0, {}, lambda _: None, field.kept(tmp_path / "field.json"))
+    (tmp_path / "other.json").write_text('{"rows": 1}')
+    with pytest.raises(UsageError, match="no figures"):
+        field.kept(tmp_path / "other.json")

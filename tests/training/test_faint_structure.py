@@ -21,7 +21,7 @@ CLEAN = NOISY.mean(axis=3)
 
 
 def test_a_pattern_is_faint_and_drawn_anew() -> None:
-    planting, rng = Planting(0), np.random.default_rng(0)
+    planting, rng = Planting(0, 5.0), np.random.default_rng(0)
     drawn = [planting.draw_any(rng, 32) for _ in range(20)]
     assert max(float(np.abs(pattern).max()) for pattern in drawn) < 3 * STRONGEST
     assert all(pattern.shape == (32, 32) for pattern in drawn)
@@ -32,13 +32,13 @@ def test_a_pattern_is_faint_and_drawn_anew() -> None:
 
 def test_patterns_are_in_every_slice_and_in_the_target() -> None:
     plain = next(patches(NOISY, CLEAN, 32, 4, 3))
-    planted = next(patches(NOISY, CLEAN, 32, 1, 3, planting=Planting(0)))
+    planted = next(patches(NOISY, CLEAN, 32, 1, 3, planting=Planting(0, 5.0)))
     by_slice = (planted[0] - plain[0][:1])[0]
     assert float((by_slice - (planted[1] - plain[1][:1])[0]).abs().max()) < 1e-6
 
 
 def test_twins_differ_by_a_pattern_alone() -> None:
-    noisy, clean = next(patches(NOISY, CLEAN, 32, 5, 3, planting=Planting(0), twins=2))
+    noisy, clean = next(patches(NOISY, CLEAN, 32, 5, 3, planting=Planting(0, 5.0), twins=2))
     assert len(noisy) == len(clean) == 5
     pattern = clean[3:] - clean[:2]
     assert float(pattern.abs().max()) > 0
@@ -46,7 +46,7 @@ def test_twins_differ_by_a_pattern_alone() -> None:
 
 
 def test_twins_need_patterns_and_room() -> None:
-    for arguments in ({"twins": 1}, {"twins": 3, "planting": Planting(0)}):
+    for arguments in ({"twins": 1}, {"twins": 3, "planting": Planting(0, 5.0)}):
         with pytest.raises(UsageError, match="twins"):
             next(patches(NOISY, CLEAN, 32, 4, 3, **arguments))
 
@@ -58,7 +58,7 @@ def test_copies_of_the_middle_slice() -> None:
 
 
 def test_a_pattern_that_is_missed_costs_its_whole_weight() -> None:
-    _, clean = next(patches(NOISY, CLEAN, 32, 4, 3, planting=Planting(0), twins=2))
+    _, clean = next(patches(NOISY, CLEAN, 32, 4, 3, planting=Planting(0, 5.0), twins=2))
     assert float(lost_pattern(clean, clean, 2)) == pytest.approx(0.0, abs=1e-6)
     wiped_out = torch.cat((clean[:2], clean[:2]))
     assert float(lost_pattern(wiped_out, clean, 2)) == pytest.approx(1.0, abs=1e-5)
@@ -77,7 +77,7 @@ def test_a_run_can_end_before_its_schedule_does(tmp_path: Path) -> None:
     for stops in ((2, None), (None,)):
         for stop in stops:
             torch.manual_seed(0)
-            batches = patches(NOISY, CLEAN, 32, 4, 3, planting=Planting(0), twins=1)
+            batches = patches(NOISY, CLEAN, 32, 4, 3, planting=Planting(0, 5.0), twins=1)
             model = train(
                 TomoGAN("bilinear"), batches, Schedule(4, twins=1, response=0.1),
                 tmp_path / str(len(stops)), torch.device("cpu"), stop_after=stop,
