@@ -27,8 +27,9 @@ from karat24.tomography.imaging.field.samples import TRAINING_KINDS
 from karat24.tomography.tiles import TileGrid
 from training import data
 from training.blending import BlendedFineTune, blocks
-from training.fake_quantization import FakeQuantization, observed
+from training.fake_quantization import FakeQuantization, Ranges, observed
 from training.loop import Schedule, train
+from training.magnitudes import MagnitudePenalty
 from training.model import FineTune, NamedConvolutions, TomoGAN
 from training.patches import patches, taught
 from training.perceptual import PerceptualLoss
@@ -104,6 +105,9 @@ def main() -> int:
         command.add_argument("--adversarial", type=float, default=0.0, help="weight of the critic's verdict")
         command.add_argument("--adversarial-from", type=int, default=2000, help="first step with the critic")
         command.add_argument("--perceptual", type=float, default=0.0, help="weight of the VGG-19 distance")
+        command.add_argument(
+            "--magnitude", type=float, default=0.0, help="weight of large activations (not with --aware)"
+        )
         command.add_argument("--squared", type=float, default=0.0, help="weight of the mean squared error")
         command.add_argument("--structure", type=float, default=0.0, help="weight of lost faint structure")
         command.add_argument("--structure-scales", type=int, default=1, help="sizes it is looked for at")
@@ -116,6 +120,12 @@ def main() -> int:
             help="round to 8 bits as in this scheme (use --start-from)",
         )
         command.add_argument("--ranges", type=Path, help="weight file with the learnt ranges to start with")
+        command.add_argument(
+            "--narrow",
+            type=float,
+            default=1.0,
+            help="share of the observed ranges to start with, without --ranges",
+        )
         command.add_argument("--checkpoint-every", type=int, default=500, metavar="STEPS")
         command.add_argument("--threads", type=int, default=torch.get_num_threads())
         command.add_argument("--seed", type=int, default=0)
@@ -153,6 +163,8 @@ def make_weights(options: argparse.Namespace) -> None:
         raise UsageError(f"--every is {options.every}; at least 1 is needed")
     if getattr(options, "response", 0.0) and not options.twins:
         raise UsageError("--response needs --twins, the patches whose patterns are looked for")
+    if options.magnitude and options.aware:
+        raise UsageError("--magnitude is for float networks; --aware learns ranges of its own")
     if options.ranges and not options.aware:
         raise UsageError("--ranges needs --aware")
     torch.manual_seed(options.seed)
@@ -174,6 +186,7 @@ def make_weights(options: argparse.Namespace) -> None:
         similarity=options.similarity,
         structure=options.structure,
         structure_scales=options.structure_scales,
+        magnitude=options.magnitude,
         twins=getattr(options, "twins", 0),
         response=getattr(options, "response", 0.0),
         checkpoint_every=options.checkpoint_every,
@@ -185,12 +198,19 @@ def make_weights(options: argparse.Namespace) -> None:
         perceptual = PerceptualLoss(options.vgg)
     if options.aware:
         ranges = learnt_ranges(load_weights(options.ranges) if options.ranges else start)
-        ranges = ranges or observed(model, batches)
+        ranges = ranges or narrowed(observed(model, batches), options.narrow)
         model.rounding = FakeQuantization(ranges, options.aware == "int8", fixed)
+    elif options.magnitude:
+        model.rounding = MagnitudePenalty()
     device = torch.device(options.device)
     model = train(model, batches, schedule, options.folder, device, perceptual, options.stop_after)
     np.savez_compressed(options.folder / "weights.npz", **stored(model))
     print(f"wrote {options.folder / 'weights.npz'}")
+
+
+def narrowed(ranges: Ranges, share: float) -> Ranges:
+    """Ranges whose ends are this share of the given ones: rare values are clipped, others rounded finer."""
+    return {name: (share * low, share * high) for name, (low, high) in ranges.items()}
 
 
 def make_slice_selector(options: argparse.Namespace) -> None:

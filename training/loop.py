@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from karat24.refimpl.errors import UsageError
+from training.fake_quantization import FakeQuantization
 from training.losses import critic_loss, lost_pattern, lost_structure, pixel_loss
+from training.magnitudes import MagnitudePenalty
 from training.model import Discriminator, NamedConvolutions
 
 
@@ -24,10 +26,10 @@ class Schedule:
     The pixel loss is ``L1 + similarity (1 - SSIM)``. The other numbers are weights relative to it:
     ``adversarial`` of the critic's score, ``perceptual`` of the distance in VGG features, ``squared`` of the
     mean squared error, which keeps learnt ranges from clipping rare bright values, ``structure`` of the loss
-    of faint structure, at ``structure_scales`` sizes, and ``response`` of the missed patterns by which the
-    last ``twins`` patches of a batch differ from the first ones. The critic is used after
-    ``adversarial_from`` steps, in every ``adversarial_every``-th step, with its weight multiplied by that
-    number, since it costs three times as much as the generator.
+    of faint structure, at ``structure_scales`` sizes, ``response`` of the missed patterns by which the last
+    ``twins`` patches of a batch differ from the first ones, and ``magnitude`` of large activations. The
+    critic is used after ``adversarial_from`` steps, in every ``adversarial_every``-th step, with its weight
+    multiplied by that number, since it costs three times as much as the generator.
     """
 
     steps: int
@@ -42,6 +44,7 @@ class Schedule:
     structure_scales: int = 1
     twins: int = 0
     response: float = 0.0
+    magnitude: float = 0.0
     checkpoint_every: int = 500
     average: float = 0.999
 
@@ -160,13 +163,18 @@ def one_step(
 ) -> dict[str, float]:
     """One step of the generator, and of the critic in its steps; returns the losses for the log."""
     # bfloat16 rounds about as coarsely as 8 bits: it would hide their effect.
-    with torch.autocast(noisy.device.type, torch.bfloat16, enabled=state.model.rounding is None):
+    rounds = isinstance(state.model.rounding, FakeQuantization)
+    with torch.autocast(noisy.device.type, torch.bfloat16, enabled=not rounds):
         restored = state.model(noisy)
     restored = restored.float()
     loss = pixel_loss(restored, clean, schedule.similarity)
     losses = {"loss": float(loss.detach())}
     if schedule.squared:
         loss = loss + schedule.squared * nn.functional.mse_loss(restored, clean)
+    if isinstance(state.model.rounding, MagnitudePenalty):
+        excess = state.model.rounding.taken()
+        loss = loss + schedule.magnitude * excess
+        losses["excess"] = float(excess.detach())
     if schedule.structure or schedule.response:
         loss = loss + faint_loss(restored, clean, schedule, losses)
     turn = step >= schedule.adversarial_from and step % schedule.adversarial_every == 0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from training.fake_quantization import FakeQuantization, RangeObserver
+from training.magnitudes import MagnitudePenalty
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -53,8 +54,8 @@ class NamedConvolutions(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self._layers = nn.ModuleDict()
-        self.rounding: FakeQuantization | RangeObserver | None = None
-        """Set for quantization-aware training."""
+        self.rounding: FakeQuantization | RangeObserver | MagnitudePenalty | None = None
+        """Set for quantization-aware training, or to keep activations small."""
         self.shares: Mapping[str, str] = {}
         """Activations rounded in the range of another one, because both have one scale in the 8-bit graph."""
 

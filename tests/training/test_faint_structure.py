@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip insta
 from karat24.refimpl.errors import UsageError  # noqa: E402
 from training.loop import Schedule, train  # noqa: E402
 from training.losses import lost_pattern, lost_structure  # noqa: E402
+from training.magnitudes import LIMIT, MagnitudePenalty  # noqa: E402
 from training.model import TomoGAN  # noqa: E402
 from training.patches import patches  # noqa: E402
 from training.planting import STRONGEST, Planting  # noqa: E402
@@ -85,3 +86,31 @@ def test_a_run_can_end_before_its_schedule_does(tmp_path: Path) -> None:
         ended.append(model.weights())
     assert len((tmp_path / "2" / "log.jsonl").read_text().splitlines()) == 4
     assert all(np.array_equal(ended[0][name], ended[1][name]) for name in ended[0])
+
+
+def test_only_large_activations_cost() -> None:
+    """Twice the limit costs its square; the limit itself nothing; a pass begins anew."""
+    penalty = MagnitudePenalty()
+    for value in (LIMIT, -2 * LIMIT):
+        assert torch.equal(penalty.activation("x", torch.full((1, 3), value)), torch.full((1, 3), value))
+    assert float(penalty.taken()) == pytest.approx(LIMIT**2)
+    penalty.activation("x", torch.zeros(1, 3))
+    assert float(penalty.taken()) == 0.0
+
+
+def test_training_brings_large_activations_down(tmp_path: Path) -> None:
+    """A network whose first filter is ten times too large, over twenty steps with the penalty and without."""
+    excess = {}
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = TomoGAN("bilinear")
+        with torch.no_grad():
+            model.layer("mix").weight.mul_(10)
+        model.rounding = MagnitudePenalty()
+        model = train(
+            model, patches(NOISY, CLEAN, 32, 2, 3), Schedule(20, learning_rate=1e-2, magnitude=weight),
+            tmp_path / str(weight), torch.device("cpu"),
+        )  # fmt: skip
+        model(torch.from_numpy(NOISY.transpose(0, 3, 1, 2).copy()))
+        excess[weight] = float(model.rounding.taken().detach())
+    assert excess[1.0] < 0.5 * excess[0.0]

@@ -198,7 +198,8 @@ def build_dense(rng: np.random.Generator, size: int, heights: Array) -> list[Arr
     def density(z: float) -> Array:
         highest = np.max([layer.at(z) for layer in layers], axis=0)
         share = level_set(highest - np.float32(uneven) * crowding.at(z), level)
-        return body * (np.float32(matrix) + np.float32(filling - matrix) * share)
+        matter: Array = body * (np.float32(matrix) + np.float32(filling - matrix) * share)
+        return matter
 
     return _stack(density, texture, body, heights)
 
