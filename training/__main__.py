@@ -220,9 +220,10 @@ def make_slice_selector(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     slices = stacks(options.samples, options.size, options.seed, options.folder / "slices.npz")
     model = train_selector(slices, options.steps, options.seed)
-    weights = model.weights()
-    np.savez_compressed(options.folder / "weights.npz", **stored(model), **observed_ranges(weights))
-    print(f"wrote {options.folder / 'weights.npz'}")
+    path = options.folder / "weights.npz"
+    np.savez_compressed(path, **stored(model))
+    np.savez_compressed(path, **stored(model), **observed_ranges(load_weights(path)))
+    print(f"wrote {path}")
 
 
 Lesson = tuple[NamedConvolutions, Iterator[tuple[Tensor, Tensor]], dict[str, tuple[float, float]]]

@@ -40,7 +40,7 @@ def stored(model: NamedConvolutions) -> Stored:
             found[name] = values
             continue
         if rounding is not None and not rounding.per_channel:
-            scale = np.asarray((values.max() - values.min()) / np.float32(254))
+            scale = np.asarray(np.maximum((values.max() - values.min()) / np.float32(254), LEAST_SCALE))
         else:
             levels = np.float32(127 if rounding is not None else FINE_LEVELS)
             scale = np.maximum(np.abs(values).max(axis=(1, 2, 3)) / levels, LEAST_SCALE)

@@ -9,6 +9,7 @@ clean slice.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -80,7 +81,7 @@ def measure(
         name = f"{kind}, {views} views, {dose} photons"
         window, clean = scan_of(kind, seed, views, dose)
         given = ssim(clean, window[..., 1])
-        if abs(known.get((name, "input"), given) - given) > SAME:
+        if known and not abs(known.get((name, "input"), math.inf) - given) <= SAME:
             raise UsageError(f"{name}: the earlier figures are of other samples; give their --seed")
         add("similarity", name, "input", given)
         for title, method, strengths in (

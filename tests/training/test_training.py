@@ -372,3 +372,32 @@ def test_bad_data_is_one_clear_line(tmp_path: Path) -> None:
         message = train("tomogan", "--data", str(cut), "--folder", str(tmp_path / "x"), *wrong, code=2)
         assert message.count("\n") == 1
         assert not wrong or wrong[0] in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--response", "0.1"], "--response needs --twins"),
+        (["--twins", "1"], "need planting"),
+        (["--twins", "2", "--plant", "8"], "a batch of at least 4"),
+        (["--plant", "1"], "give 2 to 64"),
+        (["--magnitude", "0.1", "--aware", "int8"], "--magnitude is for float networks"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_one_line(
+    flags: list[str], said: str, windows: Path, tmp_path: Path
+) -> None:
+    message = train(*command(windows, tmp_path, steps=1), *flags, code=2)
+    assert said in message
+    assert message.count("\n") == 1
+
+
+def test_narrow_ranges_are_a_share_of_the_observed_ones(windows: Path, weights: Path, tmp_path: Path) -> None:
+    """Nothing is learnt in a step of rate 0, so that the file holds the ranges that training began with."""
+    found = []
+    for share in ("1", "0.5"):
+        start = ("--start-from", str(weights), "--aware", "int8", "--narrow", share, "--learning-rate", "0")
+        train(*command(windows, tmp_path / share, steps=1), *start)
+        found.append(learnt_ranges(load_weights(tmp_path / share / "weights.npz")))
+    for name, (low, high) in found[0].items():
+        assert found[1][name] == pytest.approx((0.5 * low, 0.5 * high), rel=1e-5)
