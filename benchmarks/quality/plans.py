@@ -192,8 +192,8 @@ def resized(graph: Graph, factor: int) -> Graph:
 
 def _origin(plan: Plan, sources: str, weights: Path, repair: Path | None) -> str:
     digest = hashlib.sha256(f"{plan} {sources}".encode())
-    for path in (weights, repair):
-        digest.update(b"none" if path is None or plan.alone else path.read_bytes())
+    for path in (weights, None if plan.alone else repair):
+        digest.update(b"none" if path is None else path.read_bytes())
     return digest.hexdigest()
 
 

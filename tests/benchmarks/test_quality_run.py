@@ -67,6 +67,19 @@ def test_a_resized_network_is_the_one_drawn_at_that_size(upsampling: Upsampling,
             np.testing.assert_array_equal(ours.data, expected)
 
 
+def test_other_weights_make_other_networks(tmp_path: Path) -> None:
+    """A plan without Fine-Tune is prepared anew as well, for all that was kept."""
+    (alone,) = (plan for plan in plans.PLANS if plan.name == "transposed")
+    made = []
+    for seed in (0, 1, 1):
+        graph = tomogan(16, 16, "transposed", seed=seed)
+        constants = {t.name: t.data for t in graph.tensors if t.name.endswith(("/filter", "/bias"))}
+        np.savez(tmp_path / f"{seed}.npz", **constants)
+        files = plans.WeightFiles(given={"tomogan-transposed": tmp_path / f"{seed}.npz"})
+        made.append(plans.prepare(tmp_path / "models", files, lambda _: None, [alone]))
+    assert made[0] != made[1] == made[2]
+
+
 def test_wrong_flags_end_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = ["--folder", str(tmp_path)]
     for flags in (["--size", "100"], ["--weights", "nothing"], ["--weights", "fine-tune=/no/such.npz"]):
