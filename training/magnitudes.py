@@ -1,7 +1,7 @@
 """A penalty on large activations, so that a float network can be rounded to 8 bits later.
 
 Without it activations grow as training goes on: the last layers then subtract large numbers from each other,
-and 8 bits of a large number are coarse. ``training/candidates`` has an example with figures.
+and 8 bits of a large number are coarse. ``refimpl/networks/trained/README.md`` has figures.
 """
 
 from __future__ import annotations

@@ -124,7 +124,8 @@ def scheduler_with_workers(place: Path, workers: int) -> Iterator[tuple[list[sub
 
 
 def test_command_scheduler_and_worker_are_killed(tmp_path: Path) -> None:
-    """At a random moment each, on one output: two are resumed, the third is no more than a delay."""
+    """At a random moment each, on one output: two are resumed, the third is no more than a delay. What is
+    removed of this made-up volume, whose noise is no reconstruction's, is not looked at."""
     np.save(tmp_path / "v.npy", noisy_volume(90))
     calm = restored(plan_of(tmp_path / "v.npy", tmp_path / "calm"))
     done = state_folder(tmp_path / "o") / "done"
@@ -132,7 +133,9 @@ def test_command_scheduler_and_worker_are_killed(tmp_path: Path) -> None:
     for victim, enough in (("command", 3), ("scheduler", 30), ("worker", 60)):
         workers = 2 if victim == "worker" else 1  # the one that is left goes on
         with scheduler_with_workers(tmp_path / "scheduler.json", workers) as (processes, address):
-            command = restore_command(tmp_path / "v.npy", tmp_path / "o", "--scheduler", address)
+            command = restore_command(
+                tmp_path / "v.npy", tmp_path / "o", "--scheduler", address, "--accept-loss"
+            )
             while command.poll() is None and (not done.is_dir() or len(list(done.glob("0*.json"))) < enough):
                 time.sleep(0.005)
             time.sleep(moments.random() * 0.02)
