@@ -30,8 +30,8 @@ from training.blending import BlendedFineTune, blocks
 from training.fake_quantization import FakeQuantization, Ranges, observed
 from training.loop import Schedule, train
 from training.magnitudes import MagnitudePenalty
-from training.model import FineTune, NamedConvolutions, TomoGAN
-from training.patches import patches, taught
+from training.model import FineTune, NamedConvolutions, TomoGAN, Weights
+from training.patches import patches, taught, tiled
 from training.perceptual import PerceptualLoss
 from training.planting import Planting
 from training.storage import stored
@@ -70,11 +70,25 @@ def main() -> int:
         default=0.0,
         help="share of patches whose neighbours are copies",
     )
+    tomogan.add_argument(
+        "--teacher", type=Path, nargs="+", metavar="F.npz",
+        help="weights of TomoGAN whose float output, its mean if there are several, replaces clean slices",
+    )  # fmt: skip
+    tomogan.add_argument(
+        "--margin", type=int, default=0, help="pixels on each side of a patch that only the teacher sees"
+    )
+    tomogan.add_argument(
+        "--tiles", type=int, metavar="SIDE", help="cut every second batch into tiles of this side"
+    )
     repair = commands.add_parser("fine-tune", help="train Fine-Tune on the output of the quantized TomoGAN")
     repair.add_argument("--tomogan", type=Path, required=True, help="TomoGAN's weights")
     repair.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
     repair.add_argument("--scheme", choices=sorted(PRESETS), default="int8", help="TomoGAN's quantization")
     repair.add_argument("--tile", type=int, default=64, help="side of TomoGAN's tiles")
+    repair.add_argument(
+        "--teacher", type=Path, metavar="F.npz",
+        help="TomoGAN's weights whose float output is the target in place of the clean slices",
+    )  # fmt: skip
     overlap = repair.add_mutually_exclusive_group()
     overlap.add_argument("--halo", type=int, default=0, help="pixels by which its tiles overlap on each side")
     overlap.add_argument(
@@ -92,10 +106,6 @@ def main() -> int:
             help="files made by 'data', or HDF5 with train_ns and train_gt",
         )  # fmt: skip
         command.add_argument("--every", type=int, default=1, metavar="N", help="only use every N-th window")
-        command.add_argument(
-            "--teacher", type=Path, metavar="F.npz",
-            help="TomoGAN's weights whose float output is the target in place of the clean slices",
-        )  # fmt: skip
         command.add_argument("--folder", type=Path, required=True, help="checkpoint, log and weights.npz")
         command.add_argument("--steps", type=int, default=6000)
         command.add_argument("--stop-after", type=int, metavar="STEPS", help="end before the schedule does")
@@ -159,14 +169,7 @@ def parse_samples(text: str) -> list[tuple[int, int]]:
 
 def make_weights(options: argparse.Namespace) -> None:
     """Trains one network and writes ``weights.npz`` into its folder."""
-    if options.every < 1:
-        raise UsageError(f"--every is {options.every}; at least 1 is needed")
-    if getattr(options, "response", 0.0) and not options.twins:
-        raise UsageError("--response needs --twins, the patches whose patterns are looked for")
-    if options.magnitude and options.aware:
-        raise UsageError("--magnitude is for float networks; --aware learns ranges of its own")
-    if options.ranges and not options.aware:
-        raise UsageError("--ranges needs --aware")
+    refuse_what_does_not_go_together(options)
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     noisy, clean = (slices[:: options.every] for slices in data.load_all(options.data))
@@ -208,6 +211,33 @@ def make_weights(options: argparse.Namespace) -> None:
     print(f"wrote {options.folder / 'weights.npz'}")
 
 
+def refuse_what_does_not_go_together(options: argparse.Namespace) -> None:
+    """Raises UsageError for options of 'tomogan' or 'fine-tune' that make no sense, alone or together."""
+    if options.every < 1:
+        raise UsageError(f"--every is {options.every}; at least 1 is needed")
+    if options.narrow <= 0:
+        raise UsageError(f"--narrow is {options.narrow}; it is a share, above 0")
+    if options.magnitude and options.aware:
+        raise UsageError("--magnitude is for float networks; --aware learns ranges of its own")
+    if options.ranges and not options.aware:
+        raise UsageError("--ranges needs --aware")
+    if options.command != "tomogan":
+        return
+    if options.response and not options.twins:
+        raise UsageError("--response needs --twins, the patches whose patterns are looked for")
+    if options.margin and not options.teacher:
+        raise UsageError("--margin needs --teacher, which sees it")
+    if not 0 <= 2 * options.margin < options.patch:
+        raise UsageError(
+            f"--margin is {options.margin}; 0 to {(options.patch - 1) // 2} leave something of a patch"
+        )
+    side = options.patch - 2 * options.margin
+    if options.tiles is not None and (options.tiles < 1 or side % options.tiles):
+        raise UsageError(f"--tiles is {options.tiles}; patches of {side} pixels are no whole number of them")
+    if options.tiles and options.twins:
+        raise UsageError("--tiles cuts patches up, and --twins compares whole ones: give one of them")
+
+
 def narrowed(ranges: Ranges, share: float) -> Ranges:
     """Ranges whose ends are this share of the given ones: rare values are clipped, others rounded finer."""
     return {name: (share * low, share * high) for name, (low, high) in ranges.items()}
@@ -239,10 +269,19 @@ def tomogan_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.F
         planting=planting, repeated=options.repeated, twins=options.twins,
     )  # fmt: skip
     if options.teacher:
-        teacher = TomoGAN(options.upsampling)
-        teacher.load(load_weights(options.teacher))
-        batches = taught(batches, teacher)
+        batches = taught(
+            batches, [network_of(load_weights(path)) for path in options.teacher], options.margin
+        )
+    if options.tiles is not None:
+        batches = tiled(batches, options.tiles)
     return model, batches, {}
+
+
+def network_of(weights: Weights) -> TomoGAN:
+    """TomoGAN with these weights, and the upsampling that they belong to."""
+    model = TomoGAN("transposed" if "up1/upsample/filter" in weights else "bilinear")
+    model.load(weights)
+    return model
 
 
 def repair_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.Float) -> Lesson:

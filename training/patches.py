@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -13,17 +13,42 @@ from karat24.refimpl.errors import UsageError
 from training.planting import Planting
 
 Float = NDArray[np.float32]
+Batches = Iterator[tuple[Tensor, Tensor]]
+"""Noisy images with their targets."""
 
 
-def taught(
-    batches: Iterator[tuple[Tensor, Tensor]], teacher: torch.nn.Module
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of noisy images with the output of ``teacher`` in place of clean images."""
-    teacher = teacher.eval().to(memory_format=torch.channels_last)
+def taught(batches: Batches, teachers: Sequence[torch.nn.Module], margin: int = 0) -> Batches:
+    """Batches of noisy images with the mean output of ``teachers`` in place of clean images.
+
+    Only the teachers see the ``margin`` pixels on each side, which are cut off afterwards.
+    """
+    teachers = [teacher.eval().to(memory_format=torch.channels_last) for teacher in teachers]
     for noisy, _ in batches:
         with torch.no_grad():
-            target = teacher(noisy.to(memory_format=torch.channels_last))
-        yield noisy, target
+            seen = noisy.to(memory_format=torch.channels_last)
+            target = torch.stack([teacher(seen) for teacher in teachers]).mean(dim=0)
+        height, width = noisy.shape[2:]
+        inner = (..., slice(margin, height - margin), slice(margin, width - margin))
+        yield noisy[inner], target[inner]
+
+
+def tiled(batches: Batches, side: int) -> Batches:
+    """Every second batch as it is, and every second one cut into tiles of ``side`` pixels.
+
+    A network that runs on tiles has nothing beyond their edges; the target still comes from the whole.
+    Raises UsageError for images that are no whole number of tiles.
+    """
+    for number, pair in enumerate(batches):
+        yield tuple(cut(images, side) for images in pair) if number % 2 else pair
+
+
+def cut(images: Tensor, side: int) -> Tensor:
+    """``[image, channel, y, x]`` → ``[image * rows * columns, channel, side, side]``."""
+    height, width = images.shape[2:]
+    if height % side or width % side:
+        raise UsageError(f"patches of {height} x {width} pixels cannot be cut into tiles of {side}")
+    rows = images.unflatten(2, (-1, side)).unflatten(4, (-1, side))
+    return rows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 def patches(
@@ -36,7 +61,7 @@ def patches(
     planting: Planting | None = None,
     repeated: float = 0.0,
     twins: int = 0,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Batches:
     """Batches of ``(noisy [batch, 3, size, size], clean [batch, 1, size, size])``.
 
     ``noisy`` is ``[slice, y, x, 3]``, ``clean`` ``[slice, y, x]``. Each patch is turned and mirrored; every

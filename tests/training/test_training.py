@@ -26,7 +26,7 @@ from training import data  # noqa: E402
 from training.__main__ import main, repair_lesson  # noqa: E402
 from training.losses import lost_structure, ssim  # noqa: E402
 from training.model import FineTune, TomoGAN  # noqa: E402
-from training.patches import patches, taught  # noqa: E402
+from training.patches import patches  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -205,18 +205,6 @@ def test_a_teacher_gives_the_target(windows: Path, weights: Path, tmp_path: Path
         assert learnt_ranges(second)[name] == pytest.approx(ends, rel=1e-6)
 
 
-def test_a_taught_batch_can_be_learnt_from() -> None:
-    """The teacher's gradients are off, the student's stay on."""
-    torch.manual_seed(0)
-    teacher, student = TomoGAN("bilinear"), TomoGAN("bilinear")
-    noisy = torch.rand(1, 3, 16, 16)
-    given, target = next(taught(iter([(noisy, noisy[:, :1])]), teacher))
-    assert torch.equal(given, noisy)
-    assert torch.equal(target, teacher(noisy).detach())
-    (student(given) - target).square().sum().backward()
-    assert student.layer("output").weight.grad.abs().sum() > 0
-
-
 @pytest.mark.usefixtures("simulated_once")
 def test_fine_tune_learns_from_the_oracle(windows: Path, weights: Path, tmp_path: Path) -> None:
     train(
@@ -313,6 +301,13 @@ def test_bad_data_is_one_clear_line(tmp_path: Path) -> None:
         (["--twins", "2", "--plant", "8"], "a batch of at least 4"),
         (["--plant", "1"], "give 2 to 64"),
         (["--magnitude", "0.1", "--aware", "int8"], "--magnitude is for float networks"),
+        (["--narrow", "0"], "--narrow is 0.0"),
+        (["--margin", "4"], "--margin needs --teacher"),
+        (["--margin", "-4", "--teacher", "w.npz"], "--margin is -4; 0 to 15"),
+        (["--margin", "16", "--teacher", "w.npz"], "--margin is 16; 0 to 15"),
+        (["--tiles", "0"], "--tiles is 0"),
+        (["--tiles", "12"], "--tiles is 12; patches of 32 pixels"),
+        (["--tiles", "8", "--twins", "1"], "give one of them"),
     ],
 )
 def test_flags_that_do_not_go_together_are_one_line(
