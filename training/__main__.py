@@ -22,7 +22,7 @@ from torch import Tensor
 
 from karat24.export.quantize import PRESETS, output_range
 from karat24.refimpl.errors import KaratError, UsageError
-from karat24.refimpl.networks import learnt_ranges, load_weights
+from karat24.refimpl.networks import learnt_ranges, load_weights, without_ranges
 from karat24.tomography.imaging.field.samples import TRAINING_KINDS
 from karat24.tomography.tiles import TileGrid
 from training import data
@@ -84,6 +84,9 @@ def main() -> int:
     repair.add_argument("--tomogan", type=Path, required=True, help="TomoGAN's weights")
     repair.add_argument("--upsampling", choices=("bilinear", "transposed"), default="bilinear")
     repair.add_argument("--scheme", choices=sorted(PRESETS), default="int8", help="TomoGAN's quantization")
+    repair.add_argument(
+        "--calibrated", action="store_true", help="calibrate TomoGAN, whatever ranges its weights learnt"
+    )
     repair.add_argument("--tile", type=int, default=64, help="side of TomoGAN's tiles")
     repair.add_argument(
         "--teacher", type=Path, metavar="F.npz",
@@ -289,6 +292,8 @@ def repair_lesson(options: argparse.Namespace, noisy: data.Float, clean: data.Fl
     from training.repair import quantized_tomogan, restored_by_oracle, restored_in_float, tiles_by_oracle
 
     weights = load_weights(options.tomogan)
+    if options.calibrated:
+        weights = without_ranges(weights)
     quantized = quantized_tomogan(weights, options.upsampling, options.scheme, options.tile)
     fixed = {"input": output_range(quantized)}
     if options.teacher:

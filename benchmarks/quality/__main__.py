@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--processes", type=int, default=2)
     made.add_argument(
         "--weights", action="append", default=[], metavar="NAME=FILE",
-        help="a weight file in place of the shipped one, such as tomogan-bilinear-aware-int8=aware.npz",
+        help="a weight file in place of the shipped one, such as tomogan-bilinear=aware.npz",
     )  # fmt: skip
     made.add_argument(
         "--documents", nargs="*", type=Path, default=[], metavar="FILE.md",

@@ -44,7 +44,8 @@ class Plan:
     """TomoGAN and Fine-Tune in one arithmetic.
 
     ``scheme`` is None for float. ``weights`` names TomoGAN's weights, ``repair`` Fine-Tune's in order of
-    preference. ``alone``: TomoGAN only, no Fine-Tune.
+    preference. ``alone``: TomoGAN only, no Fine-Tune. ``aware``: TomoGAN is rounded in the ranges it learnt,
+    not calibrated.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Plan:
     repair: tuple[str, ...] = ("fine-tune", "fine-tune-int8")
     upsampling: Upsampling = "bilinear"
     alone: bool = False
+    aware: bool = False
 
 
 STEPS: Mapping[str, Callable[[QuantizationScheme], QuantizationScheme]] = {
@@ -67,8 +69,8 @@ PLANS: tuple[Plan, ...] = (
     Plan("uint8-2019", PRESETS["uint8-2019"], repair=("fine-tune-uint8-2019", "fine-tune")),
     *(
         Plan(
-            f"aware-{scheme}", PRESETS[scheme], f"tomogan-bilinear-aware-{scheme}",
-            (f"fine-tune-aware-{scheme}", f"fine-tune-{scheme}", "fine-tune"),
+            f"aware-{scheme}", PRESETS[scheme],
+            repair=(f"fine-tune-aware-{scheme}", f"fine-tune-{scheme}", "fine-tune"), aware=True,
         )
         for scheme in SCHEMES
     ),
@@ -107,7 +109,7 @@ class WeightFiles:
 
 def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = ()) -> dict[str, str]:
     """Writes ``<plan>/tomogan.tflite``, ``fine-tune.tflite`` and ``chain.tflite``, all for 64×64 tiles;
-    for weights trained with rounding also ``unrounded.tflite``, those weights in float.
+    for plans with learnt ranges also ``unrounded.tflite``, those weights in float.
 
     Returns SHA-256 by ``<plan>/<model>``. A plan whose weights are missing, or that cannot be quantized, is
     left out with a printed reason. A file on disk is used again if it was made from those weights by that
@@ -206,9 +208,8 @@ def _graphs(
     if plan.scheme is None:
         return {"tomogan": exact} | ({} if fixes is None else {"fine-tune": fixes})
     assert images is not None
-    learnt = learnt_ranges(weights)
-    if learnt:
-        first = quantize_learnt(exact, learnt, plan.scheme)
+    if plan.aware:
+        first = quantize_learnt(exact, learnt_ranges(weights), plan.scheme)
     else:
         first = quantize_model(exact, tiles_of(images, TILE, TILE), plan.scheme)
     if fixes is None:
@@ -222,4 +223,4 @@ def _graphs(
         restored = tiles_of([grid.map(network, image) for image in images], TILE, TILE)
         second = quantize_model(fixes, restored, plan.scheme, {"input": output_range(first)})
     graphs = {"tomogan": first, "fine-tune": second, "chain": chain(first, second)}
-    return graphs | ({"unrounded": exact} if learnt_ranges(weights) else {})
+    return graphs | ({"unrounded": exact} if plan.aware else {})

@@ -13,7 +13,14 @@ from karat24.refimpl.networks.selector import SelectorLayers, selector
 from karat24.refimpl.networks.slice_selector import slice_selector
 from karat24.refimpl.networks.tomogan import Upsampling, tomogan
 from karat24.refimpl.networks.vgg16 import vgg16
-from karat24.refimpl.networks.weights import SCALE, learnt_ranges, load_weights, parted, trained_weights
+from karat24.refimpl.networks.weights import (
+    SCALE,
+    learnt_ranges,
+    load_weights,
+    parted,
+    trained_weights,
+    without_ranges,
+)
 
 __all__ = [
     "NETWORKS",
@@ -31,6 +38,7 @@ __all__ = [
     "tomogan",
     "trained_weights",
     "vgg16",
+    "without_ranges",
 ]
 
 WIDTHS = {"": 1.0, "-0.75": 0.75, "-0.5": 0.5, "-0.25": 0.25}

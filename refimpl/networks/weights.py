@@ -35,6 +35,9 @@ RANGE = "/range"
 SCALE = "/filter/scale"
 """How the names of the scales of integer filters end."""
 
+AWARE_SCHEMES = ("int8", "int8-mobile", "uint8-2019")
+"""The schemes that weights were trained to be quantized in."""
+
 UNREADABLE = (
     OSError, ValueError, EOFError, RuntimeError, MemoryError, KeyError, struct.error,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError,
@@ -168,20 +171,33 @@ def trained_weights(
     """The weights that ship for a network (``tomogan``, ``fine-tune``, ``chained``, ``slice-selector``), or
     None when none do.
 
-    ``aware``: those trained to be quantized in ``scheme``, with their ranges. Otherwise TomoGAN's do not
-    depend on the scheme, and Fine-Tune's repair what quantization by ``uint8-2019``, or else int8, cost it.
+    ``aware``: those trained to be quantized in ``scheme``, with their ranges. TomoGAN's filters are the same
+    for every scheme, and with or without rounding. Fine-Tune's repair what quantization by ``uint8-2019``,
+    or else int8, cost TomoGAN.
     """
+    if aware and scheme not in AWARE_SCHEMES:
+        return None
     if network == "chained":
         first, second = (trained_weights(part, upsampling, scheme) for part in ("tomogan", "fine-tune"))
         if aware or first is None or second is None:
             return None
         return {**first, **{f"{REPAIR}{name}": values for name, values in second.items()}}
-    if aware:
-        kind = "aware-int8" if scheme == "int8-mobile" else f"aware-{scheme}"
-    else:
-        kind = "uint8-2019" if scheme == "uint8-2019" else "int8"
-    name = network if network == "slice-selector" else f"{network}-{kind}"
     if network == "tomogan":
-        name = f"tomogan-{upsampling}-{kind}" if aware else f"tomogan-{upsampling}"
+        weights = _shipped(f"tomogan-{upsampling}")
+        if aware:
+            return weights if learnt_ranges(weights) else None
+        return None if weights is None else without_ranges(weights)
+    if network == "fine-tune":
+        kind = "uint8-2019" if scheme == "uint8-2019" else "int8"
+        return _shipped(f"fine-tune-aware-{kind}" if aware else f"fine-tune-{kind}")
+    return _shipped(network)
+
+
+def without_ranges(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """The weights alone: quantizing them means calibrating."""
+    return {name: values for name, values in weights.items() if not name.endswith(RANGE)}
+
+
+def _shipped(name: str) -> dict[str, Array] | None:
     path = Path(__file__).parent / "trained" / f"{name}.npz"
     return load_weights(path) if path.is_file() else None

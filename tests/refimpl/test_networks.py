@@ -9,7 +9,15 @@ from karat24.refimpl.builder import GraphBuilder
 from karat24.refimpl.cost import count
 from karat24.refimpl.errors import ModelError, UsageError
 from karat24.refimpl.graph import Graph, Quantization
-from karat24.refimpl.networks import chain, fine_tune, learnt_ranges, load_weights, tomogan
+from karat24.refimpl.networks import (
+    chain,
+    fine_tune,
+    learnt_ranges,
+    load_weights,
+    tomogan,
+    trained_weights,
+    without_ranges,
+)
 
 CONV = ("CONV_2D", 1)
 ENCODER = [CONV] + [CONV, CONV, ("MAX_POOL_2D", 1)] * 3 + [CONV]
@@ -126,6 +134,23 @@ def test_learnt_ranges_travel_with_the_weights() -> None:
             learnt_ranges({"repair/range": np.array(wrong, np.float32)})
     with pytest.raises(ModelError, match="repair/range"):
         learnt_ranges({"repair/range": np.array([0, 1])})
+
+
+def test_one_tomogan_ships_for_float_and_for_both_schemes() -> None:
+    """Its ranges come where they are asked for only, since quantizing weights with ranges calibrates nothing;
+    nothing is given for a scheme or an upsampling that it was not trained for."""
+    plain = trained_weights("tomogan")
+    assert plain is not None
+    assert not learnt_ranges(plain)
+    for scheme in ("int8", "int8-mobile", "uint8-2019"):
+        aware = trained_weights("tomogan", scheme=scheme, aware=True)
+        assert learnt_ranges(aware)["output"][1] > 1.0
+        assert all(np.array_equal(values, aware[name]) for name, values in plain.items())
+        assert without_ranges(aware).keys() == plain.keys()
+    for network in ("tomogan", "fine-tune", "chained"):
+        assert trained_weights(network, scheme="int16x8", aware=True) is None
+    assert trained_weights("tomogan", "transposed", aware=True) is None
+    assert trained_weights("tomogan", "transposed") is not None
 
 
 def test_every_weight_that_does_not_fit_is_listed() -> None:

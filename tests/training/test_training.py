@@ -18,7 +18,13 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip insta
 
 from karat24.export.quantize import PRESETS, quantize_learnt  # noqa: E402
 from karat24.refimpl.errors import FeedError, UsageError  # noqa: E402
-from karat24.refimpl.networks import fine_tune, learnt_ranges, load_weights, tomogan  # noqa: E402
+from karat24.refimpl.networks import (  # noqa: E402
+    fine_tune,
+    learnt_ranges,
+    load_weights,
+    tomogan,
+    trained_weights,
+)
 from karat24.tomography.imaging.dataset import write_dataset  # noqa: E402
 from karat24.tomography.imaging.simulate import simulate_stack  # noqa: E402
 from karat24.tomography.restoration import on_onnx_runtime  # noqa: E402
@@ -220,12 +226,27 @@ def test_fine_tune_learns_from_the_oracle(windows: Path, weights: Path, tmp_path
     assert len(losses(tmp_path / "blended")) == 3
     options = argparse.Namespace(
         tomogan=weights, upsampling="bilinear", scheme="int8", tile=16, blend=7,
-        teacher=None, batch=2, seed=0,
+        teacher=None, batch=2, seed=0, calibrated=False,
     )  # fmt: skip
     model, batches, _ = repair_lesson(options, *data.load(windows))
     assert model.stride == 9
     given, target = next(batches)
     assert model(given).shape == target.shape == (2, 1, 16, 16)
+
+
+@pytest.mark.usefixtures("simulated_once")
+def test_fine_tune_can_pass_over_learnt_ranges(windows: Path, tmp_path: Path) -> None:
+    """With ``--calibrated``, TomoGAN's output has the calibrated range, although its weights learnt one."""
+    weights = trained_weights("tomogan", aware=True)
+    np.savez(tmp_path / "w.npz", **weights)
+    learnt = learnt_ranges(weights)["output"]
+    for calibrated in (False, True):
+        options = argparse.Namespace(
+            tomogan=tmp_path / "w.npz", upsampling="bilinear", scheme="int8", tile=32, blend=0, halo=0,
+            patch=32, teacher=None, batch=2, seed=0, calibrated=calibrated,
+        )  # fmt: skip
+        _, _, fixed = repair_lesson(options, *data.load(windows))
+        assert (fixed["input"] == pytest.approx(learnt, abs=0.02)) is not calibrated
 
 
 def test_fine_tune_reads_what_tomogan_gives(windows: Path, weights: Path, tmp_path: Path) -> None:
