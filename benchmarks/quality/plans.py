@@ -106,6 +106,13 @@ class WeightFiles:
                 return path
         return None
 
+    def refuse_unread(self, plans: Sequence[Plan]) -> None:
+        """Raises UsageError for a given file under a name that none of ``plans`` reads: the shipped one would
+        be measured in its place."""
+        known = sorted({name for plan in plans for name in (plan.weights, *plan.repair)})
+        for name in sorted(self.given.keys() - set(known)):
+            raise UsageError(f"weights {name}: no plan reads this name; known: {', '.join(known)}")
+
 
 def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = ()) -> dict[str, str]:
     """Writes ``<plan>/tomogan.tflite``, ``fine-tune.tflite`` and ``chain.tflite``, all for 64×64 tiles;
@@ -113,8 +120,9 @@ def prepare(folder: Path, files: WeightFiles, say: Say, plans: Sequence[Plan] = 
 
     Returns SHA-256 by ``<plan>/<model>``. A plan whose weights are missing, or that cannot be quantized, is
     left out with a printed reason. A file on disk is used again if it was made from those weights by that
-    source.
+    source. Raises UsageError for given files that no plan reads.
     """
+    files.refuse_unread((*PLANS, *plans))
     sources = source_digest(
         *(
             Path(package.__file__).parent

@@ -80,6 +80,25 @@ def test_other_weights_make_other_networks(tmp_path: Path) -> None:
     assert made[0] != made[1] == made[2]
 
 
+def test_weights_that_no_plan_reads_are_refused(tmp_path: Path) -> None:
+    """Otherwise the shipped ones would be measured under another's name."""
+    (alone,) = (plan for plan in plans.PLANS if plan.name == "transposed")
+    files = plans.WeightFiles(given={"tomogan-bilinear-aware-int8": tmp_path / "w.npz"})
+    with pytest.raises(UsageError, match=r"tomogan-bilinear-aware-int8: no plan reads .*tomogan-bilinear, "):
+        plans.prepare(tmp_path / "models", files, lambda _: None, [alone])
+
+
+def test_an_aware_plan_needs_learnt_ranges(tmp_path: Path) -> None:
+    """Weights without them are not calibrated in their place: the plan is left out with a reason."""
+    (aware,) = (plan for plan in plans.PLANS if plan.name == "aware-int8")
+    graph = tomogan(16, 16)
+    constants = {t.name: t.data for t in graph.tensors if t.name.endswith(("/filter", "/bias"))}
+    np.savez(tmp_path / "w.npz", **constants)
+    files, said = plans.WeightFiles(given={"tomogan-bilinear": tmp_path / "w.npz"}), []
+    assert plans.prepare(tmp_path / "models", files, said.append, [aware]) == {}
+    assert said[-1].startswith("aware-int8: left out: ")
+
+
 def test_wrong_flags_end_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = ["--folder", str(tmp_path)]
     for flags in (["--size", "100"], ["--weights", "nothing"], ["--weights", "fine-tune=/no/such.npz"]):
