@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from karat24.export.quantize import PRESETS, output_range
 from karat24.refimpl.errors import KaratError, UsageError
@@ -31,7 +29,7 @@ from training.fake_quantization import FakeQuantization, Ranges, observed
 from training.loop import Schedule, train
 from training.magnitudes import MagnitudePenalty
 from training.model import FineTune, NamedConvolutions, TomoGAN, Weights
-from training.patches import patches, taught, tiled
+from training.patches import Batches, patches, taught, tiled
 from training.perceptual import PerceptualLoss
 from training.planting import Planting
 from training.storage import stored
@@ -259,7 +257,7 @@ def make_slice_selector(options: argparse.Namespace) -> None:
     print(f"wrote {path}")
 
 
-Lesson = tuple[NamedConvolutions, Iterator[tuple[Tensor, Tensor]], dict[str, tuple[float, float]]]
+Lesson = tuple[NamedConvolutions, Batches, dict[str, tuple[float, float]]]
 """A network, batches of its inputs with their targets, and fixed ranges."""
 
 

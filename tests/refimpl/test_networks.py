@@ -153,6 +153,18 @@ def test_one_tomogan_ships_for_float_and_for_both_schemes() -> None:
     assert trained_weights("tomogan", "transposed") is not None
 
 
+def test_fine_tune_ships_for_each_scheme_calibrated_and_aware() -> None:
+    """Four sets of weights, each for what one way to quantize cost TomoGAN; other schemes take int8's."""
+    filters = {}
+    for aware in (False, True):
+        for scheme in ("int8", "uint8-2019", "int8-mobile"):
+            weights = trained_weights("fine-tune", scheme=scheme, aware=aware)
+            filters[aware, scheme] = weights["repair/filter"].tobytes()
+            assert bool(learnt_ranges(weights)) is aware
+        assert filters[aware, "int8-mobile"] == filters[aware, "int8"]
+    assert len(set(filters.values())) == 4
+
+
 def test_every_weight_that_does_not_fit_is_listed() -> None:
     weights = weights_of(fine_tune(8, 8))
     del weights["repair/bias"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
 
 from karat24.refimpl.errors import UsageError  # noqa: E402
-from training.__main__ import network_of  # noqa: E402
+from training.__main__ import network_of, tomogan_lesson  # noqa: E402
 from training.model import TomoGAN  # noqa: E402
 from training.patches import cut, taught, tiled  # noqa: E402
 
@@ -30,6 +33,7 @@ def test_a_taught_batch_can_be_learnt_from(teachers: list[TomoGAN]) -> None:
     given, target = next(taught(iter([(noisy, clean)]), teachers[:1]))
     assert torch.equal(given, noisy)
     assert torch.allclose(target, teachers[0](noisy).detach(), atol=1e-4)
+    assert not target.requires_grad
     student = TomoGAN("bilinear")
     (student(given) - target).square().sum().backward()
     assert student.layer("output").weight.grad.abs().sum() > 0
@@ -80,3 +84,27 @@ def test_a_teacher_has_the_upsampling_of_its_weights(upsampling: str, teachers: 
     noisy, _ = images(1, 16)
     with torch.no_grad():
         assert torch.allclose(again(noisy), teacher(noisy), atol=1e-4)
+
+
+def test_options_of_the_command_reach_the_batches(teachers: list[TomoGAN], tmp_path: Path) -> None:
+    """Patches of 32 pixels of which a student sees 16, whole and then in tiles of 8; both teachers teach."""
+    paths = [tmp_path / f"{teacher.upsampling}.npz" for teacher in teachers]
+    for path, teacher in zip(paths, teachers, strict=True):
+        np.savez(path, **teacher.weights())
+    options = argparse.Namespace(
+        upsampling="bilinear", seed=0, plant=None, patch=32, batch=2, repeated=0.0, twins=0,
+        teacher=paths, margin=8, tiles=8,
+    )  # fmt: skip
+    noisy, clean = images(3, 32)
+    slices = noisy.permute(0, 2, 3, 1).numpy(), clean[:, 0].numpy()
+    _, batches, _ = tomogan_lesson(options, *slices)
+    (whole, target), (tiles, _) = (next(batches) for _ in range(2))
+    assert whole.shape == (2, 3, 16, 16)
+    assert tiles.shape == (2 * 4, 3, 8, 8)
+    options.margin, options.tiles, options.teacher = 0, None, paths[1:]
+    _, plain, _ = tomogan_lesson(options, *slices)
+    given, by_one = next(plain)
+    assert torch.equal(whole, given[..., 8:24, 8:24])
+    with torch.no_grad():
+        second = teachers[0](given)
+    assert torch.allclose(target, ((by_one + second) / 2)[..., 8:24, 8:24], atol=1e-4)
